@@ -1,0 +1,24 @@
+# What the project checks of itself. CI calls the same targets.
+.PHONY: test fmt lint unit fuzz browser soak
+
+test: fmt lint unit fuzz browser ## all of it, on a fresh machine too; at most 12 minutes
+
+fmt: ## formatting
+	@ci/fmt.sh
+
+lint: ## vet, staticcheck, and the house's own rules
+	@ci/lint.sh
+
+unit: ## the tests of all modules, with the race detector
+	@ci/unit.sh
+
+fuzz: ## every fuzz target, a minute in all
+	@ci/fuzz.sh 60
+
+browser: ## the examples in a real browser
+	@ci/browser.sh
+
+soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
+	@ci/unit.sh -count=20 -timeout=60m
+	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport
+	@ci/fuzz.sh each 600

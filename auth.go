@@ -1,0 +1,176 @@
+package pushy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/gopushy/pushy/internal/authhttp"
+	"github.com/gopushy/pushy/internal/wire"
+
+	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/sign"
+)
+
+// AuthRequest is one subscription that wants to be allowed.
+type AuthRequest struct {
+	Conn    *Conn
+	Channel string          // lower-cased, checked
+	Auth    string          // as sent; "" if absent or not a text
+	Data    json.RawMessage // presence data as sent, nil if absent or null
+}
+
+// An Authorizer decides every subscription, of private channels and others. It
+// is called from many goroutines, with no lock held, and may take its time: it
+// holds up only the connection that asks.
+//
+// nil allows. ErrNeedAuth answers with pushy:subscription-needauth, an *Error
+// with pushy:subscription-failed and its Message as the reason, any other error
+// with "Invalid credentials".
+type Authorizer interface {
+	Authorize(ctx context.Context, r AuthRequest) error
+}
+
+// Errors an Authorizer may return.
+var (
+	ErrNeedAuth = errors.New("pushy: authentication needed")
+	ErrDenied   = errors.New("pushy: invalid credentials")
+)
+
+const invalidCredentials = "Invalid credentials"
+
+// tokens is the default Authorizer: public channels are open, private ones take
+// a token (PROTOCOL.md, section 6).
+type tokens struct{ keys []string }
+
+var _ Authorizer = tokens{}
+
+func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
+	if !names.Private(r.Channel) {
+		return nil
+	}
+	if strings.TrimSpace(r.Auth) == "" {
+		return ErrNeedAuth
+	}
+	if !sign.TokenHolds(t.keys, r.Auth, r.Conn.id, r.Channel, r.Data) {
+		return ErrDenied
+	}
+	return nil
+}
+
+// authorize asks the Authorizer and gives its answer as Subscribe wants it.
+func (s *Server) authorize(ctx context.Context, r AuthRequest) error {
+	err := s.opts.Authorizer.Authorize(ctx, r)
+	var seen *Error
+	switch {
+	case err == nil, errors.Is(err, ErrNeedAuth):
+		return err
+	case errors.As(err, &seen):
+		return &JoinError{Channel: r.Channel, Reason: seen.Message}
+	case ctx.Err() != nil:
+		return ErrClosed
+	case !errors.Is(err, ErrDenied):
+		s.log.Warn("authorizer failed", "channel", r.Channel, "conn", r.Conn.id, "error", err)
+	}
+	return &JoinError{Channel: r.Channel, Reason: invalidCredentials}
+}
+
+// SignChannel returns the token that lets the connection connID subscribe to a
+// private channel with the presence data given, nil for none; data is encoded
+// as JavaScript's JSON.stringify would, and must reach the client as that
+// value. Tokens hold as long as the connection. The error says which part is
+// not allowed: a connID that is no UUID v4 or a name that PROTOCOL.md, section
+// 5, refuses could make the token mean something else.
+func SignChannel(secretKey, connID, channel string, data any) (auth string, err error) {
+	raw, err := presenceJSON(data)
+	if err == nil {
+		auth, err = sign.Token(secretKey, connID, channel, raw)
+	}
+	if err != nil {
+		return "", fmt.Errorf("pushy: sign: %w", err)
+	}
+	return auth, nil
+}
+
+// presenceJSON encodes presence data; nil, and what encodes as null, is none.
+func presenceJSON(data any) (json.RawMessage, error) {
+	raw, err := wire.Encode(data)
+	if string(raw) == "null" {
+		raw = nil
+	}
+	return raw, err
+}
+
+// SignTrigger returns the auth_key of a trigger with a JSON body, byte for byte
+// as it will be sent, at a time given in Unix seconds (PROTOCOL.md, section 7).
+func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte) (authKey string, err error) {
+	if authKey, err = sign.TriggerKey(secretKey, channel, event, timestamp, body); err != nil {
+		return "", fmt.Errorf("pushy: sign: %w", err)
+	}
+	return authKey, nil
+}
+
+// AuthHandler returns a handler that gives browsers tokens for private
+// channels. A page POSTs channel and connection_id, as a form or a JSON object,
+// under the same origin rule as connections. allow decides by the request (its
+// session or login) and returns the member's presence data, a value that
+// encodes as an object, or nil; an error refuses with 403. It need not check that
+// connID is the requester's: a token works on that connection only. The answer is
+// {"auth":…,"data":…}; data is only what allow returned, never what the browser
+// sent. Bodies are at most 64 KiB.
+func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.fromAllowedOrigin(w, r) {
+			authhttp.Error(w, http.StatusForbidden, "origin not allowed")
+			return
+		}
+		if !authhttp.AllowMethod(w, r) {
+			return
+		}
+		connID, channel, refused := authhttp.Read(w, r)
+		if refused != nil {
+			authhttp.Error(w, refused.Status, refused.Message)
+			return
+		}
+		lower, err := s.channelName(channel)
+		switch {
+		case err != nil:
+			authhttp.Error(w, http.StatusBadRequest, "channel name "+err.Error())
+			return
+		case !names.IsUUID(connID):
+			authhttp.Error(w, http.StatusBadRequest, "connection_id is not a connection's id")
+			return
+		}
+		var data any
+		if !names.Private(lower) || s.opts.SecretKey == "" {
+			err = ErrDenied
+		} else {
+			data, err = allow(r, connID, lower)
+		}
+		if err != nil {
+			authhttp.Error(w, http.StatusForbidden, "not authorized")
+			return
+		}
+		auth, raw, err := s.grant(connID, lower, data)
+		if err != nil {
+			s.log.Error("cannot sign what allow returned", "channel", lower, "error", err)
+			authhttp.Error(w, http.StatusInternalServerError, "internal error")
+			return
+		}
+		authhttp.Grant(w, auth, raw)
+	})
+}
+
+func (s *Server) grant(connID, channel string, data any) (auth string, raw json.RawMessage, err error) {
+	if raw, err = presenceJSON(data); err != nil {
+		return "", nil, err
+	}
+	if _, reason := wire.PresenceFields(raw, s.opts.Limits.PresenceBytes); reason != "" {
+		return "", nil, errors.New("pushy: " + reason)
+	}
+	auth, err = SignChannel(s.opts.SecretKey, connID, channel, data)
+	return auth, raw, err
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+// config is what a config file says.
+type config struct {
+	host     string
+	port     int
+	ssl      bool
+	cert     *certificate // nil without ssl
+	options  pushy.Options
+	warnings []warning
+
+	certFile, keyFile string
+	originsGiven      bool
+}
+
+// warning is a log line for who wrote the file.
+type warning struct {
+	message string
+	attrs   []any
+}
+
+// setting is a key that the file may have. set takes its value, and reports
+// whether it obeys the rule.
+type setting struct {
+	key  string
+	rule string // what the value must be
+	set  func(c *config, value json.RawMessage) bool
+}
+
+var topSettings = []setting{
+	{"port", "a whole number from 0 to 65535, also as text", (*config).setPort},
+	{"host", "a text: an address or a name, without a port", (*config).setHost},
+	{"secretKey", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.SecretKey) }},
+	{"ssl", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.ssl) }},
+	{"cert", "the name of a file", func(c *config, v json.RawMessage) bool { return decode(v, &c.certFile) && c.certFile != "" }},
+	{"key", "the name of a file", func(c *config, v json.RawMessage) bool { return decode(v, &c.keyFile) && c.keyFile != "" }},
+	{"origins", `an array of origins such as "https://app.example.com", or "*"`, (*config).setOrigins},
+	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.options.Prefix) && c.options.Prefix != "" && accepted(pushy.Options{Prefix: c.options.Prefix})
+	}},
+}
+
+var sockjsSettings = []setting{
+	{"sockjs.prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
+		p := &c.options.SockJS.Prefix
+		return decode(v, p) && *p != "" && accepted(pushy.Options{SockJS: pushy.SockJS{Prefix: *p}})
+	}},
+	{"sockjs.websocket", "true or false", func(c *config, v json.RawMessage) bool {
+		var on bool
+		ok := decode(v, &on)
+		c.options.SockJS.DisableWebSocket = !on
+		return ok
+	}},
+	{"sockjs.heartbeat_delay", delayRule, func(c *config, v json.RawMessage) bool {
+		return c.setDelay("sockjs.heartbeat_delay", v, &c.options.Heartbeat)
+	}},
+	{"sockjs.disconnect_delay", delayRule, func(c *config, v json.RawMessage) bool {
+		return c.setDelay("sockjs.disconnect_delay", v, &c.options.SockJS.DisconnectDelay)
+	}},
+	{"sockjs.response_limit", `a number of bytes above 0, or a text such as "128K"`, func(c *config, v json.RawMessage) bool {
+		n, ok := parseBytes(v)
+		c.options.SockJS.ResponseLimit = int(n)
+		return ok && n <= math.MaxInt32
+	}},
+	{"sockjs.jsessionid", "true or false", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.options.SockJS.JSessionID)
+	}},
+	{"sockjs.sockjs_url", "the URL of a script", func(c *config, v json.RawMessage) bool {
+		p := &c.options.SockJS.ScriptURL
+		if !decode(v, p) {
+			return false
+		}
+		u, err := url.Parse(*p)
+		return err == nil && u.Path != "" && (u.Scheme == "" || u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"))
+	}},
+}
+
+var limitSettings = []setting{
+	limit("connections", func(l *pushy.Limits) *int { return &l.Connections }),
+	limit("channels", func(l *pushy.Limits) *int { return &l.Channels }),
+	limit("members", func(l *pushy.Limits) *int { return &l.Members }),
+	limit("presenceBytes", func(l *pushy.Limits) *int { return &l.PresenceBytes }),
+	limit("messageBytes", func(l *pushy.Limits) *int { return &l.MessageBytes }),
+	limit("triggerBytes", func(l *pushy.Limits) *int { return &l.TriggerBytes }),
+	limit("commandRate", func(l *pushy.Limits) *int { return &l.CommandRate }),
+	limit("commandBurst", func(l *pushy.Limits) *int { return &l.CommandBurst }),
+	limit("connBuffer", func(l *pushy.Limits) *int { return &l.ConnBuffer }),
+	{"limits.maxBuffered", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.MaxBuffered) }},
+}
+
+func limit(name string, field func(*pushy.Limits) *int) setting {
+	return setting{"limits." + name, "a whole number", func(c *config, v json.RawMessage) bool {
+		return decode(v, field(&c.options.Limits))
+	}}
+}
+
+// loadConfig reads a config file, the secret in the environment and the
+// certificate. The error is one line and begins with the file's name.
+func loadConfig(file string, getenv func(string) string) (*config, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, cause(err))
+	}
+	c, err := parseConfig(text, getenv("PUSHY_SECRET_KEY"))
+	var f *fault
+	if errors.As(err, &f) {
+		return nil, fmt.Errorf("%s:%s: %w", file, position(text, f.at), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if c.ssl {
+		c.cert = &certificate{certFile: beside(file, c.certFile), keyFile: beside(file, c.keyFile)}
+		if err := c.cert.load(); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return c, nil
+}
+
+// parseConfig returns what text says, with the secret given, if any, in place of
+// its own. An error at one place of the text is a *fault.
+func parseConfig(text []byte, secret string) (*config, error) {
+	if err := checkSyntax(text); err != nil {
+		return nil, err
+	}
+	c := &config{port: 8123}
+	if err := c.read(text, skip(text, 0, " \t\r\n"), "", topSettings); err != nil {
+		return nil, err
+	}
+	o := &c.options
+	if secret != "" {
+		o.SecretKey = secret
+	}
+	switch {
+	case o.SecretKey == "":
+		return nil, errors.New("secretKey is missing; it can also be given in PUSHY_SECRET_KEY")
+	case c.ssl && c.certFile == "":
+		return nil, errors.New("cert is missing: ssl needs it")
+	case c.ssl && c.keyFile == "":
+		return nil, errors.New("key is missing: ssl needs it")
+	}
+	if !c.ssl && c.certFile != "" {
+		c.warn("cert", "config key without effect: ssl is not true")
+	}
+	if !c.ssl && c.keyFile != "" {
+		c.warn("key", "config key without effect: ssl is not true")
+	}
+	if !c.originsGiven {
+		o.Origins = []string{"*"}
+	}
+	// Old browsers' transports let any page in, and so are for who does.
+	o.SockJS.Legacy = slices.Contains(o.Origins, "*")
+	o.Prefix = trimmed(o.Prefix, "/pushy")
+	o.SockJS.Prefix = trimmed(o.SockJS.Prefix, strings.TrimSuffix(o.Prefix, "/")+"/socket")
+	return c, nil
+}
+
+// read takes the members of an object whose keys are under path.
+func (c *config) read(object json.RawMessage, at int, path string, settings []setting) error {
+	all, err := members(object, at)
+	if err != nil {
+		var f *fault
+		if path != "" && errors.As(err, &f) {
+			f.text = strings.TrimSuffix(path, ".") + " " + f.text
+		}
+		return err
+	}
+	for _, m := range all {
+		switch key := path + m.key; key {
+		case "sockjs":
+			err = c.read(m.value, m.valueAt, "sockjs.", sockjsSettings)
+		case "limits":
+			err = c.read(m.value, m.valueAt, "limits.", limitSettings)
+		default:
+			i := slices.IndexFunc(settings, func(s setting) bool { return s.key == key })
+			switch {
+			case i < 0 && path == "sockjs.":
+				c.warn(key, "unknown config key ignored")
+			case i < 0:
+				err = &fault{m.keyAt, "unknown key " + shown(key)}
+			case !settings[i].set(c, m.value):
+				err = &fault{m.valueAt, key + " must be " + settings[i].rule}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *config) warn(key, message string, attrs ...any) {
+	c.warnings = append(c.warnings, warning{message, append([]any{"key", key}, attrs...)})
+}
+
+func (c *config) setPort(v json.RawMessage) bool {
+	text := string(v)
+	if v[0] == '"' && !decode(v, &text) {
+		return false
+	}
+	if !digits.MatchString(text) {
+		return false
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	c.port = int(port)
+	return err == nil
+}
+
+var digits = regexp.MustCompile(`^[0-9]+$`)
+
+func (c *config) setHost(v json.RawMessage) bool {
+	if !decode(v, &c.host) {
+		return false
+	}
+	if _, err := netip.ParseAddr(c.host); err == nil {
+		return true
+	}
+	return !strings.ContainsAny(c.host, ":/[]@ ")
+}
+
+func (c *config) setOrigins(v json.RawMessage) bool {
+	c.originsGiven = true
+	var list []*string // tells null from a text
+	if !decode(v, &list) {
+		return false
+	}
+	for _, origin := range list {
+		if origin == nil {
+			return false
+		}
+		c.options.Origins = append(c.options.Origins, *origin)
+	}
+	return accepted(pushy.Options{Origins: c.options.Origins})
+}
+
+const (
+	delayRule = "a whole number of milliseconds from 1 to 86400000"
+	maxDelay  = 24 * time.Hour
+)
+
+// setDelay reads milliseconds. What is under 1000 are seconds: the original's
+// sample has 25 and 5, and its users copied them.
+func (c *config) setDelay(key string, v json.RawMessage, delay *time.Duration) bool {
+	var n int64
+	if !decode(v, &n) || n <= 0 || n > maxDelay.Milliseconds() {
+		return false
+	}
+	if *delay = time.Duration(n) * time.Millisecond; n < 1000 {
+		*delay = time.Duration(n) * time.Second
+		c.warn(key, "delay under 1000 read as seconds; write milliseconds", "seconds", n)
+	}
+	return true
+}
+
+// decode reads a value of one type. Null is of none.
+func decode[T any](v json.RawMessage, into *T) bool {
+	return string(v) != "null" && json.Unmarshal(v, into) == nil
+}
+
+var byteSize = regexp.MustCompile(`^([1-9][0-9]*)([kKmM]?)$`)
+
+// parseBytes reads a number of bytes: 131072, "131072" or "128K".
+func parseBytes(v json.RawMessage) (int64, bool) {
+	text, unit := string(v), int64(1)
+	if v[0] == '"' && !decode(v, &text) {
+		return 0, false
+	}
+	parts := byteSize.FindStringSubmatch(text)
+	if parts == nil {
+		return 0, false
+	}
+	switch strings.ToUpper(parts[2]) {
+	case "K":
+		unit = 1 << 10
+	case "M":
+		unit = 1 << 20
+	}
+	n, err := strconv.ParseInt(parts[1], 10, 32)
+	return n * unit, err == nil
+}
+
+func trimmed(path, otherwise string) string {
+	if path == "" {
+		return otherwise
+	}
+	if path = strings.TrimRight(path, "/"); path == "" {
+		return "/"
+	}
+	return path
+}
+
+// beside gives a file named in the config file relative to it.
+func beside(configFile, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(configFile), name)
+}
+
+// cause leaves out the file's name, which the message has already.
+func cause(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+func (c *config) address() string { return net.JoinHostPort(c.host, strconv.Itoa(c.port)) }
+
+// originRule says in words which origins are allowed.
+func (c *config) originRule() string {
+	switch {
+	case slices.Contains(c.options.Origins, "*"):
+		return "any"
+	case len(c.options.Origins) == 0:
+		return "same"
+	}
+	return "same, " + strings.Join(c.options.Origins, ", ")
+}
+
+// summary says what the server does, for -check.
+func (c *config) summary() string {
+	scheme := "http"
+	if c.ssl {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s (%s), prefix %s, SockJS %s, origins: %s", c.address(), scheme, c.options.Prefix, c.options.SockJS.Prefix, c.originRule())
+}
+
+// accepted reports whether pushy takes the options given: its rules about paths
+// and origins have one home.
+func accepted(o pushy.Options) bool {
+	o.SecretKey = "long enough for no warning"
+	o.Logger = slog.New(slog.DiscardHandler)
+	srv, err := pushy.New(o)
+	if err != nil {
+		return false
+	}
+	_ = srv.Close()
+	return true
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+)
+
+func TestConfigOfTheOriginal(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("testdata/original.json")
+	require.NoError(t, err)
+	c, err := parseConfig(text, "")
+	require.NoError(t, err)
+	assert.Equal(t, ":8234", c.address())
+	assert.False(t, c.ssl)
+	assert.Equal(t, pushy.Options{
+		SecretKey: "mySuperSecretKey", Prefix: "/pushy",
+		SockJS: pushy.SockJS{
+			Prefix: "/pushy/socket", ResponseLimit: 128 << 10, DisconnectDelay: 5 * time.Second,
+			Legacy: true, ScriptURL: "http://cdn.sockjs.org/sockjs-0.3.min.js",
+		},
+		Origins: []string{"*"}, Heartbeat: 25 * time.Second,
+	}, c.options)
+	assert.Equal(t, []warning{
+		{"delay under 1000 read as seconds; write milliseconds", []any{"key", "sockjs.heartbeat_delay", "seconds", int64(25)}},
+		{"delay under 1000 read as seconds; write milliseconds", []any{"key", "sockjs.disconnect_delay", "seconds", int64(5)}},
+	}, c.warnings)
+}
+
+func TestConfigKeys(t *testing.T) {
+	t.Parallel()
+	plain := func() *config {
+		return &config{port: 8123, options: pushy.Options{
+			SecretKey: "file", Prefix: "/pushy", SockJS: pushy.SockJS{Prefix: "/pushy/socket", Legacy: true}, Origins: []string{"*"},
+		}}
+	}
+	warned := func(c *config, key, message string, attrs ...any) { c.warn(key, message, attrs...) }
+	tests := []struct {
+		name string
+		text string // what stands beside the secret key
+		want func(*config)
+	}{
+		{"nothing", ``, func(*config) {}},
+		{"port", `,"port":80`, func(c *config) { c.port = 80 }},
+		{"port as text", `,"port":"8443"`, func(c *config) { c.port = 8443 }},
+		{"port free", `,"port":0`, func(c *config) { c.port = 0 }},
+		{"port highest", `,"port":65535`, func(c *config) { c.port = 65535 }},
+		{"host address", `,"host":"127.0.0.1"`, func(c *config) { c.host = "127.0.0.1" }},
+		{"host IPv6", `,"host":"::1"`, func(c *config) { c.host = "::1" }},
+		{"host name", `,"host":"localhost"`, func(c *config) { c.host = "localhost" }},
+		{"host all", `,"host":""`, func(*config) {}},
+		{"ssl off", `,"ssl":false`, func(*config) {}},
+		{"ssl", `,"ssl":true,"cert":"c.pem","key":"k.pem"`, func(c *config) { c.ssl, c.certFile, c.keyFile = true, "c.pem", "k.pem" }},
+		{"certificate without ssl", `,"cert":"c.pem","key":"k.pem"`, func(c *config) {
+			c.certFile, c.keyFile = "c.pem", "k.pem"
+			warned(c, "cert", "config key without effect: ssl is not true")
+			warned(c, "key", "config key without effect: ssl is not true")
+		}},
+		{"origins list", `,"origins":["https://a.example","http://b.example:8080"]`, func(c *config) {
+			c.originsGiven, c.options.Origins = true, []string{"https://a.example", "http://b.example:8080"}
+			c.options.SockJS.Legacy = false
+		}},
+		{"origins any", `,"origins":["*"]`, func(c *config) { c.originsGiven = true }},
+		{"origins none", `,"origins":[]`, func(c *config) {
+			c.originsGiven, c.options.Origins, c.options.SockJS.Legacy = true, nil, false
+		}},
+		{"prefix", `,"prefix":"/rt/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/rt/socket" }},
+		{"prefix root", `,"prefix":"/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/", "/socket" }},
+		{"SockJS prefix", `,"sockjs":{"prefix":"/ws"}`, func(c *config) { c.options.SockJS.Prefix = "/ws" }},
+		{"both prefixes", `,"sockjs":{"prefix":"/ws/"},"prefix":"/rt"`, func(c *config) {
+			c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/ws"
+		}},
+		{"SockJS prefix over the triggers", `,"sockjs":{"prefix":"/"}`, func(c *config) {
+			c.options.SockJS.Prefix = "/"
+		}},
+		{"SockJS prefix of the triggers alone", `,"sockjs":{"prefix":"/pushy/channel/"}`, func(c *config) {
+			c.options.SockJS.Prefix = "/pushy/channel"
+		}},
+		{"same prefixes", `,"sockjs":{"prefix":"/pushy"}`, func(c *config) {
+			c.options.SockJS.Prefix = "/pushy"
+		}},
+		{"SockJS prefix that begins like the other", `,"sockjs":{"prefix":"/push"}`, func(c *config) { c.options.SockJS.Prefix = "/push" }},
+		{"websocket", `,"sockjs":{"websocket":true}`, func(*config) {}},
+		{"no websocket", `,"sockjs":{"websocket":false}`, func(c *config) { c.options.SockJS.DisableWebSocket = true }},
+		{"heartbeat", `,"sockjs":{"heartbeat_delay":1000}`, func(c *config) { c.options.Heartbeat = time.Second }},
+		{"heartbeat longest", `,"sockjs":{"heartbeat_delay":86400000}`, func(c *config) { c.options.Heartbeat = 24 * time.Hour }},
+		{"heartbeat in seconds", `,"sockjs":{"heartbeat_delay":999}`, func(c *config) {
+			c.options.Heartbeat = 999 * time.Second
+			warned(c, "sockjs.heartbeat_delay", "delay under 1000 read as seconds; write milliseconds", "seconds", int64(999))
+		}},
+		{"disconnect delay", `,"sockjs":{"disconnect_delay":4000}`, func(c *config) { c.options.SockJS.DisconnectDelay = 4 * time.Second }},
+		{"response limit", `,"sockjs":{"response_limit":131072}`, func(c *config) { c.options.SockJS.ResponseLimit = 128 << 10 }},
+		{"response limit in K", `,"sockjs":{"response_limit":"128k"}`, func(c *config) { c.options.SockJS.ResponseLimit = 128 << 10 }},
+		{"response limit as text", `,"sockjs":{"response_limit":"4096"}`, func(c *config) { c.options.SockJS.ResponseLimit = 4096 }},
+		{"jsessionid", `,"sockjs":{"jsessionid":true}`, func(c *config) { c.options.SockJS.JSessionID = true }},
+		{"sockjs_url without scheme", `,"sockjs":{"sockjs_url":"//cdn.example.com/sockjs.js"}`, func(c *config) {
+			c.options.SockJS.ScriptURL = "//cdn.example.com/sockjs.js"
+		}},
+		{"sockjs_url of the same host", `,"sockjs":{"sockjs_url":"/sockjs.js"}`, func(c *config) { c.options.SockJS.ScriptURL = "/sockjs.js" }},
+		{"unknown in sockjs", `,"sockjs":{"log":null,"Websocket":false}`, func(c *config) {
+			warned(c, "sockjs.log", "unknown config key ignored")
+			warned(c, "sockjs.Websocket", "unknown config key ignored")
+		}},
+		{"limits", `,"limits":{"connections":1,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
+			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000}`, func(c *config) {
+			c.options.Limits = pushy.Limits{
+				Connections: 1, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
+				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9,
+			}
+			c.options.MaxBuffered = 5_000_000_000
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := parseConfig([]byte("\n {\"secretKey\":\"file\""+test.text+"}\n"), "")
+			require.NoError(t, err)
+			want := plain()
+			test.want(want)
+			assert.Equal(t, want, got)
+			assert.True(t, accepted(got.options), "pushy must take what the config gives it")
+		})
+	}
+}
+
+func TestResponseLimit(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{`1`: 1, `131072`: 131072, `"131072"`: 131072, `"128K"`: 131072, `"128k"`: 131072, `"2M"`: 2 << 20} {
+		got, ok := parseBytes([]byte(text))
+		assert.True(t, ok, text)
+		assert.Equal(t, want, got, text)
+	}
+}
+
+func TestSecretFromEnvironment(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{`{}`, `{"secretKey":""}`, `{"secretKey":"file"}`} {
+		c, err := parseConfig([]byte(text), "environment")
+		require.NoError(t, err, text)
+		assert.Equal(t, "environment", c.options.SecretKey, text)
+	}
+}
+
+// TestManual holds the package comment to what the program knows.
+func TestManual(t *testing.T) {
+	t.Parallel()
+	text := manual()
+	assert.True(t, strings.HasPrefix(text, "Pushy-server is "), "begins with %.40q", text)
+	assert.NotContains(t, text, "//\n")
+	assert.NotContains(t, text, "package main")
+	for _, settings := range [][]setting{topSettings, sockjsSettings, limitSettings} {
+		for _, s := range settings {
+			name := s.key[strings.LastIndexByte(s.key, '.')+1:]
+			assert.Regexp(t, `(?m)^\t *(cert, )?`+regexp.QuoteMeta(name)+`\b`, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		assert.LessOrEqual(t, len(strings.ReplaceAll(line, "\t", "    ")), 85, line)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	original, err := os.ReadFile("testdata/original.json")
+	require.NoError(f, err)
+	f.Add(original)
+	for _, seed := range []string{
+		``, `{}`, `null`, `[{}]`, `{"secretKey":"s"} x`, `{"port":"08123","secretKey":"s"}`, `{"a":1,"a":2}`,
+		`{"secretKey":"s","origins":["https://a.example"],"prefix":"/x","limits":{"connections":-1}}`,
+		`{"secretKey":"s","sockjs":{"prefix":"/x","heartbeat_delay":1e3}}`, "{\"\xff\":1}", "\ufeff{}", `{"\ud800":1}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := parseConfig(text, "")
+		if err != nil {
+			assert.NotContains(t, err.Error(), "\n")
+			return
+		}
+		assert.True(t, accepted(c.options), "pushy must take what the config gives it")
+	})
+}

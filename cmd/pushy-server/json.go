@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// member is a key of a JSON object with its value, and where in the file each
+// begins.
+type member struct {
+	key     string
+	keyAt   int
+	value   json.RawMessage
+	valueAt int
+}
+
+// fault is what is wrong with a file, and where.
+type fault struct {
+	at   int
+	text string
+}
+
+func (f *fault) Error() string { return f.text }
+
+// checkSyntax returns a *fault unless text is one JSON value.
+func checkSyntax(text []byte) error {
+	for at, r := range string(text) {
+		if r == utf8.RuneError && text[at] != "\uFFFD"[0] {
+			return &fault{at, "not UTF-8"}
+		}
+	}
+	var value json.RawMessage
+	var syntax *json.SyntaxError
+	if err := json.Unmarshal(text, &value); !errors.As(err, &syntax) {
+		return err
+	}
+	at := max(0, int(syntax.Offset)-1)
+	switch {
+	case at >= len(text) || strings.Contains(syntax.Error(), "unexpected end"):
+		return &fault{len(text), "the JSON is not finished"}
+	case text[at] == '/' || text[at] == '#':
+		return &fault{at, "not JSON from here on: comments are not allowed"}
+	}
+	return &fault{at, "not JSON from here on"}
+}
+
+// members returns an object's members in their order; object is valid JSON, and
+// begins at the offset at. It returns a *fault if it is no object, or if a key
+// stands in it twice: which of the two counts would be a guess.
+func members(object json.RawMessage, at int) ([]member, error) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+		return nil, &fault{at, "must be an object"}
+	}
+	var all []member
+	seen := map[string]bool{}
+	for d.More() {
+		var m member
+		m.keyAt = at + skip(object, int(d.InputOffset()), ", \t\r\n")
+		token, err := d.Token()
+		if err != nil {
+			return nil, &fault{m.keyAt, err.Error()}
+		}
+		m.key, _ = token.(string)
+		m.valueAt = at + skip(object, int(d.InputOffset()), ": \t\r\n")
+		if err := d.Decode(&m.value); err != nil {
+			return nil, &fault{m.valueAt, err.Error()}
+		}
+		if seen[m.key] {
+			return nil, &fault{m.keyAt, fmt.Sprintf("%s stands here a second time", shown(m.key))}
+		}
+		seen[m.key] = true
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// skip returns the first offset from at on whose byte is not among those given.
+func skip(text []byte, at int, among string) int {
+	for at < len(text) && strings.IndexByte(among, text[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+// shown is a key as a message shows it: quoted if it could be misread, and cut
+// if it is long.
+func shown(key string) string {
+	if runes := []rune(key); len(runes) > 40 {
+		key = string(runes[:40]) + "…"
+	}
+	for _, c := range key {
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && c != '.' {
+			return fmt.Sprintf("%q", key)
+		}
+	}
+	if key == "" {
+		return `""`
+	}
+	return key
+}
+
+// position names an offset as line and column, both from 1, the column in
+// characters.
+func position(text []byte, at int) string {
+	before := text[:min(at, len(text))]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
+	return fmt.Sprintf("%d:%d", line, column)
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// grace is how long a shutdown may take.
+const grace = 15 * time.Second
+
+func main() {
+	// From here on, so that a signal during the start is not lost.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	p := program{getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr, signals: signals, grace: grace}
+	os.Exit(p.run(os.Args[1:]))
+}
+
+// program is what a run of it depends on.
+type program struct {
+	getenv         func(string) string
+	stdout, stderr io.Writer
+	signals        <-chan os.Signal
+	grace          time.Duration
+}
+
+// run returns the exit status.
+func (p *program) run(args []string) int {
+	var check, version bool
+	flags := flag.NewFlagSet("pushy-server", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.BoolVar(&check, "check", false, "")
+	flags.BoolVar(&version, "version", false, "")
+	var files []string
+	for rest := args; ; {
+		err := flags.Parse(rest)
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(p.stdout, manual())
+			return exitOK
+		}
+		if err != nil {
+			return p.fail(exitUsage, err)
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		files = append(files, flags.Arg(0))
+		rest = flags.Args()[1:]
+	}
+	if version {
+		fmt.Fprintf(p.stdout, "pushy-server %s %s\n", moduleVersion(), runtime.Version())
+		return exitOK
+	}
+	if len(files) != 1 {
+		return p.fail(exitUsage, errors.New("give one config file: pushy-server [-check] config.json (-h explains)"))
+	}
+
+	cfg, err := loadConfig(files[0], p.getenv)
+	if err != nil {
+		return p.fail(exitUsage, err)
+	}
+	log := newLogger(p.stderr, isTerminal(p.stderr))
+	for _, w := range cfg.warnings {
+		log.Warn(w.message, w.attrs...)
+	}
+	if check {
+		fmt.Fprintf(p.stdout, "%s: ok: would listen on %s\n", files[0], cfg.summary())
+		return exitOK
+	}
+	s, err := newService(cfg, log)
+	if err != nil {
+		return p.fail(exitFailed, err)
+	}
+	return s.serve(p.signals, p.grace)
+}
+
+func (p *program) fail(status int, err error) int {
+	fmt.Fprintf(p.stderr, "pushy-server: %v\n", err)
+	return status
+}
+
+//go:embed doc.go
+var docSource string
+
+// manual is the package comment, so that there is one text of it.
+func manual() string {
+	comment, _, _ := strings.Cut(docSource, "\npackage ")
+	var b strings.Builder
+	for line := range strings.Lines(comment + "\n") {
+		b.WriteString(strings.TrimPrefix(strings.TrimPrefix(line, "//"), " "))
+	}
+	return b.String()
+}
+
+func moduleVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func newLogger(w io.Writer, terminal bool) *slog.Logger {
+	if terminal {
+		return slog.New(slog.NewTextHandler(w, nil))
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

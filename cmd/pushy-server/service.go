@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second // also for the TLS handshake
+	readTimeout       = 30 * time.Second // of bodies that no handler reads too
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 32 << 10
+	// httpShare is what of a shutdown's time is kept for HTTP requests under way.
+	httpShare = 5 // a fifth
+)
+
+// service is a pushy.Server with its listener.
+type service struct {
+	log      *slog.Logger
+	cert     *certificate // nil without TLS
+	listener net.Listener
+	pushy    *pushy.Server
+	http     *http.Server
+	closing  atomic.Bool
+}
+
+// newService listens, and logs where.
+func newService(c *config, log *slog.Logger) (*service, error) {
+	listener, err := net.Listen("tcp", c.address())
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	options := c.options
+	options.Logger = log
+	srv, err := pushy.New(options)
+	if err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
+	s := &service{log: log, cert: c.cert, listener: listener, pushy: srv}
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	if c.cert != nil {
+		s.http.TLSConfig = c.cert.config()
+	}
+	if !c.originsGiven {
+		log.Warn("pages of any origin may connect, as with the original; the config's origins key limits them")
+	}
+	log.Info("listening", "address", listener.Addr().String(), "tls", c.cert != nil,
+		"prefix", options.Prefix, "sockjs", options.SockJS.Prefix, "origins", c.originRule())
+	return s, nil
+}
+
+// ServeHTTP answers for the server's health, and leaves all else to pushy.
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/healthz" {
+		s.pushy.ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	case s.closing.Load():
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, "shutting down")
+	default:
+		_, _ = io.WriteString(w, "ok")
+	}
+}
+
+// serve serves until a signal ends it, and returns the exit status.
+func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
+	served := make(chan error, 1)
+	go func() {
+		if s.cert != nil {
+			served <- s.http.ServeTLS(s.listener, "", "")
+		} else {
+			served <- s.http.Serve(s.listener)
+		}
+	}()
+	var ended chan int // nil until a signal
+	for {
+		select {
+		case err := <-served:
+			if errors.Is(err, http.ErrServerClosed) {
+				served = nil
+				continue
+			}
+			s.log.Error("cannot serve", "error", err)
+			_ = s.pushy.Close()
+			return exitFailed
+		case status := <-ended:
+			return status
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP:
+				s.reload()
+			case ended == nil:
+				s.log.Info("shutting down", "signal", sig.String())
+				ended = make(chan int, 1)
+				go func() { ended <- s.shutdown(grace) }()
+			default:
+				s.log.Warn("ended at once", "signal", sig.String())
+				return exitFailed
+			}
+		}
+	}
+}
+
+// shutdown ends the connections, then the listener.
+func (s *service) shutdown(grace time.Duration) int {
+	s.closing.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	// Shorter, so that after it requests under way still have some time.
+	pushyCtx, pushyCancel := context.WithTimeout(ctx, grace-grace/httpShare)
+	defer pushyCancel()
+	status := exitOK
+	if err := s.pushy.Shutdown(pushyCtx); err != nil {
+		s.log.Error("connections were cut", "error", err)
+		status = exitFailed
+	}
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close()
+		s.log.Error("requests were cut", "error", err)
+		status = exitFailed
+	}
+	s.log.Info("stopped")
+	return status
+}
+
+func (s *service) reload() {
+	if s.cert == nil {
+		s.log.Info("nothing to reload: no certificate")
+		return
+	}
+	if err := s.cert.load(); err != nil {
+		s.log.Error("cannot reload the certificate; the old one stays", "error", err)
+		return
+	}
+	s.log.Info("certificate reloaded", "notAfter", s.cert.notAfter())
+}

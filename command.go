@@ -1,0 +1,205 @@
+package pushy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/wire"
+)
+
+// A CommandFunc answers one command of a client. data is the command's data as
+// the client sent it, valid JSON, or nil when there was none; it must not be
+// kept or changed. channels is the Server's channels, answering this command.
+//
+// The commands of one Conn run one at a time, in the order they came, with no
+// lock held; until it returns no other command of that Conn is read. A panic
+// is logged, answered with error 500 and ends nothing else.
+type CommandFunc func(srv *Server, conn *Conn, data json.RawMessage, channels *Channels)
+
+// request is a command on its way through dispatch. A typed command comes in by
+// the same door as a CommandFunc.
+type request struct {
+	ctx      context.Context
+	srv      *Server
+	conn     *Conn
+	channels *Channels
+	name     string
+	id       json.RawMessage // nil without one
+	data     json.RawMessage
+}
+
+// handler runs a request. Of its error the client sees an *Error; any other is
+// logged and answered with "Internal error".
+type handler func(*request) error
+
+type command struct {
+	run     handler
+	builtin bool // may still be replaced
+}
+
+// RegisterCommand adds a command. Names match without regard to ASCII case. The
+// built-in "subscribe" and "unsubscribe" may each be replaced once, and called
+// from what replaces them. Any other name taken twice, an empty name and a nil
+// func panic: they are mistakes in the program. It may be called at any time.
+func (s *Server) RegisterCommand(name string, run CommandFunc) {
+	if run == nil {
+		panic("pushy: RegisterCommand: nil func for command " + name)
+	}
+	s.register(name, false, adapt(run))
+}
+
+func adapt(run CommandFunc) handler {
+	return func(r *request) error {
+		run(r.srv, r.conn, r.data, r.channels)
+		return nil
+	}
+}
+
+func (s *Server) register(name string, builtin bool, run handler) {
+	if name == "" {
+		panic("pushy: RegisterCommand: empty command name")
+	}
+	key := string(appendLowerASCII(nil, name))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, taken := s.commands[key]; taken && !old.builtin {
+		panic("pushy: RegisterCommand: command " + name + " is taken")
+	}
+	s.commands[key] = command{run, builtin}
+}
+
+func appendLowerASCII[T string | []byte](dst []byte, s T) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// dispatch answers one message of a client. Whatever it holds, the connection
+// gets an answer or, for a client's own events, nothing.
+func (s *Server) dispatch(c *Conn, text []byte) {
+	m := wire.Parse(text)
+	r := &request{ctx: c.ctx, srv: s, conn: c, channels: &s.channels, name: m.Name, id: m.ID, data: m.Data}
+	if r.id != nil {
+		r.channels = &Channels{s.channels.registry, r.id}
+	}
+	c.current.Store(r)
+	defer c.current.Store(nil)
+	var err error
+	switch verdict := c.budget.Spend(time.Now(), s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
+	case verdict == limit.Abuse:
+		c.end(1008, "too many requests")
+		return
+	case verdict == limit.Over:
+		err = errTooManyRequests
+	case m.Kind == wire.Bogus:
+		err = errBogus
+	case m.Kind == wire.Ignored:
+		return
+	default:
+		err = s.runCommand(r)
+	}
+	if err == nil {
+		return
+	}
+	var seen *Error
+	if !errors.As(err, &seen) {
+		s.log.Error("command failed", "command", r.name, "conn", c.id, "error", err)
+		seen = errInternal
+	}
+	_ = c.ReplyError(seen) // a connection that has ended needs no answer
+}
+
+// runCommand is the one place where a host's command runs. Its name is what
+// Shutdown looks for on its caller's stack.
+func (s *Server) runCommand(r *request) (err error) {
+	var buf [64]byte
+	s.mu.RLock()
+	cmd, known := s.commands[string(appendLowerASCII(buf[:0], r.name))]
+	s.mu.RUnlock()
+	if !known {
+		return errUnknownCommand
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("command panicked", "command", r.name, "conn", r.conn.id, "panic", p, "stack", string(debug.Stack()))
+			err = errInternal
+		}
+	}()
+	return cmd.run(r)
+}
+
+// Subscribe is the built-in command SUBSCRIBE: {"channel":…} and, for private
+// channels, "auth" and "data" (PROTOCOL.md, sections 3, 4 and 6).
+func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {
+	channel, want, err := srv.subscription(data)
+	if err != nil {
+		_ = conn.ReplyError(err)
+		return
+	}
+	reply := struct {
+		Channel string `json:"channel"`
+		Reason  string `json:"reason,omitempty"`
+	}{Channel: channel}
+
+	joinErr := srv.authorize(conn.Context(), AuthRequest{Conn: conn, Channel: channel, Auth: want.Auth, Data: want.Presence})
+	if joinErr == nil {
+		joinErr = channels.Join(conn, channel, want.Presence)
+	}
+	var refused *JoinError
+	var seen *Error
+	switch {
+	case joinErr == nil, errors.Is(joinErr, ErrClosed):
+	case errors.Is(joinErr, ErrNeedAuth):
+		_ = conn.Reply(eventNeedAuth, reply)
+	case errors.As(joinErr, &refused):
+		reply.Reason = refused.Reason
+		_ = conn.Reply(eventFailed, reply)
+		if refused.Err != nil {
+			srv.log.Error("cannot join", "channel", channel, "error", refused.Err)
+		}
+	case errors.As(joinErr, &seen):
+		_ = conn.ReplyError(seen)
+	default:
+		panic(fmt.Sprintf("pushy: Join returned %v", joinErr))
+	}
+}
+
+// Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}.
+func Unsubscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {
+	channel, _, err := srv.subscription(data)
+	switch {
+	case err != nil:
+	case channels.Leave(conn, channel) == nil:
+		return
+	default:
+		err = errNotSubscribed
+		if _, known := channels.Lookup(channel); !known {
+			err = errChannelNotFound
+		}
+	}
+	_ = conn.ReplyError(err)
+}
+
+// subscription reads the data of the built-in commands; the channel's name comes
+// back checked and in lower case.
+func (s *Server) subscription(data json.RawMessage) (channel string, want wire.Subscription, err *Error) {
+	want = wire.ParseSubscription(data)
+	if want.Channel == "" {
+		return "", want, errNoChannel
+	}
+	channel, nameErr := s.channelName(want.Channel)
+	if nameErr != nil {
+		return "", want, errInvalidChannel
+	}
+	return channel, want, nil
+}

@@ -1,0 +1,254 @@
+package pushy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/wire"
+
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// ErrClosed is returned for a connection that has ended, and by a Server that
+// has begun to shut down.
+var ErrClosed = errors.New("pushy: closed")
+
+// Conn is one client's connection, whatever transport carries it. All methods
+// are safe for concurrent use and none blocks on the client.
+type Conn struct {
+	srv     *Server
+	id      string
+	user    any
+	session transport.Session
+	out     *fanout.Outbox
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	budget  limit.Budget            // the reader's alone
+	greeted atomic.Bool             // the Connect hook has run
+	current atomic.Pointer[request] // the command that runs, if any
+
+	mu     sync.Mutex
+	subs   map[string]*subscription // by channel
+	closed bool                     // no subscription is added any more
+	code   int                      // why it ended; 0 while it has not
+	reason string
+	// Memberships that a hook is still to be told of; allSettled is closed when
+	// there are none, if somebody waits for it.
+	unsettled  int
+	allSettled chan struct{}
+	finished   chan struct{} // set when the clean-up begins, closed when it is done
+}
+
+// ID returns the connection's id, its socketId in the protocol: a UUID v4 that
+// tokens are signed over and that no other client is shown.
+func (c *Conn) ID() string { return c.id }
+
+// User returns what Options.Accept returned for this connection, or nil.
+func (c *Conn) User() any { return c.user }
+
+// Protocol returns the transport's name, such as "websocket".
+func (c *Conn) Protocol() string { return c.session.Protocol() }
+
+// Context returns a context that is cancelled when the connection ends. It
+// carries no values of the HTTP request: what is needed of that, Accept keeps.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Channels returns the names of the channels the connection is in, sorted.
+func (c *Conn) Channels() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]string, 0, len(c.subs))
+	for name, sub := range c.subs {
+		if sub.member() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Send queues a direct message, {"event":…,"data":…}. data is encoded as
+// encoding/json does, a json.RawMessage without its blanks. The error is ErrClosed
+// or says why data cannot be encoded. A client that does not read is cut once
+// more than Limits.ConnBuffer waits for it.
+func (c *Conn) Send(event string, data any) error { return c.send(event, data, nil) }
+
+// Reply is Send for the answer to the command that c is running: when the
+// client gave the command an id, and data is an object without one, data
+// carries it back (PROTOCOL.md, section 3).
+func (c *Conn) Reply(event string, data any) error { return c.send(event, data, c.requestID()) }
+
+// ReplyError answers the command that c is running with pushy:error.
+func (c *Conn) ReplyError(e *Error) error {
+	data := wire.Object(nil).Text("message", e.Message).Text("code", e.Code)
+	return c.queue(replyFrame(eventError, data, c.requestID()))
+}
+
+func (c *Conn) send(event string, data any, id json.RawMessage) error {
+	if event == "" || !utf8.ValidString(event) {
+		return fmt.Errorf("pushy: send: event name %q", event)
+	}
+	raw, err := wire.Encode(data)
+	if err != nil {
+		return fmt.Errorf("pushy: %w", err)
+	}
+	return c.queue(replyFrame(event, raw, id))
+}
+
+func (c *Conn) queue(f *fanout.Frame) error {
+	if !c.out.Send(f) {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (c *Conn) requestID() json.RawMessage {
+	if r := c.current.Load(); r != nil {
+		return r.id
+	}
+	return nil
+}
+
+// Close ends the connection with a close code and a reason of at most 123
+// bytes: code 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999. What was queued
+// before is still sent, within the write timeout. It does not wait; the
+// Disconnect hook tells when the connection is gone. A second Close does
+// nothing.
+func (c *Conn) Close(code int, reason string) error {
+	switch {
+	case code == 1000, code == 1001, code == 1008, code >= 1011 && code <= 1014, code >= 3000 && code <= 4999:
+	default:
+		return fmt.Errorf("pushy: close: code %d is not one that a server may send", code)
+	}
+	if len(reason) > 123 || !utf8.ValidString(reason) {
+		return errors.New("pushy: close: reason must be valid UTF-8 of at most 123 bytes")
+	}
+	c.end(code, reason)
+	return nil
+}
+
+// end begins the connection's end; the reader does the rest. The first caller's
+// code and reason stand. It does not block and may be called under the locks of
+// a channel: a fan-out may be what finds a client too slow.
+func (c *Conn) end(code int, reason string) {
+	c.mu.Lock()
+	if c.code == 0 {
+		c.code, c.reason = code, reason
+	}
+	code, reason = c.code, c.reason
+	c.mu.Unlock()
+	if code == codeLost {
+		c.out.Discard()
+		c.session.Abort()
+	} else {
+		c.out.Close(code, reason)
+	}
+	c.session.Stop()
+	c.cancel()
+}
+
+// abort cuts the connection without a word.
+func (c *Conn) abort(code int, reason string) {
+	c.end(code, reason)
+	c.out.Discard()
+	c.session.Abort()
+}
+
+// serve is the connection's reader, from first to last.
+func (c *Conn) serve() {
+	s := c.srv
+	defer s.tasks.End()
+	// A client that knows its id may have it used at once, so it learns it only
+	// when the Connect hook has run; what that sends comes after.
+	c.out.Hold()
+	c.session.Start(c.out)
+	connect := wire.Object(nil).Text("socketId", c.id).Text("protocol", c.Protocol())
+	c.out.Send(replyFrame(eventConnect, connect, nil))
+	s.hook("Connect", func() { s.opts.Hooks.Connect(c) })
+	c.greeted.Store(true)
+	c.out.Release()
+	for {
+		message, err := c.session.Receive()
+		if err != nil {
+			c.ended(err)
+			break
+		}
+		s.dispatch(c, message)
+	}
+	c.finish()
+	defer context.AfterFunc(s.cutOff, c.session.Abort)()
+	c.session.Linger()
+}
+
+// ended turns why Receive stopped into the connection's end.
+func (c *Conn) ended(err error) {
+	var why *transport.CloseError
+	switch {
+	case !errors.As(err, &why), why.Cause == transport.Lost:
+		c.end(codeLost, err.Error())
+	case why.Cause == transport.Stopped:
+		// end was called, and has said why.
+	default:
+		c.end(why.Code, why.Reason)
+	}
+}
+
+// finish is the one clean-up: it leaves every channel, forgets the connection
+// and runs the Disconnect hook. The reader calls it; Shutdown does for a reader
+// that a command holds up past its deadline. The second caller waits for the
+// first, on a channel: a mutex would hold up the fake time of a test.
+func (c *Conn) finish() {
+	c.mu.Lock()
+	if done := c.finished; done != nil {
+		c.mu.Unlock()
+		<-done
+		return
+	}
+	c.finished = make(chan struct{})
+	defer close(c.finished)
+	c.closed = true
+	if c.code == 0 {
+		c.code = codeLost
+	}
+	code, reason := c.code, c.reason
+	subs := make([]*subscription, 0, len(c.subs))
+	for _, sub := range c.subs {
+		subs = append(subs, sub)
+	}
+	c.mu.Unlock()
+	c.cancel()
+	for _, sub := range subs {
+		sub.leaveSoon(nil)
+	}
+	c.awaitHooks()
+	s := c.srv
+	s.forget(c)
+	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(c, code, reason) })
+}
+
+// awaitHooks waits for the hooks that belong before Disconnect, which may run in
+// other goroutines, unless the Server is being cut off.
+func (c *Conn) awaitHooks() {
+	c.mu.Lock()
+	settled := c.allSettled
+	if c.unsettled > 0 && settled == nil {
+		settled = make(chan struct{})
+		c.allSettled = settled
+	}
+	c.mu.Unlock()
+	if settled != nil {
+		select {
+		case <-settled:
+		case <-c.srv.cutOff.Done():
+		}
+	}
+}

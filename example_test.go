@@ -1,0 +1,95 @@
+package pushy_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+func Example() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	mux := http.NewServeMux()
+	mux.Handle("/pushy/", srv)
+	// Anywhere in the app:
+	err = srv.Publish(context.Background(), "news", "headline", map[string]string{"text": "Hello"})
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+// A move in a game: only who is in the room may make one, and the others hear
+// of it.
+func ExampleServer_RegisterCommand() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	srv.RegisterCommand("move", func(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
+		var move struct {
+			Room string `json:"room"`
+			X, Y int
+		}
+		if err := json.Unmarshal(data, &move); err != nil {
+			_ = conn.ReplyError(&pushy.Error{Code: "400", Message: "A move has a room, x and y"})
+			return
+		}
+		room, ok := channels.Lookup(move.Room)
+		if !ok || !room.Has(conn) {
+			_ = conn.ReplyError(&pushy.Error{Code: "403", Message: "You are not in that room"})
+			return
+		}
+		if err := srv.Publish(conn.Context(), room.Name(), "moved", move, pushy.Except(conn)); err != nil {
+			log.Print(err)
+		}
+		_ = conn.Reply("move-accepted", struct{}{})
+	})
+}
+
+// Tokens for private channels, for the app's own users.
+func ExampleServer_AuthHandler() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	mux := http.NewServeMux()
+	mux.Handle("/pushy/", srv)
+	mux.Handle("/auth", srv.AuthHandler(func(r *http.Request, connID, channel string) (any, error) {
+		name, _, ok := r.BasicAuth() // your session or login
+		if !ok || channel != "private-staff" {
+			return nil, pushy.ErrDenied
+		}
+		return map[string]string{"name": name}, nil
+	}))
+}
+
+// pushy first: http.Server does not know of WebSockets.
+func ExampleServer_Shutdown() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	web := &http.Server{Addr: "127.0.0.1:0", Handler: srv, ReadHeaderTimeout: 10 * time.Second}
+	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	context.AfterFunc(stop, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		defer cancel()
+		fmt.Println(srv.Shutdown(ctx), web.Shutdown(ctx))
+	})
+	cancel() // as the signal does
+	if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		fmt.Println(err)
+	}
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gopushy/pushy"
+)
+
+// line is what a room gets to see. From is never the client's word.
+type line struct {
+	From person `json:"from"`
+	Text string `json:"text,omitempty"`
+	Dice []int  `json:"dice,omitempty"`
+}
+
+// say puts a text before everybody in a room: {"channel":…,"text":…}.
+func say(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
+	var ask struct{ Channel, Text string }
+	if err := json.Unmarshal(data, &ask); err != nil {
+		refuse(conn, "bad-data", "Say needs a channel and a text")
+		return
+	}
+	ask.Text = strings.TrimSpace(ask.Text)
+	if n := utf8.RuneCountInString(ask.Text); n < 1 || n > 500 {
+		refuse(conn, "bad-text", "Say something of 1 to 500 characters")
+		return
+	}
+	publish(srv, conn, channels, ask.Channel, "message", line{Text: ask.Text})
+}
+
+// roll throws two dice for everybody in a room to see: {"channel":…}.
+func roll(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
+	var ask struct{ Channel string }
+	if err := json.Unmarshal(data, &ask); err != nil {
+		refuse(conn, "bad-data", "Roll needs a channel")
+		return
+	}
+	publish(srv, conn, channels, ask.Channel, "roll", line{Dice: []int{rand.IntN(6) + 1, rand.IntN(6) + 1}})
+}
+
+// publish sends a line in conn's name to a room that conn is in.
+func publish(srv *pushy.Server, conn *pushy.Conn, channels *pushy.Channels, room, event string, l line) {
+	if ch, ok := channels.Lookup(room); !ok || !ch.Has(conn) {
+		refuse(conn, "not-in-room", "You are not in that room")
+		return
+	}
+	l.From = conn.User().(person)
+	if err := srv.Publish(conn.Context(), room, event, l); err != nil {
+		slog.Error("cannot publish", "room", room, "error", err)
+		refuse(conn, "try-again", "That did not go through, try again")
+	}
+}
+
+func refuse(conn *pushy.Conn, code, message string) {
+	_ = conn.ReplyError(&pushy.Error{Code: code, Message: message}) // a client that has gone needs no answer
+}

@@ -1,0 +1,28 @@
+package pushy
+
+import (
+	"time"
+
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// SetClock pins what the Server takes for the time of triggers and members.
+func (s *Server) SetClock(now func() time.Time) { s.now = now }
+
+// SetConnIDs makes next give the ids of connections.
+func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
+
+// Connect brings a session of the test's own, as an upgrade would.
+func (s *Server) Connect(session transport.Session, user any) {
+	s.mu.Lock()
+	s.pending++
+	s.mu.Unlock()
+	s.connect(session, user)
+}
+
+// Entries returns how many channels the registry holds, in whatever state.
+func (s *Server) Entries() int {
+	s.channels.mu.RLock()
+	defer s.channels.mu.RUnlock()
+	return len(s.channels.all)
+}

@@ -1,0 +1,166 @@
+package jsvalue
+
+// Compact appends the JSON text src without its blanks and returns the
+// extended slice. Order, repeated names, spelling of numbers and escapes stay
+// as sent; a number that is infinite as a double becomes null, and invalid
+// UTF-8 becomes U+FFFD. On error, a *SyntaxError or *LimitError, the slice is
+// dst as it was.
+func Compact(dst, src []byte, lim Limits) ([]byte, error) {
+	c := compactor{scanner: newScanner(src, lim), dst: dst}
+	c.dropBlanks()
+	if err := c.value(1); err != nil {
+		return dst, err
+	}
+	c.dropBlanks()
+	if err := c.end(); err != nil {
+		return dst, err
+	}
+	c.replace(c.pos, nil)
+	return c.dst, nil
+}
+
+// compactor copies in runs as long as possible: src[:kept] has been dealt
+// with, src[kept:pos] waits to be copied. A text that is compact already is
+// copied at once.
+type compactor struct {
+	scanner
+	dst   []byte
+	kept  int
+	quiet bool // only check, write nothing
+}
+
+// replace copies up to from, then writes with in place of src[from:pos].
+func (c *compactor) replace(from int, with []byte) {
+	if c.quiet {
+		return
+	}
+	c.dst = append(c.dst, c.src[c.kept:from]...)
+	c.dst = append(c.dst, with...)
+	c.kept = c.pos
+}
+
+func (c *compactor) dropBlanks() {
+	if c.peek() > ' ' {
+		return
+	}
+	from := c.pos
+	c.blanks()
+	if c.pos > from {
+		c.replace(from, nil)
+	}
+}
+
+func (c *compactor) value(depth int) error {
+	if err := c.count(); err != nil {
+		return err
+	}
+	switch b := c.peek(); b {
+	case '"':
+		_, err := c.str()
+		return err
+	case '{':
+		return c.object(depth, nil)
+	case '[':
+		return c.array(depth)
+	case 't':
+		return c.literal("true")
+	case 'f':
+		return c.literal("false")
+	case 'n':
+		return c.literal("null")
+	default:
+		if b != '-' && b-'0' > 9 {
+			return c.fail("a value")
+		}
+		from := c.pos
+		if err := c.number(); err != nil {
+			return err
+		}
+		if infinite(c.src[from:c.pos]) {
+			c.replace(from, []byte("null"))
+		}
+		return nil
+	}
+}
+
+func (c *compactor) str() (text, error) {
+	t, err := c.scanner.str()
+	if err != nil || !t.broken || c.quiet {
+		return t, err
+	}
+	c.replace(t.start, nil)
+	c.dst = AppendValid(c.dst, c.src[t.start:t.end])
+	c.kept = t.end
+	return t, nil
+}
+
+// object calls each, unless it is nil, for every member.
+func (c *compactor) object(depth int, each func(name text, value []byte)) error {
+	if err := c.enter(depth); err != nil {
+		return err
+	}
+	c.pos++
+	c.dropBlanks()
+	if c.peek() == '}' {
+		c.pos++
+		return nil
+	}
+	for {
+		name, err := c.str()
+		if err != nil {
+			return err
+		}
+		c.dropBlanks()
+		if c.peek() != ':' {
+			return c.fail("':'")
+		}
+		c.pos++
+		c.dropBlanks()
+		from := c.pos
+		if err := c.value(depth + 1); err != nil {
+			return err
+		}
+		if each != nil {
+			each(name, c.src[from:c.pos])
+		}
+		c.dropBlanks()
+		switch c.peek() {
+		case ',':
+			c.pos++
+			c.dropBlanks()
+		case '}':
+			c.pos++
+			return nil
+		default:
+			return c.fail("',' or '}'")
+		}
+	}
+}
+
+func (c *compactor) array(depth int) error {
+	if err := c.enter(depth); err != nil {
+		return err
+	}
+	c.pos++
+	c.dropBlanks()
+	if c.peek() == ']' {
+		c.pos++
+		return nil
+	}
+	for {
+		if err := c.value(depth + 1); err != nil {
+			return err
+		}
+		c.dropBlanks()
+		switch c.peek() {
+		case ',':
+			c.pos++
+			c.dropBlanks()
+		case ']':
+			c.pos++
+			return nil
+		default:
+			return c.fail("',' or ']'")
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package jsvalue
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+)
+
+// infinite tells whether the JSON number num is beyond the doubles. It parses
+// only what the count of digits leaves open, and allocates nothing but there.
+func infinite(num []byte) bool {
+	if len(num) < 309 && bytes.IndexByte(num, 'e') < 0 && bytes.IndexByte(num, 'E') < 0 {
+		return false
+	}
+	switch m := magnitude(num); {
+	case m <= 308:
+		return false
+	case m > 309:
+		return true
+	}
+	f, _ := strconv.ParseFloat(string(num), 64)
+	return math.IsInf(f, 0)
+}
+
+// magnitude gives the m for which |num| lies in [10^(m-1), 10^m), and the
+// least int when num is zero.
+func magnitude(num []byte) int {
+	m, i := 0, 0
+	point, seen := false, false
+	for ; i < len(num) && num[i]|0x20 != 'e'; i++ {
+		switch c := num[i]; {
+		case c == '.':
+			point = true
+		case c == '-':
+		case c != '0' || seen:
+			seen = true
+			if !point {
+				m++
+			}
+		case point:
+			m--
+		}
+	}
+	if !seen {
+		return math.MinInt
+	}
+	if i == len(num) {
+		return m
+	}
+	exp, err := strconv.Atoi(string(num[i+1:]))
+	if err != nil || exp > math.MaxInt/2 || exp < math.MinInt/2 {
+		// Beyond an int on one side or the other; the digits cannot make up for it.
+		if num[i+1] == '-' {
+			return math.MinInt
+		}
+		return math.MaxInt
+	}
+	return m + exp
+}
+
+// appendNumber appends the JSON number num as JavaScript prints its double.
+func appendNumber(dst, num []byte) []byte {
+	if isPlainInteger(num) {
+		return append(dst, num...)
+	}
+	f, _ := strconv.ParseFloat(string(num), 64)
+	switch abs := math.Abs(f); {
+	case math.IsInf(f, 0):
+		return append(dst, "null"...)
+	case f == 0:
+		return append(dst, '0') // -0 too
+	case abs >= 1e-6 && abs < 1e21:
+		return strconv.AppendFloat(dst, f, 'f', -1, 64)
+	}
+	dst = strconv.AppendFloat(dst, f, 'e', -1, 64)
+	// Go writes two digits of exponent at least: e-07.
+	if n := len(dst); dst[n-2] == '0' && (dst[n-3] == '-' || dst[n-3] == '+') {
+		dst[n-2] = dst[n-1]
+		dst = dst[:n-1]
+	}
+	return dst
+}
+
+// isPlainInteger tells whether num prints as itself: up to 15 digits, which a
+// double holds exactly, and not -0.
+func isPlainInteger(num []byte) bool {
+	if len(num) > 15 {
+		return false
+	}
+	for i, c := range num {
+		if c-'0' > 9 && (i > 0 || c != '-') {
+			return false
+		}
+	}
+	return num[0] != '-' || num[1] != '0'
+}

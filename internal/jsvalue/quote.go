@@ -1,0 +1,188 @@
+package jsvalue
+
+import "unicode/utf8"
+
+const hex = "0123456789abcdef"
+
+// AppendQuote appends s as a JSON string, escaped as little as JSON.stringify
+// does: no HTML, no U+2028. Invalid UTF-8 becomes U+FFFD.
+func AppendQuote[T string | []byte](dst []byte, s T) []byte {
+	dst = append(dst, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		class := byteClass[s[i]]
+		if class == 0 {
+			i++
+			continue
+		}
+		if class == byteHigh {
+			// Four bytes do not escape: the conversion does not allocate.
+			r, n := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
+			if r != utf8.RuneError || n != 1 {
+				i += n
+				continue
+			}
+			dst = append(dst, s[start:i]...)
+			dst = append(dst, replacement...)
+			i += brokenLen(s[i:])
+		} else {
+			dst = append(dst, s[start:i]...)
+			dst = appendEscaped(dst, s[i])
+			i++
+		}
+		start = i
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}
+
+// appendEscaped appends the escape of a quote, backslash or control.
+func appendEscaped(dst []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\b':
+		return append(dst, `\b`...)
+	case '\f':
+		return append(dst, `\f`...)
+	case '\n':
+		return append(dst, `\n`...)
+	case '\r':
+		return append(dst, `\r`...)
+	case '\t':
+		return append(dst, `\t`...)
+	}
+	return appendUnicode(dst, rune(c))
+}
+
+func appendUnicode(dst []byte, r rune) []byte {
+	return append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+}
+
+// AppendPHP appends a canonical JSON text with the escapes that PHP's
+// json_encode writes by default: `\/`, and lower-case `\uXXXX` for all that is
+// not ASCII, as surrogate pairs where needed.
+func AppendPHP(dst, canonical []byte) []byte {
+	for i := 0; i < len(canonical); {
+		c := canonical[i]
+		if c < utf8.RuneSelf {
+			if c == '/' {
+				dst = append(dst, '\\')
+			}
+			dst = append(dst, c)
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(canonical[i:])
+		if r == utf8.RuneError && n == 1 {
+			n = brokenLen(canonical[i:])
+		}
+		i += n
+		if r >= 0x10000 {
+			r -= 0x10000
+			dst = appendUnicode(dst, 0xD800+r>>10)
+			r = 0xDC00 + r&0x3FF
+		}
+		dst = appendUnicode(dst, r)
+	}
+	return dst
+}
+
+// Text gives the text that a raw JSON value holds, lone surrogates and invalid
+// UTF-8 as U+FFFD, and false if value is not exactly one JSON string.
+func Text(value []byte) (string, bool) {
+	s := newScanner(value, Limits{})
+	t, err := s.str()
+	if err != nil || s.pos < len(value) {
+		return "", false
+	}
+	if !t.escaped && !t.broken {
+		return string(value[t.start:t.end]), true
+	}
+	return string(appendText(nil, value[t.start:t.end])), true
+}
+
+// appendText appends what the inside of a valid JSON string means, lone
+// surrogates and invalid UTF-8 as U+FFFD.
+func appendText(dst, body []byte) []byte {
+	for i := 0; i < len(body); {
+		if body[i] == '\\' {
+			r, n := unescape(body[i:])
+			dst = utf8.AppendRune(dst, r) // a lone surrogate becomes U+FFFD here
+			i += n
+			continue
+		}
+		var n int
+		dst, n = appendRun(dst, body[i:])
+		i += n
+	}
+	return dst
+}
+
+// appendRequoted appends the inside of a valid JSON string in canonical form.
+func appendRequoted(dst, body []byte) []byte {
+	for i := 0; i < len(body); {
+		if body[i] != '\\' {
+			var n int
+			dst, n = appendRun(dst, body[i:])
+			i += n
+			continue
+		}
+		r, n := unescape(body[i:])
+		i += n
+		switch {
+		case r < ' ' || r == '"' || r == '\\':
+			dst = appendEscaped(dst, byte(r))
+		case r >= 0xD800 && r <= 0xDFFF:
+			dst = appendUnicode(dst, r)
+		default:
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return dst
+}
+
+// appendRun appends s up to its first backslash, and gives the length read.
+func appendRun(dst, s []byte) ([]byte, int) {
+	n := 0
+	for n < len(s) && s[n] != '\\' {
+		n++
+	}
+	return AppendValid(dst, s[:n]), n
+}
+
+// unescape reads the valid escape at the start of s, with its second half if
+// it is a surrogate pair. A lone surrogate is given as such.
+func unescape(s []byte) (r rune, n int) {
+	switch s[1] {
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'n':
+		return '\n', 2
+	case 'r':
+		return '\r', 2
+	case 't':
+		return '\t', 2
+	case 'u':
+	default:
+		return rune(s[1]), 2
+	}
+	r = codeUnit(s)
+	if r >= 0xD800 && r <= 0xDBFF && len(s) >= 12 && s[6] == '\\' && s[7] == 'u' {
+		if low := codeUnit(s[6:]); low >= 0xDC00 && low <= 0xDFFF {
+			return (r-0xD800)<<10 + (low - 0xDC00) + 0x10000, 12
+		}
+	}
+	return r, 6
+}
+
+// codeUnit reads the valid `\uXXXX` at the start of s.
+func codeUnit(s []byte) (u rune) {
+	for _, c := range s[2:6] {
+		d, _ := unhex(c)
+		u = u<<4 | d
+	}
+	return u
+}

@@ -1,0 +1,245 @@
+package jsvalue
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"unicode/utf8"
+)
+
+// scanner steps over the tokens of src. Every method that scans expects pos
+// at the first byte of what it scans and leaves it behind the last.
+type scanner struct {
+	src    []byte
+	pos    int
+	lim    Limits
+	values int
+}
+
+func newScanner(src []byte, lim Limits) scanner {
+	if lim.Depth <= 0 || lim.Depth > maxDepth {
+		lim.Depth = maxDepth
+	}
+	return scanner{src: src, lim: lim}
+}
+
+// What the bytes of a string mean to stringBody; zero is "copy it".
+const (
+	byteQuote = iota + 1
+	byteEscape
+	byteControl
+	byteHigh
+)
+
+var byteClass = func() (t [256]uint8) {
+	for c := range 0x20 {
+		t[c] = byteControl
+	}
+	for c := 0x80; c < 0x100; c++ {
+		t[c] = byteHigh
+	}
+	t['"'], t['\\'] = byteQuote, byteEscape
+	return t
+}()
+
+// peek gives the next byte, or 0 at the end: no token starts with a NUL.
+func (s *scanner) peek() byte {
+	if s.pos < len(s.src) {
+		return s.src[s.pos]
+	}
+	return 0
+}
+
+func (s *scanner) blanks() {
+	for s.pos < len(s.src) {
+		switch s.src[s.pos] {
+		case ' ', '\t', '\n', '\r':
+			s.pos++
+		default:
+			return
+		}
+	}
+}
+
+// fail reports the byte at pos, or the end of the text, as not being what.
+func (s *scanner) fail(what string) error {
+	if s.pos >= len(s.src) {
+		return &SyntaxError{s.pos, "unexpected end, expected " + what}
+	}
+	c := s.src[s.pos]
+	if c < ' ' || c > '~' {
+		return &SyntaxError{s.pos, fmt.Sprintf("unexpected byte 0x%02x, expected %s", c, what)}
+	}
+	return &SyntaxError{s.pos, fmt.Sprintf("unexpected %q, expected %s", c, what)}
+}
+
+// count is called once for each value.
+func (s *scanner) count() error {
+	s.values++
+	if s.lim.Values > 0 && s.values > s.lim.Values {
+		return &LimitError{s.pos, "values", s.lim.Values}
+	}
+	return nil
+}
+
+// enter is called for each container, with its depth, from 1.
+func (s *scanner) enter(depth int) error {
+	if depth > s.lim.Depth {
+		return &LimitError{s.pos, "depth", s.lim.Depth}
+	}
+	return nil
+}
+
+// text is a scanned string: src[start:end] between the quotes, and whether it
+// can be taken as it stands.
+type text struct {
+	start, end int
+	escaped    bool // holds a backslash
+	broken     bool // holds invalid UTF-8
+}
+
+// str scans a string, quotes included.
+func (s *scanner) str() (text, error) {
+	if s.peek() != '"' {
+		return text{}, s.fail("a string")
+	}
+	src, i := s.src, s.pos+1
+	t := text{start: i}
+	for {
+		i += plainLen(src[i:])
+		if i == len(src) {
+			break
+		}
+		switch byteClass[src[i]] {
+		case byteHigh:
+			r, n := utf8.DecodeRune(src[i:])
+			if r == utf8.RuneError && n == 1 {
+				t.broken = true
+			}
+			i += n
+		case byteQuote:
+			t.end, s.pos = i, i+1
+			return t, nil
+		case byteControl:
+			s.pos = i
+			return t, s.fail("an escape for it")
+		case byteEscape:
+			t.escaped = true
+			s.pos = i + 1
+			if err := s.escape(); err != nil {
+				return t, err
+			}
+			i = s.pos
+		}
+	}
+	s.pos = i
+	return t, s.fail(`'"'`)
+}
+
+// plainLen gives the length of the start of s that needs no look: ASCII but
+// quotes, backslashes and controls.
+func plainLen(s []byte) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; len(s)-n >= 8; n += 8 {
+		// Eight bytes at a time. The top bit of a byte is set if it was, or if
+		// a subtraction goes below zero; that can be wrong only above such a byte.
+		w := binary.LittleEndian.Uint64(s[n:])
+		special := (w | (w - ones*' ') | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones)) & tops
+		if special != 0 {
+			return n + bits.TrailingZeros64(special)/8
+		}
+	}
+	for n < len(s) && byteClass[s[n]] == 0 {
+		n++
+	}
+	return n
+}
+
+// escape scans what follows a backslash.
+func (s *scanner) escape() error {
+	switch s.peek() {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		s.pos++
+		return nil
+	case 'u':
+		s.pos++
+		for range 4 {
+			if _, ok := unhex(s.peek()); !ok {
+				return s.fail("four hex digits")
+			}
+			s.pos++
+		}
+		return nil
+	}
+	return s.fail("an escape")
+}
+
+func unhex(c byte) (rune, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return rune(c - '0'), true
+	case c >= 'a' && c <= 'f':
+		return rune(c - 'a' + 10), true
+	case c >= 'A' && c <= 'F':
+		return rune(c - 'A' + 10), true
+	}
+	return 0, false
+}
+
+// literal scans true, false or null.
+func (s *scanner) literal(word string) error {
+	for i := range len(word) {
+		if s.peek() != word[i] {
+			return s.fail(word)
+		}
+		s.pos++
+	}
+	return nil
+}
+
+// number scans a number.
+func (s *scanner) number() error {
+	if s.peek() == '-' {
+		s.pos++
+	}
+	if s.peek() == '0' {
+		s.pos++
+	} else if err := s.digits(); err != nil {
+		return err
+	}
+	if s.peek() == '.' {
+		s.pos++
+		if err := s.digits(); err != nil {
+			return err
+		}
+	}
+	if c := s.peek(); c == 'e' || c == 'E' {
+		s.pos++
+		if c := s.peek(); c == '+' || c == '-' {
+			s.pos++
+		}
+		return s.digits()
+	}
+	return nil
+}
+
+func (s *scanner) digits() error {
+	start := s.pos
+	for s.pos < len(s.src) && s.src[s.pos]-'0' <= 9 {
+		s.pos++
+	}
+	if s.pos == start {
+		return s.fail("a digit")
+	}
+	return nil
+}
+
+// end checks that only blanks are left.
+func (s *scanner) end() error {
+	s.blanks()
+	if s.pos < len(s.src) {
+		return s.fail("the end")
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+package jsvalue
+
+import "unicode/utf8"
+
+const replacement = "\uFFFD"
+
+// brokenLen gives the length of the maximal broken sequence at the start of
+// s, which is not empty and does not start with a valid rune: the bytes that
+// a WHATWG decoder, as node's, replaces by one U+FFFD. Go replaces each byte.
+func brokenLen[T string | []byte](s T) int {
+	lo, hi, want := byte(0x80), byte(0xBF), 0
+	switch c := s[0]; {
+	case c >= 0xC2 && c <= 0xDF:
+		want = 1
+	case c >= 0xE0 && c <= 0xEF:
+		want = 2
+		if c == 0xE0 {
+			lo = 0xA0
+		} else if c == 0xED {
+			hi = 0x9F
+		}
+	case c >= 0xF0 && c <= 0xF4:
+		want = 3
+		if c == 0xF0 {
+			lo = 0x90
+		} else if c == 0xF4 {
+			hi = 0x8F
+		}
+	}
+	n := 1
+	for n <= want && n < len(s) && s[n] >= lo && s[n] <= hi {
+		n++
+		lo, hi = 0x80, 0xBF
+	}
+	return n
+}
+
+// AppendValid appends s as node reads it: one U+FFFD for each maximal broken
+// sequence.
+func AppendValid(dst, s []byte) []byte {
+	start := 0
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(s[i:])
+		if r != utf8.RuneError || n != 1 {
+			i += n
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		dst = append(dst, replacement...)
+		i += brokenLen(s[i:])
+		start = i
+	}
+	return append(dst, s[start:]...)
+}

@@ -1,0 +1,62 @@
+// Package names holds the rules for channel and event names (PROTOCOL.md,
+// section 5) in the one place that server, helpers and publishers share.
+package names
+
+import (
+	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/gopushy/pushy/internal/jsvalue"
+)
+
+// MaxBytes is the length limit of a channel or event name.
+const MaxBytes = 200
+
+// Channel lower-cases name and checks it. The error says which rule is broken.
+func Channel(name string) (lower string, err error) {
+	lower = jsvalue.Lower(name)
+	if lower == "." || lower == ".." {
+		return lower, errors.New(`must not be "." or ".."`)
+	}
+	return lower, check(lower, true)
+}
+
+// Event checks an event name, whose case is kept. Names that begin with
+// "pushy:" in any case are the server's own.
+func Event(name string) error {
+	if strings.HasPrefix(jsvalue.Lower(name), "pushy:") {
+		return errors.New(`"pushy:" is reserved`)
+	}
+	if name == "." || name == ".." {
+		return errors.New(`must not be "." or ".."`)
+	}
+	return check(name, false)
+}
+
+// Private reports whether a lower-cased channel name is a private channel's.
+func Private(lower string) bool { return strings.HasPrefix(lower, "private-") }
+
+func check(name string, channel bool) error {
+	switch {
+	case name == "":
+		return errors.New("must not be empty")
+	case len(name) > MaxBytes:
+		return errors.New("must not be longer than 200 bytes")
+	case !utf8.ValidString(name):
+		return errors.New("must be valid UTF-8")
+	}
+	for _, r := range name {
+		switch {
+		case strings.ContainsRune("\"\\{}[]", r), channel && r == ':':
+			// The signed strings join their parts with colons and hold JSON:
+			// without these a name cannot pass for another part.
+			return errors.New("must not contain " + string(r))
+		case r < 0x20, r >= 0x7f && r < 0xa0, r == unicode.ReplacementChar,
+			r >= 0x80 && r != 0x200c && r != 0x200d && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
+			return errors.New("must not contain control or invisible format characters")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package transport
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// HandlerConfig configures a Handler.
+type HandlerConfig struct {
+	Config
+	DisableWebSocket bool
+	// ResponseLimit is how many bytes of frames a streaming response carries
+	// before the client has to ask for the next.
+	ResponseLimit int
+	// DisconnectDelay is how long a session over HTTP lives without a request
+	// to answer.
+	DisconnectDelay time.Duration
+	// JSessionID sets the cookie that some load balancers want.
+	JSessionID bool
+	// Legacy serves old browsers, too: jsonp, htmlfile and, if ScriptURL is set,
+	// the iframe page, which loads sockjs-client from there.
+	Legacy    bool
+	ScriptURL string
+	// SessionID reports whether a client may use a session id; any that SockJS
+	// allows if nil.
+	SessionID func(id string) bool
+	// Admit decides whether a request may open a session; if not, it has
+	// answered.
+	Admit func(w http.ResponseWriter, r *http.Request) (*Ticket, bool)
+	Log   *slog.Logger
+}
+
+// A Ticket is a place for one session. One of its funcs is called, once.
+type Ticket struct {
+	Start    func(Session) // takes the Session, and returns soon
+	GiveBack func()
+}
+
+// Handler serves SockJS's endpoints.
+type Handler struct {
+	cfg       HandlerConfig
+	table     table
+	iframe    http.Handler // nil without a ScriptURL
+	misplaced sync.Once
+}
+
+// NewHandler returns a Handler.
+func NewHandler(cfg HandlerConfig) *Handler {
+	return &Handler{cfg: cfg, iframe: newIframe(cfg.ScriptURL)}
+}
+
+// What answers say of caching: never, or for a year.
+const (
+	notCached = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
+	cached    = "public, max-age=31536000"
+)
+
+// ServeSockJS serves the path that follows the SockJS prefix. Origins have been
+// checked, and the headers about them are set.
+func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path string) {
+	switch path {
+	case "", "/":
+		h.greeting(w, r)
+		return
+	case "/info":
+		h.info(w, r)
+		return
+	case "/websocket":
+		h.websocket(w, r, false)
+		return
+	}
+	if h.cfg.Legacy && isIframe(path) {
+		h.serveIframe(w, r, path)
+		return
+	}
+	parts := strings.Split(path, "/") // "", server, session, transport
+	if len(parts) != 4 || !isPart(parts[1]) || !isPart(parts[2]) || h.cfg.SessionID != nil && !h.cfg.SessionID(parts[2]) {
+		notFound(w)
+		return
+	}
+	id, name := parts[2], parts[3]
+	switch f := receivers[name]; {
+	case f != nil && (h.cfg.Legacy || !f.legacy):
+		h.receive(w, r, id, f)
+	case name == "xhr_send":
+		h.send(w, r, id)
+	case name == "jsonp_send" && h.cfg.Legacy:
+		h.sendForm(w, r, id)
+	case name == "websocket":
+		h.websocket(w, r, true)
+	default:
+		notFound(w)
+	}
+}
+
+func notFound(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+	w.WriteHeader(http.StatusNotFound)
+	_, _ = io.WriteString(w, "404 Error: Page not found\n")
+}
+
+// isPart reports whether SockJS allows s as a server or session in a URL.
+func isPart(s string) bool { return s != "" && !strings.Contains(s, ".") }
+
+func (h *Handler) greeting(w http.ResponseWriter, r *http.Request) {
+	if h.allowMethod(w, r, http.MethodGet, http.MethodHead) {
+		w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+		_, _ = io.WriteString(w, "Welcome to SockJS!\n")
+	}
+}
+
+func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
+	if !h.allowMethod(w, r, http.MethodGet) {
+		return
+	}
+	var entropy [4]byte
+	rand.Read(entropy[:])
+	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
+	w.Header().Set("Cache-Control", notCached)
+	fmt.Fprintf(w, `{"websocket":%t,"origins":["*:*"],"cookie_needed":%t,"entropy":%d}`,
+		!h.cfg.DisableWebSocket, h.cfg.JSessionID, binary.BigEndian.Uint32(entropy[:]))
+}
+
+func (h *Handler) websocket(w http.ResponseWriter, r *http.Request, framed bool) {
+	if h.cfg.DisableWebSocket {
+		notFound(w)
+		return
+	}
+	key, refused := checkHandshake(r)
+	if refused != nil { // before a host is asked
+		refuse(w, refused)
+		h.cfg.Log.Debug("cannot upgrade to WebSocket", "error", refused)
+		return
+	}
+	ticket, ok := h.cfg.Admit(w, r)
+	if !ok {
+		return
+	}
+	session, err := upgrade(w, key, framed, h.cfg.Config)
+	if err != nil {
+		ticket.GiveBack()
+		// The handshake was right: the host has mounted us where none works.
+		h.cfg.Log.Error("cannot upgrade to WebSocket", "error", err)
+		return
+	}
+	ticket.Start(session)
+}
+
+// session returns the session of that id, a new one if there is none, or nil if
+// the request has been answered.
+func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol string) *httpSession {
+	s := h.table.find(id)
+	if s == nil {
+		ticket, ok := h.cfg.Admit(w, r)
+		if !ok {
+			return nil
+		}
+		fresh := newHTTPSession(h, id, protocol)
+		fresh.belongsTo(r)
+		if s = h.table.add(fresh); s == nil {
+			ticket.Start(fresh)
+			return fresh
+		}
+		ticket.GiveBack() // another request was faster
+	}
+	if !s.belongsTo(r) {
+		notFound(w)
+		return nil
+	}
+	return s
+}
+
+// send takes messages from a client: all in the body, or none.
+func (h *Handler) send(w http.ResponseWriter, r *http.Request, id string) {
+	if h.accept(w, r, id, func(body []byte) []byte { return body }) {
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// accept hands the messages that payload finds in a body to their session. If it
+// fails it has answered; if not, it has set the answer's header.
+func (h *Handler) accept(w http.ResponseWriter, r *http.Request, id string, payload func(body []byte) []byte) bool {
+	if !h.allowMethod(w, r, http.MethodPost) {
+		return false
+	}
+	s := h.table.find(id)
+	if s == nil || !s.belongsTo(r) {
+		notFound(w)
+		return false
+	}
+	body, refused := h.readBody(w, r)
+	if refused == nil {
+		if body = bytes.Clone(payload(body)); len(body) == 0 { // a copy of just that size
+			refused = errNoPayload
+		} else if !json.Valid(body) {
+			refused = errBrokenJSON
+		}
+	}
+	if refused != nil {
+		refuse(w, refused)
+		return false
+	}
+	s.deliver(body)
+	head := w.Header()
+	head.Set("Content-Type", "text/plain; charset=UTF-8") // or Firefox takes nothing for broken XML
+	head.Set("Cache-Control", notCached)
+	h.setCookie(w, r)
+	return true
+}
+
+// SockJS's words.
+var (
+	errNoPayload  = &handshakeError{http.StatusInternalServerError, "Payload expected."}
+	errBrokenJSON = &handshakeError{http.StatusInternalServerError, "Broken JSON encoding."}
+)
+
+// bodyTimeout is how long a request's body may take to come.
+const bodyTimeout = 10 * time.Second
+
+// readBody reads a body within the limit and the time for it.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *handshakeError) {
+	tooLarge := &handshakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("at most %d bytes", h.cfg.MaxMessage)}
+	if r.ContentLength > int64(h.cfg.MaxMessage) {
+		return nil, tooLarge
+	}
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return nil, h.misplacedError(err)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(h.cfg.MaxMessage)))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, tooLarge
+	case err != nil:
+		return nil, &handshakeError{http.StatusRequestTimeout, "cannot read the body"}
+	}
+	return body, nil
+}
+
+// misplacedError is for a host that has mounted us where no deadline can be
+// set. It is logged once.
+func (h *Handler) misplacedError(err error) *handshakeError {
+	h.misplaced.Do(func() {
+		h.cfg.Log.Error("SockJS over HTTP does not work here: the server's ResponseWriter is hidden "+
+			"(http.TimeoutHandler, or middleware without Unwrap)", "error", err)
+	})
+	return &handshakeError{http.StatusInternalServerError, "the server is not set up for this transport"}
+}
+
+// allowMethod reports whether r's method is one of those given. Other requests
+// it answers: preflights, and all else with 405.
+func (h *Handler) allowMethod(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, m := range methods {
+		if r.Method == m {
+			return true
+		}
+	}
+	allowed := "OPTIONS, " + strings.Join(methods, ", ")
+	if r.Method != http.MethodOptions {
+		w.Header().Set("Allow", allowed)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return false
+	}
+	head := w.Header()
+	head.Set("Access-Control-Allow-Methods", allowed)
+	head.Set("Access-Control-Max-Age", "31536000")
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+		head.Set("Access-Control-Allow-Headers", asked)
+	}
+	head.Set("Cache-Control", cached)
+	head.Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+	h.setCookie(w, r)
+	w.WriteHeader(http.StatusNoContent)
+	return false
+}
+
+// setCookie sets the cookie that makes some load balancers send all requests of
+// a session to one server.
+func (h *Handler) setCookie(w http.ResponseWriter, r *http.Request) {
+	if !h.cfg.JSessionID {
+		return
+	}
+	value := "dummy"
+	if c, err := r.Cookie("JSESSIONID"); err == nil {
+		value = c.Value
+	}
+	http.SetCookie(w, &http.Cookie{Name: "JSESSIONID", Value: value, Path: "/"})
+}

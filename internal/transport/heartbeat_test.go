@@ -1,0 +1,303 @@
+package transport_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// upgrader hands the Sessions over to the test.
+func upgrader(h *host, sessions chan<- transport.Session) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sess, err := transport.UpgradeWebSocket(w, r, h.framed, h.cfg)
+		if err != nil {
+			h.errs <- err
+			return
+		}
+		sessions <- sess
+	})
+}
+
+// memoryListener is a listener for a synctest bubble.
+type memoryListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *memoryListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *memoryListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// inMemory connects a client to h over net.Pipe, through an http.Server.
+func inMemory(t *testing.T, h http.Handler) *client {
+	t.Helper()
+	l := &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	srv := &http.Server{Handler: h}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		assert.ErrorIs(t, srv.Serve(l), http.ErrServerClosed)
+	}()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		<-done
+	})
+	server, conn := net.Pipe()
+	l.conns <- server
+	return newClient(t, conn).connect()
+}
+
+// A stamped frame says when it came, from the connection's start.
+type stamped struct {
+	at    time.Duration
+	frame string
+}
+
+// record reads frames, with the time of each, until the connection ends. It
+// answers pings until the time given.
+func (c *client) record(began time.Time, answerUntil time.Duration) <-chan []stamped {
+	all := make(chan []stamped, 1)
+	go func() {
+		var frames []stamped
+		for {
+			f, err := c.readFrame()
+			if err != nil {
+				all <- frames
+				return
+			}
+			at := time.Since(began)
+			frames = append(frames, stamped{at, f.String()})
+			if f.op == opPing && at <= answerUntil {
+				_, _ = c.Write(frame(fin|opPong, ""))
+			}
+		}
+	}()
+	return all
+}
+
+// sockjs.md rows 16 and 17: a peer that has gone without a word is found in
+// two heartbeats, though all that is sent to it still goes out.
+func TestRow16And17DeadPeer(t *testing.T) {
+	t.Parallel()
+	for _, f := range forms {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(f.framed, testConfig())
+				c := inMemory(t, h)
+				began := time.Now()
+				frames := c.record(began, 0)
+				s := h.conn(t)
+				<-s.done
+				assert.Equal(t, 50*time.Second, time.Since(began))
+				assert.Equal(t, transport.Lost, s.end.Cause)
+				assert.Equal(t, 1006, s.end.Code)
+				assert.ErrorContains(t, s.end, "two heartbeats")
+				want := []stamped{{25 * time.Second, "ping:"}}
+				if f.framed {
+					want = []stamped{{0, "text:o"}, {25 * time.Second, "text:h"}, {25 * time.Second, "ping:"}}
+				}
+				assert.Equal(t, want, <-frames)
+			})
+		})
+	}
+}
+
+// A peer that answers stays; when it falls silent two heartbeats count from
+// what came last.
+func TestLivePeerStays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(true, testConfig())
+		c := inMemory(t, h)
+		began := time.Now()
+		frames := c.record(began, 10*time.Minute)
+		s := h.conn(t)
+		time.Sleep(10*time.Minute + 10*time.Second)
+		c.send(frame(fin|opText, `["still here"]`))
+		<-s.done
+		assert.Equal(t, 11*time.Minute, time.Since(began))
+		assert.Equal(t, []string{"still here"}, s.got)
+		got := <-frames
+		assert.Len(t, got, 1+2*26+1) // o, h and ping to 10:50, an echo
+	})
+}
+
+// While a command holds the reader up the peer cannot be heard: it is not
+// silent then.
+func TestBusyReaderIsNoDeadPeer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(false, testConfig())
+		sessions := make(chan transport.Session, 1)
+		c := inMemory(t, upgrader(h, sessions))
+		frames := c.record(time.Now(), 0)
+		s := h.open(<-sessions)
+		s.sess.Start(s.out)
+		go func() { _, _ = c.Write(frame(fin|opText, "first")) }()
+		_, err := s.sess.Receive()
+		require.NoError(t, err)
+		time.Sleep(5 * time.Minute)
+		began := time.Now()
+		_, err = s.sess.Receive()
+		require.ErrorAs(t, err, &s.end)
+		assert.Equal(t, transport.Lost, s.end.Cause)
+		assert.Equal(t, 50*time.Second, time.Since(began))
+		s.finish()
+		<-frames
+	})
+}
+
+func TestHeartbeatOff(t *testing.T) {
+	t.Parallel()
+	for _, interval := range []time.Duration{0, -1} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := testConfig()
+			cfg.Heartbeat = interval
+			h := newHost(true, cfg)
+			c := inMemory(t, h)
+			frames := c.record(time.Now(), 0)
+			s := h.conn(t)
+			time.Sleep(24 * time.Hour)
+			require.NoError(t, c.Close())
+			<-s.done
+			assert.Equal(t, []stamped{{0, "text:o"}}, <-frames)
+		})
+	}
+}
+
+// sockjs.md row 23: the server's close is c[…], a close frame, and a wait for
+// the peer's, which ends when it comes or at CloseTimeout.
+func TestRow23CloseHandshake(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		answer time.Duration // after the goodbye; 0 is never
+		takes  time.Duration
+	}{
+		{"answered", 3 * time.Second, 3 * time.Second},
+		{"not answered", 0, 5 * time.Second},
+		{"answered too late", 6 * time.Second, 5 * time.Second},
+	}
+	for _, f := range forms {
+		for _, tt := range tests {
+			t.Run(f.name+" "+tt.name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					h := newHost(f.framed, testConfig())
+					c := inMemory(t, h)
+					s := h.conn(t)
+					s.stop(3001, "shutting down")
+					for _, want := range append(f.opening(), f.goodbye(3001, "shutting down")...) {
+						c.expect(want)
+					}
+					began := time.Now()
+					synctest.Wait()
+					s.sess.Stop() // again, which must not end the wait
+					go func() {
+						for time.Since(began) < tt.answer-time.Second {
+							_, _ = c.Write(frame(fin|opText, f.text("not heard any more")))
+							time.Sleep(time.Second)
+						}
+						if tt.answer > 0 {
+							time.Sleep(tt.answer - time.Since(began))
+							_, _ = c.Write(closeFrame(3001, ""))
+						}
+					}()
+					<-s.done
+					assert.Equal(t, tt.takes, time.Since(began))
+					assert.Empty(t, s.got)
+					c.expectEnd()
+					time.Sleep(tt.answer)
+				})
+			})
+		}
+	}
+}
+
+// The goodbye itself may take WriteTimeout, and no longer.
+func TestLingerIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.WriteTimeout, cfg.CloseTimeout = 7*time.Second, 5*time.Second
+		h := newHost(false, cfg)
+		c := inMemory(t, h) // which reads nothing
+		s := h.conn(t)
+		s.out.Send(fanout.NewFrame([]byte("never read")))
+		synctest.Wait()
+		began := time.Now()
+		s.stop(3001, "shutting down")
+		<-s.done
+		assert.Equal(t, 7*time.Second, time.Since(began))
+		_, err := c.readFrame()
+		assert.True(t, errors.Is(err, io.EOF), err)
+	})
+}
+
+// A pong answers the latest ping if several wait.
+func TestPongAnswersTheLatestPing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(false, testConfig())
+		c := inMemory(t, h)
+		s := h.conn(t)
+		s.out.Send(fanout.NewFrame([]byte("held up")))
+		synctest.Wait()
+		for _, p := range []string{"1", "2", "3"} {
+			c.send(frame(fin|opPing, p))
+		}
+		synctest.Wait()
+		c.expect("text:held up")
+		c.expect("pong:3")
+		go c.send(closeFrame(1000, ""))
+		c.expect("close:1000:")
+		<-s.done
+	})
+}
+
+// Who stops a session that is lingering already does not end its wait.
+func TestStopWhileLingering(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(true, testConfig())
+		c := inMemory(t, h)
+		s := h.conn(t)
+		c.expect("text:o")
+		c.send(frame(fin|opText, "not json"))
+		c.expect(`text:c[1002,"Broken framing."]`)
+		c.expect("close:1002:Broken framing.")
+		synctest.Wait()
+		s.sess.Stop()
+		began := time.Now()
+		time.Sleep(3 * time.Second)
+		c.send(closeFrame(1002, ""))
+		<-s.done
+		assert.Equal(t, 3*time.Second, time.Since(began))
+		assert.Equal(t, transport.Fault, s.end.Cause)
+	})
+}

@@ -1,0 +1,270 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+var _ Session = (*pipe)(nil)
+
+// What a pipe holds in each direction before who sends has to wait, and for
+// how long its Linger waits, once for the Outbox and once for the client.
+const (
+	pipeBuffer = 16
+	pipeWait   = 5 * time.Second
+)
+
+var errPipeEnded = errors.New("pipe is closed")
+
+// pipe is a Session in memory, without heartbeats or limits. All its waits are
+// on channels and timers, so it works in a synctest bubble.
+type pipe struct {
+	protocol string
+	toServer chan []byte
+	toClient chan []byte
+	hung     event // the client has closed: code and reason below
+	said     event // the server has: likewise
+	answered event // the client has seen it
+	halted   event // Stop or Abort was called
+	cut      event
+
+	mu                             sync.Mutex // for setting them, before their event
+	hungWith, saidWith, haltedWith *CloseError
+
+	out    *fanout.Outbox // set by Start
+	failed *CloseError    // the reader's alone
+}
+
+// event is a channel that is closed once.
+type event struct {
+	once sync.Once
+	ch   chan struct{}
+}
+
+func (e *event) happen() { e.once.Do(func() { close(e.ch) }) }
+
+func (e *event) happened() bool {
+	select {
+	case <-e.ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// Pipe returns both ends of a connection in memory. Messages are pushy's texts
+// in both directions; protocol is what the Session says it is.
+func Pipe(protocol string) (Session, *PipeClient) {
+	p := &pipe{
+		protocol: protocol,
+		toServer: make(chan []byte, pipeBuffer),
+		toClient: make(chan []byte, pipeBuffer),
+	}
+	for _, e := range []*event{&p.hung, &p.said, &p.answered, &p.halted, &p.cut} {
+		e.ch = make(chan struct{})
+	}
+	return p, &PipeClient{p}
+}
+
+// Form is Bare: WebSocket headers mark where a message ends in what Write gets.
+func (p *pipe) Form() fanout.Form { return fanout.Bare }
+
+func (p *pipe) Protocol() string { return p.protocol }
+
+func (p *pipe) Start(out *fanout.Outbox) { p.out = out }
+
+func (p *pipe) Receive() ([]byte, error) {
+	if p.failed == nil {
+		text, err := p.receive()
+		if err == nil {
+			return text, nil
+		}
+		p.failed = err
+	}
+	return nil, p.failed
+}
+
+func (p *pipe) receive() ([]byte, *CloseError) {
+	if p.halted.happened() {
+		return nil, p.haltedWith
+	}
+	if p.cut.happened() {
+		return nil, lostError(net.ErrClosed)
+	}
+	select {
+	case text := <-p.toServer:
+		return text, nil
+	case <-p.halted.ch:
+		return nil, p.haltedWith
+	case <-p.cut.ch:
+		return nil, lostError(net.ErrClosed)
+	case <-p.hung.ch:
+	}
+	select {
+	case text := <-p.toServer: // what was sent before it
+		return text, nil
+	default:
+		return nil, p.hungWith
+	}
+}
+
+func lostError(err error) *CloseError {
+	return &CloseError{Cause: Lost, Code: codeLost, Err: err}
+}
+
+func (p *pipe) Stop() { p.halt(&CloseError{Cause: Stopped}) }
+
+func (p *pipe) Abort() {
+	p.halt(lostError(net.ErrClosed))
+	p.cut.happen()
+}
+
+func (p *pipe) halt(err *CloseError) {
+	p.mu.Lock()
+	if p.haltedWith == nil {
+		p.haltedWith = err
+	}
+	p.mu.Unlock()
+	p.halted.happen()
+}
+
+func (p *pipe) Write(wire []byte, timeout time.Duration) error {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for len(wire) > 0 {
+		var text []byte
+		text, wire = splitFrame(wire)
+		select {
+		case <-p.cut.ch:
+			return net.ErrClosed
+		default:
+		}
+		select {
+		case p.toClient <- bytes.Clone(text):
+		case <-p.cut.ch:
+			return net.ErrClosed
+		case <-timer.C:
+			return os.ErrDeadlineExceeded
+		}
+	}
+	return nil
+}
+
+// splitFrame splits wire behind its first frame, which fanout.TextFrame made.
+func splitFrame(wire []byte) (text, rest []byte) {
+	n, head := int(wire[1]), 2
+	switch n {
+	case 126:
+		n, head = int(binary.BigEndian.Uint16(wire[2:])), 4
+	case 127:
+		n, head = int(binary.BigEndian.Uint64(wire[2:])), 10
+	}
+	return wire[head : head+n], wire[head+n:]
+}
+
+func (p *pipe) Finish(code int, reason string, _ time.Duration) {
+	p.mu.Lock()
+	if p.saidWith == nil {
+		p.saidWith = &CloseError{Cause: Closed, Code: code, Reason: reason}
+	}
+	p.mu.Unlock()
+	p.said.happen()
+}
+
+func (p *pipe) Linger() {
+	defer p.cut.happen()
+	if p.out == nil {
+		return
+	}
+	timer := time.NewTimer(pipeWait)
+	defer timer.Stop()
+	done, answered, hung := p.out.Done(), p.answered.ch, p.hung.ch
+	for done != nil || answered != nil {
+		select {
+		case <-done:
+			if done = nil; !p.said.happened() {
+				return
+			}
+			timer.Reset(pipeWait)
+		case <-answered:
+			answered, hung = nil, nil
+		case <-hung: // it has spoken first, or at the same time
+			answered, hung = nil, nil
+		case <-p.toServer: // discarded, so that a client in Send goes on to read
+		case <-p.cut.ch:
+			return
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// PipeClient is the client's end of a Pipe. Its methods are safe for
+// concurrent use.
+type PipeClient struct{ p *pipe }
+
+// Send sends one message. It waits while the server is many messages behind,
+// and fails once either side has closed.
+func (c *PipeClient) Send(text string) error {
+	if c.p.hung.happened() || c.p.cut.happened() {
+		return errPipeEnded
+	}
+	select {
+	case c.p.toServer <- []byte(text):
+		return nil
+	case <-c.p.hung.ch:
+		return errPipeEnded
+	case <-c.p.cut.ch:
+		return errPipeEnded
+	}
+}
+
+// Receive returns the server's next message. When there are no more its error
+// is a *CloseError: Closed with the server's code and reason, or Lost.
+func (c *PipeClient) Receive(ctx context.Context) (string, error) {
+	select {
+	case text := <-c.p.toClient:
+		return string(text), nil
+	default:
+	}
+	select {
+	case text := <-c.p.toClient:
+		return string(text), nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-c.p.said.ch:
+	case <-c.p.cut.ch:
+	}
+	select {
+	case text := <-c.p.toClient: // what was written before it
+		return string(text), nil
+	default:
+	}
+	if c.p.said.happened() {
+		c.p.answered.happen()
+		return "", c.p.saidWith
+	}
+	return "", lostError(net.ErrClosed)
+}
+
+// Close says goodbye; the server receives it after what was sent before. What
+// the server still writes can be received. Only the first call counts.
+func (c *PipeClient) Close(code int, reason string) {
+	c.p.mu.Lock()
+	if c.p.hungWith == nil {
+		c.p.hungWith = &CloseError{Cause: Closed, Code: code, Reason: reason}
+	}
+	c.p.mu.Unlock()
+	c.p.hung.happen()
+}
+
+// Abort cuts the connection without a goodbye.
+func (c *PipeClient) Abort() { c.p.cut.happen() }

@@ -1,0 +1,380 @@
+package transport_test
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// sockjs.md row 5: a message of 512 MiB is refused from its header, or where
+// its fragments pass the limit, in bounded memory; and who sends it all before
+// reading still learns why. Not
+// parallel, because it measures the heap.
+func TestRow5HugeMessage(t *testing.T) {
+	const size = 512 << 20
+	cfg := testConfig()
+	cfg.CloseTimeout = 2 * time.Minute
+	piece := make([]byte, 1<<20) // zeros are as good as masked bytes
+	// sendAll sends size bytes and returns the largest live heap meanwhile.
+	sendAll := func(c *client, head func(i int) []byte) (live uint64) {
+		for i := range size / len(piece) {
+			if h := head(i); h != nil {
+				c.send(h)
+			}
+			_, err := c.Write(piece)
+			require.NoError(c.t, err)
+			if i%64 == 0 {
+				live = max(live, liveHeap())
+			}
+		}
+		return live
+	}
+	eight := func(n int) []byte { return binary.BigEndian.AppendUint64([]byte{127}, uint64(n)) }
+	tests := []struct {
+		name string
+		head func(i int) []byte
+		tail []byte
+	}{
+		{"one frame", func(i int) []byte {
+			if i == 0 {
+				return rawFrame(fin|opText, eight(size), "")
+			}
+			return nil
+		}, nil},
+		{"fragments", func(i int) []byte {
+			if i == 0 {
+				return rawFrame(opText, eight(len(piece)), "")
+			}
+			return rawFrame(opCont, eight(len(piece)), "")
+		}, frame(fin|opCont, "")},
+	}
+	for _, f := range forms {
+		for _, tt := range tests {
+			t.Run(f.name+" "+tt.name, func(t *testing.T) {
+				h := newHost(f.framed, cfg)
+				c := dial(t, h.start(t)).connect()
+				before := liveHeap()
+				assert.Less(t, sendAll(c, tt.head), before+8<<20)
+				for _, want := range append(f.opening(), f.goodbye(1009, "message too big")...) {
+					c.expect(want)
+				}
+				c.send(tt.tail, closeFrame(1009, ""))
+				c.expectEnd()
+				s := h.conn(t)
+				s.wait(t)
+				assert.Empty(t, s.got)
+			})
+		}
+	}
+}
+
+// liveHeap is what the heap holds that is still in use.
+func liveHeap() uint64 {
+	var m runtime.MemStats
+	for range 3 { // a sync.Pool lets go after two
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// A header that claims as much as is allowed allocates nothing before the
+// bytes come, and what waits for them holds no buffer. Not parallel, because it
+// measures the heap.
+func TestClaimedLengthAllocatesNothing(t *testing.T) {
+	const conns = 200
+	h := newHost(false, testConfig())
+	addr := h.start(t)
+	clients := make([]*client, conns)
+	for i := range clients {
+		clients[i] = dial(t, addr).connect()
+	}
+	before := liveHeap()
+	for _, c := range clients {
+		c.send(frame(fin|opPing, ""), rawFrame(fin|opText, lengthBytes(64<<10), "a"))
+	}
+	for _, c := range clients {
+		c.expect("pong:")
+	}
+	assert.Less(t, liveHeap(), before+conns*1<<10)
+}
+
+// sockjs.md row 11: a client that leaves is noticed at once while the reader
+// waits, and by the next writes while a command holds the reader up.
+func TestRow11ClientLeaves(t *testing.T) {
+	t.Parallel()
+	t.Run("reader waits", func(t *testing.T) {
+		t.Parallel()
+		h := newHost(true, testConfig())
+		c := dial(t, h.start(t)).connect()
+		c.expect("text:o")
+		require.NoError(t, c.Close())
+		s := h.conn(t)
+		s.wait(t)
+		assert.Equal(t, transport.Lost, s.end.Cause)
+		assert.Equal(t, 1006, s.end.Code)
+	})
+	t.Run("reader is busy", func(t *testing.T) {
+		t.Parallel()
+		sess, c := connectedSession(t, true)
+		cut := make(chan int, 1)
+		out := fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 1 << 20, WriteTimeout: time.Second}).
+			NewOutbox(sess, func(code int, _ string) { cut <- code; sess.Stop() })
+		sess.Start(out)
+		require.NoError(t, c.Close())
+		for deadline := time.After(patience); ; {
+			out.Send(fanout.NewFrame([]byte("x")))
+			select {
+			case code := <-cut:
+				assert.Equal(t, 1006, code)
+			case <-deadline:
+				require.Fail(t, "not noticed")
+			case <-time.After(time.Millisecond):
+				continue
+			}
+			break
+		}
+		_, err := sess.Receive()
+		require.Error(t, err)
+		sess.Linger()
+	})
+}
+
+// connectedSession gives both ends of a connection whose Session the test
+// uses itself.
+func connectedSession(t testing.TB, framed bool) (transport.Session, *client) {
+	t.Helper()
+	h := newHost(framed, testConfig())
+	sessions := make(chan transport.Session, 1)
+	srv := httptest.NewServer(upgrader(h, sessions))
+	t.Cleanup(srv.Close)
+	c := dial(t, srv.Listener.Addr().String()).connect()
+	sess := <-sessions
+	t.Cleanup(sess.Abort)
+	return sess, c
+}
+
+// What the kernel does not take at once is written under the deadline, whole
+// and in order, and the deadline does not outlive it.
+func TestSlowReaderGetsAll(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig()
+	cfg.WriteTimeout = 1500 * time.Millisecond
+	h := newHost(false, cfg)
+	c := dial(t, h.start(t)).connect()
+	s := h.conn(t)
+	big := strings.Repeat("0123456789abcdef", 1<<19) // 8 MiB
+	for range 2 {
+		require.True(t, s.out.Send(fanout.NewFrame([]byte(big))))
+		<-time.After(50 * time.Millisecond)
+		c.expect("text:" + big)
+	}
+	<-time.After(cfg.WriteTimeout + 100*time.Millisecond)
+	s.out.Send(fanout.NewFrame([]byte("last")))
+	c.expect("text:last")
+	c.send(closeFrame(1000, ""))
+	assert.Equal(t, []string{"close:1000:"}, c.rest())
+}
+
+// A client that does not read is given up when a write takes too long, and
+// nothing waits for it.
+func TestStuckClientIsCut(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		tls  bool
+	}{{"tcp", false}, {"tls", true}}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig()
+			cfg.WriteTimeout = 100 * time.Millisecond
+			cfg.CloseTimeout = time.Hour
+			s, _ := openOver(t, newHost(true, cfg), tt.tls)
+			s.out.Send(fanout.NewFrame(make([]byte, 16<<20)))
+			s.wait(t)
+			assert.Equal(t, transport.Stopped, s.end.Cause)
+		})
+	}
+}
+
+func openOver(t *testing.T, h *host, overTLS bool) (*hostConn, *client) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(h)
+	if !overTLS {
+		srv.Start()
+		t.Cleanup(srv.Close)
+		c := dial(t, srv.Listener.Addr().String()).connect()
+		return h.conn(t), c
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	conn, err := tls.Dial("tcp", srv.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own server
+	require.NoError(t, err)
+	c := newClient(t, conn).connect()
+	return h.conn(t), c
+}
+
+// Abort ends a Write that is stuck, without waiting for anything itself.
+func TestAbortEndsStuckWrite(t *testing.T) {
+	t.Parallel()
+	for _, overTLS := range []bool{false, true} {
+		t.Run(map[bool]string{false: "tcp", true: "tls"}[overTLS], func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig()
+			cfg.WriteTimeout, cfg.CloseTimeout = time.Hour, time.Hour
+			s, _ := openOver(t, newHost(false, cfg), overTLS)
+			s.out.Send(fanout.NewFrame(make([]byte, 16<<20)))
+			<-time.After(20 * time.Millisecond)
+			s.sess.Abort()
+			s.sess.Abort()
+			s.wait(t)
+			assert.Equal(t, transport.Lost, s.end.Cause)
+			select {
+			case <-s.out.Done():
+			case <-time.After(patience):
+				assert.Fail(t, "write did not end")
+			}
+		})
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Parallel()
+	t.Run("before receive, with messages waiting", func(t *testing.T) {
+		t.Parallel()
+		sess, c := connectedSession(t, false)
+		out := fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 1 << 20, WriteTimeout: time.Second}).NewOutbox(sess, func(int, string) {})
+		sess.Start(out)
+		c.send(frame(fin|opText, "one"), frame(fin|opText, "two"))
+		p, err := sess.Receive()
+		require.NoError(t, err)
+		assert.Equal(t, "one", string(p))
+		out.Close(3001, "shutting down")
+		sess.Stop()
+		_, first := sess.Receive()
+		var end *transport.CloseError
+		require.ErrorAs(t, first, &end)
+		assert.Equal(t, transport.Stopped, end.Cause)
+		sess.Stop()
+		_, again := sess.Receive()
+		assert.Same(t, end, again)
+		c.expect("close:3001:shutting down")
+		c.send(closeFrame(3001, ""))
+		sess.Linger()
+		sess.Stop()
+		sess.Abort()
+		c.expectEnd()
+	})
+	t.Run("while receiving", func(t *testing.T) {
+		t.Parallel()
+		for _, f := range forms {
+			h := newHost(f.framed, testConfig())
+			c := dial(t, h.start(t)).connect()
+			s := h.conn(t)
+			s.stop(3500, "removed")
+			for _, want := range append(f.opening(), f.goodbye(3500, "removed")...) {
+				c.expect(want)
+			}
+			// What was under way when the server stopped is discarded.
+			c.send(frame(opText, "half a "), frame(fin|opPing, ""), frame(fin|opCont, "message"), closeFrame(3500, "removed"))
+			c.expectEnd()
+			s.wait(t)
+			assert.Equal(t, transport.Stopped, s.end.Cause)
+			assert.Empty(t, s.got)
+		}
+	})
+}
+
+// All that may be called by any goroutine is, while messages come and go.
+func TestConcurrentEnds(t *testing.T) {
+	t.Parallel()
+	for _, f := range forms {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig()
+			cfg.Heartbeat = time.Millisecond
+			cfg.CloseTimeout = 50 * time.Millisecond
+			h := newHost(f.framed, cfg)
+			addr := h.start(t)
+			var wg sync.WaitGroup
+			for i := range 40 {
+				c := dial(t, addr).connect()
+				s := h.conn(t)
+				go func() {
+					for {
+						if _, err := c.readFrame(); err != nil {
+							return
+						}
+					}
+				}()
+				for _, end := range []func(){
+					s.sess.Stop, s.sess.Stop, s.sess.Abort, func() { s.stop(3001, "bye") }, s.out.Discard,
+					func() { s.out.Close(3008, "slow"); s.sess.Stop() },
+					func() {
+						_, _ = c.Write(cat(frame(fin|opPing, "p"), frame(fin|opText, f.text("x")), closeFrame(1000, "")))
+					},
+					func() { _ = c.Close() },
+				}[i%3:] {
+					wg.Add(1)
+					go func() {
+						defer wg.Done()
+						end()
+					}()
+				}
+				defer s.wait(t)
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestCloseReasons(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", 100)
+	tests := []struct {
+		name   string
+		code   int
+		reason string
+		bare   string
+	}{
+		{"plain", 3001, "shutting down", "close:3001:shutting down"},
+		{"cut between runes", 3000, long, "close:3000:" + long[:122]},
+		{"not UTF-8", 3000, "a\xffb", "close:3000:a\uFFFDb"},
+		{"1005 is not sent", 1005, "x", "close:"},
+		{"1006 is not sent", 1006, "x", "close:"},
+		{"1015 is not sent", 1015, "x", "close:"},
+		{"0 is not sent", 0, "", "close:"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, f := range forms {
+				h := newHost(f.framed, testConfig())
+				c := dial(t, h.start(t)).connect()
+				s := h.conn(t)
+				s.stop(tt.code, tt.reason)
+				want := f.opening()
+				if f.framed && tt.bare != "close:" {
+					want = append(want, f.goodbye(tt.code, strings.ToValidUTF8(tt.reason, "\uFFFD"))[0])
+				}
+				for _, w := range append(want, tt.bare) {
+					c.expect(w)
+				}
+				c.send(closeFrame(1000, ""))
+				c.expectEnd()
+			}
+		})
+	}
+}

@@ -1,0 +1,100 @@
+package transport
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/jsvalue"
+)
+
+// What SockJS says for itself on a framed WebSocket.
+var (
+	openFrame     = fanout.RawFrame(fanout.TextFrame([]byte("o")))
+	heartbeatText = fanout.TextFrame([]byte("h"))
+)
+
+// goodbyeText is SockJS's c[code,"reason"] as a WebSocket text frame.
+func goodbyeText(code int, reason string) []byte {
+	return fanout.TextFrame(appendGoodbye(nil, code, reason))
+}
+
+var errFraming = errors.New("frame is not JSON")
+
+// brokenFraming is what SockJS tells the client of errFraming.
+const brokenFraming = "Broken framing."
+
+// elements walks the messages of one SockJS frame: a JSON array of texts, or
+// one JSON value alone, which counts as an array of that value.
+type elements struct {
+	rest []byte // from the next element on, without the array's brackets
+}
+
+// open starts with a frame's text, all of which must be JSON: no part of a
+// broken frame is delivered. The text is kept until next has returned false.
+func (e *elements) open(frame []byte) error {
+	if !json.Valid(frame) {
+		return errFraming
+	}
+	e.openValid(frame)
+	return nil
+}
+
+// openValid is open for a text that is known to be JSON.
+func (e *elements) openValid(frame []byte) {
+	frame = bytes.Trim(frame, " \t\r\n")
+	if frame[0] == '[' {
+		frame = bytes.TrimLeft(frame[1:len(frame)-1], " \t\r\n")
+	}
+	e.rest = frame
+}
+
+// next returns the next element: the text of a string, and an empty text for
+// anything else, which is no message.
+func (e *elements) next() ([]byte, bool) {
+	if len(e.rest) == 0 {
+		return nil, false
+	}
+	n := valueLen(e.rest)
+	text, _ := jsvalue.Text(e.rest[:n])
+	e.rest = bytes.TrimLeft(e.rest[n:], " \t\r\n")
+	if len(e.rest) == 0 {
+		e.rest = nil // keeps nothing of the frame
+	} else {
+		e.rest = bytes.TrimLeft(e.rest[1:], " \t\r\n") // after the comma
+	}
+	return []byte(text), true
+}
+
+// valueLen is the length of the JSON value at the start of b, which is valid
+// JSON but for where it ends.
+func valueLen(b []byte) int {
+	depth, inString := 0, false
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case inString:
+			if c == '\\' {
+				i++
+			} else if c == '"' {
+				inString = false
+			}
+			if inString || depth > 0 {
+				continue
+			}
+			return i + 1
+		case c == '"':
+			inString = true
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case depth == 0 && (c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'):
+			return i // a number or a word
+		}
+	}
+	return len(b)
+}

@@ -1,0 +1,365 @@
+package transport
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+var _ Session = (*websocket)(nil)
+
+var (
+	errSilent = errors.New("nothing came for two heartbeats")
+
+	pingFrame   = ws.MustCompileFrame(ws.NewPingFrame(nil))
+	framedBeat  = append(append([]byte{}, heartbeatText...), pingFrame...)
+	deadlineHit = time.Unix(1, 0) // a deadline that has passed, in any clock
+)
+
+// websocket is a Session over a WebSocket, with SockJS's framing or bare.
+//
+// Its heartbeat finds dead peers too: only while the reader waits can a peer be
+// silent, so waitSince is what counts, and no read sets a deadline.
+type websocket struct {
+	stream stream
+	cfg    Config
+	framed bool
+	began  time.Time
+	out    *fanout.Outbox // set by Start
+
+	// The reader's alone.
+	frames   frameReader
+	elements elements
+	failed   *CloseError
+
+	waitSince atomic.Int64 // time since began when the reader began to wait, or notWaiting
+
+	mu        sync.Mutex  // guards what follows, and the read deadline
+	halted    *CloseError // what Receive is to fail with
+	answered  bool        // the peer's close frame has come
+	garbled   bool        // the peer's frames cannot be told apart any more
+	said      bool        // our goodbye is written
+	lingering bool
+	gone      bool        // the connection is cut or of no use
+	beat      *time.Timer // nil before Start, without heartbeats, and at the end
+	beatAt    time.Duration
+}
+
+const notWaiting = -1
+
+func newWebSocket(conn stream, early []byte, framed bool, cfg Config) *websocket {
+	s := &websocket{stream: conn, cfg: cfg, framed: framed, began: time.Now()}
+	s.frames = frameReader{src: conn.source, max: cfg.MaxMessage, in: early, on: s}
+	s.waitSince.Store(notWaiting)
+	return s
+}
+
+func (s *websocket) Form() fanout.Form {
+	if s.framed {
+		return fanout.Framed
+	}
+	return fanout.Bare
+}
+
+func (s *websocket) Protocol() string {
+	if s.framed {
+		return "websocket"
+	}
+	return "rawwebsocket"
+}
+
+func (s *websocket) Start(out *fanout.Outbox) {
+	s.out = out
+	if s.framed {
+		out.Send(openFrame)
+	}
+	if s.cfg.Heartbeat <= 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.halted == nil {
+		s.beatAt = time.Since(s.began) + s.cfg.Heartbeat
+		s.beat = time.AfterFunc(s.cfg.Heartbeat, s.tick)
+	}
+}
+
+// tick sends a heartbeat if it is time, and gives a silent peer up.
+func (s *websocket) tick() {
+	if s.tickAndRearm() {
+		wire := pingFrame
+		if s.framed {
+			wire = framedBeat
+		}
+		s.out.Control(fanout.Heartbeat, wire)
+	}
+}
+
+func (s *websocket) tickAndRearm() (beat bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.beat == nil {
+		return false
+	}
+	now := time.Since(s.began)
+	dead := now + 2*s.cfg.Heartbeat
+	if since := s.waitSince.Load(); since != notWaiting {
+		dead = time.Duration(since) + 2*s.cfg.Heartbeat
+	}
+	if now >= dead {
+		s.haltLocked(&CloseError{Cause: Lost, Code: codeLost, Err: errSilent})
+		return false
+	}
+	if now >= s.beatAt {
+		beat, s.beatAt = true, now+s.cfg.Heartbeat
+	}
+	s.beat.Reset(min(s.beatAt, dead) - now)
+	return beat
+}
+
+func (s *websocket) waiting(now bool) {
+	if now {
+		s.waitSince.Store(int64(time.Since(s.began)))
+	} else {
+		s.waitSince.Store(notWaiting)
+	}
+}
+
+func (s *websocket) pinged(payload []byte) {
+	s.out.Control(fanout.Pong, ws.MustCompileFrame(ws.NewPongFrame(payload)))
+}
+
+func (s *websocket) Receive() ([]byte, error) {
+	if s.failed == nil {
+		p, err := s.receive()
+		if err == nil {
+			return p, nil
+		}
+		s.fail(err)
+	}
+	return nil, s.failed
+}
+
+func (s *websocket) receive() ([]byte, error) {
+	for {
+		if err := s.haltedWith(); err != nil {
+			return nil, err
+		}
+		if p, ok := s.elements.next(); ok {
+			return p, nil
+		}
+		p, err := s.frames.next()
+		if err != nil || !s.framed {
+			return p, err
+		}
+		if len(p) == 0 {
+			continue // SockJS: to be ignored
+		}
+		if err := s.elements.open(p); err != nil {
+			return nil, &CloseError{Cause: Fault, Code: codeProtocol, Reason: brokenFraming, Err: err}
+		}
+	}
+}
+
+// haltedWith returns what Receive is to fail with, or nil.
+func (s *websocket) haltedWith() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.halted == nil {
+		return nil
+	}
+	return s.halted
+}
+
+// fail ends Receive for good.
+func (s *websocket) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !errors.As(err, &s.failed) {
+		s.failed = s.halted // a read that was made to fail
+	}
+	if s.failed == nil {
+		s.failed = &CloseError{Cause: Lost, Code: codeLost, Err: err}
+	}
+	s.answered = s.frames.gotClose
+	s.gone = s.gone || s.failed.Cause == Lost
+	s.stopBeatLocked()
+}
+
+func (s *websocket) stopBeatLocked() {
+	if s.beat != nil {
+		s.beat.Stop()
+		s.beat = nil
+	}
+}
+
+func (s *websocket) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.haltLocked(&CloseError{Cause: Stopped})
+}
+
+// haltLocked makes Receive fail with err, if nothing has made it fail before.
+func (s *websocket) haltLocked(err *CloseError) {
+	if s.halted != nil || s.lingering {
+		return
+	}
+	s.halted = err
+	s.stopBeatLocked()
+	if s.stream.SetReadDeadline(deadlineHit) != nil {
+		s.stream.cut() // it is closed, or knows no deadlines
+	}
+}
+
+func (s *websocket) Abort() {
+	s.mu.Lock()
+	s.gone = true
+	s.haltLocked(&CloseError{Cause: Lost, Code: codeLost, Err: net.ErrClosed})
+	s.mu.Unlock()
+	s.stream.cut()
+}
+
+func (s *websocket) Write(p []byte, timeout time.Duration) error {
+	err := s.stream.write(p, timeout)
+	if err != nil {
+		s.hopeless()
+	}
+	return err
+}
+
+// hopeless notes that nothing can be written any more: no answer will come.
+func (s *websocket) hopeless() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	if s.lingering {
+		_ = s.stream.SetReadDeadline(deadlineHit)
+	}
+}
+
+func (s *websocket) Finish(code int, reason string, timeout time.Duration) {
+	s.mu.Lock()
+	answered := s.answered
+	s.mu.Unlock()
+	var wire []byte
+	var payload []byte
+	if closeCodeAllowed(code) {
+		if s.framed && !answered {
+			wire = goodbyeText(code, reason)
+		}
+		payload = binary.BigEndian.AppendUint16(nil, uint16(code))
+		payload = append(payload, cutReason(reason)...)
+	}
+	wire = append(wire, ws.MustCompileFrame(ws.NewFrame(ws.OpClose, true, payload))...)
+	if s.Write(wire, timeout) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = true
+	if s.garbled {
+		s.stream.closeWrite()
+	}
+	if s.lingering {
+		_ = s.stream.SetReadDeadline(time.Now().Add(s.cfg.CloseTimeout))
+	}
+}
+
+// cutReason shortens reason to what a close frame holds, between two runes.
+func cutReason(reason string) string {
+	reason = strings.ToValidUTF8(reason, "\uFFFD")
+	if len(reason) <= maxCloseReason {
+		return reason
+	}
+	n := maxCloseReason
+	for !utf8.RuneStart(reason[n]) {
+		n--
+	}
+	return reason[:n]
+}
+
+func (s *websocket) Linger() {
+	if s.awaitAnswer() {
+		s.frames.discard()
+		if s.frames.garbled {
+			s.markGarbled()
+			s.frames.drain()
+		}
+	}
+	s.stream.release()
+	s.frames.in, s.elements.rest = nil, nil
+	if s.awaitGoodbye() {
+		_ = s.stream.Close()
+	} else {
+		s.stream.cut() // and let the kernel forget what the peer does not take
+	}
+}
+
+// markGarbled notes that no answer of the peer can be told from anything else:
+// the end of what we say is all that it can still see.
+func (s *websocket) markGarbled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.garbled = true
+	if s.said {
+		s.stream.closeWrite()
+	}
+}
+
+// awaitAnswer prepares for reading until the peer's close frame, and tells
+// whether one can still come.
+func (s *websocket) awaitAnswer() bool {
+	ended := s.outboxDone()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lingering = true
+	s.stopBeatLocked()
+	if s.answered || s.gone || ended && !s.said {
+		return false
+	}
+	wait := s.cfg.CloseTimeout
+	if !s.said {
+		wait += s.cfg.WriteTimeout // Finish shortens it
+	}
+	return s.stream.SetReadDeadline(time.Now().Add(wait)) == nil
+}
+
+func (s *websocket) outboxDone() bool {
+	if s.out == nil {
+		return true
+	}
+	select {
+	case <-s.out.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitGoodbye waits for the Outbox to have written what it had, unless there
+// is nobody to read it, and tells whether our goodbye is out.
+func (s *websocket) awaitGoodbye() bool {
+	s.mu.Lock()
+	gone := s.gone
+	s.mu.Unlock()
+	if !gone && !s.outboxDone() {
+		timer := time.NewTimer(s.cfg.WriteTimeout)
+		defer timer.Stop()
+		select {
+		case <-s.out.Done():
+		case <-timer.C:
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said
+}

@@ -1,0 +1,232 @@
+// Package triggerhttp reads the signed HTTP trigger (PROTOCOL.md, section 7):
+// what a backend asks to publish, checked in an order that does the cheap work,
+// and what needs no body, first.
+package triggerhttp
+
+import (
+	"bytes"
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy/internal/formbody"
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/sign"
+)
+
+// Window is how far a trigger's timestamp may be from now.
+const Window = 600 * time.Second
+
+// BodyTimeout is how long a body may take to arrive.
+const BodyTimeout = 10 * time.Second
+
+// Trigger is what a request asks to publish.
+type Trigger struct {
+	Channel string // lower-cased
+	Event   string
+	Data    []byte // one compact JSON text
+	Except  string // the id of the connection to leave out, or ""
+	// Repeat names the request, so that it is told from a new one, or is "".
+	Repeat string
+
+	timestamp string
+	authKey   string
+}
+
+// Reader reads triggers. All fields must be set.
+type Reader struct {
+	Keys    []string // any of which may have signed
+	MaxBody int      // bytes; not above zero is no limit
+	Now     func() time.Time
+	Channel func(name string) (lower string, err error)
+	Event   func(name string) error
+}
+
+// Read reads a trigger for the channel named in the path. If it is not to be
+// published, the Answer says why, else it is nil.
+func (rd *Reader) Read(w http.ResponseWriter, r *http.Request, name string) (*Trigger, *Answer) {
+	// A client that sends a byte now and then must not hold the handler, nor the
+	// server that reads what we did not. Where no deadline can be set, the host's
+	// server has to see to that.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(BodyTimeout))
+	if r.Method != http.MethodPost {
+		refused := refuse(http.StatusMethodNotAllowed, "Method not allowed")
+		refused.header = [2]string{"Allow", http.MethodPost}
+		return nil, refused
+	}
+	t, refused := rd.parameters(r.URL.RawQuery, name)
+	if refused != nil {
+		return nil, refused
+	}
+	body, isJSON, refused := rd.body(w, r)
+	if refused != nil {
+		return nil, refused
+	}
+	if refused = rd.verify(t, body, isJSON); refused != nil {
+		return nil, refused
+	}
+	return t, nil
+}
+
+func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return nil, bad("Malformed query")
+	}
+	for _, parameter := range []string{"event", "timestamp", "auth_key", "socket_id", "id"} {
+		if len(query[parameter]) > 1 {
+			return nil, bad("Parameter " + parameter + " given twice")
+		}
+	}
+	t := &Trigger{Event: query.Get("event"), timestamp: query.Get("timestamp"), authKey: query.Get("auth_key"),
+		Except: strings.ToLower(query.Get("socket_id"))}
+	id := query.Get("id")
+	switch {
+	case t.Event == "" || t.timestamp == "" || t.authKey == "":
+		return nil, bad("Missing required parameters")
+	case t.Except != "" && !names.IsUUID(t.Except):
+		return nil, bad("Invalid socket_id: must be a connection's id")
+	case id != "" && !names.IsToken(id):
+		return nil, bad("Invalid id: must be 1 to 64 of A-Z a-z 0-9 _ -")
+	case id != "":
+		t.Repeat = t.authKey + ":" + id
+	}
+	if t.Channel, err = rd.Channel(name); err != nil {
+		return nil, bad("Invalid channel name: " + err.Error())
+	}
+	if err = rd.Event(t.Event); err != nil {
+		return nil, bad("Invalid event name: " + err.Error())
+	}
+	at, ok := unixSeconds(t.timestamp)
+	if !ok {
+		return nil, bad("Invalid timestamp")
+	}
+	now := rd.Now().Add(time.Second / 2).Unix() // the nearest second
+	if window := int64(Window / time.Second); at-now >= window || now-at >= window {
+		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
+		refused.code = "501"
+		return nil, refused
+	}
+	return t, nil
+}
+
+// unixSeconds parses "0" or a number of up to 16 digits without a leading zero.
+func unixSeconds(s string) (int64, bool) {
+	if len(s) > 16 || len(s) > 1 && s[0] == '0' {
+		return 0, false
+	}
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJSON bool, refused *Answer) {
+	isJSON, isForm := bodyType(r.Header.Get("Content-Type"))
+	unknown := refuse(http.StatusUnsupportedMediaType, "Content-Type must be JSON or application/x-www-form-urlencoded")
+	if encoding := r.Header.Get("Content-Encoding"); r.ContentLength != 0 && encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return nil, false, refuse(http.StatusUnsupportedMediaType, "Content-Encoding "+clip(encoding)+" is not supported")
+	}
+	if r.ContentLength > 0 && !isJSON && !isForm {
+		return nil, false, unknown
+	}
+	tooLarge := refuse(http.StatusRequestEntityTooLarge, "Body too large")
+	if rd.MaxBody > 0 {
+		if r.ContentLength > int64(rd.MaxBody) {
+			return nil, false, tooLarge
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, int64(rd.MaxBody))
+	}
+	// Memory grows with what arrives, not with what a header claims.
+	var b bytes.Buffer
+	b.Grow(int(min(max(r.ContentLength, 0), 8<<10)) + bytes.MinRead)
+	_, err := b.ReadFrom(r.Body)
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, false, tooLarge
+	case err != nil:
+		return nil, false, refuse(http.StatusRequestTimeout, "Cannot read the body")
+	case b.Len() > 0 && !isJSON && !isForm:
+		return nil, false, unknown // chunked, so only now known not to be empty
+	}
+	return b.Bytes(), isJSON, nil
+}
+
+func bodyType(header string) (isJSON, isForm bool) {
+	media, _, err := mime.ParseMediaType(header)
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return false, false
+	}
+	isJSON = media == "application/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")
+	return isJSON, media == "application/x-www-form-urlencoded"
+}
+
+// verify parses body, checks the key over each form of it that the protocol
+// accepts, and sets the data as it is delivered.
+func (rd *Reader) verify(t *Trigger, body []byte, isJSON bool) *Answer {
+	switch {
+	case len(body) == 0:
+		t.Data = []byte("{}")
+		if rd.signed(t, t.Data) || rd.signed(t, []byte("[]")) {
+			return nil
+		}
+	case isJSON:
+		data, err := jsvalue.Compact(make([]byte, 0, len(body)), body, jsvalue.TriggerLimits)
+		if err != nil {
+			return bad("Malformed JSON: " + err.Error())
+		}
+		if k := jsvalue.Kind(data); k != '{' && k != '[' {
+			return bad("Malformed JSON: must be an object or an array")
+		}
+		t.Data = data
+		if rd.signed(t, body) {
+			return nil
+		}
+		canonical, err := jsvalue.Canonical(make([]byte, 0, len(body)), body, jsvalue.TriggerLimits)
+		if err == nil && rd.signed(t, canonical) {
+			return nil
+		}
+	default:
+		// Never over the raw bytes: a token for a private channel could be
+		// made to look like a trigger with a form body.
+		data, err := formbody.Parse(body)
+		if err != nil {
+			return bad("Malformed form: " + err.Error())
+		}
+		t.Data = data
+		if rd.signed(t, data) || rd.signed(t, jsvalue.AppendPHP(nil, data)) {
+			return nil
+		}
+	}
+	return refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
+}
+
+func (rd *Reader) signed(t *Trigger, body []byte) bool {
+	for _, key := range rd.Keys {
+		if sign.Equal(t.authKey, sign.Trigger(key, t.Channel, t.Event, t.timestamp, body)) {
+			return true
+		}
+	}
+	return false
+}
+
+// clip cuts what a client sent to 64 characters, to be said back to it.
+func clip(s string) string {
+	n := 0
+	for i := range s {
+		if n == 64 {
+			return s[:i]
+		}
+		n++
+	}
+	return s
+}

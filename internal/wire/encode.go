@@ -1,0 +1,28 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/gopushy/pushy/internal/jsvalue"
+)
+
+// Encode turns a host's value into the compact JSON that goes on the wire.
+func Encode(data any) (json.RawMessage, error) {
+	raw, ok := data.(json.RawMessage)
+	if !ok || raw == nil {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(data); err != nil {
+			return nil, fmt.Errorf("encode data: %w", err)
+		}
+		raw = b.Bytes()
+	}
+	out, err := jsvalue.Compact(make([]byte, 0, len(raw)), raw, jsvalue.Limits{})
+	if err != nil {
+		return nil, fmt.Errorf("encode data: %w", err)
+	}
+	return out, nil
+}

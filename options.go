@@ -1,0 +1,180 @@
+package pushy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/gopushy/pushy/internal/names"
+)
+
+// Options configure a Server. A zero field means its default; a negative number
+// means off.
+type Options struct {
+	// SecretKey signs and checks triggers and tokens. Empty is an error, unless
+	// Authorizer and DisableTrigger are set; under 16 bytes is a warning.
+	SecretKey string
+	// OldSecretKeys are still accepted, never used to sign.
+	OldSecretKeys []string
+
+	// Prefix is the path that everything is under, matched on the path that
+	// the handler sees: "/" behind http.StripPrefix. Default "/pushy".
+	Prefix string
+	// SockJS configures what browsers connect to.
+	SockJS SockJS
+	// DisableTrigger answers 404 where triggers would be.
+	DisableTrigger bool
+
+	// Origins lists the origins whose pages may connect beside the host's own,
+	// such as "https://app.example.com"; "*" allows any, at AuthHandler too: with
+	// it any page may ask for tokens with its visitor's cookies. Default: none.
+	Origins []string
+	// Accept decides once per connection, before it is made, who may connect;
+	// user is what Conn.User returns. An error refuses with 403, or with 401
+	// if it is ErrNeedAuth. Default: everybody.
+	Accept func(r *http.Request) (user any, err error)
+	// Authorizer decides every subscription. Default: public channels are
+	// open, private ones take a token (PROTOCOL.md, section 6).
+	Authorizer Authorizer
+	// CheckChannel and CheckEvent refuse names that the protocol would allow.
+	// They are given the lower-cased channel and the event. Whoever asks is told
+	// the error's text, without having shown a key.
+	CheckChannel func(channel string) error
+	CheckEvent   func(event string) error
+
+	Hooks  Hooks
+	Limits Limits
+	// MaxBuffered is how many bytes may wait for all connections together,
+	// over which the one with most waiting is cut. Default 256 MiB.
+	MaxBuffered int64
+	// Heartbeat is how often a connection is asked for a sign of life; one
+	// that gives none for two heartbeats is dead. Default 25 s.
+	Heartbeat time.Duration
+	// WriteTimeout is how long one write to a client may take. Default 10 s.
+	WriteTimeout time.Duration
+
+	// Broker and Presence connect Servers that act as one. Default: this
+	// process alone. The Server closes them.
+	Broker   Broker
+	Presence PresenceStore
+
+	// Logger takes what a host should know. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// SockJS configures the endpoints that browsers connect to.
+type SockJS struct {
+	// Prefix is their path. Default Options.Prefix + "/socket".
+	Prefix string
+	// DisableWebSocket makes clients use other transports.
+	DisableWebSocket bool
+	// ResponseLimit is how many bytes a streaming response carries before the
+	// client has to ask for the next. Default 128 KiB.
+	ResponseLimit int
+	// DisconnectDelay is how long a client over HTTP may stay away before it
+	// counts as gone. Default 5 s.
+	DisconnectDelay time.Duration
+	// JSessionID sets a cookie of that name, by which some load balancers send
+	// all requests of a client to one server.
+	JSessionID bool
+	// Legacy serves the transports of old browsers, too: jsonp, htmlfile and,
+	// with ScriptURL, the page for iframes, which loads sockjs-client from there.
+	Legacy    bool
+	ScriptURL string
+}
+
+// Limits bound what clients and publishers may ask for (PROTOCOL.md, section 3).
+type Limits struct {
+	Connections   int // at once; default 100,000
+	Channels      int // for one connection; default 200
+	Members       int // of a channel with presence; default 1,000
+	PresenceBytes int // of one member's data, as sent; default 4 KiB
+	MessageBytes  int // of one client message or HTTP body; default 64 KiB
+	TriggerBytes  int // of a trigger's body; default 256 KiB
+	CommandRate   int // messages a second from one connection; default 100
+	CommandBurst  int // and at once after a pause; default 200
+	ConnBuffer    int // bytes waiting for one connection; default 1 MiB
+}
+
+// Hooks observe. Any may be nil. They are called with no lock held, from many
+// goroutines; a hook holds up the connection or channel that it is told of, and
+// nothing else. Connect comes first and Disconnect last for a connection, all
+// others between. ChannelOccupied and ChannelVacated take turns for a channel,
+// and must not wait for somebody to join it. A panic is logged.
+type Hooks struct {
+	Connect func(conn *Conn)
+	// Disconnect's code is the close code that ended the connection: the
+	// client's own, one that the Server gave, or 1006 for one that was lost.
+	Disconnect      func(conn *Conn, code int, reason string)
+	Subscribe       func(conn *Conn, ch *Channel)
+	Unsubscribe     func(conn *Conn, ch *Channel)
+	ChannelOccupied func(ch *Channel) // on this node, before its first subscriber is in
+	ChannelVacated  func(ch *Channel) // on this node, after its last subscriber is out
+}
+
+// withDefaults returns a checked copy.
+func (o Options) withDefaults() (Options, error) {
+	if o.SecretKey == "" && (o.Authorizer == nil || !o.DisableTrigger) {
+		return o, errors.New("pushy: Options.SecretKey is empty; without one, set Authorizer and DisableTrigger")
+	}
+	for _, old := range o.OldSecretKeys {
+		if old == "" {
+			return o, errors.New("pushy: Options.OldSecretKeys has an empty key")
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	var err error
+	if o.Prefix, err = names.Prefix(o.Prefix, "/pushy"); err != nil {
+		return o, fmt.Errorf("pushy: Options.Prefix %w", err)
+	}
+	if o.SockJS.Prefix, err = names.Prefix(o.SockJS.Prefix, o.Prefix+"/socket"); err != nil {
+		return o, fmt.Errorf("pushy: Options.SockJS.Prefix %w", err)
+	}
+	h := &o.Hooks
+	orNothing(&h.Connect, func(*Conn) {})
+	orNothing(&h.Disconnect, func(*Conn, int, string) {})
+	orNothing(&h.Subscribe, func(*Conn, *Channel) {})
+	orNothing(&h.Unsubscribe, func(*Conn, *Channel) {})
+	orNothing(&h.ChannelOccupied, func(*Channel) {})
+	orNothing(&h.ChannelVacated, func(*Channel) {})
+	if o.Authorizer == nil {
+		o.Authorizer = tokens{keys: append([]string{o.SecretKey}, o.OldSecretKeys...)}
+	}
+	l := &o.Limits
+	for _, f := range []struct {
+		field *int
+		value int
+	}{
+		{&l.Connections, 100_000}, {&l.Channels, 200}, {&l.Members, 1000}, {&l.PresenceBytes, 4 << 10},
+		{&l.MessageBytes, 64 << 10}, {&l.TriggerBytes, 256 << 10}, {&l.CommandRate, 100}, {&l.CommandBurst, 200},
+		{&l.ConnBuffer, 1 << 20},
+	} {
+		orDefault(f.field, f.value)
+	}
+	if l.CommandBurst < 0 {
+		l.CommandRate = -1
+	}
+	orDefault(&o.SockJS.ResponseLimit, 128<<10)
+	orDefault(&o.SockJS.DisconnectDelay, 5*time.Second)
+	orDefault(&o.MaxBuffered, 256<<20)
+	orDefault(&o.Heartbeat, 25*time.Second)
+	orDefault(&o.WriteTimeout, 10*time.Second)
+	return o, nil
+}
+
+func orDefault[T int | int64 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+func orNothing[F any](hook *F, nothing F) {
+	if reflect.ValueOf(hook).Elem().IsNil() {
+		*hook = nothing
+	}
+}

@@ -1,0 +1,81 @@
+package pushy_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/gopushy/pushy"
+)
+
+// everywhere notes when all nodes had a message.
+func (p *orderLog) everywhere(channel string, data json.RawMessage) {
+	var said struct {
+		By string `json:"by"`
+		N  int    `json:"n"`
+	}
+	_ = json.Unmarshal(data, &said)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.shouts {
+		if s.channel == channel && s.by == said.By && s.n == said.N {
+			s.everywhere = p.now()
+		}
+	}
+}
+
+// runCluster is a crowd on some nodes that share a hub.
+func runCluster(t *testing.T, seed uint64, nodes int, most time.Duration, failing bool) {
+	h := newHub(seed, most)
+	c := newCrowd(t, func(r *rand.Rand) { time.Sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond)))) })
+	c.log.cluster, c.patience = true, time.Hour
+	h.all = c.log.everywhere
+	for range nodes {
+		n := h.node()
+		c.addServer(pushy.Options{Broker: n, Presence: hubStore{n}})
+	}
+	if failing {
+		h.fail = func(string) (error, bool) {
+			if h.r.IntN(8) > 0 {
+				return nil, false
+			}
+			return errHub, h.r.IntN(2) == 0
+		}
+	}
+	c.run(seed, func() {
+		time.Sleep(time.Minute) // the hub comes to rest
+		synctest.Wait()
+	})
+	synctest.Wait()
+	assert.Empty(t, h.complaints(), "promises to Broker and PresenceStore")
+	for _, channel := range crowdChannels {
+		assert.Empty(t, h.members(channel), "members left behind in %s", channel)
+	}
+}
+
+func TestOrderOnManyNodes(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(8) {
+		for _, c := range []struct {
+			name    string
+			nodes   int
+			most    time.Duration
+			failing bool
+		}{
+			{"fast", 2, 0, false},
+			{"slow", 3, 400 * time.Millisecond, false},
+			{"failing", 3, 400 * time.Millisecond, true},
+			{"alone", 1, 2 * time.Second, true},
+		} {
+			t.Run(c.name+strconv.FormatUint(seed, 10), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { runCluster(t, seed, c.nodes, c.most, c.failing) })
+			})
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package pushy
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+
+	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/roster"
+	"github.com/gopushy/pushy/internal/wire"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+// Member is one membership of a private channel, on whichever node.
+type Member struct {
+	ID string // its memberId: new for every subscription, tells nothing of the connection
+	// HasData reports whether the subscription brought presence data. The
+	// first that did turns the channel's presence on, until it is empty.
+	HasData bool
+	// JSON is the member as clients see it: its data's fields, then subscribed,
+	// memberId and idle (PROTOCOL.md, section 4).
+	JSON json.RawMessage
+}
+
+// Change is one entry of a channel's presence log.
+type Change struct {
+	Revision uint64 // grows by at least one from entry to entry
+	Left     bool   // Member left; else it joined
+	Member   Member // only the ID counts when it left
+}
+
+// Snapshot is what the entries of a channel's log up to Revision amount to.
+type Snapshot struct {
+	Revision uint64
+	On       bool     // a member with data joined since the log was last empty
+	Members  []Member // in joining order
+}
+
+// A PresenceStore is an ordered log of who joins and leaves each private
+// channel, shared by the Servers that act as one. The default serves one
+// process. Every member is logged, with or without data, so that all nodes
+// read one state at one revision.
+//
+// All methods are called from many goroutines, never with a lock held, and
+// return within ctx.
+type PresenceStore interface {
+	// Join logs that m joined. It is not done twice for one Member.ID. After
+	// an error the entry may be there or not; the Server then calls Leave.
+	Join(ctx context.Context, channel string, m Member) error
+	// Leave logs that a member left; for an unknown one it does nothing. A
+	// store that cannot log it now must see to it later.
+	Leave(ctx context.Context, channel, memberID string) error
+	// Watch returns the state and then calls apply with every later change,
+	// in order, one at a time, until some time after ctx is cancelled. apply
+	// may be called before Watch returns. It only queues, so it returns soon,
+	// and never calls the store. One Server has at most one Watch of a channel.
+	Watch(ctx context.Context, channel string, apply func(Change)) (Snapshot, error)
+	Close() error
+}
+
+func (s *Server) newMember(id string, fields []byte) Member {
+	text, err := wire.Member(fields, strconv.AppendInt(nil, s.now().UnixMilli(), 10), id)
+	if err != nil {
+		panic(err) // fields is an object
+	}
+	return Member{ID: id, HasData: fields != nil, JSON: text}
+}
+
+// presence is a node's replica of a channel's log, under the channel's fan.
+type presence struct {
+	state    roster.Roster[Member]
+	revision uint64
+	ready    bool     // the snapshot is in
+	early    []Change // came before the snapshot
+	waiting  map[string]arrival
+}
+
+// arrival is a join of this node on its way through the log.
+type arrival struct {
+	sub     *subscription
+	success wire.Object // without the presence list
+	id      json.RawMessage
+}
+
+// memberList is the JSON array of members.
+func memberList(members []Member) []byte {
+	b := []byte{'['}
+	for i, m := range members {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, m.JSON...)
+	}
+	return append(b, ']')
+}
+
+// Presence returns the channel's members on all nodes in joining order, and
+// whether presence is on; without it clients are not told of them. Channels
+// that are not private have none.
+func (ch *Channel) Presence() (members []Member, on bool) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	return ch.presence.state.Values(), ch.presence.state.On()
+}
+
+// watch begins the replica.
+func (ch *Channel) watch(ctx context.Context) error {
+	s := ch.reg.srv
+	watchCtx, cancel := context.WithCancel(s.ctx)
+	give := context.AfterFunc(ctx, cancel) // ctx bounds only the call
+	snap, err := s.presence.Watch(watchCtx, ch.name, ch.apply)
+	if !give() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		cancel()
+		return err
+	}
+	ch.unwatch = cancel
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	p := &ch.presence
+	for _, m := range snap.Members {
+		p.state.Add(m.ID, m, snap.On)
+	}
+	p.revision, p.ready = snap.Revision, true
+	for _, c := range p.early {
+		ch.applyLocked(c)
+	}
+	p.early = nil
+	return nil
+}
+
+// apply takes the next entry of the log: here adds and quits get the one order
+// in which all members see them.
+func (ch *Channel) apply(c Change) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if !ch.presence.ready {
+		ch.presence.early = append(ch.presence.early, c)
+		return
+	}
+	ch.applyLocked(c)
+}
+
+func (ch *Channel) applyLocked(c Change) {
+	p := &ch.presence
+	if c.Revision <= p.revision {
+		return
+	}
+	p.revision = c.Revision
+	if c.Left {
+		if m, ok := p.state.Remove(c.Member.ID); ok && p.state.On() {
+			ch.broadcastLocked(ch.memberFrame(eventPresenceQuit, m), "")
+		}
+		return
+	}
+	wasOn, before := p.state.On(), []byte(nil)
+	if !wasOn && c.Member.HasData && p.state.Len() > 0 {
+		before = memberList(p.state.Values())
+	}
+	if !p.state.Add(c.Member.ID, c.Member, c.Member.HasData) {
+		return
+	}
+	if before != nil {
+		sync := wire.Object(nil).Raw("presence", before)
+		ch.broadcastLocked(eventFrame(eventPresenceSync, ch.name, sync), "")
+	}
+	if p.state.On() {
+		ch.broadcastLocked(ch.memberFrame(eventPresenceAdd, c.Member), "")
+	}
+	a, here := p.waiting[c.Member.ID]
+	if !here {
+		return
+	}
+	delete(p.waiting, c.Member.ID)
+	if p.state.On() {
+		a.success = a.success.Raw("presence", memberList(p.state.Values()))
+	}
+	ch.admit(a.sub, replyFrame(eventSuccess, a.success, a.id))
+	close(a.sub.through)
+}
+
+func (ch *Channel) memberFrame(event string, m Member) *fanout.Frame {
+	return eventFrame(event, ch.name, wire.Object(nil).Raw("member", m.JSON))
+}
+
+// joinPrivate logs sub's join and waits until it has come back, at which point
+// sub is a member. After an error nothing of it is left.
+func (ch *Channel) joinPrivate(sub *subscription, m Member, success wire.Object, id json.RawMessage) error {
+	s := ch.reg.srv
+	p := &ch.presence
+	sub.through = make(chan struct{})
+	ch.fan.Lock()
+	limit := s.opts.Limits.Members
+	if limit > 0 && (p.state.On() || m.HasData) && p.state.Len()+len(p.waiting) >= limit {
+		ch.fan.Unlock()
+		return &JoinError{Channel: ch.name, Reason: "Channel is full"}
+	}
+	if p.waiting == nil {
+		p.waiting = map[string]arrival{}
+	}
+	p.waiting[m.ID] = arrival{sub, success, id}
+	ch.fan.Unlock()
+
+	ctx, cancel := s.operation(sub.conn.ctx)
+	defer cancel()
+	err := s.presence.Join(ctx, ch.name, m)
+	if err == nil {
+		err = lifecycle.Wait(ctx, sub.through)
+	}
+	if err == nil {
+		return nil
+	}
+	ch.fan.Lock()
+	_, waits := p.waiting[m.ID]
+	delete(p.waiting, m.ID)
+	ch.fan.Unlock()
+	if !waits {
+		return nil // it came through after all
+	}
+	ch.logLeave(m.ID)
+	return err
+}
+
+// localPresence is the PresenceStore of a single process.
+type localPresence struct{ logs roster.Logs[Member] }
+
+var _ PresenceStore = (*localPresence)(nil)
+
+func (l *localPresence) Join(_ context.Context, channel string, m Member) error {
+	return l.logs.Join(channel, m.ID, m, m.HasData)
+}
+
+func (l *localPresence) Leave(_ context.Context, channel, memberID string) error {
+	return l.logs.Leave(channel, memberID)
+}
+
+func (l *localPresence) Watch(ctx context.Context, channel string, apply func(Change)) (Snapshot, error) {
+	members, on, revision, err := l.logs.Watch(ctx, channel, func(e roster.Entry[Member]) {
+		apply(Change{Revision: e.Revision, Left: e.Left, Member: e.Value})
+	})
+	return Snapshot{Revision: revision, On: on, Members: members}, err
+}
+
+func (l *localPresence) Close() error { return l.logs.Close() }

@@ -1,0 +1,374 @@
+// Package pushy gives a Go web app realtime channels: browsers subscribe over
+// SockJS or a bare WebSocket, the app and its backends publish, members of
+// private channels see each other.
+//
+// # Start
+//
+// A [Server] is an http.Handler. Mount it under its prefix and publish:
+//
+//	srv, err := pushy.New(pushy.Options{SecretKey: os.Getenv("PUSHY_SECRET_KEY")})
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	mux.Handle("/pushy/", srv)
+//	…
+//	err = srv.Publish(ctx, "news", "headline", map[string]string{"text": "Hello"})
+//
+// Mount it without a method: a pattern such as "GET /" beside it makes ServeMux
+// panic, and POST is needed too. Under another prefix set [Options.Prefix]; behind http.StripPrefix it is "/".
+// Middleware around it must pass Hijack and Flush on, as all do that have
+// Unwrap. The protocol is PROTOCOL.md in the repository.
+//
+// # Channels
+//
+// A channel exists while somebody is in it. Names match without case. Those
+// that begin with "private-" take a token, which [Server.AuthHandler] gives to
+// the app's own users, or whatever [Options.Authorizer] asks for. Members of a
+// private channel that bring data (a name, say) turn its presence on: all its
+// members then get the list, and hear who comes and goes.
+//
+// # Commands
+//
+// [Server.RegisterCommand] adds what clients may ask for beside subscribing: a
+// move in a game, a line of chat. [Conn] and [Channels] are what a command
+// works with.
+//
+// # Publishing from elsewhere
+//
+// Backends in any language POST to {prefix}/channel/{name}/trigger with a key
+// that [SignTrigger] computes.
+//
+// # Ending
+//
+// Call [Server.Shutdown] before http.Server.Shutdown, which does not know of
+// WebSockets.
+package pushy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/triggerhttp"
+	"github.com/gopushy/pushy/internal/wire"
+)
+
+// Server is one node: the connections and channels of one process. It is an
+// http.Handler; all methods are safe for concurrent use.
+type Server struct {
+	opts      Options
+	log       *slog.Logger
+	keys      []string
+	node      string
+	broker    Broker
+	presence  PresenceStore
+	inline    bool          // both are the process's own: nothing waits for them
+	linger    time.Duration // see Channel's life
+	engine    *fanout.Engine
+	sockets   *transport.Handler
+	channels  Channels
+	origins   origin.Policy
+	triggers  triggerhttp.Reader
+	repeats   triggerhttp.Repeats
+	seq       atomic.Uint64
+	ctx       context.Context // ends when the last connection has
+	cancel    context.CancelFunc
+	tasks     lifecycle.Tasks    // readers and transitions
+	publishes lifecycle.Tasks    // under way
+	closeNow  context.CancelFunc // makes a Shutdown wait no longer
+	closed    context.Context
+	cutRest   context.CancelFunc // ends cutOff: what is left says no goodbye
+	cutOff    context.Context
+	ended     chan struct{} // closed after both errors are set
+	endErr    error
+	closeErr  error // of endErr, what Broker and PresenceStore said
+
+	// The tests pin these.
+	now         func() time.Time
+	newConnID   func() string
+	newMemberID func() string
+
+	mu       sync.RWMutex
+	commands map[string]command // by lower-case name
+	conns    map[string]*Conn   // by id
+	pending  int                // admitted, not yet a Conn
+	closing  bool
+	refused  map[string]uint64
+}
+
+// New returns a Server. The error says which option is wrong, or that the
+// Broker cannot be opened.
+func New(options Options) (*Server, error) {
+	o, err := options.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opts: o, log: o.Logger, node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
+		inline: o.Broker == nil && o.Presence == nil,
+		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
+		commands: map[string]command{}, conns: map[string]*Conn{}, refused: map[string]uint64{},
+		ended: make(chan struct{}),
+	}
+	if o.SecretKey != "" {
+		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
+		if len(o.SecretKey) < 16 {
+			s.log.Warn("the secret key is under 16 bytes: it can be guessed")
+		}
+	}
+	if s.broker == nil {
+		s.broker = &localBroker{}
+	} else {
+		s.linger = linger
+	}
+	if s.presence == nil {
+		s.presence = &localPresence{}
+	}
+	s.cutOff, s.cutRest = context.WithCancel(context.Background())
+	s.closed, s.closeNow = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.channels = Channels{registry: &registry{srv: s, all: map[string]*Channel{}}}
+	s.engine = fanout.New(fanout.Config{
+		MaxBytes:     limitOr(o.Limits.ConnBuffer, math.MaxInt),
+		MaxTotal:     limitOr(o.MaxBuffered, math.MaxInt64),
+		WriteTimeout: limitOr(o.WriteTimeout, forever),
+	})
+	s.sockets = transport.NewHandler(transport.HandlerConfig{
+		Config: transport.Config{
+			MaxMessage:   limitOr(o.Limits.MessageBytes, math.MaxInt32),
+			Heartbeat:    o.Heartbeat,
+			WriteTimeout: limitOr(o.WriteTimeout, forever),
+			CloseTimeout: closeTimeout,
+		},
+		DisableWebSocket: o.SockJS.DisableWebSocket,
+		ResponseLimit:    limitOr(o.SockJS.ResponseLimit, math.MaxInt),
+		DisconnectDelay:  limitOr(o.SockJS.DisconnectDelay, forever),
+		JSessionID:       o.SockJS.JSessionID,
+		Legacy:           o.SockJS.Legacy,
+		ScriptURL:        o.SockJS.ScriptURL,
+		SessionID:        names.IsToken,
+		Admit:            s.admit,
+		Log:              s.log,
+	})
+	if s.origins, err = origin.New(o.Origins); err != nil {
+		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
+	}
+	s.triggers = triggerhttp.Reader{
+		Keys: s.keys, MaxBody: o.Limits.TriggerBytes, Now: func() time.Time { return s.now() },
+		Channel: s.channelName, Event: s.eventName,
+	}
+	s.register("subscribe", true, adapt(Subscribe))
+	s.register("unsubscribe", true, adapt(Unsubscribe))
+	ctx, cancel := s.operation(s.ctx)
+	defer cancel()
+	if err := s.broker.Open(ctx, s.deliver); err != nil {
+		s.cancel()
+		return nil, fmt.Errorf("pushy: open broker: %w", err)
+	}
+	return s, nil
+}
+
+const (
+	// linger is how long a channel outlives its last subscriber where a Broker
+	// has to be told: a page that reloads must not cost it two round trips.
+	linger = time.Second
+	// operationTimeout bounds a call to a Broker or PresenceStore.
+	operationTimeout = 10 * time.Second
+	closeTimeout     = 5 * time.Second
+	forever          = 1 << 30 * time.Second
+)
+
+// limitOr gives a limit that is off its largest value.
+func limitOr[T int | int64 | time.Duration](limit, off T) T {
+	if limit < 0 {
+		return off
+	}
+	return limit
+}
+
+// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints and
+// the trigger.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	rest, ok := under(path, s.opts.Prefix)
+	if name, is := strings.CutPrefix(rest, "/channel/"); ok && is && !s.opts.DisableTrigger {
+		name, is = strings.CutSuffix(strings.TrimSuffix(name, "/"), "/trigger")
+		if is && !strings.Contains(name, "/") {
+			if name, err := url.PathUnescape(name); err == nil {
+				s.serveTrigger(w, r, name)
+				return
+			}
+		}
+	}
+	if rest, ok := under(path, s.opts.SockJS.Prefix); ok {
+		s.serveSocket(w, r, rest)
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// under returns what follows prefix in path.
+func under(path, prefix string) (rest string, ok bool) {
+	rest, ok = strings.CutPrefix(path, prefix)
+	return rest, ok && (rest == "" || rest[0] == '/')
+}
+
+// PublishOption changes one Publish.
+type PublishOption func(*Message)
+
+// Except leaves one connection out, such as the one whose command publishes.
+func Except(conn *Conn) PublishOption {
+	return func(m *Message) { m.Except = conn.id }
+}
+
+// Publish sends an event to every subscriber of a channel, on all nodes. data
+// is encoded once, as encoding/json does, a json.RawMessage without its blanks. When
+// it returns nil the event is queued for every subscriber of this process, or,
+// with a Broker of the host's, as far as that promises.
+// The error says which name or value is not allowed, is the Broker's, or
+// ErrClosed after Shutdown.
+func (s *Server) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) error {
+	lower, err := s.channelName(channel)
+	if err != nil {
+		return fmt.Errorf("pushy: publish: channel name %w", err)
+	}
+	if err := s.eventName(event); err != nil {
+		return fmt.Errorf("pushy: publish: event name %w", err)
+	}
+	raw, err := wire.Encode(data)
+	if err != nil {
+		return fmt.Errorf("pushy: %w", err)
+	}
+	m := Message{Event: event, Data: raw}
+	for _, option := range options {
+		option(&m)
+	}
+	_, err = s.publish(ctx, lower, m)
+	return err
+}
+
+// publish sends a checked message and says whether anybody gets it.
+func (s *Server) publish(ctx context.Context, channel string, m Message) (Receivers, error) {
+	if !s.publishes.Start() {
+		return None, ErrClosed
+	}
+	defer s.publishes.End()
+	here := false
+	if ch := s.channels.find(channel); ch != nil {
+		here = ch.Len() > 0
+	}
+	m.Node, m.Seq = s.node, s.seq.Add(1)
+	elsewhere, err := s.broker.Publish(ctx, channel, m)
+	if err != nil {
+		return None, fmt.Errorf("pushy: publish: %w", err)
+	}
+	if here {
+		return Some, nil
+	}
+	return elsewhere, nil
+}
+
+// deliver takes a message from the Broker: the one way to the members.
+func (s *Server) deliver(channel string, m Message) {
+	if ch := s.channels.find(channel); ch != nil && ch.Len() > 0 {
+		ch.broadcast(eventFrame(m.Event, channel, m.Data), m.Except)
+	}
+}
+
+// Conn returns the connection of that id, if it is on this node and its Connect
+// hook has returned.
+func (s *Server) Conn(id string) (*Conn, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	c, ok := s.conns[id]
+	if !ok || !c.greeted.Load() {
+		return nil, false
+	}
+	return c, true
+}
+
+// Channels returns the channels on this node.
+func (s *Server) Channels() *Channels { return &s.channels }
+
+// Stats is a Server's state at one moment.
+type Stats struct {
+	Connections int
+	Channels    int               // with subscribers on this node
+	Buffered    int64             // bytes that wait to be written
+	Published   uint64            // messages published here
+	Refused     map[string]uint64 // connections refused, by reason
+}
+
+// Stats returns the Server's figures, each right by itself.
+func (s *Server) Stats() Stats {
+	channels := 0
+	for range s.channels.All() {
+		channels++
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return Stats{
+		Connections: len(s.conns), Channels: channels, Buffered: s.engine.Waiting(),
+		Published: s.seq.Load(), Refused: maps.Clone(s.refused),
+	}
+}
+
+func (s *Server) channelName(name string) (lower string, err error) {
+	if lower, err = names.Channel(name); err == nil && s.opts.CheckChannel != nil {
+		err = s.opts.CheckChannel(lower)
+	}
+	return lower, err
+}
+
+func (s *Server) eventName(event string) error {
+	if err := names.Event(event); err != nil || s.opts.CheckEvent == nil {
+		return err
+	}
+	return s.opts.CheckEvent(event)
+}
+
+// hook runs a host's hook. Its name is what Shutdown looks for on its caller's
+// stack.
+func (s *Server) hook(name string, run func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("hook panicked", "hook", name, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	run()
+}
+
+// operation bounds a call to a Broker or PresenceStore.
+func (s *Server) operation(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.inline {
+		return ctx, func() {} // nothing waits, so nothing needs a timer
+	}
+	return context.WithTimeout(ctx, operationTimeout)
+}
+
+// background runs a channel's transition: at once where nothing can wait, else
+// in a goroutine that Shutdown waits for.
+func (s *Server) background(transition func()) {
+	if s.inline || !s.tasks.Start() {
+		transition()
+		return
+	}
+	go func() {
+		defer s.tasks.End()
+		transition()
+	}()
+}

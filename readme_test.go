@@ -1,0 +1,60 @@
+package pushy_test
+
+import (
+	"context"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+)
+
+// readmeBlock returns README's first code block in a language that has what is
+// asked for in it.
+func readmeBlock(t *testing.T, language, has string) string {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	for _, block := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
+		if strings.Contains(block[1], has) {
+			return block[1]
+		}
+	}
+	t.Fatalf("README.md has no %s block with %q", language, has)
+	return ""
+}
+
+func TestReadmeProgramBuilds(t *testing.T) {
+	t.Parallel()
+	program := readmeBlock(t, "go", "package main")
+	assert.LessOrEqual(t, strings.Count(program, "\n"), 27, "it is said to be 25 lines")
+	file := filepath.Join(t.TempDir(), "main.go")
+	require.NoError(t, os.WriteFile(file, []byte(program), 0o600))
+	out, err := exec.Command("go", "vet", file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func TestReadmeTriggerWorks(t *testing.T) {
+	t.Parallel()
+	srv, err := pushy.New(pushy.Options{SecretKey: "the readme's own secret"})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, srv.Close()) })
+	web := httptest.NewServer(srv)
+	t.Cleanup(web.Close)
+	script := strings.ReplaceAll(readmeBlock(t, "sh", "sha256sum"), "http://127.0.0.1:8080", web.URL)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euc", script)
+	cmd.Env = append(os.Environ(), "PUSHY_SECRET_KEY=the readme's own secret")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.JSONEq(t, `{"status":{"code":200,"message":"Ok"}}`, string(out))
+}

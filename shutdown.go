@@ -1,0 +1,192 @@
+package pushy
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy/internal/lifecycle"
+)
+
+// ErrWithin is returned by Shutdown and Close when a command or hook calls
+// them: they would wait for their own caller.
+var ErrWithin = errors.New("pushy: Shutdown called from within a command or hook; call it from another goroutine")
+
+const (
+	shutdownSpread = 5 * time.Second // at most, over which clients are told
+	shutdownBatch  = 500             // connections told at once
+	cutGrace       = time.Second     // for hooks to run after the deadline
+)
+
+// Shutdown ends the Server. New connections and triggers are refused with 503;
+// every client is told with close code 3001, in batches over at most 5 s or half
+// the time that ctx has; what was queued for it is still written. When it
+// returns nil all Disconnect hooks have run and Broker and PresenceStore are
+// closed. If ctx ends first the rest is cut, the hooks run all the same, and it
+// returns ctx's error. A command or hook that calls it gets ErrWithin. A second
+// call waits for the first. A client has 5 s to answer the goodbye, so give ctx
+// more than that.
+//
+// Call it before http.Server.Shutdown, which does not know of WebSockets and
+// waits for streams.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if within() {
+		return ErrWithin
+	}
+	s.mu.Lock()
+	first := !s.closing
+	s.closing = true
+	s.mu.Unlock()
+	if first {
+		s.endErr = s.shutdown(ctx)
+		close(s.ended)
+	}
+	if err := lifecycle.Wait(ctx, s.ended); err != nil {
+		return err
+	}
+	return s.endErr
+}
+
+// Close ends the Server at once: every connection is cut without a word, and a
+// Shutdown under way waits no longer. The Disconnect hooks have run when it
+// returns. Called from a command or hook it returns ErrWithin.
+func (s *Server) Close() error {
+	if within() {
+		return ErrWithin
+	}
+	s.closeNow()
+	err := s.Shutdown(context.Background())
+	if errors.Is(err, errCut) {
+		return s.closeErr
+	}
+	return err
+}
+
+var errCut = errors.New("pushy: connections were cut by Close")
+
+func (s *Server) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.closed, func() { cancel(errCut) })()
+	if s.closed.Err() != nil {
+		cancel(errCut) // without waiting for the AfterFunc
+	}
+	idle := s.tasks.Close()
+	// What is accepted is queued before the outboxes close.
+	if lifecycle.Wait(ctx, s.publishes.Close()) == nil && s.tell(ctx) {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
+	}
+	err := context.Cause(ctx)
+	if err != nil {
+		s.cut(idle)
+	}
+	giveUp := context.AfterFunc(ctx, s.cancel) // Broker and store are not waited for either
+	channels := make(chan struct{})
+	go func() {
+		s.endChannels()
+		close(channels)
+	}()
+	if lifecycle.Wait(ctx, channels) != nil {
+		select {
+		case <-channels:
+		case <-time.After(cutGrace):
+			s.log.Error("channel hooks still run after the shutdown's deadline")
+		}
+	}
+	giveUp()
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	s.cancel()
+	if err == nil {
+		s.engine.Wait()
+	}
+	s.closeErr = errors.Join(s.presence.Close(), s.broker.Close())
+	return errors.Join(err, s.closeErr)
+}
+
+// tell closes all connections, in batches: clients that all come back at the
+// same moment would fell the next server. It reports whether ctx let it.
+func (s *Server) tell(ctx context.Context) bool {
+	conns := s.allConns()
+	spread := shutdownSpread
+	if deadline, ok := ctx.Deadline(); ok {
+		spread = min(spread, time.Until(deadline)/2)
+	}
+	batches := (len(conns) + shutdownBatch - 1) / shutdownBatch
+	for i, c := range conns {
+		if i > 0 && i%shutdownBatch == 0 {
+			select {
+			case <-time.After(spread / time.Duration(batches)):
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		c.end(CloseShutdown, "server shutting down")
+	}
+	return true
+}
+
+func (s *Server) allConns() []*Conn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	conns := make([]*Conn, 0, len(s.conns))
+	for _, c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// cut ends what is left without a word. It cleans up for readers that a command
+// holds up; a hook that does not return is left behind after a second.
+func (s *Server) cut(idle <-chan struct{}) {
+	s.cutRest()
+	conns := s.allConns()
+	for _, c := range conns {
+		c.abort(CloseShutdown, "server shutting down")
+	}
+	var workers sync.WaitGroup
+	for _, c := range conns {
+		workers.Go(c.finish)
+	}
+	done := make(chan struct{})
+	go func() {
+		workers.Wait()
+		close(done)
+	}()
+	grace := time.After(cutGrace)
+	for _, ended := range []<-chan struct{}{done, idle} {
+		select {
+		case <-ended:
+		case <-grace:
+			s.log.Error("commands or hooks still run after the shutdown's deadline")
+			return
+		}
+	}
+}
+
+// endChannels lets no channel linger, and waits for those that are ending.
+func (s *Server) endChannels() {
+	s.channels.mu.RLock()
+	all := make([]*Channel, 0, len(s.channels.all))
+	for _, ch := range s.channels.all {
+		all = append(all, ch)
+	}
+	s.channels.mu.RUnlock()
+	var ends sync.WaitGroup
+	for _, ch := range all {
+		ends.Go(ch.life.EndLinger)
+	}
+	ends.Wait()
+}
+
+// within reports whether a command or hook is on the caller's stack.
+func within() bool {
+	return lifecycle.CalledFrom("pushy.(*Server).runCommand", "pushy.(*Server).hook")
+}

@@ -1,0 +1,130 @@
+package pushy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// Why a connection was refused, as Stats counts it.
+const (
+	refusedOrigin   = "origin"
+	refusedLimit    = "connections"
+	refusedClosing  = "shutdown"
+	refusedByAccept = "accept"
+)
+
+// serveSocket serves what browsers connect to. The origin comes before anything
+// else, at every one of these doors.
+func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string) {
+	if !s.fromAllowedOrigin(w, r) {
+		http.Error(w, "origin not allowed", http.StatusForbidden)
+		return
+	}
+	s.sockets.ServeSockJS(w, r, path)
+}
+
+// fromAllowedOrigin applies the origin rule (PROTOCOL.md, section 9). It says
+// in the answer that it depends on the origin, and lets the page read it.
+func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) bool {
+	w.Header().Add("Vary", "Origin")
+	if !s.origins.Allows(r) {
+		s.refuse(refusedOrigin)
+		return false
+	}
+	origin.AllowCORS(w.Header(), r)
+	return true
+}
+
+func (s *Server) refuse(why string) {
+	s.mu.Lock()
+	s.refused[why]++
+	s.mu.Unlock()
+}
+
+// admit decides whether r may open a session, before there is one. It answers
+// those that may not. A Ticket holds a place among the connections until it is
+// used or given back.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
+	s.mu.Lock()
+	limit := s.opts.Limits.Connections
+	full := limit > 0 && len(s.conns)+s.pending >= limit
+	closing := s.closing
+	if !full && !closing {
+		s.pending++
+	}
+	s.mu.Unlock()
+	if closing || full {
+		why := refusedLimit
+		if closing {
+			why = refusedClosing
+		}
+		s.refuse(why)
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "no more connections now", http.StatusServiceUnavailable)
+		return nil, false
+	}
+	giveBack := func() {
+		s.mu.Lock()
+		s.pending--
+		s.mu.Unlock()
+	}
+	var user any
+	if s.opts.Accept != nil {
+		var err error
+		if user, err = s.accept(r); err != nil {
+			giveBack()
+			s.refuse(refusedByAccept)
+			status := http.StatusForbidden
+			if errors.Is(err, ErrNeedAuth) {
+				status = http.StatusUnauthorized
+			}
+			http.Error(w, strings.ToLower(http.StatusText(status)), status)
+			return nil, false
+		}
+	}
+	return &transport.Ticket{
+		Start:    func(session transport.Session) { s.connect(session, user) },
+		GiveBack: giveBack,
+	}, true
+}
+
+var errAcceptPanicked = errors.New("pushy: Accept panicked")
+
+func (s *Server) accept(r *http.Request) (user any, err error) {
+	err = errAcceptPanicked // unless it returns
+	s.hook("Accept", func() { user, err = s.opts.Accept(r) })
+	return user, err
+}
+
+// connect makes an admitted session a connection and starts its reader.
+func (s *Server) connect(session transport.Session, user any) {
+	c := &Conn{srv: s, id: s.newConnID(), user: user, session: session}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.out = s.engine.NewOutbox(session, c.end)
+	s.mu.Lock()
+	s.pending--
+	closing := s.closing || !s.tasks.Start()
+	if !closing {
+		s.conns[c.id] = c
+	}
+	s.mu.Unlock()
+	if closing {
+		s.refuse(refusedClosing)
+		c.cancel()
+		c.out.Discard()
+		session.Abort()
+		return
+	}
+	go c.serve()
+}
+
+func (s *Server) forget(c *Conn) {
+	s.mu.Lock()
+	delete(s.conns, c.id)
+	s.mu.Unlock()
+}

@@ -1,0 +1,194 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import path from "node:path";
+import { after, before, test } from "node:test";
+import { build, launch, open, patience, screenshots, start } from "./example.mjs";
+
+const desktop = { viewport: { width: 1280, height: 800 } };
+const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+const limit = { timeout: 5 * patience };
+let browser;
+
+before(async () => {
+  build();
+  browser = await launch();
+}, limit);
+after(() => browser?.close());
+
+// chat starts an example for one test alone.
+async function chat(t) {
+  const example = await start();
+  t.after(() => example.stop());
+  return example;
+}
+
+async function enter(page, name) {
+  await page.getByLabel("Your name").fill(name);
+  await page.getByRole("button", { name: "Join the chat" }).click();
+  await page.getByRole("status").getByText("Connected").waitFor();
+  // In the lounge too, which takes a token: from here on it sees who comes.
+  await person(page, `${name} (you)`).waitFor();
+}
+
+const say = async (page, text) => {
+  await page.getByLabel("Message").fill(text);
+  await page.getByLabel("Message").press("Enter");
+};
+const room = (page, name) => page.getByRole("navigation").getByRole("button", { name }).click();
+const log = (page) => page.locator(".log:visible");
+const person = (page, name) => page.locator("#people li").getByText(name, { exact: true });
+const line = (page, text) => log(page).getByText(text, { exact: true });
+
+async function look(pages, name) {
+  for (const [size, page] of Object.entries(pages)) {
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(wide <= 0, `${name} on ${size} is ${wide} pixels too wide`);
+    for (const colorScheme of ["dark", "light"]) {
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: path.join(screenshots, `${name}-${size}-${colorScheme}.png`), animations: "disabled" });
+    }
+  }
+}
+
+test("two people chat", limit, async (t) => {
+  const { origin } = await chat(t);
+  const ada = await open(browser, origin, desktop);
+  const grace = await open(browser, origin, phone);
+  await look({ desktop: ada, phone: grace }, "welcome");
+
+  await enter(ada, "Ada");
+  await enter(grace, "Grace");
+  for (const page of [ada, grace]) {
+    await person(page, page === ada ? "Grace" : "Ada").waitFor();
+    assert.equal(await page.locator("#people li").count(), 2);
+  }
+
+  await say(ada, "Good morning! Is this thing on?");
+  await line(grace, "Good morning! Is this thing on?").waitFor();
+  await say(grace, "Loud and clear.");
+  await line(ada, "Loud and clear.").waitFor();
+  await say(grace, "Two tabs, one server. Shall we let the dice decide who makes the coffee?");
+  await line(ada, /^Two tabs/).waitFor();
+  assert.deepEqual(await log(ada).locator(".entry.mine .text").allTextContents(), ["Good morning! Is this thing on?"]);
+  assert.deepEqual(await log(ada).locator(".entry:not(.mine) strong").allTextContents(), ["Grace", "Grace"]);
+
+  await ada.getByRole("button", { name: "Roll two dice" }).click();
+  const rolls = await Promise.all([ada, grace].map((page) => log(page).getByText(/^rolled \d+$/).textContent()));
+  assert.equal(rolls[0], rolls[1]);
+  const faces = await log(grace).locator(".die").evaluateAll((dice) => dice.map((die) => Number(die.ariaLabel)));
+  assert.equal(faces.length, 2);
+  assert.equal(`rolled ${faces[0] + faces[1]}`, rolls[0]);
+
+  await grace.getByRole("button", { name: "Announce" }).click();
+  for (const page of [ada, grace]) await line(page, "Announcement, asked for by Grace").waitFor();
+  await look({ desktop: ada, phone: grace }, "lobby");
+
+  const hostile = "<img src=x onerror=alert(1)>";
+  await say(grace, hostile);
+  for (const page of [ada, grace]) {
+    await line(page, hostile).waitFor();
+    assert.equal(await log(page).locator("img").count(), 0);
+  }
+
+  t.diagnostic(`screenshots are in ${screenshots}`);
+
+  // The rooms are apart: what is said in the lounge stays there.
+  for (const page of [ada, grace]) await room(page, "Private lounge");
+  await line(ada, "You joined").waitFor();
+  await line(ada, "Grace joined").waitFor();
+  await say(ada, "Psst. Over here.");
+  await line(grace, "Psst. Over here.").waitFor();
+  await say(grace, "Cosy.");
+  await line(ada, "Cosy.").waitFor();
+  await look({ desktop: ada, phone: grace }, "lounge");
+
+  await grace.close();
+  await line(ada, "Grace left").waitFor();
+  await person(ada, "Grace").waitFor({ state: "detached" });
+  await room(ada, "Lobby");
+  assert.equal(await line(ada, "Psst. Over here.").count(), 0);
+  assert.deepEqual(ada.wrong, []);
+  assert.deepEqual(grace.wrong, []);
+});
+
+test("two tabs of one browser are two people", limit, async (t) => {
+  const { origin } = await chat(t);
+  const ada = await open(browser, origin, desktop);
+  const grace = await ada.context().newPage();
+  await grace.goto(origin);
+  await enter(ada, "Ada");
+  await enter(grace, "Grace");
+  await say(ada, "I am Ada");
+  await log(grace).locator(".entry", { hasText: "I am Ada" }).getByText("Ada", { exact: true }).waitFor();
+  await ada.getByRole("button", { name: "Announce" }).click();
+  await line(grace, "Announcement, asked for by Ada").waitFor();
+
+  // A tab that is loaded again is still who it was.
+  await ada.reload();
+  await person(ada, "Ada (you)").waitFor();
+  await room(grace, "Private lounge");
+  await line(grace, "Ada left").waitFor();
+  await log(grace).getByText("Ada joined").waitFor();
+  assert.deepEqual(ada.wrong, []);
+});
+
+test("comes back when the server does", limit, async (t) => {
+  const first = await start();
+  const ada = await open(browser, first.origin, desktop);
+  await enter(ada, "Ada");
+  await first.stop();
+  await ada.getByRole("status").getByText("Reconnecting…").waitFor();
+  await say(ada, "to nobody");
+  await ada.getByText("Not connected. Try again in a moment.").waitFor();
+
+  const second = await start(new URL(first.origin).host);
+  t.after(() => second.stop());
+  await ada.getByRole("status").getByText("Connected").waitFor();
+  await say(ada, "Back again");
+  await line(ada, "Back again").waitFor();
+});
+
+test("a page of another origin stays out", limit, async (t) => {
+  const { origin } = await chat(t);
+  const elsewhere = createServer((_, response) => {
+    response.setHeader("Content-Type", "text/html");
+    response.end("<!doctype html><title>Elsewhere</title>");
+  });
+  elsewhere.listen(0, "127.0.0.1");
+  await once(elsewhere, "listening");
+  t.after(() => elsewhere.close());
+
+  // Both pages are in one browser: Mallory's has Ada's cookie, and her id.
+  const ada = await open(browser, origin, desktop);
+  await enter(ada, "Ada");
+  const { id } = JSON.parse(await ada.evaluate(() => sessionStorage.getItem("me")));
+  const mallory = await ada.context().newPage();
+  await mallory.goto(`http://127.0.0.1:${elsewhere.address().port}/`);
+  const [cookie] = await ada.context().cookies(mallory.url());
+  assert.equal(cookie.name, `chat-${id}`);
+
+  const connect = ([origin, id]) => new Promise((resolve) => {
+    const ws = new WebSocket(`${origin.replace("http", "ws")}/pushy/socket/websocket?id=${id}`);
+    ws.onmessage = ({ data }) => resolve(JSON.parse(data).event);
+    ws.onclose = ({ code }) => resolve(code);
+    ws.onopen = () => ws.send(JSON.stringify({ command: "subscribe", data: { channel: "lobby" } }));
+  });
+  const socketError = mallory.waitForEvent("websocket").then((ws) => ws.waitForEvent("socketerror"));
+  assert.equal(await mallory.evaluate(connect, [origin, id]), 1006);
+  assert.match(await socketError, /\b403\b/);
+  assert.equal(await ada.evaluate(connect, [origin, id]), "pushy:connect", "the same from the chat's own page");
+
+  for (const path of ["/announce", "/login", "/auth"]) {
+    const answer = mallory.waitForResponse((response) => new URL(response.url()).pathname === path);
+    await mallory.evaluate(async (url) => {
+      const body = new URLSearchParams({ name: "Mallory" });
+      await fetch(url, { method: "POST", mode: "no-cors", credentials: "include", body });
+    }, `${origin}${path}?id=${id}`);
+    assert.equal((await answer).status(), 403, path);
+  }
+  await say(ada, "Still alone here");
+  await line(ada, "Still alone here").waitFor();
+  assert.equal(await log(ada).locator("> *").count(), 1);
+  assert.equal(await ada.locator("#people li").count(), 1);
+});

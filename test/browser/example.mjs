@@ -1,0 +1,73 @@
+// Builds and starts examples/chat, and a browser to look at it with.
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+export const patience = 60_000; // for one step, on a busy machine
+const root = path.resolve(import.meta.dirname, "../..");
+const own = mkdtempSync(path.join(tmpdir(), "pushy-browser-"));
+process.on("exit", () => rmSync(own, { recursive: true, force: true }));
+
+export const screenshots = process.env.PUSHY_SCREENSHOTS || mkdtempSync(path.join(tmpdir(), "pushy-screenshots-"));
+mkdirSync(screenshots, { recursive: true });
+
+const binary = path.join(own, process.platform === "win32" ? "chat.exe" : "chat");
+
+export function build() {
+  execFileSync("go", ["build", "-o", binary, "./examples/chat"], { cwd: root, stdio: "inherit" });
+}
+
+// start runs the example and returns its origin, and stop.
+export async function start(addr = "127.0.0.1:0") {
+  const child = spawn(binary, ["-addr", addr], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  const opened = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      const [, url] = line.match(/^open (http:\/\/\S+)\/$/) ?? [];
+      if (url) resolve(url);
+    });
+  });
+  const origin = await Promise.race([opened, ended.then(([code]) => {
+    throw new Error(`the example ended with code ${code} before it printed its address`);
+  })]);
+  return {
+    origin,
+    async stop() {
+      child.kill("SIGTERM");
+      const [code, signal] = await ended;
+      if (code !== 0) throw new Error(`the example ended with code ${code}, signal ${signal}, instead of shutting down`);
+    },
+  };
+}
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.PUSHY_CHROMIUM || "/usr/bin/chromium",
+    timeout: patience,
+    args: [
+      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    ],
+  });
+}
+
+// open opens the address in a browser context of its own, and keeps count of
+// all that goes wrong in it.
+export async function open(browser, url, options) {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(patience);
+  const page = await context.newPage();
+  page.wrong = [];
+  page.on("console", (message) => message.type() === "error" && page.wrong.push(message.text()));
+  page.on("pageerror", (error) => page.wrong.push(String(error)));
+  page.on("requestfailed", (request) => page.wrong.push(`${request.url()} failed: ${request.failure().errorText}`));
+  page.on("request", (request) => {
+    if (new URL(request.url()).origin !== new URL(url).origin) page.wrong.push(`${request.url()} is elsewhere`);
+  });
+  await page.goto(url);
+  return page;
+}
