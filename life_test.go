@@ -121,6 +121,30 @@ func TestJoinDuringUnsubscribingWaits(t *testing.T) {
 	})
 }
 
+// A client that the host removes may be back before the log has taken its
+// leaving: it must not meet its old self in the list, nor hear it quit.
+func TestJoinWaitsForTheLastLeaving(t *testing.T) {
+	bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
+		h.most = 4 * time.Second
+		srv := start(pushy.Options{})
+		p := connectPeer(t, srv)
+		for range 20 {
+			p.send(subscribeText(t, p.id, "private-room", `{"a":1}`))
+			success := p.next()
+			require.Equal(t, "pushy:subscription-success", success.Event)
+			ids, _ := memberIDs(success.Data, "presence")
+			require.Equal(t, []string{success.field("memberId")}, ids)
+			ch, ok := srv.Channels().Lookup("private-room")
+			require.True(t, ok)
+			go func() { assert.NoError(t, ch.Remove(p.conn(srv), "")) }()
+			require.Equal(t, "pushy:subscription-end", p.next().Event)
+		}
+		p.subscribe("private-room", `{"a":1}`)
+		time.Sleep(time.Minute)
+		p.quiet()
+	})
+}
+
 // A join that Broker or PresenceStore let down leaves nothing behind.
 func TestFailedJoinLeavesNothing(t *testing.T) {
 	t.Parallel()

@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/gopushy/pushy/internal/wire"
-
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/wire"
 )
 
 type subState uint8
@@ -35,6 +35,7 @@ type subscription struct {
 	state   subState
 	leaving bool // leave as soon as it is live
 	end     *fanout.Frame
+	gone    chan struct{} // made by who waits for it to have left; closed then
 }
 
 // member reports whether sub is in the channel. It needs conn.mu.
@@ -49,26 +50,46 @@ func (c *Conn) subscription(name string) *subscription {
 }
 
 // reserve takes the connection's place in a channel before the slow part of
-// joining, so that a second join of the same name is refused meanwhile.
+// joining, so that a second join of the same name is refused meanwhile. An
+// earlier membership that another goroutine is ending must have left the log
+// first, or the client would be in its own list twice and get its own quit.
 func (c *Conn) reserve(name string) (*subscription, error) {
+	for {
+		sub, earlier, err := c.tryReserve(name)
+		if earlier == nil {
+			return sub, err
+		}
+		if lifecycle.Wait(c.ctx, earlier) != nil {
+			return nil, ErrClosed
+		}
+	}
+}
+
+// tryReserve returns earlier, to wait for, while a membership is being ended.
+func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.code != 0 {
-		return nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
-	if c.subs[name] != nil {
-		return nil, &JoinError{Channel: name, Reason: "Already subscribed to this channel"}
+	if old := c.subs[name]; old != nil && old.state == subEnded {
+		if old.gone == nil {
+			old.gone = make(chan struct{})
+		}
+		return nil, old.gone, nil
+	} else if old != nil {
+		return nil, nil, &JoinError{Channel: name, Reason: "Already subscribed to this channel"}
 	}
 	if limit := c.srv.opts.Limits.Channels; limit > 0 && len(c.subs) >= limit {
-		return nil, errTooManyChannels
+		return nil, nil, errTooManyChannels
 	}
 	if c.subs == nil {
 		c.subs = map[string]*subscription{}
 	}
-	sub := &subscription{conn: c, name: name, id: c.srv.newMemberID()}
+	sub = &subscription{conn: c, name: name, id: c.srv.newMemberID()}
 	c.subs[name] = sub
 	c.unsettled++
-	return sub, nil
+	return sub, nil, nil
 }
 
 func (c *Conn) unreserve(sub *subscription) {
@@ -177,12 +198,15 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	ch.members.Remove(sub, sub.slot)
 	ch.mu.Unlock()
 	c.out.Shut(&sub.gate, end)
-	c.mu.Lock()
-	delete(c.subs, sub.name) // only now may the next success be queued
-	c.mu.Unlock()
 	if ch.private {
 		ch.logLeave(sub.id)
 	}
+	c.mu.Lock()
+	delete(c.subs, sub.name) // only now may the next membership begin: see reserve
+	if sub.gone != nil {
+		close(sub.gone)
+	}
+	c.mu.Unlock()
 	s := c.srv
 	s.hook("Unsubscribe", func() { s.opts.Hooks.Unsubscribe(c, ch) })
 	ch.life.Release()
