@@ -9,10 +9,9 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/internal/authhttp"
-	"github.com/gopushy/pushy/internal/wire"
-
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
+	"github.com/gopushy/pushy/internal/wire"
 )
 
 // AuthRequest is one subscription that wants to be allowed.

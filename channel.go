@@ -6,11 +6,10 @@ import (
 	"iter"
 	"sync"
 
+	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/roster"
 	"github.com/gopushy/pushy/internal/wire"
-
-	"github.com/gopushy/pushy/internal/fanout"
 )
 
 // Channel is a channel as this node sees it.

@@ -8,9 +8,8 @@ import (
 	"sync"
 
 	"github.com/gopushy/pushy/internal/lifecycle"
-	"github.com/gopushy/pushy/internal/wire"
-
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/wire"
 )
 
 // ErrNotMember is returned for a connection that is not in the channel.

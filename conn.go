@@ -10,11 +10,10 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
-	"github.com/gopushy/pushy/internal/limit"
-	"github.com/gopushy/pushy/internal/wire"
-
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/wire"
 )
 
 // ErrClosed is returned for a connection that has ended, and by a Server that

@@ -5,11 +5,10 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/roster"
 	"github.com/gopushy/pushy/internal/wire"
-
-	"github.com/gopushy/pushy/internal/fanout"
 )
 
 // Member is one membership of a private channel, on whichever node.
