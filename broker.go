@@ -29,6 +29,9 @@ const (
 	Unknown                  // the Broker cannot tell
 )
 
+// EventResync tells clients that events of the channel may have been lost.
+const EventResync = "pushy:resync"
+
 // A Broker carries events between Servers that act as one. The default serves
 // one process.
 //
@@ -40,7 +43,13 @@ const (
 // deliver must be called with every message of a subscribed channel, the
 // node's own included, once, and in each publisher's order for a channel; never
 // after Close has returned. It only queues, so it returns soon. A message may
-// still be delivered while Unsubscribe runs.
+// still be delivered while Unsubscribe runs. When messages of a channel may have
+// been lost, a message with EventResync and data {} is delivered for it, as soon
+// as they come again; no Server publishes one.
+//
+// A Broker, and a PresenceStore, that cannot reach what it works with may serve
+// its own node alone meanwhile, or answer with errors. If it has a method
+// Away() error, that returns why it is away, or nil, at once: see Stats.
 type Broker interface {
 	Open(ctx context.Context, deliver func(channel string, m Message)) error
 	// Publish returns when the message is on its way; the node's own delivery

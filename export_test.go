@@ -20,6 +20,10 @@ func (s *Server) Connect(session transport.Session, user any) {
 	s.connect(session, user)
 }
 
+// NewLocalBroker and NewLocalPresence return what a Server has by default.
+func NewLocalBroker() Broker          { return &localBroker{} }
+func NewLocalPresence() PresenceStore { return &localPresence{} }
+
 // Entries returns how many channels the registry holds, in whatever state.
 func (s *Server) Entries() int {
 	s.channels.mu.RLock()

@@ -27,6 +27,9 @@ type Change struct {
 	Revision uint64 // grows by at least one from entry to entry
 	Left     bool   // Member left; else it joined
 	Member   Member // only the ID counts when it left
+	// State, if not nil, is no entry but all there is at its Revision, be that
+	// lower than the last: for a log that could not be followed, or is lost.
+	State *Snapshot
 }
 
 // Snapshot is what the entries of a channel's log up to Revision amount to.
@@ -40,6 +43,10 @@ type Snapshot struct {
 // channel, shared by the Servers that act as one. The default serves one
 // process. Every member is logged, with or without data, so that all nodes
 // read one state at one revision.
+//
+// A member is logged as left when the Server that joined it is gone for good,
+// however it went. A store that was away logs its members' joins again as far as
+// needed, and gives apply the new State.
 //
 // All methods are called from many goroutines, never with a lock held, and
 // return within ctx.
@@ -120,10 +127,8 @@ func (ch *Channel) watch(ctx context.Context) error {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	p := &ch.presence
-	for _, m := range snap.Members {
-		p.state.Add(m.ID, m, snap.On)
-	}
-	p.revision, p.ready = snap.Revision, true
+	p.take(snap)
+	p.ready = true
 	for _, c := range p.early {
 		ch.applyLocked(c)
 	}
@@ -143,8 +148,26 @@ func (ch *Channel) apply(c Change) {
 	ch.applyLocked(c)
 }
 
+func (p *presence) take(snap Snapshot) {
+	p.state, p.revision = roster.Roster[Member]{}, snap.Revision
+	for _, m := range snap.Members {
+		p.state.Add(m.ID, m, snap.On)
+	}
+}
+
 func (ch *Channel) applyLocked(c Change) {
 	p := &ch.presence
+	if c.State != nil {
+		wasOn := p.state.On()
+		p.take(*c.State)
+		if wasOn || p.state.On() {
+			ch.syncLocked(memberList(p.state.Values()))
+		}
+		for _, m := range c.State.Members {
+			ch.arriveLocked(m.ID)
+		}
+		return
+	}
 	if c.Revision <= p.revision {
 		return
 	}
@@ -163,17 +186,26 @@ func (ch *Channel) applyLocked(c Change) {
 		return
 	}
 	if before != nil {
-		sync := wire.Object(nil).Raw("presence", before)
-		ch.broadcastLocked(eventFrame(eventPresenceSync, ch.name, sync), "")
+		ch.syncLocked(before)
 	}
 	if p.state.On() {
 		ch.broadcastLocked(ch.memberFrame(eventPresenceAdd, c.Member), "")
 	}
-	a, here := p.waiting[c.Member.ID]
+	ch.arriveLocked(c.Member.ID)
+}
+
+func (ch *Channel) syncLocked(list []byte) {
+	ch.broadcastLocked(eventFrame(eventPresenceSync, ch.name, wire.Object(nil).Raw("presence", list)), "")
+}
+
+// arriveLocked lets a member in whose join has come back, if it waits here.
+func (ch *Channel) arriveLocked(memberID string) {
+	p := &ch.presence
+	a, here := p.waiting[memberID]
 	if !here {
 		return
 	}
-	delete(p.waiting, c.Member.ID)
+	delete(p.waiting, memberID)
 	if p.state.On() {
 		a.success = a.success.Raw("presence", memberList(p.state.Values()))
 	}

@@ -267,6 +267,8 @@ func (s *Server) publish(ctx context.Context, channel string, m Message) (Receiv
 		return None, ErrClosed
 	}
 	defer s.publishes.End()
+	ctx, cancel := s.operation(ctx)
+	defer cancel()
 	here := false
 	if ch := s.channels.find(channel); ch != nil {
 		here = ch.Len() > 0
@@ -311,6 +313,9 @@ type Stats struct {
 	Buffered    int64             // bytes that wait to be written
 	Published   uint64            // messages published here
 	Refused     map[string]uint64 // connections refused, by reason
+	// Away is why the Broker or PresenceStore cannot be reached, if it says so:
+	// until it is nil again this node is alone.
+	Away error
 }
 
 // Stats returns the Server's figures, each right by itself.
@@ -319,11 +324,17 @@ func (s *Server) Stats() Stats {
 	for range s.channels.All() {
 		channels++
 	}
+	var away error
+	for _, shared := range []any{s.presence, s.broker} {
+		if told, ok := shared.(interface{ Away() error }); ok && away == nil {
+			away = told.Away()
+		}
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return Stats{
 		Connections: len(s.conns), Channels: channels, Buffered: s.engine.Waiting(),
-		Published: s.seq.Load(), Refused: maps.Clone(s.refused),
+		Published: s.seq.Load(), Refused: maps.Clone(s.refused), Away: away,
 	}
 }
 

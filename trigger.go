@@ -24,9 +24,7 @@ func (s *Server) serveTrigger(w http.ResponseWriter, r *http.Request, name strin
 }
 
 func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
-	ctx, cancel := s.operation(r.Context())
-	defer cancel()
-	received, err := s.publish(ctx, t.Channel, Message{Event: t.Event, Data: t.Data, Except: t.Except})
+	received, err := s.publish(r.Context(), t.Channel, Message{Event: t.Event, Data: t.Data, Except: t.Except})
 	if err == nil {
 		return triggerhttp.Done(received != None)
 	}
