@@ -233,6 +233,7 @@ func busyLog(t testing.TB, all []*store, channel string, rounds int) (left []str
 		busy.Go(func() {
 			var in []string
 			for k := range rounds {
+				pause(nil)
 				if len(in) > 0 && r.IntN(5) < 2 {
 					at := r.IntN(len(in))
 					assert.NoError(t, s.Leave(within(t), channel, in[at]))
