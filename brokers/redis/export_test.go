@@ -1,0 +1,19 @@
+package redis
+
+// Plain has a Cluster used as one of version 6 is.
+func (o Options) Plain() Options {
+	o.plain = true
+	return o
+}
+
+// Kill ends b as a killed process does: without a word to the others.
+func (b *Broker) Kill() {
+	b.closing.Do(func() {
+		b.alone.Lock()
+		b.closed = true
+		b.alone.Unlock()
+		b.cancel()
+		b.tasks.Wait()
+		b.client.Close()
+	})
+}

@@ -1,0 +1,133 @@
+package redistest
+
+import (
+	"net"
+	"sync"
+)
+
+// A Proxy is a way to a server that can be cut. It listens until Close.
+type Proxy struct {
+	Addr string
+
+	listener net.Listener
+	tasks    sync.WaitGroup
+
+	mu     sync.Mutex
+	to     string
+	cut    chan struct{} // closed when mended; nil while whole
+	closed bool
+	conns  map[net.Conn]bool
+}
+
+// NewProxy returns a Proxy to a server.
+func NewProxy(to string) (*Proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{Addr: l.Addr().String(), listener: l, to: to, conns: map[net.Conn]bool{}}
+	p.tasks.Go(p.accept)
+	return p, nil
+}
+
+func (p *Proxy) accept() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.tasks.Go(func() { p.serve(c) })
+	}
+}
+
+func (p *Proxy) serve(c net.Conn) {
+	defer p.drop(c)
+	if !p.keep(c) {
+		return
+	}
+	to, err := net.Dial("tcp", p.to)
+	if err != nil {
+		return
+	}
+	defer p.drop(to)
+	if !p.keep(to) {
+		return
+	}
+	var both sync.WaitGroup
+	pipe := func(from, to net.Conn) {
+		defer from.Close()
+		defer to.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			p.mu.Lock()
+			cut := p.cut
+			p.mu.Unlock()
+			if cut != nil {
+				<-cut // what was on its way is lost with the connection
+				return
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	both.Go(func() { pipe(c, to) })
+	both.Go(func() { pipe(to, c) })
+	both.Wait()
+}
+
+func (p *Proxy) keep(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.conns[c] = true
+	return true
+}
+
+func (p *Proxy) drop(c net.Conn) {
+	_ = c.Close()
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+}
+
+// Cut has nothing go through any more, in either direction, without a word to
+// either side: as a switch does that has lost power. mend ends the connections that
+// were open and lets new ones through.
+func (p *Proxy) Cut() (mend func()) {
+	cut := make(chan struct{})
+	p.mu.Lock()
+	p.cut = cut
+	p.mu.Unlock()
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		p.cut = nil
+		for c := range p.conns {
+			_ = c.Close()
+		}
+		p.mu.Unlock()
+		close(cut)
+	})
+}
+
+// Close ends the Proxy.
+func (p *Proxy) Close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	if p.cut != nil {
+		close(p.cut)
+		p.cut = nil
+	}
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	p.mu.Unlock()
+	p.tasks.Wait()
+}

@@ -1,0 +1,435 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gopushy/pushy"
+)
+
+// A lane is the channels whose names hash to one of Redis's slots: their keys, and
+// one connection for their subscriptions. A server that is no Cluster has one.
+type lane struct {
+	b   *Broker
+	tag string // what all its keys and channels begin with
+
+	joined     chan struct{} // closed when it is up for the first time
+	joinedOnce sync.Once
+	wake       chan struct{} // for keep
+
+	left bool // it was up when the Broker closed
+
+	mu     sync.Mutex
+	up     bool
+	since  time.Time        // that it is up
+	subs   map[string]*sub  // what is wanted, by Redis's name
+	rooms  map[string]*room // by channel
+	ops    []op             // to be sent, in order; only while connected
+	opsC   chan struct{}    // there are some
+	linked bool             // connected: ops are taken
+	// unsubs counts our own UNSUBSCRIBEs under way, by Redis's name: any other is a
+	// slot that moves.
+	unsubs map[string]int
+	missed map[string]bool // channels published to while alone
+	many   bool            // too many to name
+}
+
+// sub is one subscription in Redis.
+type sub struct {
+	channel   string
+	events    bool // the Broker's
+	watched   bool // the PresenceStore's
+	confirmed bool
+}
+
+// op is a SUBSCRIBE or UNSUBSCRIBE to be sent.
+type op struct {
+	name string
+	off  bool
+	done chan error // has room for one
+}
+
+const (
+	firstPause = 50 * time.Millisecond // before connecting again
+	lastPause  = time.Second
+	batch      = 500 // commands sent at once
+	// maxMissed is how many channels a lane remembers by name while it is alone.
+	maxMissed = 1000
+)
+
+func newLane(b *Broker, tag string) *lane {
+	return &lane{b: b, tag: tag, joined: make(chan struct{}), wake: make(chan struct{}, 1), subs: map[string]*sub{},
+		rooms: map[string]*room{}, opsC: make(chan struct{}, 1), unsubs: map[string]int{}, missed: map[string]bool{}}
+}
+
+// name is a channel's in Redis. The lane's own, which tells of all its channels, is
+// the tag: no channel has an empty name.
+func (l *lane) name(channel string) string { return l.tag + channel }
+
+// run keeps the lane connected until Close.
+func (l *lane) run() {
+	pause := firstPause
+	for l.b.ctx.Err() == nil {
+		was := false
+		err := l.session(func() { was, pause = true, firstPause })
+		l.b.laneDown(err, was)
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-l.b.ctx.Done():
+			timer.Stop()
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// session is one connection, from first to last. up is called when it stands.
+func (l *lane) session(up func()) error {
+	ctx, cancel := l.b.bounded(l.b.ctx)
+	defer cancel()
+	client, err := l.b.connect(ctx)
+	if err != nil {
+		return err
+	}
+	conn, lost, err := l.dial(ctx, client)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		conn.Close()
+		for range lost { // after that no message comes
+		}
+	}()
+	defer l.unlink()
+	if err := l.subscribeAll(ctx, conn); err != nil {
+		return err
+	}
+	up()
+	if _, err := l.renew(client); err != nil { // before anybody joins
+		l.complain("cannot renew the lease", err)
+	}
+	l.goLive(client)
+	for {
+		select {
+		case err := <-lost:
+			if err == nil {
+				err = errLost
+			}
+			return err
+		case <-l.opsC:
+			if err := l.send(l.b.ctx, conn); err != nil {
+				return err
+			}
+		case <-l.b.ctx.Done():
+			return errClosed
+		}
+	}
+}
+
+// dial opens a connection for this lane's slot; lost is closed when it has ended.
+func (l *lane) dial(ctx context.Context, client rueidis.Client) (conn rueidis.DedicatedClient, lost <-chan error, err error) {
+	var from rueidis.Client = client
+	if l.b.opts.Cluster && !l.b.isSharded() {
+		for _, node := range client.Nodes() { // plain messages reach all of them
+			from = node
+			break
+		}
+	}
+	conn, _ = from.Dedicate()
+	lost = conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: l.message, OnSubscription: func(s rueidis.PubSubSubscription) {
+		if (s.Kind == "unsubscribe" || s.Kind == "sunsubscribe") && l.foreign(s.Channel) {
+			go conn.Close() // the slot has moved to another node: begin anew there
+		}
+	}})
+	// A Cluster's connection is made by its first command.
+	if err := conn.Do(ctx, l.command(conn, op{name: l.tag})).Error(); err != nil {
+		conn.Close()
+		for range lost {
+		}
+		return nil, nil, err
+	}
+	return conn, lost, nil
+}
+
+func (l *lane) command(conn rueidis.DedicatedClient, o op) rueidis.Completed {
+	switch sharded := l.b.isSharded(); {
+	case sharded && o.off:
+		return conn.B().Sunsubscribe().Channel(o.name).Build()
+	case sharded:
+		return conn.B().Ssubscribe().Channel(o.name).Build()
+	case o.off:
+		return conn.B().Unsubscribe().Channel(o.name).Build()
+	default:
+		return conn.B().Subscribe().Channel(o.name).Build()
+	}
+}
+
+// foreign reports whether an unsubscription is not of our making.
+func (l *lane) foreign(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unsubs[name] > 0 {
+		if l.unsubs[name]--; l.unsubs[name] == 0 {
+			delete(l.unsubs, name)
+		}
+		return false
+	}
+	return true
+}
+
+// subscribeAll asks for all that is wanted, and for what comes in the order that
+// it is asked for from then on.
+func (l *lane) subscribeAll(ctx context.Context, conn rueidis.DedicatedClient) error {
+	l.mu.Lock()
+	l.linked = true
+	for name, s := range l.subs {
+		s.confirmed = false
+		l.ops = append(l.ops, op{name: name, done: make(chan error, 1)})
+	}
+	l.mu.Unlock()
+	return l.send(ctx, conn)
+}
+
+// askLocked has a SUBSCRIBE or UNSUBSCRIBE sent; nil says that there is nobody to
+// send it to, and that a connection to come will see to it.
+func (l *lane) askLocked(name string, off bool) <-chan error {
+	if !l.linked {
+		return nil
+	}
+	o := op{name, off, make(chan error, 1)}
+	l.ops = append(l.ops, o)
+	select {
+	case l.opsC <- struct{}{}:
+	default:
+	}
+	return o.done
+}
+
+// send sends what is to be sent until there is no more. Its error ends the
+// connection; what Redis says of one command goes to who asked for it.
+func (l *lane) send(ctx context.Context, conn rueidis.DedicatedClient) error {
+	for {
+		l.mu.Lock()
+		ops := l.ops[:min(len(l.ops), batch)]
+		l.ops = l.ops[len(ops):]
+		for _, o := range ops {
+			if o.off {
+				l.unsubs[o.name]++
+			}
+		}
+		l.mu.Unlock()
+		if len(ops) == 0 {
+			return nil
+		}
+		commands := make([]rueidis.Completed, 0, len(ops))
+		for _, o := range ops {
+			commands = append(commands, l.command(conn, o))
+		}
+		bounded, cancel := l.b.bounded(ctx)
+		results := conn.DoMulti(bounded, commands...)
+		cancel()
+		var broken error
+		l.mu.Lock()
+		for i, r := range results {
+			err := r.Error()
+			if s := l.subs[ops[i].name]; s != nil && err == nil {
+				s.confirmed = !ops[i].off
+			}
+			if _, said := rueidis.IsRedisErr(err); err != nil && (!said || isMoved(err)) {
+				broken, err = err, nil
+			}
+			ops[i].done <- err
+		}
+		l.mu.Unlock()
+		if broken != nil {
+			return broken
+		}
+	}
+}
+
+func isMoved(err error) bool {
+	if said, ok := rueidis.IsRedisErr(err); ok {
+		_, moved := said.IsMoved()
+		_, asked := said.IsAsk()
+		return moved || asked || said.IsClusterDown()
+	}
+	return false
+}
+
+// goLive is the moment from which the node is not alone.
+func (l *lane) goLive(client rueidis.Client) {
+	l.mu.Lock()
+	l.up, l.since = true, time.Now()
+	resync := l.subscribedLocked()
+	missed, many := l.missed, l.many
+	l.missed, l.many = map[string]bool{}, false
+	for _, r := range l.rooms {
+		r.lose()
+	}
+	l.mu.Unlock()
+	l.b.laneUp()
+	l.joinedOnce.Do(func() { close(l.joined) })
+	l.rouse()
+	for _, channel := range resync {
+		l.b.deliver(channel, resyncMessage)
+	}
+	if many {
+		missed = map[string]bool{"": true}
+	}
+	for channel := range missed {
+		if _, err := l.publish(l.b.ctx, client, channel, resyncMessage); err != nil && l.b.ctx.Err() == nil {
+			l.b.log.Warn("redis: others could not be told of missed events", "channel", channel, "error", err)
+		}
+	}
+}
+
+var resyncMessage = pushy.Message{Event: pushy.EventResync, Data: []byte("{}")}
+
+// subscribedLocked returns the Broker's channels.
+func (l *lane) subscribedLocked() (channels []string) {
+	for _, s := range l.subs {
+		if s.events {
+			channels = append(channels, s.channel)
+		}
+	}
+	return channels
+}
+
+// unlink is the moment from which the node is alone.
+func (l *lane) unlink() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = l.up && l.b.ctx.Err() != nil
+	l.up, l.linked = false, false
+	for _, o := range l.ops {
+		o.done <- nil
+	}
+	l.ops = nil
+	clear(l.unsubs)
+	for _, s := range l.subs {
+		s.confirmed = false
+	}
+}
+
+// message takes what came. It is called for one at a time.
+func (l *lane) message(m rueidis.PubSubMessage) {
+	if m.Channel == l.tag {
+		l.mu.Lock()
+		resync := l.subscribedLocked()
+		l.mu.Unlock()
+		for _, channel := range resync {
+			l.b.deliver(channel, resyncMessage)
+		}
+		return
+	}
+	l.mu.Lock()
+	s := l.subs[m.Channel]
+	if s == nil {
+		l.mu.Unlock()
+		return
+	}
+	channel, events, r := s.channel, s.events, l.rooms[s.channel]
+	l.mu.Unlock()
+	switch {
+	case m.Message == "":
+	case m.Message[0] == kindEvent && events:
+		message, err := decode(m.Message)
+		if err != nil {
+			l.b.log.Error("redis: a message that pushy did not send", "channel", channel, "error", err)
+			return
+		}
+		l.b.deliver(channel, message)
+	case m.Message[0] == kindPresence && r != nil:
+		if err := r.changed(m.Message); err != nil {
+			l.b.log.Error("redis: a message that pushy did not send", "channel", channel, "error", err)
+		}
+	}
+}
+
+// want adds to what is wanted of a channel, and waits until Redis sends it.
+func (l *lane) want(ctx context.Context, channel string, add func(*sub)) error {
+	name := l.name(channel)
+	l.mu.Lock()
+	s := l.subs[name]
+	if s == nil {
+		s = &sub{channel: channel}
+		l.subs[name] = s
+	}
+	add(s)
+	done := l.askLocked(name, false) // twice does no harm, and is ordered
+	l.mu.Unlock()
+	return await(ctx, done)
+}
+
+// release takes from what is wanted of a channel.
+func (l *lane) release(channel string, remove func(*sub)) <-chan error {
+	name := l.name(channel)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.subs[name]
+	if s == nil {
+		return nil
+	}
+	remove(s)
+	if s.events || s.watched {
+		return nil
+	}
+	delete(l.subs, name)
+	return l.askLocked(name, true)
+}
+
+// await waits for an op, if it was sent at all.
+func await(ctx context.Context, done <-chan error) error {
+	if done == nil {
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("redis: subscribe: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// rouse has keep look around now.
+func (l *lane) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// isUp reports whether the node is not alone with this lane's channels.
+func (l *lane) isUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.up
+}
+
+func (b *Broker) isSharded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sharded
+}
+
+// live returns the client if the lane is up.
+func (l *lane) live() (rueidis.Client, error) {
+	if !l.isUp() {
+		return nil, errAlone
+	}
+	l.b.mu.Lock()
+	defer l.b.mu.Unlock()
+	return l.b.client, nil
+}
+
+// errAlone says that there is no connection just now.
+var errAlone = errors.New("redis is away")

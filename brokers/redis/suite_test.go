@@ -1,0 +1,129 @@
+package redis_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/brokers/redis"
+	"github.com/gopushy/pushy/brokers/redis/internal/redistest"
+	"github.com/gopushy/pushy/brokertest"
+)
+
+// node is a Broker that the suites can cut off and kill.
+type node struct {
+	*redis.Broker
+	proxy *redistest.Proxy
+	lease time.Duration
+}
+
+var (
+	_ brokertest.Cutter = (*node)(nil)
+	_ brokertest.Killer = (*node)(nil)
+)
+
+func (n *node) Cut() (mend func())   { return n.proxy.Cut() }
+func (n *node) Kill()                { n.Broker.Kill() }
+func (n *node) Lease() time.Duration { return n.lease }
+
+// options are for tests: a short lease, and a short patience with Redis.
+func options(t testing.TB) redis.Options {
+	return redis.Options{Prefix: t.Name(), Lease: 2 * time.Second, Timeout: time.Second, RequireAtStart: true,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+}
+
+// open connects to the shared server, by a way that can be cut.
+func open(t testing.TB) *node {
+	o := options(t)
+	proxy, err := redistest.NewProxy(server.Addr)
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	o.Addresses = []string{proxy.Addr}
+	return &node{connect(t, o), proxy, o.Lease}
+}
+
+func connect(t testing.TB, o redis.Options) *redis.Broker {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	b, err := redis.New(ctx, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// openCluster connects to the shared Cluster, straight.
+func openCluster(t testing.TB) *redis.Broker {
+	o := options(t)
+	o.Cluster = true
+	for _, s := range cluster {
+		o.Addresses = append(o.Addresses, s.Addr)
+	}
+	return connect(t, o)
+}
+
+// killable is a node without a way to cut.
+type killable struct {
+	*redis.Broker
+	lease time.Duration
+}
+
+func (k *killable) Lease() time.Duration { return k.lease }
+
+func TestBroker(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return open(t) })
+}
+
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return open(t) })
+}
+
+func TestClusterBroker(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return openCluster(t) })
+}
+
+func TestClusterPresence(t *testing.T) {
+	t.Parallel()
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return &killable{openCluster(t), 2 * time.Second} })
+}
+
+// A Cluster as one of version 6 is used: messages go to all its nodes.
+func TestPlainCluster(t *testing.T) {
+	t.Parallel()
+	plain := func(t testing.TB) *redis.Broker {
+		o := options(t)
+		o.Cluster, o.Addresses = true, []string{cluster[0].Addr}
+		return connect(t, o.Plain())
+	}
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return plain(t) })
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return plain(t) })
+}
+
+// behindSentinel is a master that a Sentinel of the test's own watches.
+func behindSentinel(t testing.TB) (master, sentinel *redistest.Server) {
+	master, err := redistest.Start()
+	require.NoError(t, err)
+	t.Cleanup(master.Close)
+	sentinel, err = redistest.Sentinel(master)
+	require.NoError(t, err)
+	t.Cleanup(sentinel.Close)
+	return master, sentinel
+}
+
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	_, sentinel := behindSentinel(t)
+	behind := func(t testing.TB) *redis.Broker {
+		o := options(t)
+		o.Addresses, o.SentinelMaster = []string{sentinel.Addr}, "main"
+		return connect(t, o)
+	}
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return behind(t) })
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return behind(t) })
+}
