@@ -1,0 +1,42 @@
+package redis_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/clustertest"
+)
+
+// shared is the engine of the tests that several nodes of one process make.
+var shared = clustertest.Engine{
+	Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
+		b := open(t)
+		return b.Broker, b.Broker
+	},
+	Lease: 2 * time.Second,
+}
+
+// size is that of every run, or the full one with PUSHY_SOAK.
+func size() clustertest.Size {
+	if os.Getenv("PUSHY_SOAK") != "" {
+		return clustertest.Full
+	}
+	return clustertest.Small
+}
+
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	clustertest.Crowd(t, shared, size(), 6)
+}
+
+func TestCrowdOnACluster(t *testing.T) {
+	t.Parallel()
+	onCluster := shared
+	onCluster.Join = func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
+		b := openCluster(t)
+		return b, b
+	}
+	clustertest.Crowd(t, onCluster, size(), 7)
+}

@@ -1,0 +1,221 @@
+package clustertest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+)
+
+// Transports are all that a Server speaks, the old browsers' too.
+var Transports = []string{"websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp"}
+
+// link is one client's connection, over whatever transport.
+type link struct {
+	send  func(text string) error
+	close func()
+}
+
+var sessions atomic.Int64
+
+// patience is how long a client waits for what must come.
+const patience = 60 * time.Second
+
+// dial connects to a Server under base; got is called with each message of the
+// protocol, one at a time, and ended once, after the last.
+func dial(base, transport string, got func(text []byte), ended func(error)) (*link, error) {
+	session := "000/s" + strconv.FormatInt(sessions.Add(1), 10)
+	if strings.HasSuffix(transport, "websocket") {
+		return dialWebSocket(base, session, transport == "websocket", got, ended)
+	}
+	return dialHTTP(base+"/pushy/socket/"+session+"/", transport, got, ended)
+}
+
+func dialWebSocket(base, session string, framed bool, got func([]byte), ended func(error)) (*link, error) {
+	path := "/pushy/socket/websocket"
+	if framed {
+		path = "/pushy/socket/" + session + "/websocket"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, early, _, err := ws.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+path)
+	if err != nil {
+		return nil, err
+	}
+	var in io.Reader = conn
+	if early != nil {
+		in = early
+	}
+	go func() {
+		defer conn.Close()
+		for {
+			text, err := wsutil.ReadServerText(struct {
+				io.Reader
+				io.Writer
+			}{in, conn})
+			if err == nil && framed {
+				err = frame(text, got)
+			} else if err == nil {
+				got(text)
+			}
+			if err != nil {
+				ended(err)
+				return
+			}
+		}
+	}()
+	return &link{
+		send: func(text string) error {
+			if framed {
+				quoted, _ := json.Marshal([]string{text})
+				text = string(quoted)
+			}
+			if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+				return err
+			}
+			return wsutil.WriteClientText(conn, []byte(text))
+		},
+		close: func() { _ = conn.Close() },
+	}, nil
+}
+
+var errGoodbye = errors.New("the server said goodbye")
+
+// frame takes one SockJS frame.
+func frame(text []byte, got func([]byte)) error {
+	if len(text) == 0 {
+		return errors.New("an empty frame")
+	}
+	switch text[0] {
+	case 'o', 'h':
+		return nil
+	case 'c':
+		return fmt.Errorf("%w: %s", errGoodbye, text)
+	case 'a':
+		var messages []string
+		if err := json.Unmarshal(text[1:], &messages); err != nil {
+			return fmt.Errorf("frame %s: %w", text, err)
+		}
+		for _, m := range messages {
+			got([]byte(m))
+		}
+		return nil
+	}
+	return fmt.Errorf("frame %s", text)
+}
+
+var httpClient = &http.Client{Transport: &http.Transport{
+	MaxIdleConnsPerHost: 1000,
+	DialContext:         (&net.Dialer{Timeout: patience}).DialContext,
+}}
+
+// dialHTTP receives by one request after the other, and sends by others.
+func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*link, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	method, query := http.MethodGet, ""
+	if strings.HasPrefix(transport, "xhr") {
+		method = http.MethodPost
+	}
+	if transport == "jsonp" || transport == "htmlfile" {
+		query = "?c=cb"
+	}
+	receive := func() error {
+		r, err := http.NewRequestWithContext(ctx, method, session+transport+query, nil)
+		if err != nil {
+			return err
+		}
+		answer, err := httpClient.Do(r)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", transport, answer.Status)
+		}
+		lines := bufio.NewReader(answer.Body)
+		for {
+			line, err := lines.ReadBytes('\n')
+			if err == io.EOF {
+				return nil // long enough: the next request
+			}
+			if err != nil {
+				return err
+			}
+			if text, ok := unwrap(transport, strings.TrimRight(string(line), "\r\n")); ok {
+				if err := frame([]byte(text), got); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	go func() {
+		defer cancel()
+		for {
+			if err := receive(); err != nil {
+				ended(err)
+				return
+			}
+		}
+	}()
+	post := session + "xhr_send"
+	if transport == "jsonp" {
+		post = session + "jsonp_send"
+	}
+	return &link{
+		send: func(text string) error {
+			quoted, _ := json.Marshal([]string{text})
+			bounded, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			r, err := http.NewRequestWithContext(bounded, http.MethodPost, post, strings.NewReader(string(quoted)))
+			if err != nil {
+				return err
+			}
+			r.Header.Set("Content-Type", "text/plain")
+			answer, err := httpClient.Do(r)
+			if err != nil {
+				return err
+			}
+			defer answer.Body.Close()
+			_, _ = io.Copy(io.Discard, answer.Body)
+			if answer.StatusCode >= 300 {
+				return fmt.Errorf("sending answers %s", answer.Status)
+			}
+			return nil
+		},
+		close: cancel,
+	}, nil
+}
+
+// unwrap takes a frame out of what stands around it on its line.
+func unwrap(transport, line string) (text string, ok bool) {
+	var before, after string
+	quoted := false
+	switch transport {
+	case "eventsource":
+		before = "data: "
+	case "htmlfile":
+		before, after, quoted = "p(", ");", true
+	case "jsonp":
+		before, after, quoted = "/**/cb(", ");", true
+	}
+	text, ok = strings.CutPrefix(line, before)
+	if !ok || text == "" {
+		return "", false
+	}
+	text, ok = strings.CutSuffix(text, after)
+	if quoted && ok {
+		ok = json.Unmarshal([]byte(text), &text) == nil
+	}
+	return text, ok && text != strings.Repeat("h", 2048)
+}

@@ -1,0 +1,94 @@
+// Package clustertest proves that Servers act as one: clients over all transports
+// join, leave and publish on several nodes while nodes are killed and what they
+// share goes away. The modules under brokers/ run it on their engines.
+//
+// It is for tests, and alone in internal/ in importing pushy.
+package clustertest
+
+import (
+	"context"
+	"log/slog"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+// Engine makes what Servers share.
+type Engine struct {
+	// Join returns what makes one more Server a node of this test's cluster: all
+	// that one t is given act as one. The Server closes both, which may be one.
+	Join func(t testing.TB) (pushy.Broker, pushy.PresenceStore)
+	// Lease is how long a node may be silent before its members count as gone.
+	Lease time.Duration
+}
+
+// node is a Server and where it listens.
+type node struct {
+	srv *pushy.Server
+	url string
+}
+
+// anybody lets all into all channels.
+type anybody struct{}
+
+func (anybody) Authorize(context.Context, pushy.AuthRequest) error { return nil }
+
+// options are those of every node, with logger or without.
+func options(broker pushy.Broker, store pushy.PresenceStore, logger *slog.Logger) pushy.Options {
+	return pushy.Options{
+		SecretKey: "the secret of the cluster", Authorizer: anybody{}, Broker: broker, Presence: store, Logger: logger,
+		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: time.Second},
+		Limits: pushy.Limits{CommandRate: -1},
+	}
+}
+
+// start starts n nodes that end with the test.
+func (e Engine) start(t testing.TB, n int) []node {
+	t.Helper()
+	var nodes []node
+	for range n {
+		broker, store := e.Join(t)
+		nodes = append(nodes, serve(t, broker, store))
+	}
+	return nodes
+}
+
+func serve(t testing.TB, broker pushy.Broker, store pushy.PresenceStore) node {
+	t.Helper()
+	srv, err := pushy.New(options(broker, store, slog.New(slog.NewTextHandler(t.Output(), nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(srv)
+	t.Cleanup(func() {
+		_ = srv.Close() // first: the web server does not know of WebSockets
+		web.CloseClientConnections()
+		web.Close()
+	})
+	return node{srv, web.URL}
+}
+
+// soon waits until true is, and fails the test if it is not in time.
+func soon(t testing.TB, d time.Duration, what string, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(d); !true(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", d, what)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// ids returns a channel's members as a node has them.
+func (n node) ids(channel string) []string {
+	ids := []string{}
+	if ch, ok := n.srv.Channels().Lookup(channel); ok {
+		members, _ := ch.Presence()
+		for _, m := range members {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}

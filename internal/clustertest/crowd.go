@@ -1,0 +1,231 @@
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+// Size is how much happens in a Crowd.
+type Size struct {
+	Clients, Channels, Events, Acts int
+	Publishers                      int
+}
+
+// Small is for every run of the tests, Full for the long ones.
+var (
+	Small = Size{Clients: 70, Channels: 8, Events: 3000, Acts: 8, Publishers: 6}
+	Full  = Size{Clients: 300, Channels: 20, Events: 50_000, Acts: 20, Publishers: 9}
+)
+
+// channelName names the n-th channel: every second one is private.
+func channelName(n int) string {
+	if n%2 == 1 {
+		return "private-room" + strconv.Itoa(n)
+	}
+	return "room" + strconv.Itoa(n)
+}
+
+// Crowd has clients over all transports join, leave and come back on three nodes
+// while events are published on all of them, and holds what each client sees to the
+// order rules: every event of its channels once and in each publisher's order, adds
+// and quits in one order for all. At rest all lists agree.
+func Crowd(t *testing.T, e Engine, size Size, seed uint64) {
+	nodes := e.start(t, 3)
+	j := newJudge(t)
+	var clients []*member
+	for i := range size.Clients {
+		c := newMember(j, "client"+strconv.Itoa(i), Transports[i%len(Transports)])
+		clients = append(clients, c)
+	}
+	began := time.Now()
+	var acting, publishing sync.WaitGroup
+	for i, c := range clients {
+		acting.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(i)))
+			if err := c.act(r, nodes[i%3].url, size); err != nil {
+				j.broke(c, "%v", err)
+			}
+		})
+	}
+	each := size.Events / size.Publishers
+	for i := range size.Publishers {
+		publishing.Go(func() {
+			p := publisher{j, "publisher" + strconv.Itoa(i), nodes[i%3].srv, map[string]int{}}
+			r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
+			for k := range each {
+				if err := p.say(channelName(r.IntN(size.Channels))); err != nil {
+					t.Errorf("%s: %v", p.name, err)
+				}
+				if k%10 == 9 {
+					<-time.After(time.Duration(1+r.IntN(20)) * time.Millisecond)
+				}
+			}
+		})
+	}
+	acting.Wait()
+	publishing.Wait()
+	wentOn := time.Since(began)
+	settle(t, j, nodes, clients, size)
+	j.mu.Lock()
+	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.Clients, size.Channels, each*size.Publishers, j.events, wentOn)
+	j.mu.Unlock()
+	j.verdict()
+	for _, c := range clients {
+		c.leave()
+	}
+	soon(t, patience, "all members gone when their clients are", func() bool {
+		for _, n := range nodes {
+			if n.srv.Stats().Connections > 0 || n.srv.Stats().Channels > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// act joins, leaves and comes back at random, and ends connected.
+func (c *member) act(r *rand.Rand, url string, size Size) error {
+	if err := c.connect(url); err != nil {
+		return err
+	}
+	for range size.Acts {
+		<-time.After(time.Duration(1+r.IntN(200)) * time.Millisecond)
+		channel := channelName(r.IntN(size.Channels))
+		in := c.in()
+		_, member := in[channel]
+		switch n := r.IntN(12); {
+		case n == 0:
+			c.leave()
+			if err := c.connect(url); err != nil {
+				return err
+			}
+		case member && (n < 6 || len(in) > 4):
+			if answer := c.ask("unsubscribe", channel, ""); answer != "pushy:subscription-end" {
+				return fmt.Errorf("unsubscribe %s: %s", channel, answer)
+			}
+		case !member:
+			if answer := c.join(channel); answer != "pushy:subscription-success" {
+				return fmt.Errorf("subscribe %s: %s", channel, answer)
+			}
+		}
+	}
+	return nil
+}
+
+// publisher numbers its events, channel by channel.
+type publisher struct {
+	*judge
+	name string
+	srv  *pushy.Server
+	said map[string]int
+}
+
+// say publishes the next event.
+func (p *publisher) say(channel string) error {
+	p.said[channel]++
+	n := p.said[channel]
+	p.judge.mu.Lock()
+	p.begun[channel+" "+p.name] = n
+	p.judge.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := p.srv.Publish(ctx, channel, "said", map[string]any{"by": p.name, "n": n})
+	if err != nil {
+		p.judge.mu.Lock()
+		p.failed[channel+" "+p.name+" "+strconv.Itoa(n)] = true
+		p.judge.mu.Unlock()
+	}
+	return err
+}
+
+// settle proves that who is in has heard all, and that all lists agree.
+func settle(t testing.TB, j *judge, nodes []node, clients []*member, size Size) {
+	t.Helper()
+	for i, n := range nodes {
+		last := publisher{j, "last" + strconv.Itoa(i), n.srv, map[string]int{}}
+		for k := range size.Channels {
+			if err := last.say(channelName(k)); err != nil {
+				t.Errorf("%s: %v", last.name, err)
+			}
+		}
+	}
+	for _, c := range clients {
+		for channel := range c.in() {
+			for i := range nodes {
+				if by := "last" + strconv.Itoa(i); !c.has(channel, by, 1) {
+					j.broke(c, "the last event of %s in %s did not come", by, channel)
+				}
+			}
+		}
+	}
+	j.mu.Lock()
+	begun := map[string]int{}
+	for key, n := range j.begun {
+		begun[key] = n
+	}
+	j.mu.Unlock()
+	truth := map[string][]string{}
+	for _, c := range clients {
+		for channel, id := range c.in() {
+			truth[channel] = append(truth[channel], id)
+			c.mu.Lock()
+			s := c.stays[channel]
+			gaps := s.gaps
+			for key, n := range begun {
+				by, ok := cutChannel(key, channel)
+				if ok && n > s.begun[by] && s.last[by] < n {
+					c.missing(channel, by, max(s.last[by], s.begun[by])+1, n+1, s)
+					if s.gaps > gaps && s.resyncs == 0 {
+						defer j.broke(c, "missed the end of %s in %s: %d of %d", by, channel, s.last[by], n)
+					}
+				}
+			}
+			c.mu.Unlock()
+		}
+	}
+	for k := range size.Channels {
+		channel := channelName(k)
+		if k%2 == 0 {
+			continue
+		}
+		want := slices.Sorted(slices.Values(truth[channel]))
+		var order []string
+		agree := func(ids []string) bool {
+			if order == nil {
+				order = ids
+			}
+			return slices.Equal(order, ids) && slices.Equal(want, slices.Sorted(slices.Values(ids)))
+		}
+		for _, c := range clients {
+			if _, in := c.in()[channel]; !in {
+				continue
+			}
+			if !c.await(func() bool { s := c.stays[channel]; return s != nil && len(s.list) == len(want) }) || !agree(c.list(channel)) {
+				j.broke(c, "at rest the list of %s is %v and the members are %v", channel, c.list(channel), want)
+			}
+		}
+		for i, n := range nodes {
+			if n.srv == nil {
+				continue
+			}
+			if ids := n.ids(channel); len(ids) > 0 && !agree(ids) {
+				t.Errorf("node %d: at rest the list of %s is %v and the members are %v", i, channel, ids, want)
+			}
+		}
+	}
+}
+
+func cutChannel(key, channel string) (by string, ok bool) {
+	if len(key) > len(channel) && key[:len(channel)] == channel && key[len(channel)] == ' ' {
+		return key[len(channel)+1:], true
+	}
+	return "", false
+}
