@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/clustertest"
 )
@@ -39,4 +41,15 @@ func TestCrowdOnACluster(t *testing.T) {
 		return b, b
 	}
 	clustertest.Crowd(t, onCluster, size(), 7)
+}
+
+// A delivery costs what it costs without Redis: at 1,000 subscribers what a publish
+// costs does not show. The bound is 1.15; other tests run beside this one.
+func TestCPUOfADelivery(t *testing.T) {
+	rounds, events, most := 3, 50, 1.5
+	if os.Getenv("PUSHY_SOAK") != "" {
+		rounds, events, most = 10, 300, 1.15
+	}
+	ratio := clustertest.CPURatio(t, server.Addr+" cpu", rounds, events)
+	assert.LessOrEqual(t, ratio, most)
 }
