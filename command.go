@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
@@ -64,24 +65,13 @@ func (s *Server) register(name string, builtin bool, run handler) {
 	if name == "" {
 		panic("pushy: RegisterCommand: empty command name")
 	}
-	key := string(appendLowerASCII(nil, name))
+	key := string(names.AppendLowerASCII(nil, name))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, taken := s.commands[key]; taken && !old.builtin {
 		panic("pushy: RegisterCommand: command " + name + " is taken")
 	}
 	s.commands[key] = command{run, builtin}
-}
-
-func appendLowerASCII[T string | []byte](dst []byte, s T) []byte {
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dst = append(dst, c)
-	}
-	return dst
 }
 
 // dispatch answers one message of a client. Whatever it holds, the connection
@@ -124,7 +114,7 @@ func (s *Server) dispatch(c *Conn, text []byte) {
 func (s *Server) runCommand(r *request) (err error) {
 	var buf [64]byte
 	s.mu.RLock()
-	cmd, known := s.commands[string(appendLowerASCII(buf[:0], r.name))]
+	cmd, known := s.commands[string(names.AppendLowerASCII(buf[:0], r.name))]
 	s.mu.RUnlock()
 	if !known {
 		return errUnknownCommand

@@ -230,7 +230,7 @@ func (c *Conn) finish() {
 	}
 	c.awaitHooks()
 	s := c.srv
-	s.forget(c)
+	s.door.Leave(c.id)
 	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(c, code, reason) })
 }
 
