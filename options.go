@@ -55,6 +55,10 @@ type Options struct {
 	Heartbeat time.Duration
 	// WriteTimeout is how long one write to a client may take. Default 10 s.
 	WriteTimeout time.Duration
+	// MaxGather is how long events may wait for others, so that one write takes
+	// several to a client; only while they come faster than they are written.
+	// Default 5 ms.
+	MaxGather time.Duration
 
 	// Broker and Presence connect Servers that act as one. Default: this
 	// process alone. The Server closes them.
@@ -164,5 +168,6 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.MaxBuffered, 256<<20)
 	limit.Default(&o.Heartbeat, 25*time.Second)
 	limit.Default(&o.WriteTimeout, 10*time.Second)
+	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	return o, nil
 }

@@ -142,6 +142,7 @@ func New(options Options) (*Server, error) {
 		MaxBytes:     limit.Or(o.Limits.ConnBuffer, math.MaxInt),
 		MaxTotal:     limit.Or(o.MaxBuffered, math.MaxInt64),
 		WriteTimeout: limit.Or(o.WriteTimeout, forever),
+		MaxGather:    o.MaxGather,
 	})
 	s.sockets = transport.NewHandler(transport.HandlerConfig{
 		Config: transport.Config{
