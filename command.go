@@ -76,7 +76,7 @@ func (s *Server) register(name string, builtin bool, run handler) {
 
 // dispatch answers one message of a client. Whatever it holds, the connection
 // gets an answer or, for a client's own events, nothing.
-func (s *Server) dispatch(c *Conn, text []byte) {
+func (s *Server) dispatch(c *Conn, text []byte, now time.Time) {
 	m := wire.Parse(text)
 	r := &request{ctx: c.ctx, srv: s, conn: c, channels: &s.channels, name: m.Name, id: m.ID, data: m.Data}
 	if r.id != nil {
@@ -85,7 +85,7 @@ func (s *Server) dispatch(c *Conn, text []byte) {
 	c.current.Store(r)
 	defer c.current.Store(nil)
 	var err error
-	switch verdict := c.budget.Spend(time.Now(), s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
+	switch verdict := c.budget.Spend(now, s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
 	case verdict == limit.Abuse:
 		c.end(1008, "too many requests")
 		return

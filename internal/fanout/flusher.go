@@ -80,7 +80,7 @@ func (f *flusher) gather() {
 	cost := time.Duration(len(f.ready)) * f.each
 	f.mu.Unlock()
 	a := &f.engine.arrivals
-	for left := f.engine.cfg.MaxGather; left > 0 && a.every() < 2*cost; left -= gatherStep {
+	for left := f.engine.cfg.MaxGather; left > 0 && a.next(time.Now()) < 2*cost; left -= gatherStep {
 		seen := a.count.Load()
 		time.Sleep(min(left, gatherStep))
 		if a.count.Load() == seen {
@@ -108,4 +108,8 @@ func (a *arrivals) add(now time.Time) {
 	a.count.Add(1)
 }
 
-func (a *arrivals) every() time.Duration { return time.Duration(a.smooth.Load()) }
+// next is when another event is to be expected after now: not sooner than the
+// last one is past, since a run of events may be over.
+func (a *arrivals) next(now time.Time) time.Duration {
+	return time.Duration(max(a.smooth.Load(), now.UnixNano()-a.last.Load()))
+}
