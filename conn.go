@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/fanout"
@@ -31,9 +32,11 @@ type Conn struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	budget  limit.Budget            // the reader's alone
-	greeted atomic.Bool             // the Connect hook has run
-	current atomic.Pointer[request] // the command that runs, if any
+	budget   limit.Budget // the reader's alone, with the next two
+	heard    time.Time    // the last message
+	messages int
+	greeted  atomic.Bool             // the Connect hook has run
+	current  atomic.Pointer[request] // the command that runs, if any
 
 	mu     sync.Mutex
 	subs   map[string]*subscription // by channel
@@ -162,10 +165,10 @@ func (c *Conn) abort(code int, reason string) {
 	c.session.Abort()
 }
 
-// serve is the connection's reader, from first to last.
+// serve begins the connection. Its reader is one goroutine at a time, from here
+// to the end of its last read.
 func (c *Conn) serve() {
 	s := c.srv
-	defer s.tasks.End()
 	// A client that knows its id may have it used at once, so it learns it only
 	// when the Connect hook has run; what that sends comes after.
 	c.out.Hold()
@@ -175,14 +178,35 @@ func (c *Conn) serve() {
 	s.hook("Connect", func() { s.opts.Hooks.Connect(c) })
 	c.greeted.Store(true)
 	c.out.Release()
-	for {
-		message, err := c.session.Receive()
-		if err != nil {
-			c.ended(err)
-			break
+	go c.read()
+}
+
+// A connection is chatty while its messages, after the first few, come closer
+// together than this.
+const (
+	chatty      = 50 * time.Millisecond
+	chattyAfter = 8
+)
+
+// read answers messages. Unless they come in quick succession it hands over to
+// a new goroutine after each: a stack that a command has grown does not shrink
+// to the smallest again, and while a connection waits its stack is most of what
+// it costs.
+func (c *Conn) read() {
+	s := c.srv
+	message, err := c.session.Receive()
+	for ; err == nil; message, err = c.session.Receive() {
+		now := time.Now()
+		pause := now.Sub(c.heard)
+		c.heard, c.messages = now, c.messages+1
+		s.dispatch(c, message, now)
+		if pause > chatty || c.messages <= chattyAfter {
+			go c.read()
+			return
 		}
-		s.dispatch(c, message)
 	}
+	defer s.tasks.End()
+	c.ended(err)
 	c.finish()
 	defer context.AfterFunc(s.cutOff, c.session.Abort)()
 	c.session.Linger()
@@ -230,7 +254,7 @@ func (c *Conn) finish() {
 	}
 	c.awaitHooks()
 	s := c.srv
-	s.forget(c)
+	s.door.Leave(c.id)
 	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(c, code, reason) })
 }
 

@@ -14,9 +14,7 @@ func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 
 // Connect brings a session of the test's own, as an upgrade would.
 func (s *Server) Connect(session transport.Session, user any) {
-	s.mu.Lock()
-	s.pending++
-	s.mu.Unlock()
+	s.door.Reserve()
 	s.connect(session, user)
 }
 
@@ -26,7 +24,5 @@ func NewLocalPresence() PresenceStore { return &localPresence{} }
 
 // Entries returns how many channels the registry holds, in whatever state.
 func (s *Server) Entries() int {
-	s.channels.mu.RLock()
-	defer s.channels.mu.RUnlock()
-	return len(s.channels.all)
+	return len(s.channels.entries())
 }

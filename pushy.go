@@ -48,7 +48,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -60,6 +59,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/transport"
@@ -80,6 +80,7 @@ type Server struct {
 	linger    time.Duration // see Channel's life
 	engine    *fanout.Engine
 	sockets   *transport.Handler
+	door      *lifecycle.Door[*Conn] // the connections
 	channels  Channels
 	origins   origin.Policy
 	triggers  triggerhttp.Reader
@@ -104,10 +105,6 @@ type Server struct {
 
 	mu       sync.RWMutex
 	commands map[string]command // by lower-case name
-	conns    map[string]*Conn   // by id
-	pending  int                // admitted, not yet a Conn
-	closing  bool
-	refused  map[string]uint64
 }
 
 // New returns a Server. The error says which option is wrong, or that the
@@ -121,8 +118,7 @@ func New(options Options) (*Server, error) {
 		opts: o, log: o.Logger, node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
 		inline: o.Broker == nil && o.Presence == nil,
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
-		commands: map[string]command{}, conns: map[string]*Conn{}, refused: map[string]uint64{},
-		ended: make(chan struct{}),
+		door: lifecycle.NewDoor[*Conn](o.Limits.Connections), commands: map[string]command{}, ended: make(chan struct{}),
 	}
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
@@ -143,20 +139,21 @@ func New(options Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.channels = Channels{registry: &registry{srv: s, all: map[string]*Channel{}}}
 	s.engine = fanout.New(fanout.Config{
-		MaxBytes:     limitOr(o.Limits.ConnBuffer, math.MaxInt),
-		MaxTotal:     limitOr(o.MaxBuffered, math.MaxInt64),
-		WriteTimeout: limitOr(o.WriteTimeout, forever),
+		MaxBytes:     limit.Or(o.Limits.ConnBuffer, math.MaxInt),
+		MaxTotal:     limit.Or(o.MaxBuffered, math.MaxInt64),
+		WriteTimeout: limit.Or(o.WriteTimeout, forever),
+		MaxGather:    o.MaxGather,
 	})
 	s.sockets = transport.NewHandler(transport.HandlerConfig{
 		Config: transport.Config{
-			MaxMessage:   limitOr(o.Limits.MessageBytes, math.MaxInt32),
+			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),
 			Heartbeat:    o.Heartbeat,
-			WriteTimeout: limitOr(o.WriteTimeout, forever),
+			WriteTimeout: limit.Or(o.WriteTimeout, forever),
 			CloseTimeout: closeTimeout,
 		},
 		DisableWebSocket: o.SockJS.DisableWebSocket,
-		ResponseLimit:    limitOr(o.SockJS.ResponseLimit, math.MaxInt),
-		DisconnectDelay:  limitOr(o.SockJS.DisconnectDelay, forever),
+		ResponseLimit:    limit.Or(o.SockJS.ResponseLimit, math.MaxInt),
+		DisconnectDelay:  limit.Or(o.SockJS.DisconnectDelay, forever),
 		JSessionID:       o.SockJS.JSessionID,
 		Legacy:           o.SockJS.Legacy,
 		ScriptURL:        o.SockJS.ScriptURL,
@@ -191,14 +188,6 @@ const (
 	closeTimeout     = 5 * time.Second
 	forever          = 1 << 30 * time.Second
 )
-
-// limitOr gives a limit that is off its largest value.
-func limitOr[T int | int64 | time.Duration](limit, off T) T {
-	if limit < 0 {
-		return off
-	}
-	return limit
-}
 
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints and
 // the trigger.
@@ -294,9 +283,7 @@ func (s *Server) deliver(channel string, m Message) {
 // Conn returns the connection of that id, if it is on this node and its Connect
 // hook has returned.
 func (s *Server) Conn(id string) (*Conn, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	c, ok := s.conns[id]
+	c, ok := s.door.Find(id)
 	if !ok || !c.greeted.Load() {
 		return nil, false
 	}
@@ -330,11 +317,9 @@ func (s *Server) Stats() Stats {
 			away = told.Away()
 		}
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	return Stats{
-		Connections: len(s.conns), Channels: channels, Buffered: s.engine.Waiting(),
-		Published: s.seq.Load(), Refused: maps.Clone(s.refused), Away: away,
+		Connections: s.door.Len(), Channels: channels, Buffered: s.engine.Waiting(),
+		Published: s.seq.Load(), Refused: s.door.Refused(), Away: away,
 	}
 }
 

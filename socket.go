@@ -10,11 +10,9 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Why a connection was refused, as Stats counts it.
+// Why a connection was refused, as Stats counts it, beside what a Door says.
 const (
 	refusedOrigin   = "origin"
-	refusedLimit    = "connections"
-	refusedClosing  = "shutdown"
 	refusedByAccept = "accept"
 )
 
@@ -33,52 +31,28 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string
 func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Add("Vary", "Origin")
 	if !s.origins.Allows(r) {
-		s.refuse(refusedOrigin)
+		s.door.Refuse(refusedOrigin)
 		return false
 	}
 	origin.AllowCORS(w.Header(), r)
 	return true
 }
 
-func (s *Server) refuse(why string) {
-	s.mu.Lock()
-	s.refused[why]++
-	s.mu.Unlock()
-}
-
 // admit decides whether r may open a session, before there is one. It answers
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
-	s.mu.Lock()
-	limit := s.opts.Limits.Connections
-	full := limit > 0 && len(s.conns)+s.pending >= limit
-	closing := s.closing
-	if !full && !closing {
-		s.pending++
-	}
-	s.mu.Unlock()
-	if closing || full {
-		why := refusedLimit
-		if closing {
-			why = refusedClosing
-		}
-		s.refuse(why)
+	if s.door.Reserve() != "" {
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "no more connections now", http.StatusServiceUnavailable)
 		return nil, false
-	}
-	giveBack := func() {
-		s.mu.Lock()
-		s.pending--
-		s.mu.Unlock()
 	}
 	var user any
 	if s.opts.Accept != nil {
 		var err error
 		if user, err = s.accept(r); err != nil {
-			giveBack()
-			s.refuse(refusedByAccept)
+			s.door.GiveBack()
+			s.door.Refuse(refusedByAccept)
 			status := http.StatusForbidden
 			if errors.Is(err, ErrNeedAuth) {
 				status = http.StatusUnauthorized
@@ -89,7 +63,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 	}
 	return &transport.Ticket{
 		Start:    func(session transport.Session) { s.connect(session, user) },
-		GiveBack: giveBack,
+		GiveBack: s.door.GiveBack,
 	}, true
 }
 
@@ -106,25 +80,11 @@ func (s *Server) connect(session transport.Session, user any) {
 	c := &Conn{srv: s, id: s.newConnID(), user: user, session: session}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = s.engine.NewOutbox(session, c.end)
-	s.mu.Lock()
-	s.pending--
-	closing := s.closing || !s.tasks.Start()
-	if !closing {
-		s.conns[c.id] = c
-	}
-	s.mu.Unlock()
-	if closing {
-		s.refuse(refusedClosing)
+	if !s.door.Enter(c.id, c, s.tasks.Start) {
 		c.cancel()
 		c.out.Discard()
 		session.Abort()
 		return
 	}
 	go c.serve()
-}
-
-func (s *Server) forget(c *Conn) {
-	s.mu.Lock()
-	delete(s.conns, c.id)
-	s.mu.Unlock()
 }

@@ -22,12 +22,13 @@ const (
 // subscription is one connection's membership of one channel. Its gate keeps
 // the rule that nothing of the channel comes before success or after end.
 type subscription struct {
+	out  *fanout.Outbox // conn's: a fan-out needs nothing else of it
+	gate fanout.Gate
 	conn *Conn
 	name string
 	ch   *Channel // set before it is live
 	id   string   // the memberId
-	gate fanout.Gate
-	slot int // in ch.members, under ch.mu
+	slot int      // in ch.members, under ch.mu
 
 	through chan struct{} // private: closed when the join has come back through the log
 
@@ -86,7 +87,7 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 	if c.subs == nil {
 		c.subs = map[string]*subscription{}
 	}
-	sub = &subscription{conn: c, name: name, id: c.srv.newMemberID()}
+	sub = &subscription{out: c.out, conn: c, name: name, id: c.srv.newMemberID()}
 	c.subs[name] = sub
 	c.unsettled++
 	return sub, nil, nil

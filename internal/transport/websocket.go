@@ -15,7 +15,10 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-var _ Session = (*websocket)(nil)
+var (
+	_ Session       = (*websocket)(nil)
+	_ fanout.Direct = (*websocket)(nil)
+)
 
 var (
 	errSilent = errors.New("nothing came for two heartbeats")
@@ -234,6 +237,16 @@ func (s *websocket) Write(p []byte, timeout time.Duration) error {
 		s.hopeless()
 	}
 	return err
+}
+
+func (s *websocket) CanTry() bool { return s.stream.raw != nil }
+
+func (s *websocket) TryWrite(p []byte) (int, error) {
+	n, err := tryWrite(s.stream.raw, p)
+	if err != nil {
+		s.hopeless()
+	}
+	return n, err
 }
 
 // hopeless notes that nothing can be written any more: no answer will come.
