@@ -40,10 +40,9 @@ type store struct {
 	t    testing.TB
 	name string
 
-	ctx      context.Context // of its watches
-	unwatch  context.CancelFunc
-	closing  sync.Once
-	watching []*watcher
+	ctx     context.Context // of its watches
+	unwatch context.CancelFunc
+	closing sync.Once
 }
 
 func stores(t testing.TB, n int, open func() pushy.PresenceStore) []*store {
