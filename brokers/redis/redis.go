@@ -138,6 +138,7 @@ var (
 var (
 	errClosed = errors.New("redis: broker closed")
 	errLost   = errors.New("connection lost")
+	errMoved  = errors.New("the Cluster has moved the channels")
 )
 
 // lanesOfCluster is how many hash slots a Cluster spreads the channels over: all
