@@ -345,7 +345,7 @@ func (r *room) settle(ctx context.Context, client rueidis.Client) error {
 	}
 	r.stale = false
 	on := "0"
-	if r.on {
+	if r.on && len(r.own) > 0 { // else the log may have been empty meanwhile
 		on = "1"
 	}
 	args := []string{r.channel, r.lane.leaseMillis(), on}
