@@ -44,12 +44,13 @@ type Puller interface {
 	Wake()
 }
 
-// Config holds an Engine's bounds; each must be set.
+// Config holds an Engine's bounds; each must be set but Flushers.
 type Config struct {
 	MaxBytes     int           // waiting in one Outbox
 	MaxTotal     int64         // waiting in all of them
 	WriteTimeout time.Duration // for one Write or Finish
 	MaxGather    time.Duration // that a pass may wait for more; none if not above zero
+	Flushers     int           // 0 is for half the processors
 }
 
 // Close codes an Outbox gives itself (PROTOCOL.md, section 3).
@@ -75,7 +76,13 @@ type Engine struct {
 // waits.
 func New(cfg Config) *Engine {
 	e := &Engine{cfg: cfg, outboxes: map[*Outbox]struct{}{}}
-	e.flushers = make([]flusher, runtime.GOMAXPROCS(0))
+	n := cfg.Flushers
+	if n == 0 {
+		// The kernel's network and the readers need processors, too, and
+		// connections that are written to together are written to for less.
+		n = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	e.flushers = make([]flusher, n)
 	for i := range e.flushers {
 		e.flushers[i].engine = e
 	}
