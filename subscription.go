@@ -89,7 +89,7 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 	}
 	sub = &subscription{out: c.out, conn: c, name: name, id: c.srv.newMemberID()}
 	c.subs[name] = sub
-	c.unsettled++
+	c.hooks.Start()
 	return sub, nil, nil
 }
 
@@ -98,18 +98,7 @@ func (c *Conn) unreserve(sub *subscription) {
 	sub.state = subEnded
 	delete(c.subs, sub.name)
 	c.mu.Unlock()
-	c.settle()
-}
-
-// settle ends what reserve began: no hook of that membership is to come.
-func (c *Conn) settle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unsettled--
-	if c.unsettled == 0 && c.allSettled != nil {
-		close(c.allSettled)
-		c.allSettled = nil
-	}
+	c.hooks.End()
 }
 
 // join is Join for a lower-cased, checked name. id goes back in the success.
@@ -211,7 +200,7 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	s := c.srv
 	s.hook("Unsubscribe", func() { s.opts.Hooks.Unsubscribe(c, ch) })
 	ch.life.Release()
-	c.settle()
+	c.hooks.End()
 	return true
 }
 
