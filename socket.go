@@ -23,6 +23,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string
 		http.Error(w, "origin not allowed", http.StatusForbidden)
 		return
 	}
+	s.origins.Frame(w.Header())
 	s.sockets.ServeSockJS(w, r, path)
 }
 
