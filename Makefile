@@ -15,7 +15,7 @@ unit: ## the tests of all modules, with the race detector
 fuzz: ## every fuzz target, a minute in all
 	@ci/fuzz.sh 60
 
-browser: ## the examples in a real browser
+browser: ## the examples and sockjs-client in a real browser
 	@ci/browser.sh
 
 soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
