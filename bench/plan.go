@@ -49,7 +49,10 @@ const (
 	span = 2 * time.Second // a closed loop is measured for
 	// An open loop takes longer: at 50 events a second its p99 is that of the
 	// slowest one or two.
-	openSpan  = 4 * time.Second
+	openSpan = 4 * time.Second
+	// A client that does not read is cut after 10 s, one of a stream, whose
+	// response was full, after 5.
+	stuckSpan = 3 * time.Second
 	eventSize = 200
 )
 
@@ -116,7 +119,7 @@ func planTable(quick bool) []batch {
 	for _, k := range clientTypes {
 		var pair []sitting
 		for stuck := range 2 {
-			pair = append(pair, sitting{section: "stuck", clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, openSpan)}.each(k)...)
+			pair = append(pair, sitting{section: "stuck", clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, stuckSpan)}.each(k)...)
 		}
 		plan = append(plan, batch{r5, pair})
 	}

@@ -171,34 +171,35 @@ func values(r load.Result) map[string]float64 {
 	return v
 }
 
-// fill publishes until the kernel takes no more for the client that does not
-// read, so that its events wait in the server. Without such a client it
-// publishes for as long as that takes.
+// fill publishes large events until the kernel takes no more for the client that
+// does not read, a few MB, so that what comes then waits in the server. Without
+// such a client it publishes as much.
 func (s sitting) fill(p *process, clients *load.Clients) error {
-	l := load.Load{Size: s.loads[0].Size, Window: 64, Time: 250 * time.Millisecond}
-	for range 40 {
+	l := load.Load{Size: 16 << 10, Window: 4, Time: time.Nanosecond} // one window
+	for i := range 400 {
 		if _, err := clients.Run(l); err != nil {
-			return err
+			return fmt.Errorf("filling up: %w", err)
 		}
 		if s.stuck == 0 {
+			if i < 40 {
+				continue
+			}
 			return nil
 		}
 		if waiting, err := p.counter("buffered"); err != nil || waiting > 64<<10 {
 			return err
 		}
 	}
-	return fmt.Errorf("nothing waits for the client that does not read")
+	return errors.New("nothing waits for the client that does not read")
 }
 
+// stillStuck says that the client which does not read was there to the end.
 func (s sitting) stillStuck(p *process) error {
 	waiting, err := p.counter("buffered")
-	if err != nil {
-		return err
+	if err == nil && waiting < 64<<10 {
+		err = fmt.Errorf("the client that does not read was cut while measuring: %d bytes wait", waiting)
 	}
-	if waiting < 64<<10 {
-		return fmt.Errorf("the client that does not read has been cut while measuring, %d bytes wait", waiting)
-	}
-	return nil
+	return err
 }
 
 func micros(d time.Duration, n int64) float64 {

@@ -12,6 +12,7 @@ type httpBody struct {
 	left  int    // bytes of the chunk, its line end included, that are still to come
 	state bodyState
 	ended bool // a response has ended; the reader asks for the next
+	last  bool // the server closes the connection after it
 }
 
 type bodyState uint8
@@ -34,9 +35,11 @@ func (h *httpBody) decode(p []byte) ([]byte, error) {
 			if !whole {
 				continue
 			}
-			if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) || !bytes.Contains(bytes.ToLower(head), []byte("transfer-encoding: chunked")) {
+			lower := bytes.ToLower(head)
+			if !bytes.HasPrefix(lower, []byte("http/1.1 200 ")) || !bytes.Contains(lower, []byte("\r\ntransfer-encoding: chunked\r\n")) {
 				return nil, fmt.Errorf("not a stream: %.200q", head)
 			}
+			h.last = bytes.Contains(lower, []byte("\r\nconnection: close\r\n"))
 			h.head, h.state = h.head[:0], inLength
 		case inLength:
 			line, rest, whole := h.upTo(p, "\r\n")
@@ -56,7 +59,8 @@ func (h *httpBody) decode(p []byte) ([]byte, error) {
 				}
 			}
 			h.head = h.head[:0]
-			if h.left, h.state = n+2, inChunk; n == 0 {
+			h.left, h.state = n+2, inChunk
+			if n == 0 {
 				h.state = inTrailer
 			}
 		case inChunk:

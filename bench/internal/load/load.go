@@ -216,7 +216,7 @@ func (cs *Clients) drive(l Load, d time.Duration) (events int64, kept bool, err 
 	if l.Rate > 0 {
 		return cs.open(l, d)
 	}
-	for began := time.Now(); time.Since(began) < d; {
+	for began := time.Now(); events == 0 || time.Since(began) < d; {
 		for range l.Window {
 			if err := cs.publish(time.Since(start), l.Size); err != nil {
 				return events, false, cs.why(err)

@@ -18,6 +18,8 @@ type reader struct {
 	buf     []byte
 	sent    [1 << 14]atomic.Int64 // when an event was published, by sequence number
 
+	reconnects int
+
 	total  atomic.Int64 // deliveries
 	target atomic.Int64 // reached is told when total gets there
 	reach  chan struct{}
@@ -43,20 +45,46 @@ func newReader(cfg *Config, clients []*client) (*reader, error) {
 		reach: make(chan struct{}, 1), failed: make(chan error, 1), stopped: make(chan struct{}),
 	}
 	for _, c := range clients {
-		fd := c.sock.fd
-		for fd >= len(r.clients) {
-			r.clients = append(r.clients, make([]*client, len(r.clients)+1024)...)
-		}
-		r.clients[fd] = c
-		if err := c.sock.setNonblock(); err != nil {
-			return nil, fmt.Errorf("non-blocking: %w", err)
-		}
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
-			return nil, fmt.Errorf("epoll: %w", err)
+		if err := r.watch(c); err != nil {
+			return nil, err
 		}
 	}
 	go r.loop()
 	return r, nil
+}
+
+func (r *reader) watch(c *client) error {
+	fd := c.sock.fd
+	for fd >= len(r.clients) {
+		r.clients = append(r.clients, make([]*client, len(r.clients)+1024)...)
+	}
+	r.clients[fd] = c
+	if err := c.sock.setNonblock(); err != nil {
+		return fmt.Errorf("non-blocking: %w", err)
+	}
+	if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	return nil
+}
+
+// again asks for the next stream, over a new connection if the server closes the
+// old one.
+func (r *reader) again(c *client) error {
+	if !c.http.last {
+		return r.cfg.poll(c)
+	}
+	_ = c.sock.Close() // which takes it out of epoll, too
+	r.reconnects++
+	s, err := connect(r.cfg.Addr, source(r.cfg.base, r.reconnects), 0)
+	if err != nil {
+		return err
+	}
+	c.sock = s
+	if err := r.cfg.poll(c); err != nil {
+		return err
+	}
+	return r.watch(c)
 }
 
 func (r *reader) loop() {
@@ -115,7 +143,7 @@ func (r *reader) take(c *client, buf []byte) (delivered int64, err error) {
 		buf = buf[:room+len(body)]
 		if c.http.ended {
 			c.http.ended = false
-			if err := r.cfg.poll(c); err != nil {
+			if err := r.again(c); err != nil {
 				return 0, fmt.Errorf("asking for the next stream: %w", err)
 			}
 		}
