@@ -58,6 +58,9 @@ func run(ctx context.Context) error {
 		}
 		addBuild(name, binary)
 	}
+	if *quick {
+		settle = 200 * time.Millisecond
+	}
 	if *render != "" {
 		records, err := readRecords(*render)
 		if err != nil {

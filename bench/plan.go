@@ -129,9 +129,9 @@ func planTable(quick bool) []batch {
 // curveClients are the numbers of subscribers that curves have points at.
 func curveClients(quick bool) []int {
 	if quick {
-		return []int{100, 1000}
+		return []int{100, 300}
 	}
-	return []int{100, 300, 1000, 3000, 6000, 12000}
+	return []int{100, 1000, 3000, 6000, 12000}
 }
 
 // planCurves is everybody by number of subscribers.
@@ -144,7 +144,7 @@ func planCurves(quick bool) []batch {
 	for _, n := range curveClients(quick) {
 		// Ten events a second to 12,000 are what the slowest can just do.
 		loads := append(closed(quick, eventSize, 8), opened(quick, 10, 2*time.Second)...)
-		plan = append(plan, batch{times(quick, 3), sitting{section: "curves", clients: n, loads: loads}.each(names...)})
+		plan = append(plan, batch{times(quick, 2), sitting{section: "curves", clients: n, loads: loads}.each(names...)})
 	}
 	return plan
 }

@@ -52,6 +52,9 @@ func figures() []figure {
 
 // report writes RESULTS.md and its charts.
 func report(folder string, records []Record) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Results\n\nMade by `make bench` on %s: %s.\n", time.Now().UTC().Format("2 January 2006"), machine())
 	b.WriteString("Server and load generator share the cores, so figures hold against each other within this run, not against other machines. README.md says what is measured and how.\n")

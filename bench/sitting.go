@@ -58,7 +58,8 @@ const (
 	reqCPU   = "CPU µs a request"
 )
 
-const settle = time.Second
+// settle is how long connections are left alone before they count as idle.
+var settle = time.Second
 
 func what(l load.Load) string {
 	if l.Rate > 0 {
