@@ -83,8 +83,10 @@ func fullRoom(b *testing.B, n int) (*pushy.Server, *audience, []*pushy.Conn) {
 	in := &audience{there: make(chan struct{}, 1)}
 	conns := make(chan *pushy.Conn, n)
 	srv := startServer(b, pushy.Options{
-		Limits: pushy.Limits{Connections: -1},
-		Hooks:  pushy.Hooks{Connect: func(c *pushy.Conn) { conns <- c }},
+		// Nobody waits for the trigger's one subscriber: without a bound it is not cut.
+		Limits:      pushy.Limits{Connections: -1, ConnBuffer: -1},
+		MaxBuffered: -1,
+		Hooks:       pushy.Hooks{Connect: func(c *pushy.Conn) { conns <- c }},
 	})
 	all := make([]*pushy.Conn, n)
 	for i := range all {
