@@ -1,5 +1,5 @@
 # What the project checks of itself. CI calls the same targets.
-.PHONY: test fmt lint unit fuzz browser soak
+.PHONY: test fmt lint unit fuzz browser soak bench bench-table
 
 test: fmt lint unit fuzz browser ## all of it, on a fresh machine too; at most 12 minutes
 
@@ -15,7 +15,7 @@ unit: ## the tests of all modules, with the race detector
 fuzz: ## every fuzz target, a minute in all
 	@ci/fuzz.sh 60
 
-browser: ## the examples in a real browser
+browser: ## the examples and sockjs-client in a real browser
 	@ci/browser.sh
 
 soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
@@ -23,3 +23,9 @@ soak: ## the long runs: every test twenty times, the largest once, every fuzz ta
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport
 	@cd brokers/redis && PUSHY_SOAK=1 go test -race -timeout=60m -run=Crowd -v .
 	@ci/fuzz.sh each 600
+
+bench: ## pushy against its peers, into bench/RESULTS.md; 40 minutes, or with ARGS=-quick 3
+	@ci/bench.sh $(ARGS)
+
+bench-table: ## what the write engine must show, printed; 15 minutes, or with ARGS=-quick 2
+	@ci/bench.sh -table $(ARGS)

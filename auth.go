@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/internal/authhttp"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/wire"
@@ -123,6 +124,7 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
 	return &authhttp.Handler{
 		FromAllowedOrigin: s.fromAllowedOrigin,
+		BodyTimeout:       limit.Or(s.opts.BodyTimeout, forever),
 		Channel:           s.channelName,
 		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, allowed bool) {
 			if !names.Private(channel) || s.opts.SecretKey == "" {

@@ -12,7 +12,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/roster"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/wire"
 )
@@ -38,16 +40,14 @@ type Conn struct {
 	greeted  atomic.Bool             // the Connect hook has run
 	current  atomic.Pointer[request] // the command that runs, if any
 
-	mu     sync.Mutex
-	subs   map[string]*subscription // by channel
-	closed bool                     // no subscription is added any more
-	code   int                      // why it ended; 0 while it has not
-	reason string
-	// Memberships that a hook is still to be told of; allSettled is closed when
-	// there are none, if somebody waits for it.
-	unsettled  int
-	allSettled chan struct{}
-	finished   chan struct{} // set when the clean-up begins, closed when it is done
+	mu       sync.Mutex
+	subs     roster.Small[*subscription] // by channel
+	closed   bool                        // no subscription is added any more
+	code     int                         // why it ended; 0 while it has not
+	reason   string
+	finished chan struct{} // set when the clean-up begins, closed when it is done
+
+	hooks lifecycle.Tasks // memberships that a hook is still to be told of
 }
 
 // ID returns the connection's id, its socketId in the protocol: a UUID v4 that
@@ -68,10 +68,10 @@ func (c *Conn) Context() context.Context { return c.ctx }
 func (c *Conn) Channels() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := make([]string, 0, len(c.subs))
-	for name, sub := range c.subs {
+	var names []string
+	for _, sub := range c.subs.Values() {
 		if sub.member() {
-			names = append(names, name)
+			names = append(names, sub.name)
 		}
 	}
 	slices.Sort(names)
@@ -243,35 +243,17 @@ func (c *Conn) finish() {
 		c.code = codeLost
 	}
 	code, reason := c.code, c.reason
-	subs := make([]*subscription, 0, len(c.subs))
-	for _, sub := range c.subs {
-		subs = append(subs, sub)
-	}
+	subs := c.subs.Values()
 	c.mu.Unlock()
 	c.cancel()
 	for _, sub := range subs {
 		sub.leaveSoon(nil)
 	}
-	c.awaitHooks()
 	s := c.srv
+	select { // Disconnect is the last hook, though others run in other goroutines
+	case <-c.hooks.Close():
+	case <-s.cutOff.Done():
+	}
 	s.door.Leave(c.id)
 	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(c, code, reason) })
-}
-
-// awaitHooks waits for the hooks that belong before Disconnect, which may run in
-// other goroutines, unless the Server is being cut off.
-func (c *Conn) awaitHooks() {
-	c.mu.Lock()
-	settled := c.allSettled
-	if c.unsettled > 0 && settled == nil {
-		settled = make(chan struct{})
-		c.allSettled = settled
-	}
-	c.mu.Unlock()
-	if settled != nil {
-		select {
-		case <-settled:
-		case <-c.srv.cutOff.Done():
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/gopushy/pushy/internal/transport"
@@ -14,8 +15,8 @@ func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 
 // Connect brings a session of the test's own, as an upgrade would.
 func (s *Server) Connect(session transport.Session, user any) {
-	s.door.Reserve()
-	s.connect(session, user)
+	s.door.Reserve(netip.Prefix{})
+	s.connect(session, user, netip.Prefix{})
 }
 
 // NewLocalBroker and NewLocalPresence return what a Server has by default.

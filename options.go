@@ -55,6 +55,8 @@ type Options struct {
 	Heartbeat time.Duration
 	// WriteTimeout is how long one write to a client may take. Default 10 s.
 	WriteTimeout time.Duration
+	// BodyTimeout is how long a request may take to send its body. Default 10 s.
+	BodyTimeout time.Duration
 	// MaxGather is how long events may wait for others, so that one write takes
 	// several to a client; only while they come faster than they are written.
 	// Default 5 ms.
@@ -93,6 +95,7 @@ type SockJS struct {
 // Limits bound what clients and publishers may ask for (PROTOCOL.md, section 3).
 type Limits struct {
 	Connections   int // at once; default 100,000
+	PerAddress    int // of them, of one IPv4 address or IPv6 /64 (a proxy's, behind one); default off
 	Channels      int // for one connection; default 200
 	Members       int // of a channel with presence; default 1,000
 	PresenceBytes int // of one member's data, as sent; default 4 KiB
@@ -168,6 +171,7 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.MaxBuffered, 256<<20)
 	limit.Default(&o.Heartbeat, 25*time.Second)
 	limit.Default(&o.WriteTimeout, 10*time.Second)
+	limit.Default(&o.BodyTimeout, 10*time.Second)
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	return o, nil
 }

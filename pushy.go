@@ -118,7 +118,7 @@ func New(options Options) (*Server, error) {
 		opts: o, log: o.Logger, node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
 		inline: o.Broker == nil && o.Presence == nil,
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
-		door: lifecycle.NewDoor[*Conn](o.Limits.Connections), commands: map[string]command{}, ended: make(chan struct{}),
+		door: lifecycle.NewDoor[*Conn](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
 	}
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
@@ -158,6 +158,8 @@ func New(options Options) (*Server, error) {
 		Legacy:           o.SockJS.Legacy,
 		ScriptURL:        o.SockJS.ScriptURL,
 		SessionID:        names.IsToken,
+		BodyTimeout:      limit.Or(o.BodyTimeout, forever),
+		Refused:          s.door.Refuse,
 		Admit:            s.admit,
 		Log:              s.log,
 	})
@@ -165,7 +167,7 @@ func New(options Options) (*Server, error) {
 		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
 	}
 	s.triggers = triggerhttp.Reader{
-		Keys: s.keys, MaxBody: o.Limits.TriggerBytes, Now: func() time.Time { return s.now() },
+		Keys: s.keys, MaxBody: o.Limits.TriggerBytes, BodyTimeout: limit.Or(o.BodyTimeout, forever), Now: func() time.Time { return s.now() },
 		Channel: s.channelName, Event: s.eventName,
 	}
 	s.register("subscribe", true, adapt(Subscribe))
@@ -299,7 +301,7 @@ type Stats struct {
 	Channels    int               // with subscribers on this node
 	Buffered    int64             // bytes that wait to be written
 	Published   uint64            // messages published here
-	Refused     map[string]uint64 // connections refused, by reason
+	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
 	// Away is why the Broker or PresenceStore cannot be reached, if it says so:
 	// until it is nil again this node is alone.
 	Away error

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 
+	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/transport"
 )
@@ -19,10 +21,12 @@ const (
 // serveSocket serves what browsers connect to. The origin comes before anything
 // else, at every one of these doors.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string) {
+	s.sockets.BoundBody(w, r)
 	if !s.fromAllowedOrigin(w, r) {
 		http.Error(w, "origin not allowed", http.StatusForbidden)
 		return
 	}
+	s.origins.Frame(w.Header())
 	s.sockets.ServeSockJS(w, r, path)
 }
 
@@ -42,7 +46,8 @@ func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) bool 
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
-	if s.door.Reserve() != "" {
+	from := lifecycle.Network(r.RemoteAddr)
+	if s.door.Reserve(from) != "" {
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "no more connections now", http.StatusServiceUnavailable)
 		return nil, false
@@ -51,7 +56,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 	if s.opts.Accept != nil {
 		var err error
 		if user, err = s.accept(r); err != nil {
-			s.door.GiveBack()
+			s.door.GiveBack(from)
 			s.door.Refuse(refusedByAccept)
 			status := http.StatusForbidden
 			if errors.Is(err, ErrNeedAuth) {
@@ -62,8 +67,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		}
 	}
 	return &transport.Ticket{
-		Start:    func(session transport.Session) { s.connect(session, user) },
-		GiveBack: s.door.GiveBack,
+		Start:    func(session transport.Session) { s.connect(session, user, from) },
+		GiveBack: func() { s.door.GiveBack(from) },
 	}, true
 }
 
@@ -76,11 +81,11 @@ func (s *Server) accept(r *http.Request) (user any, err error) {
 }
 
 // connect makes an admitted session a connection and starts its reader.
-func (s *Server) connect(session transport.Session, user any) {
+func (s *Server) connect(session transport.Session, user any, from netip.Prefix) {
 	c := &Conn{srv: s, id: s.newConnID(), user: user, session: session}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = s.engine.NewOutbox(session, c.end)
-	if !s.door.Enter(c.id, c, s.tasks.Start) {
+	if !s.door.Enter(c.id, c, from, s.tasks.Start) {
 		c.cancel()
 		c.out.Discard()
 		session.Abort()

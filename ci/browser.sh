@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the examples in headless Chromium. Installs Chromium and the node
+# Tests the examples and SockJS in headless Chromium. Installs Chromium and the node
 # packages where they are missing. PUSHY_CHROMIUM names another browser,
 # PUSHY_SCREENSHOTS a folder to keep the pictures in.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"

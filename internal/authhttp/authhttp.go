@@ -14,15 +14,14 @@ import (
 	"github.com/gopushy/pushy/internal/wire"
 )
 
-const (
-	maxBody     = 64 << 10
-	bodyTimeout = 10 * time.Second
-)
+const maxBody = 64 << 10
 
-// Handler is an auth endpoint. Each func must be set.
+// Handler is an auth endpoint. Each field must be set.
 type Handler struct {
 	// FromAllowedOrigin applies the origin rule and sets the headers about it.
 	FromAllowedOrigin func(w http.ResponseWriter, r *http.Request) bool
+	// BodyTimeout is how long a body may take to come.
+	BodyTimeout time.Duration
 	// Channel checks a channel's name and returns it in lower case.
 	Channel func(name string) (lower string, err error)
 	// Grant decides by the request. A grant without auth is one that failed.
@@ -37,7 +36,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !allowMethod(w, r) {
 		return
 	}
-	connID, channel, refused := read(w, r)
+	connID, channel, refused := h.read(w, r)
 	if refused != nil {
 		answerError(w, refused.status, refused.message)
 		return
@@ -69,8 +68,8 @@ type refusal struct {
 
 // read returns the two fields of a form or a JSON object. The body can be read
 // again afterwards.
-func read(w http.ResponseWriter, r *http.Request) (connID, channel string, refused *refusal) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // where it can be set
+func (h *Handler) read(w http.ResponseWriter, r *http.Request) (connID, channel string, refused *refusal) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyTimeout)) // where it can be set
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	switch {
 	case err != nil:

@@ -44,12 +44,13 @@ type Puller interface {
 	Wake()
 }
 
-// Config holds an Engine's bounds; each must be set.
+// Config holds an Engine's bounds; each must be set but Flushers.
 type Config struct {
 	MaxBytes     int           // waiting in one Outbox
 	MaxTotal     int64         // waiting in all of them
 	WriteTimeout time.Duration // for one Write or Finish
 	MaxGather    time.Duration // that a pass may wait for more; none if not above zero
+	Flushers     int           // 0 is for half the processors
 }
 
 // Close codes an Outbox gives itself (PROTOCOL.md, section 3).
@@ -75,7 +76,13 @@ type Engine struct {
 // waits.
 func New(cfg Config) *Engine {
 	e := &Engine{cfg: cfg, outboxes: map[*Outbox]struct{}{}}
-	e.flushers = make([]flusher, runtime.GOMAXPROCS(0))
+	n := cfg.Flushers
+	if n == 0 {
+		// The kernel's network and the readers need processors, too, and
+		// connections that are written to together are written to for less.
+		n = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	e.flushers = make([]flusher, n)
 	for i := range e.flushers {
 		e.flushers[i].engine = e
 	}
@@ -87,7 +94,7 @@ func New(cfg Config) *Engine {
 // too long); it must not block, and may be called with the caller's own locks
 // held, but never with the Outbox's.
 func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *Outbox {
-	o := &Outbox{form: end.Form(), onCut: onCut, done: make(chan struct{})}
+	o := &Outbox{form: end.Form(), onCut: onCut}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
 	o.writer, _ = end.(Writer)
 	o.puller, _ = end.(Puller)

@@ -295,6 +295,7 @@ func (rv *receiver) begin() error {
 	if rv.r.ProtoMajor == 1 {
 		head.Set("Connection", "close")
 	}
+	head.Set("X-Accel-Buffering", "no") // or nginx keeps frames until it has many
 	rv.w.WriteHeader(http.StatusOK)
 	if _, err := rv.w.Write([]byte(rv.prelude)); err != nil {
 		return err
