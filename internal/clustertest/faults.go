@@ -91,6 +91,11 @@ func Killed(t *testing.T, e Engine, child func() (*Child, error), left func(t te
 	agree(t, patience, append(slices.Clone(watching), dying...), room)
 	dead := memberIDs(dying, room)
 
+	for _, c := range dying {
+		c.mu.Lock()
+		c.doomed = true
+		c.mu.Unlock()
+	}
 	began := time.Now()
 	node.Kill()
 	for _, c := range dying {
