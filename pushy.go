@@ -14,6 +14,9 @@
 //	…
 //	err = srv.Publish(ctx, "news", "headline", map[string]string{"text": "Hello"})
 //
+// Pages load the browser client from /pushy/pushy.js; client/pushy.d.ts is its
+// manual.
+//
 // Mount it without a method: a pattern such as "GET /" beside it makes ServeMux
 // panic, and POST is needed too. Under another prefix set [Options.Prefix]; behind http.StripPrefix it is "/".
 // Middleware around it must pass Hijack and Flush on, as all do that have
@@ -57,6 +60,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
@@ -191,8 +195,8 @@ const (
 	forever          = 1 << 30 * time.Second
 )
 
-// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints and
-// the trigger.
+// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
+// trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
 	rest, ok := under(path, s.opts.Prefix)
@@ -207,6 +211,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if rest, ok := under(path, s.opts.SockJS.Prefix); ok {
 		s.serveSocket(w, r, rest)
+		return
+	}
+	if ok && client.Serve(w, r, rest) {
 		return
 	}
 	http.NotFound(w, r)
