@@ -6,7 +6,7 @@ const limit = { timeout: 5 * patience };
 let browser;
 
 before(async () => {
-  build("embed");
+  build("./examples/embed");
   browser = await launch();
 }, limit);
 after(() => browser?.close());
@@ -28,7 +28,7 @@ async function add(page, text) {
 }
 
 test("a team sees its chores change", limit, async (t) => {
-  const { origin, stop } = await start("127.0.0.1:0", "embed");
+  const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, desktop);
   const bob = await open(browser, origin, phone);
@@ -63,7 +63,7 @@ test("a team sees its chores change", limit, async (t) => {
 });
 
 test("another team stays apart", limit, async (t) => {
-  const { origin, stop } = await start("127.0.0.1:0", "embed");
+  const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, desktop);
   const eve = await open(browser, origin, desktop);
@@ -87,19 +87,19 @@ test("another team stays apart", limit, async (t) => {
 });
 
 test("the login is asked for when the server has forgotten it", limit, async (t) => {
-  const first = await start("127.0.0.1:0", "embed");
+  const first = await start();
   const ann = await open(browser, first.origin, phone);
   await login(ann, "ann", "spade");
   await live(ann);
   await first.stop();
   await ann.getByRole("status").getByText("Reconnecting…").waitFor();
-  const second = await start(new URL(first.origin).host, "embed");
+  const second = await start(new URL(first.origin).host);
   t.after(() => second.stop());
   await ann.waitForURL(`${first.origin}/login`);
 });
 
 test("without a script the forms work", limit, async (t) => {
-  const { origin, stop } = await start("127.0.0.1:0", "embed");
+  const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, { ...desktop, javaScriptEnabled: false });
   await login(ann, "ann", "spade");
