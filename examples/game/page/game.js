@@ -135,8 +135,9 @@ function play(name) {
         await pushy.exec("move", { to: next }, { offline: "reject" });
       } catch (error) {
         if (error.code === "no-way") pieces.get(me)?.animate?.({ scale: [1, 0.8, 1] }, 150);
+        else if (error.code === "too-fast") wanted ??= next; // it was held up on the way, and this one was not
         else if (error.code === "offline") say("Not connected. Wait a moment.");
-        else if (error.code !== "too-fast") say(error.message);
+        else say(error.message);
       }
       await rest;
     }
