@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/trigger"
 )
 
 const (
@@ -63,6 +64,12 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	srv.RegisterCommand("say", say)
 	srv.RegisterCommand("roll", roll)
 
+	publisher, err := trigger.New(trigger.Options{URL: url + "/pushy", SecretKey: secret, Timeout: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	defer publisher.CloseIdleConnections()
+
 	files, err := fs.Sub(page, "page")
 	if err != nil {
 		return err
@@ -76,7 +83,7 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 		return people.of(r) // what the room's members see of each other
 	}))
 	mux.HandleFunc("POST /login", people.login)
-	mux.Handle("POST /announce", announcer{people, secret, url + "/pushy"})
+	mux.Handle("POST /announce", announcer{people, publisher})
 	mux.Handle("/", http.FileServerFS(files))
 
 	web := &http.Server{
