@@ -39,6 +39,7 @@ type channel struct {
 
 	working bool
 	again   bool          // there is more to do for the worker
+	buried  bool          // members of a dead node were taken out: nothing of it is to be left
 	changed chan struct{} // closed when something has changed that is waited for
 }
 
@@ -166,6 +167,9 @@ func (c *channel) pass(ctx context.Context) error {
 		changes := c.missingLocked()
 		if len(changes) == 0 {
 			break
+		}
+		for _, change := range changes {
+			c.buried = c.buried || change.Left && c.members[change.Member.ID].node != c.p.id
 		}
 		e := &entry{prev: c.last, root: len(c.members) == 0, node: c.p.id, changes: changes}
 		if err := c.appendLocked(ctx, e); err != nil && !errors.Is(err, errConflict) {
@@ -358,13 +362,14 @@ func (c *channel) tidyLocked(ctx context.Context) {
 	case stored == 0:
 		return
 	case len(c.members) == 0:
+		c.buried = false
 		last := c.last
 		c.seqs = nil
 		c.mu.Unlock()
 		c.tidied(c.p.stream.purge(ctx, c.subject, last+1))
 		c.mu.Lock()
 		return
-	case stored < minGarbage+3*len(c.members):
+	case stored < minGarbage+3*len(c.members) && !c.buried:
 		return
 	}
 	base := c.compacted(c.p.id)
@@ -372,6 +377,7 @@ func (c *channel) tidyLocked(ctx context.Context) {
 		c.again = true
 		return
 	}
+	c.buried = false
 	keep := map[uint64]bool{base.seq: true}
 	first := base.seq
 	for _, rev := range base.live {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/clustertest"
 )
 
 // natsServer is a nats-server process. ci/unit.sh installs the program.
@@ -98,10 +100,8 @@ func (s *natsServer) monitored(t testing.TB, page string, into any) {
 var shared *natsServer
 
 func TestMain(m *testing.M) {
+	clustertest.Serve(joinFromChild)
 	os.Exit(func() int {
-		if node := os.Getenv("PUSHY_TEST_NODE"); node != "" {
-			return runNode(node)
-		}
 		dir, err := os.MkdirTemp("", "pushy-nats")
 		if err == nil {
 			defer os.RemoveAll(dir)
@@ -115,6 +115,10 @@ func TestMain(m *testing.M) {
 		return m.Run()
 	}())
 }
+
+// pause has the process take no time at all, and resume go on.
+func (s *natsServer) pause() error  { return s.process.Process.Signal(syscall.SIGSTOP) }
+func (s *natsServer) resume() error { return s.process.Process.Signal(syscall.SIGCONT) }
 
 // ownNATS is a server for one test alone.
 func ownNATS(t testing.TB, extra ...string) *natsServer {
