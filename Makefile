@@ -21,4 +21,5 @@ browser: ## the examples in a real browser
 soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
 	@ci/unit.sh -count=20 -timeout=60m
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport
+	@cd brokers/redis && PUSHY_SOAK=1 go test -race -timeout=60m -run=Crowd -v .
 	@ci/fuzz.sh each 600

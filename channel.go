@@ -162,7 +162,7 @@ func (ch *Channel) disconnect() {
 	}
 	ctx, cancel := s.operation(s.ctx)
 	defer cancel()
-	if err := s.broker.Unsubscribe(ctx, ch.name); err != nil {
+	if err := s.broker.Unsubscribe(ctx, ch.name); err != nil && s.ctx.Err() == nil {
 		s.log.Error("cannot unsubscribe from channel", "channel", ch.name, "error", err)
 	}
 }

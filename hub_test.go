@@ -52,7 +52,10 @@ type hubNode struct {
 	watching   map[string]int
 	closed     bool
 	storeGone  bool
-	running    sync.WaitGroup
+
+	hearsNothing bool
+	away         error
+	running      sync.WaitGroup
 }
 
 // hubQueue runs jobs one after the other, with pauses.
@@ -99,7 +102,7 @@ func (n *hubNode) begin(ctx context.Context, call string) (err error, done bool)
 	if n.closed && call != "Leave" {
 		n.brokeLocked(call + " after Close")
 	}
-	if _, bounded := ctx.Deadline(); !bounded && call != "Watch" && call != "Publish" {
+	if _, bounded := ctx.Deadline(); !bounded && call != "Watch" {
 		n.brokeLocked(call + " without a deadline")
 	}
 	pause := n.pauseLocked()
@@ -236,6 +239,9 @@ func (h *hub) tellLocked(l *hubLog, c pushy.Change) {
 	l.revision += 1 + h.r.Uint64N(3)
 	c.Revision = l.revision
 	for w := range l.watches {
+		if w.node.hearsNothing {
+			continue
+		}
 		w.node.laterLocked(&w.queue, func() {
 			if w.ctx.Err() == nil {
 				w.apply(c)
@@ -307,6 +313,42 @@ func (s hubStore) Watch(ctx context.Context, channel string, apply func(pushy.Ch
 	})
 	time.Sleep(pause) // apply may be called before Watch returns
 	return snap, nil
+}
+
+// lose has the log of a channel be another one, and tells nobody: its watches get
+// no entries that they could follow.
+func (h *hub) lose(channel string, revision uint64, on bool, members ...pushy.Member) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.logLocked(channel)
+	l.revision, l.on, l.members = revision, on, members
+}
+
+// restate gives a node's watch of a channel the State.
+func (s hubStore) restate(channel string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.logLocked(channel)
+	for w := range l.watches {
+		if w.node == s.hubNode {
+			snap := pushy.Snapshot{Revision: l.revision, On: l.on, Members: slices.Clone(l.members)}
+			s.laterLocked(&w.queue, func() { w.apply(pushy.Change{State: &snap}) })
+		}
+	}
+}
+
+// deaf has a node's watches hear no more entries, or hear them again.
+func (n *hubNode) deaf(on bool) {
+	n.mu.Lock()
+	n.hearsNothing = on
+	n.mu.Unlock()
+}
+
+// Away tells the Server why it is alone.
+func (n *hubNode) Away() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.away
 }
 
 // Close ends the store; no call may come after it.

@@ -3,6 +3,8 @@
 source "$(dirname "$0")/modules.sh"
 need node nodejs           # JSON is compared with what it says
 need gcc "gcc libc6-dev" # the race detector is C
+need redis-server redis-server # brokers/redis runs its own, on free ports
+need redis-sentinel redis-sentinel
 for dir in "${modules[@]}"; do
 	say "go test -race in ${dir#"$PWD"}/"
 	(cd "$dir" && go test -race -shuffle=on "$@" ./...)

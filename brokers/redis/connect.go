@@ -121,9 +121,6 @@ func (o *Options) explain(err error) error {
 	case has("NOAUTH"):
 		setting = "Password"
 		err = fmt.Errorf("Redis asks for one: %w", err)
-	case has("without any password", "no password is set"):
-		setting = "Password"
-		err = fmt.Errorf("Redis has none: %w", err)
 	case has("NOPERM"):
 		setting = "Username"
 		err = fmt.Errorf("the user may not do what pushy needs: %w", err)

@@ -282,8 +282,10 @@ func (l *lane) goLive(client rueidis.Client) {
 	if many {
 		missed = map[string]bool{"": true}
 	}
+	told := resyncMessage
+	told.Node = l.b.node
 	for channel := range missed {
-		if _, err := l.publish(l.b.ctx, client, channel, resyncMessage); err != nil && l.b.ctx.Err() == nil {
+		if _, err := l.publish(l.b.ctx, client, channel, told); err != nil && l.b.ctx.Err() == nil {
 			l.b.log.Warn("redis: others could not be told of missed events", "channel", channel, "error", err)
 		}
 	}
@@ -319,7 +321,7 @@ func (l *lane) unlink() {
 
 // message takes what came. It is called for one at a time.
 func (l *lane) message(m rueidis.PubSubMessage) {
-	if m.Channel == l.tag {
+	if m.Channel == l.tag { // resyncMessage, for all channels
 		l.mu.Lock()
 		resync := l.subscribedLocked()
 		l.mu.Unlock()
@@ -343,6 +345,9 @@ func (l *lane) message(m rueidis.PubSubMessage) {
 		if err != nil {
 			l.b.log.Error("redis: a message that pushy did not send", "channel", channel, "error", err)
 			return
+		}
+		if message.Event == pushy.EventResync && message.Node == l.b.node {
+			return // goLive has delivered it
 		}
 		l.b.deliver(channel, message)
 	case m.Message[0] == kindPresence && r != nil:

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gopushy/pushy/brokers/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/clustertest"
 )
 
 // The servers that all tests share. Tests keep apart by their prefixes, and those
@@ -17,6 +18,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	clustertest.Serve(joinFromChild)
 	flag.Parse()
 	code, err := run(m)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/brokers/redis"
 )
 
 // config is what a config file says.
@@ -32,6 +33,9 @@ type config struct {
 
 	certFile, keyFile string
 	originsGiven      bool
+
+	engine string // of broker; "" without
+	redis  redis.Options
 }
 
 // warning is a log line for who wrote the file.
@@ -130,6 +134,9 @@ func loadConfig(file string, getenv func(string) string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if c.engine != "" {
+		engines[c.engine].env(c, getenv)
+	}
 	if c.ssl {
 		c.cert = &certificate{certFile: beside(file, c.certFile), keyFile: beside(file, c.keyFile)}
 		if err := c.cert.load(); err != nil {
@@ -193,6 +200,8 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 			err = c.read(m.value, m.valueAt, "sockjs.", sockjsSettings)
 		case "limits":
 			err = c.read(m.value, m.valueAt, "limits.", limitSettings)
+		case "broker":
+			err = c.readBroker(m.value, m.valueAt)
 		default:
 			i := slices.IndexFunc(settings, func(s setting) bool { return s.key == key })
 			switch {
@@ -347,7 +356,11 @@ func (c *config) summary() string {
 	if c.ssl {
 		scheme = "https"
 	}
-	return fmt.Sprintf("%s (%s), prefix %s, SockJS %s, origins: %s", c.address(), scheme, c.options.Prefix, c.options.SockJS.Prefix, c.originRule())
+	text := fmt.Sprintf("%s (%s), prefix %s, SockJS %s, origins: %s", c.address(), scheme, c.options.Prefix, c.options.SockJS.Prefix, c.originRule())
+	if c.engine != "" {
+		text += ", broker: " + c.engine
+	}
+	return text
 }
 
 // accepted reports whether pushy takes the options given: its rules about paths

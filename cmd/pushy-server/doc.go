@@ -24,6 +24,8 @@
 //	            own origin always may. Default: any; [] is the own one alone
 //	prefix      path of triggers and client files. Default "/pushy"
 //	limits      object, see below
+//	broker      object: {"redis": {…}} connects several servers, see below.
+//	            Default: this server is alone
 //	sockjs      object:
 //	  prefix            path of what browsers connect to.
 //	                    Default: the prefix above + "/socket"
@@ -56,9 +58,27 @@
 //	connBuffer     bytes that wait for one connection. Default 1048576
 //	maxBuffered    bytes that wait for all together. Default 268435456
 //
+// In broker.redis, for Redis 6 or newer:
+//
+//	addresses       array of host:port: the server, the Sentinels, or nodes of
+//	                the Cluster. Default ["127.0.0.1:6379"]
+//	cluster         true for a Redis Cluster. Default false
+//	sentinelMaster  the master's name, for Sentinel
+//	username, password, sentinelUsername, sentinelPassword
+//	database        number. Default 0
+//	tls             true encrypts. Default false
+//	prefix          of keys and channels; servers with the same act as one.
+//	                Default "pushy"
+//	requireAtStart  true ends the start when Redis cannot be reached.
+//	                Default false: the server is alone until it can
+//	timeout         milliseconds that a command may take. Default 3000
+//	lease           milliseconds after which a server that is silent counts
+//	                as dead, and its members as gone. Default 15000
+//
 // # Environment
 //
-// PUSHY_SECRET_KEY, unless empty, is used in place of the file's secretKey.
+// PUSHY_SECRET_KEY, unless empty, is used in place of the file's secretKey;
+// PUSHY_REDIS_PASSWORD and PUSHY_REDIS_SENTINEL_PASSWORD likewise.
 //
 // # Running
 //

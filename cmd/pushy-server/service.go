@@ -43,8 +43,15 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 	}
 	options := c.options
 	options.Logger = log
+	if options.Broker, options.Presence, err = c.connect(log); err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
 	srv, err := pushy.New(options)
 	if err != nil {
+		if options.Broker != nil {
+			_ = options.Broker.Close()
+		}
 		_ = listener.Close()
 		return nil, err
 	}

@@ -90,7 +90,8 @@ type stay struct {
 	begun    map[string]int
 	first    map[string]int // of each publisher
 	last     map[string]int
-	gaps     int // events missed that no resync has told of
+	gaps     int             // events missed that no resync has told of
+	told     map[string]bool // a resync came since the publisher's last event
 	resyncs  int
 	syncs    int
 	adds     map[string]int // by member
@@ -240,7 +241,7 @@ func (c *member) welcome(channel string, m message, old *stay) {
 	if old != nil {
 		c.broke(c, "a second success in %s", channel)
 	}
-	s := &stay{memberID: m.Data.MemberID, first: map[string]int{}, last: map[string]int{}, begun: map[string]int{},
+	s := &stay{memberID: m.Data.MemberID, first: map[string]int{}, last: map[string]int{}, begun: map[string]int{}, told: map[string]bool{},
 		adds: map[string]int{}, quits: map[string]int{}}
 	c.judge.mu.Lock()
 	for key, n := range c.begun {
@@ -302,6 +303,9 @@ func (c *member) event(channel string, m message, s *stay) {
 	case "pushy:resync":
 		s.resyncs++
 		s.gaps = 0
+		for by := range s.last {
+			s.told[by] = true
+		}
 	default:
 		c.heard(channel, m.Data.By, m.Data.N, s)
 	}
@@ -325,10 +329,14 @@ func (c *member) heard(channel, by string, n int, s *stay) {
 		c.missing(channel, by, last+1, n, s)
 	}
 	s.last[by] = n
+	delete(s.told, by)
 }
 
 // missing notes events from first up to, not with, next.
 func (c *member) missing(channel, by string, first, next int, s *stay) {
+	if _, known := s.last[by]; s.told[by] || !known && s.resyncs > 0 {
+		return
+	}
 	for n := first; n < next; n++ {
 		c.judge.mu.Lock()
 		failed := c.failed[channel+" "+by+" "+strconv.Itoa(n)]

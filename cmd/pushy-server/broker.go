@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+// engine is one kind of what connects servers, a member of "broker".
+type engine struct {
+	settings []setting // their keys begin with "broker.", the engine's name and a dot
+	// env takes what the environment has, and wins over the file.
+	env func(c *config, getenv func(string) string)
+	// connect makes what a Server is given. Its error is one line that names the
+	// key, if one is to blame.
+	connect func(c *config, log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error)
+}
+
+// engines are what "broker" may hold, by key. One of them is chosen.
+var engines = map[string]engine{
+	"redis": {redisSettings, (*config).redisEnv, (*config).connectRedis},
+}
+
+// readBroker takes the value of "broker": {"redis": {…}}.
+func (c *config) readBroker(object json.RawMessage, at int) error {
+	all, err := members(object, at)
+	if err != nil {
+		var f *fault
+		if errors.As(err, &f) {
+			f.text = "broker " + f.text
+		}
+		return err
+	}
+	for _, m := range all {
+		e, known := engines[m.key]
+		switch {
+		case !known:
+			return &fault{m.keyAt, "unknown key " + shown("broker."+m.key)}
+		case c.engine != "":
+			return &fault{m.keyAt, "broker is " + c.engine + " already: it can be one of them only"}
+		}
+		c.engine = m.key
+		if err := c.read(m.value, m.valueAt, "broker."+m.key+".", e.settings); err != nil {
+			return err
+		}
+	}
+	if c.engine == "" {
+		return &fault{at, "broker names none: it needs redis"}
+	}
+	return nil
+}
+
+// connect connects to what the config names, if anything.
+func (c *config) connect(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error) {
+	if c.engine == "" {
+		return nil, nil, nil
+	}
+	return engines[c.engine].connect(c, log)
+}
+
+// texts reads an array of texts, none of them null or empty.
+func texts(v json.RawMessage, into *[]string) bool {
+	var list []*string
+	if !decode(v, &list) || len(list) == 0 {
+		return false
+	}
+	for _, s := range list {
+		if s == nil || *s == "" {
+			return false
+		}
+		*into = append(*into, *s)
+	}
+	return true
+}
+
+// millis reads a number of milliseconds above 0.
+func millis(v json.RawMessage, into *time.Duration) bool {
+	var n int64
+	ok := decode(v, &n) && n > 0 && n <= math.MaxInt32
+	*into = time.Duration(n) * time.Millisecond
+	return ok
+}
+
+// wrongKey is an error that names a key of the config.
+func wrongKey(key string, err error) error { return fmt.Errorf("%s: %w", key, err) }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/brokers/redis"
+)
+
+// brokerConfig loads a config with this broker.
+func brokerConfig(t *testing.T, broker string, env map[string]string) (*config, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"port":0,"secretKey":"a secret of the test","broker":`+broker+`}`), 0o600))
+	return loadConfig(file, func(name string) string { return env[name] })
+}
+
+func TestRedisConfig(t *testing.T) {
+	t.Parallel()
+	c, err := brokerConfig(t, `{"redis":{"addresses":["a:1","b:2"],"sentinelMaster":"main","username":"u","password":"file",
+		"sentinelUsername":"su","sentinelPassword":"file","database":3,"prefix":"app","requireAtStart":true,"timeout":500,"lease":2000}}`,
+		map[string]string{"PUSHY_REDIS_PASSWORD": "environment"})
+	require.NoError(t, err)
+	assert.Equal(t, redis.Options{Addresses: []string{"a:1", "b:2"}, SentinelMaster: "main", Username: "u", Password: "environment",
+		SentinelUsername: "su", SentinelPassword: "file", Database: 3, Prefix: "app", RequireAtStart: true,
+		Timeout: 500 * time.Millisecond, Lease: 2 * time.Second}, c.redis)
+	assert.Contains(t, c.summary(), "broker: redis")
+	c, err = brokerConfig(t, `{"redis":{"cluster":true,"tls":true}}`, nil)
+	require.NoError(t, err)
+	assert.True(t, c.redis.Cluster)
+	assert.NotNil(t, c.redis.TLS)
+}
+
+func TestWrongBrokerConfig(t *testing.T) {
+	t.Parallel()
+	for broker, says := range map[string]string{
+		`{}`:                                "broker names none",
+		`[]`:                                "broker must be an object",
+		`{"kafka":{}}`:                      "unknown key broker.kafka",
+		`{"redis":null}`:                    "broker.redis must be an object",
+		`{"redis":{"address":"a:1"}}`:       "unknown key broker.redis.address",
+		`{"redis":{"addresses":"a:1"}}`:     "broker.redis.addresses must be an array of texts",
+		`{"redis":{"addresses":[]}}`:        "broker.redis.addresses must be",
+		`{"redis":{"addresses":[null]}}`:    "broker.redis.addresses must be",
+		`{"redis":{"password":1}}`:          "broker.redis.password must be a text",
+		`{"redis":{"lease":0}}`:             "broker.redis.lease must be a whole number of milliseconds",
+		`{"redis":{"prefix":"{"}}`:          "broker.redis.prefix must be a text without braces",
+		`{"redis":{"database":-1}}`:         "broker.redis.database must be a whole number from 0",
+		`{"redis":{"cluster":"yes"}}`:       "broker.redis.cluster must be true or false",
+		`{"redis":{"sentinelMaster":null}}`: "broker.redis.sentinelMaster must be a text",
+	} {
+		_, err := brokerConfig(t, broker, nil)
+		assert.ErrorContains(t, err, says, broker)
+	}
+}
+
+// What only Redis, or its absence, can tell comes at the start, and names the key.
+func TestBrokerThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	for broker, says := range map[string]string{
+		`{"redis":{"addresses":["127.0.0.1:1"],"requireAtStart":true,"timeout":500}}`: "broker.redis.addresses: nobody answers as Redis at 127.0.0.1:1",
+		`{"redis":{"addresses":["127.0.0.1"]}}`:                                       `broker.redis.addresses: "127.0.0.1" is not host:port`,
+		`{"redis":{"cluster":true,"database":1}}`:                                     "broker.redis.database: a Cluster has only database 0",
+		`{"redis":{"lease":10}}`:                                                      "broker.redis.lease: 10ms is under 1s",
+	} {
+		c, err := brokerConfig(t, broker, nil)
+		require.NoError(t, err, broker)
+		_, err = newService(c, slog.New(slog.DiscardHandler))
+		require.ErrorContains(t, err, says, broker)
+		assert.NotContains(t, err.Error(), "\n")
+	}
+}
+
+// Without Redis the server starts, and says so.
+func TestStartsAlone(t *testing.T) {
+	t.Parallel()
+	c, err := brokerConfig(t, `{"redis":{"addresses":["127.0.0.1:1"],"timeout":500}}`, nil)
+	require.NoError(t, err)
+	log := newLogText()
+	s, err := newService(c, newLogger(log, false))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.listener.Close(); _ = s.pushy.Close() })
+	assert.ErrorContains(t, s.pushy.Stats().Away, "127.0.0.1:1")
+	var line struct{ Msg, Error string }
+	first, _, _ := strings.Cut(log.String(), "\n")
+	require.NoError(t, json.Unmarshal([]byte(first), &line))
+	assert.Contains(t, line.Msg, "redis is away: this node serves its own clients alone")
+	assert.Contains(t, line.Error, "Options.Addresses: nobody answers as Redis at 127.0.0.1:1")
+}

@@ -1,0 +1,129 @@
+package clustertest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+// childEnv says to a test binary that it is a node, and how to join.
+const childEnv = "PUSHY_CLUSTERTEST_NODE"
+
+// Child is a node in a process of its own.
+type Child struct {
+	URL string
+	cmd *exec.Cmd
+}
+
+// Start runs the test binary again as a node; how is what its Serve is told.
+func Start(how string) (*Child, error) {
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), childEnv+"="+how)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &Child{cmd: cmd}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		c.Kill()
+		return nil, fmt.Errorf("the node's process ended: %w", err)
+	}
+	c.URL = strings.TrimSpace(line)
+	return c, nil
+}
+
+// Kill ends it as kill -9 does.
+func (c *Child) Kill() {
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+}
+
+// CPU returns the time that the process has used.
+func (c *Child) CPU() (time.Duration, error) {
+	var used time.Duration
+	return used, c.call("/cpu", &used)
+}
+
+// Publish has the process publish n events of 200 bytes to a channel.
+func (c *Child) Publish(channel string, n int) error {
+	var done bool
+	return c.call("/publish?channel="+channel+"&n="+strconv.Itoa(n), &done)
+}
+
+func (c *Child) call(path string, answer any) error {
+	r, err := http.Get(c.URL + path)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return fmt.Errorf("the node answers %s", r.Status)
+	}
+	return json.NewDecoder(r.Body).Decode(answer)
+}
+
+// Serve serves a node until it is killed, if this process is one that Start made: a
+// TestMain calls it first. join makes what it shares with others, as Start was told;
+// nil for nothing.
+func Serve(join func(how string) (pushy.Broker, pushy.PresenceStore, error)) {
+	how, is := os.LookupEnv(childEnv)
+	if !is {
+		return
+	}
+	fail := func(err error) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	broker, store, err := join(how)
+	if err != nil {
+		fail(err)
+	}
+	srv, err := pushy.New(options(broker, store, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))))
+	if err != nil {
+		fail(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/pushy/", srv)
+	mux.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(time.Duration(u.Utime.Nano() + u.Stime.Nano()))
+	})
+	mux.HandleFunc("/publish", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.FormValue("n"))
+		data := map[string]string{"text": strings.Repeat("x", 180)}
+		for range n {
+			if err := srv.Publish(r.Context(), r.FormValue("channel"), "said", data); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
+		_ = json.NewEncoder(w).Encode(true)
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fail(err)
+	}
+	fmt.Printf("http://%s\n", listener.Addr())
+	fail(http.Serve(listener, mux))
+}

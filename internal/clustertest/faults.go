@@ -1,0 +1,315 @@
+package clustertest
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// sweepGrace is what a dead node's members may outlive its lease by, and slack
+	// is for machines that are busy with other tests.
+	sweepGrace = 2 * time.Second
+	slack      = 3 * time.Second
+	// backWithin is how soon presence must be right when the engine is back.
+	backWithin = 5 * time.Second
+)
+
+// connectAll connects clients and lets them join.
+func connectAll(t testing.TB, j *judge, n int, prefix, url string, channels ...string) []*member {
+	t.Helper()
+	clients := make([]*member, n)
+	var all sync.WaitGroup
+	for i := range clients {
+		clients[i] = newMember(j, prefix+strconv.Itoa(i), Transports[i%len(Transports)])
+		all.Go(func() { clients[i].enter(url, channels) })
+	}
+	all.Wait()
+	return clients
+}
+
+// enter connects and joins.
+func (c *member) enter(url string, channels []string) {
+	if err := c.connect(url); err != nil {
+		c.broke(c, "%v", err)
+		return
+	}
+	for _, channel := range channels {
+		if answer := c.join(channel); answer != "pushy:subscription-success" {
+			c.broke(c, "subscribe %s: %s", channel, answer)
+		}
+	}
+}
+
+// memberIDs returns the clients' own ids in a channel, sorted.
+func memberIDs(clients []*member, channel string) (ids []string) {
+	for _, c := range clients {
+		if id, in := c.in()[channel]; in {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// agree waits until all clients' lists of a channel are the same, and those of them.
+func agree(t testing.TB, d time.Duration, clients []*member, channel string) {
+	t.Helper()
+	soon(t, d, "all lists of "+channel+" are right", func() bool {
+		want := memberIDs(clients, channel)
+		first := clients[0].list(channel)
+		for _, c := range clients {
+			list := c.list(channel)
+			if !slices.Equal(list, first) || !slices.Equal(slices.Sorted(slices.Values(list)), want) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Killed kills a node with 100 members, and starts it again. child is how the test
+// binary is run to serve a node of this cluster: see Serve. left tells what there is
+// of the killed node in what the Servers share.
+func Killed(t *testing.T, e Engine, child func() (*Child, error), left func(t testing.TB) []string) {
+	const room, news = "private-room", "news"
+	nodes := e.start(t, 2)
+	j := newJudge(t)
+	var watching []*member
+	for i, n := range nodes {
+		watching = append(watching, connectAll(t, j, 4, "watcher"+strconv.Itoa(i)+"-", n.url, room, news)...)
+	}
+	node, err := child()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { node.Kill() }()
+	dying := connectAll(t, j, 100, "dying", node.URL, room, news)
+	agree(t, patience, append(slices.Clone(watching), dying...), room)
+	dead := memberIDs(dying, room)
+
+	began := time.Now()
+	node.Kill()
+	for _, c := range dying {
+		c.leave()
+	}
+	agree(t, e.Lease+sweepGrace+slack, watching, room)
+	took := time.Since(began)
+	t.Logf("100 members gone %v after kill -9, with a lease of %v", took.Round(10*time.Millisecond), e.Lease)
+	if took > e.Lease+sweepGrace {
+		t.Errorf("the dead node's members left after %v", took)
+	}
+	once := func(when string) {
+		t.Helper()
+		for _, c := range watching {
+			c.mu.Lock()
+			quits := c.stays[room].quits
+			for _, id := range dead {
+				if quits[id] != 1 {
+					t.Errorf("%s: %s has %d quits for %s %s", c.name, c.transport, quits[id], id, when)
+				}
+			}
+			if len(quits) != len(dead) {
+				t.Errorf("%s: quits of %d members, %d were killed", c.name, len(quits), len(dead))
+			}
+			c.mu.Unlock()
+		}
+		for i, n := range nodes {
+			if ids := slices.Sorted(slices.Values(n.ids(room))); !slices.Equal(ids, memberIDs(watching, room)) {
+				t.Errorf("node %d: the list is %v %s", i, ids, when)
+			}
+		}
+		if keys := left(t); len(keys) > 0 {
+			t.Errorf("the dead node has left %v %s", keys, when)
+		}
+	}
+	once("at once")
+	<-time.After(3 * e.Lease)
+	once("three leases later")
+
+	if node, err = child(); err != nil {
+		t.Fatal(err)
+	}
+	var back sync.WaitGroup
+	for _, c := range dying {
+		back.Go(func() { c.enter(node.URL, []string{room, news}) })
+	}
+	back.Wait()
+	all := append(slices.Clone(watching), dying...)
+	agree(t, patience, all, room)
+	settleNews(t, j, nodes, all, news)
+	for _, c := range watching {
+		c.mu.Lock()
+		for _, id := range memberIDs(dying, room) {
+			if n := c.stays[room].adds[id]; n != 1 {
+				t.Errorf("%s: %d adds of a client that came back", c.name, n)
+			}
+		}
+		c.mu.Unlock()
+	}
+	j.verdict()
+}
+
+// settleNews proves that events reach everybody again.
+func settleNews(t testing.TB, j *judge, nodes []node, clients []*member, channel string) {
+	t.Helper()
+	for i, n := range nodes {
+		p := publisher{j, fmt.Sprintf("again%d-%d", i, time.Now().UnixNano()), n.srv, map[string]int{}}
+		if err := p.say(channel); err != nil {
+			t.Errorf("%s: %v", p.name, err)
+		}
+		for _, c := range clients {
+			if !c.has(channel, p.name, 1) {
+				j.broke(c, "the event of %s in %s did not come", p.name, channel)
+			}
+		}
+	}
+}
+
+// An Outage takes the engine from some nodes.
+type Outage struct {
+	For  time.Duration
+	Cut  func(node int) bool              // whether it is taken from that one
+	Away func(t testing.TB) (back func()) // begins it, and returns what ends it
+}
+
+// Outlived has clients on three nodes go on while the engine is away: none gets
+// stuck, nothing comes twice, what is missed is told of by pushy:resync, presence is
+// right within 5 s, and then events go as fast as before.
+func Outlived(t *testing.T, e Engine, o Outage) {
+	const room, news = "private-room", "news"
+	nodes := e.start(t, 3)
+	j := newJudge(t)
+	j.lossy = true
+	var all []*member
+	home := map[*member]int{}
+	enter := func(n int, prefix string) {
+		for i := range nodes {
+			for _, c := range connectAll(t, j, n, prefix+strconv.Itoa(i)+"-", nodes[i].url, room, news) {
+				all = append(all, c)
+				home[c] = i
+			}
+		}
+	}
+	enter(7, "early")
+	agree(t, patience, all, room)
+	before := throughput(t, j, nodes, all, news, "before")
+
+	var publishing sync.WaitGroup
+	stop := make(chan struct{})
+	refused := make([]int, len(nodes))
+	for i, n := range nodes {
+		publishing.Go(func() {
+			p := publisher{j, "steady" + strconv.Itoa(i), n.srv, map[string]int{}}
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+					if p.say(news) != nil {
+						refused[i]++
+					}
+				}
+			}
+		})
+	}
+	back := o.Away(t)
+	ends := time.After(o.For)
+	soon(t, o.For, "the nodes say that they are alone", func() bool {
+		for i, n := range nodes {
+			if o.Cut(i) && n.srv.Stats().Away == nil {
+				return false
+			}
+		}
+		return true
+	})
+	enter(2, "late") // nobody is stuck: all are let in
+	for i, n := range nodes {
+		if !o.Cut(i) {
+			continue
+		}
+		p := publisher{j, "alone" + strconv.Itoa(i), n.srv, map[string]int{}}
+		if err := p.say(news); err != nil {
+			t.Errorf("node %d does not serve its own while alone: %v", i, err)
+		}
+		for _, c := range all {
+			if home[c] == i && !c.has(news, p.name, 1) {
+				j.broke(c, "an event of its own node did not come while the node was alone")
+			}
+		}
+	}
+	gone := all[0]
+	gone.leave()
+	all = all[1:]
+	<-ends
+	back()
+	returned := time.Now()
+	agree(t, backWithin+slack, all, room)
+	took := time.Since(returned)
+	soon(t, patience, "no node is alone", func() bool {
+		return !slices.ContainsFunc(nodes, func(n node) bool { return n.srv.Stats().Away != nil })
+	})
+	close(stop)
+	publishing.Wait()
+	settleNews(t, j, nodes, all, news)
+	t.Logf("presence was right %v after the engine was back; of each node's publishes %v were refused", took.Round(time.Millisecond), refused)
+	if took > backWithin {
+		t.Errorf("presence was right after %v only", took)
+	}
+	for _, c := range all {
+		c.mu.Lock()
+		for _, channel := range []string{room, news} {
+			s := c.stays[channel]
+			switch {
+			case s.gaps > 0:
+				t.Errorf("%s missed %d events of %s and was not told", c.name, s.gaps, channel)
+			case o.Cut(home[c]) && s.resyncs == 0:
+				t.Errorf("%s got no pushy:resync for %s", c.name, channel)
+			case o.Cut(home[c]) && channel == room && s.syncs == 0:
+				t.Errorf("%s got no pushy:presence-sync", c.name)
+			}
+		}
+		c.mu.Unlock()
+	}
+	for i, n := range nodes {
+		if ids := slices.Sorted(slices.Values(n.ids(room))); !slices.Equal(ids, memberIDs(all, room)) {
+			t.Errorf("node %d: the list is %v", i, ids)
+		}
+	}
+	after := throughput(t, j, nodes, all, news, "after")
+	t.Logf("%.0f deliveries a second before, %.0f after", before, after)
+	if after < before/3 { // other tests run beside it
+		t.Errorf("%.0f deliveries a second before, %.0f after", before, after)
+	}
+	j.verdict()
+}
+
+// throughput returns deliveries a second.
+func throughput(t testing.TB, j *judge, nodes []node, clients []*member, channel, when string) float64 {
+	t.Helper()
+	const each = 300
+	began := time.Now()
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		all.Go(func() {
+			p := publisher{j, when + strconv.Itoa(i), n.srv, map[string]int{}}
+			for range each {
+				if err := p.say(channel); err != nil {
+					t.Errorf("%s: %v", p.name, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, c := range clients {
+		for i := range nodes {
+			if !c.has(channel, when+strconv.Itoa(i), each) {
+				j.broke(c, "events of %s%d did not come", when, i)
+			}
+		}
+	}
+	return float64(each*len(nodes)*len(clients)) / time.Since(began).Seconds()
+}
