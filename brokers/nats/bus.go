@@ -90,6 +90,11 @@ func (b *bus) up(*natsgo.Conn) {
 }
 
 func (b *bus) down(err error) {
+	select {
+	case <-b.done:
+		return // by close
+	default:
+	}
 	if was := b.away.Swap(&err); was == nil {
 		b.o.Logger.Warn("NATS is away; this node serves alone", "for", "events", "error", err)
 	}

@@ -18,8 +18,8 @@ import (
 const (
 	connectTimeout = 2 * time.Second
 	// pingEvery and maxPings find a server that is there and silent.
-	pingEvery = 3 * time.Second
-	maxPings  = 2
+	pingEvery = 1500 * time.Millisecond
+	maxPings  = 1
 	// writeTimeout is how long the network may take none of what is written.
 	writeTimeout = 5 * time.Second
 )

@@ -150,8 +150,9 @@ func isAway(err error) bool {
 	return errors.Is(err, natsgo.ErrReconnectBufExceeded) || errors.Is(err, natsgo.ErrConnectionReconnecting) || errors.Is(err, natsgo.ErrDisconnected)
 }
 
-// confirmTimeout is longer than a Server waits.
-const confirmTimeout = 15 * time.Second
+// confirmTimeout is after what time without an answer the connection counts as
+// lost. A Server waits longer.
+const confirmTimeout = 3 * time.Second
 
 func (l *line) confirm(closed <-chan struct{}) {
 	for {
@@ -187,7 +188,11 @@ func (l *line) flush() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), confirmTimeout)
 	defer cancel()
-	return l.nc.FlushWithContext(ctx)
+	err := l.nc.FlushWithContext(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		_ = l.nc.ForceReconnect() // it fails if the connection is closed
+	}
+	return err
 }
 
 // answers takes what has come of messages that nobody gets.
