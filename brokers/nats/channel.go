@@ -9,6 +9,7 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy"
 )
@@ -125,6 +126,9 @@ func (c *channel) work() {
 		cancel()
 		c.mu.Lock()
 		if err != nil {
+			if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
+				err = c.p.stream.explain(err)
+			}
 			c.loneLocked(err)
 		}
 		if c.p.isDone() || err == nil && !c.again {

@@ -240,12 +240,12 @@ func (p *presence) clear(died []string, rank int) {
 		c.kickLocked()
 		c.mu.Unlock()
 	}
-	if rank > 0 {
+	if rank > 0 || !p.isShared() {
 		return
 	}
 	_, ctx, cancel := p.link(time.Minute)
 	defer cancel()
-	if err := p.clearRest(ctx, died); err != nil && !p.isDone() {
+	if err := p.clearRest(ctx, died); err != nil && ctx.Err() == nil {
 		p.o.Logger.Error("cannot clear up after nodes that are gone", "error", err)
 	}
 }

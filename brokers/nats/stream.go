@@ -90,7 +90,9 @@ func (s *stream) explain(err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, natsgo.ErrNoResponders):
 		return &SettingError{"URL", fmt.Errorf("%s has no JetStream, which presence needs (nats-server -js)", s.o.shown())}
 	case errors.As(err, &api) && (api.ErrorCode == 10074 || api.ErrorCode == 10005):
-		return &SettingError{"Replicas", fmt.Errorf("%d: %w", s.o.Replicas, err)}
+		return &SettingError{"Replicas", fmt.Errorf("%d: %s", s.o.Replicas, api.Description)}
+	case errors.As(err, &api):
+		return fmt.Errorf("nats: stream %s: %s (JetStream error %d)", s.name, api.Description, api.ErrorCode)
 	}
 	return fmt.Errorf("nats: stream %s: %w", s.name, err)
 }
