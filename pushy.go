@@ -57,6 +57,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
@@ -191,8 +192,8 @@ const (
 	forever          = 1 << 30 * time.Second
 )
 
-// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints and
-// the trigger.
+// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
+// trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
 	rest, ok := under(path, s.opts.Prefix)
@@ -207,6 +208,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if rest, ok := under(path, s.opts.SockJS.Prefix); ok {
 		s.serveSocket(w, r, rest)
+		return
+	}
+	if ok && client.Serve(w, r, rest) {
 		return
 	}
 	http.NotFound(w, r)

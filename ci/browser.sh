@@ -3,15 +3,9 @@
 # packages where they are missing. PUSHY_CHROMIUM names another browser,
 # PUSHY_SCREENSHOTS a folder to keep the pictures in.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+source ci/node.sh
 cd test/browser
 
-need node nodejs
-need npm npm
-major=$(node -p 'process.versions.node.split(".")[0]')
-if [ "$major" -lt 20 ]; then
-	echo "node 20 or newer is needed, this is $(node --version): https://nodejs.org/en/download" >&2
-	exit 1
-fi
 if [ -z "${PUSHY_CHROMIUM:-}" ]; then
 	need chromium chromium
 	PUSHY_CHROMIUM=$(command -v chromium)
