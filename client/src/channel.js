@@ -105,14 +105,14 @@ export class Channel extends Emitter {
    * @param {boolean} [asked]
    */
   async _join(token, asked = this._key.startsWith("private-") && !!this._pushy._authHandler) {
-    if (this.subscribed || this._leaving) return; // the end comes first, see _left
+    if (this.subscribed || this._asking || this._leaving) return; // after the end, see _left
     this._stop();
     const turn = (this._turn = {});
     if (asked && !token) {
       try {
-        token = await this._pushy._authorize(this._key);
+        token = (await this._pushy._authorize(this._key)) ?? {};
       } catch (e) {
-        if (this._turn === turn) this._refused(/** @type {any} */ (e));
+        if (this._turn === turn) this._refused(/** @type {any} */ (e ?? {}));
         return;
       }
       if (this._turn !== turn) return;
@@ -143,6 +143,7 @@ export class Channel extends Emitter {
 
   /** The token that the server asked for. */
   _needAuth() {
+    this._asking = undefined;
     if (!this._wanted) return;
     if (this._token) this._fail("Authorization needed");
     else this._join(undefined, true);
@@ -182,6 +183,7 @@ export class Channel extends Emitter {
 
   /** @param {string} reason */
   _failed(reason) {
+    this._asking = undefined;
     if (this.subscribed) this._emit("subscribe-error", reason);
     else if (reason === "Temporarily unavailable") this._again();
     else this._fail(reason);
@@ -190,9 +192,9 @@ export class Channel extends Emitter {
   /**
    * What the one who gives tokens said. A 4xx is an answer; anything else may
    * be another one soon.
-   * @param {{status?: number, body?: string}} error
+   * @param {{status?: number, body?: string, message?: string}} error
    */
-  _refused({ status = 0, body = "" }) {
+  _refused({ status = 0, message = "", body = message }) {
     const final = status >= 200 && status < 500;
     const retryAt = final ? undefined : this._again();
     const detail = { channel: this.name, status, body, retryAt };
@@ -223,11 +225,11 @@ export class Channel extends Emitter {
    */
   _receive(event, data) {
     if (!this.subscribed) return;
-    const name = { "pushy:presence-add": "pushy:member-added", "pushy:presence-quit": "pushy:member-quit" }[event];
+    const came = event === "pushy:presence-add";
     if (event === "pushy:presence-sync") this._emit(event, [...(this.members = fromList(data.presence)).values()]);
-    else if (name) {
-      this.members = (event === "pushy:presence-add" ? withMember : withoutMember)(this.members, data.member);
-      this._emit(name, data.member);
+    else if (came || event === "pushy:presence-quit") {
+      this.members = (came ? withMember : withoutMember)(this.members, data.member);
+      this._emit(came ? "pushy:member-added" : "pushy:member-quit", data.member);
     } else this._emit(event, data);
   }
 }

@@ -25,6 +25,7 @@ const steady = 5000; // a connection that lasted so long begins a new count of f
 const silence = 45_000; // after which the server is asked whether it is there
 const answer = 5000; // that it has for saying so
 const patience = 3500; // for a transport to get through, more after each failure
+const longest = 15_000;
 const mostWaiting = 1000; // commands
 
 export class Pushy extends Emitter {
@@ -98,7 +99,7 @@ export class Pushy extends Emitter {
   }
 
   disconnect() {
-    this._end(1000, "", true);
+    if (this.state !== "closed") this._end(1000, "", true);
     return this;
   }
 
@@ -194,6 +195,8 @@ export class Pushy extends Emitter {
     const turn = (this._try = {});
     this.retryAt = undefined;
     this._set("connecting");
+    if (this._try !== turn) return;
+    this._timer = setTimeout(() => this._end(1006, "timeout"), longest);
     try {
       const at = address(typeof this.url === "string" ? this.url : await this.url());
       if (this._try === turn) this._open(at, this._order(at));
@@ -208,7 +211,7 @@ export class Pushy extends Emitter {
     if (SockJS) return ["sockjs"];
     const known = transports.indexOf(/** @type {any} */ (recall(key(at))));
     // What has worked for this page will again: rather its server is down.
-    if (this.transport && this._failures < 2 && (known > 0 || this.transport === transports[0])) return [this.transport];
+    if (this.transport && this._failures < 3 && (known > 0 || this.transport === transports[0])) return [this.transport];
     return known > 0 && !this._failures ? transports.slice(known) : transports;
   }
 
@@ -230,7 +233,7 @@ export class Pushy extends Emitter {
     this._timer = setTimeout(() => {
       this._link?.close();
       over(1006, "timeout");
-    }, Math.min(patience * (this._failures + 1), 15_000));
+    }, Math.min(patience * (this._failures + 1), longest));
     try {
       this._link = links[name](at, this._how, {
         alive: () => (this._heard = Date.now()),
@@ -258,7 +261,7 @@ export class Pushy extends Emitter {
     this.protocol = protocol;
     this._set("connected");
     this._emit("connect", this);
-    for (const channel of this.channels.values()) if (channel._wanted && this.connected) channel._join();
+    for (const channel of this.channels.values()) if (channel._wanted && !channel._turn && this.connected) channel._join();
     for (const [name, data, request] of this.connected ? this._waiting.splice(0) : []) this._request(name, data, request);
   }
 
@@ -305,7 +308,7 @@ export class Pushy extends Emitter {
       quiet: true, timeout: answer,
       done: (error) => {
         this._probing = undefined;
-        if (error?.code === "timeout" && this._try === turn && this._heard <= asked) this._end(1006, "no answer");
+        if (error?.code === "timeout" && this._try === turn && this._heard < asked) this._end(1006, "no answer");
       },
     });
   }
