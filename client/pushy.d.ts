@@ -67,7 +67,7 @@ export interface Options {
   fetch?: typeof fetch;
   /** Sent to the auth endpoint. */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
-  /** What becomes of a command while there is no connection. "wait" by default, for at most 1,000 of them. */
+  /** What becomes of a command while there is no connection. "wait" by default, for at most 100 of them. */
   offline?: "wait" | "reject";
   /** Milliseconds that the answer to a command may take; 30,000 by default, 0 for as long as the connection. */
   timeout?: number;

@@ -61,7 +61,7 @@ const http = (receiver) => (at, how, on) => {
   const aborter = new AbortController();
   /** @type {string[]} */
   const outbox = [];
-  let ended = false, sending = false;
+  let ended = false, opened = false, sending = false;
 
   /** @param {number} code @param {string} reason */
   const end = (code, reason) => {
@@ -94,6 +94,9 @@ const http = (receiver) => (at, how, on) => {
         frames += lines.length;
         for (const line of lines) {
           const data = line[1] === "[" && JSON.parse(line.slice(1));
+          // A session that ended unseen, by a proxy say, has a new one in its place.
+          if (line[0] === "o" && opened) end(1006, "");
+          opened ||= line[0] === "o";
           if (line[0] === "a") data.forEach(on.message);
           if (line[0] === "c") end(data[0], data[1]);
         }

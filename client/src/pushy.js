@@ -26,7 +26,7 @@ const silence = 45_000; // after which the server is asked whether it is there
 const answer = 5000; // that it has for saying so
 const patience = 3500; // for a transport to get through, more after each failure
 const longest = 15_000;
-const mostWaiting = 1000; // commands
+const mostWaiting = 100; // commands: a server takes 200 at once
 
 export class Pushy extends Emitter {
   /**
