@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the examples and SockJS in headless Chromium. Installs Chromium and the node
-# packages where they are missing. PUSHY_CHROMIUM names another browser,
-# PUSHY_SCREENSHOTS a folder to keep the pictures in.
+# Tests the client, the examples and SockJS in headless Chromium and Firefox. Installs
+# them and the node packages where they are missing. PUSHY_CHROMIUM and
+# PUSHY_FIREFOX name others, PUSHY_SCREENSHOTS a folder to keep the pictures in.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 source ci/node.sh
 cd test/browser
@@ -10,6 +10,11 @@ if [ -z "${PUSHY_CHROMIUM:-}" ]; then
 	need chromium chromium
 	PUSHY_CHROMIUM=$(command -v chromium)
 	export PUSHY_CHROMIUM
+fi
+if [ -z "${PUSHY_FIREFOX:-}" ]; then
+	need firefox-esr firefox-esr
+	PUSHY_FIREFOX=$(command -v firefox-esr)
+	export PUSHY_FIREFOX
 fi
 
 npm ci --no-audit --no-fund
