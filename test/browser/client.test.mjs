@@ -1,5 +1,10 @@
 // The client in Chromium, against a server that comes and goes.
 import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { launch, patience } from "./example.mjs";
@@ -252,3 +257,25 @@ for (const transport of ["websocket", "xhr-streaming", "xhr-polling"]) {
     assert.ok((await ann.evaluate(heard)).includes("disconnect true"));
   });
 }
+
+test("README's 25 lines wave", limit, async (t) => {
+  const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const [, program] = readme.match(/```go\n(package main\n[^]*?)```/), [, html] = readme.match(/```html\n([^]*?)```/);
+  const folder = mkdtempSync(path.join(tmpdir(), "pushy-readme-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const taken = createServer().listen(0, "127.0.0.1");
+  await once(taken, "listening");
+  const { port } = taken.address();
+  taken.close();
+  mkdirSync(path.join(folder, "public"));
+  writeFileSync(path.join(folder, "public/index.html"), html);
+  writeFileSync(path.join(folder, "main.go"), program.replace("127.0.0.1:8080", `127.0.0.1:${port}`));
+  execFileSync("go", ["build", "-o", path.join(folder, "readme"), path.join(folder, "main.go")], { cwd: path.join(import.meta.dirname, "../.."), stdio: "inherit" });
+  const child = spawn(path.join(folder, "readme"), { cwd: folder, stdio: "inherit", env: { ...process.env, PUSHY_SECRET_KEY: "the readme's own secret" } });
+  t.after(() => child.kill());
+  const page = await (await browser.newContext({ locale: "eo" })).newPage();
+  while (!(await page.goto(`http://127.0.0.1:${port}/`).catch(() => {}))) assert.equal(child.exitCode, null);
+  await page.waitForFunction(() => pushy.connected && lobby.subscribed);
+  await page.getByRole("button", { name: "Wave" }).click();
+  await page.getByText("eo waved").waitFor({ timeout: patience });
+});
