@@ -14,6 +14,9 @@
 //	…
 //	err = srv.Publish(ctx, "news", "headline", map[string]string{"text": "Hello"})
 //
+// Pages load the browser client from /pushy/pushy.js; client/pushy.d.ts is its
+// manual.
+//
 // Mount it without a method: a pattern such as "GET /" beside it makes ServeMux
 // panic, and POST is needed too. Under another prefix set [Options.Prefix]; behind http.StripPrefix it is "/".
 // Middleware around it must pass Hijack and Flush on, as all do that have

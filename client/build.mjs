@@ -1,11 +1,12 @@
 // Builds pushy.js and pushy.mjs, which are committed, so that running pushy
 // needs no node. With --check it says whether they are what src builds.
 import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const limit = 6144; // bytes of pushy.js, gzipped
-const here = (/** @type {string} */ name) => new URL(name, import.meta.url).pathname;
+const here = (/** @type {string} */ name) => fileURLToPath(new URL(name, import.meta.url));
 const check = process.argv.includes("--check");
 let failed = false;
 
