@@ -1,7 +1,7 @@
 # What the project checks of itself. CI calls the same targets.
-.PHONY: test fmt lint unit fuzz browser soak
+.PHONY: test fmt lint unit fuzz client browser soak
 
-test: fmt lint unit fuzz browser ## all of it, on a fresh machine too; at most 12 minutes
+test: fmt lint unit fuzz client browser ## all of it, on a fresh machine too; at most 12 minutes
 
 fmt: ## formatting
 	@ci/fmt.sh
@@ -15,7 +15,10 @@ unit: ## the tests of all modules, with the race detector
 fuzz: ## every fuzz target, a minute in all
 	@ci/fuzz.sh 60
 
-browser: ## the examples in a real browser
+client: ## the browser client: types, size, and its tests in node
+	@ci/client.sh
+
+browser: ## the client, the examples and sockjs-client in real browsers
 	@ci/browser.sh
 
 soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/internal/authhttp"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/wire"
@@ -121,46 +122,25 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 // {"auth":…,"data":…}; data is only what allow returned, never what the browser
 // sent. Bodies are at most 64 KiB.
 func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.fromAllowedOrigin(w, r) {
-			authhttp.Error(w, http.StatusForbidden, "origin not allowed")
-			return
-		}
-		if !authhttp.AllowMethod(w, r) {
-			return
-		}
-		connID, channel, refused := authhttp.Read(w, r)
-		if refused != nil {
-			authhttp.Error(w, refused.Status, refused.Message)
-			return
-		}
-		lower, err := s.channelName(channel)
-		switch {
-		case err != nil:
-			authhttp.Error(w, http.StatusBadRequest, "channel name "+err.Error())
-			return
-		case !names.IsUUID(connID):
-			authhttp.Error(w, http.StatusBadRequest, "connection_id is not a connection's id")
-			return
-		}
-		var data any
-		if !names.Private(lower) || s.opts.SecretKey == "" {
-			err = ErrDenied
-		} else {
-			data, err = allow(r, connID, lower)
-		}
-		if err != nil {
-			authhttp.Error(w, http.StatusForbidden, "not authorized")
-			return
-		}
-		auth, raw, err := s.grant(connID, lower, data)
-		if err != nil {
-			s.log.Error("cannot sign what allow returned", "channel", lower, "error", err)
-			authhttp.Error(w, http.StatusInternalServerError, "internal error")
-			return
-		}
-		authhttp.Grant(w, auth, raw)
-	})
+	return &authhttp.Handler{
+		FromAllowedOrigin: s.fromAllowedOrigin,
+		BodyTimeout:       limit.Or(s.opts.BodyTimeout, forever),
+		Channel:           s.channelName,
+		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, allowed bool) {
+			if !names.Private(channel) || s.opts.SecretKey == "" {
+				return "", nil, false
+			}
+			shown, err := allow(r, connID, channel)
+			if err != nil {
+				return "", nil, false
+			}
+			if auth, data, err = s.grant(connID, channel, shown); err != nil {
+				s.log.Error("cannot sign what allow returned", "channel", channel, "error", err)
+				return "", nil, true
+			}
+			return auth, data, true
+		},
+	}
 }
 
 func (s *Server) grant(connID, channel string, data any) (auth string, raw json.RawMessage, err error) {

@@ -118,9 +118,10 @@ func (ch *Channel) broadcast(f *fanout.Frame, except string) {
 func (ch *Channel) broadcastLocked(f *fanout.Frame, except string) {
 	for sub := range ch.each() {
 		if except == "" || sub.conn.id != except {
-			sub.conn.out.SendThrough(&sub.gate, f)
+			sub.out.SendThrough(&sub.gate, f)
 		}
 	}
+	ch.reg.srv.engine.Flush()
 }
 
 // open connects the channel to Broker and PresenceStore.

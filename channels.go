@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -64,13 +66,7 @@ func (cs *Channels) Lookup(name string) (*Channel, bool) {
 // All yields the channels that have subscribers on this node, in no order.
 func (cs *Channels) All() iter.Seq[*Channel] {
 	return func(yield func(*Channel) bool) {
-		cs.mu.RLock()
-		all := make([]*Channel, 0, len(cs.all))
-		for _, ch := range cs.all {
-			all = append(all, ch)
-		}
-		cs.mu.RUnlock()
-		for _, ch := range all {
+		for _, ch := range cs.entries() {
 			if ch.Len() > 0 && !yield(ch) {
 				return
 			}
@@ -105,6 +101,13 @@ func (cs *Channels) Leave(conn *Conn, name string) error {
 		return ErrNotMember
 	}
 	return nil
+}
+
+// entries returns the channels in whatever state.
+func (r *registry) entries() []*Channel {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Values(r.all))
 }
 
 func (r *registry) find(lower string) *Channel {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
@@ -64,7 +65,7 @@ func (s *Server) register(name string, builtin bool, run handler) {
 	if name == "" {
 		panic("pushy: RegisterCommand: empty command name")
 	}
-	key := string(appendLowerASCII(nil, name))
+	key := string(names.AppendLowerASCII(nil, name))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, taken := s.commands[key]; taken && !old.builtin {
@@ -73,20 +74,9 @@ func (s *Server) register(name string, builtin bool, run handler) {
 	s.commands[key] = command{run, builtin}
 }
 
-func appendLowerASCII[T string | []byte](dst []byte, s T) []byte {
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dst = append(dst, c)
-	}
-	return dst
-}
-
 // dispatch answers one message of a client. Whatever it holds, the connection
 // gets an answer or, for a client's own events, nothing.
-func (s *Server) dispatch(c *Conn, text []byte) {
+func (s *Server) dispatch(c *Conn, text []byte, now time.Time) {
 	m := wire.Parse(text)
 	r := &request{ctx: c.ctx, srv: s, conn: c, channels: &s.channels, name: m.Name, id: m.ID, data: m.Data}
 	if r.id != nil {
@@ -95,7 +85,7 @@ func (s *Server) dispatch(c *Conn, text []byte) {
 	c.current.Store(r)
 	defer c.current.Store(nil)
 	var err error
-	switch verdict := c.budget.Spend(time.Now(), s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
+	switch verdict := c.budget.Spend(now, s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
 	case verdict == limit.Abuse:
 		c.end(1008, "too many requests")
 		return
@@ -124,7 +114,7 @@ func (s *Server) dispatch(c *Conn, text []byte) {
 func (s *Server) runCommand(r *request) (err error) {
 	var buf [64]byte
 	s.mu.RLock()
-	cmd, known := s.commands[string(appendLowerASCII(buf[:0], r.name))]
+	cmd, known := s.commands[string(names.AppendLowerASCII(buf[:0], r.name))]
 	s.mu.RUnlock()
 	if !known {
 		return errUnknownCommand

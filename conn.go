@@ -8,9 +8,11 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/wire"
@@ -31,20 +33,20 @@ type Conn struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	budget  limit.Budget            // the reader's alone
-	greeted atomic.Bool             // the Connect hook has run
-	current atomic.Pointer[request] // the command that runs, if any
+	budget   limit.Budget // the reader's alone, with the next two
+	heard    time.Time    // the last message
+	messages int
+	greeted  atomic.Bool             // the Connect hook has run
+	current  atomic.Pointer[request] // the command that runs, if any
 
-	mu     sync.Mutex
-	subs   map[string]*subscription // by channel
-	closed bool                     // no subscription is added any more
-	code   int                      // why it ended; 0 while it has not
-	reason string
-	// Memberships that a hook is still to be told of; allSettled is closed when
-	// there are none, if somebody waits for it.
-	unsettled  int
-	allSettled chan struct{}
-	finished   chan struct{} // set when the clean-up begins, closed when it is done
+	mu       sync.Mutex
+	subs     map[string]*subscription // by channel
+	closed   bool                     // no subscription is added any more
+	code     int                      // why it ended; 0 while it has not
+	reason   string
+	finished chan struct{} // set when the clean-up begins, closed when it is done
+
+	hooks lifecycle.Tasks // memberships that a hook is still to be told of
 }
 
 // ID returns the connection's id, its socketId in the protocol: a UUID v4 that
@@ -162,10 +164,10 @@ func (c *Conn) abort(code int, reason string) {
 	c.session.Abort()
 }
 
-// serve is the connection's reader, from first to last.
+// serve begins the connection. Its reader is one goroutine at a time, from here
+// to the end of its last read.
 func (c *Conn) serve() {
 	s := c.srv
-	defer s.tasks.End()
 	// A client that knows its id may have it used at once, so it learns it only
 	// when the Connect hook has run; what that sends comes after.
 	c.out.Hold()
@@ -175,14 +177,35 @@ func (c *Conn) serve() {
 	s.hook("Connect", func() { s.opts.Hooks.Connect(c) })
 	c.greeted.Store(true)
 	c.out.Release()
-	for {
-		message, err := c.session.Receive()
-		if err != nil {
-			c.ended(err)
-			break
+	go c.read()
+}
+
+// A connection is chatty while its messages, after the first few, come closer
+// together than this.
+const (
+	chatty      = 50 * time.Millisecond
+	chattyAfter = 8
+)
+
+// read answers messages. Unless they come in quick succession it hands over to
+// a new goroutine after each: a stack that a command has grown does not shrink
+// to the smallest again, and while a connection waits its stack is most of what
+// it costs.
+func (c *Conn) read() {
+	s := c.srv
+	message, err := c.session.Receive()
+	for ; err == nil; message, err = c.session.Receive() {
+		now := time.Now()
+		pause := now.Sub(c.heard)
+		c.heard, c.messages = now, c.messages+1
+		s.dispatch(c, message, now)
+		if pause > chatty || c.messages <= chattyAfter {
+			go c.read()
+			return
 		}
-		s.dispatch(c, message)
 	}
+	defer s.tasks.End()
+	c.ended(err)
 	c.finish()
 	defer context.AfterFunc(s.cutOff, c.session.Abort)()
 	c.session.Linger()
@@ -228,26 +251,11 @@ func (c *Conn) finish() {
 	for _, sub := range subs {
 		sub.leaveSoon(nil)
 	}
-	c.awaitHooks()
 	s := c.srv
-	s.forget(c)
+	select { // Disconnect is the last hook, though others run in other goroutines
+	case <-c.hooks.Close():
+	case <-s.cutOff.Done():
+	}
+	s.door.Leave(c.id)
 	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(c, code, reason) })
-}
-
-// awaitHooks waits for the hooks that belong before Disconnect, which may run in
-// other goroutines, unless the Server is being cut off.
-func (c *Conn) awaitHooks() {
-	c.mu.Lock()
-	settled := c.allSettled
-	if c.unsettled > 0 && settled == nil {
-		settled = make(chan struct{})
-		c.allSettled = settled
-	}
-	c.mu.Unlock()
-	if settled != nil {
-		select {
-		case <-settled:
-		case <-c.srv.cutOff.Done():
-		}
-	}
 }

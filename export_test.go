@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/gopushy/pushy/internal/transport"
@@ -14,10 +15,8 @@ func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 
 // Connect brings a session of the test's own, as an upgrade would.
 func (s *Server) Connect(session transport.Session, user any) {
-	s.mu.Lock()
-	s.pending++
-	s.mu.Unlock()
-	s.connect(session, user)
+	s.door.Reserve(netip.Prefix{})
+	s.connect(session, user, netip.Prefix{})
 }
 
 // NewLocalBroker and NewLocalPresence return what a Server has by default.
@@ -26,7 +25,5 @@ func NewLocalPresence() PresenceStore { return &localPresence{} }
 
 // Entries returns how many channels the registry holds, in whatever state.
 func (s *Server) Entries() int {
-	s.channels.mu.RLock()
-	defer s.channels.mu.RUnlock()
-	return len(s.channels.all)
+	return len(s.channels.entries())
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"reflect"
 	"time"
 
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 )
 
@@ -55,6 +55,12 @@ type Options struct {
 	Heartbeat time.Duration
 	// WriteTimeout is how long one write to a client may take. Default 10 s.
 	WriteTimeout time.Duration
+	// BodyTimeout is how long a request may take to send its body. Default 10 s.
+	BodyTimeout time.Duration
+	// MaxGather is how long events may wait for others, so that one write takes
+	// several to a client; only while they come faster than they are written.
+	// Default 5 ms.
+	MaxGather time.Duration
 
 	// Broker and Presence connect Servers that act as one. Default: this
 	// process alone. The Server closes them.
@@ -89,6 +95,7 @@ type SockJS struct {
 // Limits bound what clients and publishers may ask for (PROTOCOL.md, section 3).
 type Limits struct {
 	Connections   int // at once; default 100,000
+	PerAddress    int // of them, of one IPv4 address or IPv6 /64 (a proxy's, behind one); default off
 	Channels      int // for one connection; default 200
 	Members       int // of a channel with presence; default 1,000
 	PresenceBytes int // of one member's data, as sent; default 4 KiB
@@ -136,12 +143,12 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("pushy: Options.SockJS.Prefix %w", err)
 	}
 	h := &o.Hooks
-	orNothing(&h.Connect, func(*Conn) {})
-	orNothing(&h.Disconnect, func(*Conn, int, string) {})
-	orNothing(&h.Subscribe, func(*Conn, *Channel) {})
-	orNothing(&h.Unsubscribe, func(*Conn, *Channel) {})
-	orNothing(&h.ChannelOccupied, func(*Channel) {})
-	orNothing(&h.ChannelVacated, func(*Channel) {})
+	limit.IfNil(&h.Connect, func(*Conn) {})
+	limit.IfNil(&h.Disconnect, func(*Conn, int, string) {})
+	limit.IfNil(&h.Subscribe, func(*Conn, *Channel) {})
+	limit.IfNil(&h.Unsubscribe, func(*Conn, *Channel) {})
+	limit.IfNil(&h.ChannelOccupied, func(*Channel) {})
+	limit.IfNil(&h.ChannelVacated, func(*Channel) {})
 	if o.Authorizer == nil {
 		o.Authorizer = tokens{keys: append([]string{o.SecretKey}, o.OldSecretKeys...)}
 	}
@@ -154,27 +161,17 @@ func (o Options) withDefaults() (Options, error) {
 		{&l.MessageBytes, 64 << 10}, {&l.TriggerBytes, 256 << 10}, {&l.CommandRate, 100}, {&l.CommandBurst, 200},
 		{&l.ConnBuffer, 1 << 20},
 	} {
-		orDefault(f.field, f.value)
+		limit.Default(f.field, f.value)
 	}
 	if l.CommandBurst < 0 {
 		l.CommandRate = -1
 	}
-	orDefault(&o.SockJS.ResponseLimit, 128<<10)
-	orDefault(&o.SockJS.DisconnectDelay, 5*time.Second)
-	orDefault(&o.MaxBuffered, 256<<20)
-	orDefault(&o.Heartbeat, 25*time.Second)
-	orDefault(&o.WriteTimeout, 10*time.Second)
+	limit.Default(&o.SockJS.ResponseLimit, 128<<10)
+	limit.Default(&o.SockJS.DisconnectDelay, 5*time.Second)
+	limit.Default(&o.MaxBuffered, 256<<20)
+	limit.Default(&o.Heartbeat, 25*time.Second)
+	limit.Default(&o.WriteTimeout, 10*time.Second)
+	limit.Default(&o.BodyTimeout, 10*time.Second)
+	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	return o, nil
-}
-
-func orDefault[T int | int64 | time.Duration](field *T, value T) {
-	if *field == 0 {
-		*field = value
-	}
-}
-
-func orNothing[F any](hook *F, nothing F) {
-	if reflect.ValueOf(hook).Elem().IsNil() {
-		*hook = nothing
-	}
 }

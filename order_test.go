@@ -30,6 +30,7 @@ type crowd struct {
 	servers  []*pushy.Server
 	patience time.Duration      // with the slowest
 	pause    func(r *rand.Rand) // between two acts
+	fills    bool               // the clients' sockets are full at random
 
 	counts  hookCounts
 	readers atomic.Int32 // connections whose client still reads
@@ -250,6 +251,15 @@ type crowdClient struct {
 
 func (c *crowdClient) connect() {
 	session, pipe := transport.Pipe("websocket")
+	if c.fills {
+		r := rand.New(rand.NewPCG(c.r.Uint64(), 3)) // the socket's one writer's alone
+		session, pipe = transport.FullPipe("websocket", func(n int) int {
+			if r.IntN(3) > 0 {
+				return n
+			}
+			return r.IntN(n)
+		})
+	}
 	c.srv.Connect(session, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
@@ -383,6 +393,21 @@ func TestOrderOnOneNode(t *testing.T) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			c := newCrowd(t, func(*rand.Rand) {})
+			c.addServer(pushy.Options{})
+			c.run(seed, c.settle)
+		})
+	}
+}
+
+// The engine's flushers write without waiting until a socket is full, at any
+// byte of a frame, and drains take over from there: the order stays.
+func TestOrderOnSocketsThatFillUp(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			c := newCrowd(t, func(*rand.Rand) {})
+			c.fills = true
 			c.addServer(pushy.Options{})
 			c.run(seed, c.settle)
 		})

@@ -89,16 +89,9 @@ type arrival struct {
 	id      json.RawMessage
 }
 
-// memberList is the JSON array of members.
-func memberList(members []Member) []byte {
-	b := []byte{'['}
-	for i, m := range members {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, m.JSON...)
-	}
-	return append(b, ']')
+// list is the JSON array of the members.
+func (p *presence) list() []byte {
+	return wire.List(p.state.Values(), func(m Member) []byte { return m.JSON })
 }
 
 // Presence returns the channel's members on all nodes in joining order, and
@@ -161,7 +154,7 @@ func (ch *Channel) applyLocked(c Change) {
 		wasOn := p.state.On()
 		p.take(*c.State)
 		if wasOn || p.state.On() {
-			ch.syncLocked(memberList(p.state.Values()))
+			ch.syncLocked(p.list())
 		}
 		for _, m := range c.State.Members {
 			ch.arriveLocked(m.ID)
@@ -180,7 +173,7 @@ func (ch *Channel) applyLocked(c Change) {
 	}
 	wasOn, before := p.state.On(), []byte(nil)
 	if !wasOn && c.Member.HasData && p.state.Len() > 0 {
-		before = memberList(p.state.Values())
+		before = p.list()
 	}
 	if !p.state.Add(c.Member.ID, c.Member, c.Member.HasData) {
 		return
@@ -207,7 +200,7 @@ func (ch *Channel) arriveLocked(memberID string) {
 	}
 	delete(p.waiting, memberID)
 	if p.state.On() {
-		a.success = a.success.Raw("presence", memberList(p.state.Values()))
+		a.success = a.success.Raw("presence", p.list())
 	}
 	ch.admit(a.sub, replyFrame(eventSuccess, a.success, a.id))
 	close(a.sub.through)

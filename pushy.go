@@ -14,6 +14,9 @@
 //	…
 //	err = srv.Publish(ctx, "news", "headline", map[string]string{"text": "Hello"})
 //
+// Pages load the browser client from /pushy/pushy.js; client/pushy.d.ts is its
+// manual.
+//
 // Mount it without a method: a pattern such as "GET /" beside it makes ServeMux
 // panic, and POST is needed too. Under another prefix set [Options.Prefix]; behind http.StripPrefix it is "/".
 // Middleware around it must pass Hijack and Flush on, as all do that have
@@ -48,7 +51,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -58,8 +60,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/transport"
@@ -80,6 +84,7 @@ type Server struct {
 	linger    time.Duration // see Channel's life
 	engine    *fanout.Engine
 	sockets   *transport.Handler
+	door      *lifecycle.Door[*Conn] // the connections
 	channels  Channels
 	origins   origin.Policy
 	triggers  triggerhttp.Reader
@@ -104,10 +109,6 @@ type Server struct {
 
 	mu       sync.RWMutex
 	commands map[string]command // by lower-case name
-	conns    map[string]*Conn   // by id
-	pending  int                // admitted, not yet a Conn
-	closing  bool
-	refused  map[string]uint64
 }
 
 // New returns a Server. The error says which option is wrong, or that the
@@ -121,8 +122,7 @@ func New(options Options) (*Server, error) {
 		opts: o, log: o.Logger, node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
 		inline: o.Broker == nil && o.Presence == nil,
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
-		commands: map[string]command{}, conns: map[string]*Conn{}, refused: map[string]uint64{},
-		ended: make(chan struct{}),
+		door: lifecycle.NewDoor[*Conn](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
 	}
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
@@ -143,24 +143,27 @@ func New(options Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.channels = Channels{registry: &registry{srv: s, all: map[string]*Channel{}}}
 	s.engine = fanout.New(fanout.Config{
-		MaxBytes:     limitOr(o.Limits.ConnBuffer, math.MaxInt),
-		MaxTotal:     limitOr(o.MaxBuffered, math.MaxInt64),
-		WriteTimeout: limitOr(o.WriteTimeout, forever),
+		MaxBytes:     limit.Or(o.Limits.ConnBuffer, math.MaxInt),
+		MaxTotal:     limit.Or(o.MaxBuffered, math.MaxInt64),
+		WriteTimeout: limit.Or(o.WriteTimeout, forever),
+		MaxGather:    o.MaxGather,
 	})
 	s.sockets = transport.NewHandler(transport.HandlerConfig{
 		Config: transport.Config{
-			MaxMessage:   limitOr(o.Limits.MessageBytes, math.MaxInt32),
+			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),
 			Heartbeat:    o.Heartbeat,
-			WriteTimeout: limitOr(o.WriteTimeout, forever),
+			WriteTimeout: limit.Or(o.WriteTimeout, forever),
 			CloseTimeout: closeTimeout,
 		},
 		DisableWebSocket: o.SockJS.DisableWebSocket,
-		ResponseLimit:    limitOr(o.SockJS.ResponseLimit, math.MaxInt),
-		DisconnectDelay:  limitOr(o.SockJS.DisconnectDelay, forever),
+		ResponseLimit:    limit.Or(o.SockJS.ResponseLimit, math.MaxInt),
+		DisconnectDelay:  limit.Or(o.SockJS.DisconnectDelay, forever),
 		JSessionID:       o.SockJS.JSessionID,
 		Legacy:           o.SockJS.Legacy,
 		ScriptURL:        o.SockJS.ScriptURL,
 		SessionID:        names.IsToken,
+		BodyTimeout:      limit.Or(o.BodyTimeout, forever),
+		Refused:          s.door.Refuse,
 		Admit:            s.admit,
 		Log:              s.log,
 	})
@@ -168,7 +171,7 @@ func New(options Options) (*Server, error) {
 		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
 	}
 	s.triggers = triggerhttp.Reader{
-		Keys: s.keys, MaxBody: o.Limits.TriggerBytes, Now: func() time.Time { return s.now() },
+		Keys: s.keys, MaxBody: o.Limits.TriggerBytes, BodyTimeout: limit.Or(o.BodyTimeout, forever), Now: func() time.Time { return s.now() },
 		Channel: s.channelName, Event: s.eventName,
 	}
 	s.register("subscribe", true, adapt(Subscribe))
@@ -192,16 +195,8 @@ const (
 	forever          = 1 << 30 * time.Second
 )
 
-// limitOr gives a limit that is off its largest value.
-func limitOr[T int | int64 | time.Duration](limit, off T) T {
-	if limit < 0 {
-		return off
-	}
-	return limit
-}
-
-// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints and
-// the trigger.
+// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
+// trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
 	rest, ok := under(path, s.opts.Prefix)
@@ -216,6 +211,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if rest, ok := under(path, s.opts.SockJS.Prefix); ok {
 		s.serveSocket(w, r, rest)
+		return
+	}
+	if ok && client.Serve(w, r, rest) {
 		return
 	}
 	http.NotFound(w, r)
@@ -294,9 +292,7 @@ func (s *Server) deliver(channel string, m Message) {
 // Conn returns the connection of that id, if it is on this node and its Connect
 // hook has returned.
 func (s *Server) Conn(id string) (*Conn, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	c, ok := s.conns[id]
+	c, ok := s.door.Find(id)
 	if !ok || !c.greeted.Load() {
 		return nil, false
 	}
@@ -312,7 +308,7 @@ type Stats struct {
 	Channels    int               // with subscribers on this node
 	Buffered    int64             // bytes that wait to be written
 	Published   uint64            // messages published here
-	Refused     map[string]uint64 // connections refused, by reason
+	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
 	// Away is why the Broker or PresenceStore cannot be reached, if it says so:
 	// until it is nil again this node is alone.
 	Away error
@@ -330,11 +326,9 @@ func (s *Server) Stats() Stats {
 			away = told.Away()
 		}
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	return Stats{
-		Connections: len(s.conns), Channels: channels, Buffered: s.engine.Waiting(),
-		Published: s.seq.Load(), Refused: maps.Clone(s.refused), Away: away,
+		Connections: s.door.Len(), Channels: channels, Buffered: s.engine.Waiting(),
+		Published: s.seq.Load(), Refused: s.door.Refused(), Away: away,
 	}
 }
 

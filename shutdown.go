@@ -34,11 +34,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if within() {
 		return ErrWithin
 	}
-	s.mu.Lock()
-	first := !s.closing
-	s.closing = true
-	s.mu.Unlock()
-	if first {
+	if s.door.Close() {
 		s.endErr = s.shutdown(ctx)
 		close(s.ended)
 	}
@@ -112,42 +108,20 @@ func (s *Server) shutdown(ctx context.Context) error {
 // tell closes all connections, in batches: clients that all come back at the
 // same moment would fell the next server. It reports whether ctx let it.
 func (s *Server) tell(ctx context.Context) bool {
-	conns := s.allConns()
 	spread := shutdownSpread
 	if deadline, ok := ctx.Deadline(); ok {
 		spread = min(spread, time.Until(deadline)/2)
 	}
-	batches := (len(conns) + shutdownBatch - 1) / shutdownBatch
-	for i, c := range conns {
-		if i > 0 && i%shutdownBatch == 0 {
-			select {
-			case <-time.After(spread / time.Duration(batches)):
-			case <-ctx.Done():
-			}
-		}
-		if ctx.Err() != nil {
-			return false
-		}
+	return lifecycle.Spread(ctx, s.door.All(), shutdownBatch, spread, func(c *Conn) {
 		c.end(CloseShutdown, "server shutting down")
-	}
-	return true
-}
-
-func (s *Server) allConns() []*Conn {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	conns := make([]*Conn, 0, len(s.conns))
-	for _, c := range s.conns {
-		conns = append(conns, c)
-	}
-	return conns
+	})
 }
 
 // cut ends what is left without a word. It cleans up for readers that a command
 // holds up; a hook that does not return is left behind after a second.
 func (s *Server) cut(idle <-chan struct{}) {
 	s.cutRest()
-	conns := s.allConns()
+	conns := s.door.All()
 	for _, c := range conns {
 		c.abort(CloseShutdown, "server shutting down")
 	}
@@ -173,14 +147,8 @@ func (s *Server) cut(idle <-chan struct{}) {
 
 // endChannels lets no channel linger, and waits for those that are ending.
 func (s *Server) endChannels() {
-	s.channels.mu.RLock()
-	all := make([]*Channel, 0, len(s.channels.all))
-	for _, ch := range s.channels.all {
-		all = append(all, ch)
-	}
-	s.channels.mu.RUnlock()
 	var ends sync.WaitGroup
-	for _, ch := range all {
+	for _, ch := range s.channels.entries() {
 		ends.Go(ch.life.EndLinger)
 	}
 	ends.Wait()

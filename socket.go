@@ -4,27 +4,29 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 
+	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Why a connection was refused, as Stats counts it.
+// Why a connection was refused, as Stats counts it, beside what a Door says.
 const (
 	refusedOrigin   = "origin"
-	refusedLimit    = "connections"
-	refusedClosing  = "shutdown"
 	refusedByAccept = "accept"
 )
 
 // serveSocket serves what browsers connect to. The origin comes before anything
 // else, at every one of these doors.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string) {
+	s.sockets.BoundBody(w, r)
 	if !s.fromAllowedOrigin(w, r) {
 		http.Error(w, "origin not allowed", http.StatusForbidden)
 		return
 	}
+	s.origins.Frame(w.Header())
 	s.sockets.ServeSockJS(w, r, path)
 }
 
@@ -33,52 +35,29 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string
 func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Add("Vary", "Origin")
 	if !s.origins.Allows(r) {
-		s.refuse(refusedOrigin)
+		s.door.Refuse(refusedOrigin)
 		return false
 	}
 	origin.AllowCORS(w.Header(), r)
 	return true
 }
 
-func (s *Server) refuse(why string) {
-	s.mu.Lock()
-	s.refused[why]++
-	s.mu.Unlock()
-}
-
 // admit decides whether r may open a session, before there is one. It answers
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
-	s.mu.Lock()
-	limit := s.opts.Limits.Connections
-	full := limit > 0 && len(s.conns)+s.pending >= limit
-	closing := s.closing
-	if !full && !closing {
-		s.pending++
-	}
-	s.mu.Unlock()
-	if closing || full {
-		why := refusedLimit
-		if closing {
-			why = refusedClosing
-		}
-		s.refuse(why)
+	from := lifecycle.Network(r.RemoteAddr)
+	if s.door.Reserve(from) != "" {
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "no more connections now", http.StatusServiceUnavailable)
 		return nil, false
-	}
-	giveBack := func() {
-		s.mu.Lock()
-		s.pending--
-		s.mu.Unlock()
 	}
 	var user any
 	if s.opts.Accept != nil {
 		var err error
 		if user, err = s.accept(r); err != nil {
-			giveBack()
-			s.refuse(refusedByAccept)
+			s.door.GiveBack(from)
+			s.door.Refuse(refusedByAccept)
 			status := http.StatusForbidden
 			if errors.Is(err, ErrNeedAuth) {
 				status = http.StatusUnauthorized
@@ -88,8 +67,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		}
 	}
 	return &transport.Ticket{
-		Start:    func(session transport.Session) { s.connect(session, user) },
-		GiveBack: giveBack,
+		Start:    func(session transport.Session) { s.connect(session, user, from) },
+		GiveBack: func() { s.door.GiveBack(from) },
 	}, true
 }
 
@@ -102,29 +81,15 @@ func (s *Server) accept(r *http.Request) (user any, err error) {
 }
 
 // connect makes an admitted session a connection and starts its reader.
-func (s *Server) connect(session transport.Session, user any) {
+func (s *Server) connect(session transport.Session, user any, from netip.Prefix) {
 	c := &Conn{srv: s, id: s.newConnID(), user: user, session: session}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = s.engine.NewOutbox(session, c.end)
-	s.mu.Lock()
-	s.pending--
-	closing := s.closing || !s.tasks.Start()
-	if !closing {
-		s.conns[c.id] = c
-	}
-	s.mu.Unlock()
-	if closing {
-		s.refuse(refusedClosing)
+	if !s.door.Enter(c.id, c, from, s.tasks.Start) {
 		c.cancel()
 		c.out.Discard()
 		session.Abort()
 		return
 	}
 	go c.serve()
-}
-
-func (s *Server) forget(c *Conn) {
-	s.mu.Lock()
-	delete(s.conns, c.id)
-	s.mu.Unlock()
 }

@@ -1,10 +1,16 @@
 package pushy_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,6 +96,122 @@ func TestRow22ConnectionsAreCapped(t *testing.T) {
 	assert.Equal(t, 1, srv.Stats().Connections)
 	keeper.Send(`{"command":"SUBSCRIBE","data":{"channel":"a"}}`)
 	assert.Contains(t, keeper.Receive(), "pushy:subscription-success")
+}
+
+// sockjs.md row 22: however many sessions a client opens over one connection,
+// there are as many as may be, and those that are there go on.
+func TestRow22FloodOverOneConnection(t *testing.T) {
+	t.Parallel()
+	const limit, asked = 1000, 20_000
+	srv, baseURL := serve(t, pushy.Options{
+		Limits: pushy.Limits{Connections: limit}, SockJS: pushy.SockJS{DisconnectDelay: time.Hour},
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(baseURL, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	go func() {
+		w := bufio.NewWriter(conn)
+		for i := range asked {
+			_, _ = fmt.Fprintf(w, "POST /pushy/socket/0/flood%d/xhr HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", i)
+		}
+		_ = w.Flush()
+	}()
+	got := map[int]int{}
+	for r := bufio.NewReader(conn); got[200]+got[503] < asked; {
+		res, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, res.Body)
+		require.NoError(t, err)
+		got[res.StatusCode]++
+	}
+	assert.Equal(t, map[int]int{200: limit, 503: asked - limit}, got)
+	assert.Equal(t, limit, srv.Stats().Connections)
+	assert.Equal(t, uint64(asked-limit), srv.Stats().Refused["connections"])
+	first, err := io.ReadAll(knock(t, baseURL, "POST", "/0/flood0/xhr").Body)
+	require.NoError(t, err)
+	assert.Contains(t, string(first), "pushy:connect")
+}
+
+// One address cannot take all places, if the host says so; others get theirs,
+// and a place that is left is free.
+func TestRow22PerAddress(t *testing.T) {
+	t.Parallel()
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: "a secret of sixteen bytes", Limits: pushy.Limits{PerAddress: 2}, SockJS: pushy.SockJS{DisconnectDelay: time.Hour},
+	})
+	require.NoError(t, err)
+	var from atomic.Value
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RemoteAddr = from.Load().(string)
+		srv.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	t.Cleanup(func() { _ = srv.Close() })
+	opens := func(addr, id string) int {
+		from.Store(addr)
+		return knock(t, web.URL, "POST", "/0/"+id+"/xhr").StatusCode
+	}
+	assert.Equal(t, 200, opens("[2001:db8::1]:1", "a"))
+	assert.Equal(t, 200, opens("[2001:db8::2]:2", "b"))
+	assert.Equal(t, 503, opens("[2001:db8::3]:3", "c"))
+	_, err = upgrade(t, web.URL, true)
+	assert.Error(t, err)
+	assert.Equal(t, 200, opens("192.0.2.1:1", "c"))
+	assert.Equal(t, uint64(2), srv.Stats().Refused["address"])
+	from.Store("[2001:db8::1]:1")
+	var hello struct{ Data struct{ SocketID string } }
+	text, err := io.ReadAll(knock(t, web.URL, "POST", "/0/a/xhr").Body)
+	require.NoError(t, err)
+	var messages []string
+	require.NoError(t, json.Unmarshal(text[1:], &messages))
+	require.NoError(t, json.Unmarshal([]byte(messages[0]), &hello))
+	conn, ok := srv.Conn(hello.Data.SocketID)
+	require.True(t, ok)
+	require.NoError(t, conn.Close(3500, "enough"))
+	_, err = io.ReadAll(knock(t, web.URL, "POST", "/0/a/xhr").Body)
+	require.NoError(t, err)
+	<-conn.Context().Done()
+	require.Eventually(t, func() bool { return srv.Stats().Connections == 2 }, clientPatience, time.Millisecond)
+	assert.Equal(t, 200, opens("[2001:db8::3]:3", "d"))
+}
+
+// Bodies that are too large or do not come are counted, with the reason.
+func TestRow22BodiesAreCounted(t *testing.T) {
+	t.Parallel()
+	srv, baseURL := serve(t, pushy.Options{BodyTimeout: 50 * time.Millisecond, Limits: pushy.Limits{MessageBytes: 10}})
+	for reason, head := range map[string]string{
+		"slow body":  "Content-Length: 10\r\n\r\n[",
+		"large body": "Content-Length: 11\r\n\r\n",
+		"":           "Content-Length: 10\r\n\r\n", // and goes
+	} {
+		before := srv.Stats().Refused[reason]
+		conn, err := net.Dial("tcp", strings.TrimPrefix(baseURL, "http://"))
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, "POST /pushy/socket/0/s/xhr HTTP/1.1\r\nHost: x\r\n"+head)
+		require.NoError(t, err)
+		if reason == "" {
+			_ = conn.Close()
+			continue
+		}
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(clientPatience)))
+		_, err = http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		assert.Equal(t, before+1, srv.Stats().Refused[reason], reason)
+		_ = conn.Close()
+	}
+	assert.Zero(t, srv.Stats().Connections)
+
+	// Nor does one that is refused unread hold its connection.
+	for _, ask := range []string{"/0/s/xhr HTTP/1.1\r\nOrigin: http://evil.example", "/0/unknown/xhr_send HTTP/1.1"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(baseURL, "http://"))
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, "POST /pushy/socket"+ask+"\r\nHost: x\r\nContent-Length: 10\r\n\r\n[")
+		require.NoError(t, err)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(clientPatience)))
+		_, err = io.ReadAll(conn)
+		assert.NoError(t, err, ask)
+		_ = conn.Close()
+	}
 }
 
 // sockjs.md row 15: who a client is was decided by the request that opened the

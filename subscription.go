@@ -22,12 +22,13 @@ const (
 // subscription is one connection's membership of one channel. Its gate keeps
 // the rule that nothing of the channel comes before success or after end.
 type subscription struct {
+	out  *fanout.Outbox // conn's: a fan-out needs nothing else of it
+	gate fanout.Gate
 	conn *Conn
 	name string
 	ch   *Channel // set before it is live
 	id   string   // the memberId
-	gate fanout.Gate
-	slot int // in ch.members, under ch.mu
+	slot int      // in ch.members, under ch.mu
 
 	through chan struct{} // private: closed when the join has come back through the log
 
@@ -86,9 +87,9 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 	if c.subs == nil {
 		c.subs = map[string]*subscription{}
 	}
-	sub = &subscription{conn: c, name: name, id: c.srv.newMemberID()}
+	sub = &subscription{out: c.out, conn: c, name: name, id: c.srv.newMemberID()}
 	c.subs[name] = sub
-	c.unsettled++
+	c.hooks.Start()
 	return sub, nil, nil
 }
 
@@ -97,18 +98,7 @@ func (c *Conn) unreserve(sub *subscription) {
 	sub.state = subEnded
 	delete(c.subs, sub.name)
 	c.mu.Unlock()
-	c.settle()
-}
-
-// settle ends what reserve began: no hook of that membership is to come.
-func (c *Conn) settle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unsettled--
-	if c.unsettled == 0 && c.allSettled != nil {
-		close(c.allSettled)
-		c.allSettled = nil
-	}
+	c.hooks.End()
 }
 
 // join is Join for a lower-cased, checked name. id goes back in the success.
@@ -210,7 +200,7 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	s := c.srv
 	s.hook("Unsubscribe", func() { s.opts.Hooks.Unsubscribe(c, ch) })
 	ch.life.Release()
-	c.settle()
+	c.hooks.End()
 	return true
 }
 

@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
-# Tests the examples in headless Chromium. Installs Chromium and the node
-# packages where they are missing. PUSHY_CHROMIUM names another browser,
-# PUSHY_SCREENSHOTS a folder to keep the pictures in.
+# Tests the client, the examples and SockJS in headless Chromium and Firefox. Installs
+# them and the node packages where they are missing. PUSHY_CHROMIUM and
+# PUSHY_FIREFOX name others, PUSHY_SCREENSHOTS a folder to keep the pictures in.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+source ci/node.sh
 cd test/browser
 
-need node nodejs
-need npm npm
-major=$(node -p 'process.versions.node.split(".")[0]')
-if [ "$major" -lt 20 ]; then
-	echo "node 20 or newer is needed, this is $(node --version): https://nodejs.org/en/download" >&2
-	exit 1
-fi
 if [ -z "${PUSHY_CHROMIUM:-}" ]; then
 	need chromium chromium
 	PUSHY_CHROMIUM=$(command -v chromium)
 	export PUSHY_CHROMIUM
+fi
+if [ -z "${PUSHY_FIREFOX:-}" ]; then
+	need firefox-esr firefox-esr
+	PUSHY_FIREFOX=$(command -v firefox-esr)
+	export PUSHY_FIREFOX
 fi
 
 npm ci --no-audit --no-fund

@@ -1,4 +1,4 @@
-// Package authhttp reads what a browser asks an auth endpoint, and answers it.
+// Package authhttp answers browsers that ask an auth endpoint for tokens.
 package authhttp
 
 import (
@@ -10,30 +10,72 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
-const (
-	maxBody     = 64 << 10
-	bodyTimeout = 10 * time.Second
-)
+const maxBody = 64 << 10
 
-// Refusal is a request that is not even asked about.
-type Refusal struct {
-	Status  int
-	Message string
+// Handler is an auth endpoint. Each field must be set.
+type Handler struct {
+	// FromAllowedOrigin applies the origin rule and sets the headers about it.
+	FromAllowedOrigin func(w http.ResponseWriter, r *http.Request) bool
+	// BodyTimeout is how long a body may take to come.
+	BodyTimeout time.Duration
+	// Channel checks a channel's name and returns it in lower case.
+	Channel func(name string) (lower string, err error)
+	// Grant decides by the request. A grant without auth is one that failed.
+	Grant func(r *http.Request, connID, channel string) (auth string, data []byte, allowed bool)
 }
 
-// Read returns the two fields of a form or a JSON object. The body can be read
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.FromAllowedOrigin(w, r) {
+		answerError(w, http.StatusForbidden, "origin not allowed")
+		return
+	}
+	if !allowMethod(w, r) {
+		return
+	}
+	connID, channel, refused := h.read(w, r)
+	if refused != nil {
+		answerError(w, refused.status, refused.message)
+		return
+	}
+	lower, err := h.Channel(channel)
+	switch {
+	case err != nil:
+		answerError(w, http.StatusBadRequest, "channel name "+err.Error())
+		return
+	case !names.IsUUID(connID):
+		answerError(w, http.StatusBadRequest, "connection_id is not a connection's id")
+		return
+	}
+	switch auth, data, allowed := h.Grant(r, connID, lower); {
+	case !allowed:
+		answerError(w, http.StatusForbidden, "not authorized")
+	case auth == "":
+		answerError(w, http.StatusInternalServerError, "internal error")
+	default:
+		grant(w, auth, data)
+	}
+}
+
+// refusal is a request that is not even asked about.
+type refusal struct {
+	status  int
+	message string
+}
+
+// read returns the two fields of a form or a JSON object. The body can be read
 // again afterwards.
-func Read(w http.ResponseWriter, r *http.Request) (connID, channel string, refused *Refusal) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // where it can be set
+func (h *Handler) read(w http.ResponseWriter, r *http.Request) (connID, channel string, refused *refusal) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyTimeout)) // where it can be set
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	switch {
 	case err != nil:
-		return "", "", &Refusal{http.StatusBadRequest, "cannot read the body"}
+		return "", "", &refusal{http.StatusBadRequest, "cannot read the body"}
 	case len(body) > maxBody:
-		return "", "", &Refusal{http.StatusRequestEntityTooLarge, "body over 64 KiB"}
+		return "", "", &refusal{http.StatusRequestEntityTooLarge, "body over 64 KiB"}
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -52,20 +94,20 @@ func Read(w http.ResponseWriter, r *http.Request) (connID, channel string, refus
 		form, err = url.ParseQuery(string(body))
 		channel, connID = form.Get("channel"), form.Get("connection_id")
 	default:
-		return "", "", &Refusal{http.StatusUnsupportedMediaType, "body must be application/x-www-form-urlencoded (URLSearchParams) or application/json"}
+		return "", "", &refusal{http.StatusUnsupportedMediaType, "body must be application/x-www-form-urlencoded (URLSearchParams) or application/json"}
 	}
 	switch {
 	case err != nil:
-		return "", "", &Refusal{http.StatusBadRequest, "malformed body"}
+		return "", "", &refusal{http.StatusBadRequest, "malformed body"}
 	case channel == "" || connID == "":
-		return "", "", &Refusal{http.StatusBadRequest, "channel and connection_id are needed"}
+		return "", "", &refusal{http.StatusBadRequest, "channel and connection_id are needed"}
 	}
 	return connID, channel, nil
 }
 
-// AllowMethod answers preflights and methods other than POST, and reports
+// allowMethod answers preflights and methods other than POST, and reports
 // whether there is more to do.
-func AllowMethod(w http.ResponseWriter, r *http.Request) bool {
+func allowMethod(w http.ResponseWriter, r *http.Request) bool {
 	switch r.Method {
 	case http.MethodPost:
 		return true
@@ -75,18 +117,18 @@ func AllowMethod(w http.ResponseWriter, r *http.Request) bool {
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Allow", "POST, OPTIONS")
-		Error(w, http.StatusMethodNotAllowed, "method not allowed")
+		answerError(w, http.StatusMethodNotAllowed, "method not allowed")
 	}
 	return false
 }
 
-// Error answers {"error":…}.
-func Error(w http.ResponseWriter, status int, message string) {
+// answerError answers {"error":…}.
+func answerError(w http.ResponseWriter, status int, message string) {
 	write(w, status, wire.Object(nil).Text("error", message))
 }
 
-// Grant answers {"auth":…,"data":…}, without data if it is nil.
-func Grant(w http.ResponseWriter, auth string, data []byte) {
+// grant answers {"auth":…,"data":…}, without data if it is nil.
+func grant(w http.ResponseWriter, auth string, data []byte) {
 	answer := wire.Object(nil).Text("auth", auth)
 	if data != nil {
 		answer = answer.Raw("data", data)

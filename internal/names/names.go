@@ -60,3 +60,16 @@ func check(name string, channel bool) error {
 	}
 	return nil
 }
+
+// AppendLowerASCII appends s with its ASCII letters in lower case, as commands
+// are matched.
+func AppendLowerASCII(dst []byte, s string) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}

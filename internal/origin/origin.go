@@ -41,28 +41,65 @@ func (p Policy) Allows(r *http.Request) bool {
 	}
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
-		// Browsers leave Origin out of some requests, but say so when another
-		// site's page makes one. Other clients say neither.
-		site := r.Header.Get("Sec-Fetch-Site")
-		return site != "cross-site" && site != "same-site"
+		return p.allowsUnsaid(r)
 	}
-	u, err := url.Parse(values[0])
-	if err != nil || len(values) > 1 || u.Host == "" {
-		return false // "null" among them: any page can make itself a null origin
-	}
-	host := hostPort(u.Scheme, u.Host)
-	// The scheme is not compared: behind a proxy that ends TLS it differs.
-	return host == hostPort(u.Scheme, r.Host) || slices.Contains(p.listed, u.Scheme+"://"+host)
+	return len(values) == 1 && p.allowsPage(values[0], r.Host)
 }
 
-// Foreign returns the Origin of a request that another origin's page made, and
-// "" for one that came from the host's own page or from none.
-func Foreign(r *http.Request) string {
-	value := r.Header.Get("Origin")
-	if u, err := url.Parse(value); err == nil && hostPort(u.Scheme, u.Host) == hostPort(u.Scheme, r.Host) {
-		return ""
+// allowsUnsaid is Allows without an Origin. Browsers leave it out where a page
+// embeds an answer, as a script or in an iframe, but say that another site's
+// page does. Which page is in Referer, if that page does not hide it; it cannot
+// choose what is there. Clients that are no browsers say none of it.
+func (p Policy) allowsUnsaid(r *http.Request) bool {
+	page := r.Referer()
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return true
+	case "cross-site", "same-site": // the own page among them, if its script was redirected
+		return page != "" && p.allowsPage(page, "")
 	}
-	return value
+	return page == "" || p.allowsPage(page, r.Host)
+}
+
+// allowsPage reports whether the page at that URL is listed, or of that host.
+func (p Policy) allowsPage(page, host string) bool {
+	u, err := url.Parse(page)
+	if err != nil || u.Host == "" {
+		return false // "null" among them: any page can make itself a null origin
+	}
+	from := hostPort(u.Scheme, u.Host)
+	// The scheme is not compared: behind a proxy that ends TLS it differs.
+	return from == hostPort(u.Scheme, host) || slices.Contains(p.listed, u.Scheme+"://"+from)
+}
+
+// Frame tells browsers that pages of other origins may not put the answer into
+// an iframe, where they could lead the visitor's clicks, or SockJS's iframe page.
+func (p Policy) Frame(h http.Header) {
+	if !p.any {
+		h.Set("Content-Security-Policy", strings.Join(append([]string{"frame-ancestors 'self'"}, p.listed...), " "))
+	}
+}
+
+// Page returns the origin of the page that made r, "" for one of the host's own,
+// and whether r says so at all.
+func Page(r *http.Request) (page string, said bool) {
+	if r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+		return "", true // also where a proxy has changed the Host
+	}
+	value := r.Header.Get("Origin")
+	if value == "" {
+		value = r.Referer()
+	}
+	u, err := url.Parse(value)
+	switch {
+	case value == "":
+		return "", false
+	case err != nil || u.Host == "":
+		return value, true // "null", for one
+	case hostPort(u.Scheme, u.Host) == hostPort(u.Scheme, r.Host):
+		return "", true
+	}
+	return u.Scheme + "://" + hostPort(u.Scheme, u.Host), true
 }
 
 // hostPort returns host in lower case, without its scheme's own port.

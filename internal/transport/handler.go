@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,11 @@ type HandlerConfig struct {
 	// SessionID reports whether a client may use a session id; any that SockJS
 	// allows if nil.
 	SessionID func(id string) bool
+	// BodyTimeout is how long a request's body may take to come.
+	BodyTimeout time.Duration
+	// Refused is told why a body was refused, "slow body" or "large body", if
+	// it is not nil.
+	Refused func(reason string)
 	// Admit decides whether a request may open a session; if not, it has
 	// answered.
 	Admit func(w http.ResponseWriter, r *http.Request) (*Ticket, bool)
@@ -100,6 +106,14 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 		h.websocket(w, r, true)
 	default:
 		notFound(w)
+	}
+}
+
+// BoundBody bounds the time for a body that may never be looked at: the server
+// reads it before it answers, however slowly it comes.
+func (h *Handler) BoundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout))
 	}
 }
 
@@ -224,27 +238,37 @@ var (
 	errBrokenJSON = &handshakeError{http.StatusInternalServerError, "Broken JSON encoding."}
 )
 
-// bodyTimeout is how long a request's body may take to come.
-const bodyTimeout = 10 * time.Second
-
 // readBody reads a body within the limit and the time for it.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *handshakeError) {
-	tooLarge := &handshakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("at most %d bytes", h.cfg.MaxMessage)}
-	if r.ContentLength > int64(h.cfg.MaxMessage) {
-		return nil, tooLarge
+	tooLarge := func() *handshakeError {
+		h.refused("large body")
+		return &handshakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("at most %d bytes", h.cfg.MaxMessage)}
 	}
-	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+	// First, since the server reads on for what we refuse.
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout)); err != nil {
 		return nil, h.misplacedError(err)
+	}
+	if r.ContentLength > int64(h.cfg.MaxMessage) {
+		return nil, tooLarge()
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(h.cfg.MaxMessage)))
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, tooLarge
+		return nil, tooLarge()
 	case err != nil:
+		if errors.Is(err, os.ErrDeadlineExceeded) { // and not a client that has gone
+			h.refused("slow body")
+		}
 		return nil, &handshakeError{http.StatusRequestTimeout, "cannot read the body"}
 	}
 	return body, nil
+}
+
+func (h *Handler) refused(reason string) {
+	if h.cfg.Refused != nil {
+		h.cfg.Refused(reason)
+	}
 }
 
 // misplacedError is for a host that has mounted us where no deadline can be

@@ -246,6 +246,15 @@ func TestRow14IDsAreThePages(t *testing.T) {
 		host.wait(t)
 		p.abort()
 		assert.NotContains(t, s.log.String(), p.id)
+
+		// So is one whose first request had no Origin, as a script's has none.
+		p = s.peer(c)
+		p.header = []string{"Referer", mine + "/page", "Sec-Fetch-Site", "cross-site"}
+		require.Equal(t, "o", p.next())
+		for origin, want := range map[string]int{evil: 404, s.base: 404, mine: ok} {
+			assert.Equal(t, want, s.post(p.path(sending), `["x"]`, "Content-Type", "text/plain", "Origin", origin).status, origin)
+		}
+		p.abort()
 	})
 }
 

@@ -265,3 +265,122 @@ func openFiles(t *testing.T) int {
 	}
 	return len(entries)
 }
+
+// sockjs.md rows 3 and 4, over real sockets: a client of each transport that
+// never reads holds up none of 200 others, is cut at its bound, and costs no
+// more memory than that until then. Not parallel, because it measures the heap.
+func TestRow03NeverReadsAmongMany(t *testing.T) {
+	const (
+		others = 200
+		piece  = 64 << 10
+		bound  = 1 << 20 // of what waits for one
+		beside = 3 * piece / 2
+	)
+	s := serveSite(t, func(s *site) { s.cfg.WriteTimeout = patience })
+	all := append(carriers[:len(carriers):len(carriers)], carrier{name: "websocket"})
+	stuck := map[string]*siteConn{}
+	for _, c := range all {
+		conn, host := s.knock(c)
+		require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(4<<10))
+		stuck[c.name] = host
+	}
+	var hosts []*siteConn
+	arrived := make(chan string, others)
+	for i := range others {
+		c := all[i%len(all)]
+		if c.name == "websocket" {
+			conn, host := s.knock(c)
+			hosts = append(hosts, host)
+			go func() {
+				ws := newClient(t, conn)
+				for {
+					f, err := ws.readFrame()
+					if err != nil {
+						return
+					}
+					if strings.HasPrefix(string(f.payload), "a") {
+						arrived <- string(f.payload)
+					}
+				}
+			}()
+			continue
+		}
+		p := s.open(c)
+		hosts = append(hosts, s.session())
+		go func() {
+			for {
+				frame, err := p.tryNext()
+				if err != nil || frame[0] == 'c' {
+					p.abort()
+					return
+				}
+				arrived <- frame
+			}
+		}()
+	}
+
+	before, most := liveHeap(), int64(0)
+	cut := 0
+	for round := 0; len(stuck) > 0; round++ {
+		require.Less(t, round, 1000)
+		for name, host := range stuck {
+			if host.send(string(make([]byte, piece))) {
+				continue
+			}
+			assert.Equal(t, 3008, <-host.cut, name)
+			host.Abort() // as it would be after the write timeout
+			host.wait(t)
+			delete(stuck, name)
+			cut++
+		}
+		text := fmt.Sprint(round)
+		for _, host := range hosts {
+			require.True(t, host.send(text))
+		}
+		for range others {
+			select {
+			case frame := <-arrived:
+				require.Equal(t, `a["`+text+`"]`, frame)
+			case <-time.After(patience):
+				require.Fail(t, "others wait", "round %d", round)
+			}
+		}
+		assert.LessOrEqual(t, s.engine.Waiting(), int64(len(stuck)*bound))
+		if round%16 == 0 || len(stuck) < len(all) {
+			most = max(most, int64(liveHeap())-int64(before))
+		}
+	}
+	assert.Equal(t, len(all), cut)
+	assert.LessOrEqual(t, most, int64(len(all)*(bound+beside)))
+	t.Logf("the heap grew by %d KiB at most, %d KiB for each that does not read", most>>10, most>>10/int64(len(all)))
+	for _, host := range hosts {
+		host.close(3000, "bye")
+	}
+	for _, host := range hosts {
+		host.wait(t)
+	}
+}
+
+// knock connects a client that has sent its request, and has read the answer's
+// header if that is a WebSocket's.
+func (s *site) knock(c carrier) (net.Conn, *siteConn) {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.base, "http://"))
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = conn.Close() })
+	ask := fmt.Sprintf("%s %s%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", c.method, s.peer(c).path(c.name), c.query())
+	if c.name == "websocket" {
+		ask = strings.Replace(handshake, "GET /", "GET /0/w/websocket", 1)
+	}
+	_, err = io.WriteString(conn, ask)
+	require.NoError(s.t, err)
+	if c.name == "websocket" {
+		end := make([]byte, 4)
+		for string(end) != "\r\n\r\n" {
+			copy(end, end[1:])
+			_, err = conn.Read(end[3:])
+			require.NoError(s.t, err)
+		}
+	}
+	return conn, s.session()
+}

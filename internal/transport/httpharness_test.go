@@ -117,7 +117,7 @@ func (c *siteConn) wait(t testing.TB) {
 func newSite(t testing.TB, change ...func(*site)) *site {
 	s := &site{t: t, sessions: make(chan *siteConn, 20_000)}
 	s.cfg = transport.HandlerConfig{
-		Config: testConfig(), ResponseLimit: 128 << 10, DisconnectDelay: 5 * time.Second,
+		Config: testConfig(), ResponseLimit: 128 << 10, DisconnectDelay: 5 * time.Second, BodyTimeout: 10 * time.Second,
 		Legacy: true, ScriptURL: "/sockjs.js",
 		Log: slog.New(slog.NewTextHandler(&s.log, nil)),
 		Admit: func(http.ResponseWriter, *http.Request) (*transport.Ticket, bool) {

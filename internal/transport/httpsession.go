@@ -72,13 +72,13 @@ func newHTTPSession(h *Handler, id, protocol string) *httpSession {
 }
 
 // belongsTo reports whether r comes from the page of the session, or does not
-// say what page it comes from, as browsers do where it is the server's own. Who
-// knows the id of a session is let in, but for the scripts of other sites.
+// say what page it comes from. Who knows the id of a session is let in, but for
+// the scripts of other sites.
 func (s *httpSession) belongsTo(r *http.Request) bool {
-	if r.Header.Get("Origin") == "" {
+	page, said := origin.Page(r)
+	if !said {
 		return true
 	}
-	page := origin.Foreign(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.page == nil {

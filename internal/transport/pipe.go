@@ -13,7 +13,10 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-var _ Session = (*pipe)(nil)
+var (
+	_ Session       = (*pipe)(nil)
+	_ fanout.Direct = (*pipe)(nil)
+)
 
 // What a pipe holds in each direction before who sends has to wait, and for
 // how long its Linger waits, once for the Outbox and once for the client.
@@ -41,6 +44,9 @@ type pipe struct {
 
 	out    *fanout.Outbox // set by Start
 	failed *CloseError    // the reader's alone
+
+	take    func(n int) int // how much of n bytes a TryWrite takes, or nil
+	partial []byte          // of a frame; the writer's alone
 }
 
 // event is a channel that is closed once.
@@ -62,9 +68,14 @@ func (e *event) happened() bool {
 
 // Pipe returns both ends of a connection in memory. Messages are pushy's texts
 // in both directions; protocol is what the Session says it is.
-func Pipe(protocol string) (Session, *PipeClient) {
+func Pipe(protocol string) (Session, *PipeClient) { return FullPipe(protocol, nil) }
+
+// FullPipe is a Pipe that can be written to without waiting, as a socket can:
+// of n bytes it takes what take says, or less, and is full then.
+func FullPipe(protocol string, take func(n int) int) (Session, *PipeClient) {
 	p := &pipe{
 		protocol: protocol,
+		take:     take,
 		toServer: make(chan []byte, pipeBuffer),
 		toClient: make(chan []byte, pipeBuffer),
 	}
@@ -139,35 +150,79 @@ func (p *pipe) halt(err *CloseError) {
 func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	for len(wire) > 0 {
-		var text []byte
-		text, wire = splitFrame(wire)
-		select {
-		case <-p.cut.ch:
+	p.partial = append(p.partial, wire...)
+	for {
+		if p.cut.happened() {
 			return net.ErrClosed
-		default:
+		}
+		text, rest, whole := splitFrame(p.partial)
+		if !whole {
+			return nil
 		}
 		select {
 		case p.toClient <- bytes.Clone(text):
+			p.partial = rest
 		case <-p.cut.ch:
 			return net.ErrClosed
 		case <-timer.C:
 			return os.ErrDeadlineExceeded
 		}
 	}
-	return nil
 }
 
-// splitFrame splits wire behind its first frame, which fanout.TextFrame made.
-func splitFrame(wire []byte) (text, rest []byte) {
+func (p *pipe) CanTry() bool { return p.take != nil }
+
+func (p *pipe) TryWrite(wire []byte) (int, error) {
+	if p.cut.happened() {
+		return 0, net.ErrClosed
+	}
+	n := min(p.take(len(wire)), len(wire))
+	for b := append(p.partial, wire[:n]...); ; {
+		text, rest, whole := splitFrame(b)
+		if !whole {
+			p.partial = b
+			return n, nil
+		}
+		select {
+		case p.toClient <- bytes.Clone(text):
+			b = rest
+		default: // the client is behind: the frame's last bytes find no room
+			n -= len(rest) + 1
+			p.partial = b[:len(b)-len(rest)-1]
+			if n < 0 {
+				panic("transport: a frame was whole before it was written")
+			}
+			return n, nil
+		}
+	}
+}
+
+// splitFrame splits wire behind its first frame, which fanout.TextFrame made, if
+// that is whole.
+func splitFrame(wire []byte) (text, rest []byte, whole bool) {
+	if len(wire) < 2 {
+		return nil, wire, false
+	}
 	n, head := int(wire[1]), 2
 	switch n {
 	case 126:
-		n, head = int(binary.BigEndian.Uint16(wire[2:])), 4
+		head = 4
 	case 127:
-		n, head = int(binary.BigEndian.Uint64(wire[2:])), 10
+		head = 10
 	}
-	return wire[head : head+n], wire[head+n:]
+	if len(wire) < head {
+		return nil, wire, false
+	}
+	switch n {
+	case 126:
+		n = int(binary.BigEndian.Uint16(wire[2:]))
+	case 127:
+		n = int(binary.BigEndian.Uint64(wire[2:]))
+	}
+	if len(wire) < head+n {
+		return nil, wire, false
+	}
+	return wire[head : head+n], wire[head+n:], true
 }
 
 func (p *pipe) Finish(code int, reason string, _ time.Duration) {

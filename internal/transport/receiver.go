@@ -23,6 +23,7 @@ type receiver struct {
 	w       http.ResponseWriter
 	rc      *http.ResponseController
 	buf     *[]byte // what the next write has, from buffers
+	frames  []*fanout.Frame
 	begun   bool
 	written int // bytes of frames
 }
@@ -158,7 +159,7 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 // pass writes all that waits, and tells whether the response has ended.
 func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 	for {
-		frames, bytes, bye := s.out.Take(max(1, rv.h.cfg.ResponseLimit-rv.written))
+		frames, bytes, bye := s.out.Take(rv.frames[:0], max(1, rv.h.cfg.ResponseLimit-rv.written))
 		switch {
 		case bye != nil:
 			rv.goodbye(bye)
@@ -169,6 +170,7 @@ func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 		}
 		rv.messages(frames)
 		clear(frames)
+		rv.frames = frames
 		full := !rv.streaming || rv.written >= rv.h.cfg.ResponseLimit
 		if err := rv.send(full, detach); err != nil {
 			return false, err
@@ -293,6 +295,7 @@ func (rv *receiver) begin() error {
 	if rv.r.ProtoMajor == 1 {
 		head.Set("Connection", "close")
 	}
+	head.Set("X-Accel-Buffering", "no") // or nginx keeps frames until it has many
 	rv.w.WriteHeader(http.StatusOK)
 	if _, err := rv.w.Write([]byte(rv.prelude)); err != nil {
 		return err

@@ -100,7 +100,7 @@ var writeOps = sync.Pool{New: func() any {
 	op := new(writeOp)
 	op.try = func(fd uintptr) bool {
 		for {
-			op.n, op.err = syscall.Write(int(fd), op.p)
+			op.n, op.err = sendNow(fd, op.p)
 			if op.err != syscall.EINTR {
 				return true
 			}

@@ -15,7 +15,10 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-var _ Session = (*websocket)(nil)
+var (
+	_ Session       = (*websocket)(nil)
+	_ fanout.Direct = (*websocket)(nil)
+)
 
 var (
 	errSilent = errors.New("nothing came for two heartbeats")
@@ -47,6 +50,7 @@ type websocket struct {
 	halted    *CloseError // what Receive is to fail with
 	answered  bool        // the peer's close frame has come
 	garbled   bool        // the peer's frames cannot be told apart any more
+	unframed  bool        // the peer does not speak SockJS: a close frame is all it gets
 	said      bool        // our goodbye is written
 	lingering bool
 	gone      bool        // the connection is cut or of no use
@@ -191,6 +195,7 @@ func (s *websocket) fail(err error) {
 		s.failed = &CloseError{Cause: Lost, Code: codeLost, Err: err}
 	}
 	s.answered = s.frames.gotClose
+	s.unframed = errors.Is(s.failed, errFraming)
 	s.gone = s.gone || s.failed.Cause == Lost
 	s.stopBeatLocked()
 }
@@ -236,6 +241,16 @@ func (s *websocket) Write(p []byte, timeout time.Duration) error {
 	return err
 }
 
+func (s *websocket) CanTry() bool { return s.stream.raw != nil }
+
+func (s *websocket) TryWrite(p []byte) (int, error) {
+	n, err := tryWrite(s.stream.raw, p)
+	if err != nil {
+		s.hopeless()
+	}
+	return n, err
+}
+
 // hopeless notes that nothing can be written any more: no answer will come.
 func (s *websocket) hopeless() {
 	s.mu.Lock()
@@ -248,12 +263,12 @@ func (s *websocket) hopeless() {
 
 func (s *websocket) Finish(code int, reason string, timeout time.Duration) {
 	s.mu.Lock()
-	answered := s.answered
+	sayIt := s.framed && !s.answered && !s.unframed
 	s.mu.Unlock()
 	var wire []byte
 	var payload []byte
 	if closeCodeAllowed(code) {
-		if s.framed && !answered {
+		if sayIt {
 			wire = goodbyeText(code, reason)
 		}
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code))

@@ -22,9 +22,6 @@ import (
 // Window is how far a trigger's timestamp may be from now.
 const Window = 600 * time.Second
 
-// BodyTimeout is how long a body may take to arrive.
-const BodyTimeout = 10 * time.Second
-
 // Trigger is what a request asks to publish.
 type Trigger struct {
 	Channel string // lower-cased
@@ -40,11 +37,12 @@ type Trigger struct {
 
 // Reader reads triggers. All fields must be set.
 type Reader struct {
-	Keys    []string // any of which may have signed
-	MaxBody int      // bytes; not above zero is no limit
-	Now     func() time.Time
-	Channel func(name string) (lower string, err error)
-	Event   func(name string) error
+	Keys        []string      // any of which may have signed
+	MaxBody     int           // bytes; not above zero is no limit
+	BodyTimeout time.Duration // for the body to arrive
+	Now         func() time.Time
+	Channel     func(name string) (lower string, err error)
+	Event       func(name string) error
 }
 
 // Read reads a trigger for the channel named in the path. If it is not to be
@@ -53,7 +51,7 @@ func (rd *Reader) Read(w http.ResponseWriter, r *http.Request, name string) (*Tr
 	// A client that sends a byte now and then must not hold the handler, nor the
 	// server that reads what we did not. Where no deadline can be set, the host's
 	// server has to see to that.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(BodyTimeout))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rd.BodyTimeout))
 	if r.Method != http.MethodPost {
 		refused := refuse(http.StatusMethodNotAllowed, "Method not allowed")
 		refused.header = [2]string{"Allow", http.MethodPost}

@@ -65,3 +65,15 @@ func has(object []byte, name string) bool {
 	_ = jsvalue.Fields(object, func(n, _ []byte) { found = found || string(n) == name })
 	return found
 }
+
+// List is the JSON array of what each of values is as JSON.
+func List[T any](values []T, json func(T) []byte) []byte {
+	b := []byte{'['}
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, json(v)...)
+	}
+	return append(b, ']')
+}

@@ -136,17 +136,35 @@ test("two tabs of one browser are two people", limit, async (t) => {
 test("comes back when the server does", limit, async (t) => {
   const first = await start();
   const ada = await open(browser, first.origin, desktop);
+  const grace = await open(browser, first.origin, phone);
   await enter(ada, "Ada");
+  await enter(grace, "Grace");
+  await say(ada, "Before");
+  await line(grace, "Before").waitFor();
   await first.stop();
-  await ada.getByRole("status").getByText("Reconnecting…").waitFor();
+  for (const page of [ada, grace]) {
+    await page.getByRole("status").getByText("Reconnecting…").waitFor();
+    await line(page, "Connection lost. You may miss what is said now.").waitFor();
+  }
   await say(ada, "to nobody");
   await ada.getByText("Not connected. Try again in a moment.").waitFor();
+  await look({ desktop: ada, phone: grace }, "reconnecting");
 
   const second = await start(new URL(first.origin).host);
   t.after(() => second.stop());
-  await ada.getByRole("status").getByText("Connected").waitFor();
-  await say(ada, "Back again");
-  await line(ada, "Back again").waitFor();
+  for (const page of [ada, grace]) await page.getByRole("status").getByText("Connected").waitFor();
+  // The new server knows nobody, and has no old members either.
+  for (const page of [ada, grace]) {
+    await person(page, page === ada ? "Grace" : "Ada").waitFor();
+    await page.waitForFunction(() => document.querySelectorAll("#people li").length === 2);
+  }
+  assert.equal(await ada.getByLabel("Message").inputValue(), "to nobody", "what was not sent is still there");
+  for (const [from, to] of [[ada, grace], [grace, ada]]) {
+    const name = from === ada ? "Ada" : "Grace";
+    for (const n of [1, 2, 3]) await say(from, `${name} again ${n}`);
+    await line(to, `${name} again 3`).waitFor();
+    assert.equal(await log(to).getByText(`${name} again`).count(), 3);
+  }
 });
 
 test("a page of another origin stays out", limit, async (t) => {

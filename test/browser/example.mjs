@@ -1,4 +1,5 @@
-// Builds and starts examples/chat, and a browser to look at it with.
+// Builds and starts a program, examples/chat or another, and a browser to look
+// at it with.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -15,15 +16,15 @@ process.on("exit", () => rmSync(own, { recursive: true, force: true }));
 export const screenshots = process.env.PUSHY_SCREENSHOTS || mkdtempSync(path.join(tmpdir(), "pushy-screenshots-"));
 mkdirSync(screenshots, { recursive: true });
 
-const binary = path.join(own, process.platform === "win32" ? "chat.exe" : "chat");
+const binary = path.join(own, process.platform === "win32" ? "program.exe" : "program");
 
-export function build() {
-  execFileSync("go", ["build", "-o", binary, "./examples/chat"], { cwd: root, stdio: "inherit" });
+export function build(source = "./examples/chat") {
+  execFileSync("go", ["build", "-o", binary, source], { cwd: root, stdio: "inherit" });
 }
 
-// start runs the example and returns its origin, and stop.
-export async function start(addr = "127.0.0.1:0") {
-  const child = spawn(binary, ["-addr", addr], { stdio: ["ignore", "pipe", "inherit"] });
+// start runs what was built and returns its origin, and stop.
+export async function start(addr = "127.0.0.1:0", ...flags) {
+  const child = spawn(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
   const opened = new Promise((resolve) => {
     createInterface({ input: child.stdout }).on("line", (line) => {

@@ -1,4 +1,5 @@
-// What this page needs of pushy, and no more: one bare WebSocket, two rooms.
+// A chat on pushy's client, which brings the rooms back whenever the connection
+// goes: window.Pushy is /pushy/pushy.js.
 
 const lobby = "lobby", lounge = "private-lounge";
 const rooms = {
@@ -6,92 +7,72 @@ const rooms = {
   [lounge]: { name: "Private lounge", about: "Private: you see who comes and goes" },
 };
 const $ = (id) => document.getElementById(id);
-const people = new Map(); // who is in the lounge, by memberId
 const logs = {}; // by room
 let me = JSON.parse(sessionStorage.getItem("me")); // {id, name}, a person of their own in each tab
-let socket, current = lobby, attempts = 0;
+let current = lobby, countdown;
 
-async function connect() {
-  state("Connecting…", "wait");
+// The server may have been restarted, and know nobody: log in before each try.
+const pushy = new Pushy(async () => {
   try {
-    await login(me.name); // the server may have been restarted, and know nobody
+    await login(me.name);
   } catch (error) {
-    return error.refused ? welcome(error.message) : retry();
+    if (error.status < 500) welcome(error.body);
+    throw error;
   }
-  const ws = socket = new WebSocket(`${location.origin.replace("http", "ws")}/pushy/socket/websocket?id=${me.id}`);
-  ws.onmessage = (message) => {
-    const { event, channel, data } = JSON.parse(message.data);
-    if (Object.hasOwn(handlers, event)) handlers[event](data, channel, ws);
-  };
-  ws.onclose = ({ code }) => {
-    const again = [1001, 1006, 1012, 1013].includes(code) || (code >= 3000 && code < 3500);
-    if (again) retry();
-    else state(`Disconnected (${code})`, "off");
-  };
-}
+  return `/pushy?id=${me.id}`;
+}, async (channel, connection_id) => (await post("/auth", { channel, connection_id })).json());
 
-function retry() {
-  const seconds = Math.min(2 ** attempts++, 10) * (0.5 + Math.random() / 2);
-  state("Reconnecting…", "off");
-  setTimeout(connect, seconds * 1000);
-}
+pushy
+  .on("state", ({ state, retryAt, code }) => {
+    clearInterval(countdown);
+    if (state === "connecting") show(pushy.transport ? "Reconnecting…" : "Connecting…", "wait");
+    if (state === "closed" && !$("chat").hidden) show(`Disconnected (${code})`, "off");
+    if (state !== "waiting") return;
+    const seconds = () => show(`Reconnecting… ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`, "off");
+    seconds();
+    countdown = setInterval(seconds, 1000);
+  })
+  .on("connect", () => problem(""))
+  .on("pushy:error", ({ message }) => problem(message));
 
-function send(command, data, ws = socket) {
-  if (ws?.readyState !== WebSocket.OPEN) return problem("Not connected. Try again in a moment.");
-  problem("");
-  ws.send(JSON.stringify({ command, data }));
+for (const room of [lobby, lounge]) {
+  pushy.channel(room)
+    .on("message", ({ from, text }) => bubble(room, from, element("p", "text", text)))
+    .on("roll", ({ from, dice }) => {
+      const faces = dice.map((n) => Object.assign(element("span", `die d${n}`), { role: "img", ariaLabel: n }));
+      bubble(room, from, element("p", "dice", ...faces, element("span", "sum", `rolled ${dice[0] + dice[1]}`)));
+    })
+    .on("announcement", ({ from, text }) => {
+      const title = element("strong", "", `Announcement, asked for by ${from.name}`);
+      append(room, element("div", "announcement", title, element("p", "", text)));
+    })
+    .on("subscribe", () => show("Connected", "on"))
+    .on("unsubscribe", () => append(room, element("p", "note", "Connection lost. You may miss what is said now.")))
+    .on("subscribe-error", (reason) => problem(room === lounge ? "The lounge is closed to you." : reason));
+}
+pushy.channel(lounge)
+  .on("subscribe", () => peopleChanged("You joined"))
+  .on("pushy:member-added", ({ name }) => peopleChanged(`${name} joined`))
+  .on("pushy:member-quit", ({ name }) => peopleChanged(`${name} left`));
+
+function send(command, data) {
+  problem(pushy.connected ? "" : "Not connected. Try again in a moment.");
+  if (!pushy.connected) return false;
+  pushy.exec(command, data); // the answer is what the room gets to see, or a pushy:error
   return true;
 }
 
 async function post(path, fields = {}) {
   const response = await fetch(`${path}?id=${me?.id ?? ""}`, { method: "POST", body: new URLSearchParams(fields) });
   if (response.ok) return response;
-  throw Object.assign(new Error((await response.text()).trim()), { refused: response.status < 500 });
+  const body = (await response.text()).trim();
+  throw Object.assign(new Error(body), { status: response.status, body });
 }
 
 async function login(name) {
   me = await (await post("/login", { name })).json();
   sessionStorage.setItem("me", JSON.stringify(me));
 }
-
-const handlers = {
-  async "pushy:connect"({ socketId }, _, ws) {
-    attempts = 0;
-    send("subscribe", { channel: lobby }, ws);
-    try {
-      const token = await (await post("/auth", { channel: lounge, connection_id: socketId })).json();
-      send("subscribe", { channel: lounge, ...token }, ws); // {auth, data}
-    } catch {
-      problem("The lounge is closed to you.");
-    }
-  },
-  "pushy:subscription-success"({ channel, presence }) {
-    state("Connected", "on");
-    if (channel !== lounge) return;
-    people.clear();
-    for (const member of presence) people.set(member.memberId, member);
-    peopleChanged("You joined");
-  },
-  "pushy:presence-add"({ member }) {
-    people.set(member.memberId, member);
-    peopleChanged(`${member.name} joined`);
-  },
-  "pushy:presence-quit"({ member }) {
-    people.delete(member.memberId);
-    peopleChanged(`${member.name} left`);
-  },
-  "pushy:subscription-failed": ({ reason }) => problem(reason),
-  "pushy:error": ({ message }) => problem(message),
-  message: ({ from, text }, channel) => bubble(channel, from, element("p", "text", text)),
-  roll({ from, dice }, channel) {
-    const faces = dice.map((n) => Object.assign(element("span", `die d${n}`), { role: "img", ariaLabel: n }));
-    bubble(channel, from, element("p", "dice", ...faces, element("span", "sum", `rolled ${dice[0] + dice[1]}`)));
-  },
-  announcement({ from, text }, channel) {
-    const title = element("strong", "", `Announcement, asked for by ${from.name}`);
-    append(channel, element("div", "announcement", title, element("p", "", text)));
-  },
-};
 
 // What others wrote becomes text nodes, never HTML.
 function element(tag, className, ...content) {
@@ -124,7 +105,7 @@ function append(channel, entry) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   log.append(entry);
   if (log.childElementCount > 500) log.firstElementChild.remove();
-  if (channel !== current) unread(channel, 1);
+  if (channel !== current && !entry.classList.contains("note")) unread(channel, 1);
   if (atEnd || entry.classList.contains("mine")) log.scrollTop = log.scrollHeight;
 }
 
@@ -136,8 +117,9 @@ function unread(channel, more) {
 
 function peopleChanged(how) {
   append(lounge, element("p", "note", how));
-  $("count").textContent = people.size;
-  $("people").replaceChildren(...[...people.values()].map(({ id, name }) =>
+  const { members } = pushy.channel(lounge);
+  $("count").textContent = members.size;
+  $("people").replaceChildren(...[...members.values()].map(({ id, name }) =>
     element("li", "", avatar(name), element("span", "", id === me.id ? `${name} (you)` : name))));
 }
 
@@ -153,7 +135,7 @@ function open(room) {
   logs[room].scrollTop = logs[room].scrollHeight;
 }
 
-function state(text, how) {
+function show(text, how) {
   $("state").textContent = text;
   $("state").dataset.how = how;
 }
@@ -162,7 +144,8 @@ function problem(text) {
   $("problem").textContent = text;
 }
 
-function welcome(text = "") {
+function welcome(text) {
+  pushy.disconnect();
   $("chat").hidden = true;
   $("welcome").hidden = false;
   $("login-problem").textContent = text;
@@ -176,7 +159,8 @@ function enter() {
   $("my-name").textContent = me.name;
   $("my-avatar").replaceChildren(avatar(me.name));
   $("text").focus();
-  connect();
+  for (const room of [lobby, lounge]) pushy.channel(room).subscribe();
+  pushy.connect();
 }
 
 for (const room of [lobby, lounge]) {

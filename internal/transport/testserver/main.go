@@ -31,7 +31,7 @@ func main() {
 		cfg.ResponseLimit = 4096
 		cfg.Legacy = true
 		cfg.ScriptURL = "/sockjs.js"
-		cfg.DisconnectDelay = 5 * time.Second
+		cfg.DisconnectDelay, cfg.BodyTimeout = 5*time.Second, 10*time.Second
 		cfg.Log = slog.Default()
 		serve := echo
 		if path == "/close" {

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Tests the browser client without a browser: its types, that the built files
+# are what the sources build, and how it does against a server.
+source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+source ci/node.sh
+cd client
+
+npm ci --no-audit --no-fund
+say "the client's types, size and built files"
+npm run --silent check
+say "the client's package"
+npm pack --dry-run --silent
+say "the client's tests"
+node --test --test-reporter=spec test/

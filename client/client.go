@@ -1,0 +1,67 @@
+// Package client holds the browser client's built files and serves them, so that
+// pages need no other place to load it from, and running pushy needs no node.
+// Its sources are in src.
+package client
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"mime"
+	"net/http"
+	"path"
+	"time"
+)
+
+//go:embed pushy.js pushy.mjs pushy.d.ts
+var files embed.FS
+
+type file struct {
+	content     []byte
+	contentType string
+	etag        string
+}
+
+// served are the files by the name that follows the prefix.
+var served = map[string]file{
+	"/pushy.js":   load("pushy.js", "text/javascript"),
+	"/pushy.mjs":  load("pushy.mjs", "text/javascript"),
+	"/pushy.d.ts": load("pushy.d.ts", "text/plain"),
+}
+
+func load(name, mediaType string) file {
+	content, err := files.ReadFile(name)
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	sum := sha256.Sum256(content)
+	return file{
+		content:     content,
+		contentType: mime.FormatMediaType(mediaType, map[string]string{"charset": "utf-8"}),
+		etag:        `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`,
+	}
+}
+
+// Serve answers a request for one of the files, such as "/pushy.js", and reports
+// whether name is one. Browsers keep it and ask each time whether it is still the
+// same. Any page may load it.
+func Serve(w http.ResponseWriter, r *http.Request, name string) bool {
+	f, ok := served[name]
+	if !ok {
+		return false
+	}
+	head := w.Header()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		head.Set("Allow", "GET, HEAD")
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return true
+	}
+	head.Set("Content-Type", f.contentType)
+	head.Set("X-Content-Type-Options", "nosniff")
+	head.Set("Cache-Control", "no-cache")
+	head.Set("ETag", f.etag)
+	head.Set("Access-Control-Allow-Origin", "*") // modules of other origins need it
+	http.ServeContent(w, r, path.Base(name), time.Time{}, bytes.NewReader(f.content))
+	return true
+}

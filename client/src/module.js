@@ -1,0 +1,2 @@
+export { Pushy, Pushy as default } from "./pushy.js";
+export { PushyError } from "./error.js";

@@ -1,0 +1,31 @@
+// When a page should look after its connection: it is shown again, the network
+// went or came, or so much time has passed between two ticks that it was asleep.
+
+const tick = 5000;
+
+/**
+ * @param {(why: "tick" | "woke" | "offline") => void} look
+ * @returns {() => void} stops it
+ */
+export function watch(look) {
+  let last = Date.now();
+  const woke = () => look("woke");
+  const shown = () => document.visibilityState === "visible" && woke();
+  const timer = setInterval(() => {
+    const now = Date.now();
+    look(Math.abs(now - last) > 3 * tick ? "woke" : "tick");
+    last = now;
+  }, tick);
+  /** @type {[EventTarget | undefined, string, () => void][]} */
+  const all = [
+    [globalThis, "online", woke],
+    [globalThis, "offline", () => look("offline")],
+    [globalThis, "pageshow", woke],
+    [globalThis.document, "visibilitychange", shown],
+  ];
+  for (const [target, event, listener] of all) target?.addEventListener?.(event, listener);
+  return () => {
+    clearInterval(timer);
+    for (const [target, event, listener] of all) target?.removeEventListener?.(event, listener);
+  };
+}

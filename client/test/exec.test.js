@@ -1,0 +1,213 @@
+// Commands and their answers, and SockJS over fetch.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { client, clock, flush, record } from "./fakes.js";
+
+const outcome = (promise) => promise.then((data) => ["done", data], ({ name, code, message }) => [name, code, message]);
+
+test("an answer is a reply, an error or the first direct message with the id", async () => {
+  const { pushy, socket } = client();
+  const told = record(pushy, "pushy:error", "moved");
+  const all = ["typed", "move", "plain", "wrong"].map((name) => outcome(pushy.exec(name, { to: name })));
+  const nothing = outcome(pushy.exec("nothing"));
+  await flush();
+  socket().connect();
+  assert.deepEqual(socket().sent[0], { command: "typed", data: { to: "typed" }, id: 1 });
+  assert.deepEqual(socket().sent[4], { command: "nothing", id: 5 });
+  socket().receive("pushy:error", { message: "No such move", code: "bad-move", id: 4 });
+  socket().receive("moved", { to: "e4", id: 2 });
+  socket().receive("pushy:reply", { id: 1, data: [1, null] });
+  socket().receive("pushy:reply", { id: 3, data: null });
+  socket().receive("pushy:reply", { id: 5 });
+  socket().receive("pushy:reply", { id: 5, data: "late" });
+  socket().receive("moved", { to: "e5", id: 2 });
+  socket().receive("pushy:error", { message: "Of nobody's", code: "100" });
+  socket().receive("pushy:error", { message: "Of somebody's own id", code: "100", id: "__proto__" });
+  assert.deepEqual(await Promise.all(all), [
+    ["done", [1, null]], ["done", { to: "e4", id: 2 }], ["done", null], ["PushyError", "bad-move", "No such move"],
+  ]);
+  assert.deepEqual(await nothing, ["done", undefined]);
+  assert.deepEqual(told, ["pushy:error", "moved", "moved", "pushy:error", "pushy:error"]);
+  assert.equal(pushy._requests.size, 0);
+  pushy.disconnect();
+});
+
+test("what is in flight when the connection goes has an unknown outcome, and is not sent again", async (t) => {
+  const turn = clock(t);
+  const { pushy, socket } = client();
+  const first = outcome(pushy.exec("pay"));
+  await flush();
+  socket().connect();
+  assert.equal(socket().sent.length, 1);
+  socket().lose();
+  const second = outcome(pushy.exec("wait"));
+  const third = outcome(pushy.exec("now or never", undefined, { offline: "reject" }));
+  assert.deepEqual((await first).slice(0, 2), ["PushyError", "unknown"]);
+  assert.deepEqual((await third).slice(0, 2), ["PushyError", "offline"]);
+  await turn(1000);
+  socket().connect();
+  assert.deepEqual(socket().sent.map(({ command }) => command), ["wait"]);
+  socket().receive("pushy:reply", { id: socket().sent[0].id, data: 1 });
+  assert.deepEqual(await second, ["done", 1]);
+  pushy.disconnect();
+});
+
+test("the caller chooses for all commands, too; a bounded number waits", async (t) => {
+  const turn = clock(t);
+  const strict = client({ offline: "reject" });
+  assert.equal((await outcome(strict.pushy.exec("a")))[1], "offline");
+  await flush();
+  strict.socket().connect(); // it was asked for a connection all the same
+  strict.pushy.exec("b");
+  assert.equal(strict.socket().sent.length, 1);
+  strict.socket().lose();
+  const patient = outcome(strict.pushy.exec("c", undefined, { offline: "wait" }));
+  strict.pushy.disconnect();
+  assert.equal((await patient)[1], "closed");
+
+  const { pushy, socket } = client();
+  for (let n = 0; n < 100; n++) pushy.exec("n", n);
+  assert.equal((await outcome(pushy.exec("n", 100)))[1], "full");
+  await turn(0);
+  socket().connect();
+  assert.deepEqual(socket().sent.map(({ data }) => data), [...Array(100).keys()]);
+  pushy.disconnect();
+});
+
+test("a command that is never answered leaves nothing, and bothers nobody who does not ask", async (t) => {
+  const turn = clock(t);
+  const unhandled = [];
+  const listen = (error) => unhandled.push(error);
+  process.on("unhandledRejection", listen);
+  t.after(() => process.off("unhandledRejection", listen));
+  const { pushy, socket } = client({ timeout: 1000 });
+  pushy.exec("wave");
+  const asked = outcome(pushy.exec("wave"));
+  const patient = outcome(pushy.exec("think", undefined, { timeout: 0 }));
+  await flush();
+  socket().connect();
+  await turn(999);
+  assert.equal(pushy._requests.size, 3);
+  await turn(1);
+  assert.equal(pushy._requests.size, 1);
+  assert.deepEqual(await asked, ["PushyError", "timeout", "No answer to wave in 1000 ms"]);
+  await turn(20_000);
+  pushy.disconnect();
+  assert.equal((await patient)[1], "unknown");
+  assert.equal(pushy._requests.size, 0);
+  await flush();
+  assert.deepEqual(unhandled, []);
+});
+
+/** SockJS's other end, for one session: the test writes its frames, and answers what is sent. */
+function sockjs() {
+  const bodies = [], receivers = [];
+  let answer = () => new Response(null, { status: 204 });
+  return {
+    bodies, receivers,
+    answers: (how) => (answer = how),
+    fetch: async (url, { body, signal }) => {
+      const { pathname } = new URL(url);
+      if (pathname.endsWith("/xhr_send")) {
+        bodies.push(JSON.parse(body));
+        return answer();
+      }
+      const stream = new TransformStream();
+      const writer = stream.writable.getWriter();
+      writer.closed.catch(() => {});
+      signal.addEventListener("abort", () => writer.abort(signal.reason).catch(() => {}));
+      receivers.push({ url, signal, write: (text) => writer.write(new TextEncoder().encode(text)).catch(() => {}), end: () => writer.close().catch(() => {}) });
+      return new Response(stream.readable);
+    },
+  };
+}
+
+/** Long enough for streams, which have no timers. */
+const soon = async () => {
+  for (let n = 0; n < 100; n++) await flush();
+};
+
+const hello = 'a["{\\"event\\":\\"pushy:connect\\",\\"data\\":{\\"socketId\\":\\"s\\",\\"protocol\\":\\"xhr-streaming\\"}}"]\n';
+const frame = (...messages) => `a${JSON.stringify(messages.map((message) => JSON.stringify(message)))}\n`;
+
+test("streaming: frames in any pieces, one response after another", async () => {
+  const server = sockjs();
+  const { pushy } = client({ transports: ["streaming"], fetch: server.fetch, url: "http://127.0.0.1/pushy?id=7" });
+  const heard = [];
+  pushy.bind("news", (data) => heard.push(data)).connect();
+  await flush();
+  const { url, write, end } = server.receivers[0];
+  assert.match(url, /^http:\/\/127\.0\.0\.1\/pushy\/socket\/c\/[a-z0-9]{20}\/xhr_streaming\?id=7$/);
+  const text = `${"h".repeat(2048)}\no\n${hello}h\n${frame({ event: "news", data: "é\n☃" }, { event: "news", data: "[h" })}`;
+  write(text.slice(0, 2060));
+  for (const character of text.slice(2060)) write(character);
+  await flush();
+  end();
+  await soon();
+  assert.deepEqual(heard, ["é\n☃", "[h"]);
+  assert.equal(server.receivers.length, 2, "the next");
+  server.receivers[1].write(frame({ event: "news", data: 3 }) + 'c[3500,"removed"]\n' + frame({ event: "news", data: 4 }));
+  await soon();
+  assert.deepEqual(heard, ["é\n☃", "[h", 3]);
+  assert.equal(pushy.state, "closed");
+  assert.ok(server.receivers[1].signal.aborted);
+});
+
+test("streaming: what is sent meanwhile shares a request, in order and in bounds", async () => {
+  const server = sockjs();
+  const { pushy } = client({ transports: ["streaming"], fetch: server.fetch });
+  pushy.connect();
+  await flush();
+  server.receivers[0].write(hello);
+  await soon();
+  const free = [];
+  server.answers(() => new Promise((resolve) => free.push(() => resolve(new Response(null, { status: 204 })))));
+  for (let n = 0; n < 20; n++) pushy.exec("n", { n, pad: "x".repeat(1000) });
+  pushy.exec("n", { n: 20, pad: "x".repeat(40_000) });
+  pushy.exec("n", { n: 21 });
+  await flush();
+  assert.equal(server.bodies.length, 1, "one at a time");
+  while (free.length) {
+    free.shift()();
+    await flush();
+  }
+  assert.deepEqual(server.bodies.flat().map((text) => JSON.parse(text).data.n), [...Array(22).keys()]);
+  assert.deepEqual(server.bodies.map((body) => body.length), [1, 15, 4, 1, 1]);
+  pushy.disconnect();
+});
+
+test("streaming: what ends it", async (t) => {
+  const turn = clock(t);
+  for (const [name, act, code, reason] of [
+    ["a send that fails", (server, pushy) => { server.answers(() => Promise.reject(new TypeError("network"))); pushy.exec("a"); }, 1006, ""],
+    ["a session that is gone", (server, pushy) => { server.answers(() => new Response("", { status: 404 })); pushy.exec("a"); }, 1006, "HTTP 404"],
+    ["a message too large", (server, pushy) => { server.answers(() => new Response("", { status: 413 })); pushy.exec("a"); }, 1009, "HTTP 413"],
+    ["a goodbye", (server) => server.receivers[0].write('c[3001,"later"]\n'), 3001, "later"],
+    ["a new session in its place", (server) => server.receivers[0].end().then(soon).then(() => server.receivers[1].write("o\n" + hello)), 1006, ""],
+    ["a frame that is none", (server) => server.receivers[0].write("a[\n"), 1006, ""],
+  ]) {
+    const server = sockjs();
+    const { pushy } = client({ transports: ["streaming"], fetch: server.fetch });
+    let last;
+    pushy.bind("state", (state) => (last = state)).connect();
+    await flush();
+    server.receivers[0].write("o\n" + hello);
+    await turn(0);
+    await flush();
+    assert.ok(pushy.connected, name);
+    await act(server, pushy);
+    await soon();
+    assert.deepEqual([last.state, last.code, last.reason], [code === 1009 ? "closed" : "waiting", code, reason], name);
+    assert.ok(server.receivers.at(-1).signal.aborted, name);
+    pushy.disconnect();
+  }
+});
+
+test("streaming: a server that refuses says with what", async () => {
+  const { pushy } = client({ transports: ["streaming", "polling"], fetch: async () => new Response("log in", { status: 401 }) });
+  let last;
+  pushy.bind("state", (state) => (last = state)).connect();
+  for (let n = 0; n < 5; n++) await flush();
+  assert.deepEqual([last.state, last.code, last.reason], ["waiting", 1006, "HTTP 401"]);
+  pushy.disconnect();
+});

@@ -1,0 +1,88 @@
+// A server in memory and a clock that tests turn, for the client alone.
+import { Pushy } from "../src/pushy.js";
+
+const flush = () => new Promise(setImmediate);
+
+/**
+ * Sets up t's fake clock and returns how to turn it: in small steps, since all
+ * timers of a step see its end. sleep is time in which no timer runs.
+ */
+export function clock(t) {
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"], now: 1_700_000_000_000 });
+  t.mock.method(Math, "random", () => 0.5);
+  const now = Date.now;
+  let slept = 0;
+  Date.now = () => now() + slept;
+  const turn = async (ms) => {
+    await flush();
+    for (let left = ms; left >= 0; left -= 500) {
+      t.mock.timers.tick(Math.min(left, 500));
+      await flush();
+    }
+  };
+  turn.sleep = (ms) => (slept += ms);
+  return turn;
+}
+
+/** One side of a WebSocket; the test is the other. */
+class Socket {
+  sent = [];
+  closed = false;
+  constructor(url) {
+    this.url = url;
+  }
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+  close() {
+    this.closed = true;
+  }
+  receive(event, data, channel) {
+    this.onmessage?.({ data: JSON.stringify({ event, channel, data }) });
+  }
+  connect(socketId = "11111111-2222-4333-8444-555555555555") {
+    this.receive("pushy:connect", { socketId, protocol: "rawwebsocket" });
+  }
+  lose(code = 1006, reason = "") {
+    this.onclose?.({ code, reason });
+  }
+  /** The last command of that name, as the client sent it. */
+  last(command) {
+    return this.sent.findLast((message) => message.command === command);
+  }
+  /** Lets the client into a channel. */
+  welcome(channel, presence) {
+    this.receive("pushy:subscription-success", { channel, memberId: "me", presence, id: this.last("subscribe")?.id });
+  }
+}
+
+/**
+ * A client whose WebSockets are the test's: sockets holds them, the newest last.
+ * HTTP fails unless the test brings a fetch.
+ */
+export function client({ url = "http://127.0.0.1/pushy", authHandler, ...options } = {}) {
+  const sockets = [];
+  const pushy = new Pushy(url, authHandler, {
+    transports: ["websocket"],
+    WebSocket: class extends Socket {
+      constructor(url) {
+        super(url);
+        sockets.push(this);
+      }
+    },
+    fetch: async () => {
+      throw new TypeError("no network");
+    },
+    ...options,
+  });
+  return { pushy, sockets, socket: () => sockets.at(-1), events: record(pushy, "connect", "disconnect") };
+}
+
+/** The names of what an emitter has told, in order, with their first argument if it is plain. */
+export function record(emitter, ...names) {
+  const told = [];
+  for (const name of names) emitter.bind(name, (first) => told.push(typeof first === "string" ? `${name} ${first}` : name));
+  return told;
+}
+
+export { flush };

@@ -1,0 +1,46 @@
+// Starts test/server, a pushy.Server that can be ordered about.
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+
+const root = path.resolve(import.meta.dirname, "../..");
+const own = mkdtempSync(path.join(tmpdir(), "pushy-client-"));
+process.on("exit", () => rmSync(own, { recursive: true, force: true }));
+const binary = path.join(own, "server");
+
+export function build() {
+  execFileSync("go", ["build", "-o", binary, "./test/server"], { cwd: root, stdio: "inherit" });
+}
+
+/** Runs a server; kill ends it without a goodbye, stop with one. */
+export async function start(addr = "127.0.0.1:0") {
+  const child = spawn(binary, ["-addr", addr], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  const opened = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on("line", (line) => resolve(line.match(/^open (http:\S+)\/$/)?.[1]));
+  });
+  const origin = await Promise.race([opened, ended.then(() => Promise.reject(new Error("the server did not start")))]);
+  const end = (signal) => async () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+    await ended;
+  };
+  return {
+    origin,
+    host: new URL(origin).host,
+    kill: end("SIGKILL"),
+    stop: end("SIGTERM"),
+    /** POST /control/{order}, see test/server/main.go. */
+    async control(order, query = {}) {
+      // A connection of its own: those that the client's requests share are for cutting.
+      const asked = request(`${origin}/control/${order}?${new URLSearchParams(query)}`, { method: "POST", agent: false }).end();
+      const [response] = await once(asked, "response");
+      const body = (await response.toArray()).join("");
+      if (response.statusCode !== 200) throw new Error(body);
+      return JSON.parse(body);
+    },
+  };
+}

@@ -1,0 +1,267 @@
+package fanout_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+// socket is a Direct sink that takes room bytes at once and is full then, until
+// a Write has waited for it.
+type socket struct {
+	sink
+	room   int
+	tries  []time.Time
+	broken error
+	during func() // a try
+}
+
+func (s *socket) CanTry() bool { return true }
+
+func (s *socket) TryWrite(p []byte) (int, error) {
+	if s.during != nil {
+		s.during()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tries = append(s.tries, time.Now())
+	n := min(s.room, len(p))
+	s.room -= n
+	s.got.Write(p[:n])
+	return n, s.broken
+}
+
+func (s *socket) all() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.got.String()
+}
+
+// taken returns when it was tried since the last call.
+func (s *socket) taken() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tries := s.tries
+	s.tries = nil
+	return tries
+}
+
+const wide = 1 << 20
+
+func wideEngine(gather time.Duration) *fanout.Engine {
+	return fanout.New(fanout.Config{MaxBytes: wide, MaxTotal: wide, WriteTimeout: time.Second, MaxGather: gather, Flushers: 2})
+}
+
+// Wherever a socket is full, a drain writes the rest, and what has come
+// meanwhile after it.
+func TestPartialWriteAtEveryByte(t *testing.T) {
+	t.Parallel()
+	first, second := fanout.TextFrame([]byte("the first")), fanout.TextFrame([]byte("second"))
+	whole := string(first) + string(second)
+	for room := range len(whole) + 1 {
+		synctest.Test(t, func(t *testing.T) {
+			e, s := wideEngine(0), &socket{room: room}
+			s.sink.gate = make(chan struct{})
+			o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+			o.Hold()
+			o.Send(fanout.RawFrame(first))
+			o.Send(fanout.RawFrame(second))
+			o.Release()
+			synctest.Wait()
+			assert.Equal(t, whole[:room], s.all())
+			if room < len(whole) {
+				assert.Equal(t, int64(len(whole)), e.Waiting(), "what is not written waits")
+			}
+			o.Send(fanout.RawFrame([]byte("third")))
+			close(s.sink.gate)
+			synctest.Wait()
+			o.Close(1000, "")
+			<-o.Done()
+			e.Wait()
+			assert.Zero(t, e.Waiting())
+			assert.Equal(t, whole+"third", s.all(), "room for %d", room)
+			assert.Equal(t, 1000, s.finished)
+		})
+	}
+}
+
+// What ends a connection while the engine writes for it, ends it once, and
+// nothing of it is left.
+func TestEndsDuringAPass(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		room int
+		do   func(o *fanout.Outbox, s *socket)
+		cuts []int
+	}{
+		{"socketClosed", wide, func(_ *fanout.Outbox, s *socket) { s.broken = syscall.EPIPE }, []int{1006}},
+		{"discarded", wide, func(o *fanout.Outbox, s *socket) { s.during = o.Discard }, nil},
+		{"closed", wide, func(o *fanout.Outbox, s *socket) { s.during = func() { o.Close(3001, "") } }, nil},
+		{"closedWhileFull", 2, func(o *fanout.Outbox, s *socket) { s.during = func() { o.Close(3001, "") } }, nil},
+		{"discardedWhileFull", 2, func(o *fanout.Outbox, s *socket) { s.during = o.Discard }, nil},
+		{"cutWhileFull", 2, func(o *fanout.Outbox, s *socket) {
+			s.during = func() { o.Send(frame(strings.Repeat("x", wide/2))); o.Send(frame(strings.Repeat("x", wide/2))) }
+		}, []int{3008}},
+		{"neverRead", 2, func(_ *fanout.Outbox, s *socket) { s.sink.gate = make(chan struct{}) }, []int{3008}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e, s, cut := wideEngine(0), &socket{room: c.room}, &cuts{}
+				o := e.NewOutbox(s, cut.add)
+				c.do(o, s)
+				o.Send(frame("something"))
+				synctest.Wait()
+				time.Sleep(time.Minute)
+				o.Close(1000, "") // of those that nothing has ended
+				<-o.Done()
+				e.Wait()
+				assert.Equal(t, c.cuts, cut.list)
+				assert.Zero(t, e.Waiting())
+				assert.False(t, o.Send(frame("x")))
+			})
+		})
+	}
+}
+
+// crowd is many connections that an event goes to.
+type crowd struct {
+	engine  *fanout.Engine
+	sockets []*socket
+	boxes   []*fanout.Outbox
+	gates   []fanout.Gate
+}
+
+func newCrowd(n int, gather time.Duration, each time.Duration) *crowd {
+	c := &crowd{engine: wideEngine(gather), gates: make([]fanout.Gate, n)}
+	for i := range n {
+		s := &socket{room: wide, during: func() { time.Sleep(each) }}
+		o := c.engine.NewOutbox(s, func(int, string) {})
+		o.Open(&c.gates[i], frame(""))
+		c.sockets, c.boxes = append(c.sockets, s), append(c.boxes, o)
+	}
+	synctest.Wait()
+	time.Sleep(time.Minute)
+	for _, s := range c.sockets {
+		s.taken()
+	}
+	return c
+}
+
+func (c *crowd) publish(text string) {
+	f := frame(text)
+	for i, o := range c.boxes {
+		o.SendThrough(&c.gates[i], f)
+	}
+	c.engine.Flush()
+}
+
+func (c *crowd) end() {
+	for _, o := range c.boxes {
+		o.Discard()
+	}
+	c.engine.Wait()
+}
+
+// An event that comes alone is written at once; those that come faster than
+// they are written go together, and none waits longer than MaxGather.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	const each = 20 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for range 50 {
+			began := time.Now()
+			c.publish("alone")
+			time.Sleep(20 * time.Millisecond)
+			for _, s := range c.sockets {
+				tries := s.taken()
+				require.Len(t, tries, 1)
+				assert.LessOrEqual(t, tries[0].Sub(began), 100*each, "not held up")
+			}
+		}
+		for range 500 {
+			c.publish("often;")
+			time.Sleep(200 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		for _, s := range c.sockets {
+			assert.Equal(t, 500, strings.Count(s.all(), "often;"))
+			tries := s.taken()
+			assert.Less(t, len(tries), 60, "of 500 events")
+			for i, at := range tries[1:] {
+				assert.LessOrEqual(t, at.Sub(tries[i]), 5*time.Millisecond+200*each)
+			}
+		}
+		began := time.Now()
+		c.boxes[0].Send(frame("a reply"))
+		time.Sleep(time.Second)
+		tries := c.sockets[0].taken()
+		require.Len(t, tries, 1)
+		assert.LessOrEqual(t, tries[0].Sub(began), each, "after it all is over")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, -1, each)
+		defer c.end()
+		for range 100 {
+			c.publish("often;")
+			time.Sleep(200 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		assert.Less(t, 10, len(c.sockets[0].taken()), "off: as fast as passes go")
+	})
+}
+
+// Many publish to the same connections while these come and go: each gets what
+// it gets in one order, and whole.
+func TestPassesUnderFire(t *testing.T) {
+	t.Parallel()
+	e := wideEngine(time.Millisecond)
+	const boxes, publishers, events = 50, 4, 200
+	var sockets [boxes]*socket
+	var out [boxes]*fanout.Outbox
+	var gates [boxes]fanout.Gate
+	for i := range boxes {
+		sockets[i] = &socket{room: 1000 * (i + 1)}
+		out[i] = e.NewOutbox(sockets[i], func(code int, reason string) { t.Error(code, reason) })
+		out[i].Open(&gates[i], frame(""))
+	}
+	var order sync.Mutex // as a channel's fan-out has it
+	var all sync.WaitGroup
+	for p := range publishers {
+		all.Go(func() {
+			for n := range events {
+				f := frame(fmt.Sprintf("%d:%d;", p, n))
+				order.Lock()
+				for i := range boxes {
+					out[i].SendThrough(&gates[i], f)
+				}
+				e.Flush()
+				order.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	for _, o := range out {
+		o.Close(1000, "")
+		<-o.Done()
+	}
+	e.Wait()
+	want := sockets[0].all()
+	assert.Equal(t, publishers*events, strings.Count(want, ";"))
+	for _, s := range sockets {
+		assert.Equal(t, want, s.all(), "all see one order")
+	}
+	assert.Zero(t, e.Waiting())
+}

@@ -1,0 +1,60 @@
+package lifecycle_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/gopushy/pushy/internal/lifecycle"
+)
+
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"192.0.2.1:80":                "192.0.2.1/32",
+		"[::ffff:192.0.2.1]:80":       "192.0.2.1/32",
+		"[2001:db8:1:2:3:4:5:6]:80":   "2001:db8:1:2::/64",
+		"[2001:db8:1:2:ffff::1]:8080": "2001:db8:1:2::/64",
+		"[fe80::1%eth0]:80":           "fe80::/64",
+		"@":                           "invalid Prefix",
+		"":                            "invalid Prefix",
+	} {
+		assert.Equal(t, want, lifecycle.Network(addr).String(), addr)
+	}
+}
+
+func TestDoorCountsEachNetwork(t *testing.T) {
+	t.Parallel()
+	one, other, none := lifecycle.Network("192.0.2.1:1"), lifecycle.Network("192.0.2.2:1"), netip.Prefix{}
+	d := lifecycle.NewDoor[string](10, 2)
+	yes, no := func() bool { return true }, func() bool { return false }
+	assert.Empty(t, d.Reserve(one))
+	assert.Empty(t, d.Reserve(one))
+	assert.Equal(t, lifecycle.Crowded, d.Reserve(one), "places that are reserved count")
+	assert.Empty(t, d.Reserve(other))
+	d.GiveBack(one)
+	assert.Empty(t, d.Reserve(one))
+	assert.True(t, d.Enter("a", "ann", one, yes))
+	assert.False(t, d.Enter("b", "ben", one, no))
+	assert.Empty(t, d.Reserve(one), "one that did not enter counts")
+	assert.True(t, d.Enter("b", "ben", one, yes))
+	assert.Equal(t, lifecycle.Crowded, d.Reserve(one))
+	d.Leave("c")
+	assert.Equal(t, lifecycle.Crowded, d.Reserve(one))
+	d.Leave("a")
+	d.Leave("a")
+	assert.Empty(t, d.Reserve(one))
+	assert.Equal(t, lifecycle.Crowded, d.Reserve(one))
+	for range 3 {
+		assert.Empty(t, d.Reserve(none), "what has no address is not limited")
+	}
+	for range 3 { // and the others are
+		_ = d.Reserve(other)
+	}
+	d.GiveBack(none)
+	assert.Equal(t, map[string]uint64{lifecycle.Crowded: 6, lifecycle.Closed: 1}, d.Refused())
+	v, ok := d.Find("b")
+	assert.True(t, ok)
+	assert.Equal(t, "ben", v)
+}

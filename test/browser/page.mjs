@@ -1,0 +1,46 @@
+// Pages for the client's tests: test/server under a browser, and what they share.
+import { build as buildServer, start as startServer } from "../../client/test/server.js";
+import { patience } from "./example.mjs";
+
+export { buildServer, startServer };
+
+/** Runs in the page: a client with a log of all it hears. */
+function setUp([url, auth, options]) {
+  const told = (window.told = []);
+  const pushy = (window.pushy = new Pushy(url, auth, { minDelay: 100, maxDelay: 1000, ...options }));
+  for (const event of ["connect", "disconnect"]) pushy.bind(event, () => told.push(event));
+  pushy.bind("state", ({ state }) => told.push(state));
+  window.room = (name) => {
+    const channel = pushy.channel(name);
+    for (const event of ["subscribe", "unsubscribe", "subscribe-error", "auth-error", "pushy:member-added", "pushy:member-quit"]) {
+      channel.bind(event, (data) => told.push(`${name} ${event} ${data?.name ?? data?.status ?? (typeof data === "string" ? data : "")}`.trim()));
+    }
+    channel.bind("news", ({ n }) => told.push(`${name} ${n}`));
+    channel.subscribe();
+  };
+}
+
+/** Opens a page with a client, in a browser context of its own or the one given. */
+export async function client(browser, server, { name = "Ann", url = "/pushy", clock = false, before, options, context } = {}) {
+  context ??= await browser.newContext();
+  context.setDefaultTimeout(patience);
+  const page = await context.newPage();
+  if (clock) await page.clock.install();
+  await before?.(page);
+  await page.goto(server.origin);
+  await page.evaluate(setUp, [url, `/auth?name=${name}`, options]);
+  return Object.assign(page, {
+    room: (name) => page.evaluate((name) => room(name), name),
+    told: () => page.evaluate(() => told.splice(0)),
+    state: (state) => page.waitForFunction((state) => pushy.state === state, state),
+    subscribed: (...names) => page.waitForFunction((names) => names.every((name) => pushy.channel(name).subscribed), names),
+    members: (room) => page.evaluate((room) => [...pushy.channel(room).members.values()].map(({ name }) => name), room),
+    /** Waits until those are the members of a room, in some order. */
+    async has(room, ...names) {
+      await page.waitForFunction(([room, names]) =>
+        JSON.stringify([...pushy.channel(room).members.values()].map(({ name }) => name).sort()) === names, [room, JSON.stringify(names.sort())]);
+    },
+    hears: (line) => page.waitForFunction((line) => told.includes(line), line),
+    transport: () => page.evaluate(() => pushy.transport),
+  });
+}

@@ -1,0 +1,73 @@
+// sockjs-client as people run it: every transport that it has in node and in
+// Chromium carries all of pushy, from a page of the server's own and of another.
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { build, launch, open, patience, start } from "./example.mjs";
+import { scenario } from "./scenario.mjs";
+
+const require = createRequire(import.meta.url);
+const limit = { timeout: 3 * patience };
+let browser, server, friend;
+
+before(async () => {
+  build("./test/sockjs");
+  // A page elsewhere, whose origin is listed.
+  friend = createServer((_, response) => {
+    response.setHeader("Content-Type", "text/html");
+    response.end(`<!doctype html><title>Friend</title><link rel="icon" href="data:,"><script src="${server.origin}/sockjs.js"></script>`);
+  });
+  friend.listen(0, "127.0.0.1");
+  await once(friend, "listening");
+  friend.origin = `http://127.0.0.1:${friend.address().port}`;
+  const script = require.resolve("sockjs-client/dist/sockjs.min.js");
+  server = await start("127.0.0.1:0", "-script", script, "-origins", friend.origin);
+  browser = await launch();
+}, limit);
+
+after(async () => {
+  await browser?.close();
+  friend?.close();
+  await server?.stop();
+});
+
+// Each transport, and how the server names it.
+const everywhere = {
+  "websocket": "websocket",
+  "xhr-streaming": "xhr-streaming",
+  "xhr-polling": "xhr-polling",
+  "eventsource": "eventsource",
+};
+const inPages = {
+  ...everywhere,
+  "iframe-eventsource": "eventsource",
+  "iframe-htmlfile": "htmlfile",
+  "iframe-xhr-polling": "xhr-polling",
+  "jsonp-polling": "jsonp-polling",
+};
+
+test("sockjs-client in node", limit, async (t) => {
+  globalThis.SockJS = require("sockjs-client");
+  for (const [transport, protocol] of Object.entries(everywhere)) {
+    await t.test(transport, limit, async () => assert.equal(await scenario(server.origin, transport), protocol));
+  }
+});
+
+for (const [whose, transports] of Object.entries({ "the server's own": { ...inPages, htmlfile: "htmlfile" }, "another origin": inPages })) {
+  // Side by side, since a client that goes between two polls is missed only after a while.
+  test(`sockjs-client in a page of ${whose}`, { ...limit, concurrency: 3 }, (t) => Promise.all(
+    Object.entries(transports).map(([transport, protocol]) => t.test(transport, limit, async (t) => {
+      const page = await open(browser, inPages === transports ? friend.origin : `${server.origin}/page`);
+      t.after(() => page.context().close()); // and the connections that it has
+      const run = `(${scenario})(${JSON.stringify(server.origin)}, ${JSON.stringify(transport)})`;
+      assert.equal(await page.evaluate(run), protocol);
+      assert.deepEqual(page.wrong.filter((what) => !harmless.test(what)), []);
+    })),
+  ));
+}
+
+// What a client gives up as it closes is no fault, nor a script that comes after
+// that; and here the server may be elsewhere.
+const harmless = /net::ERR_ABORTED$|^(Uncaught )?TypeError: _jp\.\w+ is not a function|is elsewhere$/;

@@ -1,0 +1,206 @@
+// Command server is a pushy.Server that the client's tests can order about: to
+// publish, to refuse tokens, to cut its connections.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *addr); err != nil {
+		log.Fatal(err)
+	}
+}
+
+type server struct {
+	*pushy.Server
+	mu    sync.Mutex
+	conns map[*pushy.Conn]bool
+	nets  map[net.Conn]bool // that have carried a socket's requests
+	auth  int               // the status that /auth answers, 0 for what is right
+	asked int               // how often /auth was
+}
+
+func run(ctx context.Context, addr string) error {
+	s := &server{conns: map[*pushy.Conn]bool{}, nets: map[net.Conn]bool{}}
+	var err error
+	s.Server, err = pushy.New(pushy.Options{
+		SecretKey: "only the client's tests know it",
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		Hooks: pushy.Hooks{
+			Connect: func(conn *pushy.Conn) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.conns[conn] = true
+			},
+			Disconnect: func(conn *pushy.Conn, _ int, _ string) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.conns, conn)
+			},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.commands()
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintln(w, `<!doctype html><title>client</title><link rel="icon" href="data:,"><script src="/pushy/pushy.js"></script>`)
+	})
+	mux.HandleFunc("/pushy/", func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(netConn{}).(net.Conn); ok {
+			s.mu.Lock()
+			s.nets[c] = true
+			s.mu.Unlock()
+		}
+		s.ServeHTTP(w, r)
+	})
+	mux.Handle("POST /auth", s.authorize())
+	mux.HandleFunc("POST /control/{order}", s.control)
+
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	web := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, netConn{}, c) },
+	}
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(listener) }()
+	fmt.Printf("open http://%s/\n", listener.Addr())
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	deadline, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(s.Shutdown(deadline), web.Shutdown(deadline))
+}
+
+type netConn struct{}
+
+func (s *server) commands() {
+	s.RegisterCommand("echo", func(_ *pushy.Server, conn *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
+		_ = conn.Reply("echoed", map[string]any{"said": data})
+	})
+	s.RegisterCommand("silent", func(*pushy.Server, *pushy.Conn, json.RawMessage, *pushy.Channels) {})
+	s.RegisterCommand("refuse", func(_ *pushy.Server, conn *pushy.Conn, _ json.RawMessage, _ *pushy.Channels) {
+		_ = conn.ReplyError(&pushy.Error{Code: "teapot", Message: "I am a teapot"})
+	})
+	s.RegisterCommand("enter", func(_ *pushy.Server, conn *pushy.Conn, _ json.RawMessage, channels *pushy.Channels) {
+		_ = channels.Join(conn, "hall", nil)
+	})
+	s.RegisterCommand("expel", func(_ *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
+		var ask struct{ Channel string }
+		if err := json.Unmarshal(data, &ask); err != nil {
+			return
+		}
+		if ch, ok := channels.Lookup(ask.Channel); ok {
+			ch.Remove(conn, "expelled")
+		}
+	})
+}
+
+// authorize gives tokens to those who say ?name=, as the tests want it.
+func (s *server) authorize() http.Handler {
+	right := s.AuthHandler(func(r *http.Request, _, _ string) (any, error) {
+		if name := r.URL.Query().Get("name"); name != "" {
+			return map[string]string{"name": name}, nil
+		}
+		return nil, nil
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		status := s.auth
+		s.asked++
+		s.mu.Unlock()
+		switch status {
+		case 0:
+			right.ServeHTTP(w, r)
+		case http.StatusOK:
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"auth":"wrong"}`)
+		default:
+			http.Error(w, "told to refuse", status)
+		}
+	})
+}
+
+// control does what a test asks for with POST /control/{order}?….
+func (s *server) control(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(query.Get(name)); err == nil {
+			return n
+		}
+		return otherwise
+	}
+	switch r.PathValue("order") {
+	case "publish": // count events {"n":from}, {"n":from+1}, …
+		from := number("from", 0)
+		for n := from; n < from+number("count", 1); n++ {
+			if err := s.Publish(r.Context(), query.Get("channel"), query.Get("event"), map[string]int{"n": n}); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+		}
+	case "cut": // as a broken network does
+		s.mu.Lock()
+		for c := range s.nets {
+			if tcp, ok := c.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+			_ = c.Close()
+			delete(s.nets, c)
+		}
+		s.mu.Unlock()
+	case "close":
+		for _, conn := range s.all() {
+			_ = conn.Close(number("code", 3001), "told to")
+		}
+	case "auth":
+		s.mu.Lock()
+		s.auth = number("status", 0)
+		s.mu.Unlock()
+	}
+	stats := s.Stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]int{"connections": stats.Connections, "channels": stats.Channels, "asked": s.asked})
+}
+
+func (s *server) all() (conns []*pushy.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
