@@ -15,10 +15,10 @@ import (
 // engine makes nodes of the shared server.
 var engine = clustertest.Engine{
 	Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
-		b := open(t, nats.Options{URL: shared.url})
+		b := open(t, nats.Options{URL: shared.url, Lease: 15 * time.Second})
 		return b, b
 	},
-	Lease: 2 * time.Second,
+	Lease: 15 * time.Second,
 }
 
 // open makes a node of the test's own cluster.

@@ -145,6 +145,9 @@ func (p *presence) renew() error {
 	}
 	reconnects := p.nc.Stats().Reconnects
 	seq, err := p.stream.renew(ctx, p.id, p.sign(p.o.Lease))
+	if errors.Is(err, context.DeadlineExceeded) && p.isShared() && time.Since(p.last.at) < p.o.Lease {
+		return err // busy, and not yet silent for too long
+	}
 	if err != nil {
 		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
 			p.stream.made.Store(nil) // lost; the next time makes it anew
