@@ -50,8 +50,10 @@ type watch struct {
 }
 
 const (
-	// passTimeout bounds one try to make the log agree.
-	passTimeout = 5 * time.Second
+	// requestTimeout bounds one request to JetStream.
+	requestTimeout = 5 * time.Second
+	// tidyTimeout bounds a clearing up, for which joining and leaving wait.
+	tidyTimeout = 2 * time.Second
 	// conflictWait is how long the news of somebody else's entry may take.
 	conflictWait = 100 * time.Millisecond
 	retryFirst   = 100 * time.Millisecond
@@ -121,9 +123,8 @@ func (c *channel) staleLocked() {
 func (c *channel) work() {
 	defer c.p.worked(c)
 	for retry := retryFirst; ; {
-		epoch, ctx, cancel := c.p.link(passTimeout)
+		epoch, ctx := c.p.link()
 		err := c.pass(ctx)
-		cancel()
 		c.mu.Lock()
 		if err != nil {
 			if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
@@ -180,7 +181,10 @@ func (c *channel) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	c.alone = nil
+	if c.alone != nil {
+		c.alone = nil
+		c.p.fine()
+	}
 	if c.resync {
 		c.resync = false
 		state := c.snapshot()
@@ -204,7 +208,9 @@ func (c *channel) readLocked(ctx context.Context) error {
 	var entries map[uint64]*entry
 	var r replica
 	if err == nil {
-		entries, r, err = c.p.stream.read(ctx, c.subject)
+		bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+		entries, r, err = c.p.stream.read(bounded, c.subject)
+		cancel()
 	}
 	c.mu.Lock()
 	c.sub, c.reading = sub, false
@@ -290,7 +296,9 @@ func (c *channel) missingLocked() (changes []pushy.Change) {
 // came first and is known by now. It gives mu away meanwhile.
 func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 	c.mu.Unlock()
-	seq, err := c.p.stream.append(ctx, c.subject, e.prev, e.encode())
+	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+	seq, err := c.p.stream.append(bounded, c.subject, e.prev, e.encode())
+	cancel()
 	c.mu.Lock()
 	switch {
 	case isConflict(err):
@@ -361,6 +369,8 @@ func (c *channel) loneLocked(err error) {
 
 // tidyLocked deletes what the log no longer needs, if this node wrote last.
 func (c *channel) tidyLocked(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
+	defer cancel()
 	stored := len(c.seqs)
 	switch {
 	case stored == 0:

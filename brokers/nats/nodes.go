@@ -135,7 +135,7 @@ func (p *presence) renew() error {
 	if !p.nc.IsConnected() {
 		return errLost // down has said so
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), min(p.o.Lease/2, passTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), min(p.o.Lease/2, requestTimeout))
 	defer cancel()
 	if _, err := p.stream.get(); err != nil {
 		if err := p.stream.open(ctx); err != nil {
@@ -246,7 +246,8 @@ func (p *presence) clear(died []string, rank int) {
 	if rank > 0 || !p.isShared() {
 		return
 	}
-	_, ctx, cancel := p.link(time.Minute)
+	_, linked := p.link()
+	ctx, cancel := context.WithTimeout(linked, time.Minute)
 	defer cancel()
 	if err := p.clearRest(ctx, died); err != nil && ctx.Err() == nil {
 		p.o.Logger.Error("cannot clear up after nodes that are gone", "error", err)

@@ -104,9 +104,7 @@ func (p *presence) share() {
 	p.shared = make(chan struct{})
 	p.mu.Unlock()
 	p.stale()
-	if was := p.away.Swap(nil); was != nil {
-		p.o.Logger.Info("presence is shared through NATS again")
-	}
+	p.fine()
 }
 
 // unshare ends what is under way.
@@ -126,12 +124,18 @@ func (p *presence) hears(sub *natsgo.Subscription, err error) {
 	p.o.Logger.Error("NATS refuses something", "for", "presence", "error", err)
 }
 
-// link returns a context for work over the connection as it is now.
-func (p *presence) link(timeout time.Duration) (epoch uint64, ctx context.Context, cancel context.CancelFunc) {
+// fine notes that presence can be reached again.
+func (p *presence) fine() {
+	if was := p.away.Swap(nil); was != nil {
+		p.o.Logger.Info("presence is shared through NATS again")
+	}
+}
+
+// link returns a context that ends when the stream cannot be written any more.
+func (p *presence) link() (epoch uint64, ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ctx, cancel = context.WithTimeout(p.linkCtx, timeout)
-	return p.epoch, ctx, cancel
+	return p.epoch, p.linkCtx
 }
 
 // sharedAfter returns a channel that is closed once share has been called since
