@@ -1,5 +1,5 @@
 # What the project checks of itself. CI calls the same targets.
-.PHONY: test fmt lint unit fuzz client browser soak
+.PHONY: test fmt lint unit fuzz client browser soak bench bench-table
 
 test: fmt lint unit fuzz client browser ## all of it, on a fresh machine too; at most 12 minutes
 
@@ -24,5 +24,11 @@ browser: ## the client, the examples and sockjs-client in real browsers
 soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
 	@ci/unit.sh -count=20 -timeout=60m
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport
-	@cd brokers/redis && PUSHY_SOAK=1 go test -race -timeout=60m -run=Crowd -v .
+	@cd brokers/redis && PUSHY_SOAK=1 go test -race -timeout=60m -run='Crowd|CPU' -v .
 	@ci/fuzz.sh each 600
+
+bench: ## pushy against its peers, into bench/RESULTS.md; 40 minutes, or with ARGS=-quick 3
+	@ci/bench.sh $(ARGS)
+
+bench-table: ## what the write engine must show, printed; 15 minutes, or with ARGS=-quick 2
+	@ci/bench.sh -table $(ARGS)

@@ -14,6 +14,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/roster"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/wire"
 )
@@ -40,9 +41,9 @@ type Conn struct {
 	current  atomic.Pointer[request] // the command that runs, if any
 
 	mu       sync.Mutex
-	subs     map[string]*subscription // by channel
-	closed   bool                     // no subscription is added any more
-	code     int                      // why it ended; 0 while it has not
+	subs     roster.Small[*subscription] // by channel
+	closed   bool                        // no subscription is added any more
+	code     int                         // why it ended; 0 while it has not
 	reason   string
 	finished chan struct{} // set when the clean-up begins, closed when it is done
 
@@ -67,10 +68,10 @@ func (c *Conn) Context() context.Context { return c.ctx }
 func (c *Conn) Channels() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := make([]string, 0, len(c.subs))
-	for name, sub := range c.subs {
+	var names []string
+	for _, sub := range c.subs.Values() {
 		if sub.member() {
-			names = append(names, name)
+			names = append(names, sub.name)
 		}
 	}
 	slices.Sort(names)
@@ -242,10 +243,7 @@ func (c *Conn) finish() {
 		c.code = codeLost
 	}
 	code, reason := c.code, c.reason
-	subs := make([]*subscription, 0, len(c.subs))
-	for _, sub := range c.subs {
-		subs = append(subs, sub)
-	}
+	subs := c.subs.Values()
 	c.mu.Unlock()
 	c.cancel()
 	for _, sub := range subs {

@@ -24,12 +24,14 @@ type hub struct {
 	r    *rand.Rand
 	most time.Duration // that a call or a delivery takes
 	// fail says whether a call fails, and whether it has done its work first.
-	fail  func(call string) (err error, done bool)
-	calls map[string]int
-	nodes []*hubNode
-	logs  map[string]*hubLog // by channel
-	all   func(channel string, data json.RawMessage)
-	left  map[string]int // deliveries of one message still to come
+	fail func(call string) (err error, done bool)
+	// restates: now and then a watch gets the State in place of an entry.
+	restates bool
+	calls    map[string]int
+	nodes    []*hubNode
+	logs     map[string]*hubLog // by channel
+	all      func(channel string, data json.RawMessage)
+	left     map[string]int // deliveries of one message still to come
 
 	broken []string // promises that a Server has not kept
 }
@@ -241,6 +243,10 @@ func (h *hub) tellLocked(l *hubLog, c pushy.Change) {
 	for w := range l.watches {
 		if w.node.hearsNothing {
 			continue
+		}
+		c := c
+		if h.restates && h.r.IntN(6) == 0 {
+			c = pushy.Change{State: &pushy.Snapshot{Revision: l.revision, On: l.on, Members: slices.Clone(l.members)}}
 		}
 		w.node.laterLocked(&w.queue, func() {
 			if w.ctx.Err() == nil {

@@ -40,6 +40,7 @@ func runCluster(t *testing.T, seed uint64, nodes int, most time.Duration, failin
 		c.addServer(pushy.Options{Broker: n, Presence: hubStore{n}})
 	}
 	if failing {
+		h.restates, c.log.restated = true, true
 		h.fail = func(string) (error, bool) {
 			if h.r.IntN(8) > 0 {
 				return nil, false

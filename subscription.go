@@ -47,7 +47,7 @@ func (sub *subscription) member() bool {
 func (c *Conn) subscription(name string) *subscription {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.subs[name]
+	return c.subs.Get(name)
 }
 
 // reserve takes the connection's place in a channel before the slow part of
@@ -73,7 +73,7 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 	if c.closed || c.code != 0 {
 		return nil, nil, ErrClosed
 	}
-	if old := c.subs[name]; old != nil && old.state == subEnded {
+	if old := c.subs.Get(name); old != nil && old.state == subEnded {
 		if old.gone == nil {
 			old.gone = make(chan struct{})
 		}
@@ -81,14 +81,11 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 	} else if old != nil {
 		return nil, nil, &JoinError{Channel: name, Reason: "Already subscribed to this channel"}
 	}
-	if limit := c.srv.opts.Limits.Channels; limit > 0 && len(c.subs) >= limit {
+	if limit := c.srv.opts.Limits.Channels; limit > 0 && c.subs.Len() >= limit {
 		return nil, nil, errTooManyChannels
 	}
-	if c.subs == nil {
-		c.subs = map[string]*subscription{}
-	}
 	sub = &subscription{out: c.out, conn: c, name: name, id: c.srv.newMemberID()}
-	c.subs[name] = sub
+	c.subs.Add(name, sub)
 	c.hooks.Start()
 	return sub, nil, nil
 }
@@ -96,7 +93,7 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 func (c *Conn) unreserve(sub *subscription) {
 	c.mu.Lock()
 	sub.state = subEnded
-	delete(c.subs, sub.name)
+	c.subs.Remove(sub.name)
 	c.mu.Unlock()
 	c.hooks.End()
 }
@@ -192,7 +189,7 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 		ch.logLeave(sub.id)
 	}
 	c.mu.Lock()
-	delete(c.subs, sub.name) // only now may the next membership begin: see reserve
+	c.subs.Remove(sub.name) // only now may the next membership begin: see reserve
 	if sub.gone != nil {
 		close(sub.gone)
 	}

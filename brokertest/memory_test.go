@@ -13,7 +13,7 @@ import (
 )
 
 // A memory is Brokers of several nodes in one process that keep all rules, but
-// the one that flaw breaks. It is for synctest bubbles.
+// the one that flaw breaks. It is for testing/synctest alone.
 type memory struct {
 	flaw string
 	over chan struct{} // releases what a flaw has stuck

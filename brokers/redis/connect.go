@@ -84,7 +84,7 @@ func (o *Options) inspect(ctx context.Context, client rueidis.Client) (sharded b
 	}
 	var major int
 	if _, err := fmt.Sscanf(info["redis_version"], "%d.", &major); err == nil && major < 6 {
-		return false, &SettingError{"Addresses", fmt.Errorf("Redis %s is there; 6 or newer is needed", info["redis_version"])}
+		return false, &SettingError{"Addresses", fmt.Errorf("version %s of Redis is there; 6 or newer is needed", info["redis_version"])}
 	}
 	if !o.Cluster && info["redis_mode"] == "cluster" {
 		return false, &SettingError{"Cluster", fmt.Errorf("%s is a node of a Redis Cluster, but Cluster is not set", strings.Join(o.Addresses, ", "))}
@@ -117,10 +117,10 @@ func (o *Options) explain(err error) error {
 	switch {
 	case has("WRONGPASS"):
 		setting = "Password"
-		err = fmt.Errorf("Redis does not accept it: %w", err)
+		err = fmt.Errorf("it is not accepted: %w", err)
 	case has("NOAUTH"):
 		setting = "Password"
-		err = fmt.Errorf("Redis asks for one: %w", err)
+		err = fmt.Errorf("one is asked for: %w", err)
 	case has("NOPERM"):
 		setting = "Username"
 		err = fmt.Errorf("the user may not do what pushy needs: %w", err)

@@ -17,3 +17,6 @@ func (b *Broker) Kill() {
 		b.client.Close()
 	})
 }
+
+// Tag is what a channel's keys begin with.
+func (b *Broker) Tag(channel string) string { return b.lane(channel).tag }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -23,7 +24,8 @@ type lane struct {
 	joinedOnce sync.Once
 	wake       chan struct{} // for keep
 
-	left bool // it was up when the Broker closed
+	left  bool        // it was up when the Broker closed
+	moved atomic.Bool // the Cluster has moved the slot
 
 	mu     sync.Mutex
 	up     bool
@@ -118,6 +120,9 @@ func (l *lane) session(up func()) error {
 	for {
 		select {
 		case err := <-lost:
+			if l.moved.Swap(false) {
+				err = errMoved
+			}
 			if err == nil {
 				err = errLost
 			}
@@ -144,7 +149,8 @@ func (l *lane) dial(ctx context.Context, client rueidis.Client) (conn rueidis.De
 	conn, _ = from.Dedicate()
 	lost = conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: l.message, OnSubscription: func(s rueidis.PubSubSubscription) {
 		if (s.Kind == "unsubscribe" || s.Kind == "sunsubscribe") && l.foreign(s.Channel) {
-			go conn.Close() // the slot has moved to another node: begin anew there
+			l.moved.Store(true)
+			go conn.Close() // begin anew where the slot is now
 		}
 	}})
 	// A Cluster's connection is made by its first command.

@@ -30,6 +30,10 @@
 // the next change of their channel; let it be noeviction. When memory is used up
 // joins of private channels fail, all else goes on.
 //
+// An ACL's user needs the keys and channels that begin with "{" and Options.Prefix,
+// Pub/Sub, scripts with their commands for hashes, sets, keys and texts, and INFO;
+// in a Cluster CLUSTER too.
+//
 // After an upgrade of a Cluster from version 6 to 7 restart all pushy nodes
 // together: the new kind of Pub/Sub is used from their start on.
 package redis
@@ -138,6 +142,7 @@ var (
 var (
 	errClosed = errors.New("redis: broker closed")
 	errLost   = errors.New("connection lost")
+	errMoved  = errors.New("the Cluster has moved the channels")
 )
 
 // lanesOfCluster is how many hash slots a Cluster spreads the channels over: all

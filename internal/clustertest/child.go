@@ -61,7 +61,8 @@ func (c *Child) CPU() (time.Duration, error) {
 	return used, c.call("/cpu", &used)
 }
 
-// Publish has the process publish n events of 200 bytes to a channel.
+// Publish has the process publish n events of 200 bytes to a channel, at most 100 a
+// second.
 func (c *Child) Publish(channel string, n int) error {
 	var done bool
 	return c.call("/publish?channel="+channel+"&n="+strconv.Itoa(n), &done)
@@ -112,7 +113,10 @@ func Serve(join func(how string) (pushy.Broker, pushy.PresenceStore, error)) {
 	mux.HandleFunc("/publish", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.FormValue("n"))
 		data := map[string]string{"text": strings.Repeat("x", 180)}
+		pace := time.NewTicker(10 * time.Millisecond)
+		defer pace.Stop()
 		for range n {
+			<-pace.C
 			if err := srv.Publish(r.Context(), r.FormValue("channel"), "said", data); err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return

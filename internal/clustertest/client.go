@@ -130,6 +130,7 @@ func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*
 	if transport == "jsonp" || transport == "htmlfile" {
 		query = "?c=cb"
 	}
+	opened := false
 	receive := func() error {
 		r, err := http.NewRequestWithContext(ctx, method, session+transport+query, nil)
 		if err != nil {
@@ -153,6 +154,10 @@ func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*
 				return err
 			}
 			if text, ok := unwrap(transport, strings.TrimRight(string(line), "\r\n")); ok {
+				if text == "o" && opened {
+					return errors.New("the session was lost, and another has begun")
+				}
+				opened = opened || text == "o"
 				if err := frame([]byte(text), got); err != nil {
 					return err
 				}

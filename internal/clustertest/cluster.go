@@ -39,7 +39,7 @@ func (anybody) Authorize(context.Context, pushy.AuthRequest) error { return nil 
 func options(broker pushy.Broker, store pushy.PresenceStore, logger *slog.Logger) pushy.Options {
 	return pushy.Options{
 		SecretKey: "the secret of the cluster", Authorizer: anybody{}, Broker: broker, Presence: store, Logger: logger,
-		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: time.Second},
+		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // a busy machine may be late with a poll
 		Limits: pushy.Limits{CommandRate: -1},
 	}
 }

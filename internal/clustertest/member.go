@@ -119,7 +119,12 @@ func (c *member) connect(base string) error {
 		}
 	}
 	l, err := dial(base, c.transport, func(text []byte) { come(func() { c.got(text) }) },
-		func(error) { come(func() { c.ended = true }) })
+		func(err error) {
+			come(func() {
+				c.ended = true
+				c.broke(c, "the connection ended: %v", err)
+			})
+		})
 	if err != nil {
 		return err
 	}
@@ -135,7 +140,7 @@ func (c *member) connect(base string) error {
 // leave ends the connection.
 func (c *member) leave() {
 	c.mu.Lock()
-	c.turn++
+	c.turn++ // what ends now is meant to
 	c.stays = map[string]*stay{}
 	l := c.link
 	c.mu.Unlock()
@@ -353,7 +358,7 @@ func (c *member) missing(channel, by string, first, next int, s *stay) {
 
 // has reports whether the last event of a publisher is there.
 func (c *member) has(channel, by string, n int) bool {
-	return c.await(func() bool { s := c.stays[channel]; return s == nil || s.last[by] >= n })
+	return c.await(func() bool { s := c.stays[channel]; return c.ended || s == nil || s.last[by] >= n })
 }
 
 // in returns the channels that c is in, and its memberIds.

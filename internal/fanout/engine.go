@@ -94,7 +94,7 @@ func New(cfg Config) *Engine {
 // too long); it must not block, and may be called with the caller's own locks
 // held, but never with the Outbox's.
 func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *Outbox {
-	o := &Outbox{form: end.Form(), onCut: onCut, done: make(chan struct{})}
+	o := &Outbox{form: end.Form(), onCut: onCut}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
 	o.writer, _ = end.(Writer)
 	o.puller, _ = end.(Puller)

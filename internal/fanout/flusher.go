@@ -12,6 +12,7 @@ import (
 type flusher struct {
 	engine  *Engine
 	waiting atomic.Int64 // bytes, in its outboxes
+	urgent  atomic.Bool  // for one of them a whole write waits
 
 	mu      sync.Mutex
 	ready   []*Outbox
@@ -59,6 +60,7 @@ func (f *flusher) run() {
 		}
 		f.ready = f.spare
 		f.mu.Unlock()
+		f.urgent.Store(false)
 		began := time.Now()
 		for i, o := range pass {
 			pass[i] = nil
@@ -74,13 +76,14 @@ const gatherStep = time.Millisecond
 
 // gather waits for more before a pass, if more is to be expected sooner than
 // the pass takes: then one pass does the work of several. It ends when nothing
-// has come for a moment. An event that comes alone is never held up.
+// has come for a moment, or as much has as one write takes. An event that comes
+// alone is never held up.
 func (f *flusher) gather() {
 	f.mu.Lock()
 	cost := time.Duration(len(f.ready)) * f.each
 	f.mu.Unlock()
 	a := &f.engine.arrivals
-	for left := f.engine.cfg.MaxGather; left > 0 && a.next(time.Now()) < 2*cost; left -= gatherStep {
+	for left := f.engine.cfg.MaxGather; left > 0 && a.next(time.Now()) < 2*cost && !f.urgent.Load(); left -= gatherStep {
 		seen := a.count.Load()
 		time.Sleep(min(left, gatherStep))
 		if a.count.Load() == seen {

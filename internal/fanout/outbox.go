@@ -22,6 +22,9 @@ const (
 	controlKinds
 )
 
+// control is what waits of each kind.
+type control [controlKinds][]byte
+
 // Outbox is what waits to be written to one connection, in order. It never
 // blocks who puts something in. All methods are safe for concurrent use.
 //
@@ -39,14 +42,14 @@ type Outbox struct {
 	queue   *queue       // nil while nothing waits
 	bytes   atomic.Int64 // waiting or being written; changed under mu
 	flusher *flusher
-	direct  Direct // nil if writes may wait
-	control [controlKinds][]byte
+	direct  Direct   // nil if writes may wait
+	control *control // nil while none waits
 
 	writer Writer // or puller
 	puller Puller
 	onCut  func(code int, reason string)
-	done   chan struct{}
-	code   int // of the goodbye; with reason, under mu
+	done   chan struct{} // nil until somebody waits for it
+	code   int           // of the goodbye; with reason, under mu
 	reason string
 }
 
@@ -133,7 +136,8 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 		return false, false
 	}
 	n := int64(len(f.Bytes(o.form)))
-	if waiting := o.bytes.Load(); waiting > 0 && waiting+n > int64(o.flusher.engine.cfg.MaxBytes) {
+	waiting := o.bytes.Load()
+	if waiting > 0 && waiting+n > int64(o.flusher.engine.cfg.MaxBytes) {
 		o.cutLocked(codeSlowConsumer, "slow consumer")
 		return false, true
 	}
@@ -142,6 +146,9 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 	}
 	o.queue.push(f)
 	o.addLocked(n)
+	if waiting+n >= batchBytes {
+		o.flusher.urgent.Store(true)
+	}
 	o.wakeLocked()
 	return true, false
 }
@@ -151,6 +158,9 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 func (o *Outbox) Control(kind ControlKind, wire []byte) {
 	o.mu.Lock()
 	if !o.closed {
+		if o.control == nil {
+			o.control = new(control)
+		}
 		o.control[kind] = wire
 		o.startLocked()
 	}
@@ -182,7 +192,17 @@ func (o *Outbox) Discard() {
 
 // Done is closed when nothing more will be written: after Finish, a failed
 // write or Discard.
-func (o *Outbox) Done() <-chan struct{} { return o.done }
+func (o *Outbox) Done() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.done == nil {
+		o.done = make(chan struct{})
+		if o.ended {
+			close(o.done)
+		}
+	}
+	return o.done
+}
 
 // cut gives the connection up: what waits is dropped, the goodbye is all that
 // is still written. It reports whether there was something to give up.
@@ -208,7 +228,7 @@ func (o *Outbox) cutLocked(code int, reason string) {
 
 func (o *Outbox) dropLocked() {
 	o.dequeueLocked(len(o.queue.waiting()))
-	o.control = [controlKinds][]byte{}
+	o.control = nil
 	o.addLocked(-o.bytes.Load())
 }
 
@@ -222,7 +242,9 @@ func (o *Outbox) endLocked() {
 		return
 	}
 	o.ended = true
-	close(o.done)
+	if o.done != nil {
+		close(o.done)
+	}
 	o.flusher.engine.forget(o)
 }
 
@@ -243,19 +265,10 @@ func (o *Outbox) startLocked() {
 // restLocked reports whether there is more to do for o's owner, who is released
 // from it if not.
 func (o *Outbox) restLocked() bool {
-	if !o.ended && (o.queue != nil || o.closed || o.controlLocked()) {
+	if !o.ended && (o.queue != nil || o.closed || o.control != nil) {
 		return true
 	}
 	o.owned = false
-	return false
-}
-
-func (o *Outbox) controlLocked() bool {
-	for _, c := range o.control {
-		if c != nil {
-			return true
-		}
-	}
 	return false
 }
 

@@ -51,12 +51,12 @@ func (b *batch) takeLocked(o *Outbox) (p []byte, counted int64) {
 	}
 	frames := waiting[:n]
 	switch {
-	case o.controlLocked():
+	case o.control != nil:
 		b.start()
-		for i, c := range o.control {
+		for _, c := range o.control {
 			*b.joined = append(*b.joined, c...)
-			o.control[i] = nil
 		}
+		o.control = nil
 		if len(*b.joined)+total > batchBytes { // the next write has them
 			frames, total = nil, 0
 		}

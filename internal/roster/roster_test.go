@@ -3,6 +3,7 @@ package roster_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -14,6 +15,30 @@ import (
 
 	"github.com/gopushy/pushy/internal/roster"
 )
+
+func TestSmallAgainstAMap(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(3, 4))
+	var small roster.Small[int]
+	want := map[string]int{}
+	most := 5
+	for step := 1; step <= 20_000; step++ {
+		if step%1000 == 0 {
+			most = 1 + r.IntN(60)
+		}
+		name := strconv.Itoa(r.IntN(80))
+		assert.Equal(t, want[name], small.Get(name))
+		if _, in := want[name]; in || len(want) >= most {
+			small.Remove(name)
+			delete(want, name)
+		} else {
+			small.Add(name, step)
+			want[name] = step
+		}
+		require.Equal(t, len(want), small.Len())
+		require.ElementsMatch(t, slices.Collect(maps.Values(want)), small.Values())
+	}
+}
 
 func TestSlotsAgainstASet(t *testing.T) {
 	t.Parallel()

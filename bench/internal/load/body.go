@@ -1,0 +1,97 @@
+package load
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// httpBody takes chunked HTTP responses apart as their bytes come in, one
+// response after another on one connection.
+type httpBody struct {
+	head  []byte // of a response, or a chunk's length line, as far as it has come
+	left  int    // bytes of the chunk, its line end included, that are still to come
+	state bodyState
+	ended bool // a response has ended; the reader asks for the next
+	last  bool // the server closes the connection after it
+}
+
+type bodyState uint8
+
+const (
+	inHead bodyState = iota
+	inLength
+	inChunk
+	inTrailer
+)
+
+// decode returns the body's bytes in p, moved together at its beginning.
+func (h *httpBody) decode(p []byte) ([]byte, error) {
+	out := p[:0]
+	for len(p) > 0 {
+		switch h.state {
+		case inHead:
+			head, rest, whole := h.upTo(p, "\r\n\r\n")
+			p = rest
+			if !whole {
+				continue
+			}
+			lower := bytes.ToLower(head)
+			if !bytes.HasPrefix(lower, []byte("http/1.1 200 ")) || !bytes.Contains(lower, []byte("\r\ntransfer-encoding: chunked\r\n")) {
+				return nil, fmt.Errorf("not a stream: %.200q", head)
+			}
+			h.last = bytes.Contains(lower, []byte("\r\nconnection: close\r\n"))
+			h.head, h.state = h.head[:0], inLength
+		case inLength:
+			line, rest, whole := h.upTo(p, "\r\n")
+			p = rest
+			if !whole {
+				continue
+			}
+			n := 0
+			for _, b := range line[:len(line)-2] {
+				switch {
+				case b >= '0' && b <= '9':
+					n = n<<4 | int(b-'0')
+				case b|0x20 >= 'a' && b|0x20 <= 'f':
+					n = n<<4 | int(b|0x20-'a'+10)
+				default:
+					return nil, fmt.Errorf("not a chunk's length: %q", line)
+				}
+			}
+			h.head = h.head[:0]
+			h.left, h.state = n+2, inChunk
+			if n == 0 {
+				h.state = inTrailer
+			}
+		case inChunk:
+			n := min(h.left, len(p))
+			if data := min(n, h.left-2); data > 0 {
+				out = append(out, p[:data]...)
+			}
+			h.left -= n
+			p = p[n:]
+			if h.left == 0 {
+				h.state = inLength
+			}
+		case inTrailer:
+			n := min(h.left, len(p))
+			h.left -= n
+			p = p[n:]
+			if h.left == 0 {
+				h.state, h.ended = inHead, true
+			}
+		}
+	}
+	return out, nil
+}
+
+// upTo collects bytes until end has come.
+func (h *httpBody) upTo(p []byte, end string) (all, rest []byte, whole bool) {
+	for i, b := range p {
+		h.head = append(h.head, b)
+		if b == '\n' && bytes.HasSuffix(h.head, []byte(end)) {
+			return h.head, p[i+1:], true
+		}
+	}
+	return nil, nil, false
+}

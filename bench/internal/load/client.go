@@ -1,0 +1,238 @@
+package load
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+)
+
+// Dialect is what a server's clients speak.
+type Dialect string
+
+const (
+	Framed     Dialect = "framed"     // SockJS over WebSocket
+	Streaming  Dialect = "streaming"  // SockJS over xhr_streaming
+	Bare       Dialect = "bare"       // pushy's bare WebSocket
+	Plain      Dialect = "plain"      // a WebSocket that is subscribed by connecting
+	Centrifuge Dialect = "centrifuge" // centrifuge's JSON over WebSocket
+	SocketIO   Dialect = "socketio"
+)
+
+// client is one subscriber.
+type client struct {
+	sock *socket
+	tls  *tls.Conn // nil without TLS
+	http *httpBody // nil over WebSocket
+	path string
+
+	next  uint32 // the sequence number it must get next
+	skip  int    // bytes of a payload's padding that are still to come
+	carry [tokenLen]byte
+	carn  int // how many of carry wait for the rest of their token
+}
+
+func (c *client) Read(p []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Read(p)
+	}
+	return c.sock.Read(p)
+}
+
+func (c *client) Write(p []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Write(p)
+	}
+	return c.sock.Write(p)
+}
+
+var clientTLS = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13} // the servers' certificates are made for the run
+
+// open connects client i and subscribes it to channel.
+func (cfg *Config) open(i int, channel string, rcvbuf int) (*client, error) {
+	s, err := connect(cfg.Addr, source(cfg.base, i), rcvbuf)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{sock: s}
+	if err := cfg.subscribe(c, channel); err != nil {
+		s.abort()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (cfg *Config) subscribe(c *client, channel string) error {
+	if cfg.TLS {
+		c.tls = tls.Client(c.sock, clientTLS)
+		if err := c.tls.Handshake(); err != nil {
+			return fmt.Errorf("TLS handshake: %w", err)
+		}
+	}
+	command := fmt.Sprintf(`{"command":"subscribe","data":{"channel":%q}}`, channel)
+	framed := fmt.Sprintf(`[%q]`, command)
+	session := "/pushy/socket/000/s" + randomHex()
+	const success = "subscription-success"
+	switch cfg.Dialect {
+	case Framed:
+		return cfg.webSocket(c, session+"/websocket", "pushy:connect", framed, success)
+	case Bare:
+		return cfg.webSocket(c, "/pushy/socket/websocket", "pushy:connect", command, success)
+	case Plain:
+		return cfg.webSocket(c, "/ws?channel="+channel)
+	case Centrifuge:
+		return cfg.webSocket(c, "/connection/websocket", "",
+			`{"id":1,"connect":{}}`, `"id":1`, fmt.Sprintf(`{"id":2,"subscribe":{"channel":%q}}`, channel), `"id":2`)
+	case SocketIO:
+		return cfg.webSocket(c, "/socket.io/?EIO=4&transport=websocket", "0{", "40", "40")
+	case Streaming:
+		return cfg.stream(c, session, framed, success)
+	}
+	return fmt.Errorf("unknown dialect %q", cfg.Dialect)
+}
+
+// webSocket upgrades, then waits for and sends texts in turn; "" waits for
+// nothing.
+func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
+	var key [16]byte
+	_, _ = rand.Read(key[:])
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nOrigin: %s\r\n\r\n",
+		path, cfg.Addr, base64.StdEncoding.EncodeToString(key[:]), cfg.origin()); err != nil {
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	w := &waiter{r: c}
+	if err := w.until("\r\n\r\n"); err != nil {
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	if !w.began("HTTP/1.1 101 ") {
+		return fmt.Errorf("upgrade: got %q", w.firstLine())
+	}
+	for i, turn := range turns {
+		switch {
+		case turn == "":
+		case i%2 == 0:
+			if err := w.until(turn); err != nil {
+				return fmt.Errorf("waiting for %q: %w", turn, err)
+			}
+		default:
+			if _, err := c.Write(maskedText(turn)); err != nil {
+				return fmt.Errorf("sending %q: %w", turn, err)
+			}
+		}
+	}
+	return nil
+}
+
+// stream opens an xhr_streaming response and subscribes by xhr_send, over a
+// connection that ends with it.
+func (cfg *Config) stream(c *client, session, command, success string) error {
+	c.path, c.http = session+"/xhr_streaming", &httpBody{}
+	if err := cfg.poll(c); err != nil {
+		return err
+	}
+	w := &waiter{r: c, body: c.http}
+	if err := w.until("pushy:connect"); err != nil {
+		return fmt.Errorf("waiting for the stream: %w", err)
+	}
+	s, err := connect(cfg.Addr, source(cfg.base+1, 0), 0)
+	if err != nil {
+		return err
+	}
+	defer s.abort()
+	var conn net.Conn = s
+	if cfg.TLS {
+		conn = tls.Client(s, clientTLS)
+	}
+	if _, err := fmt.Fprintf(conn, "POST %s/xhr_send HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s",
+		session, cfg.Addr, cfg.origin(), len(command), command); err != nil {
+		return fmt.Errorf("xhr_send: %w", err)
+	}
+	answer := &waiter{r: conn}
+	if err := answer.until("\r\n\r\n"); err != nil {
+		return fmt.Errorf("xhr_send: %w", err)
+	}
+	if !answer.began("HTTP/1.1 204 ") {
+		return fmt.Errorf("xhr_send: got %q", answer.firstLine())
+	}
+	if err := w.until(success); err != nil {
+		return fmt.Errorf("waiting for %q: %w", success, err)
+	}
+	return nil
+}
+
+// poll asks for a stream, or for the next one.
+func (cfg *Config) poll(c *client) error {
+	_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Length: 0\r\n\r\n", c.path, cfg.Addr, cfg.origin())
+	return err
+}
+
+func (cfg *Config) origin() string {
+	if cfg.TLS {
+		return "https://" + cfg.Addr.String()
+	}
+	return "http://" + cfg.Addr.String()
+}
+
+// waiter reads on until a text has come. What comes behind it in the same read
+// is not lost: it is searched by the next until, and no event is published yet.
+type waiter struct {
+	r    io.Reader
+	body *httpBody // takes the chunks apart, if not nil
+	seen []byte
+	from int
+}
+
+func (w *waiter) until(text string) error {
+	var buf [4096]byte
+	for {
+		if i := bytes.Index(w.seen[w.from:], []byte(text)); i >= 0 {
+			w.from += i + len(text)
+			return nil
+		}
+		if len(w.seen) > 1<<20 {
+			return errors.New("it does not come")
+		}
+		n, err := w.r.Read(buf[:])
+		if err != nil {
+			return fmt.Errorf("%w, after %.200q", err, w.seen[w.from:])
+		}
+		p := buf[:n]
+		if w.body != nil {
+			if p, err = w.body.decode(p); err != nil {
+				return err
+			}
+		}
+		w.seen = append(w.seen, p...)
+	}
+}
+
+func (w *waiter) began(text string) bool { return bytes.HasPrefix(w.seen, []byte(text)) }
+
+func (w *waiter) firstLine() string {
+	line, _, _ := strings.Cut(string(w.seen), "\r\n")
+	return line
+}
+
+// maskedText is one text frame of a client, under a mask of zeros.
+func maskedText(s string) []byte {
+	b := []byte{0x81}
+	if len(s) < 126 {
+		b = append(b, 0x80|byte(len(s)))
+	} else {
+		b = append(b, 0x80|126, byte(len(s)>>8), byte(len(s)))
+	}
+	return append(append(b, 0, 0, 0, 0), s...)
+}
+
+func randomHex() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,269 @@
+// Package load measures a realtime server from outside, every one in the same
+// way: it connects and subscribes clients, publishes, checks that each client
+// gets every event once and in order, and says how long that took and what it
+// cost the server. Linux only: it reads with epoll and the clocks of processes.
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config says whom to load.
+type Config struct {
+	Addr       netip.AddrPort
+	PID        int // the server's process
+	Dialect    Dialect
+	TLS        bool
+	Publishing Publishing
+	Clients    int
+	Channels   int // the clients are spread over them; a multiple is no must
+	Stuck      int // further clients of the first channel that never read
+	// Count, if not nil, is read before and after measuring.
+	Count func() (int64, error)
+
+	base int
+}
+
+// Load is one way to publish.
+type Load struct {
+	Size   int     // bytes of an event's data
+	Window int     // closed loop: events published one after another before waiting for all deliveries
+	Rate   float64 // open loop: events a second; Window is 0
+	Warm   time.Duration
+	Time   time.Duration // of measuring
+}
+
+// Result is what one Load measured.
+type Result struct {
+	Events     int64
+	Deliveries int64
+	Elapsed    time.Duration
+	CPU        time.Duration // the server's, user and system
+	LoadCPU    time.Duration // of the load generator
+	Counted    int64
+	Kept       bool // open loop: published at the rate asked for
+	P50, P99   time.Duration
+	Max        time.Duration
+}
+
+// Clients are connected and subscribed clients. Its methods are for one
+// goroutine.
+type Clients struct {
+	cfg       Config
+	all       []*client
+	stuck     []*client
+	counts    []int64 // clients of each channel
+	reader    *reader
+	publisher *publisher
+	seq       uint32
+	target    int64 // deliveries when all is done
+}
+
+var bases atomic.Int64
+
+func init() { bases.Store(time.Now().UnixMilli() / 100) }
+
+// Connect connects and subscribes all clients.
+func Connect(ctx context.Context, cfg Config) (*Clients, error) {
+	cfg.base = int(bases.Add(3))
+	cs := &Clients{cfg: cfg, all: make([]*client, cfg.Clients), counts: make([]int64, cfg.Channels)}
+	work := make(chan int)
+	var first atomic.Pointer[error]
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			for i := range work {
+				if first.Load() != nil || ctx.Err() != nil {
+					continue
+				}
+				c, err := cfg.open(i, cs.channel(i%cfg.Channels), 0)
+				if err != nil {
+					err = fmt.Errorf("client %d: %w", i, err)
+					first.CompareAndSwap(nil, &err)
+					continue
+				}
+				c.next = uint32(i % cfg.Channels)
+				cs.all[i] = c
+			}
+		})
+	}
+	for i := range cfg.Clients {
+		work <- i
+		cs.counts[i%cfg.Channels]++
+	}
+	close(work)
+	wg.Wait()
+	if err := first.Load(); err != nil {
+		cs.Close()
+		return nil, *err
+	}
+	if ctx.Err() != nil {
+		cs.Close()
+		return nil, ctx.Err()
+	}
+	for range cfg.Stuck {
+		c, err := cfg.open(cfg.Clients+len(cs.stuck), cs.channel(0), 4096)
+		if err != nil {
+			cs.Close()
+			return nil, fmt.Errorf("the client that does not read: %w", err)
+		}
+		cs.stuck = append(cs.stuck, c)
+	}
+	var err error
+	if cs.publisher, err = newPublisher(&cs.cfg); err == nil {
+		cs.reader, err = newReader(&cs.cfg, cs.all)
+	}
+	if err != nil {
+		cs.Close()
+		return nil, err
+	}
+	return cs, nil
+}
+
+func (cs *Clients) channel(i int) string {
+	if cs.cfg.Channels == 1 {
+		return "bench"
+	}
+	return fmt.Sprintf("bench-%04d", i)
+}
+
+// Close cuts all connections.
+func (cs *Clients) Close() {
+	if cs.reader != nil {
+		cs.reader.close()
+	}
+	if cs.publisher != nil {
+		cs.publisher.sock.abort()
+	}
+	for _, c := range append(cs.all, cs.stuck...) {
+		if c != nil {
+			c.sock.abort()
+		}
+	}
+}
+
+// publish sends the next event, as of a moment since start.
+func (cs *Clients) publish(at time.Duration, size int) error {
+	channel := int(cs.seq) % cs.cfg.Channels
+	cs.reader.sent[cs.seq%uint32(len(cs.reader.sent))].Store(at.Nanoseconds())
+	if err := cs.publisher.publish(cs.channel(channel), cs.seq, size); err != nil {
+		return err
+	}
+	cs.seq++
+	cs.target += cs.counts[channel]
+	return nil
+}
+
+// deliveryTimeout is how long the last deliveries may take.
+const deliveryTimeout = 20 * time.Second
+
+// Run applies a load: first for its warm-up, then measured.
+func (cs *Clients) Run(l Load) (Result, error) {
+	if l.Size < minPayload {
+		return Result{}, fmt.Errorf("load: an event has at least %d bytes", minPayload)
+	}
+	// The publisher waits in system calls; it has a thread to itself.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r := cs.reader
+	r.pad.Store(int64(l.Size - minPayload))
+	if _, _, err := cs.drive(l, l.Warm); err != nil {
+		return Result{}, fmt.Errorf("warming up: %w", err)
+	}
+	r.latency = Histogram{}
+	r.measuring.Store(true)
+	defer r.measuring.Store(false)
+	counted, err := cs.count()
+	if err != nil {
+		return Result{}, err
+	}
+	before, cpu, own, began := cs.target, CPU(cs.cfg.PID), CPU(0), time.Now()
+	events, kept, err := cs.drive(l, l.Time)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{
+		Events: events, Deliveries: cs.target - before, Elapsed: time.Since(began), Kept: kept,
+		CPU: CPU(cs.cfg.PID) - cpu, LoadCPU: CPU(0) - own,
+		P50: r.latency.Quantile(.5), P99: r.latency.Quantile(.99), Max: r.latency.Max(),
+	}
+	after, err := cs.count()
+	result.Counted = after - counted
+	return result, err
+}
+
+func (cs *Clients) count() (int64, error) {
+	if cs.cfg.Count == nil {
+		return 0, nil
+	}
+	return cs.cfg.Count()
+}
+
+// drive publishes for a time and waits for the last delivery.
+func (cs *Clients) drive(l Load, d time.Duration) (events int64, kept bool, err error) {
+	if d <= 0 {
+		return 0, true, nil
+	}
+	if l.Rate > 0 {
+		return cs.open(l, d)
+	}
+	for began := time.Now(); events == 0 || time.Since(began) < d; {
+		for range l.Window {
+			if err := cs.publish(time.Since(start), l.Size); err != nil {
+				return events, false, cs.why(err)
+			}
+			events++
+		}
+		if err := cs.reader.wait(cs.target, deliveryTimeout); err != nil {
+			return events, false, err
+		}
+	}
+	return events, true, nil
+}
+
+// open publishes at a rate. An event that is late because the server has not
+// answered the one before counts from when it was due.
+func (cs *Clients) open(l Load, d time.Duration) (events int64, kept bool, err error) {
+	gap := time.Duration(float64(time.Second) / l.Rate)
+	began := time.Since(start)
+	for due := began; due < began+d; due += gap {
+		at := due
+		if wait := due - time.Since(start); wait > 0 {
+			sleep(wait)
+			at = time.Since(start)
+		}
+		if err := cs.publish(at, l.Size); err != nil {
+			return events, false, cs.why(err)
+		}
+		events++
+	}
+	kept = time.Since(start)-began < d+d/50+2*gap
+	return events, kept, cs.reader.wait(cs.target, deliveryTimeout)
+}
+
+// why prefers what the reader found to what followed from it.
+func (cs *Clients) why(err error) error {
+	select {
+	case found := <-cs.reader.failed:
+		return errors.Join(found, err)
+	default:
+		return err
+	}
+}
+
+// sleep is exact to a few microseconds, where time.Sleep may be a millisecond
+// late.
+func sleep(d time.Duration) {
+	left := unix.NsecToTimespec(d.Nanoseconds())
+	for unix.Nanosleep(&left, &left) == unix.EINTR {
+	}
+}

@@ -1,0 +1,128 @@
+// Package serve is what the measured servers have in common: flags, the address
+// they print, the counters they show, a CPU profile.
+package serve
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/metrics"
+	"runtime/pprof"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy/bench/internal/load"
+)
+
+var (
+	addr    = flag.String("addr", "127.0.0.1:0", "address to listen on")
+	overTLS = flag.Bool("tls", false, "serve TLS, with a certificate made for the run")
+	core    = flag.Int("core", -1, "run on this core alone")
+	profile = flag.String("cpuprofile", "", "write a CPU profile to this file at the end")
+)
+
+// Main serves h until the process is told to end. It prints the address. /bench/
+// has counters; extra, if not nil, adds to them. Flags must have been parsed.
+func Main(h http.Handler, extra func() map[string]int64) {
+	log.SetFlags(0)
+	if err := serve(h, extra); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func serve(h http.Handler, extra func() map[string]int64) error {
+	if *core >= 0 {
+		if err := load.Pin(*core); err != nil {
+			return err
+		}
+		runtime.GOMAXPROCS(1)
+	}
+	l, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	address := l.Addr()
+	if *overTLS {
+		cert, err := certificate()
+		if err != nil {
+			return err
+		}
+		// Sessions are never resumed here, so nothing is kept for that.
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
+	}
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", h)
+	mux.HandleFunc("GET /bench/counters", func(w http.ResponseWriter, _ *http.Request) { counters(w, extra) })
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
+	go func() {
+		<-ctx.Done()
+		_ = server.Close()
+	}()
+	fmt.Println(address)
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// counters writes name and value a line: what the process has allocated so far,
+// and extra's.
+func counters(w http.ResponseWriter, extra func() map[string]int64) {
+	samples := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(samples)
+	values := map[string]int64{
+		"mallocs": int64(samples[0].Value.Uint64()), "bytes": int64(samples[1].Value.Uint64()),
+		"gcs": int64(samples[2].Value.Uint64()), "goroutines": int64(runtime.NumGoroutine()),
+	}
+	if extra != nil {
+		for name, value := range extra() {
+			values[name] = value
+		}
+	}
+	for name, value := range values {
+		_, _ = fmt.Fprintln(w, name, value)
+	}
+}
+
+func certificate() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}

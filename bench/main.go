@@ -1,0 +1,197 @@
+// Command bench measures pushy against its peers: other servers, which do less
+// or the same in another way, under the same load on the same machine in one
+// run. See README.md beside it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy/bench/internal/load"
+)
+
+var (
+	only     = flag.String("only", "", "sections to run, separated by commas (default all): "+strings.Join(sectionNames(), ", "))
+	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
+	table    = flag.Bool("table", false, "only what issue 4 must show; prints the table and writes nothing")
+	quick    = flag.Bool("quick", false, "one round of short measurements: a check that all works, not a result")
+	out      = flag.String("out", ".", "folder for RESULTS.md and its charts")
+	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, a JSON text a line")
+	render   = flag.String("render", "", "measure nothing, write RESULTS.md from a file that -keep has written")
+	profiles = flag.String("profile", "", "folder for CPU profiles of the Go servers, one a sitting")
+	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, as a kind of that name beside pushy")
+
+	one      = flag.String("one", "", "kinds to compare under one load, separated by commas, instead of the sections")
+	clients  = flag.Int("n", 1000, "with -one: clients")
+	channels = flag.Int("channels", 1, "with -one: channels")
+	windows  = flag.String("window", "8", "with -one: windows, separated by commas")
+	rates    = flag.String("rate", "", "with -one: events a second, separated by commas, instead of windows")
+	size     = flag.Int("size", 200, "with -one: bytes of an event's data")
+	stuck    = flag.Int("stuck", 0, "with -one: clients that never read")
+	rounds   = flag.Int("rounds", 3, "with -one: rounds")
+	period   = flag.Duration("time", 2*time.Second, "with -one: measuring time of a load")
+)
+
+func main() {
+	log.SetFlags(0)
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	if *also != "" {
+		name, binary, ok := strings.Cut(*also, "=")
+		if !ok {
+			return fmt.Errorf("-also takes NAME=BINARY")
+		}
+		addBuild(name, binary)
+	}
+	if *quick {
+		settle = 200 * time.Millisecond
+	}
+	if *render != "" {
+		records, err := readRecords(*render)
+		if err != nil {
+			return err
+		}
+		return report(*out, records)
+	}
+	if err := build(); err != nil {
+		return err
+	}
+	node, err := installNode()
+	if err != nil {
+		return err
+	}
+	if !node {
+		fmt.Println("node is not there: its peers are left out")
+	}
+	var plan []batch
+	if *one != "" {
+		if plan, err = onePlan(); err != nil {
+			return err
+		}
+	} else {
+		names := sectionNames()
+		if *table {
+			names = []string{"table"}
+		} else if *only != "" {
+			names = strings.Split(*only, ",")
+		}
+		if plan, err = fullPlan(names, *quick); err != nil {
+			return err
+		}
+	}
+	var wanted []string
+	if *peers != "" {
+		wanted = strings.Split(*peers, ",")
+	}
+	for i := range plan {
+		plan[i].sittings = slices.DeleteFunc(plan[i].sittings, func(s sitting) bool {
+			k, known := find(s.kind)
+			return known && k.server == "node" && !node || wanted != nil && !slices.Contains(wanted, s.kind)
+		})
+	}
+	records, err := measure(ctx, plan)
+	if err != nil {
+		return err
+	}
+	switch {
+	case *one != "":
+		printOne(os.Stdout, records, strings.Split(*one, ","))
+		return nil
+	case *table:
+		printChecks(os.Stdout, records)
+		return nil
+	}
+	if err := report(*out, records); err != nil {
+		return err
+	}
+	printChecks(os.Stdout, records)
+	return nil
+}
+
+// batch is what is compared with each other: all its sittings, one after
+// another, in each round, so that a machine that gets slower does so for all.
+type batch struct {
+	rounds   int
+	sittings []sitting
+}
+
+// measure runs all batches. A sitting that fails is reported and left out; what
+// it should have shown then has no value.
+func measure(ctx context.Context, plan []batch) ([]Record, error) {
+	k, err := newKeeper(*keep)
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	if *profiles != "" {
+		if err := os.MkdirAll(*profiles, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	var all []Record
+	for _, b := range plan {
+		for round := range b.rounds {
+			for _, s := range b.sittings {
+				records, err := s.run(ctx, round, *profiles)
+				if ctx.Err() != nil {
+					return all, ctx.Err()
+				}
+				for _, r := range records {
+					fmt.Println(r)
+					if err := k.keep(r); err != nil {
+						return all, err
+					}
+				}
+				if err != nil {
+					fmt.Println("FAILED:", err)
+				}
+				all = append(all, records...)
+			}
+		}
+	}
+	return all, nil
+}
+
+// onePlan is what -one asks for.
+func onePlan() ([]batch, error) {
+	var loads []load.Load
+	list, closed := *windows, true
+	if *rates != "" {
+		list, closed = *rates, false
+	}
+	for text := range strings.SplitSeq(list, ",") {
+		l := load.Load{Size: *size, Warm: 400 * time.Millisecond, Time: *period}
+		var err error
+		if closed {
+			_, err = fmt.Sscan(text, &l.Window)
+		} else {
+			_, err = fmt.Sscan(text, &l.Rate)
+		}
+		if err != nil || l.Window <= 0 && l.Rate <= 0 {
+			return nil, fmt.Errorf("%q is no window and no rate", text)
+		}
+		loads = append(loads, l)
+	}
+	b := batch{rounds: *rounds}
+	for name := range strings.SplitSeq(*one, ",") {
+		b.sittings = append(b.sittings, sitting{
+			section: "one", kind: name, clients: *clients, channels: *channels, stuck: *stuck, prefill: *stuck > 0, loads: loads,
+		})
+	}
+	return []batch{b}, nil
+}

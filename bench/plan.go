@@ -1,0 +1,174 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gopushy/pushy/bench/internal/load"
+)
+
+// section is one part of the results.
+type section struct {
+	name string
+	plan func(quick bool) []batch
+}
+
+var sections = []section{
+	{"table", planTable},
+	{"curves", planCurves},
+	{"sizes", planSizes},
+	{"channels", planChannels},
+}
+
+func sectionNames() []string {
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+func fullPlan(names []string, quick bool) ([]batch, error) {
+	var plan []batch
+	for _, name := range names {
+		found := false
+		for _, s := range sections {
+			if s.name == name {
+				plan, found = append(plan, s.plan(quick)...), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("there is no section %q", name)
+		}
+	}
+	return plan, nil
+}
+
+const (
+	warm = 400 * time.Millisecond
+	span = 2 * time.Second // a closed loop is measured for
+	// An open loop takes longer: at 50 events a second its p99 is that of the
+	// slowest one or two.
+	openSpan = 4 * time.Second
+	// A client that does not read is cut after 10 s, one of a stream, whose
+	// response was full, after 5.
+	stuckSpan = 3 * time.Second
+	eventSize = 200
+)
+
+func closed(quick bool, size int, windows ...int) []load.Load {
+	var loads []load.Load
+	for _, w := range windows {
+		l := load.Load{Size: size, Window: w, Warm: warm, Time: span}
+		if quick {
+			l.Time = 400 * time.Millisecond
+		}
+		loads = append(loads, l)
+	}
+	return loads
+}
+
+func opened(quick bool, rate float64, span time.Duration) []load.Load {
+	l := load.Load{Size: eventSize, Rate: rate, Warm: warm, Time: span}
+	if quick {
+		l.Time = 800 * time.Millisecond
+	}
+	return []load.Load{l}
+}
+
+// each is one sitting for each of the kinds.
+func (s sitting) each(kinds ...string) []sitting {
+	var all []sitting
+	for _, k := range kinds {
+		s.kind = k
+		all = append(all, s)
+	}
+	return all
+}
+
+func times(quick bool, rounds int) int {
+	if quick {
+		return 1
+	}
+	return rounds
+}
+
+// clientTypes are pushy's, by which the client that does not read is tried.
+var clientTypes = []string{"pushy", "pushy/tls", "pushy/streaming"}
+
+// planTable is issue 4's "Must show".
+func planTable(quick bool) []batch {
+	const section = "table"
+	r5, r7 := times(quick, 5), times(quick, 7)
+	plan := []batch{
+		{r5, sitting{section: section, clients: 1000, loads: closed(quick, eventSize, 8, 64, 1)}.each("pushy", "bare", "centrifuge", "centrifugetuned")},
+		{r7, sitting{section: section, clients: 1000, loads: opened(quick, 50, openSpan)}.each("pushy", "bare")},
+		{r5, sitting{section: section, clients: 1000, loads: opened(quick, 300, 3*time.Second)}.each("pushy", "centrifugetuned")},
+		{r5, sitting{section: section, clients: 5000, loads: closed(quick, eventSize, 8)}.each("pushy", "centrifuge")},
+	}
+	growth := batch{rounds: r5}
+	for _, n := range []int{9000, 100} {
+		growth.sittings = append(growth.sittings, sitting{section: section, clients: n, loads: closed(quick, eventSize, 8)}.each("pushy", "bare")...)
+	}
+	plan = append(plan, growth,
+		batch{times(quick, 3), sitting{section: section, clients: 9000}.each("centrifugetuned")},
+		batch{r5, sitting{
+			section: section, clients: 16, triggers: true,
+			loads: []load.Load{{Size: eventSize, Warm: warm, Time: span}},
+		}.each("pushy")})
+	for _, k := range clientTypes {
+		var pair []sitting
+		for stuck := range 2 {
+			pair = append(pair, sitting{section: "stuck", clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, stuckSpan)}.each(k)...)
+		}
+		plan = append(plan, batch{r5, pair})
+	}
+	return plan
+}
+
+// curveClients are the numbers of subscribers that curves have points at.
+func curveClients(quick bool) []int {
+	if quick {
+		return []int{100, 300}
+	}
+	return []int{100, 1000, 3000, 6000, 12000}
+}
+
+// planCurves is everybody by number of subscribers.
+func planCurves(quick bool) []batch {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	var plan []batch
+	for _, n := range curveClients(quick) {
+		// Ten events a second to 12,000 are what the slowest can just do.
+		loads := append(closed(quick, eventSize, 8), opened(quick, 10, 2*time.Second)...)
+		plan = append(plan, batch{times(quick, 2), sitting{section: "curves", clients: n, loads: loads}.each(names...)})
+	}
+	return plan
+}
+
+var sizes = []int{60, 200, 4000}
+
+// contenders are whom pushy is compared with in detail.
+var contenders = []string{"pushy", "bare", "centrifuge", "centrifugetuned"}
+
+func planSizes(quick bool) []batch {
+	b := batch{rounds: times(quick, 3)}
+	for _, size := range sizes {
+		b.sittings = append(b.sittings, sitting{section: "sizes", clients: 1000, loads: closed(quick, size, 1, 8, 64)}.each(contenders...)...)
+	}
+	return []batch{b}
+}
+
+// planChannels is 1,000 channels of 10 subscribers each.
+func planChannels(quick bool) []batch {
+	n := 10_000
+	if quick {
+		n = 1000
+	}
+	return []batch{{times(quick, 3), sitting{
+		section: "channels", clients: n, channels: n / 10, loads: closed(quick, eventSize, 8, 64),
+	}.each(contenders...)}}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy/bench/internal/load"
+)
+
+const binDir = "bin"
+
+// build makes the servers, so that what is measured is what stands here.
+func build() error {
+	cmd := exec.Command("go", "build", "-o", binDir+"/", "./server", "./peers")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	return nil
+}
+
+// installNode says whether Node's peers can be run, and fetches their packages
+// the first time.
+func installNode() (bool, error) {
+	if _, err := exec.LookPath("node"); err != nil {
+		return false, nil
+	}
+	if _, err := os.Stat("node/node_modules"); err == nil {
+		return true, nil
+	}
+	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "node", os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return false, fmt.Errorf("npm ci: %w", err)
+	}
+	return true, nil
+}
+
+// process is a server that runs.
+type process struct {
+	kind kind
+	cmd  *exec.Cmd
+	addr netip.AddrPort
+	rss  int64 // before anybody connects
+}
+
+// startServer starts a server and waits until it listens. flags are for Go's.
+func startServer(k kind, flags ...string) (*process, error) {
+	var cmd *exec.Cmd
+	if k.tls {
+		flags = append(flags, "-tls")
+	}
+	switch k.server {
+	case "node":
+		cmd = exec.Command("node", "peer.mjs", k.arg)
+		cmd.Dir = "node"
+	case "go":
+		cmd = exec.Command(filepath.Join(binDir, "peers"), append(flags, "-kind", k.arg)...)
+	case "pushy":
+		cmd = exec.Command(filepath.Join(binDir, "server"), flags...)
+	default:
+		cmd = exec.Command(k.server, flags...)
+	}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", k.name, err)
+	}
+	p := &process{kind: k, cmd: cmd}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err == nil {
+		p.addr, err = netip.ParseAddrPort(strings.TrimSpace(line))
+	}
+	if err != nil {
+		p.stop()
+		return nil, fmt.Errorf("start %s: it printed %q: %w", k.name, line, err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	time.Sleep(50 * time.Millisecond) // what it still does after listening is not a connection's memory
+	if p.rss, err = load.RSS(cmd.Process.Pid); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// stop ends the server and waits: first by asking, so that a profile is
+// written.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = p.cmd.Wait()
+}
+
+// counter returns one of the counters that Go's servers show.
+func (p *process) counter(name string) (int64, error) {
+	if p.kind.server == "node" {
+		return 0, nil
+	}
+	client := http.Client{Timeout: 5 * time.Second}
+	scheme := "http"
+	if p.kind.tls {
+		scheme = "https"
+		client.Transport = insecure
+	}
+	resp, err := client.Get(scheme + "://" + p.addr.String() + "/bench/counters")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseInt(value, 10, 64)
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("%s has no counter %q", p.kind.name, name), lines.Err())
+}

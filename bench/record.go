@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+)
+
+// String is a line for whoever watches.
+func (r Record) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-8s %-18s n=%-6d %-8s", r.Section, r.Kind, r.Clients, r.What)
+	if r.Size != 0 {
+		fmt.Fprintf(&b, " size=%-5d", r.Size)
+	}
+	if r.Channels > 1 {
+		fmt.Fprintf(&b, " channels=%d", r.Channels)
+	}
+	if r.Stuck > 0 {
+		fmt.Fprintf(&b, " stuck=%d", r.Stuck)
+	}
+	for _, f := range []struct{ name, format string }{
+		{idleKiB, "%.2f KiB/conn"}, {requests, "%.0f requests/s"}, {reqCPU, "%.1f µs/request"},
+		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"},
+		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"},
+	} {
+		if v, ok := r.Value[f.name]; ok {
+			fmt.Fprintf(&b, "  "+f.format, v)
+		}
+	}
+	if v, ok := r.Value[kept]; ok && v == 0 {
+		b.WriteString("  BEHIND ITS RATE")
+	}
+	return b.String()
+}
+
+// keeper writes Records as they come, so that a run that breaks off is not lost.
+type keeper struct {
+	file *os.File
+	enc  *json.Encoder
+}
+
+func newKeeper(path string) (*keeper, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return &keeper{f, json.NewEncoder(f)}, nil
+}
+
+func (k *keeper) keep(r Record) error { return k.enc.Encode(r) }
+func (k *keeper) close()              { _ = k.file.Close() }
+
+func readRecords(path string) ([]Record, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var records []Record
+	dec := json.NewDecoder(bufio.NewReader(f))
+	for {
+		var r Record
+		if err := dec.Decode(&r); err == io.EOF {
+			return records, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		records = append(records, r)
+	}
+}
+
+// query picks the Records of one measurement, all rounds of it. Its zero fields
+// but Size and Stuck pick any.
+type query struct {
+	section, kind, what string
+	clients, size       int
+	channels, stuck     int
+}
+
+// rounds returns a value by round.
+func (q query) rounds(records []Record, value string) map[int]float64 {
+	found := map[int]float64{}
+	for _, r := range records {
+		v, ok := r.Value[value]
+		if ok && r.Section == q.section && r.Kind == q.kind && r.What == q.what && r.Clients == q.clients &&
+			r.Stuck == q.stuck && r.Channels == max(q.channels, 1) && (q.size == 0 || r.Size == q.size) {
+			found[r.Round] = v
+		}
+	}
+	return found
+}
+
+func (q query) median(records []Record, value string) (float64, bool) {
+	var all []float64
+	for _, v := range q.rounds(records, value) {
+		all = append(all, v)
+	}
+	return median(all)
+}
+
+// ratios returns, by round, what a is to b: both were measured within seconds of
+// each other, so their ratio says more than that of two medians.
+func ratios(a, b map[int]float64) map[int]float64 {
+	found := map[int]float64{}
+	for round, v := range a {
+		if w, ok := b[round]; ok && w != 0 {
+			found[round] = v / w
+		}
+	}
+	return found
+}
+
+func medianOf(values map[int]float64) (float64, bool) {
+	var all []float64
+	for _, v := range values {
+		all = append(all, v)
+	}
+	return median(all)
+}
+
+func median(all []float64) (float64, bool) {
+	if len(all) == 0 {
+		return 0, false
+	}
+	slices.Sort(all)
+	if n := len(all); n%2 == 0 {
+		return (all[n/2-1] + all[n/2]) / 2, true
+	}
+	return all[len(all)/2], true
+}
+
+// printOne prints -one's medians and what the first kind is to each other.
+func printOne(w io.Writer, records []Record, names []string) {
+	type key struct {
+		what string
+		size int
+	}
+	var loads []key
+	for _, r := range records {
+		if k := (key{r.What, r.Size}); !slices.Contains(loads, k) {
+			loads = append(loads, k)
+		}
+	}
+	for _, l := range loads {
+		values := []string{cpu, rate, p50, p99, allocs}
+		if l.what == "idle" {
+			values = []string{idleKiB}
+		}
+		for _, value := range values {
+			fmt.Fprintf(w, "%-5s %-26s", l.what, value)
+			var first map[int]float64
+			for i, name := range names {
+				q := query{section: "one", kind: name, what: l.what, size: l.size, clients: *clients, channels: *channels, stuck: *stuck}
+				v := q.rounds(records, value)
+				m, ok := medianOf(v)
+				if !ok {
+					continue
+				}
+				fmt.Fprintf(w, "  %s %.3f", name, m)
+				if i == 0 {
+					first = v
+				} else if ratio, ok := medianOf(ratios(first, v)); ok {
+					fmt.Fprintf(w, " (%.3f)", ratio)
+				}
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	if len(names) > 1 {
+		fmt.Fprintln(w, "In brackets: what the first is to it, the median of the rounds' ratios.")
+	}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy/bench/internal/load"
+)
+
+var insecure = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+
+// sitting is one start of a server: clients connect, idle memory is read, then
+// the loads follow one another. It stays under 20 s: centrifuge wants its pings
+// answered, and the load generator answers nothing.
+type sitting struct {
+	section  string
+	kind     string
+	clients  int
+	channels int // 0 is 1
+	stuck    int // clients that never read
+	prefill  bool
+	loads    []load.Load
+	triggers bool // requests to an empty channel instead
+}
+
+// Record is what was measured of one load, or of idle memory.
+type Record struct {
+	Section  string
+	Kind     string
+	Round    int
+	Clients  int
+	Channels int
+	Stuck    int
+	What     string // "idle", "triggers", "w8", "r50"
+	Size     int
+	Value    map[string]float64
+}
+
+// What Records hold.
+const (
+	cpu      = "CPU µs a delivery"
+	rate     = "deliveries a second"
+	p50      = "p50 ms"
+	p99      = "p99 ms"
+	worst    = "max ms"
+	idleKiB  = "KiB a connection"
+	allocs   = "allocations a delivery"
+	loadCPU  = "load generator's CPU µs a delivery"
+	kept     = "kept the rate"
+	requests = "requests a second"
+	reqCPU   = "CPU µs a request"
+)
+
+// settle is how long connections are left alone before they count as idle.
+var settle = time.Second
+
+func what(l load.Load) string {
+	if l.Rate > 0 {
+		return fmt.Sprintf("r%g", l.Rate)
+	}
+	return fmt.Sprintf("w%d", l.Window)
+}
+
+// run carries a sitting out. A load that fails ends it, with an error that says
+// what did; the records before stand.
+func (s sitting) run(ctx context.Context, round int, profiles string) (records []Record, err error) {
+	k, ok := find(s.kind)
+	if !ok {
+		return nil, fmt.Errorf("there is no kind %q", s.kind)
+	}
+	s.channels = max(s.channels, 1)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s, %d clients: %w", s.kind, s.clients, err)
+		}
+	}()
+	var flags []string
+	if s.triggers {
+		// The server has one core, the load generator the others.
+		cores, err := load.Cores()
+		if err != nil {
+			return nil, err
+		}
+		if len(cores) > 1 {
+			if err := load.Pin(cores[1:]...); err != nil {
+				return nil, err
+			}
+			defer func() { err = errors.Join(err, load.Pin(cores...)) }()
+		}
+		flags = append(flags, "-core", strconv.Itoa(cores[0]))
+	}
+	if profiles != "" && k.server != "node" {
+		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)
+		flags = append(flags, "-cpuprofile", filepath.Join(profiles, name))
+	}
+	p, err := startServer(k, flags...)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	cfg := load.Config{
+		Addr: p.addr, PID: p.cmd.Process.Pid, Dialect: k.dialect, TLS: k.tls, Publishing: k.publishing,
+		Clients: s.clients, Channels: s.channels, Stuck: s.stuck,
+		Count: func() (int64, error) { return p.counter("mallocs") },
+	}
+	record := func(what string, size int, value map[string]float64) {
+		records = append(records, Record{s.section, s.kind, round, s.clients, s.channels, s.stuck, what, size, value})
+	}
+	if s.triggers {
+		l := s.loads[0]
+		r, err := load.Triggers(cfg, s.clients, l.Size, l.Warm, l.Time)
+		if err != nil {
+			return nil, err
+		}
+		record("triggers", l.Size, map[string]float64{
+			requests: float64(r.Count) / r.Elapsed.Seconds(), reqCPU: micros(r.CPU, r.Count),
+		})
+		return records, nil
+	}
+
+	clients, err := load.Connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer clients.Close()
+	time.Sleep(settle)
+	rss, err := load.RSS(cfg.PID)
+	if err != nil {
+		return nil, err
+	}
+	record("idle", 0, map[string]float64{idleKiB: float64(rss-p.rss) / 1024 / float64(s.clients)})
+	if s.prefill {
+		if err := s.fill(p, clients); err != nil {
+			return records, err
+		}
+	}
+	for _, l := range s.loads {
+		if ctx.Err() != nil {
+			return records, ctx.Err()
+		}
+		r, err := clients.Run(l)
+		if err != nil {
+			return records, fmt.Errorf("%s: %w", what(l), err)
+		}
+		record(what(l), l.Size, values(r))
+	}
+	if s.stuck > 0 {
+		return records, s.stillStuck(p)
+	}
+	return records, nil
+}
+
+func values(r load.Result) map[string]float64 {
+	v := map[string]float64{
+		cpu: micros(r.CPU, r.Deliveries), rate: float64(r.Deliveries) / r.Elapsed.Seconds(),
+		p50: millis(r.P50), p99: millis(r.P99), worst: millis(r.Max),
+		loadCPU: micros(r.LoadCPU, r.Deliveries), kept: 0,
+	}
+	if r.Counted > 0 {
+		v[allocs] = float64(r.Counted) / float64(r.Deliveries)
+	}
+	if r.Kept {
+		v[kept] = 1
+	}
+	return v
+}
+
+// fill publishes large events until the kernel takes no more for the client that
+// does not read, a few MB, so that what comes then waits in the server. Without
+// such a client it publishes as much.
+func (s sitting) fill(p *process, clients *load.Clients) error {
+	l := load.Load{Size: 16 << 10, Window: 4, Time: time.Nanosecond} // one window
+	for i := range 400 {
+		if _, err := clients.Run(l); err != nil {
+			return fmt.Errorf("filling up: %w", err)
+		}
+		if s.stuck == 0 {
+			if i < 40 {
+				continue
+			}
+			return nil
+		}
+		if waiting, err := p.counter("buffered"); err != nil || waiting > 64<<10 {
+			return err
+		}
+	}
+	return errors.New("nothing waits for the client that does not read")
+}
+
+// stillStuck says that the client which does not read was there to the end.
+func (s sitting) stillStuck(p *process) error {
+	waiting, err := p.counter("buffered")
+	if err == nil && waiting < 64<<10 {
+		err = fmt.Errorf("the client that does not read was cut while measuring: %d bytes wait", waiting)
+	}
+	return err
+}
+
+func micros(d time.Duration, n int64) float64 {
+	if n == 0 {
+		return 0
+	}
+	return float64(d.Nanoseconds()) / 1e3 / float64(n)
+}
+
+func millis(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }

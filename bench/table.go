@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"io"
+)
+
+// check is one row of issue 4's "Must show".
+type check struct {
+	figure string
+	limit  float64
+	least  bool // the limit is a lower one
+	unit   string
+	value  func([]Record) (float64, bool)
+	detail func([]Record) string // the figures behind a ratio, or nil
+}
+
+// passes reports whether a value keeps the limit.
+func (c check) passes(v float64) bool {
+	if c.least {
+		return v >= c.limit
+	}
+	return v <= c.limit
+}
+
+func at(kind, what string, clients int) query {
+	return query{section: "table", kind: kind, what: what, clients: clients}
+}
+
+// compared is pushy's value as a part of another kind's.
+func compared(figure, value, what string, clients int, other string, limit float64, least bool) check {
+	return check{
+		figure: figure, limit: limit, least: least, unit: " of " + name(other),
+		value: func(all []Record) (float64, bool) {
+			return medianOf(ratios(at("pushy", what, clients).rounds(all, value), at(other, what, clients).rounds(all, value)))
+		},
+		detail: func(all []Record) string {
+			a, _ := at("pushy", what, clients).median(all, value)
+			b, _ := at(other, what, clients).median(all, value)
+			return fmt.Sprintf("%s to %s", number(a), number(b))
+		},
+	}
+}
+
+func name(kind string) string {
+	if kind == "centrifugetuned" {
+		return "tuned"
+	}
+	if kind == "bare" {
+		return "the bare loop"
+	}
+	return kind
+}
+
+// single is a value of pushy's own.
+func single(figure, value, what string, clients int, unit string, limit float64, least bool) check {
+	return check{
+		figure: figure, limit: limit, least: least, unit: unit,
+		value: func(all []Record) (float64, bool) { return at("pushy", what, clients).median(all, value) },
+	}
+}
+
+func checks() []check {
+	const cpuFigure = "server CPU a delivery, %s subscribers, window %d"
+	list := []check{}
+	for _, c := range []struct {
+		window, clients int
+		other           string
+		limit           float64
+	}{
+		{8, 1000, "centrifuge", .25}, {8, 1000, "centrifugetuned", .40}, {8, 1000, "bare", .45},
+		{64, 1000, "centrifuge", .25}, {64, 1000, "centrifugetuned", .40},
+		{1, 1000, "centrifuge", .60}, {1, 1000, "bare", 1.1},
+		{8, 5000, "centrifuge", .30},
+	} {
+		list = append(list, compared(fmt.Sprintf(cpuFigure, thousands(c.clients), c.window), cpu, fmt.Sprintf("w%d", c.window), c.clients, c.other, c.limit, false))
+	}
+	const rateFigure = "deliveries a second, 1,000 subscribers, window 8"
+	list = append(list,
+		compared(rateFigure, rate, "w8", 1000, "centrifuge", 3, true),
+		compared(rateFigure, rate, "w8", 1000, "centrifugetuned", 2, true),
+		compared("p99 at 50 events a second to 1,000", p99, "r50", 1000, "bare", 1.15, false),
+		compared("p99 at 300 events a second to 1,000", p99, "r300", 1000, "centrifugetuned", .75, false),
+		check{
+			figure: "rounds of those 300 a second that kept the rate, all delivered", limit: 1, least: true, unit: " of them",
+			value: func(all []Record) (float64, bool) {
+				values := at("pushy", "r300", 1000).rounds(all, kept)
+				sum := 0.0
+				for _, v := range values {
+					sum += v
+				}
+				return sum / max(float64(len(values)), 1), len(values) > 0
+			},
+		},
+		single("resident memory an idle subscribed connection, 9,000 of them", idleKiB, "idle", 9000, " KiB", 8, false),
+		check{
+			figure: "CPU a delivery at 9,000 subscribers against 100", limit: 1.2, unit: " of the bare loop's growth",
+			value: func(all []Record) (float64, bool) {
+				growth := func(kind string) map[int]float64 {
+					return ratios(at(kind, "w8", 9000).rounds(all, cpu), at(kind, "w8", 100).rounds(all, cpu))
+				}
+				return medianOf(ratios(growth("pushy"), growth("bare")))
+			},
+		},
+		single("trigger requests a second to an empty channel, keep-alive, one core", requests, "triggers", 16, " requests/s", 20_000, true),
+		single("allocations a delivery", allocs, "w8", 1000, "", .05, false))
+	for _, k := range clientTypes {
+		without := query{section: "stuck", kind: k, what: "r50", clients: 1000}
+		with := without
+		with.stuck = 1
+		list = append(list, check{
+			figure: "p99 at 50 a second of 1,000 beside one that never reads, " + labelOf(k), limit: 1.15, unit: " of without it",
+			value: func(all []Record) (float64, bool) {
+				return medianOf(ratios(with.rounds(all, p99), without.rounds(all, p99)))
+			},
+			detail: func(all []Record) string {
+				a, _ := with.median(all, p99)
+				b, _ := without.median(all, p99)
+				return fmt.Sprintf("%s to %s", number(a), number(b))
+			},
+		})
+	}
+	return list
+}
+
+// printChecks prints the table of issue 4: figure, what was measured, the limit,
+// whether that is kept.
+func printChecks(w io.Writer, records []Record) {
+	for _, row := range checkRows(records) {
+		fmt.Fprintf(w, "%-7s %-72s %s, %s  %s\n", row.verdict, row.figure, row.value, row.limit, row.detail)
+	}
+}
+
+type checkRow struct{ figure, value, limit, verdict, detail string }
+
+func checkRows(records []Record) []checkRow {
+	var rows []checkRow
+	for _, c := range checks() {
+		bound := "at most "
+		if c.least {
+			bound = "at least "
+		}
+		row := checkRow{figure: c.figure, value: "–", limit: bound + number(c.limit) + c.unit, verdict: "–"}
+		if v, ok := c.value(records); ok {
+			row.value, row.verdict = number(v), "ok"
+			if !c.passes(v) {
+				row.verdict = "**no**"
+			}
+			if c.detail != nil {
+				row.detail = c.detail(records)
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
