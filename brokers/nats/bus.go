@@ -54,7 +54,7 @@ func newBus(ctx context.Context, o Options) (*bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.line, err = newLine(nc); err != nil {
+	if b.line, err = newLine(nc, o.Timeout); err != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -230,7 +230,7 @@ func (b *bus) recover() {
 		case <-b.back:
 		}
 		// nats.go has subscribed again; the answer to a ping comes after that.
-		if b.nc.FlushTimeout(writeTimeout) != nil {
+		if b.nc.FlushTimeout(b.o.Timeout) != nil {
 			continue // lost again, and will be back again
 		}
 		b.mu.Lock()
@@ -265,7 +265,7 @@ func (b *bus) tell(dirty map[string]struct{}) error {
 			return err
 		}
 	}
-	if err := b.nc.FlushTimeout(writeTimeout); err != nil {
+	if err := b.nc.FlushTimeout(b.o.Timeout); err != nil {
 		return err
 	}
 	if b.nc.Stats().Reconnects != before {

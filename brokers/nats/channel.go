@@ -50,10 +50,6 @@ type watch struct {
 }
 
 const (
-	// requestTimeout bounds one request to JetStream.
-	requestTimeout = 5 * time.Second
-	// tidyTimeout bounds a clearing up, for which joining and leaving wait.
-	tidyTimeout = 2 * time.Second
 	// conflictWait is how long the news of somebody else's entry may take.
 	conflictWait = 100 * time.Millisecond
 	retryFirst   = 100 * time.Millisecond
@@ -208,7 +204,7 @@ func (c *channel) readLocked(ctx context.Context) error {
 	var entries map[uint64]*entry
 	var r replica
 	if err == nil {
-		bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+		bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
 		entries, r, err = c.p.stream.read(bounded, c.subject)
 		cancel()
 	}
@@ -296,7 +292,7 @@ func (c *channel) missingLocked() (changes []pushy.Change) {
 // came first and is known by now. It gives mu away meanwhile.
 func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 	c.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+	bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
 	seq, err := c.p.stream.append(bounded, c.subject, e.prev, e.encode())
 	cancel()
 	c.mu.Lock()
@@ -369,7 +365,7 @@ func (c *channel) loneLocked(err error) {
 
 // tidyLocked deletes what the log no longer needs, if this node wrote last.
 func (c *channel) tidyLocked(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.p.o.Timeout) // joining and leaving wait for it
 	defer cancel()
 	stored := len(c.seqs)
 	switch {

@@ -15,15 +15,6 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-const (
-	connectTimeout = 2 * time.Second
-	// pingEvery and maxPings find a server that is there and silent.
-	pingEvery = 1500 * time.Millisecond
-	maxPings  = 1
-	// writeTimeout is how long the network may take none of what is written.
-	writeTimeout = 5 * time.Second
-)
-
 // callbacks are what a connection tells its owner, one at a time.
 type callbacks struct {
 	up      func(nc *natsgo.Conn)             // connected, first or again
@@ -38,11 +29,11 @@ func (o Options) connect(ctx context.Context, name string, e callbacks) (*natsgo
 	c.Url, c.Name = o.URL, name
 	c.User, c.Password, c.Token = o.User, o.Password, o.Token
 	c.TLSConfig, c.Secure = o.TLS, o.TLS != nil
-	c.Timeout, c.FlusherTimeout = connectTimeout, writeTimeout
+	c.Timeout, c.FlusherTimeout = o.Timeout, o.Timeout
 	if deadline, has := ctx.Deadline(); has {
 		c.Timeout = max(min(c.Timeout, time.Until(deadline)), time.Millisecond)
 	}
-	c.PingInterval, c.MaxPingsOut = pingEvery, maxPings
+	c.PingInterval, c.MaxPingsOut = o.Timeout/2, 1 // finds a server that is there and silent
 	// What is published while away must fail: sent later, it would be a
 	// message that its publisher was told is lost.
 	c.ReconnectBufSize = -1
@@ -66,7 +57,7 @@ func (o Options) connect(ctx context.Context, name string, e callbacks) (*natsgo
 		return nil, said
 	}
 	e.down(said)
-	c.RetryOnFailedConnect, c.Timeout = true, connectTimeout
+	c.RetryOnFailedConnect, c.Timeout = true, o.Timeout
 	if nc, err = c.Connect(); err != nil {
 		return nil, o.explain(err)
 	}

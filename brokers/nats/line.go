@@ -24,6 +24,8 @@ type line struct {
 	inbox  string
 	asked  map[string]*op // by the inbox's last token; confirm and write share it under mu
 	count  uint64
+	// timeout is after what time without an answer the connection counts as lost.
+	timeout time.Duration
 
 	mu    sync.Mutex
 	round []*op         // written and not confirmed
@@ -55,8 +57,8 @@ const (
 // lineSize is how many operations may wait to be written.
 const lineSize = 4096
 
-func newLine(nc *natsgo.Conn) (*line, error) {
-	l := &line{nc: nc, queue: make(chan *op, lineSize), nobody: make(chan *natsgo.Msg, 4*lineSize),
+func newLine(nc *natsgo.Conn, timeout time.Duration) (*line, error) {
+	l := &line{nc: nc, timeout: timeout, queue: make(chan *op, lineSize), nobody: make(chan *natsgo.Msg, 4*lineSize),
 		inbox: natsgo.NewInbox() + ".", asked: map[string]*op{}, wake: make(chan struct{}, 1)}
 	_, err := nc.ChanSubscribe(l.inbox+"*", l.nobody)
 	return l, err
@@ -150,10 +152,6 @@ func isAway(err error) bool {
 	return errors.Is(err, natsgo.ErrReconnectBufExceeded) || errors.Is(err, natsgo.ErrConnectionReconnecting) || errors.Is(err, natsgo.ErrDisconnected)
 }
 
-// confirmTimeout is after what time without an answer the connection counts as
-// lost. A Server waits longer.
-const confirmTimeout = 3 * time.Second
-
 func (l *line) confirm(closed <-chan struct{}) {
 	for {
 		select {
@@ -186,7 +184,7 @@ func (l *line) flush() error {
 	if !l.nc.IsConnected() {
 		return errLost
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), confirmTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
 	err := l.nc.FlushWithContext(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -70,6 +70,10 @@ type Options struct {
 	// default the node begins alone, and joins when it can.
 	RequireAtStart bool
 
+	// Timeout is how long a request, a new connection, or NATS's answer to a sign
+	// of life may take. At least 100 ms, default 3 s.
+	Timeout time.Duration
+
 	// EventsOnly leaves presence out, and so needs no JetStream.
 	EventsOnly bool
 	// Lease is how long a node may be silent before its members count as gone.
@@ -127,6 +131,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Password != "" && o.User == "" {
 		return bad("User", "is empty, and Password is not")
 	}
+	if o.Timeout == 0 {
+		o.Timeout = 3 * time.Second
+	}
+	if o.Timeout < 100*time.Millisecond {
+		return bad("Timeout", "%v is under 100ms", o.Timeout)
+	}
 	if o.Lease == 0 {
 		o.Lease = 15 * time.Second
 	}
@@ -177,7 +187,8 @@ var (
 	_ pushy.PresenceStore = (*Broker)(nil)
 )
 
-// New connects. ctx bounds the first attempt, which takes no longer than 5 s. The
+// New connects. ctx bounds the first attempt, which takes no longer than
+// three times Options.Timeout. The
 // error is a *SettingError for Options that are wrong, or that NATS does not
 // accept, and says that NATS is away with RequireAtStart.
 func New(ctx context.Context, options Options) (*Broker, error) {

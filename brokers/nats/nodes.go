@@ -135,7 +135,7 @@ func (p *presence) renew() error {
 	if !p.nc.IsConnected() {
 		return errLost // down has said so
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), min(p.o.Lease/2, requestTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), min(p.o.Lease/2, p.o.Timeout))
 	defer cancel()
 	if _, err := p.stream.get(); err != nil {
 		if err := p.stream.open(ctx); err != nil {

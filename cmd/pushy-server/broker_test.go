@@ -43,11 +43,12 @@ func TestRedisConfig(t *testing.T) {
 func TestNATSConfig(t *testing.T) {
 	t.Parallel()
 	c, err := brokerConfig(t, `{"nats":{"url":"nats://a:1,nats://b:2","user":"u","password":"file","prefix":"app",
-		"credentials":"/etc/app.creds","requireAtStart":true,"lease":2000,"replicas":3,"memory":true}}`,
+		"credentials":"/etc/app.creds","requireAtStart":true,"timeout":500,"lease":2000,"replicas":3,"memory":true}}`,
 		map[string]string{"PUSHY_NATS_PASSWORD": "environment", "PUSHY_NATS_TOKEN": "token"})
 	require.NoError(t, err)
 	assert.Equal(t, nats.Options{URL: "nats://a:1,nats://b:2", User: "u", Password: "environment", Token: "token", Prefix: "app",
-		Credentials: "/etc/app.creds", RequireAtStart: true, Lease: 2 * time.Second, Replicas: 3, Memory: true}, c.nats)
+		Credentials: "/etc/app.creds", RequireAtStart: true,
+		Timeout: 500 * time.Millisecond, Lease: 2 * time.Second, Replicas: 3, Memory: true}, c.nats)
 	assert.Contains(t, c.summary(), "broker: nats")
 }
 

@@ -86,6 +86,7 @@
 //	                same act as one. Default "pushy"
 //	requireAtStart  true ends the start when NATS cannot be reached.
 //	                Default false: the server is alone until it can
+//	timeout         milliseconds that a request may take. Default 3000
 //	lease           milliseconds after which a server that is silent counts
 //	                as dead, and its members as gone. Default 15000
 //	replicas        servers of a NATS cluster that keep presence. Default 1

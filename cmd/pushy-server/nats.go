@@ -30,6 +30,7 @@ var natsSettings = []setting{
 	}},
 	{"broker.nats.prefix", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Prefix) && c.nats.Prefix != "" }},
 	{"broker.nats.requireAtStart", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.RequireAtStart) }},
+	{"broker.nats.timeout", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Timeout) }},
 	{"broker.nats.lease", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Lease) }},
 	{"broker.nats.replicas", "a whole number from 1 to 5", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Replicas) && c.nats.Replicas > 0 }},
 	{"broker.nats.memory", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Memory) }},
