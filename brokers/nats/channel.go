@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -24,9 +25,10 @@ type channel struct {
 	subject string
 	uses    int // under p.mu
 
-	mu  sync.Mutex
-	sub *natsgo.Subscription
-	own []pushy.Member // this node's, in joining order
+	mu   sync.Mutex
+	sub  *natsgo.Subscription
+	own  map[string]owned // this node's members
+	turn uint64           // counts them
 	replica
 	fresh bool // the replica is the log, and its news come
 	lost  bool // the replica is not what the log was: watches need the State
@@ -42,6 +44,12 @@ type channel struct {
 	again   bool          // there is more to do for the worker
 	buried  bool          // members of a dead node were taken out: nothing of it is to be left
 	changed chan struct{} // closed when something has changed that is waited for
+}
+
+// owned is a member of this node, and its turn among them.
+type owned struct {
+	pushy.Member
+	turn uint64
 }
 
 type watch struct {
@@ -73,10 +81,6 @@ func (c *channel) emitLocked(changes ...pushy.Change) {
 			}
 		}
 	}
-}
-
-func (c *channel) ownsLocked(id string) bool {
-	return slices.ContainsFunc(c.own, func(m pushy.Member) bool { return m.ID == id })
 }
 
 // waitLocked waits until enough is true. It gives mu away meanwhile.
@@ -264,28 +268,38 @@ func (c *channel) since(entries map[uint64]*entry) (news []*entry, ok bool) {
 // here, and must not be told that they are gone.
 func (c *channel) robs(e *entry) bool {
 	for _, change := range e.changes {
-		if change.Left && e.node != c.p.id && c.ownsLocked(change.Member.ID) {
+		if _, ours := c.own[change.Member.ID]; ours && change.Left && e.node != c.p.id {
 			return true
 		}
 	}
 	return false
 }
 
-// missingLocked returns the changes that would make the log agree.
+// missingLocked returns the changes that would make the log agree, as many as one
+// entry takes.
 func (c *channel) missingLocked() (changes []pushy.Change) {
-	size := 0
-	for _, m := range c.ordered() {
-		if (m.node == c.p.id && !c.ownsLocked(m.ID) || c.p.nodes.isDead(m.node)) && len(changes) < maxChanges {
-			changes = append(changes, pushy.Change{Left: true, Member: pushy.Member{ID: m.ID}})
+	var leaving []held
+	for id, m := range c.members {
+		if _, ours := c.own[id]; m.node == c.p.id && !ours || c.p.nodes.isDead(m.node) {
+			leaving = append(leaving, m)
 		}
 	}
-	for _, m := range c.own {
-		if _, in := c.members[m.ID]; !in && len(changes) < maxChanges && size < batchBytes {
-			changes = append(changes, pushy.Change{Member: m})
-			size += len(m.JSON)
+	slices.SortFunc(leaving, func(a, b held) int { return cmp.Compare(a.rev, b.rev) })
+	for _, m := range leaving {
+		changes = append(changes, pushy.Change{Left: true, Member: pushy.Member{ID: m.ID}})
+	}
+	var joining []owned
+	for id, m := range c.own {
+		if _, in := c.members[id]; !in {
+			joining = append(joining, m)
 		}
 	}
-	return changes
+	slices.SortFunc(joining, func(a, b owned) int { return cmp.Compare(a.turn, b.turn) })
+	for size := 0; len(joining) > 0 && size < batchBytes; joining = joining[1:] {
+		changes = append(changes, pushy.Change{Member: joining[0].Member})
+		size += len(joining[0].JSON)
+	}
+	return changes[:min(len(changes), maxChanges)]
 }
 
 // appendLocked adds an entry to the log, or returns errConflict when another
@@ -352,13 +366,18 @@ func (c *channel) loneLocked(err error) {
 	if c.members == nil {
 		c.members = map[string]held{}
 	}
-	for _, change := range c.missingLocked() {
-		if change.Left && c.members[change.Member.ID].node != c.p.id {
-			continue // that a node is dead can only be told by the log
+	for more := true; more; {
+		more = false
+		for _, change := range c.missingLocked() {
+			if change.Left && c.members[change.Member.ID].node != c.p.id {
+				continue // that a node is dead can only be told by the log
+			}
+			change.Revision = c.rev + 1
+			if c.apply(change, c.p.id) {
+				c.emitLocked(change)
+				more = true
+			}
 		}
-		change.Revision = c.rev + 1
-		c.apply(change, c.p.id)
-		c.emitLocked(change)
 	}
 	c.wakeLocked()
 }
@@ -382,7 +401,7 @@ func (c *channel) tidyLocked(ctx context.Context) {
 	case stored < minGarbage+3*len(c.members) && !c.buried:
 		return
 	}
-	base := c.compacted(c.p.id)
+	base, seqs := c.compacted(c.p.id), c.seqs
 	if err := c.appendLocked(ctx, base); err != nil {
 		c.again = true
 		return
@@ -394,16 +413,12 @@ func (c *channel) tidyLocked(ctx context.Context) {
 		keep[rev/maxChanges] = true
 		first = min(first, rev/maxChanges)
 	}
-	var kept, garbage []uint64
-	for _, seq := range c.seqs {
-		switch {
-		case keep[seq] || seq > base.seq:
-			kept = append(kept, seq)
-		case seq > first:
+	var garbage []uint64
+	for _, seq := range seqs {
+		if seq > first && !keep[seq] {
 			garbage = append(garbage, seq)
 		}
 	}
-	c.seqs = kept
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	err := c.p.stream.purge(ctx, c.subject, first)

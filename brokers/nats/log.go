@@ -140,6 +140,14 @@ func (r *replica) follows(e *entry) bool {
 // fold takes the next entry and returns its changes that are changes.
 func (r *replica) fold(e *entry) (changes []pushy.Change) {
 	r.last = e.seq
+	if e.base { // whoever wrote it deletes the rest
+		r.seqs = nil
+		for _, rev := range e.live {
+			if seq := rev / maxChanges; len(r.seqs) == 0 || r.seqs[len(r.seqs)-1] != seq {
+				r.seqs = append(r.seqs, seq)
+			}
+		}
+	}
 	r.seqs = append(r.seqs, e.seq)
 	if r.members == nil {
 		r.members = map[string]held{}

@@ -251,16 +251,21 @@ func (p *presence) join(ctx context.Context, channelName string, m pushy.Member)
 	defer p.leave(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ownsLocked(m.ID) {
+	if _, ours := c.own[m.ID]; !ours {
 		if _, err := p.use(channelName); err != nil { // until Leave
 			return err
 		}
-		c.own = append(c.own, m)
+		if c.own == nil {
+			c.own = map[string]owned{}
+		}
+		c.turn++
+		c.own[m.ID] = owned{m, c.turn}
 		c.changeLocked()
 	}
 	err = c.waitLocked(ctx, func() bool {
 		_, in := c.members[m.ID]
-		return in && (c.fresh || c.alone != nil) || !c.ownsLocked(m.ID)
+		_, ours := c.own[m.ID]
+		return in && (c.fresh || c.alone != nil) || !ours
 	})
 	if err != nil {
 		return fmt.Errorf("nats: join: %w", err)
@@ -307,11 +312,10 @@ func (p *presence) quitSoon(channelName, memberID string) {
 
 // disownLocked takes a member out of this node's.
 func (c *channel) disownLocked(memberID string) bool {
-	i := slices.IndexFunc(c.own, func(m pushy.Member) bool { return m.ID == memberID })
-	if i < 0 {
+	if _, ours := c.own[memberID]; !ours {
 		return false
 	}
-	c.own = slices.Delete(c.own, i, i+1)
+	delete(c.own, memberID)
 	c.changeLocked()
 	c.p.leave(c) // never the last use: the caller has one
 	return true
@@ -366,8 +370,8 @@ func (p *presence) close() {
 	defer cancel()
 	for _, c := range p.all() {
 		c.mu.Lock()
-		for len(c.own) > 0 {
-			c.disownLocked(c.own[0].ID)
+		for id := range c.own {
+			c.disownLocked(id)
 		}
 		_ = c.waitLocked(ctx, func() bool { return c.alone != nil || !c.holdsOwnLocked() })
 		c.mu.Unlock()
