@@ -3,7 +3,6 @@ package pushy
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -81,17 +80,9 @@ func (s *Server) shutdown(ctx context.Context) error {
 		s.cut(idle)
 	}
 	giveUp := context.AfterFunc(ctx, s.cancel) // Broker and store are not waited for either
-	channels := make(chan struct{})
-	go func() {
-		s.endChannels()
-		close(channels)
-	}()
-	if lifecycle.Wait(ctx, channels) != nil {
-		select {
-		case <-channels:
-		case <-time.After(cutGrace):
-			s.log.Error("channel hooks still run after the shutdown's deadline")
-		}
+	channels := lifecycle.Each(s.channels.entries(), func(ch *Channel) { ch.life.EndLinger() })
+	if lifecycle.Wait(ctx, channels) != nil && !lifecycle.Within(cutGrace, channels) {
+		s.log.Error("channel hooks still run after the shutdown's deadline")
 	}
 	giveUp()
 	if err == nil {
@@ -125,33 +116,9 @@ func (s *Server) cut(idle <-chan struct{}) {
 	for _, c := range conns {
 		c.abort(CloseShutdown, "server shutting down")
 	}
-	var workers sync.WaitGroup
-	for _, c := range conns {
-		workers.Go(c.finish)
+	if !lifecycle.Within(cutGrace, lifecycle.Each(conns, (*Conn).finish), idle) {
+		s.log.Error("commands or hooks still run after the shutdown's deadline")
 	}
-	done := make(chan struct{})
-	go func() {
-		workers.Wait()
-		close(done)
-	}()
-	grace := time.After(cutGrace)
-	for _, ended := range []<-chan struct{}{done, idle} {
-		select {
-		case <-ended:
-		case <-grace:
-			s.log.Error("commands or hooks still run after the shutdown's deadline")
-			return
-		}
-	}
-}
-
-// endChannels lets no channel linger, and waits for those that are ending.
-func (s *Server) endChannels() {
-	var ends sync.WaitGroup
-	for _, ch := range s.channels.entries() {
-		ends.Go(ch.life.EndLinger)
-	}
-	ends.Wait()
 }
 
 // within reports whether a command or hook is on the caller's stack.

@@ -137,7 +137,7 @@ export class Channel extends Emitter {
     this._leaving = true;
     this._pushy._request("unsubscribe", { channel: this.name }, {
       timeout: 0,
-      done: (error) => error && this._leaving && this._left(),
+      done: (error) => error && error.code !== "unknown" && this._left(), // the host was faster
     });
   }
 

@@ -57,7 +57,7 @@ export class Pushy extends Emitter {
     this._since = 0; // when the connection came
     this._heard = 0; // when the server was last heard of
     this._ids = 0;
-    /** @type {Map<any, Request>} */
+    /** @type {Map<string, Request>} */
     this._requests = new Map();
     /** @type {[string, any, Request][]} */
     this._waiting = [];
@@ -139,7 +139,7 @@ export class Pushy extends Emitter {
    * @param {Request} request
    */
   _request(command, data, request) {
-    const id = ++this._ids;
+    const id = `pushy:${++this._ids}`; // not the id of something that the host's own messages tell of
     this._requests.set(id, request);
     const { timeout } = request;
     if (timeout) request.timer = setTimeout(() => this._settle(id, new PushyError(`No answer to ${command} in ${timeout} ms`, "timeout")), timeout);

@@ -100,7 +100,8 @@ test("a listener of connect may subscribe, too", async () => {
   pushy.disconnect();
 });
 
-test("who changes their mind gets what they wanted last", async () => {
+test("who changes their mind gets what they wanted last", async (t) => {
+  const turn = clock(t);
   const { pushy, socket } = await connected();
   const a = pushy.channel("a").subscribe(), all = told(a);
   a.unsubscribe(); // before the answer
@@ -115,6 +116,17 @@ test("who changes their mind gets what they wanted last", async () => {
   a.unsubscribe();
   socket().receive("pushy:error", { message: "Channel not found", code: "404", id: socket().last("unsubscribe").id });
   assert.equal(a.subscribed, false, "the host was faster");
+  a.subscribe();
+  socket().welcome("a");
+  all.splice(0);
+  a.unsubscribe();
+  a.subscribe();
+  socket().lose(); // before the answer
+  await turn(1000);
+  socket().connect("second");
+  assert.deepEqual(socket().sent.map(({ command, data }) => [command, data.channel]), [["subscribe", "a"]]);
+  socket().welcome("a");
+  assert.deepEqual(all, ["unsubscribe ", "subscribe"]);
   pushy.disconnect();
 });
 

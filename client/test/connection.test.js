@@ -293,7 +293,7 @@ test("a page's own sockjs-client is all that is used", async () => {
   assert.equal(made[0].url, "http://127.0.0.1/pushy/socket?id=7");
   made[0].onmessage({ data: '{"event":"pushy:connect","data":{"socketId":"s","protocol":"xhr-polling"}}' });
   pushy.exec("move", { to: "e4" });
-  assert.deepEqual(made[0].sent, [{ command: "move", data: { to: "e4" }, id: 1 }]);
+  assert.deepEqual(made[0].sent, [{ command: "move", data: { to: "e4" }, id: "pushy:1" }]);
   assert.deepEqual([pushy.transport, sockets.length], ["sockjs", 0]);
   pushy.disconnect();
 });

@@ -12,22 +12,23 @@ test("an answer is a reply, an error or the first direct message with the id", a
   const nothing = outcome(pushy.exec("nothing"));
   await flush();
   socket().connect();
-  assert.deepEqual(socket().sent[0], { command: "typed", data: { to: "typed" }, id: 1 });
-  assert.deepEqual(socket().sent[4], { command: "nothing", id: 5 });
-  socket().receive("pushy:error", { message: "No such move", code: "bad-move", id: 4 });
-  socket().receive("moved", { to: "e4", id: 2 });
-  socket().receive("pushy:reply", { id: 1, data: [1, null] });
-  socket().receive("pushy:reply", { id: 3, data: null });
-  socket().receive("pushy:reply", { id: 5 });
-  socket().receive("pushy:reply", { id: 5, data: "late" });
-  socket().receive("moved", { to: "e5", id: 2 });
+  assert.deepEqual(socket().sent[0], { command: "typed", data: { to: "typed" }, id: "pushy:1" });
+  assert.deepEqual(socket().sent[4], { command: "nothing", id: "pushy:5" });
+  socket().receive("pushy:error", { message: "No such move", code: "bad-move", id: "pushy:4" });
+  socket().receive("moved", { to: "e4", id: "pushy:2" });
+  socket().receive("moved", { to: "a card of the host's own", id: 1 });
+  socket().receive("pushy:reply", { id: "pushy:1", data: [1, null] });
+  socket().receive("pushy:reply", { id: "pushy:3", data: null });
+  socket().receive("pushy:reply", { id: "pushy:5" });
+  socket().receive("pushy:reply", { id: "pushy:5", data: "late" });
+  socket().receive("moved", { to: "e5", id: "pushy:2" });
   socket().receive("pushy:error", { message: "Of nobody's", code: "100" });
   socket().receive("pushy:error", { message: "Of somebody's own id", code: "100", id: "__proto__" });
   assert.deepEqual(await Promise.all(all), [
-    ["done", [1, null]], ["done", { to: "e4", id: 2 }], ["done", null], ["PushyError", "bad-move", "No such move"],
+    ["done", [1, null]], ["done", { to: "e4", id: "pushy:2" }], ["done", null], ["PushyError", "bad-move", "No such move"],
   ]);
   assert.deepEqual(await nothing, ["done", undefined]);
-  assert.deepEqual(told, ["pushy:error", "moved", "moved", "pushy:error", "pushy:error"]);
+  assert.deepEqual(told, ["pushy:error", "moved", "moved", "moved", "pushy:error", "pushy:error"]);
   assert.equal(pushy._requests.size, 0);
   pushy.disconnect();
 });

@@ -42,7 +42,7 @@ for (const transport of Object.keys(protocols)) {
     assert.ok(his.members.has(his.memberId));
 
     const { said, id } = await ann.exec("ECHO", { text: "é☃\n" });
-    assert.deepEqual([said, typeof id], [{ text: "é☃\n" }, "number"]);
+    assert.deepEqual([said, /^pushy:\d+$/.test(id)], [{ text: "é☃\n" }, true]);
     await assert.rejects(ann.exec("refuse"), { name: "PushyError", code: "teapot", message: "I am a teapot" });
     await assert.rejects(ann.exec("constructor"), { code: "200", message: "Unknown command" });
     await assert.rejects(ann.exec("silent", {}, { timeout: 20 }), { code: "timeout" });

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,35 @@ func Spread[T any](ctx context.Context, all []T, batch int, over time.Duration, 
 			return false
 		}
 		do(v)
+	}
+	return true
+}
+
+// Each does something for each of all, at once. The channel is closed when all
+// is done.
+func Each[T any](all []T, do func(T)) <-chan struct{} {
+	var workers sync.WaitGroup
+	for _, v := range all {
+		workers.Go(func() { do(v) })
+	}
+	done := make(chan struct{})
+	go func() {
+		workers.Wait()
+		close(done)
+	}()
+	return done
+}
+
+// Within reports whether all of the channels are closed before a time is over.
+func Within(grace time.Duration, closed ...<-chan struct{}) bool {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	for _, c := range closed {
+		select {
+		case <-c:
+		case <-timer.C:
+			return false
+		}
 	}
 	return true
 }

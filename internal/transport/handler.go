@@ -272,8 +272,11 @@ func (h *Handler) refused(reason string) {
 }
 
 // misplacedError is for a host that has mounted us where no deadline can be
-// set. It is logged once.
+// set. It is logged once. A connection that is gone takes none, either.
 func (h *Handler) misplacedError(err error) *handshakeError {
+	if !errors.Is(err, http.ErrNotSupported) {
+		return &handshakeError{http.StatusRequestTimeout, "cannot read the body"}
+	}
 	h.misplaced.Do(func() {
 		h.cfg.Log.Error("SockJS over HTTP does not work here: the server's ResponseWriter is hidden "+
 			"(http.TimeoutHandler, or middleware without Unwrap)", "error", err)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -339,6 +340,23 @@ func TestRow27Middleware(t *testing.T) {
 				assert.Contains(t, s.log.String(), "ResponseWriter is hidden")
 			}
 		}
+	})
+}
+
+// gone is a ResponseWriter whose connection has been cut.
+type gone struct{ http.ResponseWriter }
+
+func (gone) SetReadDeadline(time.Time) error  { return net.ErrClosed }
+func (gone) SetWriteDeadline(time.Time) error { return net.ErrClosed }
+
+// A client that goes at the wrong moment is no mistake of the host's.
+func TestRow27GoneIsNotMisplaced(t *testing.T) {
+	eachCarrier(t, func(t *testing.T, c carrier) {
+		s := newSite(t)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(gone{w}, httptest.NewRequest(c.method, "/000/abc/"+c.name+c.query(), nil))
+		assert.Equal(t, http.StatusRequestTimeout, w.Code)
+		assert.Empty(t, s.log.String())
 	})
 }
 
