@@ -32,7 +32,7 @@ func (n *node) Lease() time.Duration { return n.lease }
 
 // options are for tests: a short lease, and a short patience with Redis.
 func options(t testing.TB) redis.Options {
-	return redis.Options{Prefix: t.Name(), Lease: 2 * time.Second, Timeout: time.Second, RequireAtStart: true,
+	return redis.Options{Prefix: t.Name(), Lease: 2 * time.Second, Timeout: 2 * time.Second, RequireAtStart: true,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 }
 

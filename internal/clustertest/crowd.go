@@ -78,6 +78,11 @@ func Crowd(t *testing.T, e Engine, size Size, seed uint64) {
 	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.Clients, size.Channels, each*size.Publishers, j.events, wentOn)
 	j.mu.Unlock()
 	j.verdict()
+	for _, c := range clients {
+		c.mu.Lock()
+		c.doomed = true
+		c.mu.Unlock()
+	}
 	// Nodes that end take their members along.
 	for _, n := range nodes[1:] {
 		if err := n.srv.Close(); err != nil {

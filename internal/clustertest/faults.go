@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -9,11 +10,13 @@ import (
 	"time"
 )
 
+// strict holds what happens to its time, too. Runs beside other tests say only how
+// long it took: a machine that is busy enough breaks any limit.
+var strict = os.Getenv("PUSHY_SOAK") != ""
+
 const (
-	// sweepGrace is what a dead node's members may outlive its lease by, and slack
-	// is for machines that are busy with other tests.
+	// sweepGrace is what a dead node's members may outlive its lease by.
 	sweepGrace = 2 * time.Second
-	slack      = 3 * time.Second
 	// backWithin is how soon presence must be right when the engine is back.
 	backWithin = 5 * time.Second
 )
@@ -91,15 +94,20 @@ func Killed(t *testing.T, e Engine, child func() (*Child, error), left func(t te
 	agree(t, patience, append(slices.Clone(watching), dying...), room)
 	dead := memberIDs(dying, room)
 
+	for _, c := range dying {
+		c.mu.Lock()
+		c.doomed = true
+		c.mu.Unlock()
+	}
 	began := time.Now()
 	node.Kill()
 	for _, c := range dying {
 		c.leave()
 	}
-	agree(t, e.Lease+sweepGrace+slack, watching, room)
+	agree(t, patience, watching, room)
 	took := time.Since(began)
 	t.Logf("100 members gone %v after kill -9, with a lease of %v", took.Round(10*time.Millisecond), e.Lease)
-	if took > e.Lease+sweepGrace {
+	if strict && took > e.Lease+sweepGrace {
 		t.Errorf("the dead node's members left after %v", took)
 	}
 	once := func(when string) {
@@ -247,7 +255,7 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 	<-ends
 	back()
 	returned := time.Now()
-	agree(t, backWithin+slack, all, room)
+	agree(t, patience, all, room)
 	took := time.Since(returned)
 	soon(t, patience, "no node is alone", func() bool {
 		return !slices.ContainsFunc(nodes, func(n node) bool { return n.srv.Stats().Away != nil })
@@ -256,7 +264,7 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 	publishing.Wait()
 	settleNews(t, j, nodes, all, news)
 	t.Logf("presence was right %v after the engine was back; of each node's publishes %v were refused", took.Round(time.Millisecond), refused)
-	if took > backWithin {
+	if strict && took > backWithin {
 		t.Errorf("presence was right after %v only", took)
 	}
 	for _, c := range all {
@@ -281,7 +289,7 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 	}
 	after := throughput(t, j, nodes, all, news, "after")
 	t.Logf("%.0f deliveries a second before, %.0f after", before, after)
-	if after < before/3 { // other tests run beside it
+	if strict && after < before/2 {
 		t.Errorf("%.0f deliveries a second before, %.0f after", before, after)
 	}
 	j.verdict()

@@ -80,6 +80,7 @@ type member struct {
 	answer string           // to what it asked last
 	more   chan struct{}    // closed when something has come
 	ended  bool
+	doomed bool   // its connection is going to end
 	asked  string // the channel that it asks for
 }
 
@@ -107,7 +108,8 @@ func (c *member) connect(base string) error {
 	c.mu.Lock()
 	c.turn++
 	turn := c.turn
-	c.stays, c.id, c.ended, c.answer, c.more = map[string]*stay{}, "", false, "", make(chan struct{})
+	c.stays, c.id, c.answer, c.more = map[string]*stay{}, "", "", make(chan struct{})
+	c.ended, c.doomed = false, false
 	c.mu.Unlock()
 	come := func(what func()) {
 		c.mu.Lock()
@@ -122,7 +124,9 @@ func (c *member) connect(base string) error {
 		func(err error) {
 			come(func() {
 				c.ended = true
-				c.broke(c, "the connection ended: %v", err)
+				if !c.doomed {
+					c.broke(c, "the connection ended: %v", err)
+				}
 			})
 		})
 	if err != nil {
