@@ -11,11 +11,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
-	"github.com/gobwas/ws/wsutil"
 )
 
 // Transports are all that a Server speaks, the old browsers' too.
@@ -57,19 +57,41 @@ func dialWebSocket(base, session string, framed bool, got func([]byte), ended fu
 	if early != nil {
 		in = early
 	}
+	var writing sync.Mutex
+	write := func(f ws.Frame) error {
+		text, err := ws.CompileFrame(ws.MaskFrameInPlace(f))
+		if err != nil {
+			return err
+		}
+		writing.Lock()
+		defer writing.Unlock()
+		if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		_, err = conn.Write(text)
+		return err
+	}
+	read := func() error {
+		f, err := ws.ReadFrame(in)
+		switch {
+		case err != nil:
+			return err
+		case f.Header.OpCode == ws.OpPing:
+			return write(ws.NewPongFrame(f.Payload))
+		case f.Header.OpCode == ws.OpClose:
+			return fmt.Errorf("%w: %q", errGoodbye, f.Payload)
+		case f.Header.OpCode != ws.OpText:
+		case framed:
+			return frame(f.Payload, got)
+		default:
+			got(f.Payload)
+		}
+		return nil
+	}
 	go func() {
 		defer conn.Close()
 		for {
-			text, err := wsutil.ReadServerText(struct {
-				io.Reader
-				io.Writer
-			}{in, conn})
-			if err == nil && framed {
-				err = frame(text, got)
-			} else if err == nil {
-				got(text)
-			}
-			if err != nil {
+			if err := read(); err != nil {
 				ended(err)
 				return
 			}
@@ -81,10 +103,7 @@ func dialWebSocket(base, session string, framed bool, got func([]byte), ended fu
 				quoted, _ := json.Marshal([]string{text})
 				text = string(quoted)
 			}
-			if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-				return err
-			}
-			return wsutil.WriteClientText(conn, []byte(text))
+			return write(ws.NewTextFrame([]byte(text)))
 		},
 		close: func() { _ = conn.Close() },
 	}, nil
