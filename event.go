@@ -9,6 +9,7 @@ import (
 const (
 	eventConnect      = "pushy:connect"
 	eventError        = "pushy:error"
+	eventReply        = "pushy:reply"
 	eventSuccess      = "pushy:subscription-success"
 	eventFailed       = "pushy:subscription-failed"
 	eventNeedAuth     = "pushy:subscription-needauth"
@@ -51,6 +52,7 @@ var (
 	errChannelNotFound = &Error{"404", "Channel not found"}
 	errNotSubscribed   = &Error{"403", "Not subscribed to this channel"}
 	errInternal        = &Error{"500", "Internal error"}
+	errTimedOut        = &Error{"504", "Command timed out"}
 )
 
 func replyFrame(event string, data, id []byte) *fanout.Frame {

@@ -57,6 +57,34 @@ func ExampleServer_RegisterCommand() {
 	})
 }
 
+// The same with types: data is checked before the func sees it, and what it returns
+// goes back to the client that asked.
+func ExampleHandle() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	type move struct {
+		Room string `json:"room"`
+		X    int    `json:"x"`
+		Y    int    `json:"y"`
+	}
+	type accepted struct {
+		Turn int `json:"turn"`
+	}
+	pushy.Handle(srv, "move", func(ctx context.Context, conn *pushy.Conn, m move) (accepted, error) {
+		room, ok := srv.Channels().Lookup(m.Room)
+		if !ok || !room.Has(conn) {
+			return accepted{}, &pushy.Error{Code: "403", Message: "You are not in that room"}
+		}
+		if err := srv.Publish(ctx, room.Name(), "moved", m, pushy.Except(conn)); err != nil {
+			return accepted{}, err // the client sees "Internal error"
+		}
+		return accepted{Turn: 1}, nil
+	})
+}
+
 // Tokens for private channels, for the app's own users.
 func ExampleServer_AuthHandler() {
 	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})

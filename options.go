@@ -61,6 +61,8 @@ type Options struct {
 	// several to a client; only while they come faster than they are written.
 	// Default 5 ms.
 	MaxGather time.Duration
+	// CommandTimeout is when the ctx of a command of Handle ends. Default 30 s.
+	CommandTimeout time.Duration
 
 	// Broker and Presence connect Servers that act as one. Default: this
 	// process alone. The Server closes them.
@@ -173,5 +175,6 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.WriteTimeout, 10*time.Second)
 	limit.Default(&o.BodyTimeout, 10*time.Second)
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
+	limit.Default(&o.CommandTimeout, 30*time.Second)
 	return o, nil
 }

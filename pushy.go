@@ -32,9 +32,9 @@
 //
 // # Commands
 //
-// [Server.RegisterCommand] adds what clients may ask for beside subscribing: a
-// move in a game, a line of chat. [Conn] and [Channels] are what a command
-// works with.
+// [Handle] and [Server.RegisterCommand] add what clients may ask for beside
+// subscribing: a move in a game, a line of chat, with typed data and a reply or
+// without. [Conn] and [Channels] are what a command works with.
 //
 // # Publishing from elsewhere
 //

@@ -2,6 +2,11 @@
 // Node original unchanged:
 //
 //	pushy-server [-check] config.json
+//	pushy-server trigger [flags] CHANNEL EVENT [DATA]
+//	pushy-server listen [flags] CHANNEL...
+//
+// trigger publishes an event to a server that runs, listen prints what comes;
+// each has a -h of its own.
 //
 //	-check    check the file and its certificate, say what would be
 //	          listened on, and end

@@ -18,9 +18,10 @@ import (
 
 // Exit statuses.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitUnknown = 3 // of trigger: the event may have been published
 )
 
 // grace is how long a shutdown may take.
@@ -30,13 +31,14 @@ func main() {
 	// From here on, so that a signal during the start is not lost.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	p := program{getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr, signals: signals, grace: grace}
+	p := program{getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, signals: signals, grace: grace}
 	os.Exit(p.run(os.Args[1:]))
 }
 
 // program is what a run of it depends on.
 type program struct {
 	getenv         func(string) string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	signals        <-chan os.Signal
 	grace          time.Duration
@@ -44,6 +46,14 @@ type program struct {
 
 // run returns the exit status.
 func (p *program) run(args []string) int {
+	if len(args) > 0 {
+		switch args[0] {
+		case "trigger":
+			return p.trigger(args[1:])
+		case "listen":
+			return p.listen(args[1:])
+		}
+	}
 	var check, version bool
 	flags := flag.NewFlagSet("pushy-server", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)

@@ -70,8 +70,8 @@ func (c *client) closeCode() int {
 	}
 }
 
-// trigger publishes {} with the secret key given, and returns the status.
-func trigger(t *testing.T, base, secretKey string) int {
+// postTrigger publishes {} with the secret key given, and returns the status.
+func postTrigger(t *testing.T, base, secretKey string) int {
 	t.Helper()
 	now := time.Now().Unix()
 	key, err := pushy.SignTrigger(secretKey, "news", "headline", now, []byte(`{}`))
@@ -142,7 +142,7 @@ func TestPrefixes(t *testing.T) {
 				if prefix == test.trigger {
 					want = http.StatusOK
 				}
-				assert.Equal(t, want, trigger(t, base+prefix, secret), "trigger under %q", prefix)
+				assert.Equal(t, want, postTrigger(t, base+prefix, secret), "trigger under %q", prefix)
 			}
 			for _, prefix := range []string{"/socket", "/pushy/socket", "/rt/socket", "/live/ws", "/ws"} {
 				want := http.StatusNotFound
@@ -291,8 +291,8 @@ func TestProcess(t *testing.T) {
 	}
 	assert.Equal(t, "sockjs.heartbeat_delay", p.log.wait(t, "delay under 1000 read as seconds; write milliseconds")["key"])
 
-	assert.Equal(t, http.StatusOK, trigger(t, "http://"+p.addr+"/pushy", secret))
-	assert.Equal(t, http.StatusForbidden, trigger(t, "http://"+p.addr+"/pushy", "of the file, which is long"))
+	assert.Equal(t, http.StatusOK, postTrigger(t, "http://"+p.addr+"/pushy", secret))
+	assert.Equal(t, http.StatusForbidden, postTrigger(t, "http://"+p.addr+"/pushy", "of the file, which is long"))
 
 	c := connect(t, "ws://"+p.addr+"/pushy/socket/websocket", nil)
 	p.signal(t, syscall.SIGTERM)

@@ -38,6 +38,7 @@ type pipe struct {
 	answered event // the client has seen it
 	halted   event // Stop or Abort was called
 	cut      event
+	over     event // Linger has returned
 
 	mu                             sync.Mutex // for setting them, before their event
 	hungWith, saidWith, haltedWith *CloseError
@@ -79,7 +80,7 @@ func FullPipe(protocol string, take func(n int) int) (Session, *PipeClient) {
 		toServer: make(chan []byte, pipeBuffer),
 		toClient: make(chan []byte, pipeBuffer),
 	}
-	for _, e := range []*event{&p.hung, &p.said, &p.answered, &p.halted, &p.cut} {
+	for _, e := range []*event{&p.hung, &p.said, &p.answered, &p.halted, &p.cut, &p.over} {
 		e.ch = make(chan struct{})
 	}
 	return p, &PipeClient{p}
@@ -235,6 +236,7 @@ func (p *pipe) Finish(code int, reason string, _ time.Duration) {
 }
 
 func (p *pipe) Linger() {
+	defer p.over.happen()
 	defer p.cut.happen()
 	if p.out == nil {
 		return
@@ -320,6 +322,10 @@ func (c *PipeClient) Close(code int, reason string) {
 	c.p.mu.Unlock()
 	c.p.hung.happen()
 }
+
+// Over is closed when the server has done with the connection: its Linger has
+// returned.
+func (c *PipeClient) Over() <-chan struct{} { return c.p.over.ch }
 
 // Abort cuts the connection without a goodbye.
 func (c *PipeClient) Abort() { c.p.cut.happen() }

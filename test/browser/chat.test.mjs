@@ -1,12 +1,9 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import path from "node:path";
 import { after, before, test } from "node:test";
-import { build, launch, open, patience, screenshots, start } from "./example.mjs";
+import { build, desktop, launch, look, open, patience, phone, screenshots, start } from "./example.mjs";
 
-const desktop = { viewport: { width: 1280, height: 800 } };
-const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 const limit = { timeout: 5 * patience };
 let browser;
 
@@ -39,17 +36,6 @@ const room = (page, name) => page.getByRole("navigation").getByRole("button", { 
 const log = (page) => page.locator(".log:visible");
 const person = (page, name) => page.locator("#people li").getByText(name, { exact: true });
 const line = (page, text) => log(page).getByText(text, { exact: true });
-
-async function look(pages, name) {
-  for (const [size, page] of Object.entries(pages)) {
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert.ok(wide <= 0, `${name} on ${size} is ${wide} pixels too wide`);
-    for (const colorScheme of ["dark", "light"]) {
-      await page.emulateMedia({ colorScheme });
-      await page.screenshot({ path: path.join(screenshots, `${name}-${size}-${colorScheme}.png`), animations: "disabled" });
-    }
-  }
-}
 
 test("two people chat", limit, async (t) => {
   const { origin } = await chat(t);

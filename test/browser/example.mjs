@@ -56,6 +56,22 @@ export function launch() {
   });
 }
 
+export const desktop = { viewport: { width: 1280, height: 800 } };
+export const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+
+// look takes pictures of pages, by the name of their size, in both colour schemes. None may be
+// wider than its window.
+export async function look(pages, name) {
+  for (const [size, page] of Object.entries(pages)) {
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (wide > 0) throw new Error(`${name} on ${size} is ${wide} pixels too wide`);
+    for (const colorScheme of ["dark", "light"]) {
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: path.join(screenshots, `${name}-${size}-${colorScheme}.png`), animations: "disabled" });
+    }
+  }
+}
+
 // open opens the address in a browser context of its own, and keeps count of
 // all that goes wrong in it.
 export async function open(browser, url, options) {

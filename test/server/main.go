@@ -45,8 +45,9 @@ func run(ctx context.Context, addr string) error {
 	s := &server{conns: map[*pushy.Conn]bool{}, nets: map[net.Conn]bool{}}
 	var err error
 	s.Server, err = pushy.New(pushy.Options{
-		SecretKey: "only the client's tests know it",
-		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		SecretKey:      "only the client's tests know it",
+		Logger:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		CommandTimeout: 300 * time.Millisecond,
 		Hooks: pushy.Hooks{
 			Connect: func(conn *pushy.Conn) {
 				s.mu.Lock()
@@ -64,6 +65,7 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	s.commands()
+	s.typed()
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -124,6 +126,37 @@ func (s *server) commands() {
 		if ch, ok := channels.Lookup(ask.Channel); ok {
 			ch.Remove(conn, "expelled")
 		}
+	})
+}
+
+// typed adds a command of pushy.Handle that ends as it is told to.
+func (s *server) typed() {
+	type request struct {
+		Squares []struct {
+			X int8 `json:"x"`
+		} `json:"squares"`
+		How string `json:"how"`
+	}
+	type answer struct {
+		Sum int `json:"sum"`
+	}
+	pushy.Handle(s.Server, "typed", func(ctx context.Context, _ *pushy.Conn, r request) (answer, error) {
+		sum := 0
+		for _, square := range r.Squares {
+			sum += int(square.X)
+		}
+		switch r.How {
+		case "refuse":
+			return answer{}, &pushy.Error{Code: "teapot", Message: "I am a teapot"}
+		case "fail":
+			return answer{}, errors.New("nothing that a client should read")
+		case "panic":
+			panic("as it was told")
+		case "hang":
+			<-ctx.Done()
+			return answer{}, ctx.Err()
+		}
+		return answer{sum}, nil
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/trigger"
 )
 
 const (
@@ -55,6 +56,13 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 	srv.RegisterCommand("say", say)
 	srv.RegisterCommand("roll", roll)
 
+	url := "http://" + listener.Addr().String()
+	publisher, err := trigger.New(trigger.Options{URL: url + "/pushy", SecretKey: c.Secret, Timeout: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	defer publisher.CloseIdleConnections()
+
 	files, err := fs.Sub(page, "page")
 	if err != nil {
 		return err
@@ -63,7 +71,6 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 	if err != nil {
 		return err
 	}
-	url := "http://" + listener.Addr().String()
 	mux := http.NewServeMux()
 	mux.Handle("/pushy/", srv)
 	mux.Handle("/auth", srv.AuthHandler(func(r *http.Request, _, channel string) (any, error) {
@@ -73,7 +80,7 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 		return people.of(r) // what the room's members see of each other
 	}))
 	mux.HandleFunc("POST /login", people.login)
-	mux.Handle("POST /announce", announcer{people, c.Secret, url + "/pushy"})
+	mux.Handle("POST /announce", announcer{people, publisher})
 	mux.Handle("/", http.FileServerFS(files))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "index.html", time.Time{}, bytes.NewReader(index))

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf8"
+)
+
+//go:embed page/*.js page/*.css page/*.svg
+var static embed.FS
+
+//go:embed page/*.html
+var templates embed.FS
+
+var pages = template.Must(template.ParseFS(templates, "page/*.html"))
+
+// chore is something to do for a team.
+type chore struct {
+	ID   int    `json:"id"`
+	Text string `json:"text"`
+	Done bool   `json:"done"`
+	By   string `json:"by"` // who has added it, or has done it
+}
+
+// app is the app as it was before pushy: pages, forms and a login. changed is the
+// one thing that it calls of what came later.
+type app struct {
+	mux      *http.ServeMux
+	sessions sessions
+	changed  func(ctx context.Context, team string, c chore)
+
+	mu     sync.Mutex
+	chores map[string][]chore // by team
+}
+
+func newApp() *app {
+	a := &app{
+		mux:      http.NewServeMux(),
+		sessions: sessions{all: map[string]*session{}},
+		changed:  func(context.Context, string, chore) {},
+		chores: map[string][]chore{
+			"garden":  {{1, "Water the tomatoes", false, "Ann"}, {2, "Mow the lawn", true, "Bob"}},
+			"kitchen": {{1, "Sharpen the knives", false, "Eve"}},
+		},
+	}
+	a.mux.HandleFunc("GET /login", func(w http.ResponseWriter, _ *http.Request) { render(w, http.StatusOK, "login.html", "") })
+	a.mux.HandleFunc("POST /login", a.login)
+	a.mux.HandleFunc("GET /{$}", a.withLogin(a.home))
+	a.mux.HandleFunc("POST /logout", a.withLogin(a.logout))
+	a.mux.HandleFunc("GET /chores", a.withLogin(a.list))
+	a.mux.HandleFunc("POST /chores", a.withLogin(a.add))
+	a.mux.HandleFunc("POST /chores/{id}", a.withLogin(a.tick))
+	a.mux.Handle("GET /page/", http.FileServerFS(static))
+	return a
+}
+
+// handler is the app with what every answer of it has.
+func (a *app) handler() http.Handler {
+	protected := http.NewCrossOriginProtection().Handler(a.mux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+			"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		protected.ServeHTTP(w, r)
+	})
+}
+
+// withLogin sends those who are not logged in to do so; scripts get 401.
+func (a *app) withLogin(next func(http.ResponseWriter, *http.Request, *session)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := a.sessions.of(r)
+		switch {
+		case s != nil:
+			next(w, r, s)
+		case wantsJSON(r):
+			http.Error(w, "log in first", http.StatusUnauthorized)
+		default:
+			http.Redirect(w, r, "/login", http.StatusSeeOther)
+		}
+	}
+}
+
+func wantsJSON(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "application/json")
+}
+
+func (a *app) login(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	if !a.sessions.login(w, strings.ToLower(strings.TrimSpace(r.PostFormValue("name"))), r.PostFormValue("password")) {
+		render(w, http.StatusForbidden, "login.html", "That name and password do not go together.")
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func (a *app) logout(w http.ResponseWriter, r *http.Request, s *session) {
+	a.sessions.logout(w, s)
+	http.Redirect(w, r, "/login", http.StatusSeeOther)
+}
+
+func (a *app) of(team string) []chore {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]chore{}, a.chores[team]...)
+}
+
+func (a *app) home(w http.ResponseWriter, _ *http.Request, s *session) {
+	render(w, http.StatusOK, "chores.html", struct {
+		User    user
+		Channel string
+		Chores  []chore
+	}{s.user, channelOf(s.user.Team), a.of(s.user.Team)})
+}
+
+func (a *app) list(w http.ResponseWriter, _ *http.Request, s *session) {
+	answer(w, http.StatusOK, a.of(s.user.Team))
+}
+
+func (a *app) add(w http.ResponseWriter, r *http.Request, s *session) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	text := strings.TrimSpace(r.PostFormValue("text"))
+	if n := utf8.RuneCountInString(text); n < 1 || n > 80 || !utf8.ValidString(text) {
+		http.Error(w, "A chore has 1 to 80 characters", http.StatusBadRequest)
+		return
+	}
+	a.mu.Lock()
+	c := chore{ID: len(a.chores[s.user.Team]) + 1, Text: text, By: s.user.Name}
+	a.chores[s.user.Team] = append(a.chores[s.user.Team], c)
+	// With the lock, so that events come in the order of changes; it waits for no client.
+	a.changed(r.Context(), s.user.Team, c)
+	a.mu.Unlock()
+	a.done(w, r, http.StatusCreated, c)
+}
+
+func (a *app) tick(w http.ResponseWriter, r *http.Request, s *session) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	id, err := strconv.Atoi(r.PathValue("id"))
+	a.mu.Lock()
+	all := a.chores[s.user.Team]
+	if err != nil || id < 1 || id > len(all) {
+		a.mu.Unlock()
+		http.NotFound(w, r)
+		return
+	}
+	c := &all[id-1]
+	c.Done, c.By = r.PostFormValue("done") == "true", s.user.Name
+	changed := *c
+	a.changed(r.Context(), s.user.Team, changed)
+	a.mu.Unlock()
+	a.done(w, r, http.StatusOK, changed)
+}
+
+// done answers a form: a script gets the chore, a browser without one the page.
+func (a *app) done(w http.ResponseWriter, r *http.Request, status int, c chore) {
+	if wantsJSON(r) {
+		answer(w, status, c)
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func answer(w http.ResponseWriter, status int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(value)
+}
+
+func render(w http.ResponseWriter, status int, name string, data any) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if err := pages.ExecuteTemplate(w, name, data); err != nil {
+		slog.Error("cannot render", "page", name, "error", err)
+	}
+}

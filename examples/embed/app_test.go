@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/pushytest"
+)
+
+// site is the app with what its tests need.
+type site struct {
+	t       *testing.T
+	handler http.Handler
+	rt      *pushy.Server
+	kit     *pushytest.Kit
+}
+
+// visit runs a test of the app in its own time.
+func visit(t *testing.T, test func(t *testing.T, s site)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		app := newApp()
+		rt, err := app.addRealtime("a secret for the tests of the app")
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, rt.Close()) })
+		test(t, site{t, app.handler(), rt, pushytest.New(t, rt)})
+	})
+}
+
+// browser is somebody's cookies, "" for none.
+type browser string
+
+func (b browser) sign(r *http.Request) {
+	if b != "" {
+		r.Header.Set("Cookie", string(b))
+	}
+}
+
+func (s site) do(b browser, method, path string, form url.Values) *http.Response {
+	r := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	b.sign(r)
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func (s site) login(name, password string) browser {
+	s.t.Helper()
+	resp := s.do("", http.MethodPost, "/login", url.Values{"name": {name}, "password": {password}})
+	require.Equal(s.t, http.StatusSeeOther, resp.StatusCode)
+	require.Len(s.t, resp.Cookies(), 1)
+	cookie := resp.Cookies()[0]
+	assert.True(s.t, cookie.HttpOnly)
+	return browser(cookie.Name + "=" + cookie.Value)
+}
+
+// open opens a page: it connects, and subscribes with a token from the app's own
+// endpoint.
+func (s site) open(b browser, channel string) *pushytest.Client {
+	s.t.Helper()
+	c := s.kit.Connect(b.sign)
+	c.Subscribe(channel, pushytest.Endpoint(s.handler, "/rt/auth"))
+	return c
+}
+
+const garden = "private-team-garden"
+
+func TestTheTeamSeesChanges(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		ann := s.login("ann", "spade")
+		bobs := s.open(s.login("Bob ", "rake"), garden)
+		eves := s.open(s.login("eve", "spoon"), "private-team-kitchen")
+
+		resp := s.do(ann, http.MethodPost, "/chores", url.Values{"text": {" Rake the leaves "}})
+		assert.Equal(t, http.StatusSeeOther, resp.StatusCode)
+		var got chore
+		bobs.ExpectEvent(garden, "chore", &got)
+		assert.Equal(t, chore{3, "Rake the leaves", false, "Ann"}, got)
+
+		s.do(ann, http.MethodPost, "/chores/3", url.Values{"done": {"true"}})
+		bobs.ExpectEvent(garden, "chore", &got)
+		assert.Equal(t, chore{3, "Rake the leaves", true, "Ann"}, got)
+		bobs.ExpectNone(garden, "chore")
+		eves.ExpectNone("private-team-kitchen", "chore")
+
+		// What was missed is asked for.
+		var all []chore
+		resp = s.do(ann, http.MethodGet, "/chores", nil)
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&all))
+		require.Len(t, all, 3)
+		assert.Equal(t, got, all[2])
+	})
+}
+
+func TestWhoIsHere(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		anns := s.open(s.login("ann", "spade"), garden)
+		bobs := s.open(s.login("bob", "rake"), garden)
+		var change struct{ Member struct{ Name string } }
+		anns.ExpectEvent(garden, "pushy:presence-add", &change)
+		assert.Equal(t, "Bob", change.Member.Name)
+		bobs.Drop()
+		anns.ExpectEvent(garden, "pushy:presence-quit", &change)
+		assert.Equal(t, "Bob", change.Member.Name)
+	})
+}
+
+func TestLoginDecides(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		assert.Equal(t, http.StatusUnauthorized, s.kit.Refused())
+		assert.Equal(t, http.StatusUnauthorized, s.kit.Refused(browser(sessionCookie+"=made-up").sign))
+		for _, bad := range [][2]string{{"ann", "rake"}, {"nobody", ""}, {"", ""}} {
+			resp := s.do("", http.MethodPost, "/login", url.Values{"name": {bad[0]}, "password": {bad[1]}})
+			assert.Equal(t, http.StatusForbidden, resp.StatusCode)
+			assert.Empty(t, resp.Cookies())
+		}
+		eve := s.login("eve", "spoon")
+		eves := s.kit.Connect(eve.sign)
+		_, err := eves.TrySubscribe(garden, pushytest.Endpoint(s.handler, "/rt/auth"))
+		require.ErrorContains(t, err, "403", "the garden is not Eve's")
+		_, err = eves.TrySubscribe(garden, pushytest.Token("made up", nil))
+		require.ErrorContains(t, err, "Invalid credentials")
+
+		assert.Equal(t, http.StatusOK, s.do(eve, http.MethodGet, "/", nil).StatusCode)
+		time.Sleep(sessionLife + time.Second)
+		assert.Equal(t, http.StatusUnauthorized, s.kit.Refused(eve.sign))
+		assert.Equal(t, "/login", s.do(eve, http.MethodGet, "/", nil).Header.Get("Location"))
+	})
+}
+
+func TestLogoutClosesThePages(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		ann := s.login("ann", "spade")
+		elsewhere := s.open(s.login("ann", "spade"), garden) // another browser of hers
+		pages := []*pushytest.Client{s.open(ann, garden), s.open(ann, garden)}
+		s.do(ann, http.MethodPost, "/logout", nil)
+		for _, page := range pages {
+			code, reason := page.ExpectClose()
+			assert.Equal(t, pushy.CloseRemoved, code)
+			assert.Equal(t, "logged out", reason)
+		}
+		assert.Equal(t, http.StatusUnauthorized, s.kit.Refused(ann.sign))
+		for range pages {
+			elsewhere.ExpectEvent(garden, "pushy:presence-quit", nil)
+		}
+		require.NoError(t, elsewhere.Unsubscribe(garden), "it goes on")
+	})
+}
+
+func TestFormsAreChecked(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		ann := s.login("ann", "spade")
+		anns := s.open(ann, garden)
+		for _, c := range []struct {
+			path   string
+			form   url.Values
+			status int
+		}{
+			{"/chores", url.Values{}, http.StatusBadRequest},
+			{"/chores", url.Values{"text": {"  "}}, http.StatusBadRequest},
+			{"/chores", url.Values{"text": {strings.Repeat("x", 81)}}, http.StatusBadRequest},
+			{"/chores", url.Values{"text": {"a\xff"}}, http.StatusBadRequest},
+			{"/chores/0", url.Values{"done": {"true"}}, http.StatusNotFound},
+			{"/chores/3", url.Values{"done": {"true"}}, http.StatusNotFound},
+			{"/chores/x", url.Values{"done": {"true"}}, http.StatusNotFound},
+		} {
+			assert.Equal(t, c.status, s.do(ann, http.MethodPost, c.path, c.form).StatusCode, c.path)
+		}
+		anns.ExpectNone(garden, "chore")
+		assert.Equal(t, "/login", s.do("", http.MethodPost, "/chores", url.Values{"text": {"x"}}).Header.Get("Location"))
+
+		r := httptest.NewRequest(http.MethodPost, "/chores", strings.NewReader("text=x"))
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		ann.sign(r)
+		w := httptest.NewRecorder()
+		s.handler.ServeHTTP(w, r)
+		assert.Equal(t, http.StatusForbidden, w.Code, "from a page of another origin")
+	})
+}
+
+// The program itself, once.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, "127.0.0.1:0", in) }()
+	said, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	base := strings.TrimSuffix(strings.TrimPrefix(said, "open "), "/\n")
+	for path, kind := range map[string]string{
+		"/": "text/html", "/page/live.js": "text/javascript", "/page/style.css": "text/css", "/rt/pushy.js": "text/javascript",
+	} {
+		resp, err := http.Get(base + path)
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusOK, resp.StatusCode, path)
+		assert.Contains(t, resp.Header.Get("Content-Type"), kind, path)
+		assert.Contains(t, resp.Header.Get("Content-Security-Policy"), "script-src 'self'", path)
+		require.NoError(t, resp.Body.Close())
+	}
+	assert.ErrorContains(t, run(ctx, strings.TrimPrefix(base, "http://"), io.Discard), "-addr")
+	cancel()
+	assert.NoError(t, <-ended)
+}

@@ -1,0 +1,70 @@
+// What makes the page live: the list follows the team's channel, and forms no longer
+// load the page again. Without this script all of it still works by hand.
+const $ = (id) => document.getElementById(id);
+const json = { Accept: "application/json" };
+
+const pushy = new Pushy("/rt", "/rt/auth");
+const team = pushy.channel(document.body.dataset.channel);
+
+function show(chore) {
+  let row = $("chores").querySelector(`[data-id="${CSS.escape(chore.id)}"]`);
+  if (!row) {
+    row = $("row").content.firstElementChild.cloneNode(true);
+    row.dataset.id = chore.id;
+    row.querySelector("form").action = `/chores/${chore.id}`;
+    $("chores").append(row);
+  }
+  row.classList.toggle("done", chore.done);
+  row.querySelector(".text").textContent = chore.text;
+  row.querySelector(".by").textContent = chore.by;
+  const button = row.querySelector("button");
+  button.value = String(!chore.done);
+  button.setAttribute("aria-pressed", chore.done);
+}
+
+// ask returns the answer, or goes to the login when that has ended.
+async function ask(url, options) {
+  const response = await fetch(url, { headers: json, ...options });
+  if (response.status === 401) location.assign("/login");
+  if (!response.ok) throw new Error(await response.text());
+  return response.json();
+}
+
+team.on("chore", show);
+// Events tell what changes; what was before, or while we were away, is asked for.
+team.on("subscribe", async () => {
+  people();
+  for (const chore of await ask("/chores")) show(chore);
+});
+for (const event of ["pushy:member-added", "pushy:member-quit"]) team.on(event, people);
+
+function people() {
+  const names = [...new Set([...team.members.values()].map((member) => member.name))];
+  $("people").replaceChildren(...names.map((name) => {
+    const person = document.createElement("li");
+    person.textContent = name;
+    return person;
+  }));
+}
+
+pushy.on("state", ({ state }) => {
+  const words = { connecting: "Connecting…", connected: "Live", waiting: "Reconnecting…", closed: "Not live" };
+  $("state").textContent = words[state] ?? "";
+  $("state").dataset.state = state;
+  // The server lets in who is logged in, and closes for who no longer is.
+  if (state === "waiting" || state === "closed") ask("/chores").catch(() => {});
+});
+team.subscribe();
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.action.includes("/chores")) return;
+  event.preventDefault();
+  const body = new URLSearchParams(new FormData(form, event.submitter));
+  try {
+    show(await ask(form.action, { method: "POST", body })); // its event says the same, or newer
+    form.reset();
+  } catch {
+    $("state").textContent = "That did not go through";
+  }
+});

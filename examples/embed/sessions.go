@@ -1,0 +1,113 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy"
+)
+
+type user struct {
+	Name, Team string
+	password   string
+}
+
+// users stands in for a table, and its passwords for hashes.
+var users = map[string]user{
+	"ann": {"Ann", "garden", "spade"},
+	"bob": {"Bob", "garden", "rake"},
+	"eve": {"Eve", "kitchen", "spoon"},
+}
+
+const (
+	sessionCookie = "chores"
+	sessionLife   = 12 * time.Hour
+)
+
+// session is a login. Its pages' connections end with it.
+type session struct {
+	id    string
+	user  user
+	until time.Time
+	conns map[*pushy.Conn]bool // nil once it has ended
+}
+
+// sessions are the logins there are, by their cookie.
+type sessions struct {
+	hangUp func(*pushy.Conn)
+
+	mu  sync.Mutex
+	all map[string]*session
+}
+
+// of returns who a request is from, or nil.
+func (ss *sessions) of(r *http.Request) *session {
+	cookie, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return nil
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s := ss.all[cookie.Value]
+	if s == nil || time.Now().After(s.until) {
+		return nil
+	}
+	return s
+}
+
+// login begins a session, or reports that name and password are not right.
+func (ss *sessions) login(w http.ResponseWriter, name, password string) bool {
+	u, known := users[name]
+	right := subtle.ConstantTimeCompare([]byte(u.password), []byte(password)) == 1
+	if !known || !right {
+		return false
+	}
+	s := &session{id: rand.Text(), user: u, until: time.Now().Add(sessionLife), conns: map[*pushy.Conn]bool{}}
+	ss.mu.Lock()
+	for id, old := range ss.all {
+		if time.Now().After(old.until) {
+			delete(ss.all, id)
+		}
+	}
+	ss.all[s.id] = s
+	ss.mu.Unlock()
+	http.SetCookie(w, &http.Cookie{
+		Name: sessionCookie, Value: s.id, Path: "/", MaxAge: int(sessionLife / time.Second),
+		HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+	return true
+}
+
+// logout ends a session and the connections of its pages.
+func (ss *sessions) logout(w http.ResponseWriter, s *session) {
+	ss.mu.Lock()
+	delete(ss.all, s.id)
+	conns := s.conns
+	s.conns = nil
+	ss.mu.Unlock()
+	for conn := range conns {
+		ss.hangUp(conn)
+	}
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1})
+}
+
+func (ss *sessions) connected(s *session, conn *pushy.Conn) {
+	ss.mu.Lock()
+	ended := s.conns == nil
+	if !ended {
+		s.conns[conn] = true
+	}
+	ss.mu.Unlock()
+	if ended { // since it was accepted
+		ss.hangUp(conn)
+	}
+}
+
+func (ss *sessions) disconnected(s *session, conn *pushy.Conn) {
+	ss.mu.Lock()
+	delete(s.conns, conn)
+	ss.mu.Unlock()
+}

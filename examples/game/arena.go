@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/gopushy/pushy"
+)
+
+const (
+	room = "private-arena" // a presence channel: its members are who plays
+	seat = 24              // players at once
+	// absence is how long who has lost the connection keeps name and score.
+	absence = time.Minute
+)
+
+// arena is the board behind a pushy.Server.
+type arena struct {
+	srv *pushy.Server
+
+	mu      sync.Mutex
+	board   board
+	players map[string]*player // by the key that each tab makes up
+	hues    int
+}
+
+func newArena(secret string) (*arena, error) {
+	a := &arena{board: board{random: rand.IntN}, players: map[string]*player{}}
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: secret,
+		Accept:    func(r *http.Request) (any, error) { return a.player(r) },
+		Limits:    pushy.Limits{Members: seat},
+		Hooks:     pushy.Hooks{Subscribe: a.enter, Unsubscribe: a.leave},
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.srv = srv
+	pushy.Handle(srv, "move", a.move)
+	pushy.Handle(srv, "look", a.look)
+	return a, nil
+}
+
+// What a move asks for, and what who has made it gets back.
+type (
+	moveRequest struct {
+		To *direction `json:"to"`
+	}
+	moveReply struct {
+		spot
+		Score int `json:"score"`
+	}
+)
+
+var (
+	errOutside = &pushy.Error{Code: "outside", Message: "You are not in the arena"}
+	errNoWay   = &pushy.Error{Code: "no-way", Message: "There is no way"}
+	errTooFast = &pushy.Error{Code: "too-fast", Message: "One step at a time"}
+	errNoMove  = &pushy.Error{Code: "no-move", Message: "Say where to: up, down, left or right"}
+)
+
+// move is the command by which a player moves.
+func (a *arena) move(ctx context.Context, conn *pushy.Conn, req moveRequest) (moveReply, error) {
+	if req.To == nil {
+		return moveReply{}, errNoMove
+	}
+	p := conn.User().(*player)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.tabs == 0 {
+		return moveReply{}, errOutside
+	}
+	if time.Since(p.moved) < pace {
+		return moveReply{}, errTooFast
+	}
+	v, moved := a.board.move(p, *req.To)
+	if !moved {
+		return moveReply{}, errNoWay
+	}
+	p.moved = time.Now()
+	return moveReply{p.spot, p.Score}, a.show(ctx, v)
+}
+
+// look is the command that shows the whole board, to who comes or comes back.
+func (a *arena) look(context.Context, *pushy.Conn, struct{}) (view, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.board.view(), nil
+}
+
+// show tells everybody. It is called with the lock, so that boards come in their
+// order; Publish waits for no client.
+func (a *arena) show(ctx context.Context, v view) error {
+	return a.srv.Publish(ctx, room, "board", v)
+}
+
+// enter is the Subscribe hook: a player's first connection puts it on the board.
+func (a *arena) enter(conn *pushy.Conn, ch *pushy.Channel) {
+	if ch.Name() != room {
+		return
+	}
+	p := conn.User().(*player)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.tabs++; p.tabs == 1 {
+		a.board.enter(p)
+		_ = a.show(conn.Context(), a.board.view()) // who comes looks, too
+	}
+}
+
+// leave is the Unsubscribe hook: with its last connection a player goes.
+func (a *arena) leave(conn *pushy.Conn, ch *pushy.Channel) {
+	if ch.Name() != room {
+		return
+	}
+	p := conn.User().(*player)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.tabs--; p.tabs == 0 {
+		p.seen = time.Now()
+		a.board.leave(p)
+		_ = a.show(context.Background(), a.board.view()) // conn's own context has ended
+	}
+}
+
+// allow gives the token for the arena, and says what other members see.
+func (a *arena) allow(r *http.Request, _, channel string) (any, error) {
+	if channel != room {
+		return nil, pushy.ErrDenied
+	}
+	p, err := a.player(r)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"id": p.ID, "name": p.Name, "hue": p.Hue}, nil
+}
+
+var keyRule = regexp.MustCompile(`^[0-9A-Za-z-]{16,64}$`)
+
+var errNobody = errors.New("say who you are: a key of 16 to 64 letters, and a name of 1 to 16 characters")
+
+// player returns who a request is from. There is no login: a tab makes up a key,
+// keeps it to itself, and is the player whom it was with that key before.
+func (a *arena) player(r *http.Request) (*player, error) {
+	key, name := r.URL.Query().Get("key"), strings.TrimSpace(r.URL.Query().Get("name"))
+	n := utf8.RuneCountInString(name)
+	if !keyRule.MatchString(key) || n < 1 || n > 16 || !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable) {
+		return nil, errNobody
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, p := range a.players {
+		if p.tabs == 0 && time.Since(p.seen) > absence {
+			delete(a.players, k)
+		}
+	}
+	p := a.players[key]
+	if p == nil {
+		p = &player{ID: crand.Text()[:8], Name: name, Hue: a.hues * 137 % 360, seen: time.Now()}
+		a.hues++ // steps of the golden angle: neighbours look different
+		a.players[key] = p
+	}
+	return p, nil
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }

@@ -1,0 +1,334 @@
+package pushytest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// Event is a message from the Server. Channel is "" for a direct message.
+type Event struct {
+	Channel string          `json:"channel"`
+	Event   string          `json:"event"`
+	Data    json.RawMessage `json:"data"`
+}
+
+func (e Event) String() string {
+	if e.Channel == "" {
+		return fmt.Sprintf("%s %s", e.Event, e.Data)
+	}
+	return fmt.Sprintf("%s on %s %s", e.Event, e.Channel, e.Data)
+}
+
+// Client is a client in memory.
+type Client struct {
+	kit     *Kit
+	name    string // for messages
+	id      string
+	request *http.Request // that it connected with
+	pipe    *transport.PipeClient
+	asked   int           // ids given to commands
+	read    chan struct{} // closed when there is nothing more to read
+
+	mu      sync.Mutex
+	waiting []Event // arrived, and no Expect has taken them
+	log     []string
+	ended   *transport.CloseError // how the connection ended
+	changed chan struct{}         // closed by the next change
+}
+
+// ID returns the connection's id, which the page calls socketId.
+func (c *Client) ID() string { return c.id }
+
+// Conn returns the Server's side of the connection.
+func (c *Client) Conn() *pushy.Conn {
+	c.kit.t.Helper()
+	conn, ok := c.kit.srv.Conn(c.id)
+	if !ok {
+		c.fail("the Server does not know %s any more", c.name)
+	}
+	return conn
+}
+
+// readAll takes what comes as it comes: a test that looks elsewhere for a while
+// must not be a client that does not read.
+func (c *Client) readAll() {
+	defer close(c.read)
+	for {
+		text, err := c.pipe.Receive(context.Background())
+		c.mu.Lock()
+		var end *transport.CloseError
+		switch {
+		case errors.As(err, &end):
+			c.ended = end
+			c.log = append(c.log, "the connection ended: "+end.Error())
+		default:
+			var e Event
+			if err := json.Unmarshal([]byte(text), &e); err != nil {
+				e.Event = "what is not JSON: " + text
+			}
+			c.waiting = append(c.waiting, e)
+			if !strings.Contains(text, `"`+fenceID) {
+				c.log = append(c.log, e.String())
+			}
+		}
+		close(c.changed)
+		c.changed = make(chan struct{})
+		c.mu.Unlock()
+		if end != nil {
+			return
+		}
+	}
+}
+
+// take waits for the first event that matches, in the order of arrival, and takes
+// it out of those that wait.
+func (c *Client) take(matches func(Event) bool) (Event, bool) {
+	timeout := time.NewTimer(c.kit.Patience)
+	defer timeout.Stop()
+	for {
+		c.mu.Lock()
+		if i := slices.IndexFunc(c.waiting, matches); i >= 0 {
+			e := c.waiting[i]
+			copy(c.waiting[1:], c.waiting[:i]) // most often none
+			c.waiting = c.waiting[1:]
+			c.mu.Unlock()
+			return e, true
+		}
+		ended, changed := c.ended, c.changed
+		c.mu.Unlock()
+		if ended != nil {
+			return Event{}, false
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return Event{}, false
+		}
+	}
+}
+
+// shownEvents is how many of the last events a failure shows.
+const shownEvents = 30
+
+// fail ends the test, with what has arrived.
+func (c *Client) fail(format string, args ...any) {
+	c.kit.t.Helper()
+	c.mu.Lock()
+	log := c.log
+	var waiting []string
+	for _, e := range c.waiting {
+		waiting = append(waiting, e.String())
+	}
+	c.mu.Unlock()
+	c.kit.t.Fatalf("pushytest: %s: %s\n%s%s", c.name, fmt.Sprintf(format, args...),
+		listed("it has received", log), listed("of these no Expect has taken", waiting))
+}
+
+func listed(title string, all []string) string {
+	if len(all) == 0 {
+		return title + " nothing\n"
+	}
+	left := ""
+	if more := len(all) - shownEvents; more > 0 {
+		left = fmt.Sprintf("\n  … %d earlier ones", more)
+		all = all[more:]
+	}
+	return title + ":" + left + "\n  " + strings.Join(all, "\n  ") + "\n"
+}
+
+// ExpectEvent returns the first event of that name on that channel that has
+// arrived and was not expected before, waiting for it; channel is "" for direct
+// messages. Its data is decoded into what into points to, unless that is nil. Other
+// events stay for other expectations: order is what two calls for one name check.
+func (c *Client) ExpectEvent(channel, event string, into any) Event {
+	c.kit.t.Helper()
+	channel = lower(channel)
+	e, ok := c.take(func(e Event) bool { return e.Channel == channel && e.Event == event })
+	if !ok {
+		c.fail("no %s came", Event{Channel: channel, Event: event})
+	}
+	c.decode(e.Data, into)
+	return e
+}
+
+// ExpectNone fails if an event of that name on that channel has arrived and was
+// not expected, or was queued for this client before now. It asks the Server, so
+// all that the client's own commands have caused is there; what other goroutines
+// of the app are still about to publish is not: in a bubble, call synctest.Wait first.
+func (c *Client) ExpectNone(channel, event string) {
+	c.kit.t.Helper()
+	channel = lower(channel)
+	c.fence()
+	c.mu.Lock()
+	var found *Event
+	for _, e := range c.waiting {
+		if e.Channel == channel && e.Event == event {
+			found = &e
+			break
+		}
+	}
+	c.mu.Unlock()
+	if found != nil {
+		c.fail("came, and was not to: %s", found)
+	}
+}
+
+// fence waits for the answer to a command that nobody has: commands run in order,
+// and what was queued before their answer comes before it.
+func (c *Client) fence() {
+	c.kit.t.Helper()
+	if c.end() != nil {
+		return // then all has come
+	}
+	if _, ok := c.ask("pushytest:fence", nil, fenceID); !ok && c.end() == nil {
+		c.fail("the Server does not answer: a command does not return")
+	}
+}
+
+// What the ids of commands begin with.
+const (
+	commandID = "pushytest-"
+	fenceID   = "pushytest-fence-"
+)
+
+// Send sends a command without an id, and waits for nothing. data is encoded as
+// encoding/json does; nil is no data.
+func (c *Client) Send(command string, data any) {
+	c.kit.t.Helper()
+	c.send(command, data, "")
+}
+
+// SendText sends a text as it is, such as one that is no command.
+func (c *Client) SendText(text string) {
+	c.kit.t.Helper()
+	sent := make(chan error, 1)
+	go func() { sent <- c.pipe.Send(text) }()
+	timeout := time.NewTimer(c.kit.Patience)
+	defer timeout.Stop()
+	select {
+	case err := <-sent:
+		if err != nil {
+			c.fail("cannot send %s: %v", text, err)
+		}
+	case <-timeout.C:
+		c.fail("the Server does not take %s: a command does not return", text)
+	}
+}
+
+func (c *Client) send(command string, data any, id string) {
+	c.kit.t.Helper()
+	text, err := json.Marshal(struct {
+		Command string `json:"command"`
+		Data    any    `json:"data,omitempty"`
+		ID      string `json:"id,omitempty"`
+	}{command, data, id})
+	if err != nil {
+		c.fail("cannot encode the data of %s: %v", command, err)
+	}
+	c.SendText(string(text))
+}
+
+// ask sends a command with an id and waits for the message that carries it back.
+func (c *Client) ask(command string, data any, prefix string) (Event, bool) {
+	c.kit.t.Helper()
+	c.asked++
+	id := prefix + strconv.Itoa(c.asked)
+	c.send(command, data, id)
+	return c.take(func(e Event) bool {
+		var answer struct{ ID any }
+		return e.Channel == "" && json.Unmarshal(e.Data, &answer) == nil && answer.ID == id
+	})
+}
+
+// Exec runs a command, as a page's exec does, and waits for its answer: what a
+// command of pushy.Handle returned, or what another gave to Conn.Reply, is decoded
+// into what into points to, unless that is nil. If it was refused the error is a
+// *pushy.Error. A command that answers nothing is for Send.
+func (c *Client) Exec(command string, data, into any) error {
+	c.kit.t.Helper()
+	e, ok := c.ask(command, data, commandID)
+	if !ok {
+		c.fail("%s was not answered", command)
+	}
+	switch e.Event {
+	case "pushy:error":
+		return c.refusal(e)
+	case "pushy:reply":
+		var answer struct{ Data json.RawMessage }
+		c.decode(e.Data, &answer)
+		c.decode(answer.Data, into)
+	default:
+		c.decode(e.Data, into)
+	}
+	return nil
+}
+
+func (c *Client) refusal(e Event) error {
+	c.kit.t.Helper()
+	var refused pushy.Error
+	c.decode(e.Data, &refused)
+	return &refused
+}
+
+func (c *Client) decode(data json.RawMessage, into any) {
+	c.kit.t.Helper()
+	if into == nil {
+		return
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		c.fail("cannot decode %s: %v", data, err)
+	}
+}
+
+// Drop cuts the connection without a word, as a lost network does, and returns
+// when the Disconnect hook has.
+func (c *Client) Drop() {
+	c.kit.t.Helper()
+	c.pipe.Abort()
+	c.await("the Server still holds it", c.pipe.Over())
+}
+
+// Close says goodbye with a close code, as a page does that is left (1001), and
+// returns when the Disconnect hook has.
+func (c *Client) Close(code int) {
+	c.kit.t.Helper()
+	c.pipe.Close(code, "")
+	c.await("the Server still holds it", c.pipe.Over())
+}
+
+// ExpectClose waits for the Server to end the connection. Without a goodbye the
+// code is 1006.
+func (c *Client) ExpectClose() (code int, reason string) {
+	c.kit.t.Helper()
+	c.await("the Server does not end the connection", c.read)
+	end := c.end()
+	return end.Code, end.Reason
+}
+
+func (c *Client) end() *transport.CloseError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+func (c *Client) await(otherwise string, done <-chan struct{}) {
+	c.kit.t.Helper()
+	timeout := time.NewTimer(c.kit.Patience)
+	defer timeout.Stop()
+	select {
+	case <-done:
+	case <-timeout.C:
+		c.fail("%s\n%s", otherwise, c.kit.goroutines())
+	}
+}

@@ -1,0 +1,166 @@
+// Package pushytest tests what a host app does with pushy, its commands, hooks and
+// auth endpoint, without sockets: clients in memory connect to the app's own
+// [pushy.Server].
+//
+//	kit := pushytest.New(t, srv)
+//	ann, bob := kit.Connect(), kit.Connect()
+//	ann.Subscribe("lobby")
+//	bob.Subscribe("lobby")
+//	err := ann.Exec("say", map[string]string{"text": "Hello"}, &reply)
+//	bob.ExpectEvent("lobby", "said", &line)
+//	ann.ExpectNone("lobby", "said")
+//
+// It works in a testing/synctest bubble, where nothing takes longer than it has
+// to, and outside. A client obeys the Server's limits like any other: in a bubble,
+// where no time passes by itself, that is 200 commands until the test sleeps.
+//
+// # Leaks
+//
+// When the test ends, all clients are dropped. It fails if the Server still holds
+// one of them, or if something that a command or hook has started with go still
+// runs; the message has the stacks. [Kit.Allow] lists what may.
+package pushytest
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/inmemory"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// TB is the part of testing.TB that a Kit needs.
+type TB interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any) // does not return
+	Cleanup(func())
+}
+
+// DefaultPatience is how long a Kit waits for what must come.
+const DefaultPatience = 10 * time.Second
+
+// Kit connects clients to one Server. Its methods, like those of its clients, are
+// for the test's own goroutine: they end the test when something is not as it must be.
+type Kit struct {
+	// Patience is how long a client waits for what must come, in the bubble's time
+	// if the test is in one. Set it before the first Connect.
+	Patience time.Duration
+
+	t       TB
+	srv     *pushy.Server
+	label   string // of the goroutines that the Kit causes
+	allowed []string
+
+	mu      sync.Mutex
+	clients []*Client
+}
+
+// New returns a Kit for srv. The Server stays the test's: to end it too, call
+// t.Cleanup before New, which then comes last.
+func New(t TB, srv *pushy.Server) *Kit {
+	t.Helper()
+	if srv == nil {
+		t.Fatalf("pushytest: New: nil Server")
+	}
+	k := &Kit{Patience: DefaultPatience, t: t, srv: srv, label: newLabel(), allowed: ownGoroutines}
+	t.Cleanup(k.end)
+	return k
+}
+
+// Allow lets goroutines go on at the test's end that have one of these texts in
+// their stacks, such as "(*Mailer).run" for a worker that the first command starts.
+func (k *Kit) Allow(frames ...string) {
+	k.allowed = append(append([]string{}, k.allowed...), frames...)
+}
+
+// Connect connects a client. Options.Accept decides by a GET request without
+// cookies, which edit may change: add a cookie, a header, a query.
+func (k *Kit) Connect(edit ...func(r *http.Request)) *Client {
+	k.t.Helper()
+	w, r, ticket := k.admit(edit)
+	if ticket == nil {
+		k.t.Fatalf("pushytest: the connection is refused with %d: %s", w.Code, w.Body)
+	}
+	session, pipe := transport.Pipe("websocket")
+	c := &Client{kit: k, pipe: pipe, request: r, changed: make(chan struct{}), read: make(chan struct{})}
+	k.mu.Lock()
+	c.name = fmt.Sprintf("client %d", len(k.clients)+1)
+	k.clients = append(k.clients, c)
+	k.mu.Unlock()
+	labelled(k.label, func() { ticket.Start(session) })
+	go c.readAll()
+	var hello struct{ SocketID string }
+	c.ExpectEvent("", "pushy:connect", &hello)
+	c.id = hello.SocketID
+	return c
+}
+
+// Refused connects as Connect does, must be refused, and returns the status: 403
+// or 401 is Options.Accept's word.
+func (k *Kit) Refused(edit ...func(r *http.Request)) (status int) {
+	k.t.Helper()
+	w, _, ticket := k.admit(edit)
+	if ticket != nil {
+		ticket.GiveBack()
+		k.t.Fatalf("pushytest: the connection is accepted, and was to be refused")
+	}
+	return w.Code
+}
+
+func (k *Kit) admit(edit []func(*http.Request)) (*httptest.ResponseRecorder, *http.Request, *transport.Ticket) {
+	r := httptest.NewRequest(http.MethodGet, "/pushy/socket/websocket", nil)
+	for _, f := range edit {
+		f(r)
+	}
+	w := httptest.NewRecorder()
+	ticket, ok := inmemory.Admit(k.srv, w, r)
+	if !ok {
+		ticket = nil
+	}
+	return w, r, ticket
+}
+
+// end drops all clients and looks for what they leave behind.
+func (k *Kit) end() {
+	k.t.Helper()
+	k.mu.Lock()
+	clients := k.clients
+	k.mu.Unlock()
+	for _, c := range clients {
+		c.pipe.Abort()
+	}
+	timeout := time.NewTimer(k.Patience)
+	defer timeout.Stop()
+	for _, c := range clients {
+		if c.id == "" {
+			continue // Connect has failed, and said so
+		}
+		for _, over := range []<-chan struct{}{c.pipe.Over(), c.read} {
+			select {
+			case <-over:
+			case <-timeout.C:
+				k.t.Errorf("pushytest: the Server still holds %s, %s after it was dropped; a command or hook does not return:\n%s",
+					c.name, k.Patience, k.goroutines())
+				return
+			}
+		}
+	}
+	// What ended a moment ago may still be on its way out.
+	for pause := time.Microsecond; ; pause *= 2 {
+		left := k.goroutines()
+		if left == "" {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-timeout.C:
+			k.t.Errorf("pushytest: goroutines that commands or hooks have started still run (Kit.Allow lists those that may):\n%s", left)
+			return
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package pushytest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/names"
+)
+
+func lower(channel string) string { return jsvalue.Lower(channel) }
+
+// Subscribed is what a client learns when it is in.
+type Subscribed struct {
+	Channel  string            `json:"channel"` // lower-cased
+	MemberID string            `json:"memberId"`
+	Presence []json.RawMessage `json:"presence"` // who is there, the client too; nil without presence
+}
+
+// RefusedError is a subscription that the Server refuses.
+type RefusedError struct {
+	Event  string // such as "pushy:subscription-failed"
+	Reason string
+}
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("pushytest: %s %s", e.Event, e.Reason) }
+
+// A Grant is where a client has its token for a private channel from.
+type Grant func(c *Client, channel string) (token any, err error)
+
+// Member grants a token that the Server signs, with that presence data (nil for
+// none): as if the app's auth endpoint had allowed it.
+func Member(data any) Grant {
+	return func(c *Client, channel string) (any, error) {
+		allow := func(*http.Request, string, string) (any, error) { return data, nil }
+		return Endpoint(c.kit.srv.AuthHandler(allow), "/")(c, channel)
+	}
+}
+
+// Endpoint asks the app's auth endpoint, in the handler at that path, with the
+// cookies and headers that the client connected with, as a page does. edit may
+// change the request.
+func Endpoint(handler http.Handler, path string, edit ...func(r *http.Request)) Grant {
+	return func(c *Client, channel string) (any, error) {
+		form := url.Values{"channel": {channel}, "connection_id": {c.id}}
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
+		r.Header = c.request.Header.Clone()
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		for _, f := range edit {
+			f(r)
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			return nil, &RefusedError{"auth endpoint", fmt.Sprintf("%d: %s", w.Code, strings.TrimSpace(w.Body.String()))}
+		}
+		return json.RawMessage(w.Body.Bytes()), nil
+	}
+}
+
+// Token grants the token given, and sends data with it.
+func Token(auth string, data any) Grant {
+	return func(*Client, string) (any, error) {
+		return struct {
+			Auth string `json:"auth"`
+			Data any    `json:"data,omitempty"`
+		}{auth, data}, nil
+	}
+}
+
+// Subscribe joins a channel. A private one takes one Grant; without one it is
+// Member(nil).
+func (c *Client) Subscribe(channel string, grant ...Grant) Subscribed {
+	c.kit.t.Helper()
+	in, err := c.TrySubscribe(channel, grant...)
+	if err != nil {
+		c.fail("cannot subscribe to %s: %v", channel, err)
+	}
+	return in
+}
+
+// TrySubscribe is Subscribe for what may be refused: the error is a *RefusedError
+// or, for a name that is not allowed and the like, a *pushy.Error.
+func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error) {
+	c.kit.t.Helper()
+	data := map[string]any{}
+	if names.Private(lower(channel)) {
+		grant = append(grant, Member(nil))
+		token, err := grant[0](c, channel)
+		if err != nil {
+			return Subscribed{}, err
+		}
+		raw, err := json.Marshal(token)
+		if err == nil {
+			err = json.Unmarshal(raw, &data)
+		}
+		if err != nil {
+			c.fail("the token for %s is no object: %v", channel, err)
+		}
+	}
+	data["channel"] = channel
+	e, ok := c.ask("subscribe", data, commandID)
+	var in Subscribed
+	switch {
+	case !ok:
+		c.fail("subscribe to %s was not answered", channel)
+	case e.Event == "pushy:subscription-success":
+		c.decode(e.Data, &in)
+	case e.Event == "pushy:error":
+		return in, c.refusal(e)
+	default:
+		var why struct{ Reason string }
+		c.decode(e.Data, &why)
+		return in, &RefusedError{e.Event, why.Reason}
+	}
+	return in, nil
+}
+
+// Unsubscribe leaves a channel. The error is a *pushy.Error.
+func (c *Client) Unsubscribe(channel string) error {
+	c.kit.t.Helper()
+	return c.Exec("unsubscribe", map[string]string{"channel": channel}, nil)
+}

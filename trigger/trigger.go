@@ -1,0 +1,218 @@
+// Package trigger publishes events from other Go processes than the one that has
+// the pushy.Server, over its signed HTTP trigger (PROTOCOL.md, section 7).
+//
+//	publisher, err := trigger.New(trigger.Options{
+//		URL:       "https://rt.example.com/pushy",
+//		SecretKey: os.Getenv("PUSHY_SECRET_KEY"),
+//	})
+//	…
+//	delivered, err := publisher.Publish(ctx, "news", "headline", headline)
+//
+// # Tries
+//
+// What may pass by itself is tried again: a connection that cannot be made or
+// breaks, an answer that does not come, 408, 425, 429 and 5xx. The pauses are random, up
+// to 100 ms and twice that each time until 5 s, and as long as Retry-After asks. All tries
+// of an event carry one id, by which the server tells that it has it already, so an
+// event is delivered once.
+//
+// Two things limit that. A server remembers ids in its memory: one that restarts between
+// delivering and a second try, or another behind the same load balancer that gets
+// the second try, delivers again. And who gives up after a try that was not answered
+// does not know: the error is [ErrOutcomeUnknown] then. Options.Tries of 1
+// makes delivery at most once; a reader that must not see an event twice, or
+// miss one, needs ids in its data.
+package trigger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/sign"
+	"github.com/gopushy/pushy/internal/wire"
+)
+
+// Options configure a Client. URL and SecretKey must be set; for the others zero
+// means the default.
+type Options struct {
+	// URL is where pushy is mounted, its prefix included, such as
+	// "https://rt.example.com/pushy".
+	URL string
+	// SecretKey is the server's.
+	SecretKey string
+	// HTTPClient makes the requests. Default: one that keeps up to 64
+	// connections to the server open. Redirects are never followed.
+	HTTPClient *http.Client
+	// Timeout is how long a Publish may take with all its tries, where its context
+	// does not end before. Default 30 s, at most 9 minutes: then the signature ends.
+	Timeout time.Duration
+	// TryTimeout is how long one try waits for its answer. Default 10 s.
+	TryTimeout time.Duration
+	// Tries is how often an event is sent at most. Default: as often as the
+	// time allows.
+	Tries int
+}
+
+const (
+	// maxTimeout keeps all tries within the 600 s for which the server takes
+	// their timestamp, with some for clocks that differ.
+	maxTimeout  = 9 * time.Minute
+	firstPause  = 100 * time.Millisecond
+	longestWait = 5 * time.Second
+)
+
+// Client publishes to one server, or to several behind one address. It is safe for
+// concurrent use.
+type Client struct {
+	opts Options
+	base string
+	http http.Client
+}
+
+// New returns a Client. It connects when the first event is published. The error says
+// which option is wrong.
+func New(options Options) (*Client, error) {
+	u, err := url.Parse(options.URL)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("trigger: Options.URL: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return nil, fmt.Errorf("trigger: Options.URL %q is not like https://rt.example.com/pushy", options.URL)
+	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return nil, errors.New("trigger: Options.URL must have no query, fragment or user")
+	case options.SecretKey == "":
+		return nil, errors.New("trigger: Options.SecretKey is empty")
+	case options.Timeout < 0 || options.TryTimeout < 0 || options.Tries < 0:
+		return nil, errors.New("trigger: Timeout, TryTimeout and Tries must not be negative")
+	}
+	c := &Client{opts: options, base: strings.TrimSuffix(u.String(), "/") + "/channel/"}
+	if c.opts.Timeout == 0 {
+		c.opts.Timeout = 30 * time.Second
+	}
+	c.opts.Timeout = min(c.opts.Timeout, maxTimeout)
+	if c.opts.TryTimeout == 0 {
+		c.opts.TryTimeout = 10 * time.Second
+	}
+	if options.HTTPClient != nil {
+		c.http = *options.HTTPClient
+	} else if standard, ok := http.DefaultTransport.(*http.Transport); ok {
+		transport := standard.Clone()
+		transport.MaxIdleConnsPerHost = 64
+		c.http.Transport = transport
+	}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return c, nil
+}
+
+// CloseIdleConnections closes the connections that are kept open for later events.
+func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
+
+// PublishOption changes one Publish.
+type PublishOption func(url.Values)
+
+// Except leaves one connection out, by the socketId that its page has sent along.
+func Except(connID string) PublishOption {
+	return func(query url.Values) { query.Set("socket_id", connID) }
+}
+
+// Publish sends an event to every subscriber of a channel. data is encoded as
+// encoding/json does and must come out as an object or an array; nil is {}.
+//
+// delivered says whether the channel had a subscriber when the server took the
+// event; false with a nil error is an event that nobody was there to get. The error
+// is an *Error, for what the server refuses, ErrOutcomeUnknown, the context's, or
+// what the network said, each for errors.Is and errors.As; and says what is wrong
+// with the arguments, before anything is sent.
+func (c *Client) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) (delivered bool, err error) {
+	m, err := c.message(channel, event, data, options)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return false, fmt.Errorf("trigger: publish %q on %q: %w", event, channel, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	unknown := false
+	for try := 1; ; try++ {
+		a := c.try(ctx, m)
+		if a.err == nil {
+			return a.delivered, nil
+		}
+		unknown = unknown || a.unknown
+		final := !a.again || try == c.opts.Tries
+		if !final {
+			if err := pause(ctx, max(backoff(try), a.wait)); err != nil {
+				a.err, final = fmt.Errorf("%w; no time for another try: %w", a.err, err), true
+			}
+		}
+		if final {
+			err := fmt.Errorf("trigger: publish %q on %q, try %d: %w", event, channel, try, a.err)
+			if unknown {
+				err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+			}
+			return false, err
+		}
+	}
+}
+
+// message is an event on its way; all tries send the same bytes.
+type message struct {
+	url  string
+	body []byte
+}
+
+func (c *Client) message(channel, event string, data any, options []PublishOption) (message, error) {
+	body := []byte("{}")
+	if data != nil {
+		var err error
+		if body, err = wire.Encode(data); err != nil {
+			return message{}, err
+		}
+	}
+	if body[0] != '{' && body[0] != '[' {
+		return message{}, errors.New("data must encode as an object or an array")
+	}
+	now := time.Now().Unix()
+	key, err := sign.TriggerKey(c.opts.SecretKey, channel, event, now, body)
+	if err != nil {
+		return message{}, err
+	}
+	query := url.Values{
+		"event": {event}, "timestamp": {strconv.FormatInt(now, 10)}, "auth_key": {key}, "id": {names.RandomHex(16)},
+	}
+	for _, option := range options {
+		option(query)
+	}
+	return message{c.base + url.PathEscape(channel) + "/trigger?" + query.Encode(), body}, nil
+}
+
+// backoff returns how long to wait after a try, from 1: many publishers that one
+// server turns away must not come back at the same moment.
+func backoff(try int) time.Duration {
+	most := min(firstPause<<min(try-1, 10), longestWait)
+	return rand.N(most) + time.Millisecond
+}
+
+// pause waits, unless ctx ends before: then it returns why, at once.
+func pause(ctx context.Context, wait time.Duration) error {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		return context.DeadlineExceeded
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,497 @@
+package trigger_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/pushytest"
+	"github.com/gopushy/pushy/trigger"
+)
+
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	srv, err := pushy.New(pushy.Options{SecretKey: secret, Prefix: "/rt"})
+	require.NoError(t, err)
+	web := httptest.NewServer(srv) // over real sockets, once
+	t.Cleanup(func() {
+		web.Close()
+		_ = srv.Close()
+	})
+	c, err := trigger.New(trigger.Options{URL: web.URL + "/rt/", SecretKey: secret})
+	require.NoError(t, err)
+	t.Cleanup(c.CloseIdleConnections)
+	publish := func(channel, event string, data any, options ...trigger.PublishOption) bool {
+		t.Helper()
+		delivered, err := c.Publish(t.Context(), channel, event, data, options...)
+		require.NoError(t, err)
+		return delivered
+	}
+	assert.False(t, publish("nobody is here", "x", nil))
+	kit := pushytest.New(t, srv)
+	ann, bob := kit.Connect(), kit.Connect()
+	const channel = "Ünï/co de?&#%+"
+	ann.Subscribe(channel)
+	bob.Subscribe(channel)
+	assert.True(t, publish(channel, "say: x", map[string]any{"a": []int{1, 2}, "html": "<é>"}))
+	for _, client := range []*pushytest.Client{ann, bob} {
+		e := client.ExpectEvent(channel, "say: x", nil)
+		assert.Equal(t, `{"a":[1,2],"html":"<é>"}`, string(e.Data))
+	}
+	assert.True(t, publish(channel, "list", []int{1}, trigger.Except(ann.ID())))
+	ann.ExpectNone(channel, "list")
+	bob.ExpectEvent(channel, "list", nil)
+	assert.True(t, publish(channel, "same", nil))
+	assert.True(t, publish(channel, "same", nil))
+	bob.ExpectEvent(channel, "same", nil)
+	e := bob.ExpectEvent(channel, "same", nil) // the same event twice is two events
+	assert.Equal(t, `{}`, string(e.Data))
+	bob.ExpectNone(channel, "same")
+}
+
+func TestArgumentsAreChecked(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]trigger.Options{
+		"noURL":     {SecretKey: secret},
+		"path":      {URL: "/pushy", SecretKey: secret},
+		"webSocket": {URL: "ws://h/pushy", SecretKey: secret},
+		"query":     {URL: "http://h/pushy?x", SecretKey: secret},
+		"control":   {URL: "http://h\x00/", SecretKey: secret},
+		"noSecret":  {URL: "http://h/pushy"},
+		"timeout":   {URL: "http://h/pushy", SecretKey: secret, Timeout: -1},
+	} {
+		_, err := trigger.New(o)
+		assert.ErrorContains(t, err, "trigger: ", name)
+	}
+	asked := false
+	c, err := trigger.New(trigger.Options{URL: "http://h", SecretKey: secret, HTTPClient: &http.Client{
+		Transport: roundTripper(func(*http.Request) (*http.Response, error) { asked = true; return nil, io.EOF }),
+	}})
+	require.NoError(t, err)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, bad := range []struct {
+		name, channel, event string
+		ctx                  context.Context
+		data                 any
+		says                 string
+	}{
+		{"channel", "a:b", "x", t.Context(), nil, "channel name"},
+		{"event", "a", "pushy:x", t.Context(), nil, "event name"},
+		{"text", "a", "x", t.Context(), "text", "object or an array"},
+		{"number", "a", "x", t.Context(), 7, "object or an array"},
+		{"noJSON", "a", "x", t.Context(), func() {}, "encode data"},
+		{"cancelled", "a", "x", cancelled, nil, "context canceled"},
+	} {
+		_, err := c.Publish(bad.ctx, bad.channel, bad.event, bad.data)
+		require.ErrorContains(t, err, bad.says, bad.name)
+		assert.NotErrorIs(t, err, trigger.ErrOutcomeUnknown, bad.name)
+	}
+	assert.False(t, asked)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	say := func(status int, body string, header ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			if header != nil {
+				w.Header().Set(header[0], header[1])
+			}
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		options trigger.Options
+		server  pushy.Options
+		instead http.Handler
+		data    any
+		want    trigger.Error
+		is      error
+	}{
+		{"badEvent", trigger.Options{}, pushy.Options{CheckEvent: func(string) error { return errors.New("is not one of ours") }}, nil, nil,
+			trigger.Error{Status: 400, Code: "400", Message: "Invalid event name: is not one of ours"}, trigger.ErrBadRequest},
+		{"otherKey", trigger.Options{SecretKey: "another"}, pushy.Options{}, nil, nil,
+			trigger.Error{Status: 403, Code: "403"}, trigger.ErrDenied},
+		{"tooLarge", trigger.Options{}, pushy.Options{Limits: pushy.Limits{TriggerBytes: 10}}, nil, []string{"a long text"},
+			trigger.Error{Status: 413, Code: "413", Message: "Body too large"}, trigger.ErrTooLarge},
+		{"otherPrefix", trigger.Options{URL: "http://memory/rt"}, pushy.Options{}, nil, nil,
+			trigger.Error{Status: 404, Message: "Not Found; is the prefix in Options.URL the server's?"}, nil},
+		{"redirect", trigger.Options{}, pushy.Options{}, http.RedirectHandler("https://elsewhere/pushy", http.StatusTemporaryRedirect), nil,
+			trigger.Error{Status: 307, Message: "redirects to https://elsewhere/pushy; Options.URL must be that server's own"}, nil},
+		{"anotherServer", trigger.Options{}, pushy.Options{}, say(200, "<!doctype html>"), nil,
+			trigger.Error{Status: 200, Message: "which is not what a pushy server answers; is Options.URL right?"}, nil},
+		{"anotherServersJSON", trigger.Options{}, pushy.Options{}, say(201, `{"status":{"code":200}}`), nil,
+			trigger.Error{Status: 201, Message: "which is not what a pushy server answers; is Options.URL right?"}, nil},
+		{"notImplemented", trigger.Options{}, pushy.Options{}, say(501, ""), nil,
+			trigger.Error{Status: 501, Message: "Not Implemented"}, nil},
+		{"longMessage", trigger.Options{}, pushy.Options{}, say(418, `{"error":{"message":"`+strings.Repeat("é", 200)+`"}}`), nil,
+			trigger.Error{Status: 418, Message: strings.Repeat("é", 100) + "…"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				srv, reader := startServer(t, c.server)
+				requests := 0
+				n := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					requests++
+					if c.instead != nil {
+						c.instead.ServeHTTP(w, r)
+						return
+					}
+					srv.ServeHTTP(w, r)
+				}))
+				_, err := n.client(t, c.options).Publish(t.Context(), "news", "x", c.data)
+				var refused *trigger.Error
+				require.ErrorAs(t, err, &refused)
+				if c.want.Message == "" {
+					c.want.Message = refused.Message
+				}
+				assert.Equal(t, c.want, *refused)
+				for _, kind := range []error{trigger.ErrBadRequest, trigger.ErrDenied, trigger.ErrTooLarge, trigger.ErrOutcomeUnknown} {
+					assert.Equal(t, kind == c.is, errors.Is(err, kind), "%v", kind)
+				}
+				assert.Equal(t, 1, requests, "another try would not help")
+				reader.ExpectNone("news", "x")
+			})
+		})
+	}
+}
+
+// What goes wrong for a while passes, and nothing is delivered twice: each row says
+// what happens to the tries before the last.
+func TestTriesAgain(t *testing.T) {
+	t.Parallel()
+	publish := func(srv http.Handler, r *http.Request) { srv.ServeHTTP(httptest.NewRecorder(), r) }
+	hang := func(r *http.Request) {
+		discard(r)
+		<-r.Context().Done()
+	}
+	for _, c := range []struct {
+		name        string
+		fail        func(srv http.Handler, w http.ResponseWriter, r *http.Request, try int)
+		failures    int
+		least, most time.Duration
+	}{
+		{"503then201", func(_ http.Handler, w http.ResponseWriter, _ *http.Request, _ int) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, 1, 0, 200 * time.Millisecond},
+		{"retryAfter", func(_ http.Handler, w http.ResponseWriter, _ *http.Request, _ int) {
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, 2, 14 * time.Second, 15 * time.Second},
+		{"retryAfterDate", func(_ http.Handler, w http.ResponseWriter, _ *http.Request, _ int) {
+			w.Header().Set("Retry-After", time.Now().Add(9*time.Second).UTC().Format(http.TimeFormat))
+			w.WriteHeader(http.StatusTooManyRequests)
+		}, 1, 8 * time.Second, 10 * time.Second},
+		{"aProxysErrors", func(_ http.Handler, w http.ResponseWriter, _ *http.Request, try int) {
+			w.WriteHeader([]int{500, 502, 504, 408}[try-1])
+			_, _ = io.WriteString(w, "<html>")
+		}, 4, 0, 2 * time.Second},
+		{"cutBeforeDelivery", func(http.Handler, http.ResponseWriter, *http.Request, int) {
+			panic(http.ErrAbortHandler)
+		}, 3, 0, 2 * time.Second},
+		{"cutAfterDelivery", func(srv http.Handler, _ http.ResponseWriter, r *http.Request, _ int) {
+			publish(srv, r)
+			panic(http.ErrAbortHandler)
+		}, 3, 0, 2 * time.Second},
+		{"502AfterDelivery", func(srv http.Handler, w http.ResponseWriter, r *http.Request, _ int) {
+			publish(srv, r)
+			w.WriteHeader(http.StatusBadGateway)
+		}, 2, 0, 2 * time.Second},
+		{"cutWithinTheAnswer", func(srv http.Handler, w http.ResponseWriter, r *http.Request, _ int) {
+			publish(srv, r)
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(http.StatusCreated)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, 1, 0, time.Second},
+		{"hangsBeforeDelivery", func(_ http.Handler, _ http.ResponseWriter, r *http.Request, _ int) {
+			hang(r)
+		}, 1, 10 * time.Second, 11 * time.Second},
+		{"hangsAfterDelivery", func(srv http.Handler, _ http.ResponseWriter, r *http.Request, _ int) {
+			publish(srv, r)
+			hang(r)
+		}, 2, 20 * time.Second, 21 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				srv, reader := startServer(t, pushy.Options{})
+				var mu sync.Mutex
+				var requests []string
+				n := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					requests = append(requests, r.URL.String())
+					try := len(requests)
+					mu.Unlock()
+					if try <= c.failures {
+						c.fail(srv, w, r, try)
+						return
+					}
+					srv.ServeHTTP(w, r)
+				}))
+				begun := time.Now()
+				delivered, err := n.client(t, trigger.Options{}).Publish(t.Context(), "news", "x", []int{1})
+				require.NoError(t, err)
+				assert.True(t, delivered)
+				took := time.Since(begun)
+				assert.True(t, took >= c.least && took <= c.most, "it took %s", took)
+				reader.ExpectEvent("news", "x", nil)
+				reader.ExpectNone("news", "x")
+				require.Len(t, requests, c.failures+1)
+				for _, request := range requests {
+					assert.Equal(t, requests[0], request, "a repeat is the same request")
+				}
+			})
+		})
+	}
+}
+
+func TestConnectionsThatCannotBeMade(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv, reader := startServer(t, pushy.Options{})
+		n := serve(t, srv)
+		n.refuse = 4
+		delivered, err := n.client(t, trigger.Options{}).Publish(t.Context(), "news", "x", nil)
+		require.NoError(t, err)
+		assert.True(t, delivered)
+		reader.ExpectEvent("news", "x", nil)
+		assert.Equal(t, 5, n.dialed())
+
+		n.refuse = 1000
+		begun := time.Now()
+		_, err = n.client(t, trigger.Options{}).Publish(t.Context(), "news", "y", nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, errRefused)
+		assert.NotErrorIs(t, err, trigger.ErrOutcomeUnknown, "nothing was sent")
+		assert.LessOrEqual(t, time.Since(begun), 30*time.Second)
+		assert.Greater(t, n.dialed(), 10)
+		reader.ExpectNone("news", "y")
+
+		n.refuse = 1000
+		before := n.dialed()
+		_, err = n.client(t, trigger.Options{Tries: 3}).Publish(t.Context(), "news", "y", nil)
+		require.ErrorIs(t, err, errRefused)
+		assert.Equal(t, 3, n.dialed()-before)
+	})
+}
+
+// Where nobody can know, the error says so.
+func TestOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		serve func(srv http.Handler, w http.ResponseWriter, r *http.Request)
+		is    error
+	}{
+		{"hangs", func(_ http.Handler, _ http.ResponseWriter, r *http.Request) {
+			discard(r)
+			<-r.Context().Done()
+		}, context.DeadlineExceeded},
+		{"deliversAndHangs", func(srv http.Handler, _ http.ResponseWriter, r *http.Request) {
+			srv.ServeHTTP(httptest.NewRecorder(), r)
+			<-r.Context().Done()
+		}, context.DeadlineExceeded},
+		{"alwaysCut", func(http.Handler, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, io.EOF},
+		{"always503", func(_ http.Handler, w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, context.DeadlineExceeded},
+		{"noTimeForRetryAfter", func(_ http.Handler, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, context.DeadlineExceeded},
+		{"cancelled", func(_ http.Handler, _ http.ResponseWriter, r *http.Request) {
+			discard(r)
+			<-r.Context().Done()
+		}, context.Canceled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				srv, reader := startServer(t, pushy.Options{})
+				n := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serve(srv, w, r) }))
+				ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+				defer cancel()
+				if errors.Is(c.is, context.Canceled) {
+					time.AfterFunc(5*time.Second, cancel)
+				}
+				begun := time.Now()
+				_, err := n.client(t, trigger.Options{}).Publish(ctx, "news", "x", nil)
+				require.ErrorIs(t, err, trigger.ErrOutcomeUnknown)
+				require.ErrorIs(t, err, c.is)
+				assert.LessOrEqual(t, time.Since(begun), 25*time.Second)
+				assert.NotContains(t, err.Error(), "auth_key")
+				assert.NotContains(t, err.Error(), secret)
+				if c.name == "noTimeForRetryAfter" {
+					assert.Less(t, time.Since(begun), time.Second, "nothing is gained by waiting")
+				}
+				if c.name == "deliversAndHangs" {
+					reader.ExpectEvent("news", "x", nil)
+				}
+				reader.ExpectNone("news", "x")
+			})
+		})
+	}
+}
+
+// A server that has lost its memory, as a restarted one has, delivers a repeat:
+// what the package's documentation says.
+func TestAnotherServerDeliversAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, before := startServer(t, pushy.Options{})
+		second, after := startServer(t, pushy.Options{})
+		once := false
+		n := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !once {
+				once = true
+				first.ServeHTTP(httptest.NewRecorder(), r)
+				panic(http.ErrAbortHandler)
+			}
+			second.ServeHTTP(w, r)
+		}))
+		c := n.client(t, trigger.Options{})
+		_, err := c.Publish(t.Context(), "news", "x", nil)
+		require.NoError(t, err)
+		before.ExpectEvent("news", "x", nil)
+		after.ExpectEvent("news", "x", nil)
+
+		once = false
+		_, err = n.client(t, trigger.Options{Tries: 1}).Publish(t.Context(), "news", "y", nil)
+		require.ErrorIs(t, err, trigger.ErrOutcomeUnknown)
+		before.ExpectEvent("news", "y", nil)
+		after.ExpectNone("news", "y")
+	})
+}
+
+// A server may close a kept connection whenever it likes: on the request that is
+// on its way, read or not, published or not.
+func TestKeptConnectionsThatClose(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		each func(srv http.Handler, conn net.Conn, r *http.Request, n int) bool
+	}{
+		{"afterTheAnswer", func(srv http.Handler, conn net.Conn, r *http.Request, _ int) bool {
+			answer(conn, srv, r)
+			return false
+		}},
+		{"unread", func(srv http.Handler, conn net.Conn, r *http.Request, n int) bool {
+			if n == 3 {
+				return false
+			}
+			answer(conn, srv, r)
+			return true
+		}},
+		{"published", func(srv http.Handler, conn net.Conn, r *http.Request, n int) bool {
+			if n == 1 {
+				srv.ServeHTTP(httptest.NewRecorder(), r)
+				return false
+			}
+			answer(conn, srv, r)
+			return true
+		}},
+		{"withinTheAnswer", func(srv http.Handler, conn net.Conn, r *http.Request, n int) bool {
+			if n == 2 {
+				srv.ServeHTTP(httptest.NewRecorder(), r)
+				_, _ = io.WriteString(conn, "HTTP/1.1 201 Created\r\nContent-Le")
+				return false
+			}
+			answer(conn, srv, r)
+			return true
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				srv, reader := startServer(t, pushy.Options{})
+				n := serveConns(t, func(conn net.Conn, r *http.Request, i int) bool { return c.each(srv, conn, r, i) })
+				client := n.client(t, trigger.Options{})
+				for i := range 50 {
+					delivered, err := client.Publish(t.Context(), "news", "x", []int{i})
+					require.NoError(t, err)
+					require.True(t, delivered)
+				}
+				for i := range 50 {
+					var got []int
+					reader.ExpectEvent("news", "x", &got)
+					require.Equal(t, []int{i}, got)
+				}
+				reader.ExpectNone("news", "x")
+				client.CloseIdleConnections()
+			})
+		})
+	}
+}
+
+func TestConnectionsAreKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv, reader := startServer(t, pushy.Options{})
+		n := serve(t, srv)
+		c := n.client(t, trigger.Options{})
+		for range 100 {
+			_, err := c.Publish(t.Context(), "news", "x", nil)
+			require.NoError(t, err)
+		}
+		assert.Equal(t, 1, n.dialed())
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				for range 10 {
+					_, err := c.Publish(t.Context(), "news", "x", nil)
+					assert.NoError(t, err)
+				}
+			})
+		}
+		all.Wait()
+		assert.Less(t, n.dialed(), 100, "of 300 requests, 20 at a time")
+		for range 300 {
+			reader.ExpectEvent("news", "x", nil)
+		}
+		reader.ExpectNone("news", "x")
+	})
+}
+
+// A RoundTripper of the host's need not tell whether it has sent anything.
+func TestOtherTransports(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := trigger.New(trigger.Options{URL: "http://h/pushy", SecretKey: secret, Tries: 2, HTTPClient: &http.Client{
+			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				query, err := url.ParseQuery(r.URL.RawQuery)
+				assert.NoError(t, err)
+				assert.Equal(t, strconv.FormatInt(time.Now().Unix(), 10), query.Get("timestamp"))
+				assert.Regexp(t, "^[0-9a-f]{32}$", query.Get("id"))
+				assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
+				return nil, io.ErrClosedPipe
+			}),
+		}})
+		require.NoError(t, err)
+		_, err = c.Publish(t.Context(), "news", "x", nil)
+		require.ErrorIs(t, err, trigger.ErrOutcomeUnknown)
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		require.ErrorContains(t, err, "try 2")
+	})
+}
