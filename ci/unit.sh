@@ -5,6 +5,7 @@ need node nodejs           # JSON is compared with what it says
 need gcc "gcc libc6-dev" # the race detector is C
 need redis-server redis-server # brokers/redis runs its own, on free ports
 need redis-sentinel redis-sentinel
+need nats-server nats-server # as brokers/nats does
 for dir in "${modules[@]}"; do
 	say "go test -race in ${dir#"$PWD"}/"
 	(cd "$dir" && go test -race -shuffle=on "$@" ./...)

@@ -23,10 +23,11 @@ type engine struct {
 
 // engines are what "broker" may hold, by key. One of them is chosen.
 var engines = map[string]engine{
+	"nats":  {natsSettings, (*config).natsEnv, (*config).connectNATS},
 	"redis": {redisSettings, (*config).redisEnv, (*config).connectRedis},
 }
 
-// readBroker takes the value of "broker": {"redis": {…}}.
+// readBroker takes the value of "broker": {"redis": {…}} or {"nats": {…}}.
 func (c *config) readBroker(object json.RawMessage, at int) error {
 	all, err := members(object, at)
 	if err != nil {
@@ -50,7 +51,7 @@ func (c *config) readBroker(object json.RawMessage, at int) error {
 		}
 	}
 	if c.engine == "" {
-		return &fault{at, "broker names none: it needs redis"}
+		return &fault{at, "broker names none: it needs redis or nats"}
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gopushy/pushy/brokers/nats"
 	"github.com/gopushy/pushy/brokers/redis"
 )
 
@@ -39,6 +40,18 @@ func TestRedisConfig(t *testing.T) {
 	assert.NotNil(t, c.redis.TLS)
 }
 
+func TestNATSConfig(t *testing.T) {
+	t.Parallel()
+	c, err := brokerConfig(t, `{"nats":{"url":"nats://a:1,nats://b:2","user":"u","password":"file","prefix":"app",
+		"credentials":"/etc/app.creds","requireAtStart":true,"timeout":500,"lease":2000,"replicas":3,"memory":true}}`,
+		map[string]string{"PUSHY_NATS_PASSWORD": "environment", "PUSHY_NATS_TOKEN": "token"})
+	require.NoError(t, err)
+	assert.Equal(t, nats.Options{URL: "nats://a:1,nats://b:2", User: "u", Password: "environment", Token: "token", Prefix: "app",
+		Credentials: "/etc/app.creds", RequireAtStart: true,
+		Timeout: 500 * time.Millisecond, Lease: 2 * time.Second, Replicas: 3, Memory: true}, c.nats)
+	assert.Contains(t, c.summary(), "broker: nats")
+}
+
 func TestWrongBrokerConfig(t *testing.T) {
 	t.Parallel()
 	for broker, says := range map[string]string{
@@ -50,6 +63,10 @@ func TestWrongBrokerConfig(t *testing.T) {
 		`{"redis":{"addresses":"a:1"}}`:     "broker.redis.addresses must be an array of texts",
 		`{"redis":{"addresses":[]}}`:        "broker.redis.addresses must be",
 		`{"redis":{"addresses":[null]}}`:    "broker.redis.addresses must be",
+		`{"nats":{"url":7}}`:                "broker.nats.url must be a text",
+		`{"nats":{"replicas":0}}`:           "broker.nats.replicas must be a whole number from 1",
+		`{"nats":{"servers":[]}}`:           "unknown key broker.nats.servers",
+		`{"redis":{},"nats":{}}`:            "broker is redis already",
 		`{"redis":{"password":1}}`:          "broker.redis.password must be a text",
 		`{"redis":{"lease":0}}`:             "broker.redis.lease must be a whole number of milliseconds",
 		`{"redis":{"prefix":"{"}}`:          "broker.redis.prefix must be a text without braces",
@@ -70,6 +87,9 @@ func TestBrokerThatCannotBeUsed(t *testing.T) {
 		`{"redis":{"addresses":["127.0.0.1"]}}`:                                       `broker.redis.addresses: "127.0.0.1" is not host:port`,
 		`{"redis":{"cluster":true,"database":1}}`:                                     "broker.redis.database: a Cluster has only database 0",
 		`{"redis":{"lease":10}}`:                                                      "broker.redis.lease: 10ms is under 1s",
+		`{"nats":{"url":"nats://127.0.0.1:1","requireAtStart":true}}`:                 "broker.nats.url: nats://127.0.0.1:1: ",
+		`{"nats":{"url":"127.0.0.1"}}`:                                                `broker.nats.url: "127.0.0.1" is not like nats://host:4222`,
+		`{"nats":{"prefix":"a.b"}}`:                                                   `broker.nats.prefix: "a.b" is not 1 to 64 of`,
 	} {
 		c, err := brokerConfig(t, broker, nil)
 		require.NoError(t, err, broker)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/brokers/nats"
 	"github.com/gopushy/pushy/brokers/redis"
 )
 
@@ -36,6 +37,7 @@ type config struct {
 
 	engine string // of broker; "" without
 	redis  redis.Options
+	nats   nats.Options
 }
 
 // warning is a log line for who wrote the file.
@@ -136,6 +138,9 @@ func loadConfig(file string, getenv func(string) string) (*config, error) {
 	}
 	if c.engine != "" {
 		engines[c.engine].env(c, getenv)
+	}
+	if c.nats.Credentials != "" {
+		c.nats.Credentials = beside(file, c.nats.Credentials)
 	}
 	if c.ssl {
 		c.cert = &certificate{certFile: beside(file, c.certFile), keyFile: beside(file, c.keyFile)}

@@ -29,8 +29,8 @@
 //	            own origin always may. Default: any; [] is the own one alone
 //	prefix      path of triggers and client files. Default "/pushy"
 //	limits      object, see below
-//	broker      object: {"redis": {…}} connects several servers, see below.
-//	            Default: this server is alone
+//	broker      object: {"redis": {…}} or {"nats": {…}} connects several
+//	            servers, see below. Default: this server is alone
 //	sockjs      object:
 //	  prefix            path of what browsers connect to.
 //	                    Default: the prefix above + "/socket"
@@ -80,10 +80,28 @@
 //	lease           milliseconds after which a server that is silent counts
 //	                as dead, and its members as gone. Default 15000
 //
+// In broker.nats, for NATS 2.9 or newer with JetStream:
+//
+//	url             nats://host:port or tls://; several with commas between.
+//	                Default "nats://127.0.0.1:4222"
+//	user, password, token
+//	credentials     .creds file, from the config file's folder
+//	tls             true encrypts. Default false
+//	prefix          of subjects and of the stream's name; servers with the
+//	                same act as one. Default "pushy"
+//	requireAtStart  true ends the start when NATS cannot be reached.
+//	                Default false: the server is alone until it can
+//	timeout         milliseconds that a request may take. Default 3000
+//	lease           milliseconds after which a server that is silent counts
+//	                as dead, and its members as gone. Default 15000
+//	replicas        servers of a NATS cluster that keep presence. Default 1
+//	memory          true keeps it in their memory. Default false: in files
+//
 // # Environment
 //
 // PUSHY_SECRET_KEY, unless empty, is used in place of the file's secretKey;
-// PUSHY_REDIS_PASSWORD and PUSHY_REDIS_SENTINEL_PASSWORD likewise.
+// PUSHY_REDIS_PASSWORD, PUSHY_REDIS_SENTINEL_PASSWORD, PUSHY_NATS_PASSWORD and
+// PUSHY_NATS_TOKEN likewise.
 //
 // # Running
 //

@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy/brokers/nats v0.0.0-00010101000000-000000000000
 	github.com/gopushy/pushy/brokers/redis v0.0.0-00010101000000-000000000000
 	github.com/stretchr/testify v1.11.1
 )
@@ -15,8 +16,13 @@ require (
 	github.com/gobwas/pool v0.2.1 // indirect
 	github.com/gorilla/websocket v1.4.2 // indirect
 	github.com/igm/sockjs-go/v3 v3.0.3 // indirect
+	github.com/klauspost/compress v1.18.2 // indirect
+	github.com/nats-io/nats.go v1.49.0 // indirect
+	github.com/nats-io/nkeys v0.4.12 // indirect
+	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/pmezard/go-difflib v1.0.0 // indirect
 	github.com/redis/rueidis v1.0.79 // indirect
+	golang.org/x/crypto v0.46.0 // indirect
 	golang.org/x/sync v0.17.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
@@ -24,5 +30,6 @@ require (
 
 replace (
 	github.com/gopushy/pushy => ../..
+	github.com/gopushy/pushy/brokers/nats => ../../brokers/nats
 	github.com/gopushy/pushy/brokers/redis => ../../brokers/redis
 )

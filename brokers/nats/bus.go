@@ -1,0 +1,275 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/gopushy/pushy"
+)
+
+// bus carries events through core NATS.
+type bus struct {
+	o     Options
+	id    string // tells its own resyncs apart
+	nc    *natsgo.Conn
+	line  *line
+	lanes []*lane
+	seed  maphash.Seed
+	away  atomic.Pointer[error]
+	back  chan struct{} // holds one when the connection is up again
+	done  chan struct{}
+	tasks sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	subs   map[string]*subscription // by channel
+	// dirty are the channels that this node has served alone, and whose
+	// subscribers elsewhere are to be told.
+	dirty map[string]struct{}
+}
+
+// maxDirty is how many channels may take messages while NATS is away; more are
+// refused, since it could not be told where something was missed.
+const maxDirty = 10_000
+
+// maxLanes bounds how many goroutines deliver: one for each processor, to this.
+const maxLanes = 8
+
+// newBus connects.
+func newBus(ctx context.Context, o Options) (*bus, error) {
+	b := &bus{o: o, id: newID(), seed: maphash.MakeSeed(), subs: map[string]*subscription{},
+		dirty: map[string]struct{}{}, back: make(chan struct{}, 1), done: make(chan struct{})}
+	for range min(runtime.GOMAXPROCS(0), maxLanes) {
+		b.lanes = append(b.lanes, newLane(b.id))
+	}
+	nc, err := o.connect(ctx, o.Prefix+" events", callbacks{up: b.up, down: b.down, trouble: b.trouble})
+	if err != nil {
+		return nil, err
+	}
+	if b.line, err = newLine(nc, o.Timeout); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	b.nc = nc
+	b.tasks.Go(func() { b.line.write(b.done) })
+	b.tasks.Go(func() { b.line.confirm(b.done) })
+	b.tasks.Go(b.recover)
+	return b, nil
+}
+
+// open begins to deliver.
+func (b *bus) open(deliver func(string, pushy.Message)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return errClosed
+	}
+	for _, l := range b.lanes {
+		b.tasks.Go(func() { l.run(b.done, deliver) })
+	}
+	return nil
+}
+
+func (b *bus) up(*natsgo.Conn) {
+	if was := b.away.Swap(nil); was == nil {
+		return // the first connection, at once
+	}
+	b.o.Logger.Info("NATS is back", "for", "events")
+	select {
+	case b.back <- struct{}{}:
+	default:
+	}
+}
+
+func (b *bus) down(err error) {
+	select {
+	case <-b.done:
+		return // by close
+	default:
+	}
+	if was := b.away.Swap(&err); was == nil {
+		b.o.Logger.Warn("NATS is away; this node serves alone", "for", "events", "error", err)
+	}
+}
+
+func (b *bus) trouble(sub *natsgo.Subscription, err error) {
+	if sub != nil && errors.Is(err, natsgo.ErrSlowConsumer) {
+		for _, l := range b.lanes {
+			l.dropped(sub)
+		}
+		return
+	}
+	b.o.Logger.Error("NATS refuses something", "for", "events", "error", err)
+}
+
+func (b *bus) lane(channel string) *lane {
+	return b.lanes[maphash.String(b.seed, channel)%uint64(len(b.lanes))]
+}
+
+func (b *bus) subject(channel string) string { return b.o.Prefix + ".e." + token(channel) }
+
+func (b *bus) publish(ctx context.Context, channel string, m pushy.Message) (pushy.Receivers, error) {
+	b.mu.Lock()
+	here := b.subs[channel] != nil
+	b.mu.Unlock()
+	p := &op{subject: b.subject(channel), data: encodeEvent(m), asks: !here}
+	p.alone = func() error { return b.alone(channel, p.data) }
+	if err := b.do(ctx, p); err != nil {
+		return pushy.None, fmt.Errorf("nats: publish: %w", err)
+	}
+	if p.nobody {
+		return pushy.None, nil
+	}
+	return pushy.Unknown, nil
+}
+
+// alone delivers a message on this node because NATS is away.
+func (b *bus) alone(channel string, data []byte) error {
+	b.mu.Lock()
+	s := b.subs[channel]
+	_, known := b.dirty[channel]
+	full := !known && len(b.dirty) >= maxDirty
+	if !full {
+		b.dirty[channel] = struct{}{}
+	}
+	b.mu.Unlock()
+	if full {
+		return errAlone
+	}
+	if s != nil {
+		s.push(data, b.done)
+	}
+	return nil
+}
+
+func (b *bus) do(ctx context.Context, p *op) error {
+	select {
+	case <-b.done:
+		return errClosed
+	default:
+	}
+	return b.line.do(ctx, b.done, p)
+}
+
+func (b *bus) subscribe(ctx context.Context, channel string) error {
+	l := b.lane(channel)
+	p := &op{}
+	p.run = func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.closed {
+			return errClosed
+		}
+		if b.subs[channel] != nil {
+			return nil
+		}
+		s, err := l.subscribe(b.nc, b.subject(channel), channel)
+		if err == nil {
+			b.subs[channel] = s
+		}
+		return err
+	}
+	// What is subscribed while NATS is away is so when it is back.
+	p.alone = func() error { return nil }
+	if err := b.do(ctx, p); err != nil {
+		return fmt.Errorf("nats: subscribe: %w", err)
+	}
+	return nil
+}
+
+func (b *bus) unsubscribe(channel string) {
+	b.mu.Lock()
+	s := b.subs[channel]
+	delete(b.subs, channel)
+	if s != nil && !b.closed {
+		b.tasks.Go(func() { _ = s.sub.Unsubscribe() }) // it fails if the connection is closed
+	}
+	b.mu.Unlock()
+	if s != nil {
+		s.lane.forget(s)
+	}
+}
+
+// close ends it at once.
+func (b *bus) close() {
+	b.mu.Lock()
+	was := b.closed
+	b.closed = true
+	b.mu.Unlock()
+	if was {
+		return
+	}
+	close(b.done)
+	b.nc.Close()
+	for _, l := range b.lanes {
+		l.close()
+	}
+	b.tasks.Wait()
+}
+
+// resync is what tells clients that they may have missed something.
+func (b *bus) resync(by string) []byte {
+	return encodeEvent(pushy.Message{Event: pushy.EventResync, Data: json.RawMessage("{}"), Node: by})
+}
+
+// recover tells clients what they may have missed, each time the connection is
+// back.
+func (b *bus) recover() {
+	for {
+		select {
+		case <-b.done:
+			return
+		case <-b.back:
+		}
+		// nats.go has subscribed again; the answer to a ping comes after that.
+		if b.nc.FlushTimeout(b.o.Timeout) != nil {
+			continue // lost again, and will be back again
+		}
+		b.mu.Lock()
+		subs := make([]*subscription, 0, len(b.subs))
+		for _, s := range b.subs {
+			subs = append(subs, s)
+		}
+		dirty := b.dirty
+		b.dirty = map[string]struct{}{}
+		b.mu.Unlock()
+		for _, s := range subs {
+			s.push(b.resync(""), b.done)
+		}
+		if err := b.tell(dirty); err != nil {
+			b.mu.Lock()
+			for channel := range dirty {
+				b.dirty[channel] = struct{}{}
+			}
+			b.mu.Unlock()
+		}
+	}
+}
+
+// tell has the other nodes tell their subscribers.
+func (b *bus) tell(dirty map[string]struct{}) error {
+	if len(dirty) == 0 {
+		return nil
+	}
+	before := b.nc.Stats().Reconnects
+	for channel := range dirty {
+		if err := b.nc.Publish(b.subject(channel), b.resync(b.id)); err != nil {
+			return err
+		}
+	}
+	if err := b.nc.FlushTimeout(b.o.Timeout); err != nil {
+		return err
+	}
+	if b.nc.Stats().Reconnects != before {
+		return errLost
+	}
+	return nil
+}

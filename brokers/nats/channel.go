@@ -1,0 +1,442 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gopushy/pushy"
+)
+
+// channel is a presence log as this node follows it, while a Watch, a member of
+// this node or a call needs it. Whatever is to change is first noted here; one
+// worker then makes the log agree, and tries until it does. So joining, leaving,
+// coming back after a cut and clearing up after a dead node are the same work.
+type channel struct {
+	p       *presence
+	name    string
+	subject string
+	uses    int // under p.mu
+
+	mu   sync.Mutex
+	sub  *natsgo.Subscription
+	own  map[string]owned // this node's members
+	turn uint64           // counts them
+	replica
+	fresh bool // the replica is the log, and its news come
+	lost  bool // the replica is not what the log was: watches need the State
+	// reading is set while the log is read; what comes meanwhile is early.
+	reading bool
+	early   []*entry
+	// resync is set when watches are to be given the State, and nothing before.
+	resync  bool
+	alone   error // why the log cannot be reached
+	watches []*watch
+
+	working bool
+	again   bool          // there is more to do for the worker
+	buried  bool          // members of a dead node were taken out: nothing of it is to be left
+	changed chan struct{} // closed when something has changed that is waited for
+}
+
+// owned is a member of this node, and its turn among them.
+type owned struct {
+	pushy.Member
+	turn uint64
+}
+
+type watch struct {
+	ctx   context.Context
+	apply func(pushy.Change)
+}
+
+const (
+	// conflictWait is how long the news of somebody else's entry may take.
+	conflictWait = 100 * time.Millisecond
+	retryFirst   = 100 * time.Millisecond
+	retryMost    = 2 * time.Second
+	// batchBytes is how long an entry grows before the next is begun.
+	batchBytes = 256 << 10
+)
+
+var errConflict = errors.New("nats: others write faster")
+
+func (c *channel) wakeLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *channel) emitLocked(changes ...pushy.Change) {
+	for _, change := range changes {
+		for _, w := range c.watches {
+			if w.ctx.Err() == nil {
+				w.apply(change)
+			}
+		}
+	}
+}
+
+// waitLocked waits until enough is true. It gives mu away meanwhile.
+func (c *channel) waitLocked(ctx context.Context, enough func() bool) error {
+	for !enough() {
+		changed := c.changed
+		c.mu.Unlock()
+		var err error
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-c.p.done:
+			err = errClosed
+		}
+		c.mu.Lock()
+		if err != nil && !enough() {
+			return err
+		}
+	}
+	return nil
+}
+
+// kickLocked has the worker look.
+func (c *channel) kickLocked() {
+	c.again = true
+	if c.working || !c.p.start(c) {
+		return
+	}
+	c.working = true
+	go c.work()
+}
+
+func (c *channel) staleLocked() {
+	c.fresh = false
+	c.kickLocked()
+}
+
+// work makes the log agree with what is wanted, until it does.
+func (c *channel) work() {
+	defer c.p.worked(c)
+	for retry := retryFirst; ; {
+		epoch, ctx := c.p.link()
+		err := c.pass(ctx)
+		c.mu.Lock()
+		if err != nil {
+			if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
+				err = c.p.stream.explain(err)
+			}
+			c.loneLocked(err)
+		}
+		if c.p.isDone() || err == nil && !c.again {
+			c.working = false
+			c.wakeLocked()
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if err == nil {
+			retry = retryFirst
+			continue
+		}
+		c.p.trouble(err)
+		select {
+		case <-time.After(retry/2 + rand.N(retry/2)):
+			retry = min(2*retry, retryMost)
+		case <-c.p.sharedAfter(epoch):
+			retry = retryFirst
+		case <-c.p.done:
+		}
+	}
+}
+
+// pass reads the log if need be and writes what is missing in it.
+func (c *channel) pass(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again = false
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !c.fresh {
+			if err := c.readLocked(ctx); err != nil {
+				return err
+			}
+			continue // it may be stale already
+		}
+		changes := c.missingLocked()
+		if len(changes) == 0 {
+			break
+		}
+		for _, change := range changes {
+			c.buried = c.buried || change.Left && c.members[change.Member.ID].node != c.p.id
+		}
+		e := &entry{prev: c.last, root: len(c.members) == 0, node: c.p.id, changes: changes}
+		if err := c.appendLocked(ctx, e); err != nil && !errors.Is(err, errConflict) {
+			return err
+		}
+	}
+	if c.alone != nil {
+		c.alone = nil
+		c.p.fine()
+	}
+	if c.resync {
+		c.resync = false
+		state := c.snapshot()
+		c.emitLocked(pushy.Change{Revision: state.Revision, State: &state})
+	}
+	c.wakeLocked()
+	c.tidyLocked(ctx)
+	return nil
+}
+
+// readLocked makes the replica what the log is. It gives mu away meanwhile.
+func (c *channel) readLocked(ctx context.Context) error {
+	c.reading, c.early = true, nil
+	sub := c.sub
+	c.mu.Unlock()
+	var err error
+	if sub == nil {
+		// Before the log is read, so that nothing comes in between.
+		sub, err = c.p.nc.ChanSubscribe(c.p.stream.told(c.subject), c.p.in)
+	}
+	var entries map[uint64]*entry
+	var r replica
+	if err == nil {
+		bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
+		entries, r, err = c.p.stream.read(bounded, c.subject)
+		cancel()
+	}
+	c.mu.Lock()
+	c.sub, c.reading = sub, false
+	if err != nil {
+		return err
+	}
+	if news, ok := c.since(entries); ok && !c.lost {
+		for _, e := range news {
+			c.emitLocked(c.fold(e)...)
+		}
+	} else if len(c.watches) > 0 {
+		c.resync = true
+	}
+	c.replica, c.fresh, c.lost = r, true, false
+	for _, m := range r.members {
+		c.p.nodes.mentioned(m.node, c.p.o.Lease)
+	}
+	for _, e := range c.early {
+		c.takeLocked(e)
+	}
+	c.early = nil
+	c.wakeLocked()
+	return nil
+}
+
+// since returns the entries that are news to the replica, if nothing is missing
+// between and no member of this node is gone by them.
+func (c *channel) since(entries map[uint64]*entry) (news []*entry, ok bool) {
+	last := uint64(0)
+	for seq := range entries {
+		last = max(last, seq)
+	}
+	if last == 0 {
+		return nil, len(c.members) == 0
+	}
+	for seq := last; seq > c.last; {
+		e := entries[seq]
+		if e == nil || c.robs(e) {
+			return nil, false
+		}
+		news = append(news, e)
+		if e.root && len(c.members) == 0 {
+			break
+		}
+		seq = e.prev
+		if seq < c.last {
+			return nil, false
+		}
+	}
+	slices.Reverse(news)
+	return news, last >= c.last
+}
+
+// robs reports whether others took this node for dead: its members are still
+// here, and must not be told that they are gone.
+func (c *channel) robs(e *entry) bool {
+	for _, change := range e.changes {
+		if _, ours := c.own[change.Member.ID]; ours && change.Left && e.node != c.p.id {
+			return true
+		}
+	}
+	return false
+}
+
+// missingLocked returns the changes that would make the log agree, as many as one
+// entry takes.
+func (c *channel) missingLocked() (changes []pushy.Change) {
+	var leaving []held
+	for id, m := range c.members {
+		if _, ours := c.own[id]; m.node == c.p.id && !ours || c.p.nodes.isDead(m.node) {
+			leaving = append(leaving, m)
+		}
+	}
+	slices.SortFunc(leaving, func(a, b held) int { return cmp.Compare(a.rev, b.rev) })
+	for _, m := range leaving {
+		changes = append(changes, pushy.Change{Left: true, Member: pushy.Member{ID: m.ID}})
+	}
+	var joining []owned
+	for id, m := range c.own {
+		if _, in := c.members[id]; !in {
+			joining = append(joining, m)
+		}
+	}
+	slices.SortFunc(joining, func(a, b owned) int { return cmp.Compare(a.turn, b.turn) })
+	for size := 0; len(joining) > 0 && size < batchBytes; joining = joining[1:] {
+		changes = append(changes, pushy.Change{Member: joining[0].Member})
+		size += len(joining[0].JSON)
+	}
+	return changes[:min(len(changes), maxChanges)]
+}
+
+// appendLocked adds an entry to the log, or returns errConflict when another
+// came first and is known by now. It gives mu away meanwhile.
+func (c *channel) appendLocked(ctx context.Context, e *entry) error {
+	c.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
+	seq, err := c.p.stream.append(bounded, c.subject, e.prev, e.encode())
+	cancel()
+	c.mu.Lock()
+	switch {
+	case isConflict(err):
+		if len(c.members) == 0 {
+			c.fresh = false // the log may be deleted: there are no news of that
+		} else if c.last == e.prev && c.fresh {
+			wait, cancel := context.WithTimeout(ctx, conflictWait)
+			if c.waitLocked(wait, func() bool { return c.last != e.prev || !c.fresh }) != nil {
+				c.fresh = false
+			}
+			cancel()
+		}
+		return errConflict
+	case err != nil:
+		c.fresh = false // it may be there or not
+		return err
+	}
+	e.seq = seq
+	for i := range e.changes {
+		e.changes[i].Revision = seq*maxChanges + uint64(i)
+	}
+	c.takeLocked(e)
+	return nil
+}
+
+// takeLocked takes an entry of the log, from the stream or this node itself,
+// whichever comes first.
+func (c *channel) takeLocked(e *entry) {
+	switch {
+	case c.reading:
+		c.early = append(c.early, e)
+		return
+	case !c.fresh || e.seq <= c.last:
+		return
+	case !c.follows(e):
+		c.staleLocked()
+		return
+	}
+	if c.robs(e) {
+		c.staleLocked()
+		return
+	}
+	if changes := c.fold(e); !c.resync {
+		c.emitLocked(changes...)
+	}
+	c.wakeLocked()
+}
+
+// loneLocked serves the members of this node alone, because of err.
+func (c *channel) loneLocked(err error) {
+	if c.alone == nil {
+		c.alone = err
+	}
+	c.fresh, c.lost = false, true
+	if c.members == nil {
+		c.members = map[string]held{}
+	}
+	for more := true; more; {
+		more = false
+		for _, change := range c.missingLocked() {
+			if change.Left && c.members[change.Member.ID].node != c.p.id {
+				continue // that a node is dead can only be told by the log
+			}
+			change.Revision = c.rev + 1
+			if c.apply(change, c.p.id) {
+				c.emitLocked(change)
+				more = true
+			}
+		}
+	}
+	c.wakeLocked()
+}
+
+// tidyLocked deletes what the log no longer needs, if this node wrote last.
+func (c *channel) tidyLocked(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.p.o.Timeout) // joining and leaving wait for it
+	defer cancel()
+	stored := len(c.seqs)
+	switch {
+	case stored == 0:
+		return
+	case len(c.members) == 0:
+		c.buried = false
+		last := c.last
+		c.seqs = nil
+		c.mu.Unlock()
+		c.tidied(c.p.stream.purge(ctx, c.subject, last+1))
+		c.mu.Lock()
+		return
+	case stored < minGarbage+3*len(c.members) && !c.buried:
+		return
+	}
+	base, seqs := c.compacted(c.p.id), c.seqs
+	if err := c.appendLocked(ctx, base); err != nil {
+		c.again = true
+		return
+	}
+	c.buried = false
+	keep := map[uint64]bool{base.seq: true}
+	first := base.seq
+	for _, rev := range base.live {
+		keep[rev/maxChanges] = true
+		first = min(first, rev/maxChanges)
+	}
+	var garbage []uint64
+	for _, seq := range seqs {
+		if seq > first && !keep[seq] {
+			garbage = append(garbage, seq)
+		}
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	err := c.p.stream.purge(ctx, c.subject, first)
+	for _, seq := range garbage {
+		if err == nil {
+			err = c.p.stream.delete(ctx, seq)
+		}
+	}
+	c.tidied(err)
+}
+
+// tidied takes note of what a deletion came to. What it has left is deleted by
+// whoever tidies next.
+func (c *channel) tidied(err error) {
+	if err != nil && !c.p.isDone() {
+		c.p.o.Logger.Debug("cannot delete old presence entries", "channel", c.name, "error", err)
+	}
+}
+
+// minGarbage is how many entries a log may have beyond three for each member.
+const minGarbage = 64

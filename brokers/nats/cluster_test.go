@@ -1,0 +1,61 @@
+package nats_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/brokers/nats"
+	"github.com/gopushy/pushy/internal/clustertest"
+)
+
+// engine makes nodes of the shared server, patient with a machine that has more to
+// do than it can.
+var engine = clustertest.Engine{
+	Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
+		b := open(t, nats.Options{URL: shared.url, Lease: time.Minute, Timeout: 20 * time.Second})
+		return b, b
+	},
+	Lease: time.Minute,
+}
+
+// open makes a node of the test's own cluster.
+func open(t testing.TB, o nats.Options) *nats.Broker {
+	t.Helper()
+	o.Prefix, o.Logger, o.RequireAtStart = prefix(t), testLogger(t), true
+	if o.Lease == 0 {
+		o.Lease = 2 * time.Second
+	}
+	b, err := nats.New(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// size is that of every run, or the full one with PUSHY_SOAK.
+func size() clustertest.Size {
+	if os.Getenv("PUSHY_SOAK") != "" {
+		return clustertest.Full
+	}
+	return clustertest.Small
+}
+
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	clustertest.Crowd(t, engine, size(), 6)
+}
+
+// A delivery costs what it costs without NATS: at 1,000 subscribers what a publish
+// costs does not show. The bound is 1.15; other tests run beside this one.
+func TestCPUOfADelivery(t *testing.T) {
+	rounds, events, most := 3, 50, 1.5
+	if os.Getenv("PUSHY_SOAK") != "" {
+		rounds, events, most = 10, 300, 1.15
+	}
+	ratio := clustertest.CPURatio(t, shared.url+" cpu", rounds, events)
+	assert.LessOrEqual(t, ratio, most)
+}

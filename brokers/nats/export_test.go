@@ -1,0 +1,44 @@
+package nats
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Kill ends a node's presence as a killed process does.
+func (b *Broker) Kill() {
+	b.presence.mu.Lock()
+	b.presence.closing = true
+	b.presence.mu.Unlock()
+	b.presence.stop()
+}
+
+// Lease returns how long it may be silent.
+func (b *Broker) Lease() time.Duration { return b.presence.o.Lease }
+
+// ID returns the node's id in presence.
+func (b *Broker) ID() string { return b.presence.id }
+
+// Nodes returns the ids of all nodes of which the stream has anything.
+func (b *Broker) Nodes(ctx context.Context) ([]string, error) {
+	s := b.presence.stream
+	ids, err := s.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := s.fetch(ctx, s.base+".p.c.*")
+	for _, entries := range logs {
+		for _, e := range entries {
+			ids = append(ids, e.node)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), err
+}
+
+// Entries returns how many entries of a channel's log are stored.
+func (b *Broker) Entries(ctx context.Context, channel string) (int, error) {
+	entries, _, err := b.presence.stream.read(ctx, b.presence.stream.channelSubject(channel))
+	return len(entries), err
+}

@@ -1,0 +1,311 @@
+package nats
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// nodes is what is known of the others. Each gives a sign of life a few times in
+// its lease. Clocks are only ever compared with themselves, and none is dead
+// before this node has been able to hear of it for a whole lease.
+type nodes struct {
+	mu     sync.Mutex
+	known  map[string]*node
+	steady time.Time // since when this node hears; zero while it does not
+}
+
+type node struct {
+	heard time.Time
+	lease time.Duration
+	dead  bool
+}
+
+// heard notes a sign of life. A lease of 0 is a goodbye.
+func (n *nodes) heard(id string, lease time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if lease == 0 {
+		delete(n.known, id)
+		return
+	}
+	n.known[id] = &node{heard: time.Now(), lease: lease}
+}
+
+// mentioned notes that there is, or was, a node of that id.
+func (n *nodes) mentioned(id string, lease time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known[id] == nil {
+		n.known[id] = &node{heard: time.Now(), lease: lease}
+	}
+}
+
+func (n *nodes) isDead(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	other := n.known[id]
+	return other != nil && other.dead
+}
+
+func (n *nodes) unsteady() {
+	n.mu.Lock()
+	n.steady = time.Time{}
+	n.mu.Unlock()
+}
+
+// hears notes that this node hears the others from now on, if it did not.
+func (n *nodes) hears() {
+	n.mu.Lock()
+	if n.steady.IsZero() {
+		n.steady = time.Now()
+	}
+	n.mu.Unlock()
+}
+
+// bury returns the ids of nodes that have become dead, and how many of the
+// living come before self.
+func (n *nodes) bury(self string) (died []string, rank int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.steady.IsZero() {
+		return nil, 0
+	}
+	now := time.Now()
+	for id, other := range n.known {
+		silent := now.Sub(other.heard)
+		if !other.dead && min(silent, now.Sub(n.steady)) > other.lease && id != self {
+			other.dead = true
+			died = append(died, id)
+		}
+		if !other.dead && id < self {
+			rank++
+		}
+	}
+	return died, rank
+}
+
+const (
+	beatsInLease = 3
+	mostLook     = time.Second // between two looks for the dead
+	// rankDelay lets one node clear up after a dead one, and others only if it
+	// does not.
+	rankDelay = 150 * time.Millisecond
+	mostRank  = 4
+)
+
+// beat gives this node's signs of life and looks for the dead.
+func (p *presence) beat() {
+	renew := time.NewTicker(p.o.Lease / beatsInLease)
+	defer renew.Stop()
+	look := time.NewTicker(min(p.o.Lease/10, mostLook))
+	defer look.Stop()
+	// Once a lease after the start, for what a whole cluster's end has left.
+	first := time.NewTimer(p.o.Lease)
+	defer first.Stop()
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-p.signal:
+			_ = p.renew()
+		case <-renew.C:
+			_ = p.renew()
+		case <-first.C:
+			if _, rank := p.nodes.bury(p.id); rank == 0 {
+				p.tasks.Go(func() { p.clear(nil, 0) })
+			}
+		case <-look.C:
+			if died, rank := p.nodes.bury(p.id); len(died) > 0 {
+				p.o.Logger.Warn("nodes are gone without a word; their members leave", "nodes", died)
+				p.tasks.Go(func() { p.clear(died, min(rank, mostRank)) })
+			}
+		}
+	}
+}
+
+// renew gives a sign of life. That it is stored says that presence works. Only
+// beat calls it, and NewPresence before.
+func (p *presence) renew() error {
+	if !p.nc.IsConnected() {
+		return errLost // down has said so
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), min(p.o.Lease/2, p.o.Timeout))
+	defer cancel()
+	if _, err := p.stream.get(); err != nil {
+		if err := p.stream.open(ctx); err != nil {
+			p.unshare(err)
+			return err
+		}
+	}
+	reconnects := p.nc.Stats().Reconnects
+	seq, err := p.stream.renew(ctx, p.id, p.sign(p.o.Lease))
+	if errors.Is(err, context.DeadlineExceeded) && p.isShared() && time.Since(p.last.at) < p.o.Lease {
+		return err // busy, and not yet silent for too long
+	}
+	if err != nil {
+		if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			p.stream.made.Store(nil) // lost; the next time makes it anew
+			p.tell()
+		}
+		err = p.stream.explain(err)
+		p.unshare(err)
+		return err
+	}
+	now := time.Now()
+	last := p.last
+	p.last = beaten{now, seq, reconnects, true}
+	// Not only after a failure: another may have made the stream anew, or this
+	// process may have slept, and be thought dead.
+	if !p.isShared() || !last.ok || seq <= last.seq || reconnects != last.reconnects || now.Sub(last.at) > p.o.Lease {
+		p.nodes.unsteady()
+		p.nodes.hears()
+		p.share()
+	}
+	return nil
+}
+
+// beaten is the last sign of life that was stored.
+type beaten struct {
+	at         time.Time
+	seq        uint64
+	reconnects uint64
+	ok         bool
+}
+
+func (p *presence) isShared() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.linkCtx.Err() == nil
+}
+
+func (p *presence) sign(lease time.Duration) []byte {
+	return binary.AppendUvarint([]byte{codecVersion}, uint64(lease.Milliseconds()))
+}
+
+// goodbye says that this node ends, so that nobody waits for it.
+func (p *presence) goodbye(ctx context.Context) {
+	if !p.isShared() {
+		return
+	}
+	if _, err := p.stream.renew(ctx, p.id, p.sign(0)); err == nil {
+		_ = p.stream.purge(ctx, p.stream.nodeSubject(p.id), 0)
+	}
+}
+
+// listen takes what the stream tells.
+func (p *presence) listen() {
+	nodes := p.stream.told(p.stream.nodeSubject(""))
+	for {
+		select {
+		case <-p.done:
+			return
+		case msg := <-p.in:
+			if id, is := strings.CutPrefix(msg.Subject, nodes); is {
+				if c := cut(msg.Data); id != p.id && !c.bad {
+					p.nodes.heard(id, time.Duration(c.number())*time.Millisecond)
+				}
+				continue
+			}
+			p.mu.Lock()
+			c := p.byTold[msg.Subject]
+			p.mu.Unlock()
+			if c == nil {
+				continue
+			}
+			e, err := decodeEntry(sequence(msg), msg.Data)
+			c.mu.Lock()
+			if err != nil {
+				c.staleLocked() // and reading it says what is wrong
+			} else {
+				c.takeLocked(e)
+			}
+			c.mu.Unlock()
+		}
+	}
+}
+
+// clear has the members of dead nodes leave: at once where this node follows the
+// channel; elsewhere if it is the first of the living.
+func (p *presence) clear(died []string, rank int) {
+	select {
+	case <-time.After(time.Duration(rank) * rankDelay):
+	case <-p.done:
+		return
+	}
+	for _, c := range p.all() {
+		c.mu.Lock()
+		c.kickLocked()
+		c.mu.Unlock()
+	}
+	if rank > 0 || !p.isShared() {
+		return
+	}
+	_, linked := p.link()
+	ctx, cancel := context.WithTimeout(linked, time.Minute)
+	defer cancel()
+	if err := p.clearRest(ctx, died); err != nil && ctx.Err() == nil {
+		p.o.Logger.Error("cannot clear up after nodes that are gone", "error", err)
+	}
+}
+
+func (p *presence) clearRest(ctx context.Context, died []string) error {
+	ids, err := p.stream.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if id != p.id {
+			p.nodes.mentioned(id, p.o.Lease)
+		}
+	}
+	logs, err := p.stream.fetch(ctx, p.stream.base+".p.c.*")
+	if err != nil {
+		return err
+	}
+	for subject, entries := range logs {
+		if channel, ok := p.stream.channel(subject); ok && p.needsClearing(entries) {
+			if err := p.settle(ctx, channel); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range died {
+		if err := p.stream.purge(ctx, p.stream.nodeSubject(id), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// needsClearing reports whether a log has members of dead nodes, or none at all.
+func (p *presence) needsClearing(entries map[uint64]*entry) bool {
+	r, ok := replay(entries)
+	for _, m := range r.members {
+		if m.node != p.id {
+			p.nodes.mentioned(m.node, p.o.Lease)
+		}
+		if p.nodes.isDead(m.node) {
+			return true
+		}
+	}
+	return !ok || len(r.members) == 0
+}
+
+// settle has a channel's worker run once.
+func (p *presence) settle(ctx context.Context, name string) error {
+	c, err := p.use(name)
+	if err != nil {
+		return err
+	}
+	defer p.leave(c)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kickLocked()
+	return c.waitLocked(ctx, func() bool { return !c.working || c.alone != nil })
+}

@@ -1,0 +1,256 @@
+package nats_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/clustertest"
+)
+
+// natsServer is a nats-server process. ci/unit.sh installs the program.
+type natsServer struct {
+	url     string
+	port    string
+	monitor string
+	dir     string
+	args    []string
+	process *exec.Cmd
+	log     *os.File
+}
+
+// startNATS starts a server on a free port of 127.0.0.1; extra are more of its
+// arguments.
+func startNATS(dir string, extra ...string) (*natsServer, error) {
+	s := &natsServer{dir: dir, port: "-1", args: extra}
+	return s, s.start()
+}
+
+func (s *natsServer) start() (err error) {
+	ports := filepath.Join(s.dir, "ports")
+	if err := os.MkdirAll(ports, 0o755); err != nil {
+		return err
+	}
+	if s.log, err = os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
+		return err
+	}
+	args := append([]string{"-a", "127.0.0.1", "-p", s.port, "-m", "-1", "--ports_file_dir", ports}, s.args...)
+	s.process = exec.Command("nats-server", args...)
+	s.process.Stdout, s.process.Stderr = s.log, s.log
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // not even a test that panics leaves one
+	if err := s.process.Start(); err != nil {
+		return fmt.Errorf("nats-server is needed (Debian: apt-get install nats-server): %w", err)
+	}
+	file := filepath.Join(ports, fmt.Sprintf("nats-server_%d.ports", s.process.Process.Pid))
+	var said struct{ Nats, Monitoring []string }
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		text, err := os.ReadFile(file)
+		if err == nil && json.Unmarshal(text, &said) == nil && len(said.Nats) > 0 && answers(said.Nats[0]) {
+			break
+		}
+		if time.Now().After(deadline) {
+			s.stop()
+			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			return fmt.Errorf("nats-server does not start: %s", text)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	s.url, s.monitor = said.Nats[0], said.Monitoring[0]
+	s.port = s.url[strings.LastIndexByte(s.url, ':')+1:]
+	return nil
+}
+
+func answers(url string) bool {
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "nats://"))
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
+}
+
+// stop ends the process, by its own id.
+func (s *natsServer) stop() {
+	_ = s.process.Process.Kill()
+	_ = s.process.Wait()
+	_ = s.log.Close()
+}
+
+// monitored reads a page of the server's monitoring.
+func (s *natsServer) monitored(t testing.TB, page string, into any) {
+	t.Helper()
+	resp, err := http.Get(s.monitor + page)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(into))
+}
+
+// shared is the server that most tests use, each with a prefix of its own.
+var shared *natsServer
+
+func TestMain(m *testing.M) {
+	clustertest.Serve(joinFromChild)
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "pushy-nats")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			shared, err = startNATS(dir, "-js", "-sd", dir)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer shared.stop()
+		return m.Run()
+	}())
+}
+
+// pause has the process take no time at all, and resume go on.
+func (s *natsServer) pause() error  { return s.process.Process.Signal(syscall.SIGSTOP) }
+func (s *natsServer) resume() error { return s.process.Process.Signal(syscall.SIGCONT) }
+
+// ownNATS is a server for one test alone.
+func ownNATS(t testing.TB, extra ...string) *natsServer {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := startNATS(dir, append(extra, "-js", "-sd", dir)...)
+	require.NoError(t, err)
+	t.Cleanup(s.stop)
+	return s
+}
+
+var prefixes struct {
+	sync.Mutex
+	n map[string]string
+}
+
+// prefix is a test's own: all nodes of the test share it.
+func prefix(t testing.TB) string {
+	prefixes.Lock()
+	defer prefixes.Unlock()
+	if prefixes.n == nil {
+		prefixes.n = map[string]string{}
+	}
+	if prefixes.n[t.Name()] == "" {
+		prefixes.n[t.Name()] = "test" + strconv.Itoa(len(prefixes.n))
+	}
+	return prefixes.n[t.Name()]
+}
+
+// proxy stands between a node and its server, and can cut it off.
+type proxy struct {
+	url      string
+	to       string
+	listener net.Listener
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	shut  bool // connections are ended, and no new ones made
+	hole  bool // what is sent goes nowhere
+}
+
+func newProxy(t testing.TB, server *natsServer) *proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{url: "nats://" + listener.Addr().String(), to: "127.0.0.1:" + server.port, listener: listener, conns: map[net.Conn]bool{}}
+	go p.serve()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		p.Cut()
+	})
+	return p
+}
+
+func (p *proxy) serve() {
+	for {
+		from, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		to, err := net.Dial("tcp", p.to)
+		if err != nil || !p.add(from, to) {
+			_ = from.Close()
+			if to != nil {
+				_ = to.Close()
+			}
+			continue
+		}
+		go p.carry(from, to)
+		go p.carry(to, from)
+	}
+}
+
+func (p *proxy) add(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shut {
+		return false
+	}
+	for _, c := range conns {
+		p.conns[c] = true
+	}
+	return true
+}
+
+func (p *proxy) carry(from, to net.Conn) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		hole := p.hole
+		p.mu.Unlock()
+		if err == nil && !hole {
+			_, err = to.Write(buf[:n])
+		}
+		if err != nil {
+			_ = from.Close()
+			_ = to.Close()
+			p.mu.Lock()
+			delete(p.conns, from)
+			p.mu.Unlock()
+			return
+		}
+	}
+}
+
+// Cut is what brokertest.Cutter says.
+func (p *proxy) Cut() (mend func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	return func() {
+		p.mu.Lock()
+		p.shut = false
+		p.mu.Unlock()
+	}
+}
+
+// Hole cuts without a word: nobody is told.
+func (p *proxy) Hole() (mend func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hole = true
+	return func() {
+		p.mu.Lock()
+		p.hole = false
+		for c := range p.conns {
+			_ = c.Close() // bytes are missing in between
+		}
+		p.mu.Unlock()
+	}
+}

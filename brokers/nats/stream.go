@@ -1,0 +1,253 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// stream is the JetStream stream that keeps all logs of a prefix.
+//
+// It is a stream and not a key-value bucket because a bucket keeps a key's last
+// value only: a join that is followed by its leave at once would be seen by some
+// and not by others. And its watchers are consumers, which cost the server a
+// goroutine each, where these are plain subscriptions to what the stream tells
+// again (RePublish), in the stream's order and with its sequence numbers.
+type stream struct {
+	js   jetstream.JetStream
+	name string
+	base string // "pushy"
+	o    Options
+	made atomic.Pointer[jetstream.Stream] // nil until it is known to be there
+}
+
+const (
+	// consumerIdle is how long the server keeps a reader that is gone.
+	consumerIdle = 10 * time.Second
+	readBatch    = 500
+	readAttempts = 20
+)
+
+var (
+	errTorn     = errors.New("nats: a presence log changes faster than it can be read")
+	errNoStream = errors.New("nats: the stream is not there yet")
+)
+
+func newStream(nc *natsgo.Conn, o Options) (*stream, error) {
+	js, err := jetstream.New(nc)
+	return &stream{js: js, name: o.Prefix + "-presence", base: o.Prefix, o: o}, err
+}
+
+func (s *stream) channelSubject(channel string) string { return s.base + ".p.c." + token(channel) }
+
+// channel is the name of the channel whose log is at subject.
+func (s *stream) channel(subject string) (name string, ok bool) {
+	return channelOf(strings.TrimPrefix(subject, s.base+".p.c."))
+}
+
+func (s *stream) nodeSubject(node string) string { return s.base + ".p.n." + node }
+
+// told is the subject on which the stream tells again what it has stored.
+func (s *stream) told(subject string) string {
+	return s.base + ".o" + strings.TrimPrefix(subject, s.base+".p")
+}
+
+// open makes the stream if it is not there.
+func (s *stream) open(ctx context.Context) error {
+	made, err := s.js.Stream(ctx, s.name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		storage := jetstream.FileStorage
+		if s.o.Memory {
+			storage = jetstream.MemoryStorage
+		}
+		made, err = s.js.CreateStream(ctx, jetstream.StreamConfig{
+			Name: s.name, Subjects: []string{s.base + ".p.>"}, Description: "pushy: who is in which channel",
+			Storage: storage, Replicas: s.o.Replicas, Discard: jetstream.DiscardNew, AllowRollup: true,
+			RePublish: &jetstream.RePublish{Source: s.base + ".p.>", Destination: s.base + ".o.>"},
+		})
+	}
+	if err != nil {
+		return s.explain(err)
+	}
+	if made.CachedInfo().Config.RePublish == nil {
+		return &SettingError{"Prefix", fmt.Errorf("%q: the stream %s is not pushy's", s.base, s.name)}
+	}
+	s.made.Store(&made)
+	return nil
+}
+
+// explain names the setting that an error of JetStream is about.
+func (s *stream) explain(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, natsgo.ErrNoResponders):
+		return &SettingError{"URL", fmt.Errorf("%s has no JetStream, which presence needs (nats-server -js)", s.o.shown())}
+	case errors.As(err, &api) && (api.ErrorCode == 10074 || api.ErrorCode == 10005):
+		return &SettingError{"Replicas", fmt.Errorf("%d: %s", s.o.Replicas, api.Description)}
+	case errors.As(err, &api):
+		return fmt.Errorf("nats: stream %s: %s (JetStream error %d)", s.name, api.Description, api.ErrorCode)
+	}
+	return fmt.Errorf("nats: stream %s: %w", s.name, err)
+}
+
+// append stores data as the subject's next message, if its last is prev.
+func (s *stream) append(ctx context.Context, subject string, prev uint64, data []byte) (seq uint64, err error) {
+	ack, err := s.js.PublishMsg(ctx, &natsgo.Msg{Subject: subject, Data: data},
+		jetstream.WithExpectLastSequencePerSubject(prev), jetstream.WithExpectStream(s.name))
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+// isConflict reports whether somebody else has appended meanwhile.
+func isConflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
+// renew stores a node's sign of life in place of its last.
+func (s *stream) renew(ctx context.Context, node string, data []byte) (seq uint64, err error) {
+	msg := &natsgo.Msg{Subject: s.nodeSubject(node), Data: data, Header: natsgo.Header{}}
+	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	ack, err := s.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(s.name))
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+// purge deletes the subject's messages before a sequence, or all if it is 0.
+func (s *stream) purge(ctx context.Context, subject string, before uint64) error {
+	opts := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(subject)}
+	if before > 0 {
+		opts = append(opts, jetstream.WithPurgeSequence(before))
+	}
+	made, err := s.get()
+	if err != nil {
+		return err
+	}
+	return made.Purge(ctx, opts...)
+}
+
+func (s *stream) delete(ctx context.Context, seq uint64) error {
+	made, err := s.get()
+	if err != nil {
+		return err
+	}
+	return made.DeleteMsg(ctx, seq)
+}
+
+func (s *stream) get() (jetstream.Stream, error) {
+	if made := s.made.Load(); made != nil {
+		return *made, nil
+	}
+	return nil, errNoStream
+}
+
+// nodes returns the ids of the nodes whose signs of life are stored.
+func (s *stream) nodes(ctx context.Context) (ids []string, err error) {
+	made, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	info, err := made.Info(ctx, jetstream.WithSubjectFilter(s.nodeSubject("*")))
+	if err != nil {
+		return nil, err
+	}
+	for subject := range info.State.Subjects {
+		ids = append(ids, strings.TrimPrefix(subject, s.nodeSubject("")))
+	}
+	return ids, nil
+}
+
+// read returns the stored entries of a subject, and what they amount to.
+func (s *stream) read(ctx context.Context, subject string) (map[uint64]*entry, replica, error) {
+	made, err := s.get()
+	if err != nil {
+		return nil, replica{}, err
+	}
+	for range readAttempts {
+		// The stream's leader knows the last; a consumer may be behind it.
+		last, err := made.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil, replica{members: map[string]held{}}, nil
+		}
+		if err != nil {
+			return nil, replica{}, err
+		}
+		logs, err := s.fetch(ctx, subject)
+		if err != nil {
+			return nil, replica{}, err
+		}
+		entries := logs[subject]
+		if r, ok := replay(entries); ok && r.last >= last.Sequence {
+			return entries, r, nil
+		}
+	}
+	return nil, replica{}, errTorn
+}
+
+// fetch returns the stored entries, by subject and sequence, of the subjects
+// that match filter.
+func (s *stream) fetch(ctx context.Context, filter string) (map[string]map[uint64]*entry, error) {
+	made, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	c, err := made.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
+		InactiveThreshold: consumerIdle, MemoryStorage: true, Replicas: 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	name := c.CachedInfo().Name
+	defer func() {
+		// Nobody waits for the answer; a consumer that is left ends by itself.
+		_ = s.js.Conn().Publish("$JS.API.CONSUMER.DELETE."+s.name+"."+name, nil)
+	}()
+	logs := map[string]map[uint64]*entry{}
+	for left := c.CachedInfo().NumPending; left > 0; {
+		batch, err := c.FetchNoWait(readBatch)
+		if err != nil {
+			return nil, err
+		}
+		got := false
+		for msg := range batch.Messages() {
+			meta, err := msg.Metadata()
+			if err != nil {
+				return nil, err
+			}
+			got, left = true, meta.NumPending
+			e, err := decodeEntry(meta.Sequence.Stream, msg.Data())
+			if err != nil {
+				return nil, fmt.Errorf("%w: sequence %d of stream %s", err, meta.Sequence.Stream, s.name)
+			}
+			if logs[msg.Subject()] == nil {
+				logs[msg.Subject()] = map[uint64]*entry{}
+			}
+			logs[msg.Subject()][e.seq] = e
+		}
+		if err := batch.Error(); err != nil {
+			return nil, err
+		}
+		if !got || ctx.Err() != nil {
+			return logs, ctx.Err() // deleted meanwhile
+		}
+	}
+	return logs, nil
+}
+
+// sequence returns a told message's place in the stream.
+func sequence(msg *natsgo.Msg) uint64 {
+	seq, _ := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	return seq
+}

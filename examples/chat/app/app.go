@@ -1,0 +1,128 @@
+// Package app is the chat, for one process or for several that act as one.
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/trigger"
+)
+
+const (
+	lobby  = "lobby"          // open to everyone who has a name
+	lounge = "private-lounge" // takes a token from /auth; its members see each other
+)
+
+//go:embed page
+var page embed.FS
+
+// Config is what processes that act as one have in common, and Node, which each
+// has for itself. A zero field means what a process alone needs.
+type Config struct {
+	Secret   string // signs tokens and triggers
+	LoginKey string // signs cookies
+	Broker   pushy.Broker
+	Presence pushy.PresenceStore
+	Node     string // the name that the page shows
+}
+
+// Serve serves the chat until ctx ends, and says on out where.
+func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) error {
+	defer listener.Close()
+	if c.Secret == "" {
+		c.Secret, c.LoginKey = rand.Text(), rand.Text()
+	}
+	people := people{key: []byte(c.LoginKey)}
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: c.Secret,
+		Accept:    func(r *http.Request) (any, error) { return people.of(r) },
+		Broker:    c.Broker,
+		Presence:  c.Presence,
+	})
+	if err != nil {
+		return err
+	}
+	srv.RegisterCommand("say", say)
+	srv.RegisterCommand("roll", roll)
+
+	url := "http://" + listener.Addr().String()
+	publisher, err := trigger.New(trigger.Options{URL: url + "/pushy", SecretKey: c.Secret, Timeout: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	defer publisher.CloseIdleConnections()
+
+	files, err := fs.Sub(page, "page")
+	if err != nil {
+		return err
+	}
+	index, err := indexPage(files, c.Node)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/pushy/", srv)
+	mux.Handle("/auth", srv.AuthHandler(func(r *http.Request, _, channel string) (any, error) {
+		if channel != lounge {
+			return nil, pushy.ErrDenied
+		}
+		return people.of(r) // what the room's members see of each other
+	}))
+	mux.HandleFunc("POST /login", people.login)
+	mux.Handle("POST /announce", announcer{people, publisher})
+	mux.Handle("/", http.FileServerFS(files))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "index.html", time.Time{}, bytes.NewReader(index))
+	})
+
+	web := &http.Server{
+		Handler:           http.NewCrossOriginProtection().Handler(safely(mux)),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(listener) }()
+	fmt.Fprintf(out, "open %s/\n", url)
+
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+	}
+	deadline, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	// pushy first: http.Server.Shutdown does not know of WebSockets.
+	return errors.Join(err, srv.Shutdown(deadline), web.Shutdown(deadline))
+}
+
+// indexPage is the page with the node's name on it.
+func indexPage(files fs.FS, node string) ([]byte, error) {
+	t, err := template.ParseFS(files, "index.html")
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, node)
+	return b.Bytes(), err
+}
+
+// safely lets the page load nothing but what this server serves.
+func safely(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+			"connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,126 @@
+// Command cluster is the chat of examples/chat on three nodes that act as one, over
+// a NATS server that it brings along.
+//
+//	go run ./examples/cluster
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gopushy/pushy/brokers/nats"
+	"github.com/gopushy/pushy/examples/chat/app"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8081", "address of the first node; the others have the next ports, or free ones with port 0")
+	nodes := flag.Int("nodes", 3, "how many nodes")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	if err := run(ctx, *addr, *nodes, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves the chat from all nodes until ctx ends.
+func run(ctx context.Context, addr string, nodes int, out io.Writer) error {
+	listeners, err := listen(addr, nodes)
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	dir, err := os.MkdirTemp("", "pushy-cluster")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	engine, err := startNATS(dir)
+	if err != nil {
+		return err
+	}
+	defer engine.WaitForShutdown()
+	defer engine.Shutdown()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// What nodes that act as one have in common.
+	common := app.Config{Secret: rand.Text(), LoginKey: rand.Text()}
+	var serving sync.WaitGroup
+	ended := make([]error, nodes)
+	for i, l := range listeners {
+		c := common
+		c.Node = "node " + strconv.Itoa(i+1)
+		shared, err := nats.New(ctx, nats.Options{URL: engine.ClientURL(), RequireAtStart: true})
+		if err != nil {
+			stop()
+			serving.Wait()
+			return err
+		}
+		c.Broker, c.Presence = shared, shared
+		serving.Go(func() {
+			defer stop() // one for all
+			ended[i] = app.Serve(ctx, l, out, c)
+		})
+	}
+	serving.Wait()
+	return errors.Join(ended...)
+}
+
+// startNATS starts a NATS server in this process, on a free port of this machine.
+func startNATS(dir string) (*server.Server, error) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+	if err != nil {
+		return nil, err
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		s.Shutdown()
+		return nil, errors.New("the NATS server does not start")
+	}
+	return s, nil
+}
+
+// listen takes n ports, from that of addr on.
+func listen(addr string, n int) (all []net.Listener, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n < 1 {
+		return nil, fmt.Errorf("-addr %s and -nodes %d: a port and a number are needed", addr, n)
+	}
+	for range n {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(port, 10)))
+		if err != nil {
+			closeAll(all)
+			return nil, fmt.Errorf("%w; choose another address with -addr, or port 0 for free ones", err)
+		}
+		all = append(all, l)
+		if port > 0 {
+			port++
+		}
+	}
+	return all, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+}
