@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,3 +90,13 @@ func millis(v json.RawMessage, into *time.Duration) bool {
 
 // wrongKey is an error that names a key of the config.
 func wrongKey(key string, err error) error { return fmt.Errorf("%s: %w", key, err) }
+
+// tlsOn reads whether a broker is to be reached over TLS.
+func tlsOn(v json.RawMessage, to **tls.Config) bool {
+	var on bool
+	ok := decode(v, &on)
+	if on {
+		*to = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return ok
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -20,14 +19,7 @@ var natsSettings = []setting{
 	{"broker.nats.credentials", "the name of a file", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.nats.Credentials) && c.nats.Credentials != ""
 	}},
-	{"broker.nats.tls", "true or false", func(c *config, v json.RawMessage) bool {
-		var on bool
-		ok := decode(v, &on)
-		if on {
-			c.nats.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		return ok
-	}},
+	{"broker.nats.tls", "true or false", func(c *config, v json.RawMessage) bool { return tlsOn(v, &c.nats.TLS) }},
 	{"broker.nats.prefix", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Prefix) && c.nats.Prefix != "" }},
 	{"broker.nats.requireAtStart", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.RequireAtStart) }},
 	{"broker.nats.timeout", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Timeout) }},

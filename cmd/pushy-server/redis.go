@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -23,14 +22,7 @@ var redisSettings = []setting{
 	{"broker.redis.sentinelUsername", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.SentinelUsername) }},
 	{"broker.redis.sentinelPassword", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.SentinelPassword) }},
 	{"broker.redis.database", "a whole number from 0", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Database) && c.redis.Database >= 0 }},
-	{"broker.redis.tls", "true or false", func(c *config, v json.RawMessage) bool {
-		var on bool
-		ok := decode(v, &on)
-		if on {
-			c.redis.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		return ok
-	}},
+	{"broker.redis.tls", "true or false", func(c *config, v json.RawMessage) bool { return tlsOn(v, &c.redis.TLS) }},
 	{"broker.redis.prefix", "a text without braces", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.redis.Prefix) && c.redis.Prefix != "" && !strings.ContainsAny(c.redis.Prefix, "{}")
 	}},
