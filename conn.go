@@ -34,16 +34,15 @@ type Conn struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	budget   limit.Budget // the reader's alone, with the next two
-	heard    time.Time    // the last message
-	messages int
-	greeted  atomic.Bool             // the Connect hook has run
-	current  atomic.Pointer[request] // the command that runs, if any
+	budget  limit.Budget            // the reader's alone, with the next
+	early   uint8                   // the first messages, counted
+	greeted atomic.Bool             // the Connect hook has run
+	current atomic.Pointer[request] // the command that runs, if any
 
 	mu       sync.Mutex
-	subs     roster.Small[*subscription] // by channel
 	closed   bool                        // no subscription is added any more
-	code     int                         // why it ended; 0 while it has not
+	code     uint16                      // why it ended; 0 while it has not
+	subs     roster.Small[*subscription] // by channel
 	reason   string
 	finished chan struct{} // set when the clean-up begins, closed when it is done
 
@@ -144,9 +143,9 @@ func (c *Conn) Close(code int, reason string) error {
 func (c *Conn) end(code int, reason string) {
 	c.mu.Lock()
 	if c.code == 0 {
-		c.code, c.reason = code, reason
+		c.code, c.reason = uint16(code), reason
 	}
-	code, reason = c.code, c.reason
+	code, reason = int(c.code), c.reason
 	c.mu.Unlock()
 	if code == codeLost {
 		c.out.Discard()
@@ -197,10 +196,10 @@ func (c *Conn) read() {
 	message, err := c.session.Receive()
 	for ; err == nil; message, err = c.session.Receive() {
 		now := time.Now()
-		pause := now.Sub(c.heard)
-		c.heard, c.messages = now, c.messages+1
+		few := c.early < chattyAfter || now.Sub(c.budget.Last()) > chatty
+		c.early = min(c.early+1, chattyAfter)
 		s.dispatch(c, message, now)
-		if pause > chatty || c.messages <= chattyAfter {
+		if few {
 			go c.read()
 			return
 		}
@@ -242,7 +241,7 @@ func (c *Conn) finish() {
 	if c.code == 0 {
 		c.code = codeLost
 	}
-	code, reason := c.code, c.reason
+	code, reason := int(c.code), c.reason
 	subs := c.subs.Values()
 	c.mu.Unlock()
 	c.cancel()

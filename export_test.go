@@ -1,7 +1,6 @@
 package pushy
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/gopushy/pushy/internal/transport"
@@ -15,8 +14,8 @@ func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 
 // Connect brings a session of the test's own, as an upgrade would.
 func (s *Server) Connect(session transport.Session, user any) {
-	s.door.Reserve(netip.Prefix{})
-	s.connect(session, user, netip.Prefix{})
+	s.door.Reserve(0)
+	s.connect(session, user, 0)
 }
 
 // NewLocalBroker and NewLocalPresence return what a Server has by default.

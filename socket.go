@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -46,7 +45,7 @@ func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) bool 
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
-	from := lifecycle.Network(r.RemoteAddr)
+	from := lifecycle.NetworkOf(r.RemoteAddr)
 	if s.door.Reserve(from) != "" {
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "no more connections now", http.StatusServiceUnavailable)
@@ -81,7 +80,7 @@ func (s *Server) accept(r *http.Request) (user any, err error) {
 }
 
 // connect makes an admitted session a connection and starts its reader.
-func (s *Server) connect(session transport.Session, user any, from netip.Prefix) {
+func (s *Server) connect(session transport.Session, user any, from lifecycle.Network) {
 	c := &Conn{srv: s, id: s.newConnID(), user: user, session: session}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = s.engine.NewOutbox(session, c.end)

@@ -24,6 +24,10 @@ const (
 type subscription struct {
 	out  *fanout.Outbox // conn's: a fan-out needs nothing else of it
 	gate fanout.Gate
+	// Under conn.mu, with the last two.
+	state   subState
+	leaving bool // leave as soon as it is live
+
 	conn *Conn
 	name string
 	ch   *Channel // set before it is live
@@ -32,11 +36,8 @@ type subscription struct {
 
 	through chan struct{} // private: closed when the join has come back through the log
 
-	// Under conn.mu.
-	state   subState
-	leaving bool // leave as soon as it is live
-	end     *fanout.Frame
-	gone    chan struct{} // made by who waits for it to have left; closed then
+	end  *fanout.Frame
+	gone chan struct{} // made by who waits for it to have left; closed then
 }
 
 // member reports whether sub is in the channel. It needs conn.mu.

@@ -68,14 +68,14 @@ type Engine struct {
 	arrivals arrivals
 	running  sync.WaitGroup // flushers and drains
 
-	mu       sync.Mutex
-	outboxes map[*Outbox]struct{}
+	mu    sync.Mutex
+	first *Outbox // of all that have not ended, by their links
 }
 
 // New returns an Engine without outboxes. It has no goroutine while nothing
 // waits.
 func New(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, outboxes: map[*Outbox]struct{}{}}
+	e := &Engine{cfg: cfg}
 	n := cfg.Flushers
 	if n == 0 {
 		// The kernel's network and the readers need processors, too, and
@@ -94,18 +94,20 @@ func New(cfg Config) *Engine {
 // too long); it must not block, and may be called with the caller's own locks
 // held, but never with the Outbox's.
 func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *Outbox {
-	o := &Outbox{form: end.Form(), onCut: onCut}
+	o := &Outbox{end: end, form: end.Form(), onCut: onCut}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
-	o.writer, _ = end.(Writer)
-	o.puller, _ = end.(Puller)
 	if d, ok := end.(Direct); ok && d.CanTry() {
 		o.direct = d
 	}
-	if (o.writer == nil) == (o.puller == nil) {
+	_, writes := end.(Writer)
+	if _, pulls := end.(Puller); writes == pulls {
 		panic("fanout: an Endpoint is either a Writer or a Puller")
 	}
 	e.mu.Lock()
-	e.outboxes[o] = struct{}{}
+	if o.next = e.first; o.next != nil {
+		o.next.prev = o
+	}
+	e.first = o
 	e.mu.Unlock()
 	return o
 }
@@ -140,7 +142,7 @@ func (e *Engine) relieve() {
 		var most *Outbox
 		var bytes int64
 		e.mu.Lock()
-		for o := range e.outboxes {
+		for o := e.first; o != nil; o = o.next {
 			if n := o.bytes.Load(); n > bytes {
 				most, bytes = o, n
 			}
@@ -152,9 +154,17 @@ func (e *Engine) relieve() {
 	}
 }
 
-// forget takes an Outbox that has ended out.
+// forget takes an Outbox that has ended out. It is called once.
 func (e *Engine) forget(o *Outbox) {
 	e.mu.Lock()
-	delete(e.outboxes, o)
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	if o.next != nil {
+		o.next.prev = o.prev
+	}
+	if o.prev != nil {
+		o.prev.next = o.next
+	} else {
+		e.first = o.next
+	}
+	o.prev, o.next = nil, nil
 }

@@ -39,18 +39,19 @@ type Outbox struct {
 	closed  bool // nothing more goes in
 	ended   bool // done is closed
 	form    Form
+	code    uint16       // of the goodbye, with reason
 	queue   *queue       // nil while nothing waits
 	bytes   atomic.Int64 // waiting or being written; changed under mu
 	flusher *flusher
 	direct  Direct   // nil if writes may wait
 	control *control // nil while none waits
 
-	writer Writer // or puller
-	puller Puller
+	end    Endpoint // a Writer or a Puller
 	onCut  func(code int, reason string)
 	done   chan struct{} // nil until somebody waits for it
-	code   int           // of the goodbye; with reason, under mu
 	reason string
+
+	prev, next *Outbox // among the engine's, under its lock
 }
 
 // Hold keeps what is queued from being written until Release. It is called
@@ -175,7 +176,7 @@ func (o *Outbox) Close(code int, reason string) bool {
 	if o.closed {
 		return false
 	}
-	o.closed, o.code, o.reason = true, code, reason
+	o.closed, o.code, o.reason = true, uint16(code), reason
 	o.startLocked()
 	return true
 }
@@ -221,7 +222,7 @@ func (o *Outbox) cut(code int, reason string) bool {
 func (o *Outbox) cutLocked(code int, reason string) {
 	o.dropLocked()
 	if !o.closed {
-		o.closed, o.code, o.reason = true, code, reason
+		o.closed, o.code, o.reason = true, uint16(code), reason
 	}
 	o.startLocked()
 }
@@ -318,7 +319,7 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bytes int, bye 
 	frames = append(dst, waiting[:i]...)
 	o.dequeueLocked(i)
 	if i == 0 && o.code != 0 {
-		bye = &Goodbye{o.code, o.reason}
+		bye = &Goodbye{int(o.code), o.reason}
 	}
 	return frames, bytes, bye
 }

@@ -93,6 +93,43 @@ func TestGateAndOrder(t *testing.T) {
 	assert.Empty(t, c.list)
 }
 
+// TestTotalFindsWhoIsLeft ends each of four in turn: over the total, the one
+// with most waiting is cut of those that are left.
+func TestTotalFindsWhoIsLeft(t *testing.T) {
+	t.Parallel()
+	for ended := range 4 {
+		e := fanout.New(fanout.Config{MaxBytes: 100, MaxTotal: 25, WriteTimeout: time.Second})
+		var all []*fanout.Outbox
+		cut := make([]cuts, 4)
+		for i := range 4 {
+			all = append(all, e.NewOutbox(&sink{}, cut[i].add))
+			all[i].Hold() // what it gets waits
+		}
+		all[ended].Discard()
+		all[ended].Discard()
+		most := (ended + 2) % 4
+		for i, o := range all {
+			size := 5
+			if i == most {
+				size = 12
+			}
+			assert.Equal(t, i != ended, o.Send(frame(strings.Repeat("x", size))))
+		}
+		last := (ended + 1) % 4
+		assert.True(t, all[last].Send(frame("1234")))
+		for i := range all {
+			if i == most {
+				assert.Equal(t, []int{3008}, cut[i].list)
+			} else {
+				assert.Empty(t, cut[i].list, "%d, when %d had ended", i, ended)
+			}
+			all[i].Discard()
+		}
+		e.Wait()
+		assert.Zero(t, e.Waiting())
+	}
+}
+
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

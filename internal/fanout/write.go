@@ -99,10 +99,10 @@ func (o *Outbox) flush(b *batch) {
 		o.mu.Unlock()
 		return
 	}
-	if o.puller != nil {
+	if puller, ok := o.puller(); ok {
 		o.owned = false // before it is told, so that what comes now wakes it again
 		o.mu.Unlock()
-		o.puller.Wake()
+		puller.Wake()
 		return
 	}
 	if o.direct == nil || o.queue == nil && o.closed { // Finish waits, too
@@ -131,6 +131,14 @@ func (o *Outbox) flush(b *batch) {
 	}
 }
 
+// puller returns o's endpoint if that is a Puller.
+func (o *Outbox) puller() (p Puller, ok bool) {
+	if o.direct == nil { // else it is a Writer: no need to look closer
+		p, ok = o.end.(Puller)
+	}
+	return p, ok
+}
+
 // startDrain hands o over: rest, counted of o.bytes, is written before what
 // waits.
 func (o *Outbox) startDrain(rest []byte, counted int64) {
@@ -143,11 +151,12 @@ func (o *Outbox) startDrain(rest []byte, counted int64) {
 func (o *Outbox) drain(p []byte, counted int64) {
 	e := o.flusher.engine
 	defer e.running.Done()
+	writer := o.end.(Writer)
 	var b batch
 	defer b.release()
 	for {
 		if len(p) > 0 {
-			err := o.writer.Write(p, e.cfg.WriteTimeout)
+			err := writer.Write(p, e.cfg.WriteTimeout)
 			o.mu.Lock()
 			o.writtenLocked(counted)
 			if err != nil {
@@ -167,7 +176,7 @@ func (o *Outbox) drain(p []byte, counted int64) {
 		p, counted = b.takeLocked(o)
 		o.mu.Unlock()
 		if len(p) == 0 { // closed, and nothing waits
-			o.writer.Finish(o.code, o.reason, e.cfg.WriteTimeout)
+			writer.Finish(int(o.code), o.reason, e.cfg.WriteTimeout)
 			o.mu.Lock()
 			o.endLocked()
 			o.owned = false

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"sync"
@@ -21,7 +22,7 @@ type Door[T any] struct {
 
 	mu       sync.RWMutex
 	in       map[string]guest[T]
-	of       map[netip.Prefix]int // in or reserved, if there is a limit of one
+	of       map[Network]int // in or reserved, if there is a limit of one
 	reserved int
 	closed   bool
 	refused  map[string]uint64 // how often, by reason
@@ -29,37 +30,39 @@ type Door[T any] struct {
 
 type guest[T any] struct {
 	v    T
-	from netip.Prefix
+	from Network
 }
 
 // NewDoor returns a Door that is open.
 func NewDoor[T any](limit, ofOne int) *Door[T] {
 	return &Door[T]{
 		limit: limit, ofOne: ofOne,
-		in: map[string]guest[T]{}, of: map[netip.Prefix]int{}, refused: map[string]uint64{},
+		in: map[string]guest[T]{}, of: map[Network]int{}, refused: map[string]uint64{},
 	}
 }
 
-// Network returns what counts as one client's address: an IPv4 address, or the
-// /64 of an IPv6 address, all of which one machine can have. It is invalid for
-// what has no IP address, such as a Unix socket, and counts for none then.
-func Network(remoteAddr string) netip.Prefix {
+// Network is what counts as one client's address: an IPv4 address, or the /64
+// of an IPv6 address, all of which one machine can have. It is 0 for what has no
+// IP address, such as a Unix socket, and is not limited then.
+type Network uint64
+
+// NetworkOf returns the Network of a host and port.
+func NetworkOf(remoteAddr string) Network {
 	at, err := netip.ParseAddrPort(remoteAddr)
 	if err != nil {
-		return netip.Prefix{}
+		return 0
 	}
-	addr := at.Addr().Unmap()
-	bits := 64
-	if addr.Is4() {
-		bits = 32
+	if addr := at.Addr().Unmap(); addr.Is4() {
+		b := addr.As4()
+		return Network(binary.BigEndian.Uint32(b[:])) | 1<<32 // no IPv6 network begins with 0:1
 	}
-	network, _ := addr.WithZone("").Prefix(bits)
-	return network
+	b := at.Addr().As16()
+	return Network(max(1, binary.BigEndian.Uint64(b[:]))) // ::1 is one, too
 }
 
 // Reserve takes a place for one from that network: Enter or GiveBack must
 // follow. If there is none it counts a refusal and returns its reason, else "".
-func (d *Door[T]) Reserve(from netip.Prefix) (refused string) {
+func (d *Door[T]) Reserve(from Network) (refused string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -67,7 +70,7 @@ func (d *Door[T]) Reserve(from netip.Prefix) (refused string) {
 		refused = Closed
 	case d.limit > 0 && len(d.in)+d.reserved >= d.limit:
 		refused = Full
-	case d.ofOne > 0 && from.IsValid() && d.of[from] >= d.ofOne:
+	case d.ofOne > 0 && from != 0 && d.of[from] >= d.ofOne:
 		refused = Crowded
 	default:
 		d.reserved++
@@ -78,8 +81,8 @@ func (d *Door[T]) Reserve(from netip.Prefix) (refused string) {
 	return refused
 }
 
-func (d *Door[T]) countLocked(from netip.Prefix, n int) {
-	if d.ofOne <= 0 || !from.IsValid() {
+func (d *Door[T]) countLocked(from Network, n int) {
+	if d.ofOne <= 0 || from == 0 {
 		return
 	}
 	if d.of[from] += n; d.of[from] == 0 {
@@ -88,7 +91,7 @@ func (d *Door[T]) countLocked(from netip.Prefix, n int) {
 }
 
 // GiveBack returns a reserved place.
-func (d *Door[T]) GiveBack(from netip.Prefix) {
+func (d *Door[T]) GiveBack(from Network) {
 	d.mu.Lock()
 	d.reserved--
 	d.countLocked(from, -1)
@@ -97,7 +100,7 @@ func (d *Door[T]) GiveBack(from netip.Prefix) {
 
 // Enter fills a reserved place, unless the Door was closed meanwhile, which
 // counts as a refusal. start runs before anybody can find v; false is a refusal, too.
-func (d *Door[T]) Enter(id string, v T, from netip.Prefix, start func() bool) bool {
+func (d *Door[T]) Enter(id string, v T, from Network, start func() bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reserved--

@@ -1,7 +1,6 @@
 package lifecycle_test
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -9,24 +8,34 @@ import (
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
-func TestNetwork(t *testing.T) {
+func TestNetworkOf(t *testing.T) {
 	t.Parallel()
-	for addr, want := range map[string]string{
-		"192.0.2.1:80":                "192.0.2.1/32",
-		"[::ffff:192.0.2.1]:80":       "192.0.2.1/32",
-		"[2001:db8:1:2:3:4:5:6]:80":   "2001:db8:1:2::/64",
-		"[2001:db8:1:2:ffff::1]:8080": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:80":           "fe80::/64",
-		"@":                           "invalid Prefix",
-		"":                            "invalid Prefix",
+	seen := map[lifecycle.Network]string{0: "none"}
+	for _, same := range [][]string{
+		{"192.0.2.1:80", "192.0.2.1:81", "[::ffff:192.0.2.1]:80"},
+		{"192.0.2.2:80"},
+		{"0.0.0.0:1"},
+		{"255.255.255.255:1"},
+		{"[2001:db8:1:2:3:4:5:6]:80", "[2001:db8:1:2:ffff::1]:8080"},
+		{"[2001:db8:1:3:3:4:5:6]:80"},
+		{"[fe80::1%eth0]:80", "[fe80::2%eth1]:80"},
+		{"[::1]:80", "[::2]:80"},
 	} {
-		assert.Equal(t, want, lifecycle.Network(addr).String(), addr)
+		first := lifecycle.NetworkOf(same[0])
+		assert.NotContains(t, seen, first, same[0])
+		seen[first] = same[0]
+		for _, addr := range same {
+			assert.Equal(t, first, lifecycle.NetworkOf(addr), addr)
+		}
+	}
+	for _, none := range []string{"@", "", "192.0.2.1", "localhost:80"} {
+		assert.Zero(t, lifecycle.NetworkOf(none), none)
 	}
 }
 
 func TestDoorCountsEachNetwork(t *testing.T) {
 	t.Parallel()
-	one, other, none := lifecycle.Network("192.0.2.1:1"), lifecycle.Network("192.0.2.2:1"), netip.Prefix{}
+	one, other, none := lifecycle.NetworkOf("192.0.2.1:1"), lifecycle.NetworkOf("192.0.2.2:1"), lifecycle.Network(0)
 	d := lifecycle.NewDoor[string](10, 2)
 	yes, no := func() bool { return true }, func() bool { return false }
 	assert.Empty(t, d.Reserve(one))

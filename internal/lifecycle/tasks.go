@@ -6,7 +6,7 @@ import "sync"
 // share a lock, so none slips past the wait. Its zero value is ready.
 type Tasks struct {
 	mu     sync.Mutex
-	n      int
+	n      int32
 	closed bool
 	none   chan struct{}
 }

@@ -160,7 +160,7 @@ func (h *Handler) websocket(w http.ResponseWriter, r *http.Request, framed bool)
 	if !ok {
 		return
 	}
-	session, err := upgrade(w, key, framed, h.cfg.Config)
+	session, err := upgrade(w, key, framed, &h.cfg.Config)
 	if err != nil {
 		ticket.GiveBack()
 		// The handshake was right: the host has mounted us where none works.

@@ -61,7 +61,7 @@ func newHost(framed bool, cfg transport.Config) *host {
 }
 
 func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	sess, err := transport.UpgradeWebSocket(w, r, h.framed, h.cfg)
+	sess, err := transport.UpgradeWebSocket(w, r, h.framed, &h.cfg)
 	if err != nil {
 		h.errs <- err
 		return

@@ -41,20 +41,19 @@ func (s *heldSource) next() ([]byte, error) {
 
 func (s *heldSource) release() {}
 
-// stream is a connection and the ways to read and write it.
+// stream is a connection and the way to write it.
 type stream struct {
 	net.Conn
 	raw syscall.RawConn // of a plain socket, else nil
-	source
 }
 
-// newStream picks how conn is read. A conn that only embeds a TCP connection
-// may do something of its own in Read, so the concrete type decides.
-func newStream(conn net.Conn) stream {
+// newStream picks how conn is written and read. A conn that only embeds a TCP
+// connection may do something of its own in Read, so the concrete type decides.
+func newStream(conn net.Conn) (stream, source) {
 	if rc := rawConn(conn); rc != nil {
-		return stream{conn, rc, newPooledSource(rc)}
+		return stream{conn, rc}, newPooledSource(rc)
 	}
-	return stream{conn, nil, &heldSource{conn: conn, buf: make([]byte, smallBuffer)}}
+	return stream{conn, nil}, &heldSource{conn: conn, buf: make([]byte, smallBuffer)}
 }
 
 // write writes p within timeout, and without setting a deadline where the

@@ -36,8 +36,8 @@ type pooledSource struct {
 	conn  syscall.RawConn
 	try   func(fd uintptr) bool // read, made once
 	chunk *chunk
-	n     int
-	err   error
+	n     int           // bytes in chunk; 0 at the end
+	errno syscall.Errno // why not even the end was read
 }
 
 func newPooledSource(rc syscall.RawConn) source {
@@ -51,8 +51,11 @@ func (s *pooledSource) next() ([]byte, error) {
 	if err := s.conn.Read(s.try); err != nil {
 		return nil, err
 	}
-	if s.err != nil {
-		return nil, s.err
+	switch {
+	case s.errno != 0:
+		return nil, os.NewSyscallError("read", s.errno)
+	case s.n == 0:
+		return nil, io.EOF
 	}
 	return s.chunk[:s.n], nil
 }
@@ -67,25 +70,20 @@ func (s *pooledSource) release() {
 // read makes one read call; false waits until the socket is readable.
 func (s *pooledSource) read(fd uintptr) bool {
 	c := chunks.Get().(*chunk)
-	for {
-		n, err := syscall.Read(int(fd), c[:])
-		switch {
-		case n > 0:
-			s.chunk, s.n = c, n
-			return true
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			chunks.Put(c)
-			return false
-		case err == nil:
-			s.err = io.EOF
-		default:
-			s.err = os.NewSyscallError("read", err)
-		}
-		chunks.Put(c)
+	n, err := syscall.Read(int(fd), c[:])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), c[:])
+	}
+	s.n, s.errno = max(n, 0), 0
+	if n > 0 {
+		s.chunk = c
 		return true
 	}
+	chunks.Put(c)
+	if err != nil {
+		s.errno = err.(syscall.Errno) // as all of syscall.Read's errors are
+	}
+	return err != syscall.EAGAIN
 }
 
 // writeOp is one write call; its func is made once, since writes are many.

@@ -26,8 +26,9 @@ func (e *handshakeError) Error() string {
 // UpgradeWebSocket turns a request into a Session: with SockJS's framing, or
 // bare. It checks all of the handshake but the origin. If it fails it has
 // answered the request, and the error is for the log. The Session keeps
-// nothing of w and r, so the caller's handler may return while it lives.
-func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg Config) (Session, error) {
+// nothing of w and r, so the caller's handler may return while it lives; cfg it
+// keeps, which must not change any more.
+func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg *Config) (Session, error) {
 	key, err := checkHandshake(r)
 	if err != nil {
 		refuse(w, err)
@@ -37,7 +38,7 @@ func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg C
 }
 
 // upgrade is UpgradeWebSocket for a handshake that was right; key is its key.
-func upgrade(w http.ResponseWriter, key string, framed bool, cfg Config) (Session, error) {
+func upgrade(w http.ResponseWriter, key string, framed bool, cfg *Config) (Session, error) {
 	// What was checked, and no offer of extensions or subprotocols.
 	plain := &http.Request{
 		Method: http.MethodGet, ProtoMajor: 1, ProtoMinor: 1, Host: "checked",
@@ -55,7 +56,7 @@ func upgrade(w http.ResponseWriter, key string, framed bool, cfg Config) (Sessio
 	}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	early = append([]byte(nil), early...) // slices.Clone of nothing keeps the server's buffer
-	return newWebSocket(newStream(conn), early, framed, cfg), nil
+	return newWebSocket(conn, early, framed, cfg), nil
 }
 
 // hijacker gives a ResponseWriter's connection away, also from under wrappers.

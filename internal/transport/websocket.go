@@ -3,6 +3,7 @@ package transport
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -34,9 +35,7 @@ var (
 // silent, so waitSince is what counts, and no read sets a deadline.
 type websocket struct {
 	stream stream
-	cfg    Config
-	framed bool
-	began  time.Time
+	cfg    *Config
 	out    *fanout.Outbox // set by Start
 
 	// The reader's alone.
@@ -44,25 +43,33 @@ type websocket struct {
 	elements elements
 	failed   *CloseError
 
-	waitSince atomic.Int64 // time since began when the reader began to wait, or notWaiting
+	waitSince atomic.Int64 // the uptime when the reader began to wait, or notWaiting
 
-	mu        sync.Mutex  // guards what follows, and the read deadline
+	mu        sync.Mutex  // guards what follows but framed, and the read deadline
 	halted    *CloseError // what Receive is to fail with
+	framed    bool        // never changes
 	answered  bool        // the peer's close frame has come
 	garbled   bool        // the peer's frames cannot be told apart any more
 	unframed  bool        // the peer does not speak SockJS: a close frame is all it gets
 	said      bool        // our goodbye is written
 	lingering bool
-	gone      bool        // the connection is cut or of no use
-	beat      *time.Timer // nil before Start, without heartbeats, and at the end
-	beatAt    time.Duration
+	gone      bool          // the connection is cut or of no use
+	beat      *time.Timer   // nil before Start, without heartbeats, and at the end
+	beatAt    time.Duration // the uptime when the next is due
 }
 
-const notWaiting = -1
+const notWaiting = math.MinInt64
 
-func newWebSocket(conn stream, early []byte, framed bool, cfg Config) *websocket {
-	s := &websocket{stream: conn, cfg: cfg, framed: framed, began: time.Now()}
-	s.frames = frameReader{src: conn.source, max: cfg.MaxMessage, in: early, on: s}
+var loaded = time.Now()
+
+// uptime is a clock that takes a third of the room of a time.Time; only its
+// differences mean anything.
+func uptime() time.Duration { return time.Since(loaded) }
+
+func newWebSocket(conn net.Conn, early []byte, framed bool, cfg *Config) *websocket {
+	stream, src := newStream(conn)
+	s := &websocket{stream: stream, cfg: cfg, framed: framed}
+	s.frames = frameReader{src: src, max: cfg.MaxMessage, in: early, on: s}
 	s.waitSince.Store(notWaiting)
 	return s
 }
@@ -92,7 +99,7 @@ func (s *websocket) Start(out *fanout.Outbox) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.halted == nil {
-		s.beatAt = time.Since(s.began) + s.cfg.Heartbeat
+		s.beatAt = uptime() + s.cfg.Heartbeat
 		s.beat = time.AfterFunc(s.cfg.Heartbeat, s.tick)
 	}
 }
@@ -114,7 +121,7 @@ func (s *websocket) tickAndRearm() (beat bool) {
 	if s.beat == nil {
 		return false
 	}
-	now := time.Since(s.began)
+	now := uptime()
 	dead := now + 2*s.cfg.Heartbeat
 	if since := s.waitSince.Load(); since != notWaiting {
 		dead = time.Duration(since) + 2*s.cfg.Heartbeat
@@ -132,7 +139,7 @@ func (s *websocket) tickAndRearm() (beat bool) {
 
 func (s *websocket) waiting(now bool) {
 	if now {
-		s.waitSince.Store(int64(time.Since(s.began)))
+		s.waitSince.Store(int64(uptime()))
 	} else {
 		s.waitSince.Store(notWaiting)
 	}
@@ -310,7 +317,7 @@ func (s *websocket) Linger() {
 			s.frames.drain()
 		}
 	}
-	s.stream.release()
+	s.frames.src.release()
 	s.frames.in, s.elements.rest = nil, nil
 	if s.awaitGoodbye() {
 		_ = s.stream.Close()
