@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/brokers/nats"
+	"github.com/gopushy/pushy/brokers/redis"
 )
 
 // engine is one kind of what connects servers, a member of "broker".
@@ -90,6 +93,36 @@ func millis(v json.RawMessage, into *time.Duration) bool {
 
 // wrongKey is an error that names a key of the config.
 func wrongKey(key string, err error) error { return fmt.Errorf("%s: %w", key, err) }
+
+// byKey makes a broker's error about one of its settings one about the config's
+// key; any other stays as it is.
+func byKey(err error) error {
+	var r *redis.SettingError
+	var n *nats.SettingError
+	switch {
+	case errors.As(err, &r):
+		return wrongKey("broker.redis."+keyOf(r.Setting), r.Err)
+	case errors.As(err, &n):
+		return wrongKey("broker.nats."+keyOf(n.Setting), n.Err)
+	}
+	return err
+}
+
+// keyOf is the key for a field: its first letter small, or all of URL and TLS.
+func keyOf(field string) string {
+	if field == strings.ToUpper(field) {
+		return strings.ToLower(field)
+	}
+	return strings.ToLower(field[:1]) + field[1:]
+}
+
+// errorsByKey lets what the log says of a setting name its key in the config.
+func errorsByKey(_ []string, a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok {
+		a.Value = slog.AnyValue(byKey(err))
+	}
+	return a
+}
 
 // tlsOn reads whether a broker is to be reached over TLS.
 func tlsOn(v json.RawMessage, to **tls.Config) bool {

@@ -99,19 +99,24 @@ func TestBrokerThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-// Without Redis the server starts, and says so.
+// Without its broker the server starts, and says so with the config's key.
 func TestStartsAlone(t *testing.T) {
 	t.Parallel()
-	c, err := brokerConfig(t, `{"redis":{"addresses":["127.0.0.1:1"],"timeout":500}}`, nil)
-	require.NoError(t, err)
-	log := newLogText()
-	s, err := newService(c, newLogger(log, false))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = s.listener.Close(); _ = s.pushy.Close() })
-	assert.ErrorContains(t, s.pushy.Stats().Away, "127.0.0.1:1")
-	var line struct{ Msg, Error string }
-	first, _, _ := strings.Cut(log.String(), "\n")
-	require.NoError(t, json.Unmarshal([]byte(first), &line))
-	assert.Contains(t, line.Msg, "redis is away: this node serves its own clients alone")
-	assert.Contains(t, line.Error, "Options.Addresses: nobody answers as Redis at 127.0.0.1:1")
+	for broker, says := range map[string]struct{ msg, err string }{
+		`{"redis":{"addresses":["127.0.0.1:1"],"timeout":500}}`: {"redis is away: this node serves its own clients alone", "broker.redis.addresses: nobody answers as Redis at 127.0.0.1:1"},
+		`{"nats":{"url":"nats://127.0.0.1:1","timeout":500}}`:   {"NATS is away; this node serves alone", "broker.nats.url: nats://127.0.0.1:1: "},
+	} {
+		c, err := brokerConfig(t, broker, nil)
+		require.NoError(t, err)
+		log := newLogText()
+		s, err := newService(c, newLogger(log, false))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = s.listener.Close(); _ = s.pushy.Close() })
+		assert.ErrorContains(t, s.pushy.Stats().Away, "127.0.0.1:1")
+		var line struct{ Msg, Error string }
+		first, _, _ := strings.Cut(log.String(), "\n")
+		require.NoError(t, json.Unmarshal([]byte(first), &line))
+		assert.Contains(t, line.Msg, says.msg)
+		assert.True(t, strings.HasPrefix(line.Error, says.err), line.Error)
+	}
 }

@@ -128,10 +128,11 @@ func moduleVersion() string {
 }
 
 func newLogger(w io.Writer, terminal bool) *slog.Logger {
+	options := &slog.HandlerOptions{ReplaceAttr: errorsByKey}
 	if terminal {
-		return slog.New(slog.NewTextHandler(w, nil))
+		return slog.New(slog.NewTextHandler(w, options))
 	}
-	return slog.New(slog.NewJSONHandler(w, nil))
+	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 func isTerminal(w io.Writer) bool {

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
-	"strings"
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/brokers/nats"
@@ -41,16 +39,8 @@ func (c *config) connectNATS(log *slog.Logger) (pushy.Broker, pushy.PresenceStor
 	o := c.nats
 	o.Logger = log
 	b, err := nats.New(context.Background(), o)
-	var wrong *nats.SettingError
-	if errors.As(err, &wrong) {
-		key := strings.ToLower(wrong.Setting[:1]) + wrong.Setting[1:]
-		if key == "uRL" || key == "tLS" { // abbreviations are small as a whole
-			key = strings.ToLower(key)
-		}
-		return nil, nil, wrongKey("broker.nats."+key, wrong.Err)
-	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, byKey(err)
 	}
 	return b, b, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"strings"
 
@@ -44,13 +43,8 @@ func (c *config) connectRedis(log *slog.Logger) (pushy.Broker, pushy.PresenceSto
 	o := c.redis
 	o.Logger = log
 	b, err := redis.New(context.Background(), o)
-	var wrong *redis.SettingError
-	if errors.As(err, &wrong) { // the key is the field's name with a small letter
-		key := strings.ToLower(wrong.Setting[:1]) + wrong.Setting[1:]
-		return nil, nil, wrongKey("broker.redis."+key, wrong.Err)
-	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, byKey(err)
 	}
 	return b, b, nil
 }
