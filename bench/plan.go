@@ -18,6 +18,7 @@ var sections = []section{
 	{"curves", planCurves},
 	{"sizes", planSizes},
 	{"channels", planChannels},
+	{"brokers", planBrokers},
 }
 
 func sectionNames() []string {
@@ -173,4 +174,15 @@ func planChannels(quick bool) []batch {
 	return []batch{{times(quick, 3), sitting{
 		section: "channels", clients: n, channels: n / 10, loads: closed(quick, eventSize, 8, 64),
 	}.each(contenders...)}}
+}
+
+// sharers are pushy and centrifuge with a broker, after pushy without one.
+var sharers = []string{"pushy", "pushy/redis", "pushy/nats", "centrifuge/redis", "centrifugetuned/redis"}
+
+// planBrokers is what a broker costs. The highest rate comes last: whoever cannot
+// keep it leaves work behind.
+func planBrokers(quick bool) []batch {
+	loads := append(closed(quick, eventSize, 8, 1), opened(quick, 50, openSpan)...)
+	loads = append(loads, opened(quick, 300, 3*time.Second)...)
+	return []batch{{times(quick, 5), sitting{section: "brokers", clients: 1000, loads: loads}.each(sharers...)}}
 }

@@ -103,6 +103,19 @@ func (q query) median(records []Record, value string) (float64, bool) {
 	return median(all)
 }
 
+// text is the median as tables have it, "–" if there is none, and says if the
+// server was behind the rate asked for: its latency then is that of a backlog.
+func (q query) text(records []Record, value string) string {
+	v, ok := q.median(records, value)
+	if !ok {
+		return "–"
+	}
+	if k, ok := q.median(records, kept); ok && k < 1 && (value == p50 || value == p99) {
+		return number(v) + " (behind)"
+	}
+	return number(v)
+}
+
 // ratios returns, by round, what a is to b: both were measured within seconds of
 // each other, so their ratio says more than that of two medians.
 func ratios(a, b map[int]float64) map[int]float64 {
