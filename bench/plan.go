@@ -179,10 +179,11 @@ func planChannels(quick bool) []batch {
 // sharers are pushy and centrifuge with a broker, after pushy without one.
 var sharers = []string{"pushy", "pushy/redis", "pushy/nats", "centrifuge/redis", "centrifugetuned/redis"}
 
-// planBrokers is what a broker costs. The highest rate comes last: whoever cannot
-// keep it leaves work behind.
+// planBrokers is what a broker costs the node that publishes, then another one.
+// The highest rate comes last: whoever cannot keep it leaves work behind.
 func planBrokers(quick bool) []batch {
-	loads := append(closed(quick, eventSize, 8, 1), opened(quick, 50, openSpan)...)
-	loads = append(loads, opened(quick, 300, 3*time.Second)...)
-	return []batch{{times(quick, 5), sitting{section: "brokers", clients: 1000, loads: loads}.each(sharers...)}}
+	even := append(opened(quick, 50, openSpan), opened(quick, 300, 3*time.Second)...)
+	same := sitting{section: "brokers", clients: 1000, loads: append(closed(quick, eventSize, 8, 1), even...)}
+	apart := sitting{section: "apart", clients: 1000, apart: true, loads: append(closed(quick, eventSize, 8), even...)}
+	return []batch{{times(quick, 5), same.each(sharers...)}, {times(quick, 3), apart.each(sharers[1:]...)}}
 }

@@ -28,6 +28,7 @@ type sitting struct {
 	prefill  bool
 	loads    []load.Load
 	triggers bool // requests to an empty channel instead
+	apart    bool // events are published on another node than the subscribers', which is the one measured
 }
 
 // Record is what was measured of one load, or of idle memory.
@@ -101,7 +102,7 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)
 		flags = append(flags, "-cpuprofile", filepath.Join(profiles, name))
 	}
-	brokerPID := 0
+	brokerPID, shared := 0, []string(nil)
 	if k.broker != "" {
 		b, err := startBroker(k.broker)
 		if err != nil {
@@ -109,9 +110,9 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		}
 		defer b.stop()
 		brokerPID = b.cmd.Process.Pid
-		flags = append(flags, "-"+k.broker, b.addr)
+		shared = []string{"-" + k.broker, b.addr}
 	}
-	p, err := startServer(k, flags...)
+	p, err := startServer(k, append(flags, shared...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +121,14 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		Addr: p.addr, PID: p.cmd.Process.Pid, Broker: brokerPID, Dialect: k.dialect, TLS: k.tls, Publishing: k.publishing,
 		Clients: s.clients, Channels: s.channels, Stuck: s.stuck,
 		Count: func() (int64, error) { return p.counter("mallocs") },
+	}
+	if s.apart {
+		other, err := startServer(k, shared...)
+		if err != nil {
+			return nil, err
+		}
+		defer other.stop()
+		cfg.PublishTo = other.addr
 	}
 	record := func(what string, size int, value map[string]float64) {
 		records = append(records, Record{s.section, s.kind, round, s.clients, s.channels, s.stuck, what, size, value})

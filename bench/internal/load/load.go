@@ -25,6 +25,7 @@ type Config struct {
 	Dialect    Dialect
 	TLS        bool
 	Publishing Publishing
+	PublishTo  netip.AddrPort // another node, if events are not published on this one
 	Clients    int
 	Channels   int // the clients are spread over them; a multiple is no must
 	Stuck      int // further clients of the first channel that never read
