@@ -27,7 +27,7 @@ soak: ## the long runs: every test twenty times, the largest once, every fuzz ta
 	@for broker in redis nats; do (cd brokers/$$broker && PUSHY_SOAK=1 go test -race -timeout=60m -run='Crowd|CPU|Killed|Gone|CutOff' -parallel=1 -v .) || exit 1; done
 	@ci/fuzz.sh each 600
 
-bench: ## pushy against its peers, into bench/RESULTS.md; 40 minutes, or with ARGS=-quick 3
+bench: ## pushy against its peers, into bench/RESULTS.md; 50 minutes, or with ARGS=-quick 4
 	@ci/bench.sh $(ARGS)
 
 bench-table: ## what the write engine must show, printed; 15 minutes, or with ARGS=-quick 2

@@ -6,6 +6,8 @@ require (
 	github.com/centrifugal/centrifuge v0.40.1
 	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy/brokers/nats v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy/brokers/redis v0.0.0-00010101000000-000000000000
 	github.com/gorilla/websocket v1.5.3
 	github.com/igm/sockjs-go/v3 v3.0.3
 	github.com/olahol/melody v1.1.4
@@ -21,8 +23,12 @@ require (
 	github.com/gobwas/httphead v0.1.0 // indirect
 	github.com/gobwas/pool v0.2.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/klauspost/compress v1.20.1 // indirect
 	github.com/maypok86/otter/v2 v2.4.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/nats-io/nats.go v1.49.0 // indirect
+	github.com/nats-io/nkeys v0.4.12 // indirect
+	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/prometheus/client_golang v1.25.0 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.1 // indirect
@@ -30,8 +36,13 @@ require (
 	github.com/quagmt/udecimal v1.10.1 // indirect
 	github.com/redis/rueidis v1.0.79 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/crypto v0.46.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/gopushy/pushy => ..
+replace (
+	github.com/gopushy/pushy => ..
+	github.com/gopushy/pushy/brokers/nats => ../brokers/nats
+	github.com/gopushy/pushy/brokers/redis => ../brokers/redis
+)

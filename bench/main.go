@@ -71,14 +71,17 @@ func run(ctx context.Context) error {
 	if err := build(); err != nil {
 		return err
 	}
-	node, err := installNode()
-	if err != nil {
-		return err
+	without := missing()
+	for _, program := range without {
+		fmt.Printf("%s is not there: its kinds are left out\n", program)
 	}
-	if !node {
-		fmt.Println("node is not there: its peers are left out")
+	if !slices.Contains(without, "node") {
+		if err := installPeers(); err != nil {
+			return err
+		}
 	}
 	var plan []batch
+	var err error
 	if *one != "" {
 		if plan, err = onePlan(); err != nil {
 			return err
@@ -101,7 +104,7 @@ func run(ctx context.Context) error {
 	for i := range plan {
 		plan[i].sittings = slices.DeleteFunc(plan[i].sittings, func(s sitting) bool {
 			k, known := find(s.kind)
-			return known && k.server == "node" && !node || wanted != nil && !slices.Contains(wanted, s.kind)
+			return known && slices.Contains(without, k.needs()) || wanted != nil && !slices.Contains(wanted, s.kind)
 		})
 	}
 	records, err := measure(ctx, plan)

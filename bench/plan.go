@@ -18,6 +18,7 @@ var sections = []section{
 	{"curves", planCurves},
 	{"sizes", planSizes},
 	{"channels", planChannels},
+	{"brokers", planBrokers},
 }
 
 func sectionNames() []string {
@@ -138,7 +139,9 @@ func curveClients(quick bool) []int {
 func planCurves(quick bool) []batch {
 	var names []string
 	for _, k := range kinds {
-		names = append(names, k.name)
+		if k.broker == "" { // one node needs none
+			names = append(names, k.name)
+		}
 	}
 	var plan []batch
 	for _, n := range curveClients(quick) {
@@ -171,4 +174,16 @@ func planChannels(quick bool) []batch {
 	return []batch{{times(quick, 3), sitting{
 		section: "channels", clients: n, channels: n / 10, loads: closed(quick, eventSize, 8, 64),
 	}.each(contenders...)}}
+}
+
+// sharers are pushy and centrifuge with a broker, after pushy without one.
+var sharers = []string{"pushy", "pushy/redis", "pushy/nats", "centrifuge/redis", "centrifugetuned/redis"}
+
+// planBrokers is what a broker costs the node that publishes, then another one.
+// The highest rate comes last: whoever cannot keep it leaves work behind.
+func planBrokers(quick bool) []batch {
+	even := append(opened(quick, 50, openSpan), opened(quick, 300, 3*time.Second)...)
+	same := sitting{section: "brokers", clients: 1000, loads: append(closed(quick, eventSize, 8, 1), even...)}
+	apart := sitting{section: "apart", clients: 1000, apart: true, loads: append(closed(quick, eventSize, 8), even...)}
+	return []batch{{times(quick, 5), same.each(sharers...)}, {times(quick, 3), apart.each(sharers[1:]...)}}
 }

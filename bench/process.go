@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,21 +31,32 @@ func build() error {
 	return nil
 }
 
-// installNode says whether Node's peers can be run, and fetches their packages
-// the first time.
-func installNode() (bool, error) {
-	if _, err := exec.LookPath("node"); err != nil {
-		return false, nil
+// missing returns the programs that some kinds need and that are not there.
+func missing() []string {
+	var names []string
+	for _, k := range kinds {
+		name := k.needs()
+		if name == "" || slices.Contains(names, name) {
+			continue
+		}
+		if _, err := exec.LookPath(name); err != nil {
+			names = append(names, name)
+		}
 	}
+	return names
+}
+
+// installPeers fetches the packages of Node's peers the first time.
+func installPeers() error {
 	if _, err := os.Stat("node/node_modules"); err == nil {
-		return true, nil
+		return nil
 	}
 	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "node", os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return false, fmt.Errorf("npm ci: %w", err)
+		return fmt.Errorf("npm ci: %w", err)
 	}
-	return true, nil
+	return nil
 }
 
 // process is a server that runs.

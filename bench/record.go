@@ -13,7 +13,7 @@ import (
 // String is a line for whoever watches.
 func (r Record) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-8s %-18s n=%-6d %-8s", r.Section, r.Kind, r.Clients, r.What)
+	fmt.Fprintf(&b, "%-8s %-21s n=%-6d %-8s", r.Section, r.Kind, r.Clients, r.What)
 	if r.Size != 0 {
 		fmt.Fprintf(&b, " size=%-5d", r.Size)
 	}
@@ -26,7 +26,7 @@ func (r Record) String() string {
 	for _, f := range []struct{ name, format string }{
 		{idleKiB, "%.2f KiB/conn"}, {requests, "%.0f requests/s"}, {reqCPU, "%.1f µs/request"},
 		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"},
-		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"},
+		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"}, {brokerCPU, "broker %.4f µs"},
 	} {
 		if v, ok := r.Value[f.name]; ok {
 			fmt.Fprintf(&b, "  "+f.format, v)
@@ -101,6 +101,19 @@ func (q query) median(records []Record, value string) (float64, bool) {
 		all = append(all, v)
 	}
 	return median(all)
+}
+
+// text is the median as tables have it, "–" if there is none, and says if the
+// server was behind the rate asked for: its latency then is that of a backlog.
+func (q query) text(records []Record, value string) string {
+	v, ok := q.median(records, value)
+	if !ok {
+		return "–"
+	}
+	if k, ok := q.median(records, kept); ok && k < 1 && (value == p50 || value == p99) {
+		return number(v) + " (behind)"
+	}
+	return number(v)
 }
 
 // ratios returns, by round, what a is to b: both were measured within seconds of

@@ -28,6 +28,7 @@ type sitting struct {
 	prefill  bool
 	loads    []load.Load
 	triggers bool // requests to an empty channel instead
+	apart    bool // events are published on another node than the subscribers', which is the one measured
 }
 
 // Record is what was measured of one load, or of idle memory.
@@ -45,17 +46,18 @@ type Record struct {
 
 // What Records hold.
 const (
-	cpu      = "CPU µs a delivery"
-	rate     = "deliveries a second"
-	p50      = "p50 ms"
-	p99      = "p99 ms"
-	worst    = "max ms"
-	idleKiB  = "KiB a connection"
-	allocs   = "allocations a delivery"
-	loadCPU  = "load generator's CPU µs a delivery"
-	kept     = "kept the rate"
-	requests = "requests a second"
-	reqCPU   = "CPU µs a request"
+	cpu       = "CPU µs a delivery"
+	rate      = "deliveries a second"
+	p50       = "p50 ms"
+	p99       = "p99 ms"
+	worst     = "max ms"
+	idleKiB   = "KiB a connection"
+	allocs    = "allocations a delivery"
+	loadCPU   = "load generator's CPU µs a delivery"
+	brokerCPU = "broker's CPU µs a delivery"
+	kept      = "kept the rate"
+	requests  = "requests a second"
+	reqCPU    = "CPU µs a request"
 )
 
 // settle is how long connections are left alone before they count as idle.
@@ -100,15 +102,33 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)
 		flags = append(flags, "-cpuprofile", filepath.Join(profiles, name))
 	}
-	p, err := startServer(k, flags...)
+	brokerPID, shared := 0, []string(nil)
+	if k.broker != "" {
+		b, err := startBroker(k.broker)
+		if err != nil {
+			return nil, err
+		}
+		defer b.stop()
+		brokerPID = b.cmd.Process.Pid
+		shared = []string{"-" + k.broker, b.addr}
+	}
+	p, err := startServer(k, append(flags, shared...)...)
 	if err != nil {
 		return nil, err
 	}
 	defer p.stop()
 	cfg := load.Config{
-		Addr: p.addr, PID: p.cmd.Process.Pid, Dialect: k.dialect, TLS: k.tls, Publishing: k.publishing,
+		Addr: p.addr, PID: p.cmd.Process.Pid, Broker: brokerPID, Dialect: k.dialect, TLS: k.tls, Publishing: k.publishing,
 		Clients: s.clients, Channels: s.channels, Stuck: s.stuck,
 		Count: func() (int64, error) { return p.counter("mallocs") },
+	}
+	if s.apart {
+		other, err := startServer(k, shared...)
+		if err != nil {
+			return nil, err
+		}
+		defer other.stop()
+		cfg.PublishTo = other.addr
 	}
 	record := func(what string, size int, value map[string]float64) {
 		records = append(records, Record{s.section, s.kind, round, s.clients, s.channels, s.stuck, what, size, value})
@@ -162,6 +182,9 @@ func values(r load.Result) map[string]float64 {
 		cpu: micros(r.CPU, r.Deliveries), rate: float64(r.Deliveries) / r.Elapsed.Seconds(),
 		p50: millis(r.P50), p99: millis(r.P99), worst: millis(r.Max),
 		loadCPU: micros(r.LoadCPU, r.Deliveries), kept: 0,
+	}
+	if r.BrokerCPU > 0 {
+		v[brokerCPU] = micros(r.BrokerCPU, r.Deliveries)
 	}
 	if r.Counted > 0 {
 		v[allocs] = float64(r.Counted) / float64(r.Deliveries)

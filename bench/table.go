@@ -3,9 +3,20 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 )
 
-// check is one row of issue 4's "Must show".
+// must is what an issue must show.
+type must struct {
+	title  string
+	checks []check
+}
+
+func musts() []must {
+	return []must{{"What issue 4 must show", checks()}, {"What issue 6 must show", brokerChecks()}}
+}
+
+// check is one row of a "Must show".
 type check struct {
 	figure string
 	limit  float64
@@ -29,27 +40,25 @@ func at(kind, what string, clients int) query {
 
 // compared is pushy's value as a part of another kind's.
 func compared(figure, value, what string, clients int, other string, limit float64, least bool) check {
+	return ratio(figure, value, at("pushy", what, clients), at(other, what, clients), limit, least)
+}
+
+// ratio is a's value as a part of b's.
+func ratio(figure, value string, a, b query, limit float64, least bool) check {
 	return check{
-		figure: figure, limit: limit, least: least, unit: " of " + name(other),
+		figure: figure, limit: limit, least: least, unit: " of " + name(b.kind),
 		value: func(all []Record) (float64, bool) {
-			return medianOf(ratios(at("pushy", what, clients).rounds(all, value), at(other, what, clients).rounds(all, value)))
+			return medianOf(ratios(a.rounds(all, value), b.rounds(all, value)))
 		},
-		detail: func(all []Record) string {
-			a, _ := at("pushy", what, clients).median(all, value)
-			b, _ := at(other, what, clients).median(all, value)
-			return fmt.Sprintf("%s to %s", number(a), number(b))
-		},
+		detail: func(all []Record) string { return a.text(all, value) + " to " + b.text(all, value) },
 	}
 }
 
 func name(kind string) string {
-	if kind == "centrifugetuned" {
-		return "tuned"
-	}
 	if kind == "bare" {
 		return "the bare loop"
 	}
-	return kind
+	return strings.Replace(kind, "centrifugetuned", "tuned", 1)
 }
 
 // single is a value of pushy's own.
@@ -113,35 +122,60 @@ func checks() []check {
 			value: func(all []Record) (float64, bool) {
 				return medianOf(ratios(with.rounds(all, p99), without.rounds(all, p99)))
 			},
-			detail: func(all []Record) string {
-				a, _ := with.median(all, p99)
-				b, _ := without.median(all, p99)
-				return fmt.Sprintf("%s to %s", number(a), number(b))
-			},
+			detail: func(all []Record) string { return with.text(all, p99) + " to " + without.text(all, p99) },
 		})
 	}
 	return list
 }
 
-// printChecks prints the table of issue 4: figure, what was measured, the limit,
-// whether that is kept.
+// brokerChecks are of the section "brokers": what a broker adds to the node that
+// publishes, and how that compares with centrifuge's.
+func brokerChecks() []check {
+	of := func(kind, what string) query {
+		return query{section: "brokers", kind: kind, what: what, clients: 1000}
+	}
+	loads := map[string]string{"w8": "window 8", "w1": "window 1", "r50": "50 events a second", "r300": "300 events a second"}
+	var list []check
+	for _, kind := range []string{"pushy/redis", "pushy/nats"} {
+		for _, what := range []string{"w8", "r50"} {
+			list = append(list, ratio("server CPU a delivery, "+loads[what]+", "+labelOf(kind), cpu, of(kind, what), of("pushy", what), 1.15, false))
+		}
+	}
+	for _, other := range []string{"centrifuge/redis", "centrifugetuned/redis"} {
+		for _, what := range []string{"w8", "w1"} {
+			list = append(list, ratio("server CPU a delivery, "+loads[what]+", pushy over Redis", cpu, of("pushy/redis", what), of(other, what), .8, false))
+		}
+		for _, what := range []string{"r50", "r300"} {
+			list = append(list, ratio("p99 at "+loads[what]+", pushy over Redis", p99, of("pushy/redis", what), of(other, what), .8, false))
+		}
+	}
+	return list
+}
+
+// printChecks prints the tables of what must be shown: figure, what was
+// measured, the limit, whether that is kept.
 func printChecks(w io.Writer, records []Record) {
-	for _, row := range checkRows(records) {
-		fmt.Fprintf(w, "%-7s %-72s %s, %s  %s\n", row.verdict, row.figure, row.value, row.limit, row.detail)
+	for _, m := range musts() {
+		for _, row := range m.rows(records) {
+			fmt.Fprintf(w, "%-7s %-72s %s, %s  %s\n", row.verdict, row.figure, row.value, row.limit, row.detail)
+		}
 	}
 }
 
 type checkRow struct{ figure, value, limit, verdict, detail string }
 
-func checkRows(records []Record) []checkRow {
+// rows returns nothing if nothing of it was measured.
+func (m must) rows(records []Record) []checkRow {
 	var rows []checkRow
-	for _, c := range checks() {
+	measured := false
+	for _, c := range m.checks {
 		bound := "at most "
 		if c.least {
 			bound = "at least "
 		}
 		row := checkRow{figure: c.figure, value: "–", limit: bound + number(c.limit) + c.unit, verdict: "–"}
 		if v, ok := c.value(records); ok {
+			measured = true
 			row.value, row.verdict = number(v), "ok"
 			if !c.passes(v) {
 				row.verdict = "**no**"
@@ -151,6 +185,9 @@ func checkRows(records []Record) []checkRow {
 			}
 		}
 		rows = append(rows, row)
+	}
+	if !measured {
+		return nil
 	}
 	return rows
 }

@@ -22,10 +22,11 @@ func TestChecks(t *testing.T) {
 		}
 	}
 	rows := map[string]checkRow{}
-	for _, row := range checkRows(records) {
+	for _, row := range musts()[0].rows(records) {
 		rows[row.figure+" "+row.limit] = row
 	}
 	assert.Len(t, rows, len(checks()), "each check has its own name")
+	assert.Empty(t, musts()[1].rows(records), "nothing of it was measured")
 	const figure = "server CPU a delivery, 1,000 subscribers, window 8 at most "
 	for limit, want := range map[string][2]string{
 		"0.25 of centrifuge": {"0.20", "ok"}, "0.40 of tuned": {"0.50", "**no**"}, "0.45 of the bare loop": {"0.50", "**no**"},
@@ -34,6 +35,23 @@ func TestChecks(t *testing.T) {
 		assert.Equal(t, want, [2]string{row.value, row.verdict}, limit)
 	}
 	assert.Equal(t, "–", rows["server CPU a delivery, 1,000 subscribers, window 64 at most 0.40 of tuned"].verdict, "not measured")
+}
+
+// A rate that was not kept shows beside the latency that came of it.
+func TestBrokerChecks(t *testing.T) {
+	t.Parallel()
+	var records []Record
+	for kind, v := range map[string]map[string]float64{"pushy/redis": {p99: 4, kept: 1}, "centrifuge/redis": {p99: 400, kept: 0}} {
+		records = append(records, Record{Section: "brokers", Kind: kind, Clients: 1000, Channels: 1, What: "r300", Size: 200, Value: v})
+	}
+	rows := map[string]checkRow{}
+	for _, row := range musts()[1].rows(records) {
+		rows[row.figure+" "+row.limit] = row
+	}
+	assert.Len(t, rows, len(brokerChecks()), "each check has its own name")
+	row := rows["p99 at 300 events a second, pushy over Redis at most 0.80 of centrifuge/redis"]
+	assert.Equal(t, "ok", row.verdict)
+	assert.Equal(t, "4.00 to 400 (behind)", row.detail)
 }
 
 // Every section's kinds are known, and its sittings leave centrifuge no time to

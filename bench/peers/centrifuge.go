@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"flag"
 	"log"
 	"net/http"
 	"time"
 
 	"github.com/centrifugal/centrifuge"
 )
+
+var redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that centrifuge's nodes share")
 
 // centrifugeNode is centrifuge as it comes, or with the settings that it has for
 // busy channels and many idle connections: replies and messages are gathered for a
@@ -33,6 +36,11 @@ func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 			answer(centrifuge.SubscribeReply{}, nil)
 		})
 	})
+	if *redisAddr != "" {
+		if err := share(node, *redisAddr); err != nil {
+			log.Fatal(err)
+		}
+	}
 	if err := node.Run(); err != nil {
 		log.Fatal(err)
 	}
@@ -47,4 +55,26 @@ func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 			log.Print(err)
 		}
 	}
+}
+
+// share has a node publish and keep presence in Redis, all settings as they
+// come. No channel keeps history and no client asks for presence, so an event
+// costs no more than its PUBLISH.
+func share(node *centrifuge.Node, redis string) error {
+	shard, err := centrifuge.NewRedisShard(node, centrifuge.RedisShardConfig{Address: redis})
+	if err != nil {
+		return err
+	}
+	shards := []*centrifuge.RedisShard{shard}
+	broker, err := centrifuge.NewRedisBroker(node, centrifuge.RedisBrokerConfig{Shards: shards})
+	if err != nil {
+		return err
+	}
+	presence, err := centrifuge.NewRedisPresenceManager(node, centrifuge.RedisPresenceManagerConfig{Shards: shards})
+	if err != nil {
+		return err
+	}
+	node.SetBroker(broker)
+	node.SetPresenceManager(presence)
+	return nil
 }

@@ -21,9 +21,11 @@ import (
 type Config struct {
 	Addr       netip.AddrPort
 	PID        int // the server's process
+	Broker     int // the process of the broker that the server uses, or 0
 	Dialect    Dialect
 	TLS        bool
 	Publishing Publishing
+	PublishTo  netip.AddrPort // another node, if events are not published on this one
 	Clients    int
 	Channels   int // the clients are spread over them; a multiple is no must
 	Stuck      int // further clients of the first channel that never read
@@ -48,6 +50,7 @@ type Result struct {
 	Deliveries int64
 	Elapsed    time.Duration
 	CPU        time.Duration // the server's, user and system
+	BrokerCPU  time.Duration
 	LoadCPU    time.Duration // of the load generator
 	Counted    int64
 	Kept       bool // open loop: published at the rate asked for
@@ -186,19 +189,26 @@ func (cs *Clients) Run(l Load) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	before, cpu, own, began := cs.target, CPU(cs.cfg.PID), CPU(0), time.Now()
+	before, cpu, broker, own, began := cs.target, CPU(cs.cfg.PID), cs.brokerCPU(), CPU(0), time.Now()
 	events, kept, err := cs.drive(l, l.Time)
 	if err != nil {
 		return Result{}, err
 	}
 	result := Result{
 		Events: events, Deliveries: cs.target - before, Elapsed: time.Since(began), Kept: kept,
-		CPU: CPU(cs.cfg.PID) - cpu, LoadCPU: CPU(0) - own,
+		CPU: CPU(cs.cfg.PID) - cpu, BrokerCPU: cs.brokerCPU() - broker, LoadCPU: CPU(0) - own,
 		P50: r.latency.Quantile(.5), P99: r.latency.Quantile(.99), Max: r.latency.Max(),
 	}
 	after, err := cs.count()
 	result.Counted = after - counted
 	return result, err
+}
+
+func (cs *Clients) brokerCPU() time.Duration {
+	if cs.cfg.Broker == 0 {
+		return 0
+	}
+	return CPU(cs.cfg.Broker)
 }
 
 func (cs *Clients) count() (int64, error) {

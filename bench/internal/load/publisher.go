@@ -35,7 +35,11 @@ type publisher struct {
 }
 
 func newPublisher(cfg *Config) (*publisher, error) {
-	s, err := connect(cfg.Addr, source(cfg.base+2, 0), 0)
+	addr := cfg.Addr
+	if cfg.PublishTo.IsValid() {
+		addr = cfg.PublishTo
+	}
+	s, err := connect(addr, source(cfg.base+2, 0), 0)
 	if err != nil {
 		return nil, err
 	}
