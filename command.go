@@ -63,13 +63,13 @@ func adapt(run CommandFunc) handler {
 
 func (s *Server) register(name string, builtin bool, run handler) {
 	if name == "" {
-		panic("pushy: RegisterCommand: empty command name")
+		panic("pushy: a command with an empty name")
 	}
 	key := string(names.AppendLowerASCII(nil, name))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, taken := s.commands[key]; taken && !old.builtin {
-		panic("pushy: RegisterCommand: command " + name + " is taken")
+		panic("pushy: command " + name + " is taken")
 	}
 	s.commands[key] = command{run, builtin}
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
+import { enter, line, log, person, room, say } from "./chat.mjs";
 import { build, desktop, launch, look, open, patience, phone, screenshots, start } from "./example.mjs";
 
 const limit = { timeout: 5 * patience };
@@ -19,23 +20,6 @@ async function chat(t) {
   t.after(() => example.stop());
   return example;
 }
-
-async function enter(page, name) {
-  await page.getByLabel("Your name").fill(name);
-  await page.getByRole("button", { name: "Join the chat" }).click();
-  await page.getByRole("status").getByText("Connected").waitFor();
-  // In the lounge too, which takes a token: from here on it sees who comes.
-  await person(page, `${name} (you)`).waitFor();
-}
-
-const say = async (page, text) => {
-  await page.getByLabel("Message").fill(text);
-  await page.getByLabel("Message").press("Enter");
-};
-const room = (page, name) => page.getByRole("navigation").getByRole("button", { name }).click();
-const log = (page) => page.locator(".log:visible");
-const person = (page, name) => page.locator("#people li").getByText(name, { exact: true });
-const line = (page, text) => log(page).getByText(text, { exact: true });
 
 test("two people chat", limit, async (t) => {
   const { origin } = await chat(t);

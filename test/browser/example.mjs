@@ -24,19 +24,26 @@ export function build(source = "./examples/chat") {
 
 // start runs what was built and returns its origin, and stop.
 export async function start(addr = "127.0.0.1:0", ...flags) {
+  const { origins: [origin], stop } = await startNodes(1, addr, ...flags);
+  return { origin, stop };
+}
+
+// startNodes is start for a program that serves from that many origins.
+export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
   const child = spawn(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
   const opened = new Promise((resolve) => {
+    const urls = [];
     createInterface({ input: child.stdout }).on("line", (line) => {
       const [, url] = line.match(/^open (http:\/\/\S+)\/$/) ?? [];
-      if (url) resolve(url);
+      if (url && urls.push(url) === nodes) resolve(urls);
     });
   });
-  const origin = await Promise.race([opened, ended.then(([code]) => {
-    throw new Error(`the example ended with code ${code} before it printed its address`);
+  const origins = await Promise.race([opened, ended.then(([code]) => {
+    throw new Error(`the example ended with code ${code} before it printed where it serves`);
   })]);
   return {
-    origin,
+    origins,
     async stop() {
       child.kill("SIGTERM");
       const [code, signal] = await ended;
