@@ -20,3 +20,6 @@ func (b *Broker) Kill() {
 
 // Tag is what a channel's keys begin with.
 func (b *Broker) Tag(channel string) string { return b.lane(channel).tag }
+
+// Sharded reports whether events go by Redis 7's sharded Pub/Sub.
+func (b *Broker) Sharded() bool { return b.isSharded() }

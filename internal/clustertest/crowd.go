@@ -73,6 +73,9 @@ func Crowd(t *testing.T, e Engine, size Size, seed uint64) {
 	acting.Wait()
 	publishing.Wait()
 	wentOn := time.Since(began)
+	if j.verdict(); t.Failed() {
+		return // for what a client that is cut had been told, all would wait in vain
+	}
 	settle(t, j, nodes, clients, size)
 	j.mu.Lock()
 	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.Clients, size.Channels, each*size.Publishers, j.events, wentOn)

@@ -155,13 +155,16 @@ func Cluster(n int) ([]*Server, error) {
 		all = append(all, s)
 	}
 	for i, s := range all {
-		first, last := i*16384/n, (i+1)*16384/n-1
-		if answer, err := s.Command("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last)); err != nil || !strings.HasPrefix(answer, "+OK") {
-			return all, fmt.Errorf("add slots: %s %w", answer, err)
+		slots := []string{"CLUSTER", "ADDSLOTS"} // a range of them only Redis 7 takes
+		for slot := i * 16384 / n; slot < (i+1)*16384/n; slot++ {
+			slots = append(slots, strconv.Itoa(slot))
+		}
+		if answer, err := s.Command(slots...); err != nil || !strings.HasPrefix(answer, "+OK") {
+			return all, fmt.Errorf("add slots: answer %q, error %v", answer, err)
 		}
 		host, port, _ := net.SplitHostPort(s.Addr)
 		if answer, err := all[0].Command("CLUSTER", "MEET", host, port); err != nil || !strings.HasPrefix(answer, "+OK") {
-			return all, fmt.Errorf("meet: %s %w", answer, err)
+			return all, fmt.Errorf("meet: answer %q, error %v", answer, err)
 		}
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
