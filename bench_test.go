@@ -59,7 +59,8 @@ func (l *listener) Start(*fanout.Outbox)              {}
 func (l *listener) Stop()                             { l.stop.Do(func() { close(l.over) }) }
 func (l *listener) Abort()                            { l.Stop() }
 func (l *listener) Linger()                           {}
-func (l *listener) CanTry() bool                      { return true }
+func (l *listener) Direct() fanout.Direct             { return l }
+func (l *listener) Broken()                           {}
 func (l *listener) Finish(int, string, time.Duration) {}
 
 func (l *listener) Receive() ([]byte, error) {

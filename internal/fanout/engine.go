@@ -25,12 +25,20 @@ type Writer interface {
 	Finish(code int, reason string, timeout time.Duration)
 }
 
-// Direct is a Writer that can also write without waiting, so that it needs no
-// goroutine of its own while its socket takes what there is.
-type Direct interface {
+// Socket is a Writer that may be able to write without waiting, so that it needs
+// no goroutine of its own while it takes what there is.
+type Socket interface {
 	Writer
-	// CanTry reports whether TryWrite works here; it never changes.
-	CanTry() bool
+	// Direct returns what writes so, or nil if nothing does. It never changes.
+	Direct() Direct
+	// Broken tells that Direct has failed.
+	Broken()
+}
+
+// Direct is the part of a Socket that a pass looks at. There are as many as
+// connections, and memory that is not looked at need not be fetched: it is best
+// small and apart from the rest.
+type Direct interface {
 	// TryWrite writes what the socket takes at once and returns how much that
 	// was: less than all of p, without an error, if it is full. It never waits.
 	TryWrite(p []byte) (n int, err error)
@@ -96,8 +104,8 @@ func New(cfg Config) *Engine {
 func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *Outbox {
 	o := &Outbox{end: end, form: end.Form(), onCut: onCut}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
-	if d, ok := end.(Direct); ok && d.CanTry() {
-		o.direct = d
+	if s, ok := end.(Socket); ok {
+		o.direct = s.Direct()
 	}
 	_, writes := end.(Writer)
 	if _, pulls := end.(Puller); writes == pulls {

@@ -15,7 +15,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// socket is a Direct sink that takes room bytes at once and is full then, until
+// socket is a sink and its own Direct that takes room bytes at once and is full then, until
 // a Write has waited for it.
 type socket struct {
 	sink
@@ -25,7 +25,8 @@ type socket struct {
 	during func() // a try
 }
 
-func (s *socket) CanTry() bool { return true }
+func (s *socket) Direct() fanout.Direct { return s }
+func (s *socket) Broken()               {}
 
 func (s *socket) TryWrite(p []byte) (int, error) {
 	if s.during != nil {

@@ -127,6 +127,7 @@ func (o *Outbox) flush(b *batch) {
 	}
 	o.mu.Unlock()
 	if err != nil {
+		o.end.(Socket).Broken()
 		o.Lost(err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 var (
 	_ Session       = (*pipe)(nil)
-	_ fanout.Direct = (*pipe)(nil)
+	_ fanout.Socket = (*pipe)(nil)
 )
 
 // What a pipe holds in each direction before who sends has to wait, and for
@@ -171,7 +171,14 @@ func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 	}
 }
 
-func (p *pipe) CanTry() bool { return p.take != nil }
+func (p *pipe) Direct() fanout.Direct {
+	if p.take == nil {
+		return nil
+	}
+	return p
+}
+
+func (p *pipe) Broken() {}
 
 func (p *pipe) TryWrite(wire []byte) (int, error) {
 	if p.cut.happened() {

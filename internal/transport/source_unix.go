@@ -91,16 +91,16 @@ type writeOp struct {
 	p   []byte
 	n   int
 	err error
-	try func(fd uintptr) bool
+	try func(fd uintptr)
 }
 
 var writeOps = sync.Pool{New: func() any {
 	op := new(writeOp)
-	op.try = func(fd uintptr) bool {
+	op.try = func(fd uintptr) {
 		for {
 			op.n, op.err = sendNow(fd, op.p)
 			if op.err != syscall.EINTR {
-				return true
+				return
 			}
 		}
 	}
@@ -112,7 +112,7 @@ var writeOps = sync.Pool{New: func() any {
 func tryWrite(rc syscall.RawConn, p []byte) (int, error) {
 	op := writeOps.Get().(*writeOp)
 	op.p, op.n, op.err = p, 0, nil
-	err := rc.Write(op.try)
+	err := rc.Control(op.try) // Write would also look at what waits for the socket, elsewhere in memory
 	n, failed := max(op.n, 0), op.err
 	op.p, op.err = nil, nil
 	writeOps.Put(op)

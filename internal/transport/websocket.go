@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -18,7 +19,7 @@ import (
 
 var (
 	_ Session       = (*websocket)(nil)
-	_ fanout.Direct = (*websocket)(nil)
+	_ fanout.Socket = (*websocket)(nil)
 )
 
 var (
@@ -243,23 +244,25 @@ func (s *websocket) Abort() {
 func (s *websocket) Write(p []byte, timeout time.Duration) error {
 	err := s.stream.write(p, timeout)
 	if err != nil {
-		s.hopeless()
+		s.Broken()
 	}
 	return err
 }
 
-func (s *websocket) CanTry() bool { return s.stream.raw != nil }
-
-func (s *websocket) TryWrite(p []byte) (int, error) {
-	n, err := tryWrite(s.stream.raw, p)
-	if err != nil {
-		s.hopeless()
+func (s *websocket) Direct() fanout.Direct {
+	if s.stream.raw == nil {
+		return nil
 	}
-	return n, err
+	return direct{s.stream.raw}
 }
 
-// hopeless notes that nothing can be written any more: no answer will come.
-func (s *websocket) hopeless() {
+// direct is a plain socket of which no more is known than how to write to it.
+type direct struct{ raw syscall.RawConn }
+
+func (d direct) TryWrite(p []byte) (int, error) { return tryWrite(d.raw, p) }
+
+// Broken notes that nothing can be written any more: no answer will come.
+func (s *websocket) Broken() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
