@@ -162,10 +162,16 @@ func serveInBubble(t *testing.T, change ...func(*site)) (s *site, end func()) {
 		defer close(done)
 		assert.ErrorIs(t, srv.Serve(l), http.ErrServerClosed)
 	}()
-	s.connect("http://site", &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+	s.connect("http://site", &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		server, conn := net.Pipe()
-		l.conns <- server
-		return conn, nil
+		select {
+		case l.conns <- server:
+			return conn, nil
+		case <-l.closed: // a client may ask again when all is over
+			return nil, net.ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}})
 	return s, func() {
 		s.client.CloseIdleConnections()
