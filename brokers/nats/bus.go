@@ -83,10 +83,7 @@ func (b *bus) up(*natsgo.Conn) {
 		return // the first connection, at once
 	}
 	b.o.Logger.Info("NATS is back", "for", "events")
-	select {
-	case b.back <- struct{}{}:
-	default:
-	}
+	b.wake()
 }
 
 func (b *bus) down(err error) {
@@ -147,7 +144,18 @@ func (b *bus) alone(channel string, data []byte) error {
 	if s != nil {
 		s.push(data, b.done)
 	}
+	if b.away.Load() == nil {
+		b.wake() // it is back, and recover may not have seen the channel
+	}
 	return nil
+}
+
+// wake has recover tell what there is to tell.
+func (b *bus) wake() {
+	select {
+	case b.back <- struct{}{}:
+	default:
+	}
 }
 
 func (b *bus) do(ctx context.Context, p *op) error {
@@ -230,8 +238,8 @@ func (b *bus) recover() {
 		case <-b.back:
 		}
 		// nats.go has subscribed again; the answer to a ping comes after that.
-		if b.nc.FlushTimeout(b.o.Timeout) != nil {
-			continue // lost again, and will be back again
+		if b.line.flush() != nil {
+			continue // lost again, or given up as too slow, and will be back again
 		}
 		b.mu.Lock()
 		subs := make([]*subscription, 0, len(b.subs))
@@ -265,7 +273,7 @@ func (b *bus) tell(dirty map[string]struct{}) error {
 			return err
 		}
 	}
-	if err := b.nc.FlushTimeout(b.o.Timeout); err != nil {
+	if err := b.line.flush(); err != nil {
 		return err
 	}
 	if b.nc.Stats().Reconnects != before {

@@ -125,11 +125,14 @@ func (c *channel) work() {
 	for retry := retryFirst; ; {
 		epoch, ctx := c.p.link()
 		err := c.pass(ctx)
-		c.mu.Lock()
 		if err != nil {
 			if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
 				err = c.p.stream.explain(err)
 			}
+			c.p.trouble(err) // before anybody is let in because of it
+		}
+		c.mu.Lock()
+		if err != nil {
 			c.loneLocked(err)
 		}
 		if c.p.isDone() || err == nil && !c.again {
@@ -143,7 +146,6 @@ func (c *channel) work() {
 			retry = retryFirst
 			continue
 		}
-		c.p.trouble(err)
 		select {
 		case <-time.After(retry/2 + rand.N(retry/2)):
 			retry = min(2*retry, retryMost)

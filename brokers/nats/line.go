@@ -112,6 +112,9 @@ func (l *line) writeOne(p *op) {
 	switch {
 	case p.run != nil:
 		err = p.run()
+	case !l.nc.IsConnected():
+		// After a ForceReconnect nats.go would take it, and lose it.
+		err = natsgo.ErrConnectionReconnecting
 	case !p.asks:
 		err = l.nc.Publish(p.subject, p.data)
 	default:

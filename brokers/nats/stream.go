@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ type stream struct {
 	base string // "pushy"
 	o    Options
 	made atomic.Pointer[jetstream.Stream] // nil until it is known to be there
+	info sync.Mutex                       // held during its Info
 }
 
 const (
@@ -158,7 +160,9 @@ func (s *stream) nodes(ctx context.Context) (ids []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.info.Lock() // Info also writes to what all callers share
 	info, err := made.Info(ctx, jetstream.WithSubjectFilter(s.nodeSubject("*")))
+	s.info.Unlock()
 	if err != nil {
 		return nil, err
 	}
