@@ -79,11 +79,9 @@ func (b *bus) open(deliver func(string, pushy.Message)) error {
 }
 
 func (b *bus) up(*natsgo.Conn) {
-	if was := b.away.Swap(nil); was == nil {
-		return // the first connection, at once
+	if b.away.Load() != nil { // else it is the first connection, at once
+		b.wake()
 	}
-	b.o.Logger.Info("NATS is back", "for", "events")
-	b.wake()
 }
 
 func (b *bus) down(err error) {
@@ -237,9 +235,14 @@ func (b *bus) recover() {
 			return
 		case <-b.back:
 		}
-		// nats.go has subscribed again; the answer to a ping comes after that.
-		if b.line.flush() != nil {
+		was := b.away.Load()
+		// nats.go has subscribed again; the answer to a ping comes after that, and
+		// only then is the node not alone.
+		if b.line.flush() != nil || !b.away.CompareAndSwap(was, nil) {
 			continue // lost again, or given up as too slow, and will be back again
+		}
+		if was != nil {
+			b.o.Logger.Info("NATS is back", "for", "events")
 		}
 		b.mu.Lock()
 		subs := make([]*subscription, 0, len(b.subs))

@@ -340,7 +340,8 @@ func TestWrongSettings(t *testing.T) {
 // that was not, and it is gone when the channel is empty.
 func TestLogStaysShort(t *testing.T) {
 	t.Parallel()
-	a, b := open(t, nats.Options{URL: shared.url}), open(t, nats.Options{URL: shared.url})
+	patient := nats.Options{URL: shared.url, Timeout: 20 * time.Second, Lease: time.Minute} // nobody is to be alone
+	a, b := open(t, patient), open(t, patient)
 	const channel, rounds = "private-room", 400
 	watched(t, a, channel)
 	require.NoError(t, a.Join(t.Context(), channel, member("switch")))
