@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
 // A hub is Broker and PresenceStore of several Servers in one process, as slow
@@ -57,7 +58,7 @@ type hubNode struct {
 
 	hearsNothing bool
 	away         error
-	running      sync.WaitGroup
+	running      lifecycle.Tasks
 }
 
 // hubQueue runs jobs one after the other, with pauses.
@@ -123,11 +124,12 @@ func (n *hubNode) begin(ctx context.Context, call string) (err error, done bool)
 // later runs job after those before it in q.
 func (n *hubNode) laterLocked(q *hubQueue, job func()) {
 	q.jobs = append(q.jobs, job)
-	if q.running {
+	if q.running || !n.running.Start() {
 		return
 	}
 	q.running = true
-	n.running.Go(func() {
+	go func() {
+		defer n.running.End()
 		n.mu.Lock()
 		for len(q.jobs) > 0 {
 			pause := n.pauseLocked()
@@ -142,7 +144,7 @@ func (n *hubNode) laterLocked(q *hubQueue, job func()) {
 		}
 		q.running = false
 		n.mu.Unlock()
-	})
+	}()
 }
 
 func (n *hubNode) Open(_ context.Context, deliver func(string, pushy.Message)) error {
@@ -274,10 +276,14 @@ func (s hubStore) Leave(ctx context.Context, channel, memberID string) error {
 	err, done := s.begin(ctx, "Leave")
 	if err != nil && !done {
 		// It must see to it later.
-		s.running.Go(func() {
+		tracked := s.running.Start() // a Server that is cut closes the store meanwhile
+		go func() {
 			time.Sleep(time.Second)
 			s.leave(channel, memberID)
-		})
+			if tracked {
+				s.running.End()
+			}
+		}()
 		return err
 	}
 	s.leave(channel, memberID)
@@ -373,7 +379,7 @@ func (n *hubNode) Close() error {
 	}
 	n.closed = true
 	n.mu.Unlock()
-	n.running.Wait()
+	<-n.running.Close()
 	return nil
 }
 
