@@ -51,7 +51,7 @@ const inPages = {
 test("sockjs-client in node", limit, async (t) => {
   globalThis.SockJS = require("sockjs-client");
   for (const [transport, protocol] of Object.entries(everywhere)) {
-    await t.test(transport, limit, async () => assert.equal(await scenario(server.origin, transport), protocol));
+    await t.test(transport, limit, async () => assert.equal(await scenario(server.origin, transport, "node"), protocol));
   }
 });
 
@@ -59,9 +59,10 @@ for (const [whose, transports] of Object.entries({ "the server's own": { ...inPa
   // Side by side, since a client that goes between two polls is missed only after a while.
   test(`sockjs-client in a page of ${whose}`, { ...limit, concurrency: 3 }, (t) => Promise.all(
     Object.entries(transports).map(([transport, protocol]) => t.test(transport, limit, async (t) => {
-      const page = await open(browser, inPages === transports ? friend.origin : `${server.origin}/page`);
+      const own = inPages !== transports;
+      const page = await open(browser, own ? `${server.origin}/page` : friend.origin);
       t.after(() => page.context().close()); // and the connections that it has
-      const run = `(${scenario})(${JSON.stringify(server.origin)}, ${JSON.stringify(transport)})`;
+      const run = `(${scenario})(${[server.origin, transport, own ? "own" : "other"].map((arg) => JSON.stringify(arg))})`;
       assert.equal(await page.evaluate(run), protocol);
       assert.deepEqual(page.wrong.filter((what) => !harmless.test(what)), []);
     })),
