@@ -1,11 +1,9 @@
 package nats_test
 
 import (
-	"os"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
@@ -36,26 +34,11 @@ func open(t testing.TB, o nats.Options) *nats.Broker {
 	return b
 }
 
-// size is that of every run, or the full one with PUSHY_SOAK.
-func size() clustertest.Size {
-	if os.Getenv("PUSHY_SOAK") != "" {
-		return clustertest.Full
-	}
-	return clustertest.Small
-}
-
 func TestCrowd(t *testing.T) {
 	t.Parallel()
-	clustertest.Crowd(t, engine, size(), 6)
+	clustertest.Crowd(t, engine, 6)
 }
 
 // A delivery costs what it costs without NATS: at 1,000 subscribers what a publish
-// costs does not show. The bound is 1.15; other tests run beside this one.
-func TestCPUOfADelivery(t *testing.T) {
-	rounds, events, most := 3, 50, 1.5
-	if os.Getenv("PUSHY_SOAK") != "" {
-		rounds, events, most = 10, 300, 1.15
-	}
-	ratio := clustertest.CPURatio(t, shared.url+" cpu", rounds, events)
-	assert.LessOrEqual(t, ratio, most)
-}
+// costs does not show.
+func TestCPUOfADelivery(t *testing.T) { clustertest.CPU(t, shared.url+" cpu", 1.5) }

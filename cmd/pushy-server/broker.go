@@ -20,8 +20,7 @@ type engine struct {
 	settings []setting // their keys begin with "broker.", the engine's name and a dot
 	// env takes what the environment has, and wins over the file.
 	env func(c *config, getenv func(string) string)
-	// connect makes what a Server is given. Its error is one line that names the
-	// key, if one is to blame.
+	// connect makes what a Server is given.
 	connect func(c *config, log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error)
 }
 
@@ -60,12 +59,17 @@ func (c *config) readBroker(object json.RawMessage, at int) error {
 	return nil
 }
 
-// connect connects to what the config names, if anything.
+// connect connects to what the config names, if anything. Its error is one line
+// that names the key, if one is to blame.
 func (c *config) connect(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error) {
 	if c.engine == "" {
 		return nil, nil, nil
 	}
-	return engines[c.engine].connect(c, log)
+	broker, presence, err := engines[c.engine].connect(c, log)
+	if err != nil {
+		return nil, nil, byKey(err)
+	}
+	return broker, presence, nil
 }
 
 // texts reads an array of texts, none of them null or empty.

@@ -40,7 +40,7 @@ func (c *config) connectNATS(log *slog.Logger) (pushy.Broker, pushy.PresenceStor
 	o.Logger = log
 	b, err := nats.New(context.Background(), o)
 	if err != nil {
-		return nil, nil, byKey(err)
+		return nil, nil, err
 	}
 	return b, b, nil
 }

@@ -44,7 +44,7 @@ func (c *config) connectRedis(log *slog.Logger) (pushy.Broker, pushy.PresenceSto
 	o.Logger = log
 	b, err := redis.New(context.Background(), o)
 	if err != nil {
-		return nil, nil, byKey(err)
+		return nil, nil, err
 	}
 	return b, b, nil
 }

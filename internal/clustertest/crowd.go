@@ -13,16 +13,16 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// Size is how much happens in a Crowd.
-type Size struct {
+// crowdSize is how much happens in a Crowd.
+type crowdSize struct {
 	Clients, Channels, Events, Acts int
 	Publishers                      int
 }
 
-// Small is for every run of the tests, Full for the long ones.
+// small is for every run of the tests, full for the long ones.
 var (
-	Small = Size{Clients: 70, Channels: 8, Events: 3000, Acts: 8, Publishers: 6}
-	Full  = Size{Clients: 300, Channels: 20, Events: 50_000, Acts: 20, Publishers: 9}
+	small = crowdSize{Clients: 70, Channels: 8, Events: 3000, Acts: 8, Publishers: 6}
+	full  = crowdSize{Clients: 300, Channels: 20, Events: 50_000, Acts: 20, Publishers: 9}
 )
 
 // channelName names the n-th channel: every second one is private.
@@ -37,7 +37,11 @@ func channelName(n int) string {
 // while events are published on all of them, and holds what each client sees to the
 // order rules: every event of its channels once and in each publisher's order, adds
 // and quits in one order for all. At rest all lists agree.
-func Crowd(t *testing.T, e Engine, size Size, seed uint64) {
+func Crowd(t *testing.T, e Engine, seed uint64) {
+	size := small
+	if strict {
+		size = full
+	}
 	nodes := e.start(t, 3)
 	j := newJudge(t)
 	var clients []*member
@@ -110,7 +114,7 @@ func Crowd(t *testing.T, e Engine, size Size, seed uint64) {
 }
 
 // act joins, leaves and comes back at random, and ends connected.
-func (c *member) act(r *rand.Rand, url string, size Size) error {
+func (c *member) act(r *rand.Rand, url string, size crowdSize) error {
 	if err := c.connect(url); err != nil {
 		return err
 	}
@@ -165,7 +169,7 @@ func (p *publisher) say(channel string) error {
 }
 
 // settle proves that who is in has heard all, and that all lists agree.
-func settle(t testing.TB, j *judge, nodes []node, clients []*member, size Size) {
+func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdSize) {
 	t.Helper()
 	for i, n := range nodes {
 		last := publisher{j, "last" + strconv.Itoa(i), n.srv, map[string]int{}}

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// strict holds what happens to its time, too. Runs beside other tests say only how
-// long it took: a machine that is busy enough breaks any limit.
+// strict is for the long runs: crowds are full, and what happens is held to its
+// time, too. Runs beside other tests say only how long it took: a machine that is
+// busy enough breaks any limit.
 var strict = os.Getenv("PUSHY_SOAK") != ""
 
 const (
