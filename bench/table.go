@@ -117,13 +117,9 @@ func checks() []check {
 		without := query{section: "stuck", kind: k, what: "r50", clients: 1000}
 		with := without
 		with.stuck = 1
-		list = append(list, check{
-			figure: "p99 at 50 a second of 1,000 beside one that never reads, " + labelOf(k), limit: 1.15, unit: " of without it",
-			value: func(all []Record) (float64, bool) {
-				return medianOf(ratios(with.rounds(all, p99), without.rounds(all, p99)))
-			},
-			detail: func(all []Record) string { return with.text(all, p99) + " to " + without.text(all, p99) },
-		})
+		c := ratio("p99 at 50 a second of 1,000 beside one that never reads, "+labelOf(k), p99, with, without, 1.15, false)
+		c.unit = " of without it"
+		list = append(list, c)
 	}
 	return list
 }
