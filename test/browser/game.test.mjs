@@ -45,17 +45,22 @@ async function step(page, name, press, to) {
   await until(page, `${name} does not move ${to}`, ({ players }) => JSON.stringify(players[name]) !== JSON.stringify(before));
 }
 
-// way is a step towards the gem that is nearest, around the other players.
+// way is the first step of a shortest way to a gem, around the other players.
 function way({ players, gems }, name) {
-  const me = players[name];
-  const far = (gem) => Math.abs(gem.x - me.x) + Math.abs(gem.y - me.y);
-  const gem = gems.sort((a, b) => far(a) - far(b))[0];
-  const steps = { right: [1, 0], left: [-1, 0], down: [0, 1], up: [0, -1] };
-  const others = Object.entries(players).filter(([other]) => other !== name).map(([, at]) => `${at.x} ${at.y}`);
-  const free = Object.entries(steps).map(([to, [dx, dy]]) => ({ to, x: me.x + dx, y: me.y + dy }))
-    .filter(({ x, y }) => x >= 0 && y >= 0 && x < 10 && y < 10 && !others.includes(`${x} ${y}`));
-  const left = ({ x, y }) => Math.abs(gem.x - x) + Math.abs(gem.y - y);
-  return free.sort((a, b) => left(a) - left(b))[0].to;
+  const square = ({ x, y }) => `${x} ${y}`;
+  const goals = new Set(gems.map(square));
+  const seen = new Set(Object.values(players).map(square));
+  const queue = [players[name]];
+  for (const from of queue) {
+    for (const [to, [dx, dy]] of Object.entries({ right: [1, 0], left: [-1, 0], down: [0, 1], up: [0, -1] })) {
+      const next = { x: from.x + dx, y: from.y + dy, first: from.first ?? to };
+      if (goals.has(square(next))) return next.first;
+      if (next.x < 0 || next.y < 0 || next.x > 9 || next.y > 9 || seen.has(square(next))) continue;
+      seen.add(square(next));
+      queue.push(next);
+    }
+  }
+  assert.fail(`${name} cannot reach a gem`);
 }
 
 test("two players on one board", limit, async (t) => {
