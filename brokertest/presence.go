@@ -20,6 +20,7 @@ import (
 var presenceRules = []rule[pushy.PresenceStore]{
 	{"log", "every watcher gets every join and leave, the store's own included, whole and once", checkLog},
 	{"oneOrder", "all watchers get all entries in one order, under growing revisions", checkOneOrder},
+	{"brief", "a log that is empty again and again gives every watcher every entry", checkBrief},
 	{"snapshot", "a snapshot and the entries after its revision are the log: nothing missing, nothing twice", checkSnapshot},
 	{"on", "presence is on from the first member with data until the log is empty", checkOn},
 	{"joinTwice", "a second join of a member logs nothing", checkJoinTwice},
@@ -267,6 +268,35 @@ func checkOneOrder(t testing.TB, open func() pushy.PresenceStore) {
 		for i, c := range w.entries() {
 			require.Equal(t, watchers[0].entries()[i].Revision, c.Revision, "revision of entry %d", i)
 		}
+	}
+}
+
+func checkBrief(t testing.TB, open func() pushy.PresenceStore) {
+	const channel, rounds = "private-room", 60
+	all := stores(t, 3, open)
+	var watchers []*watcher
+	for _, s := range all {
+		watchers = append(watchers, s.watch(channel))
+	}
+	var busy sync.WaitGroup
+	for i, s := range all {
+		busy.Go(func() {
+			for k := range rounds {
+				pause(nil)
+				m := member(fmt.Sprintf("%d-%d", i, k), k%2 == 0)
+				assert.NoError(t, s.Join(within(t), channel, m))
+				assert.NoError(t, s.Leave(within(t), channel, m.ID))
+			}
+		})
+	}
+	returns(t, "Join and Leave", busy.Wait)
+	all[0].join(channel, member("last", false))
+	for _, w := range watchers {
+		w.sees("+last")
+		w.growing()
+		entries := words(w.entries())
+		assert.Len(t, entries, 2*rounds*len(all)+1, w.name)
+		assert.Equal(t, words(watchers[0].entries()), entries, "%s and %s", watchers[0].name, w.name)
 	}
 }
 

@@ -45,6 +45,7 @@ var presenceMutants = []mutant{
 	{"loses data", []string{"log"}},
 	{"two orders", []string{"oneOrder"}},
 	{"flat revisions", []string{"oneOrder"}},
+	{"forgets what is over", []string{"brief"}},
 	{"tears", []string{"snapshot"}},
 	{"disorders", []string{"snapshot", "on"}},
 	{"never on", []string{"on"}},

@@ -97,10 +97,7 @@ func (b *bus) down(err error) {
 
 func (b *bus) trouble(sub *natsgo.Subscription, err error) {
 	if sub != nil && errors.Is(err, natsgo.ErrSlowConsumer) {
-		for _, l := range b.lanes {
-			l.dropped(sub)
-		}
-		return
+		return // the lane sees it
 	}
 	b.o.Logger.Error("NATS refuses something", "for", "events", "error", err)
 }

@@ -32,9 +32,12 @@ type channel struct {
 	replica
 	fresh bool // the replica is the log, and its news come
 	lost  bool // the replica is not what the log was: watches need the State
-	// reading is set while the log is read; what comes meanwhile is early.
+	// reading is set while the log is read; what comes meanwhile and does not
+	// follow the replica is early. doubts counts why it would have to be read again.
 	reading bool
 	early   []*entry
+	doubts  uint64
+	dropped int // how many messages of sub nats.go had no room for
 	// resync is set when watches are to be given the State, and nothing before.
 	resync  bool
 	alone   error // why the log cannot be reached
@@ -116,6 +119,7 @@ func (c *channel) kickLocked() {
 
 func (c *channel) staleLocked() {
 	c.fresh = false
+	c.doubts++
 	c.kickLocked()
 }
 
@@ -200,46 +204,62 @@ func (c *channel) pass(ctx context.Context) error {
 // readLocked makes the replica what the log is. It gives mu away meanwhile.
 func (c *channel) readLocked(ctx context.Context) error {
 	c.reading, c.early = true, nil
-	sub := c.sub
-	c.mu.Unlock()
+	doubts, before := c.doubts, c.last
 	var err error
-	if sub == nil {
+	if c.sub == nil {
 		// Before the log is read, so that nothing comes in between.
+		c.mu.Unlock()
+		var sub *natsgo.Subscription
 		sub, err = c.p.nc.ChanSubscribe(c.p.stream.told(c.subject), c.p.in)
+		c.mu.Lock()
+		c.sub, c.dropped = sub, 0
 	}
+	c.mu.Unlock()
 	var entries map[uint64]*entry
 	var r replica
 	if err == nil {
 		bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
-		entries, r, err = c.p.stream.read(bounded, c.subject)
+		if entries, r, err = c.p.stream.read(bounded, c.subject); err == nil {
+			// What it does not have any more was told before it was deleted.
+			err = c.p.catchUp(bounded)
+		}
 		cancel()
 	}
 	c.mu.Lock()
-	c.sub, c.reading = sub, false
+	c.reading = false
 	if err != nil {
 		return err
 	}
-	if news, ok := c.since(entries); ok && !c.lost {
+	news, ok := c.since(entries)
+	switch {
+	case !c.lost && c.last > before && c.last > r.last && (r.last > 0 || len(c.members) > 0):
+		// It was told more since.
+	case !c.lost && ok:
 		for _, e := range news {
 			c.emitLocked(c.fold(e)...)
 		}
-	} else if len(c.watches) > 0 {
-		c.resync = true
+		c.replica = r
+	default:
+		c.resync = len(c.watches) > 0
+		c.replica = r
 	}
-	c.replica, c.fresh, c.lost = r, true, false
-	for _, m := range r.members {
+	if c.doubts == doubts {
+		c.fresh, c.lost = true, false
+	}
+	for _, m := range c.members {
 		c.p.nodes.mentioned(m.node, c.p.o.Lease)
 	}
-	for _, e := range c.early {
+	early := c.early
+	c.early = nil
+	for _, e := range early {
 		c.takeLocked(e)
 	}
-	c.early = nil
 	c.wakeLocked()
 	return nil
 }
 
-// since returns the entries that are news to the replica, if nothing is missing
-// between and no member of this node is gone by them.
+// since returns the entries that are news to the replica, if nothing that counts
+// is missing between and no member of this node is gone by them.
 func (c *channel) since(entries map[uint64]*entry) (news []*entry, ok bool) {
 	last := uint64(0)
 	for seq := range entries {
@@ -248,22 +268,30 @@ func (c *channel) since(entries map[uint64]*entry) (news []*entry, ok bool) {
 	if last == 0 {
 		return nil, len(c.members) == 0
 	}
-	for seq := last; seq > c.last; {
+	enough := 0 // of the news, if those before them are deleted
+	seq := last
+	for seq > c.last {
 		e := entries[seq]
-		if e == nil || c.robs(e) {
+		if e == nil {
+			break
+		}
+		if c.robs(e) {
 			return nil, false
 		}
 		news = append(news, e)
 		if e.root && len(c.members) == 0 {
-			break
+			enough = len(news)
 		}
 		seq = e.prev
-		if seq < c.last {
+	}
+	if seq != c.last {
+		if enough == 0 {
 			return nil, false
 		}
+		news = news[:enough]
 	}
 	slices.Reverse(news)
-	return news, last >= c.last
+	return news, true
 }
 
 // robs reports whether others took this node for dead: its members are still
@@ -315,7 +343,18 @@ func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 	switch {
 	case isConflict(err):
 		if len(c.members) == 0 {
-			c.fresh = false // the log may be deleted: there are no news of that
+			// The log may be deleted: there are no news of that. Or others came
+			// first, and have been told of.
+			c.mu.Unlock()
+			err := c.p.catchUp(ctx)
+			c.mu.Lock()
+			if err != nil {
+				c.fresh = false
+				return err
+			}
+			if c.last == e.prev {
+				c.fresh = false
+			}
 		} else if c.last == e.prev && c.fresh {
 			wait, cancel := context.WithTimeout(ctx, conflictWait)
 			if c.waitLocked(wait, func() bool { return c.last != e.prev || !c.fresh }) != nil {
@@ -337,26 +376,21 @@ func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 }
 
 // takeLocked takes an entry of the log, from the stream or this node itself,
-// whichever comes first.
+// whichever comes first. What follows the replica is taken even while the log is
+// read: it may be deleted before it can be.
 func (c *channel) takeLocked(e *entry) {
 	switch {
+	case !c.lost && e.seq <= c.last:
+	case !c.lost && c.follows(e) && !c.robs(e):
+		if changes := c.fold(e); !c.resync {
+			c.emitLocked(changes...)
+		}
+		c.wakeLocked()
 	case c.reading:
 		c.early = append(c.early, e)
-		return
-	case !c.fresh || e.seq <= c.last:
-		return
-	case !c.follows(e):
+	case c.fresh:
 		c.staleLocked()
-		return
 	}
-	if c.robs(e) {
-		c.staleLocked()
-		return
-	}
-	if changes := c.fold(e); !c.resync {
-		c.emitLocked(changes...)
-	}
-	c.wakeLocked()
 }
 
 // loneLocked serves the members of this node alone, because of err.

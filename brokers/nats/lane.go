@@ -18,20 +18,19 @@ type lane struct {
 	in chan *natsgo.Msg
 	id string // the node's
 
-	mu     sync.Mutex // held while delivering, so that forget and close promise silence
-	subs   map[*natsgo.Subscription]*subscription
-	missed map[*natsgo.Subscription]struct{} // what nats.go dropped, to be told when the lane is empty
+	mu   sync.Mutex // held while delivering, so that forget and close promise silence
+	subs map[*natsgo.Subscription]*subscription
 }
 
 type subscription struct {
 	channel string
 	lane    *lane
 	sub     *natsgo.Subscription
+	dropped int // how many of its messages nats.go had no room for
 }
 
 func newLane(id string) *lane {
-	return &lane{in: make(chan *natsgo.Msg, laneSize), id: id,
-		subs: map[*natsgo.Subscription]*subscription{}, missed: map[*natsgo.Subscription]struct{}{}}
+	return &lane{in: make(chan *natsgo.Msg, laneSize), id: id, subs: map[*natsgo.Subscription]*subscription{}}
 }
 
 func (l *lane) subscribe(nc *natsgo.Conn, subject, channel string) (*subscription, error) {
@@ -39,7 +38,7 @@ func (l *lane) subscribe(nc *natsgo.Conn, subject, channel string) (*subscriptio
 	if err != nil {
 		return nil, err
 	}
-	s := &subscription{channel, l, sub}
+	s := &subscription{channel: channel, lane: l, sub: sub}
 	l.mu.Lock()
 	if l.subs != nil {
 		l.subs[sub] = s
@@ -52,7 +51,6 @@ func (l *lane) subscribe(nc *natsgo.Conn, subject, channel string) (*subscriptio
 func (l *lane) forget(s *subscription) {
 	l.mu.Lock()
 	delete(l.subs, s.sub)
-	delete(l.missed, s.sub)
 	l.mu.Unlock()
 }
 
@@ -70,32 +68,27 @@ func (s *subscription) push(data []byte, done <-chan struct{}) {
 	}
 }
 
-// dropped notes that nats.go had no room for a message.
-func (l *lane) dropped(sub *natsgo.Subscription) {
-	l.mu.Lock()
-	_, ours := l.subs[sub]
-	if ours {
-		l.missed[sub] = struct{}{}
-	}
-	l.mu.Unlock()
-	if ours {
-		select {
-		case l.in <- &natsgo.Msg{}: // it may be empty already
-		default:
-		}
-	}
-}
-
 func (l *lane) run(done <-chan struct{}, deliver func(string, pushy.Message)) {
+	full := false
 	for {
 		select {
 		case <-done:
 			return
 		case msg := <-l.in:
+			full = full || nearlyFull(l.in)
 			l.take(msg, deliver)
+		}
+		if full && len(l.in) == 0 {
+			full = false
+			l.tellDropped(deliver)
 		}
 	}
 }
+
+// nearlyFull reports, to who has just taken a message, whether nats.go may have
+// found in full and dropped others. Its own report comes for the first of
+// several only.
+func nearlyFull(in chan *natsgo.Msg) bool { return len(in) >= cap(in)-1 }
 
 func (l *lane) take(msg *natsgo.Msg, deliver func(string, pushy.Message)) {
 	l.mu.Lock()
@@ -107,10 +100,16 @@ func (l *lane) take(msg *natsgo.Msg, deliver func(string, pushy.Message)) {
 			deliver(s.channel, m)
 		}
 	}
-	if len(l.missed) > 0 && len(l.in) == 0 {
-		for sub := range l.missed {
-			deliver(l.subs[sub].channel, pushy.Message{Event: pushy.EventResync, Data: []byte("{}")})
+}
+
+// tellDropped has the clients told whose messages nats.go had no room for.
+func (l *lane) tellDropped(deliver func(string, pushy.Message)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.subs {
+		if dropped, err := s.sub.Dropped(); err == nil && dropped != s.dropped {
+			s.dropped = dropped
+			deliver(s.channel, pushy.Message{Event: pushy.EventResync, Data: []byte("{}")})
 		}
-		clear(l.missed)
 	}
 }

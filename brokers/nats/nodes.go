@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -63,6 +64,15 @@ func (n *nodes) unsteady() {
 func (n *nodes) hears() {
 	n.mu.Lock()
 	if n.steady.IsZero() {
+		n.steady = time.Now()
+	}
+	n.mu.Unlock()
+}
+
+// missed notes that this node may not have heard of others.
+func (n *nodes) missed() {
+	n.mu.Lock()
+	if !n.steady.IsZero() {
 		n.steady = time.Now()
 	}
 	n.mu.Unlock()
@@ -200,33 +210,87 @@ func (p *presence) goodbye(ctx context.Context) {
 
 // listen takes what the stream tells.
 func (p *presence) listen() {
-	nodes := p.stream.told(p.stream.nodeSubject(""))
+	full := false
 	for {
 		select {
 		case <-p.done:
 			return
 		case msg := <-p.in:
-			if id, is := strings.CutPrefix(msg.Subject, nodes); is {
-				if c := cut(msg.Data); id != p.id && !c.bad {
-					p.nodes.heard(id, time.Duration(c.number())*time.Millisecond)
-				}
-				continue
-			}
-			p.mu.Lock()
-			c := p.byTold[msg.Subject]
-			p.mu.Unlock()
-			if c == nil {
-				continue
-			}
-			e, err := decodeEntry(sequence(msg), msg.Data)
-			c.mu.Lock()
-			if err != nil {
-				c.staleLocked() // and reading it says what is wrong
-			} else {
-				c.takeLocked(e)
-			}
-			c.mu.Unlock()
+			full = full || nearlyFull(p.in)
+			p.take(msg)
 		}
+		if full && len(p.in) == 0 {
+			full = false
+			p.nodes.missed()
+			p.reread()
+		}
+	}
+}
+
+func (p *presence) take(msg *natsgo.Msg) {
+	if id, is := strings.CutPrefix(msg.Subject, p.stream.told(p.stream.nodeSubject(""))); is {
+		if c := cut(msg.Data); id != p.id && !c.bad {
+			p.nodes.heard(id, time.Duration(c.number())*time.Millisecond)
+		}
+		return
+	}
+	p.mu.Lock()
+	c := p.byTold[msg.Subject]
+	if taken := p.marks[msg]; taken != nil {
+		delete(p.marks, msg)
+		close(taken)
+	}
+	p.mu.Unlock()
+	if c == nil {
+		return
+	}
+	e, err := decodeEntry(sequence(msg), msg.Data)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.staleLocked() // and reading it says what is wrong
+	} else {
+		c.takeLocked(e)
+	}
+}
+
+// catchUp returns when what had come from the stream before it has been taken.
+func (p *presence) catchUp(ctx context.Context) error {
+	mark, taken := &natsgo.Msg{}, make(chan struct{})
+	p.mu.Lock()
+	p.marks[mark] = taken
+	p.mu.Unlock()
+	select {
+	case p.in <- mark:
+	case <-ctx.Done():
+		p.mu.Lock()
+		delete(p.marks, mark)
+		p.mu.Unlock()
+		return context.Cause(ctx)
+	case <-p.done:
+		return errClosed
+	}
+	select {
+	case <-taken:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.done:
+		return errClosed
+	}
+}
+
+// reread has the logs read anew of which nats.go has dropped news.
+func (p *presence) reread() {
+	for _, c := range p.all() {
+		c.mu.Lock()
+		if c.sub != nil {
+			if dropped, err := c.sub.Dropped(); err == nil && dropped != c.dropped {
+				c.dropped = dropped
+				c.staleLocked()
+			}
+		}
+		c.mu.Unlock()
 	}
 }
 

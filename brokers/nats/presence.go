@@ -20,7 +20,7 @@ type presence struct {
 	id     string // the node's
 	nc     *natsgo.Conn
 	stream *stream
-	in     chan *natsgo.Msg // what the stream tells
+	in     chan *natsgo.Msg // what the stream tells, and catchUp's marks
 	away   atomic.Pointer[error]
 	done   chan struct{}
 	tasks  sync.WaitGroup
@@ -31,8 +31,9 @@ type presence struct {
 	mu       sync.Mutex
 	channels map[string]*channel // by name
 	byTold   map[string]*channel // by the subject on which the stream tells of it
-	closing  bool                // no new uses
-	closed   bool                // no new work
+	marks    map[*natsgo.Msg]chan struct{}
+	closing  bool // no new uses
+	closed   bool // no new work
 	// shared is closed, and another made, each time that the stream can be
 	// written again; epoch counts. linkCtx ends when it cannot.
 	shared  chan struct{}
@@ -48,7 +49,8 @@ const closeGrace = 3 * time.Second
 // newPresence connects.
 func newPresence(ctx context.Context, o Options) (_ *presence, err error) {
 	p := &presence{o: o, id: newID(), in: make(chan *natsgo.Msg, laneSize), done: make(chan struct{}),
-		signal: make(chan struct{}, 1), channels: map[string]*channel{}, byTold: map[string]*channel{}, shared: make(chan struct{})}
+		signal: make(chan struct{}, 1), channels: map[string]*channel{}, byTold: map[string]*channel{},
+		marks: map[*natsgo.Msg]chan struct{}{}, shared: make(chan struct{})}
 	p.nodes.known = map[string]*node{}
 	p.linkCtx, p.unlink = context.WithCancelCause(context.Background())
 	p.unlink(errNoStream)
@@ -118,8 +120,7 @@ func (p *presence) unshare(err error) {
 
 func (p *presence) hears(sub *natsgo.Subscription, err error) {
 	if sub != nil && errors.Is(err, natsgo.ErrSlowConsumer) {
-		p.stale()
-		return
+		return // listen sees it
 	}
 	p.o.Logger.Error("NATS refuses something", "for", "presence", "error", err)
 }

@@ -34,6 +34,8 @@ const (
 	// consumerIdle is how long the server keeps a reader that is gone.
 	consumerIdle = 10 * time.Second
 	readBatch    = 500
+	// readWait is how long a batch may take that is deleted meanwhile.
+	readWait     = 100 * time.Millisecond
 	readAttempts = 20
 )
 
@@ -220,7 +222,9 @@ func (s *stream) fetch(ctx context.Context, filter string) (map[string]map[uint6
 	}()
 	logs := map[string]map[uint64]*entry{}
 	for left := c.CachedInfo().NumPending; left > 0; {
-		batch, err := c.FetchNoWait(readBatch)
+		// Not FetchNoWait: when the messages are deleted meanwhile the server may
+		// not answer that, and nats.go waits for a second.
+		batch, err := c.Fetch(int(min(left, readBatch)), jetstream.FetchMaxWait(readWait))
 		if err != nil {
 			return nil, err
 		}
