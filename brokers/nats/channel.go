@@ -232,7 +232,7 @@ func (c *channel) readLocked(ctx context.Context) error {
 	}
 	news, ok := c.since(entries)
 	switch {
-	case !c.lost && c.last > before && c.last > r.last && (r.last > 0 || len(c.members) > 0):
+	case !c.lost && c.last > before && c.last > r.last:
 		// It was told more since.
 	case !c.lost && ok:
 		for _, e := range news {

@@ -287,6 +287,7 @@ func (p *presence) reread() {
 		if c.sub != nil {
 			if dropped, err := c.sub.Dropped(); err == nil && dropped != c.dropped {
 				c.dropped = dropped
+				c.lost = true // what was missed may be deleted by now
 				c.staleLocked()
 			}
 		}
