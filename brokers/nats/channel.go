@@ -203,28 +203,20 @@ func (c *channel) pass(ctx context.Context) error {
 
 // readLocked makes the replica what the log is. It gives mu away meanwhile.
 func (c *channel) readLocked(ctx context.Context) error {
+	// Before the log is read, so that nothing comes in between.
+	if err := c.subscribeLocked(); err != nil {
+		return err
+	}
 	c.reading, c.early = true, nil
 	doubts, before := c.doubts, c.last
-	var err error
-	if c.sub == nil {
-		// Before the log is read, so that nothing comes in between.
-		c.mu.Unlock()
-		var sub *natsgo.Subscription
-		sub, err = c.p.nc.ChanSubscribe(c.p.stream.told(c.subject), c.p.in)
-		c.mu.Lock()
-		c.sub, c.dropped = sub, 0
-	}
 	c.mu.Unlock()
-	var entries map[uint64]*entry
-	var r replica
+	bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
+	entries, r, err := c.p.stream.read(bounded, c.subject)
 	if err == nil {
-		bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
-		if entries, r, err = c.p.stream.read(bounded, c.subject); err == nil {
-			// What it does not have any more was told before it was deleted.
-			err = c.p.catchUp(bounded)
-		}
-		cancel()
+		// What it does not have any more was told before it was deleted.
+		err = c.p.catchUp(bounded)
 	}
+	cancel()
 	c.mu.Lock()
 	c.reading = false
 	if err != nil {
@@ -249,13 +241,25 @@ func (c *channel) readLocked(ctx context.Context) error {
 	for _, m := range c.members {
 		c.p.nodes.mentioned(m.node, c.p.o.Lease)
 	}
-	early := c.early
-	c.early = nil
-	for _, e := range early {
+	for _, e := range c.early {
 		c.takeLocked(e)
 	}
+	c.early = nil
 	c.wakeLocked()
 	return nil
+}
+
+// subscribeLocked has the stream's news of the channel come, if they do not. It
+// gives mu away meanwhile; only the worker calls it.
+func (c *channel) subscribeLocked() error {
+	if c.sub != nil {
+		return nil
+	}
+	c.mu.Unlock()
+	sub, err := c.p.nc.ChanSubscribe(c.p.stream.told(c.subject), c.p.in)
+	c.mu.Lock()
+	c.sub, c.dropped = sub, 0
+	return err
 }
 
 // since returns the entries that are news to the replica, if nothing that counts
@@ -348,11 +352,7 @@ func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 			c.mu.Unlock()
 			err := c.p.catchUp(ctx)
 			c.mu.Lock()
-			if err != nil {
-				c.fresh = false
-				return err
-			}
-			if c.last == e.prev {
+			if err != nil || c.last == e.prev {
 				c.fresh = false
 			}
 		} else if c.last == e.prev && c.fresh {

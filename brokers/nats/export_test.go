@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// LaneSize is how many messages may wait for a node.
+const LaneSize = laneSize
+
 // Kill ends a node's presence as a killed process does.
 func (b *Broker) Kill() {
 	b.presence.mu.Lock()

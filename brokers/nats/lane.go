@@ -69,26 +69,41 @@ func (s *subscription) push(data []byte, done <-chan struct{}) {
 }
 
 func (l *lane) run(done <-chan struct{}, deliver func(string, pushy.Message)) {
+	consume(l.in, done,
+		func(msg *natsgo.Msg) { l.take(msg, deliver) },
+		func() { l.tellDropped(deliver) })
+}
+
+// consume has what comes in taken until done is closed. When nats.go may have
+// dropped messages, since it found in full, lost is called once in is empty. Its
+// own report comes for the first of several only. Nobody else may take from in.
+func consume(in <-chan *natsgo.Msg, done <-chan struct{}, take func(*natsgo.Msg), lost func()) {
 	full := false
 	for {
 		select {
 		case <-done:
 			return
-		case msg := <-l.in:
-			full = full || nearlyFull(l.in)
-			l.take(msg, deliver)
+		case msg := <-in:
+			full = full || len(in) >= cap(in)-1 // it was full just before
+			take(msg)
 		}
-		if full && len(l.in) == 0 {
+		if full && len(in) == 0 {
 			full = false
-			l.tellDropped(deliver)
+			lost()
 		}
 	}
 }
 
-// nearlyFull reports, to who has just taken a message, whether nats.go may have
-// found in full and dropped others. Its own report comes for the first of
-// several only.
-func nearlyFull(in chan *natsgo.Msg) bool { return len(in) >= cap(in)-1 }
+// moreDropped reports whether nats.go has dropped messages of sub since seen was
+// how many, and brings seen up to date.
+func moreDropped(sub *natsgo.Subscription, seen *int) bool {
+	dropped, err := sub.Dropped()
+	if err != nil || dropped == *seen {
+		return false
+	}
+	*seen = dropped
+	return true
+}
 
 func (l *lane) take(msg *natsgo.Msg, deliver func(string, pushy.Message)) {
 	l.mu.Lock()
@@ -107,8 +122,7 @@ func (l *lane) tellDropped(deliver func(string, pushy.Message)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.subs {
-		if dropped, err := s.sub.Dropped(); err == nil && dropped != s.dropped {
-			s.dropped = dropped
+		if moreDropped(s.sub, &s.dropped) {
 			deliver(s.channel, pushy.Message{Event: pushy.EventResync, Data: []byte("{}")})
 		}
 	}

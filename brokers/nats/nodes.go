@@ -210,37 +210,27 @@ func (p *presence) goodbye(ctx context.Context) {
 
 // listen takes what the stream tells.
 func (p *presence) listen() {
-	full := false
-	for {
-		select {
-		case <-p.done:
-			return
-		case msg := <-p.in:
-			full = full || nearlyFull(p.in)
+	nodes := p.stream.told(p.stream.nodeSubject(""))
+	consume(p.in, p.done, func(msg *natsgo.Msg) {
+		if id, is := strings.CutPrefix(msg.Subject, nodes); !is {
 			p.take(msg)
-		}
-		if full && len(p.in) == 0 {
-			full = false
-			p.nodes.missed()
-			p.reread()
-		}
-	}
-}
-
-func (p *presence) take(msg *natsgo.Msg) {
-	if id, is := strings.CutPrefix(msg.Subject, p.stream.told(p.stream.nodeSubject(""))); is {
-		if c := cut(msg.Data); id != p.id && !c.bad {
+		} else if c := cut(msg.Data); id != p.id && !c.bad {
 			p.nodes.heard(id, time.Duration(c.number())*time.Millisecond)
 		}
-		return
-	}
+	}, func() {
+		p.nodes.missed()
+		p.reread()
+	})
+}
+
+// take takes news of a channel, or a mark.
+func (p *presence) take(msg *natsgo.Msg) {
 	p.mu.Lock()
-	c := p.byTold[msg.Subject]
-	if taken := p.marks[msg]; taken != nil {
-		delete(p.marks, msg)
+	c, taken := p.byTold[msg.Subject], p.marks[msg]
+	p.mu.Unlock()
+	if taken != nil {
 		close(taken)
 	}
-	p.mu.Unlock()
 	if c == nil {
 		return
 	}
@@ -260,23 +250,21 @@ func (p *presence) catchUp(ctx context.Context) error {
 	p.mu.Lock()
 	p.marks[mark] = taken
 	p.mu.Unlock()
-	select {
-	case p.in <- mark:
-	case <-ctx.Done():
+	defer func() {
 		p.mu.Lock()
 		delete(p.marks, mark)
 		p.mu.Unlock()
-		return context.Cause(ctx)
-	case <-p.done:
-		return errClosed
-	}
-	select {
-	case <-taken:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-p.done:
-		return errClosed
+	}()
+	for in := p.in; ; in = nil { // in once
+		select {
+		case in <- mark:
+		case <-taken:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.done:
+			return errClosed
+		}
 	}
 }
 
@@ -284,12 +272,9 @@ func (p *presence) catchUp(ctx context.Context) error {
 func (p *presence) reread() {
 	for _, c := range p.all() {
 		c.mu.Lock()
-		if c.sub != nil {
-			if dropped, err := c.sub.Dropped(); err == nil && dropped != c.dropped {
-				c.dropped = dropped
-				c.lost = true // what was missed may be deleted by now
-				c.staleLocked()
-			}
+		if c.sub != nil && moreDropped(c.sub, &c.dropped) {
+			c.lost = true // what was missed may be deleted by now
+			c.staleLocked()
 		}
 		c.mu.Unlock()
 	}

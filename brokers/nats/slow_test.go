@@ -18,7 +18,7 @@ func flood(t testing.TB, subject string) {
 	nc, err := natsgo.Connect(shared.url)
 	require.NoError(t, err)
 	defer nc.Close()
-	for range 1<<16 + 1000 {
+	for range nats.LaneSize + 1000 {
 		require.NoError(t, nc.Publish(subject, []byte("x")))
 	}
 	require.NoError(t, nc.Flush())
@@ -66,14 +66,18 @@ func TestManyNews(t *testing.T) {
 	_, err := a.Watch(t.Context(), "private-slow", func(pushy.Change) { <-gate })
 	require.NoError(t, err)
 	_, changes := watched(t, a, "private-room")
+	_, brief := watched(t, a, "private-brief")
 	require.NoError(t, b.Join(t.Context(), "private-slow", member("slow")))
 	flood(t, prefix(t)+".o.n.nobody")
 	require.NoError(t, a.Join(t.Context(), "private-room", member("0"))) // its answer comes after all that
+	require.NoError(t, b.Join(t.Context(), "private-brief", member("1")))
+	require.NoError(t, b.Leave(t.Context(), "private-brief", "1"))
 	for _, id := range []string{"1", "2", "3"} {
 		require.NoError(t, b.Join(t.Context(), "private-room", member(id)))
 		<-time.After(100 * time.Millisecond) // nats.go reports the first that it drops, and others not
 	}
 	close(gate)
+	next(t, brief) // the log is empty as before, but not all was told
 	in := map[string]bool{}
 	for len(in) < 4 {
 		c := next(t, changes)
