@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,13 +26,14 @@ type stream struct {
 	base string // "pushy"
 	o    Options
 	made atomic.Pointer[jetstream.Stream] // nil until it is known to be there
-	info sync.Mutex                       // held during its Info
 }
 
 const (
 	// consumerIdle is how long the server keeps a reader that is gone.
 	consumerIdle = 10 * time.Second
 	readBatch    = 500
+	// readFirst is up to how many entries are asked for one by one.
+	readFirst = 16
 	// readWait is how long a batch may take that is deleted meanwhile.
 	readWait     = 100 * time.Millisecond
 	readAttempts = 20
@@ -158,13 +158,11 @@ func (s *stream) get() (jetstream.Stream, error) {
 
 // nodes returns the ids of the nodes whose signs of life are stored.
 func (s *stream) nodes(ctx context.Context) (ids []string, err error) {
-	made, err := s.get()
+	own, err := s.js.Stream(ctx, s.name) // Info writes to what the other calls read
 	if err != nil {
 		return nil, err
 	}
-	s.info.Lock() // Info also writes to what all callers share
-	info, err := made.Info(ctx, jetstream.WithSubjectFilter(s.nodeSubject("*")))
-	s.info.Unlock()
+	info, err := own.Info(ctx, jetstream.WithSubjectFilter(s.nodeSubject("*")))
 	if err != nil {
 		return nil, err
 	}
@@ -189,16 +187,56 @@ func (s *stream) read(ctx context.Context, subject string) (map[uint64]*entry, r
 		if err != nil {
 			return nil, replica{}, err
 		}
-		logs, err := s.fetch(ctx, subject)
+		entries, whole, err := s.first(ctx, subject, last.Sequence)
+		if err == nil && !whole {
+			var logs map[string]map[uint64]*entry
+			logs, err = s.fetch(ctx, subject)
+			entries = logs[subject]
+		}
 		if err != nil {
 			return nil, replica{}, err
 		}
-		entries := logs[subject]
 		if r, ok := replay(entries); ok && r.last >= last.Sequence {
 			return entries, r, nil
 		}
 	}
 	return nil, replica{}, errTorn
+}
+
+// first returns the first stored entries of a subject, and whether those are all
+// up to last. A log that is emptied again and again is short, and fetch would
+// wait each time for what is deleted meanwhile.
+func (s *stream) first(ctx context.Context, subject string, last uint64) (entries map[uint64]*entry, whole bool, err error) {
+	made, err := s.get()
+	if err != nil {
+		return nil, false, err
+	}
+	entries = map[uint64]*entry{}
+	for seq := uint64(1); len(entries) < readFirst; seq++ {
+		msg, err := made.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject)) // or the next
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return entries, true, nil // deleted meanwhile
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		seq = msg.Sequence
+		if entries[seq], err = s.decode(seq, msg.Data); err != nil {
+			return nil, false, err
+		}
+		if seq >= last {
+			return entries, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+func (s *stream) decode(seq uint64, data []byte) (*entry, error) {
+	e, err := decodeEntry(seq, data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: sequence %d of stream %s", err, seq, s.name)
+	}
+	return e, nil
 }
 
 // fetch returns the stored entries, by subject and sequence, of the subjects
@@ -235,9 +273,9 @@ func (s *stream) fetch(ctx context.Context, filter string) (map[string]map[uint6
 				return nil, err
 			}
 			got, left = true, meta.NumPending
-			e, err := decodeEntry(meta.Sequence.Stream, msg.Data())
+			e, err := s.decode(meta.Sequence.Stream, msg.Data())
 			if err != nil {
-				return nil, fmt.Errorf("%w: sequence %d of stream %s", err, meta.Sequence.Stream, s.name)
+				return nil, err
 			}
 			if logs[msg.Subject()] == nil {
 				logs[msg.Subject()] = map[uint64]*entry{}
