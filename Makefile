@@ -1,16 +1,28 @@
 # What the project checks of itself. CI calls the same targets.
-.PHONY: test fmt lint unit fuzz client browser soak bench bench-table
+.DEFAULT_GOAL := help
+.PHONY: help quick test fmt lint unit fuzz client browser build soak bench bench-table
 
-test: fmt lint unit fuzz client browser ## all of it, on a fresh machine too; at most 12 minutes
+help: ## this list
+	@echo "make quick is for every change, make test for what is to be merged:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quick: ## formatting, vet, project rules and tests without servers or browsers; under 90 s, installs nothing
+	@ci/quick.sh
+
+test: ## everything, under 20 minutes; installs missing Debian packages if it is root, goes on after a failure
+	@MAKE="$(MAKE)" ci/test.sh fmt lint unit build fuzz client browser
 
 fmt: ## formatting
 	@ci/fmt.sh
 
-lint: ## vet, staticcheck, and the house's own rules
+lint: ## vet, staticcheck and the project's rules
 	@ci/lint.sh
 
 unit: ## the tests of all modules, with the race detector
 	@ci/unit.sh
+
+build: ## builds for other systems and processors
+	@if [ -e ci/build.sh ]; then ci/build.sh; fi
 
 fuzz: ## every fuzz target, a minute in all
 	@ci/fuzz.sh 60

@@ -5,9 +5,9 @@ go 1.26.0
 require (
 	github.com/centrifugal/centrifuge v0.40.1
 	github.com/gobwas/ws v1.4.0
-	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
-	github.com/gopushy/pushy/brokers/nats v0.0.0-00010101000000-000000000000
-	github.com/gopushy/pushy/brokers/redis v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy v0.1.0
+	github.com/gopushy/pushy/brokers/nats v0.1.0
+	github.com/gopushy/pushy/brokers/redis v0.1.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/igm/sockjs-go/v3 v3.0.3
 	github.com/olahol/melody v1.1.4

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Measures pushy against its peers; arguments are those of bench/main.go.
-source "$(dirname "$0")/modules.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+has_go bench || die "bench needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
 ulimit -n "$(ulimit -Hn)" # 12,000 clients and more
-cd bench && exec go run . "$@"
+cd bench && GOWORK=off exec go run . "$@"

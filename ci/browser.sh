@@ -7,12 +7,12 @@ source ci/node.sh
 cd test/browser
 
 if [ -z "${PUSHY_CHROMIUM:-}" ]; then
-	need chromium chromium
+	need chromium
 	PUSHY_CHROMIUM=$(command -v chromium)
 	export PUSHY_CHROMIUM
 fi
 if [ -z "${PUSHY_FIREFOX:-}" ]; then
-	need firefox-esr firefox-esr
+	need firefox-esr
 	PUSHY_FIREFOX=$(command -v firefox-esr)
 	export PUSHY_FIREFOX
 fi

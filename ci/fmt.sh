@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-source "$(dirname "$0")/modules.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 say "gofmt"
 bad=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l)
 if [ -n "$bad" ]; then

@@ -3,7 +3,7 @@ module github.com/gopushy/pushy/brokers/nats
 go 1.25
 
 require (
-	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy v0.1.0
 	github.com/nats-io/nats.go v1.49.0
 	github.com/stretchr/testify v1.11.1
 )
@@ -23,5 +23,3 @@ require (
 	golang.org/x/sys v0.39.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 )
-
-replace github.com/gopushy/pushy => ../..

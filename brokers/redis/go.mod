@@ -3,7 +3,7 @@ module github.com/gopushy/pushy/brokers/redis
 go 1.25.0
 
 require (
-	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy v0.1.0
 	github.com/redis/rueidis v1.0.79
 	github.com/stretchr/testify v1.11.1
 	golang.org/x/sync v0.17.0
@@ -20,5 +20,3 @@ require (
 	golang.org/x/sys v0.47.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 )
-
-replace github.com/gopushy/pushy => ../..

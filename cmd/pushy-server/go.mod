@@ -4,9 +4,9 @@ go 1.25.0
 
 require (
 	github.com/gobwas/ws v1.4.0
-	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
-	github.com/gopushy/pushy/brokers/nats v0.0.0-00010101000000-000000000000
-	github.com/gopushy/pushy/brokers/redis v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy v0.1.0
+	github.com/gopushy/pushy/brokers/nats v0.1.0
+	github.com/gopushy/pushy/brokers/redis v0.1.0
 	github.com/stretchr/testify v1.11.1
 )
 
@@ -26,10 +26,4 @@ require (
 	golang.org/x/sync v0.17.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
-)
-
-replace (
-	github.com/gopushy/pushy => ../..
-	github.com/gopushy/pushy/brokers/nats => ../../brokers/nats
-	github.com/gopushy/pushy/brokers/redis => ../../brokers/redis
 )

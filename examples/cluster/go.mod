@@ -4,8 +4,8 @@ go 1.25.0
 
 require (
 	github.com/gobwas/ws v1.4.0
-	github.com/gopushy/pushy v0.0.0-00010101000000-000000000000
-	github.com/gopushy/pushy/brokers/nats v0.0.0-00010101000000-000000000000
+	github.com/gopushy/pushy v0.1.0
+	github.com/gopushy/pushy/brokers/nats v0.1.0
 	github.com/nats-io/nats-server/v2 v2.12.1
 	github.com/stretchr/testify v1.11.1
 )
@@ -31,9 +31,4 @@ require (
 	golang.org/x/time v0.14.0 // indirect
 	gopkg.in/check.v1 v1.0.0-20180628173108-788fd7840127 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
-)
-
-replace (
-	github.com/gopushy/pushy => ../..
-	github.com/gopushy/pushy/brokers/nats => ../../brokers/nats
 )

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The project's own rules.
+source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+say "project rules"
+failed=0
+fail() {
+	printf '%s\n' "$*" >&2
+	failed=1
+}
+files() { git ls-files -co --exclude-standard "$@"; }
+
+while read -r lines file; do
+	[ "$file" = total ] || [ "$lines" -le 500 ] || fail "$file has $lines lines, at most 500 are allowed"
+done < <(files '*.go' '*.js' '*.mjs' | grep -v -e '_test\.go$' -e '/testdata/' | xargs wc -l)
+# Fake time or a channel tells when something has happened; a pause guesses.
+while read -r file; do
+	grep -q testing/synctest "$file" || fail "$file sleeps outside a synctest bubble"
+done < <(files '*_test.go' | xargs grep -l 'time\.Sleep(' || true)
+skips=$(files '*_test.go' '*.mjs' '*.test.js' | xargs grep -nE 't\.Skip|\.skip\(|skip: true' || true)
+[ -z "$skips" ] || fail "tests that skip themselves:"$'\n'"$skips"
+
+# macOS has bash 3.2.
+newer='mapfile|readarray|(declare|local|typeset) -[a-zA-Z]*[Ang]|\$\{[^}]*(,,|\^\^)|\$\{[A-Za-z_]+@[A-Z]\}|wait -n|&>>|\|&|coproc|\[-1\]'
+# Of this very line alone the rule does not hold.
+newer=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE "$newer" | grep -v "^ci/rules.sh:[0-9]*:newer=" || true)
+[ -z "$newer" ] || fail "bash 3.2, which macOS has, does not know:"$'\n'"$newer"
+# Neither has macOS these, or with other options.
+gnu=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE '\b(nproc|sha256sum|readlink -f|realpath|sed -i|timeout [0-9]|date -d|stat -c|cp -[a-z]*d|grep -[a-zA-Z]*P)\b' | grep -v "^ci/rules.sh:[0-9]*:gnu=" || true)
+[ -z "$gnu" ] || fail "only GNU systems know:"$'\n'"$gnu"
+
+replaced=$(files '*go.mod' | grep -v '^bench/' | xargs grep -n '^replace' || true)
+[ -z "$replaced" ] || fail "go install refuses modules with replace directives:"$'\n'"$replaced"
+exit "$failed"
