@@ -66,6 +66,7 @@ import (
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/triggerhttp"
 	"github.com/gopushy/pushy/internal/wire"
@@ -76,6 +77,7 @@ import (
 type Server struct {
 	opts      Options
 	log       *slog.Logger
+	notices   *ratelog.Logger // what other parties cause: one line a minute for each kind
 	keys      []string
 	node      string
 	broker    Broker
@@ -119,7 +121,7 @@ func New(options Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		opts: o, log: o.Logger, node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
+		opts: o, log: o.Logger, notices: ratelog.New(o.Logger), node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
 		inline: o.Broker == nil && o.Presence == nil,
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
 		door: lifecycle.NewDoor[*Conn](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
