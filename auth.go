@@ -17,7 +17,7 @@ import (
 
 // AuthRequest is one subscription that wants to be allowed.
 type AuthRequest struct {
-	Conn    *Conn
+	Conn    *Conn           // belongs to no command
 	Channel string          // lower-cased, checked
 	Auth    string          // as sent; "" if absent or not a text
 	Data    json.RawMessage // presence data as sent, nil if absent or null

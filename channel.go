@@ -50,7 +50,7 @@ func (ch *Channel) Conns() iter.Seq[*Conn] {
 		all := ch.members.All()
 		ch.mu.Unlock()
 		for _, sub := range all {
-			if !yield(sub.conn) {
+			if !yield(&sub.conn.plain) {
 				return
 			}
 		}

@@ -36,11 +36,12 @@ func (e *JoinError) Error() string {
 func (e *JoinError) Unwrap() error { return e.Err }
 
 // Channels is a Server's channels that have subscribers on this node. A
-// command gets one that answers the command's client; Server.Channels returns
-// one that answers nobody. All methods are safe for concurrent use.
+// command gets one that belongs to that command for good: what its Join and Leave
+// send to the client carries the command's id. Server.Channels returns one that
+// belongs to no command. All methods are safe for concurrent use.
 type Channels struct {
 	*registry
-	id json.RawMessage // of the command, to go back in the answer
+	id json.RawMessage // of the command; nil without one
 }
 
 type registry struct {
@@ -85,7 +86,7 @@ func (cs *Channels) Join(conn *Conn, name string, data json.RawMessage) error {
 	if err != nil {
 		return errInvalidChannel
 	}
-	return cs.join(conn, lower, data, cs.id)
+	return cs.join(conn.connection, lower, data, cs.id)
 }
 
 // Leave ends conn's membership; the client gets pushy:subscription-end. A join

@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,23 +16,23 @@ import (
 
 // A CommandFunc answers one command of a client. data is the command's data as
 // the client sent it, valid JSON, or nil when there was none; it must not be
-// kept or changed. channels is the Server's channels, answering this command.
+// kept or changed. conn and channels belong to this command and may be kept: what
+// they send as an answer carries the command's id.
 //
 // The commands of one Conn run one at a time, in the order they came, with no
 // lock held; until it returns no other command of that Conn is read. A panic
 // is logged, answered with error 500 and ends nothing else.
 type CommandFunc func(srv *Server, conn *Conn, data json.RawMessage, channels *Channels)
 
-// request is a command on its way through dispatch. A typed command comes in by
-// the same door as a CommandFunc.
+// request is one command. The host may keep conn and channels, and the request
+// with them, for as long as it likes.
 type request struct {
 	ctx      context.Context
 	srv      *Server
-	conn     *Conn
-	channels *Channels
+	conn     Conn
+	channels Channels // with the command's id
 	name     string
-	id       json.RawMessage // nil without one
-	data     json.RawMessage
+	data     json.RawMessage // part of the message, valid while the command runs
 }
 
 // handler runs a request. Of its error the client sees an *Error; any other is
@@ -56,7 +57,7 @@ func (s *Server) RegisterCommand(name string, run CommandFunc) {
 
 func adapt(run CommandFunc) handler {
 	return func(r *request) error {
-		run(r.srv, r.conn, r.data, r.channels)
+		run(r.srv, &r.conn, r.data, &r.channels)
 		return nil
 	}
 }
@@ -76,14 +77,18 @@ func (s *Server) register(name string, builtin bool, run handler) {
 
 // dispatch answers one message of a client. Whatever it holds, the connection
 // gets an answer or, for a client's own events, nothing.
-func (s *Server) dispatch(c *Conn, text []byte, now time.Time) {
+func (s *Server) dispatch(c *connection, text []byte, now time.Time) {
 	m := wire.Parse(text)
-	r := &request{ctx: c.ctx, srv: s, conn: c, channels: &s.channels, name: m.Name, id: m.ID, data: m.Data}
-	if r.id != nil {
-		r.channels = &Channels{s.channels.registry, r.id}
+	r := &request{
+		ctx:  c.ctx,
+		srv:  s,
+		name: m.Name,
+		data: m.Data,
+		// The id is needed after the next message has overwritten this one.
+		channels: Channels{registry: s.channels.registry, id: bytes.Clone(m.ID)},
 	}
-	c.current.Store(r)
-	defer c.current.Store(nil)
+	r.conn = Conn{connection: c, command: &r.channels}
+	defer func() { r.data = nil }()
 	var err error
 	switch verdict := c.budget.Spend(now, s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
 	case verdict == limit.Abuse:
@@ -106,7 +111,7 @@ func (s *Server) dispatch(c *Conn, text []byte, now time.Time) {
 		s.log.Error("command failed", "command", r.name, "conn", c.id, "error", err)
 		seen = errInternal
 	}
-	_ = c.ReplyError(seen) // a connection that has ended needs no answer
+	_ = r.conn.ReplyError(seen) // a connection that has ended needs no answer
 }
 
 // runCommand is the one place where a host's command runs. Its name is what
@@ -141,7 +146,12 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 		Reason  string `json:"reason,omitempty"`
 	}{Channel: channel}
 
-	joinErr := srv.authorize(conn.Context(), AuthRequest{Conn: conn, Channel: channel, Auth: want.Auth, Data: want.Presence})
+	joinErr := srv.authorize(conn.Context(), AuthRequest{
+		Conn:    &conn.plain,
+		Channel: channel,
+		Auth:    want.Auth,
+		Data:    want.Presence,
+	})
 	if joinErr == nil {
 		joinErr = channels.Join(conn, channel, want.Presence)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -25,7 +24,20 @@ var ErrClosed = errors.New("pushy: closed")
 
 // Conn is one client's connection, whatever transport carries it. All methods
 // are safe for concurrent use and none blocks on the client.
+//
+// Each command gets a *Conn of its own, which belongs to that command for good:
+// Reply and ReplyError carry the command's id, from any goroutine and also after
+// the command has returned. A *Conn from anywhere else, such as a hook,
+// Server.Conn or Channel.Conns, belongs to no command. Compare connections by ID,
+// not by pointer.
 type Conn struct {
+	*connection
+	command *Channels // of the command it answers; nil if it answers none
+}
+
+// connection is what all *Conn of one client share.
+type connection struct {
+	plain   Conn // answers no command
 	srv     *Server
 	id      string
 	user    any
@@ -34,14 +46,16 @@ type Conn struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	budget  limit.Budget            // the reader's alone, with the next
-	early   uint8                   // the first messages, counted
-	greeted atomic.Bool             // the Connect hook has run
-	current atomic.Pointer[request] // the command that runs, if any
+	// The reader's alone.
+	budget limit.Budget
+	early  uint8 // the first messages, counted
 
+	// Under mu, together with what follows it: so ordered for the size, as there
+	// may be very many of these.
+	greeted  bool   // the Connect hook has run
+	closed   bool   // no subscription is added any more
+	code     uint16 // why it ended; 0 while it has not
 	mu       sync.Mutex
-	closed   bool                        // no subscription is added any more
-	code     uint16                      // why it ended; 0 while it has not
 	subs     roster.Small[*subscription] // by channel
 	reason   string
 	finished chan struct{} // set when the clean-up begins, closed when it is done
@@ -83,12 +97,13 @@ func (c *Conn) Channels() []string {
 // more than Limits.ConnBuffer waits for it.
 func (c *Conn) Send(event string, data any) error { return c.send(event, data, nil) }
 
-// Reply is Send for the answer to the command that c is running: when the
-// client gave the command an id, and data is an object without one, data
-// carries it back (PROTOCOL.md, section 3).
+// Reply is Send for the answer to the command that c belongs to: if the client
+// gave the command an id, the message carries it back (PROTOCOL.md, section 3).
+// It may be called at any time, also after the command has returned. A Conn that
+// belongs to no command sends data as it is.
 func (c *Conn) Reply(event string, data any) error { return c.send(event, data, c.requestID()) }
 
-// ReplyError answers the command that c is running with pushy:error.
+// ReplyError answers the command that c belongs to with pushy:error.
 func (c *Conn) ReplyError(e *Error) error {
 	data := wire.Object(nil).Text("message", e.Message).Text("code", e.Code)
 	return c.queue(replyFrame(eventError, data, c.requestID()))
@@ -113,10 +128,10 @@ func (c *Conn) queue(f *fanout.Frame) error {
 }
 
 func (c *Conn) requestID() json.RawMessage {
-	if r := c.current.Load(); r != nil {
-		return r.id
+	if c.command == nil {
+		return nil
 	}
-	return nil
+	return c.command.id
 }
 
 // Close ends the connection with a close code and a reason of at most 123
@@ -140,7 +155,7 @@ func (c *Conn) Close(code int, reason string) error {
 // end begins the connection's end; the reader does the rest. The first caller's
 // code and reason stand. It does not block and may be called under the locks of
 // a channel: a fan-out may be what finds a client too slow.
-func (c *Conn) end(code int, reason string) {
+func (c *connection) end(code int, reason string) {
 	c.mu.Lock()
 	if c.code == 0 {
 		c.code, c.reason = uint16(code), reason
@@ -158,7 +173,7 @@ func (c *Conn) end(code int, reason string) {
 }
 
 // abort cuts the connection without a word.
-func (c *Conn) abort(code int, reason string) {
+func (c *connection) abort(code int, reason string) {
 	c.end(code, reason)
 	c.out.Discard()
 	c.session.Abort()
@@ -166,16 +181,18 @@ func (c *Conn) abort(code int, reason string) {
 
 // serve begins the connection. Its reader is one goroutine at a time, from here
 // to the end of its last read.
-func (c *Conn) serve() {
+func (c *connection) serve() {
 	s := c.srv
 	// A client that knows its id may have it used at once, so it learns it only
 	// when the Connect hook has run; what that sends comes after.
 	c.out.Hold()
 	c.session.Start(c.out)
-	connect := wire.Object(nil).Text("socketId", c.id).Text("protocol", c.Protocol())
+	connect := wire.Object(nil).Text("socketId", c.id).Text("protocol", c.session.Protocol())
 	c.out.Send(replyFrame(eventConnect, connect, nil))
-	s.hook("Connect", func() { s.opts.Hooks.Connect(c) })
-	c.greeted.Store(true)
+	s.hook("Connect", func() { s.opts.Hooks.Connect(&c.plain) })
+	c.mu.Lock()
+	c.greeted = true
+	c.mu.Unlock()
 	c.out.Release()
 	go c.read()
 }
@@ -191,7 +208,7 @@ const (
 // a new goroutine after each: a stack that a command has grown does not shrink
 // to the smallest again, and while a connection waits its stack is most of what
 // it costs.
-func (c *Conn) read() {
+func (c *connection) read() {
 	s := c.srv
 	message, err := c.session.Receive()
 	for ; err == nil; message, err = c.session.Receive() {
@@ -212,7 +229,7 @@ func (c *Conn) read() {
 }
 
 // ended turns why Receive stopped into the connection's end.
-func (c *Conn) ended(err error) {
+func (c *connection) ended(err error) {
 	var why *transport.CloseError
 	switch {
 	case !errors.As(err, &why), why.Cause == transport.Lost:
@@ -228,7 +245,7 @@ func (c *Conn) ended(err error) {
 // and runs the Disconnect hook. The reader calls it; Shutdown does for a reader
 // that a command holds up past its deadline. The second caller waits for the
 // first, on a channel: a mutex would hold up the fake time of a test.
-func (c *Conn) finish() {
+func (c *connection) finish() {
 	c.mu.Lock()
 	if done := c.finished; done != nil {
 		c.mu.Unlock()
@@ -254,5 +271,5 @@ func (c *Conn) finish() {
 	case <-s.cutOff.Done():
 	}
 	s.door.Leave(c.id)
-	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(c, code, reason) })
+	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(&c.plain, code, reason) })
 }

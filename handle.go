@@ -40,13 +40,13 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 		}
 		ctx, cancel := context.WithTimeout(r.ctx, limit.Or(srv.opts.CommandTimeout, forever))
 		defer cancel()
-		resp, err := run(ctx, r.conn, req)
+		resp, err := run(ctx, &r.conn, req)
 		if err != nil {
 			return r.failed(ctx, err)
 		}
 		raw, err := wire.Encode(resp)
-		if err == nil && r.id != nil {
-			_ = r.conn.queue(replyFrame(eventReply, wire.Object(nil).Raw("id", r.id).Raw("data", raw), nil))
+		if id := r.channels.id; err == nil && id != nil {
+			_ = r.conn.queue(replyFrame(eventReply, wire.Object(nil).Raw("id", id).Raw("data", raw), nil))
 		}
 		return err
 	})

@@ -86,7 +86,7 @@ type Server struct {
 	linger    time.Duration // see Channel's life
 	engine    *fanout.Engine
 	sockets   *transport.Handler
-	door      *lifecycle.Door[*Conn] // the connections
+	door      *lifecycle.Door[*connection] // the connections
 	channels  Channels
 	origins   origin.Policy
 	triggers  triggerhttp.Reader
@@ -124,7 +124,7 @@ func New(options Options) (*Server, error) {
 		opts: o, log: o.Logger, notices: ratelog.New(o.Logger), node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
 		inline: o.Broker == nil && o.Presence == nil,
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
-		door: lifecycle.NewDoor[*Conn](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
+		door: lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
 	}
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
@@ -295,10 +295,16 @@ func (s *Server) deliver(channel string, m Message) {
 // hook has returned.
 func (s *Server) Conn(id string) (*Conn, bool) {
 	c, ok := s.door.Find(id)
-	if !ok || !c.greeted.Load() {
+	if !ok {
 		return nil, false
 	}
-	return c, true
+	c.mu.Lock()
+	greeted := c.greeted
+	c.mu.Unlock()
+	if !greeted {
+		return nil, false
+	}
+	return &c.plain, true
 }
 
 // Channels returns the channels on this node.

@@ -103,7 +103,7 @@ func (s *Server) tell(ctx context.Context) bool {
 	if deadline, ok := ctx.Deadline(); ok {
 		spread = min(spread, time.Until(deadline)/2)
 	}
-	return lifecycle.Spread(ctx, s.door.All(), shutdownBatch, spread, func(c *Conn) {
+	return lifecycle.Spread(ctx, s.door.All(), shutdownBatch, spread, func(c *connection) {
 		c.end(CloseShutdown, "server shutting down")
 	})
 }
@@ -116,7 +116,7 @@ func (s *Server) cut(idle <-chan struct{}) {
 	for _, c := range conns {
 		c.abort(CloseShutdown, "server shutting down")
 	}
-	if !lifecycle.Within(cutGrace, lifecycle.Each(conns, (*Conn).finish), idle) {
+	if !lifecycle.Within(cutGrace, lifecycle.Each(conns, (*connection).finish), idle) {
 		s.log.Error("commands or hooks still run after the shutdown's deadline")
 	}
 }

@@ -81,7 +81,13 @@ func (s *Server) accept(r *http.Request) (user any, err error) {
 
 // connect makes an admitted session a connection and starts its reader.
 func (s *Server) connect(session transport.Session, user any, from lifecycle.Network) {
-	c := &Conn{srv: s, id: s.newConnID(), user: user, session: session}
+	c := &connection{
+		srv:     s,
+		id:      s.newConnID(),
+		user:    user,
+		session: session,
+	}
+	c.plain.connection = c
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = s.engine.NewOutbox(session, c.end)
 	if !s.door.Enter(c.id, c, from, s.tasks.Start) {

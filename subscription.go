@@ -28,7 +28,7 @@ type subscription struct {
 	state   subState
 	leaving bool // leave as soon as it is live
 
-	conn *Conn
+	conn *connection
 	name string
 	ch   *Channel // set before it is live
 	id   string   // the memberId
@@ -45,7 +45,7 @@ func (sub *subscription) member() bool {
 	return sub.state == subHooked || sub.state == subLive
 }
 
-func (c *Conn) subscription(name string) *subscription {
+func (c *connection) subscription(name string) *subscription {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.subs.Get(name)
@@ -55,7 +55,7 @@ func (c *Conn) subscription(name string) *subscription {
 // joining, so that a second join of the same name is refused meanwhile. An
 // earlier membership that another goroutine is ending must have left the log
 // first, or the client would be in its own list twice and get its own quit.
-func (c *Conn) reserve(name string) (*subscription, error) {
+func (c *connection) reserve(name string) (*subscription, error) {
 	for {
 		sub, earlier, err := c.tryReserve(name)
 		if earlier == nil {
@@ -68,7 +68,7 @@ func (c *Conn) reserve(name string) (*subscription, error) {
 }
 
 // tryReserve returns earlier, to wait for, while a membership is being ended.
-func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct{}, err error) {
+func (c *connection) tryReserve(name string) (sub *subscription, earlier <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.code != 0 {
@@ -91,7 +91,7 @@ func (c *Conn) tryReserve(name string) (sub *subscription, earlier <-chan struct
 	return sub, nil, nil
 }
 
-func (c *Conn) unreserve(sub *subscription) {
+func (c *connection) unreserve(sub *subscription) {
 	c.mu.Lock()
 	sub.state = subEnded
 	c.subs.Remove(sub.name)
@@ -100,7 +100,7 @@ func (c *Conn) unreserve(sub *subscription) {
 }
 
 // join is Join for a lower-cased, checked name. id goes back in the success.
-func (r *registry) join(conn *Conn, name string, data, id json.RawMessage) error {
+func (r *registry) join(conn *connection, name string, data, id json.RawMessage) error {
 	s := r.srv
 	if conn.srv != s {
 		return errors.New("pushy: join: the connection belongs to another Server")
@@ -137,7 +137,7 @@ func (r *registry) join(conn *Conn, name string, data, id json.RawMessage) error
 	conn.mu.Lock()
 	sub.state = subHooked
 	conn.mu.Unlock()
-	s.hook("Subscribe", func() { s.opts.Hooks.Subscribe(conn, ch) })
+	s.hook("Subscribe", func() { s.opts.Hooks.Subscribe(&conn.plain, ch) })
 	conn.mu.Lock()
 	sub.state = subLive
 	leaving, end := sub.leaving, sub.end
@@ -149,7 +149,7 @@ func (r *registry) join(conn *Conn, name string, data, id json.RawMessage) error
 }
 
 // joinFailed is the error of a join that Broker or PresenceStore let down.
-func joinFailed(conn *Conn, name string, err error) error {
+func joinFailed(conn *connection, name string, err error) error {
 	var refused *JoinError
 	switch {
 	case errors.As(err, &refused):
@@ -196,7 +196,7 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	}
 	c.mu.Unlock()
 	s := c.srv
-	s.hook("Unsubscribe", func() { s.opts.Hooks.Unsubscribe(c, ch) })
+	s.hook("Unsubscribe", func() { s.opts.Hooks.Unsubscribe(&c.plain, ch) })
 	ch.life.Release()
 	c.hooks.End()
 	return true

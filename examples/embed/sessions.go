@@ -32,7 +32,7 @@ type session struct {
 	id    string
 	user  user
 	until time.Time
-	conns map[*pushy.Conn]bool // nil once it has ended
+	conns map[string]*pushy.Conn // by id; nil once the session has ended
 }
 
 // sessions are the logins there are, by their cookie.
@@ -65,7 +65,7 @@ func (ss *sessions) login(w http.ResponseWriter, name, password string) bool {
 	if !known || !right {
 		return false
 	}
-	s := &session{id: rand.Text(), user: u, until: time.Now().Add(sessionLife), conns: map[*pushy.Conn]bool{}}
+	s := &session{id: rand.Text(), user: u, until: time.Now().Add(sessionLife), conns: map[string]*pushy.Conn{}}
 	ss.mu.Lock()
 	for id, old := range ss.all {
 		if time.Now().After(old.until) {
@@ -88,7 +88,7 @@ func (ss *sessions) logout(w http.ResponseWriter, s *session) {
 	conns := s.conns
 	s.conns = nil
 	ss.mu.Unlock()
-	for conn := range conns {
+	for _, conn := range conns {
 		ss.hangUp(conn)
 	}
 	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1})
@@ -98,7 +98,7 @@ func (ss *sessions) connected(s *session, conn *pushy.Conn) {
 	ss.mu.Lock()
 	ended := s.conns == nil
 	if !ended {
-		s.conns[conn] = true
+		s.conns[conn.ID()] = conn
 	}
 	ss.mu.Unlock()
 	if ended { // since it was accepted
@@ -108,6 +108,6 @@ func (ss *sessions) connected(s *session, conn *pushy.Conn) {
 
 func (ss *sessions) disconnected(s *session, conn *pushy.Conn) {
 	ss.mu.Lock()
-	delete(s.conns, conn)
+	delete(s.conns, conn.ID())
 	ss.mu.Unlock()
 }

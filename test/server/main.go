@@ -35,14 +35,14 @@ func main() {
 type server struct {
 	*pushy.Server
 	mu    sync.Mutex
-	conns map[*pushy.Conn]bool
-	nets  map[net.Conn]bool // that have carried a socket's requests
-	auth  int               // the status that /auth answers, 0 for what is right
-	asked int               // how often /auth was
+	conns map[string]*pushy.Conn // by id
+	nets  map[net.Conn]bool      // that have carried a socket's requests
+	auth  int                    // the status that /auth answers, 0 for what is right
+	asked int                    // how often /auth was
 }
 
 func run(ctx context.Context, addr string) error {
-	s := &server{conns: map[*pushy.Conn]bool{}, nets: map[net.Conn]bool{}}
+	s := &server{conns: map[string]*pushy.Conn{}, nets: map[net.Conn]bool{}}
 	var err error
 	s.Server, err = pushy.New(pushy.Options{
 		SecretKey:      "only the client's tests know it",
@@ -52,12 +52,12 @@ func run(ctx context.Context, addr string) error {
 			Connect: func(conn *pushy.Conn) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.conns[conn] = true
+				s.conns[conn.ID()] = conn
 			},
 			Disconnect: func(conn *pushy.Conn, _ int, _ string) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				delete(s.conns, conn)
+				delete(s.conns, conn.ID())
 			},
 		},
 	})
@@ -232,7 +232,7 @@ func (s *server) control(w http.ResponseWriter, r *http.Request) {
 func (s *server) all() (conns []*pushy.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.conns {
 		conns = append(conns, c)
 	}
 	return conns

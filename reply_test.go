@@ -1,0 +1,181 @@
+package pushy_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+)
+
+// keeper has commands that keep their Conn and Channels for later.
+type keeper struct {
+	mu       sync.Mutex
+	conns    []*pushy.Conn
+	channels []*pushy.Channels
+}
+
+func (k *keeper) add(conn *pushy.Conn, channels *pushy.Channels) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.conns = append(k.conns, conn)
+	k.channels = append(k.channels, channels)
+}
+
+func (k *keeper) register(srv *pushy.Server) {
+	srv.RegisterCommand("keep", func(_ *pushy.Server, c *pushy.Conn, _ json.RawMessage, channels *pushy.Channels) {
+		k.add(c, channels)
+		_ = c.Reply("kept", struct{}{})
+	})
+	pushy.Handle(srv, "keep-typed", func(_ context.Context, c *pushy.Conn, _ struct{}) (any, error) {
+		k.add(c, srv.Channels())
+		return nil, c.Send("kept", struct{}{})
+	})
+}
+
+// Issue 11, number 21: a Conn that a command has kept goes on answering that
+// command, whatever else runs meanwhile.
+func TestReplyBelongsToItsCommand(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{})
+	var k keeper
+	k.register(srv)
+	later := func(name string, i int, reply func(c *pushy.Conn) error) {
+		srv.RegisterCommand(name, func(_ *pushy.Server, c *pushy.Conn, _ json.RawMessage, _ *pushy.Channels) {
+			done := make(chan error)
+			go func() { done <- reply(k.conns[i]) }()
+			assert.NoError(t, <-done)
+			_ = c.Reply("own", struct{}{})
+		})
+	}
+	url := serveHandler(t, srv, srv) // over a socket the message's buffer is used again
+	c := dial(t, url, false)
+	send := func(text, want string) {
+		t.Helper()
+		c.Send(text)
+		require.Equal(t, want, c.Receive())
+	}
+	send(`{"command":"keep","id":"the first, with a long id"}`, `{"event":"kept","data":{"id":"the first, with a long id"}}`)
+	send(`{"command":"keep"}`, `{"event":"kept","data":{}}`)
+	send(`{"command":"keep","id":3}`, `{"event":"kept","data":{"id":3}}`)
+	c.Send(`{"command":"keep-typed","id":4}`)
+	require.Equal(t, `{"event":"kept","data":{}}`, c.Receive())
+	require.Equal(t, `{"event":"pushy:reply","data":{"id":4,"data":null}}`, c.Receive())
+	for i, want := range []string{`{"id":"the first, with a long id"}`, `{}`, `{"id":3}`, `{"id":4}`} {
+		name := fmt.Sprintf("reply-%d", i)
+		later(name, i, func(c *pushy.Conn) error { return c.Reply("late", struct{}{}) })
+		send(`{"command":"`+name+`","id":"another"}`, `{"event":"late","data":`+want+`}`)
+		require.Equal(t, `{"event":"own","data":{"id":"another"}}`, c.Receive())
+		send(`{"command":"`+name+`"}`, `{"event":"late","data":`+want+`}`)
+		require.Equal(t, `{"event":"own","data":{}}`, c.Receive())
+	}
+	later("fail", 2, func(c *pushy.Conn) error { return c.ReplyError(&pushy.Error{Code: "1", Message: "no"}) })
+	send(`{"command":"fail","id":9}`, `{"event":"pushy:error","data":{"message":"no","code":"1","id":3}}`)
+	require.Equal(t, `{"event":"own","data":{"id":9}}`, c.Receive())
+	require.NoError(t, k.conns[0].Reply("idle", struct{}{}), "while no command runs")
+	require.Equal(t, `{"event":"idle","data":{"id":"the first, with a long id"}}`, c.Receive())
+}
+
+// Issue 11, number 21: what is not a command's Conn carries no id, even while a
+// command with one runs.
+func TestOtherConnsBelongToNoCommand(t *testing.T) {
+	t.Parallel()
+	var fromHook *pushy.Conn
+	srv := startServer(t, pushy.Options{
+		Hooks: pushy.Hooks{
+			Connect:   func(c *pushy.Conn) { fromHook = c },
+			Subscribe: func(c *pushy.Conn, _ *pushy.Channel) { _ = c.Reply("subscribed", struct{}{}) },
+		},
+		Authorizer: authorizerFunc(func(_ context.Context, r pushy.AuthRequest) error {
+			return r.Conn.Reply("authorized", struct{}{})
+		}),
+	})
+	srv.RegisterCommand("all", func(srv *pushy.Server, c *pushy.Conn, _ json.RawMessage, channels *pushy.Channels) {
+		known, _ := srv.Conn(c.ID())
+		_ = known.Reply("known", struct{}{})
+		_ = fromHook.ReplyError(&pushy.Error{Code: "1", Message: "hook"})
+		ch, _ := channels.Lookup("news")
+		for member := range ch.Conns() {
+			_ = member.Reply("member", struct{}{})
+			assert.NotSame(t, c, member)
+			assert.Equal(t, c.ID(), member.ID())
+		}
+		assert.NotSame(t, c, known, "a command's Conn is its own, with an id or without")
+		assert.Same(t, fromHook, known)
+	})
+	p := connectPeer(t, srv)
+	p.send(`{"command":"subscribe","data":{"channel":"news"},"id":1}`)
+	p.expect(`authorized {}`)
+	success := p.next()
+	assert.Equal(t, "pushy:subscription-success", success.Event)
+	assert.Contains(t, string(success.Data), `"id":1`)
+	p.expect(`subscribed {}`)
+	for _, id := range []string{`,"id":2`, ``} {
+		p.send(`{"command":"all"` + id + `}`)
+		p.expect(`known {}`)
+		p.expect(`pushy:error {"message":"hook","code":"1"}`)
+		p.expect(`member {}`)
+		p.quiet()
+	}
+}
+
+// authorizerFunc is an Authorizer that is one func.
+type authorizerFunc func(ctx context.Context, r pushy.AuthRequest) error
+
+func (f authorizerFunc) Authorize(ctx context.Context, r pushy.AuthRequest) error { return f(ctx, r) }
+
+// Issue 11, number 21: every Conn of a connection does for all methods, and a
+// command's Channels answer that command later, too.
+func TestCommandsConnAndChannelsWorkLater(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{})
+	var k keeper
+	k.register(srv)
+	srv.RegisterCommand("subscribe", func(srv *pushy.Server, c *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
+		data = append(json.RawMessage{}, data...)
+		go pushy.Subscribe(srv, c, data, channels)
+	})
+	srv.RegisterCommand("unsubscribe", func(srv *pushy.Server, c *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
+		data = append(json.RawMessage{}, data...)
+		go pushy.Unsubscribe(srv, c, data, channels)
+	})
+	p := connectPeer(t, srv)
+	p.send(`{"command":"keep","id":1}`)
+	p.expect(`kept {"id":1}`)
+	p.send(`{"command":"keep","id":2}`)
+	p.expect(`kept {"id":2}`)
+	one, two, plain := k.conns[0], k.conns[1], p.conn(srv)
+
+	require.NoError(t, k.channels[0].Join(two, "news", nil))
+	assert.Contains(t, string(p.next().Data), `"id":1`, "the Channels' command is answered")
+	ch, ok := srv.Channels().Lookup("news")
+	require.True(t, ok)
+	for _, c := range []*pushy.Conn{one, two, plain} {
+		assert.True(t, ch.Has(c))
+		assert.Equal(t, []string{"news"}, c.Channels())
+		assert.Error(t, srv.Channels().Join(c, "news", nil), "it is a member")
+		require.NoError(t, srv.Publish(t.Context(), "news", "x", 1, pushy.Except(c)))
+	}
+	p.quiet()
+	require.NoError(t, k.channels[1].Leave(one, "news"))
+	p.expect(`pushy:subscription-end {"channel":"news","id":2}`)
+	require.NoError(t, srv.Channels().Join(one, "news", nil))
+	assert.NotContains(t, string(p.next().Data), `"id"`)
+	ch, ok = srv.Channels().Lookup("news")
+	require.True(t, ok)
+	require.NoError(t, ch.Remove(two, "out"))
+	p.expect(`pushy:subscription-end {"channel":"news","reason":"out"}`)
+
+	p.send(`{"command":"subscribe","data":{"channel":"late"},"id":"s"}`)
+	assert.Contains(t, string(p.next().Data), `"id":"s"`)
+	p.send(`{"command":"unsubscribe","data":{"channel":"late"},"id":"u"}`)
+	p.expect(`pushy:subscription-end {"channel":"late","id":"u"}`)
+	require.NoError(t, two.Close(pushy.CloseRemoved, "out"))
+	assert.Equal(t, pushy.CloseRemoved, p.ended().Code)
+	assert.ErrorIs(t, one.Reply("x", nil), pushy.ErrClosed)
+}
