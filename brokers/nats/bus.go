@@ -17,7 +17,7 @@ import (
 
 // bus carries events through core NATS.
 type bus struct {
-	o     Options
+	o     settings
 	id    string // tells its own resyncs apart
 	nc    *natsgo.Conn
 	line  *line
@@ -44,7 +44,7 @@ const maxDirty = 10_000
 const maxLanes = 8
 
 // newBus connects.
-func newBus(ctx context.Context, o Options) (*bus, error) {
+func newBus(ctx context.Context, o settings) (*bus, error) {
 	b := &bus{o: o, id: newID(), seed: maphash.MakeSeed(), subs: map[string]*subscription{},
 		dirty: map[string]struct{}{}, back: make(chan struct{}, 1), done: make(chan struct{})}
 	for range min(runtime.GOMAXPROCS(0), maxLanes) {

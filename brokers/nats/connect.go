@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -24,14 +26,29 @@ type callbacks struct {
 
 // connect returns a connection that lasts until it is closed; it may not be up
 // yet, unless RequireAtStart is set. The error is a *SettingError.
-func (o Options) connect(ctx context.Context, name string, e callbacks) (*natsgo.Conn, error) {
+func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsgo.Conn, error) {
 	c := natsgo.GetDefaultOptions()
-	c.Url, c.Name = o.URL, name
-	c.User, c.Password, c.Token = o.User, o.Password, o.Token
+	c.Name = name
+	for _, s := range o.servers {
+		c.Servers = append(c.Servers, s.withUser())
+		if u := s.url.User; u != nil && c.User == "" && c.Token == "" {
+			// For the servers that the first tells of, whose addresses have none.
+			if password, has := u.Password(); has {
+				c.User, c.Password = u.Username(), password
+			} else {
+				c.Token = u.Username()
+			}
+		}
+	}
+	if err := o.authenticate(&c); err != nil {
+		return nil, err
+	}
+	c.InboxPrefix = o.InboxPrefix
 	c.TLSConfig, c.Secure = o.TLS, o.TLS != nil
 	c.Timeout, c.FlusherTimeout = o.Timeout, o.Timeout
 	if deadline, has := ctx.Deadline(); has {
-		c.Timeout = max(min(c.Timeout, time.Until(deadline)), time.Millisecond)
+		each := time.Until(deadline) / time.Duration(len(o.servers))
+		c.Timeout = max(min(c.Timeout, each), time.Millisecond)
 	}
 	c.PingInterval, c.MaxPingsOut = o.Timeout/2, 1 // finds a server that is there and silent
 	// What is published while away must fail: sent later, it would be a
@@ -43,17 +60,20 @@ func (o Options) connect(ctx context.Context, name string, e callbacks) (*natsgo
 	c.DisconnectedErrCB = func(_ *natsgo.Conn, err error) { e.down(o.explain(err)) }
 	c.ReconnectErrCB = c.DisconnectedErrCB
 	c.AsyncErrorCB = func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { e.trouble(sub, err) }
-	if o.Credentials != "" {
-		if err := natsgo.UserCredentials(o.Credentials)(&c); err != nil {
-			return nil, &SettingError{"Credentials", err}
-		}
-	}
 	nc, err := c.Connect()
+	// A server that refuses the certificate closes, and whether its reason or the
+	// end of the connection is seen first is chance.
+	for range handshakeRetries {
+		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+		nc, err = c.Connect()
+	}
 	if err == nil {
 		return nc, nil
 	}
 	said := o.explain(err)
-	if o.RequireAtStart || said.Setting != "URL" {
+	if o.RequireAtStart || isRefusal(err) {
 		return nil, said
 	}
 	e.down(said)
@@ -64,32 +84,57 @@ func (o Options) connect(ctx context.Context, name string, e callbacks) (*natsgo
 	return nc, nil
 }
 
+const handshakeRetries = 8
+
 // backoff is how long to wait before the next round of attempts.
 func backoff(attempts int) time.Duration {
 	most := min(50*time.Millisecond<<min(attempts, 6), 2*time.Second)
 	return most/2 + rand.N(most/2)
 }
 
-// explain names the setting that an error of the connection is about.
-func (o Options) explain(err error) *SettingError {
+// isUnauthorized reports whether err says that NATS does not know this node's user.
+func isUnauthorized(err error) bool {
+	for _, refusal := range []error{natsgo.ErrAuthorization, natsgo.ErrAuthExpired, natsgo.ErrAuthRevoked,
+		natsgo.ErrAccountAuthExpired, natsgo.ErrNkeysNotSupported} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// isInsecure reports whether err says that the two sides do not agree on TLS.
+func isInsecure(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
+	var op *net.OpError
+	return errors.As(err, &certificate) || errors.As(err, &record) ||
+		errors.As(err, &op) && op.Op == "remote error" || // an alert, such as "certificate required"
+		errors.Is(err, natsgo.ErrSecureConnRequired) || errors.Is(err, natsgo.ErrSecureConnWanted)
+}
+
+// isRefusal reports whether err is about this node's settings, and so will not
+// pass by itself.
+func isRefusal(err error) bool {
+	return isUnauthorized(err) || isInsecure(err) || errors.Is(err, natsgo.ErrPermissionViolation)
+}
+
+// explain names the setting that an error of the connection is about.
+func (o settings) explain(err error) *SettingError {
+	at := shown(o.servers)
 	switch {
 	case err == nil:
-		return &SettingError{"URL", errors.New(o.shown() + ": connection lost")}
-	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
-		setting := "Password"
-		switch {
-		case o.Credentials != "":
-			setting = "Credentials"
-		case o.Token != "":
-			setting = "Token"
+		return &SettingError{"URL", errors.New(at + ": connection lost")}
+	case isUnauthorized(err):
+		setting := o.identity()
+		if setting == "User" {
+			setting = "Password"
 		}
-		return &SettingError{setting, fmt.Errorf("%s refuses it: %w", o.shown(), err)}
-	case errors.As(err, &certificate), errors.As(err, &record), errors.Is(err, natsgo.ErrSecureConnRequired), errors.Is(err, natsgo.ErrSecureConnWanted):
-		return &SettingError{"TLS", fmt.Errorf("%s: %w", o.shown(), err)}
+		return &SettingError{setting, fmt.Errorf("%s refuses it: %w", at, err)}
+	case isInsecure(err):
+		return &SettingError{"TLS", fmt.Errorf("%s: %w", at, err)}
 	}
-	return &SettingError{"URL", fmt.Errorf("%s: %w", o.shown(), err)}
+	return &SettingError{"URL", fmt.Errorf("%s: %w", at, err)}
 }
 
 // token is a channel's name as one token of a subject.

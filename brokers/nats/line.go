@@ -59,7 +59,7 @@ const lineSize = 4096
 
 func newLine(nc *natsgo.Conn, timeout time.Duration) (*line, error) {
 	l := &line{nc: nc, timeout: timeout, queue: make(chan *op, lineSize), nobody: make(chan *natsgo.Msg, 4*lineSize),
-		inbox: natsgo.NewInbox() + ".", asked: map[string]*op{}, wake: make(chan struct{}, 1)}
+		inbox: nc.NewInbox() + ".", asked: map[string]*op{}, wake: make(chan struct{}, 1)}
 	_, err := nc.ChanSubscribe(l.inbox+"*", l.nobody)
 	return l, err
 }

@@ -35,70 +35,10 @@ package nats
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
-	"log/slog"
-	"net/url"
-	"strings"
-	"time"
-
-	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/names"
 )
-
-// Options say where NATS is and how it is used. A zero field means its default.
-type Options struct {
-	// URL is a server's, or several with commas between: nats://host:4222, or
-	// tls://. Default "nats://127.0.0.1:4222".
-	URL string
-	// Prefix begins every subject and the stream's name, so that apps with
-	// different ones share a NATS: 1 to 64 of A-Z a-z 0-9 _ -. Default "pushy".
-	Prefix string
-
-	// User and Password, or Token, or Credentials, the name of a .creds file,
-	// say who this is. Default: what the URL has, or nothing.
-	User, Password string
-	Token          string
-	Credentials    string
-	// TLS is used if not nil, and with tls:// URLs.
-	TLS *tls.Config
-
-	// RequireAtStart makes New return an error when NATS cannot be reached. By
-	// default the node begins alone, and joins when it can.
-	RequireAtStart bool
-
-	// Timeout is how long a request, a new connection, or NATS's answer to a sign
-	// of life may take. At least 100 ms, default 3 s.
-	Timeout time.Duration
-
-	// EventsOnly leaves presence out, and so needs no JetStream.
-	EventsOnly bool
-	// Lease is how long a node may be silent before its members count as gone.
-	// At least 500 ms, default 15 s.
-	Lease time.Duration
-	// Replicas is on how many servers of a NATS cluster presence is kept, and
-	// Memory keeps it in their memory rather than in files. They count when
-	// the stream is made. Default 1, in files.
-	Replicas int
-	Memory   bool
-
-	// Logger is told when NATS goes away and comes back. Default slog.Default().
-	Logger *slog.Logger
-}
-
-// SettingError says which of the Options is wrong.
-type SettingError struct {
-	Setting string // the field's name
-	Err     error
-}
-
-func (e *SettingError) Error() string {
-	return "nats: Options." + e.Setting + ": " + e.Err.Error()
-}
-func (e *SettingError) Unwrap() error { return e.Err }
 
 var (
 	errClosed = errors.New("nats: closed")
@@ -106,74 +46,6 @@ var (
 	errNone   = errors.New("nats: Options.EventsOnly is set: there is no presence")
 	errLost   = errors.New("nats: the connection was lost before NATS had confirmed")
 )
-
-// withDefaults returns a checked copy.
-func (o Options) withDefaults() (Options, error) {
-	bad := func(setting, format string, args ...any) (Options, error) {
-		return o, &SettingError{setting, fmt.Errorf(format, args...)}
-	}
-	if o.URL == "" {
-		o.URL = natsgo.DefaultURL
-	}
-	for one := range strings.SplitSeq(o.URL, ",") {
-		if u, err := url.Parse(strings.TrimSpace(one)); err != nil || u.Host == "" {
-			return bad("URL", "%q is not like nats://host:4222", redacted(one))
-		} else if u.Scheme != "nats" && u.Scheme != "tls" {
-			return bad("URL", "the scheme of %q is neither nats nor tls", u.Redacted())
-		}
-	}
-	if o.Prefix == "" {
-		o.Prefix = "pushy"
-	}
-	if !names.IsToken(o.Prefix) {
-		return bad("Prefix", "%q is not 1 to 64 of A-Z a-z 0-9 _ -", o.Prefix)
-	}
-	if o.Password != "" && o.User == "" {
-		return bad("User", "is empty, and Password is not")
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 3 * time.Second
-	}
-	if o.Timeout < 100*time.Millisecond {
-		return bad("Timeout", "%v is under 100ms", o.Timeout)
-	}
-	if o.Lease == 0 {
-		o.Lease = 15 * time.Second
-	}
-	if o.Lease < 500*time.Millisecond {
-		return bad("Lease", "%v is under 500ms", o.Lease)
-	}
-	if o.Replicas == 0 {
-		o.Replicas = 1
-	}
-	if o.Replicas < 1 || o.Replicas > 5 {
-		return bad("Replicas", "%d is not from 1 to 5", o.Replicas)
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-	return o, nil
-}
-
-func redacted(text string) string {
-	if _, host, has := strings.Cut(text, "@"); has {
-		return "…@" + host
-	}
-	return text
-}
-
-// shown is the URL without passwords.
-func (o Options) shown() string {
-	var all []string
-	for one := range strings.SplitSeq(o.URL, ",") {
-		u, err := url.Parse(strings.TrimSpace(one))
-		if err != nil {
-			return redacted(o.URL)
-		}
-		all = append(all, u.Redacted())
-	}
-	return strings.Join(all, ",")
-}
 
 // Broker is a node's connections to NATS, both its pushy.Broker and its
 // pushy.PresenceStore. All methods are safe for concurrent use.
@@ -187,10 +59,10 @@ var (
 	_ pushy.PresenceStore = (*Broker)(nil)
 )
 
-// New connects. ctx bounds the first attempt, which takes no longer than
-// three times Options.Timeout. The
-// error is a *SettingError for Options that are wrong, or that NATS does not
-// accept, and says that NATS is away with RequireAtStart.
+// New connects, once for events and once for presence. ctx bounds the first attempt,
+// in which each server of Options.URL has Options.Timeout to answer. The error is a
+// *SettingError for Options that are wrong, or that NATS does not accept, and, with
+// RequireAtStart, if NATS cannot be reached or does not permit what is needed.
 func New(ctx context.Context, options Options) (*Broker, error) {
 	o, err := options.withDefaults()
 	if err != nil {

@@ -100,6 +100,9 @@ func (n *nodes) bury(self string) (died []string, rank int) {
 	return died, rank
 }
 
+// maxLease is the longest lease of a node.
+const maxLease = 24 * time.Hour
+
 const (
 	beatsInLease = 3
 	mostLook     = time.Second // between two looks for the dead

@@ -16,7 +16,7 @@ import (
 
 // presence keeps who is in which channel in a JetStream stream.
 type presence struct {
-	o      Options
+	o      settings
 	id     string // the node's
 	nc     *natsgo.Conn
 	stream *stream
@@ -47,7 +47,7 @@ type presence struct {
 const closeGrace = 3 * time.Second
 
 // newPresence connects.
-func newPresence(ctx context.Context, o Options) (_ *presence, err error) {
+func newPresence(ctx context.Context, o settings) (_ *presence, err error) {
 	p := &presence{o: o, id: newID(), in: make(chan *natsgo.Msg, laneSize), done: make(chan struct{}),
 		signal: make(chan struct{}, 1), channels: map[string]*channel{}, byTold: map[string]*channel{},
 		marks: map[*natsgo.Msg]chan struct{}{}, shared: make(chan struct{})}

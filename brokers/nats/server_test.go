@@ -67,13 +67,24 @@ func (s *natsServer) start() (err error) {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
-	s.url, s.monitor = said.Nats[0], said.Monitoring[0]
-	s.port = s.url[strings.LastIndexByte(s.url, ':')+1:]
+	s.port = said.Nats[0][strings.LastIndexByte(said.Nats[0], ':')+1:]
+	s.url, s.monitor = "nats://127.0.0.1:"+s.port, said.Monitoring[0]
 	return nil
 }
 
+// webSocketURL is where the server takes WebSockets, as its log says.
+func (s *natsServer) webSocketURL(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(text), "Listening for websocket clients on ")
+	require.True(t, found, string(text))
+	url, _, _ := strings.Cut(rest, "\n")
+	return url
+}
+
 func answers(url string) bool {
-	c, err := net.Dial("tcp", strings.TrimPrefix(url, "nats://"))
+	c, err := net.Dial("tcp", url[strings.Index(url, "://")+3:])
 	if err == nil {
 		_ = c.Close()
 	}

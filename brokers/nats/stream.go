@@ -24,7 +24,7 @@ type stream struct {
 	js   jetstream.JetStream
 	name string
 	base string // "pushy"
-	o    Options
+	o    settings
 	made atomic.Pointer[jetstream.Stream] // nil until it is known to be there
 }
 
@@ -39,12 +39,18 @@ const (
 	readAttempts = 20
 )
 
+// The server's error codes for which nats.go has no names.
+const (
+	errMaxBytesRequired  jetstream.ErrorCode = 10113
+	errMaxBytesOverLimit jetstream.ErrorCode = 10122
+)
+
 var (
 	errTorn     = errors.New("nats: a presence log changes faster than it can be read")
 	errNoStream = errors.New("nats: the stream is not there yet")
 )
 
-func newStream(nc *natsgo.Conn, o Options) (*stream, error) {
+func newStream(nc *natsgo.Conn, o settings) (*stream, error) {
 	js, err := jetstream.New(nc)
 	return &stream{js: js, name: o.Prefix + "-presence", base: o.Prefix, o: o}, err
 }
@@ -73,7 +79,7 @@ func (s *stream) open(ctx context.Context) error {
 		}
 		made, err = s.js.CreateStream(ctx, jetstream.StreamConfig{
 			Name: s.name, Subjects: []string{s.base + ".p.>"}, Description: "pushy: who is in which channel",
-			Storage: storage, Replicas: s.o.Replicas, Discard: jetstream.DiscardNew, AllowRollup: true,
+			Storage: storage, Replicas: s.o.Replicas, MaxBytes: s.maxBytes(), Discard: jetstream.DiscardNew, AllowRollup: true,
 			RePublish: &jetstream.RePublish{Source: s.base + ".p.>", Destination: s.base + ".o.>"},
 		})
 	}
@@ -87,12 +93,22 @@ func (s *stream) open(ctx context.Context) error {
 	return nil
 }
 
+// maxBytes is the size that the stream may reach, in JetStream's terms.
+func (s *stream) maxBytes() int64 {
+	if s.o.MaxBytes == 0 {
+		return -1
+	}
+	return s.o.MaxBytes
+}
+
 // explain names the setting that an error of JetStream is about.
 func (s *stream) explain(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, natsgo.ErrNoResponders):
-		return &SettingError{"URL", fmt.Errorf("%s has no JetStream, which presence needs (nats-server -js)", s.o.shown())}
+		return &SettingError{"URL", fmt.Errorf("%s has no JetStream, which presence needs (nats-server -js)", shown(s.o.servers))}
+	case errors.As(err, &api) && (api.ErrorCode == errMaxBytesRequired || api.ErrorCode == errMaxBytesOverLimit):
+		return &SettingError{"MaxBytes", fmt.Errorf("%d: %s", s.o.MaxBytes, api.Description)}
 	case errors.As(err, &api) && (api.ErrorCode == 10074 || api.ErrorCode == 10005):
 		return &SettingError{"Replicas", fmt.Errorf("%d: %s", s.o.Replicas, api.Description)}
 	case errors.As(err, &api):
