@@ -243,3 +243,73 @@ func TestRow15AcceptDecidesOnce(t *testing.T) {
 	assert.Empty(t, users)
 	assert.Equal(t, 503, knock(t, baseURL, "POST", "/0/new/xhr").StatusCode)
 }
+
+// What a chat user writes reaches every transport as it was written: on
+// eventsource, whose clients apply unescape or decodeURI to each frame, without
+// a %, or it could forge messages of the server. Issue 11, number 1.
+func TestPercentIsDeliveredAsWritten(t *testing.T) {
+	t.Parallel()
+	srv, baseURL := serve(t, pushy.Options{SockJS: pushy.SockJS{Legacy: true}, Heartbeat: -1})
+	srv.RegisterCommand("echo", func(_ *pushy.Server, conn *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
+		_ = conn.Reply("echoed", data)
+	})
+	srv.RegisterCommand("leave", func(_ *pushy.Server, conn *pushy.Conn, _ json.RawMessage, _ *pushy.Channels) {
+		_ = conn.Close(3500, `100% %41 %5C%22`)
+	})
+	const forged = `%41 100% %u0041 %5C%22}}%22,%22{%5C%22event%5C%22:%5C%22forged%5C%22}`
+	want := `{"event":"echoed","data":{"text":"` + forged + `"}}`
+	for _, framed := range []bool{true, false} {
+		c := dial(t, baseURL, framed)
+		c.Send(`{"command":"echo","data":{"text":"` + forged + `"}}`)
+		assert.Equal(t, want, c.Receive(), "framed: %t", framed)
+	}
+	for _, path := range []string{"xhr", "xhr_streaming", "eventsource", "htmlfile?c=cb", "jsonp?c=cb"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			p := &sockjsPlay{play: &play{t: t, baseURL: baseURL}, session: "percent-" + strings.TrimSuffix(path, "?c=cb")}
+			p.session = strings.ReplaceAll(p.session, "_", "-")
+			method := http.MethodPost
+			if path != "xhr" && path != "xhr_streaming" {
+				method = http.MethodGet
+			}
+			var all []string // the frames that came, as they came
+			var res asked
+			next := func(what string) {
+				t.Helper()
+				for {
+					if res.body == nil {
+						res = p.ask(request{Method: method, Path: p.path(path)})
+						require.Equal(t, 200, res.status)
+					}
+					line, err := res.body.ReadString('\n')
+					if err != nil {
+						res = asked{} // a poll has ended
+					}
+					all = append(all, line)
+					if strings.Contains(line, what) {
+						return
+					}
+				}
+			}
+			next("pushy:connect")
+			body, err := json.Marshal([]string{`{"command":"echo","data":{"text":"` + forged + `"}}`, `{"command":"leave"}`})
+			require.NoError(t, err)
+			text := string(body)
+			require.Equal(t, 204, p.ask(request{Method: "POST", Path: p.path("xhr_send"), Body: &text}).status)
+			next("c[3500")
+			if path == "eventsource" {
+				assert.NotContains(t, strings.Join(all, ""), "%")
+			}
+			quoted, err := json.Marshal(want)
+			require.NoError(t, err)
+			unescaped := strings.ReplaceAll(strings.Join(all, ""), `\u0025`, "%")
+			if strings.Contains(path, "?") { // a string in a script once more
+				quoted, err = json.Marshal(string(quoted))
+				require.NoError(t, err)
+				quoted = quoted[1 : len(quoted)-1]
+			}
+			assert.Contains(t, unescaped, string(quoted))
+			assert.Contains(t, unescaped, `100% %41 %5C%22`)
+		})
+	}
+}

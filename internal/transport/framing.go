@@ -16,7 +16,8 @@ type framing struct {
 	streaming   bool // one response carries frames until it is long enough
 	legacy      bool // for old browsers
 	callback    bool // the query names a function of the page, for %s below
-	quoted      bool // a frame is a text in a script
+	quoted      bool // a frame is a string in a script
+	decoded     bool // clients apply unescape or decodeURI to each frame
 	prelude     string
 	before      string // of each frame
 	after       string
@@ -35,7 +36,7 @@ var receivers = map[string]*framing{
 		prelude: strings.Repeat("h", 2048) + "\n", after: "\n",
 	},
 	"eventsource": {
-		protocol: "eventsource", method: http.MethodGet, streaming: true,
+		protocol: "eventsource", method: http.MethodGet, streaming: true, decoded: true,
 		// Always UTF-8, so it names no charset.
 		contentType: "text/event-stream", prelude: "\r\n", before: "data: ", after: "\r\n\r\n",
 	},

@@ -1,9 +1,12 @@
 package transport_test
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -319,6 +322,74 @@ func TestSuiteEncoding(t *testing.T) {
 	assert.Equal(t, `a["`+escaped.String()+`"]`, p.next())
 	p.send(`["` + escaped.String() + `\u0000\u007f\u00ad\u2126é"]`)
 	assert.Equal(t, []string{killer.String() + "\x00\u007f\u00ad\u2126é"}, p.receive())
+}
+
+// percents are strings that a client changes, or fails on, if it applies
+// unescape or decodeURI to what it receives.
+var percents = []string{`%`, `%41`, `100%`, `%5C%22`, `%u0041`, `%22],"x"`, `%0d%0a`, `%25`, `<%3c>`, `é%C3%A9`}
+
+// Every sockjs-client decodes an eventsource's frames (unescape before 1.0,
+// decodeURI since), and no other transport's. Nothing that is sent, be it a
+// message or a close reason, may change by that. Issue 11, number 1.
+func TestPercentSurvivesClientsThatDecode(t *testing.T) {
+	eachCarrier(t, func(t *testing.T, c carrier) {
+		s := serveSite(t)
+		p := s.open(c)
+		want, err := json.Marshal(percents)
+		require.NoError(t, err)
+		p.send(string(want))
+		for got := 0; got < len(percents); {
+			frame := p.next()
+			require.True(t, strings.HasPrefix(frame, "a"), frame)
+			var messages []string
+			require.NoError(t, json.Unmarshal([]byte(frame[1:]), &messages))
+			assert.Equal(t, percents[got:got+len(messages)], messages)
+			got += len(messages)
+			for name, decoded := range decodedByClients(t, c, frame) {
+				assert.Equal(t, frame, decoded, name)
+			}
+		}
+		conn := s.session()
+		reason := strings.Join(percents, " ")
+		conn.close(3500, reason)
+		frame := p.next()
+		var goodbye []any
+		require.NoError(t, json.Unmarshal([]byte(strings.TrimPrefix(frame, "c")), &goodbye), frame)
+		assert.Equal(t, []any{3500.0, reason}, goodbye)
+		for name, decoded := range decodedByClients(t, c, frame) {
+			assert.Equal(t, frame, decoded, name)
+		}
+		conn.wait(t)
+	})
+}
+
+// decodedByClients is what the receivers of sockjs-client make of a frame.
+func decodedByClients(t *testing.T, c carrier, frame string) map[string]string {
+	t.Helper()
+	if c.name != "eventsource" {
+		return nil
+	}
+	decodeURI, err := url.PathUnescape(frame)
+	require.NoError(t, err, "decodeURI throws: %s", frame)
+	unescape := regexp.MustCompile(`%u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2}`).ReplaceAllStringFunc(frame, func(code string) string {
+		n, err := strconv.ParseUint(strings.TrimLeft(code, "%u"), 16, 16)
+		require.NoError(t, err)
+		return string(rune(n))
+	})
+	return map[string]string{"decodeURI": decodeURI, "unescape": unescape}
+}
+
+// A close reason is escaped as messages are: U+2028 ends a string in the scripts
+// of old browsers. Issue 11, number 1.
+func TestCloseReasonsAreEscaped(t *testing.T) {
+	eachCarrier(t, func(t *testing.T, c carrier) {
+		s := serveSite(t)
+		p := s.open(c)
+		conn := s.session()
+		conn.close(3500, "a\u2028b")
+		assert.Equal(t, `c[3500,"a\u2028b"]`, p.next())
+		conn.wait(t)
+	})
 }
 
 func hex4(r rune) string {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"os"
@@ -198,7 +199,11 @@ func (rv *receiver) frame(put func([]byte) []byte) {
 	}
 	b := append(*rv.buf, rv.before...)
 	from := len(b)
-	if b = put(b); rv.quoted {
+	b = put(b)
+	if rv.decoded {
+		b = escapePercent(b, from)
+	}
+	if rv.quoted {
 		text := string(b[from:])
 		b = appendScriptText(b[:from], text)
 	}
@@ -227,15 +232,27 @@ func (rv *receiver) messages(frames []*fanout.Frame) {
 }
 
 func (rv *receiver) goodbye(bye *fanout.Goodbye) {
-	rv.frame(func(b []byte) []byte { return appendGoodbye(b, bye.Code, bye.Reason) })
+	reason := jsvalue.AppendQuoteSockJS(nil, []byte(bye.Reason)) // escaped as messages are
+	rv.frame(func(b []byte) []byte { return appendGoodbye(b, bye.Code, reason) })
 }
 
-func appendGoodbye(b []byte, code int, reason string) []byte {
+// appendGoodbye appends SockJS's close frame; reason is a JSON string.
+func appendGoodbye(b []byte, code int, reason []byte) []byte {
 	b = append(b, "c["...)
 	b = strconv.AppendInt(b, int64(code), 10)
 	b = append(b, ',')
-	b = jsvalue.AppendQuote(b, reason)
+	b = append(b, reason...)
 	return append(b, ']')
+}
+
+// escapePercent replaces each % of b from that index on by its JSON escape. In a
+// frame every % is inside a JSON string, so what the frame means stays the same.
+func escapePercent(b []byte, from int) []byte {
+	frame := b[from:]
+	if bytes.IndexByte(frame, '%') < 0 {
+		return b
+	}
+	return append(b[:from], bytes.ReplaceAll(frame, []byte{'%'}, []byte(`\u0025`))...)
 }
 
 // send writes what has been put together. Before the last of a response it

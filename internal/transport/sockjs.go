@@ -17,7 +17,7 @@ var (
 
 // goodbyeText is SockJS's c[code,"reason"] as a WebSocket text frame.
 func goodbyeText(code int, reason string) []byte {
-	return fanout.TextFrame(appendGoodbye(nil, code, reason))
+	return fanout.TextFrame(appendGoodbye(nil, code, jsvalue.AppendQuote(nil, reason)))
 }
 
 var errFraming = errors.New("frame is not JSON")

@@ -76,7 +76,7 @@ export async function scenario(base, transport, where) {
     }
   }
 
-  const text = "Grüße \u{1F600} \u2028 </script> \\ \" \u0000\u007f\uffff";
+  const text = "Grüße \u{1F600} \u2028 </script> 100% %41 %5C%22 %u0041 \\ \" \u0000\u007f\uffff";
   for (let i = 0; i < 20; i++) ada.send("echo", { i, text });
   for (let i = 0; i < 20; i++) {
     const { data } = await ada.next("echoed");
@@ -85,9 +85,9 @@ export async function scenario(base, transport, where) {
   ada.send("nonsense");
   wants((await ada.next("pushy:error")).data.code === "200", "an unknown command is an error");
 
-  grace.send("leave", { code: 3500, reason: "asked to" });
+  grace.send("leave", { code: 3500, reason: "asked to, 100% %41" });
   await grace.next("last words");
-  wants(await grace.closed === "3500 asked to", `grace closed with ${await grace.closed}`);
+  wants(await grace.closed === "3500 asked to, 100% %41", `grace closed with ${await grace.closed}`);
   wants((await ada.next("pushy:presence-quit")).data.member.memberId === member.memberId, "who quit is who came");
 
   const alan = await Client.open("alan");
