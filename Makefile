@@ -1,6 +1,6 @@
 # What the project checks of itself. CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help quick test fmt lint unit fuzz client browser build soak bench bench-table
+.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy bench bench-table
 
 help: ## this list
 	@echo "make quick is for every change, make test for what is to be merged:"
@@ -10,7 +10,7 @@ quick: ## formatting, vet, project rules and tests without servers or browsers; 
 	@ci/quick.sh
 
 test: ## everything, under 20 minutes; installs missing Debian packages if it is root, goes on after a failure
-	@MAKE="$(MAKE)" ci/test.sh fmt lint unit build fuzz client browser
+	@MAKE="$(MAKE)" ci/test.sh fmt lint unit build release-test fuzz client browser
 
 fmt: ## formatting
 	@ci/fmt.sh
@@ -23,6 +23,9 @@ unit: ## the tests of all modules, with the race detector
 
 build: ## builds for other systems and processors
 	@if [ -e ci/build.sh ]; then ci/build.sh; fi
+
+release-test: ## go get, go install and go mod tidy, as users do them, on a release of the tree in the file system
+	@ci/release_test.sh
 
 fuzz: ## every fuzz target, a minute in all
 	@ci/fuzz.sh 60
@@ -38,6 +41,9 @@ soak: ## the long runs: every test twenty times, the largest once, every fuzz ta
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport
 	@for broker in redis nats; do (cd brokers/$$broker && PUSHY_SOAK=1 go test -race -timeout=60m -run='Crowd|CPU|Killed|Gone|CutOff' -parallel=1 -v .) || exit 1; done
 	@ci/fuzz.sh each 600
+
+tidy: ## go mod tidy for all modules
+	@ci/tidy.sh
 
 bench: ## pushy against its peers, into bench/RESULTS.md; 50 minutes, or with ARGS=-quick 4
 	@ci/bench.sh $(ARGS)

@@ -6,6 +6,7 @@ targets=()
 for dir in "${modules[@]}"; do
 	packages=$(cd "$dir" && go list -f '{{.Dir}}' ./...)
 	while read -r package; do
+		# shellcheck disable=SC2013 # one word a line
 		for name in $(cat "$package"/*_test.go 2>/dev/null | grep -oE '^func Fuzz[A-Za-z0-9]+' | cut -d' ' -f2); do
 			targets+=("$package $name")
 		done

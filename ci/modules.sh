@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts. It runs with bash 3.2, which macOS has, as they all do:
 # ci/rules.sh refuses what a newer bash is needed for.
 set -euo pipefail
@@ -67,5 +68,26 @@ need() {
 		apt-get -o DPkg::Lock::Timeout=300 update
 		# shellcheck disable=SC2086 # several packages are several words
 		DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y $packages
+	done
+}
+
+# The modules that are released, each after those that it requires.
+# shellcheck disable=SC2034
+released=(. brokers/nats brokers/redis cmd/pushy-server examples/cluster)
+root_path=$(sed -n 's/^module //p' go.mod)
+
+path_of() { if [ "$1" = . ]; then echo "$root_path"; else echo "$root_path/$1"; fi; }
+tag_of() { if [ "$1" = . ]; then echo "$2"; else echo "$1/$2"; fi; }
+
+# The version by which the modules of the tree require each other.
+tree_version() { sed -n "s|^[[:blank:]]*$root_path \(v[^ ]*\).*|\1|p" cmd/pushy-server/go.mod; }
+
+# set_version VERSION lets the modules below the current directory require each other at it.
+set_version() {
+	local file
+	for file in brokers/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod go.work; do
+		sed "s|\(${root_path}[^ ]*\) v[0-9][^ ]*|\1 $1|" "$file" >"$file.new"
+		cat "$file.new" >"$file"
+		rm "$file.new"
 	done
 }

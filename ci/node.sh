@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced after modules.sh: node and npm, as the tests in JavaScript need them.
 need node npm
 major=$(node -p 'process.versions.node.split(".")[0]')

@@ -25,7 +25,7 @@ newer='mapfile|readarray|(declare|local|typeset) -[a-zA-Z]*[Ang]|\$\{[^}]*(,,|\^
 newer=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE "$newer" | grep -v "^ci/rules.sh:[0-9]*:newer=" || true)
 [ -z "$newer" ] || fail "bash 3.2, which macOS has, does not know:"$'\n'"$newer"
 # Neither has macOS these, or with other options.
-gnu=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE '\b(nproc|sha256sum|readlink -f|realpath|sed -i|timeout [0-9]|date -d|stat -c|cp -[a-z]*d|grep -[a-zA-Z]*P)\b' | grep -v "^ci/rules.sh:[0-9]*:gnu=" || true)
+gnu=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE '\b(nproc|sha256sum|readlink -f|realpath|sed -i|timeout [0-9]|date -d|stat -c|cp -[a-z]*d|grep -[a-zA-Z]*P|xargs -r)\b' | grep -v "^ci/rules.sh:[0-9]*:gnu=" || true)
 [ -z "$gnu" ] || fail "only GNU systems know:"$'\n'"$gnu"
 
 replaced=$(files '*go.mod' | grep -v '^bench/' | xargs grep -n '^replace' || true)

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -52,13 +51,17 @@ func (p *program) run(args []string) int {
 			return p.trigger(args[1:])
 		case "listen":
 			return p.listen(args[1:])
+		case "version":
+			return p.version(args[1:])
+		case "help":
+			return p.help(args[1:])
 		}
 	}
-	var check, version bool
+	var check, showVersion bool
 	flags := flag.NewFlagSet("pushy-server", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.BoolVar(&check, "check", false, "")
-	flags.BoolVar(&version, "version", false, "")
+	flags.BoolVar(&showVersion, "version", false, "")
 	var files []string
 	for rest := args; ; {
 		err := flags.Parse(rest)
@@ -75,9 +78,8 @@ func (p *program) run(args []string) int {
 		files = append(files, flags.Arg(0))
 		rest = flags.Args()[1:]
 	}
-	if version {
-		fmt.Fprintf(p.stdout, "pushy-server %s %s\n", moduleVersion(), runtime.Version())
-		return exitOK
+	if showVersion {
+		return p.version(nil)
 	}
 	if len(files) != 1 {
 		return p.fail(exitUsage, errors.New("give one config file: pushy-server [-check] config.json (-h explains)"))
@@ -102,6 +104,29 @@ func (p *program) run(args []string) int {
 	return s.serve(p.signals, p.grace)
 }
 
+func (p *program) version(args []string) int {
+	if len(args) > 0 {
+		return p.fail(exitUsage, errors.New("version: it takes no arguments"))
+	}
+	info, _ := debug.ReadBuildInfo()
+	fmt.Fprintln(p.stdout, versionLine(info, version))
+	return exitOK
+}
+
+// help prints the manual, or that of a command.
+func (p *program) help(args []string) int {
+	help := map[string]string{"trigger": triggerHelp, "listen": listenHelp}
+	switch {
+	case len(args) == 0:
+		fmt.Fprint(p.stdout, manual())
+	case len(args) == 1 && help[args[0]] != "":
+		fmt.Fprint(p.stdout, help[args[0]])
+	default:
+		return p.fail(exitUsage, errors.New("help: the commands that it explains are trigger and listen"))
+	}
+	return exitOK
+}
+
 func (p *program) fail(status int, err error) int {
 	fmt.Fprintf(p.stderr, "pushy-server: %v\n", err)
 	return status
@@ -118,13 +143,6 @@ func manual() string {
 		b.WriteString(strings.TrimPrefix(strings.TrimPrefix(line, "//"), " "))
 	}
 	return b.String()
-}
-
-func moduleVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 func newLogger(w io.Writer, terminal bool) *slog.Logger {

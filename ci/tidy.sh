@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# go mod tidy for all modules. In the tree they require each other at a version that no proxy
+# has, so it runs in a release of the tree (ci/proxy.sh). The hashes of that release are left
+# out: they are right for a moment only, and ci/release.sh writes those that last.
+# tidy.sh -diff changes nothing, and fails if there is something to change. A second argument
+# is the directory of a release that ci/proxy.sh has made of the tree.
+source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+dir=${2:-}
+if [ -z "$dir" ]; then
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	ci/proxy.sh "$dir" "$(tree_version)"
+fi
+
+status=0
+for module in "${released[@]}"; do
+	# Of pushy's own modules, the hashes that are in the tree, of a version that is released.
+	awk -v root="$root_path" '
+		FILENAME == ARGV[1] { own[$1 " " $2] = $0; next }
+		$1 != root && index($1, root "/") != 1 { print; next }
+		($1 " " $2) in own { print own[$1 " " $2] }
+	' "$module/go.sum" "$dir/repo/$module/go.sum" >"$dir/go.sum"
+	cp "$dir/repo/$module/go.mod" "$dir/go.mod"
+	for file in go.mod go.sum; do
+		cmp -s "$module/$file" "$dir/$file" && continue
+		if [ "${1:-}" = -diff ]; then
+			diff -u "$module/$file" "$dir/$file" || status=1
+		else
+			cat "$dir/$file" >"$module/$file"
+			echo "$module/$file is changed"
+		fi
+	done
+done
+if has_go bench; then
+	if [ "${1:-}" = -diff ]; then
+		(cd bench && GOWORK=off go mod tidy -diff) || status=1
+	else
+		(cd bench && GOWORK=off go mod tidy)
+	fi
+else
+	echo "bench/ is left out: it needs a newer Go"
+fi
+exit "$status"
