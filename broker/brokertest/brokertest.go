@@ -1,0 +1,252 @@
+// Package brokertest has the rules of package broker as a test suite. The tests
+// of an implementation run it:
+//
+//	func TestBroker(t *testing.T) {
+//		brokertest.Run(t, brokertest.Options{Lease: time.Second}, func(t *testing.T) broker.Broker {
+//			return redis.New(redis.Options{Addresses: addrs, Prefix: t.Name()})
+//		})
+//	}
+//
+// The func is called once for each node that a rule needs. All nodes that it
+// returns within one subtest, which t.Name() identifies, act as one; those of
+// different subtests have nothing in common. The suite opens and closes them.
+//
+// What else a node can do it shows by its methods: see [Cutter] and [Killer],
+// and the optional interfaces of package broker.
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// A Cutter is a node whose connection the suite can cut.
+type Cutter interface {
+	// Cut cuts this node off from its store, so that nothing goes in or out;
+	// other nodes go on. mend lets it connect again, and returns at once.
+	Cut() (mend func())
+}
+
+// A Killer is a node that can end as a killed process does.
+type Killer interface {
+	// Kill ends this node without a word to the store. Close is still called.
+	Kill()
+}
+
+// Options are what the suite must know of an implementation.
+type Options struct {
+	// Lease is that of all nodes. Rules wait for it, so it should be short.
+	// Default 1 s.
+	Lease time.Duration
+	// MaxBytes is how large an entry's Data may be. 0 means that there is no
+	// limit, and the rule tooLarge is not run.
+	MaxBytes int
+	// NotHeld are the names of rules that the implementation is knowingly not
+	// held to. They are printed and not run. A rule that cannot be run because
+	// the implementation lacks an interface fails unless it is listed here.
+	NotHeld []string
+}
+
+// Run holds an implementation to the rules, in one subtest for each.
+func Run(t *testing.T, o Options, open func(t *testing.T) broker.Broker) {
+	t.Helper()
+	if o.Lease <= 0 {
+		o.Lease = time.Second
+	}
+	for _, name := range o.NotHeld {
+		if !slices.ContainsFunc(rules(), func(r rule) bool { return r.name == name }) {
+			t.Errorf("Options.NotHeld: there is no rule %q", name)
+		}
+	}
+	for _, r := range rules() {
+		if slices.Contains(o.NotHeld, r.name) {
+			t.Logf("not held to %s: %s", r.name, r.words)
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			r.run(t, o, func() broker.Broker { return open(t) })
+		})
+	}
+}
+
+// rule is one case. words is the promise that is broken when it fails.
+type rule struct {
+	name  string
+	words string
+	needs []ability
+	check func(h *harness)
+}
+
+func rules() []rule {
+	return slices.Concat(eventRules, historyRules, memberRules, faultRules, ledgerRules)
+}
+
+// ability is something that not every Broker can do.
+type ability struct {
+	name string
+	has  func(o Options, b broker.Broker) bool
+}
+
+func can[T any](name string) ability {
+	return ability{name: name, has: func(_ Options, b broker.Broker) bool {
+		_, ok := b.(T)
+		return ok
+	}}
+}
+
+var (
+	keeps     = can[broker.History]("broker.History")
+	remembers = can[broker.Ledger]("broker.Ledger")
+	counts    = can[broker.Cluster]("broker.Cluster")
+	reports   = can[broker.Health]("broker.Health")
+	cuttable  = can[Cutter]("brokertest.Cutter")
+	killable  = can[Killer]("brokertest.Killer")
+	bounded   = ability{name: "Options.MaxBytes", has: func(o Options, _ broker.Broker) bool { return o.MaxBytes > 0 }}
+)
+
+func (r rule) run(t testing.TB, o Options, open func() broker.Broker) {
+	t.Helper()
+	h := &harness{t: t, o: o, open: open}
+	first := open()
+	for _, a := range r.needs {
+		if !a.has(o, first) {
+			t.Errorf("%s cannot be run without %s; list it in Options.NotHeld if that is intended: %s", r.name, a.name, r.words)
+			return
+		}
+	}
+	h.first = first
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the rule: %s", r.words)
+		}
+	})
+	r.check(h)
+}
+
+const (
+	// patience is how long a rule waits for what must come.
+	patience = 30 * time.Second
+	// graceTime is how much longer than its lease a dead node's members may stay.
+	graceTime = 3 * time.Second
+	// soon is how long a call may take that must fail at once.
+	soon = 5 * time.Second
+)
+
+// harness is one run of a rule.
+type harness struct {
+	t     testing.TB
+	o     Options
+	open  func() broker.Broker
+	first broker.Broker // made by run, for the first node
+}
+
+// node is an open Broker.
+type node struct {
+	broker.Broker
+	h      *harness
+	id     string
+	sink   *recorder
+	closed bool
+}
+
+var lastNode atomic.Int64
+
+// node opens another node.
+func (h *harness) node() *node {
+	h.t.Helper()
+	b := h.first
+	h.first = nil
+	if b == nil {
+		b = h.open()
+	}
+	n := &node{Broker: b, h: h, id: fmt.Sprintf("node-%d", lastNode.Add(1)), sink: newRecorder()}
+	err := b.Open(h.ctx(), broker.OpenOptions{Node: n.id, Lease: h.o.Lease}, n.sink)
+	require.NoError(h.t, err, "Open")
+	h.t.Cleanup(n.close)
+	return n
+}
+
+func (h *harness) nodes(count int) []*node {
+	h.t.Helper()
+	var all []*node
+	for range count {
+		all = append(all, h.node())
+	}
+	return all
+}
+
+// ctx bounds one call.
+func (h *harness) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	h.t.Cleanup(cancel)
+	return ctx
+}
+
+func (n *node) close() {
+	if n.closed {
+		return
+	}
+	n.closed = true
+	if err := n.Broker.Close(n.h.ctx()); err != nil {
+		n.h.t.Errorf("Close: %v", err)
+	}
+	n.sink.end()
+}
+
+func (n *node) follow(channels ...string) broker.State {
+	n.h.t.Helper()
+	var s broker.State
+	for _, channel := range channels {
+		var err error
+		s, err = n.Follow(n.h.ctx(), channel)
+		require.NoError(n.h.t, err, "Follow %q", channel)
+		n.sink.begin(channel, s)
+	}
+	return s
+}
+
+func (n *node) append(channel string, e broker.Entry) broker.Appended {
+	n.h.t.Helper()
+	a, err := n.Append(n.h.ctx(), channel, e)
+	assert.NoError(n.h.t, err, "Append to %q", channel)
+	return a
+}
+
+// kept is what rules about history keep.
+var kept = broker.Keep{Size: 1000, TTL: time.Hour}
+
+func event(data string) broker.Entry {
+	return broker.Entry{Kind: broker.Event, Event: "said", Data: []byte(data)}
+}
+
+func keptEvent(data string) broker.Entry {
+	e := event(data)
+	e.Keep = kept
+	return e
+}
+
+func join(member, owner, data string) broker.Entry {
+	e := broker.Entry{Kind: broker.Join, Member: member, Owner: owner}
+	if data != "" {
+		e.Data = []byte(data)
+	}
+	return e
+}
+
+func leave(member, owner string) broker.Entry {
+	return broker.Entry{Kind: broker.Leave, Member: member, Owner: owner}
+}
+
+func adopt(member, from, to string) broker.Entry {
+	return broker.Entry{Kind: broker.Adopt, Member: member, OldOwner: from, Owner: to}
+}

@@ -1,0 +1,368 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+var eventRules = []rule{
+	{
+		name:  "everyone",
+		words: "an event reaches every node that follows the channel, the publishing one too, once and with all its fields",
+		check: checkEveryone,
+	},
+	{name: "order", words: "events of one publisher arrive in its order", check: checkOrder},
+	{name: "names", words: "channel names are opaque", check: checkNames},
+	{name: "unfollow", words: "nothing is delivered of a channel that is not followed", check: checkUnfollow},
+	{name: "receivers", words: "None is said only if no other node follows the channel, Some only if one does", check: checkReceivers},
+	{name: "bytes", words: "Data is not changed by the broker, neither before nor after it was delivered", check: checkBytes},
+	{name: "serial", words: "calls of the sink for one channel are never concurrent", check: checkSerial},
+	{name: "context", words: "calls return soon after their context has ended, with its error", check: checkContext},
+	{name: "close", words: "nothing is delivered after Close, and every call fails with ErrClosed", check: checkClose},
+	{name: "followTwice", words: "following a channel twice delivers nothing twice", check: checkFollowTwice},
+	{name: "churn", words: "what is appended after Follow has returned is delivered, whatever other channels do", check: checkChurn},
+	{name: "tooLarge", words: "an entry over the limit fails with ErrTooLarge, and others go on", needs: []ability{bounded}, check: checkTooLarge},
+	{name: "once", words: "an entry with an ID is appended once, whichever nodes append it, and always has the first result", check: checkOnce},
+}
+
+func checkEveryone(h *harness) {
+	nodes := h.nodes(3)
+	for _, n := range nodes {
+		n.follow("news")
+	}
+	want := broker.Entry{
+		Kind:      broker.Event,
+		Event:     "said",
+		Except:    []string{"conn-1", "conn-2"},
+		From:      "conn-1",
+		Latest:    "position",
+		Droppable: true,
+		Data:      []byte(`{"text":"Zoë"}`),
+	}
+	for _, n := range nodes {
+		n.append("news", want)
+	}
+	for _, n := range nodes {
+		n.events("news", 3)
+	}
+	for _, n := range nodes {
+		list := n.sink.seen("news")
+		assert.Len(h.t, list, 3)
+		for _, d := range list {
+			got := d.entry
+			got.Time = time.Time{}
+			assert.Equal(h.t, want, got)
+		}
+	}
+}
+
+func checkOrder(h *harness) {
+	const each = 100
+	nodes := h.nodes(3)
+	for _, n := range nodes {
+		n.follow("news")
+	}
+	var publishers sync.WaitGroup
+	for i, n := range nodes {
+		publishers.Go(func() {
+			for j := range each {
+				n.append("news", event(fmt.Sprintf(`[%d,%d]`, i, j)))
+			}
+		})
+	}
+	publishers.Wait()
+	for _, n := range nodes {
+		next := map[string]int{}
+		for _, data := range n.events("news", each*len(nodes)) {
+			who, number, _ := strings.Cut(strings.Trim(data, "[]"), ",")
+			assert.Equal(h.t, strconv.Itoa(next[who]), number, "publisher %s", who)
+			next[who]++
+		}
+	}
+}
+
+func checkNames(h *harness) {
+	names := []string{
+		"news", "News", "news.a", "news.*", "news.>", "*", ">", "a b", "a/b", "a%2Fb", "{a}", "ü", "u\u0308", "-", "_", "$x", "a\x00b",
+		strings.Repeat("long", 50), "news:a", "{news}", "'\"`", "🙂",
+	}
+	nodes := h.nodes(2)
+	nodes[1].follow(names...)
+	for i, name := range names {
+		nodes[0].append(name, event(strconv.Itoa(i)))
+	}
+	for i, name := range names {
+		nodes[1].events(name, 1)
+		assert.Equal(h.t, []string{strconv.Itoa(i)}, eventData(nodes[1].sink.seen(name)), "%q", name)
+	}
+}
+
+func checkUnfollow(h *harness) {
+	nodes := h.nodes(2)
+	for _, n := range nodes {
+		n.follow("news", "chat")
+	}
+	require.NoError(h.t, nodes[1].Unfollow(h.ctx(), "news"))
+	require.NoError(h.t, nodes[1].Unfollow(h.ctx(), "never"))
+	for range 10 {
+		nodes[0].append("news", event(`"no"`))
+	}
+	nodes[0].append("chat", event(`"yes"`))
+	nodes[0].events("news", 10)
+	nodes[1].events("chat", 1)
+	assert.Empty(h.t, nodes[1].sink.seen("news"))
+	nodes[1].follow("news")
+	nodes[0].append("news", event(`"again"`))
+	assert.Equal(h.t, []string{`"again"`}, nodes[1].events("news", 1))
+}
+
+func checkReceivers(h *harness) {
+	nodes := h.nodes(2)
+	says := func(want broker.Receivers, why string) {
+		h.t.Helper()
+		a := nodes[0].append("news", event("1"))
+		if a.Receivers != broker.Unknown {
+			assert.Equal(h.t, want, a.Receivers, why)
+		}
+	}
+	says(broker.None, "nobody follows it")
+	nodes[0].follow("news")
+	says(broker.None, "only the publisher follows it")
+	nodes[1].follow("news")
+	says(broker.Some, "another node follows it")
+}
+
+func checkBytes(h *harness) {
+	n := h.node()
+	n.follow("news")
+	data := []byte(`{"text":"keep this"}`)
+	for range 20 {
+		e := event("")
+		e.Data = data
+		n.append("news", e)
+	}
+	n.events("news", 20)
+	for i := range 20 {
+		n.append("news", event(fmt.Sprintf(`{"text":"other %d"}`, i)))
+	}
+	n.events("news", 40)
+	assert.Equal(h.t, `{"text":"keep this"}`, string(data))
+	for _, d := range n.sink.seen("news") {
+		assert.Equal(h.t, d.data, string(d.entry.Data), "delivered data changed later")
+	}
+}
+
+func checkSerial(h *harness) {
+	nodes := h.nodes(2)
+	for _, n := range nodes {
+		n.follow("news")
+	}
+	var publishers sync.WaitGroup
+	for i := range 8 {
+		publishers.Go(func() {
+			n := nodes[i%2]
+			for j := range 50 {
+				member := fmt.Sprintf("m%d-%d", i, j)
+				n.append("news", event("1"))
+				n.append("news", join(member, "o", ""))
+			}
+		})
+	}
+	publishers.Wait()
+	for _, n := range nodes {
+		n.events("news", 400)
+		n.sink.mu.Lock()
+		assert.Zero(h.t, n.sink.overlaps, "concurrent calls")
+		n.sink.mu.Unlock()
+	}
+}
+
+// returns fails the rule if a call does not return soon.
+func returns(t testing.TB, what string, call func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		call()
+	}()
+	timer := time.NewTimer(soon)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		fatal(t, "%s did not return within %v", what, soon)
+	}
+}
+
+func checkContext(h *harness) {
+	n := h.node()
+	n.follow("news")
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	returns(h.t, "Append", func() {
+		_, err := n.Append(over, "news", event("1"))
+		assert.ErrorIs(h.t, err, context.Canceled, "Append")
+	})
+	returns(h.t, "Follow", func() {
+		_, err := n.Follow(over, "late")
+		assert.ErrorIs(h.t, err, context.Canceled, "Follow")
+	})
+	returns(h.t, "Unfollow", func() { _ = n.Unfollow(over, "late") })
+	n.append("news", event(`"after"`))
+	n.wait("news", "the next event", func(list []delivery) bool {
+		data := eventData(list)
+		return len(data) > 0 && data[len(data)-1] == `"after"`
+	})
+}
+
+func checkClose(h *harness) {
+	nodes := h.nodes(2)
+	for _, n := range nodes {
+		n.follow("news")
+	}
+	stop := make(chan struct{})
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				nodes[0].append("news", event("1"))
+			}
+		}
+	})
+	nodes[1].events("news", 10)
+	nodes[1].close()
+	from := len(nodes[0].sink.seen("news"))
+	nodes[0].events("news", from+20)
+	close(stop)
+	publisher.Wait()
+	assert.Zero(h.t, nodes[1].sink.lateCalls(), "calls after Close")
+	ctx := h.ctx()
+	returns(h.t, "calls after Close", func() {
+		_, err := nodes[1].Append(ctx, "news", event("1"))
+		assert.ErrorIs(h.t, err, broker.ErrClosed, "Append")
+		_, err = nodes[1].Follow(ctx, "news")
+		assert.ErrorIs(h.t, err, broker.ErrClosed, "Follow")
+		assert.ErrorIs(h.t, nodes[1].Unfollow(ctx, "news"), broker.ErrClosed, "Unfollow")
+		assert.ErrorIs(h.t, nodes[1].Close(ctx), broker.ErrClosed, "Close")
+	})
+}
+
+func checkFollowTwice(h *harness) {
+	n := h.node()
+	n.follow("news")
+	n.append("news", join("m1", "o1", ""))
+	n.waitMembers("news", "m1")
+	s, err := n.Follow(h.ctx(), "news")
+	require.NoError(h.t, err)
+	require.Len(h.t, s.Members, 1)
+	assert.Equal(h.t, "m1", s.Members[0].ID)
+	n.append("news", event("1"))
+	n.append("news", event("2"))
+	n.append("news", join("m2", "o2", ""))
+	n.waitMembers("news", "m1", "m2")
+	n.events("news", 2)
+	assert.Equal(h.t, []string{"1", "2"}, eventData(n.sink.seen("news")))
+	require.NoError(h.t, n.Unfollow(h.ctx(), "news"))
+	n.follow("chat")
+	n.append("news", event("3"))
+	n.append("chat", event("4"))
+	n.events("chat", 1)
+	assert.Len(h.t, eventData(n.sink.seen("news")), 2, "one Unfollow ends it")
+}
+
+func checkChurn(h *harness) {
+	nodes := h.nodes(2)
+	var all sync.WaitGroup
+	for i := range 10 {
+		all.Go(func() {
+			channel := fmt.Sprintf("room-%d", i)
+			n, other := nodes[i%2], nodes[(i+1)%2]
+			for round := range 20 {
+				if _, err := n.Follow(h.ctx(), channel); !assert.NoError(h.t, err) {
+					return
+				}
+				data := fmt.Sprintf(`"%d"`, round)
+				if _, err := other.Append(h.ctx(), channel, event(data)); !assert.NoError(h.t, err) {
+					return
+				}
+				got := n.events(channel, round+1)
+				assert.Equal(h.t, data, got[round])
+				if !assert.NoError(h.t, n.Unfollow(h.ctx(), channel)) {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func checkTooLarge(h *harness) {
+	n := h.node()
+	n.follow("news")
+	large := `"` + strings.Repeat("x", h.o.MaxBytes) + `"`
+	for _, e := range []broker.Entry{event(large), join("m1", "o1", large)} {
+		_, err := n.Append(h.ctx(), "news", e)
+		assert.ErrorIs(h.t, err, broker.ErrTooLarge)
+	}
+	fits := `"` + strings.Repeat("x", h.o.MaxBytes-1024) + `"`
+	n.append("news", event(fits))
+	assert.Equal(h.t, []string{fits}, n.events("news", 1))
+	assert.Empty(h.t, n.members("news"))
+}
+
+func checkOnce(h *harness) {
+	nodes := h.nodes(2)
+	for _, n := range nodes {
+		n.follow("news")
+	}
+	const calls = 8
+	e := event(`"once"`)
+	e.ID = "request-1"
+	var mu sync.Mutex
+	firsts := 0
+	var all sync.WaitGroup
+	for i := range calls {
+		all.Go(func() {
+			a, err := nodes[i%2].Append(h.ctx(), "news", e)
+			if !assert.NoError(h.t, err) || a.Duplicate {
+				return
+			}
+			mu.Lock()
+			firsts++
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	assert.Equal(h.t, 1, firsts, "appends that are no duplicates")
+	nodes[0].append("news", event(`"last"`))
+	nodes[1].append("news", event(`"last"`))
+	for _, n := range nodes {
+		data := n.events("news", 3)
+		assert.Equal(h.t, []string{`"once"`, `"last"`, `"last"`}, data)
+	}
+	nodes[0].follow("chat")
+	assert.False(h.t, nodes[0].append("chat", e).Duplicate, "another channel")
+	if _, ok := nodes[0].Broker.(broker.History); !ok {
+		return
+	}
+	e = keptEvent(`"kept"`)
+	e.ID = "request-2"
+	first := nodes[0].append("news", e)
+	nodes[0].append("news", keptEvent(`"between"`))
+	again := nodes[1].append("news", e)
+	assert.True(h.t, again.Duplicate)
+	assert.Equal(h.t, first.At, again.At)
+}

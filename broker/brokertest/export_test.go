@@ -1,0 +1,25 @@
+package brokertest
+
+import (
+	"testing"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// Names are the rules' names.
+func Names() []string {
+	var names []string
+	for _, r := range rules() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// Check runs one rule with a testing.TB of the caller's.
+func Check(t testing.TB, name string, o Options, open func() broker.Broker) {
+	for _, r := range rules() {
+		if r.name == name {
+			r.run(t, o, open)
+		}
+	}
+}

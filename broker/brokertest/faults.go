@@ -1,0 +1,276 @@
+package brokertest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+var faultRules = []rule{
+	{
+		name:  "lease",
+		words: "the members of a killed node leave when its lease has expired, once and not before; all others stay",
+		needs: []ability{killable},
+		check: checkLease,
+	},
+	{name: "goodbye", words: "Close leaves the members that are in to the lease", check: checkGoodbye},
+	{
+		name:  "adoptedOutlives",
+		words: "a member that was adopted outlives the lease of the node that lost it",
+		needs: []ability{killable},
+		check: checkAdoptedOutlives,
+	},
+	{
+		name:  "cut",
+		words: "a node that is cut off fails at once with ErrAway; when it is back it has a Reset for each channel and hears all",
+		needs: []ability{cuttable, reports},
+		check: checkCut,
+	},
+	{
+		name:  "followAway",
+		words: "a channel that was followed while cut off is followed with a Reset when the node is back, unless it was unfollowed",
+		needs: []ability{cuttable},
+		check: checkFollowAway,
+	},
+	{name: "blip", words: "a node that is cut off for less than its lease loses no members", needs: []ability{cuttable}, check: checkBlip},
+	{
+		name:  "stopped",
+		words: "a node that is cut off for more than its lease loses its members, is reset, and can join those again that were not adopted",
+		needs: []ability{cuttable},
+		check: checkStopped,
+	},
+	{
+		name:  "nodes",
+		words: "Nodes lists the nodes whose lease has not expired",
+		needs: []ability{counts, killable},
+		check: checkNodes,
+	},
+}
+
+// leavesLeft waits until a channel's members are gone but those given, and returns
+// when that was.
+func (n *node) leavesLeft(channel string, ids ...string) time.Time {
+	n.h.t.Helper()
+	n.waitMembers(channel, ids...)
+	return time.Now()
+}
+
+func (h *harness) inLease(began, ended time.Time) {
+	h.t.Helper()
+	took := ended.Sub(began)
+	assert.GreaterOrEqual(h.t, took, h.o.Lease/2, "the lease holds")
+	assert.LessOrEqual(h.t, took, h.o.Lease+graceTime, "the lease ends")
+}
+
+func checkLease(h *harness) {
+	nodes := h.nodes(3)
+	for _, n := range nodes {
+		n.follow("room", "hall")
+	}
+	var stay []string
+	for i := range 10 {
+		for k, n := range nodes {
+			id := fmt.Sprintf("m%d-%d", k, i)
+			n.append("room", join(id, id, ""))
+			if k != 2 {
+				stay = append(stay, id)
+			}
+		}
+	}
+	nodes[2].append("hall", join("m2", "m2", ""))
+	nodes[2].append("unfollowed", join("m2", "m2", ""))
+	began := time.Now()
+	nodes[2].Broker.(Killer).Kill()
+	for _, n := range nodes[:2] {
+		h.inLease(began, n.leavesLeft("room", stay...))
+		n.waitMembers("hall")
+		words := memberWords(n.sink.seen("room"))
+		slices.Sort(words)
+		assert.Equal(h.t, words, slices.Compact(slices.Clone(words)), "nothing twice")
+	}
+	late := h.node()
+	assert.Empty(h.t, late.follow("hall").Members)
+	assert.Empty(h.t, late.follow("unfollowed").Members)
+	pause(h.t, h.o.Lease)
+	assert.Len(h.t, late.follow("room").Members, len(stay), "the living stay")
+}
+
+func checkGoodbye(h *harness) {
+	nodes := h.nodes(2)
+	nodes[0].follow("room")
+	nodes[0].append("room", join("m0", "o0", ""))
+	nodes[1].append("room", join("m1", "o1", ""))
+	nodes[1].append("room", join("m2", "o2", ""))
+	nodes[1].append("room", leave("m2", "o2"))
+	nodes[0].waitMembers("room", "m0", "m1")
+	began := time.Now()
+	nodes[1].close()
+	h.inLease(began, nodes[0].leavesLeft("room", "m0"))
+}
+
+func checkAdoptedOutlives(h *harness) {
+	nodes := h.nodes(2)
+	nodes[0].follow("room")
+	nodes[1].append("room", join("m1", "o1", ""))
+	nodes[1].append("room", join("m2", "o2", ""))
+	nodes[0].waitMembers("room", "m1", "m2")
+	nodes[1].Broker.(Killer).Kill()
+	nodes[0].append("room", adopt("m1", "o1", "o3"))
+	nodes[0].waitMembers("room", "m1")
+	pause(h.t, 2*h.o.Lease)
+	assert.Equal(h.t, "m1", nodes[0].members("room"))
+	assert.Equal(h.t, []string{"+m1", "+m2", "~m1", "-m2"}, memberWords(nodes[0].sink.seen("room")))
+}
+
+func (n *node) cut() (mend func()) {
+	mend = n.Broker.(Cutter).Cut()
+	n.h.t.Cleanup(mend)
+	return mend
+}
+
+// away waits until a node has noticed that it was cut off.
+func (n *node) away() {
+	n.h.t.Helper()
+	n.h.eventually("the node notices that it is cut off", func() bool { return n.Broker.(broker.Health).Away() != nil })
+}
+
+// eventually waits for what nothing announces.
+func (h *harness) eventually(what string, holds func() bool) {
+	h.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !holds() {
+		if time.Now().After(deadline) {
+			fatal(h.t, "in vain: %s", what)
+		}
+		pause(h.t, 10*time.Millisecond)
+	}
+}
+
+func checkCut(h *harness) {
+	nodes := h.nodes(2)
+	other, n := nodes[0], nodes[1]
+	assert.NoError(h.t, n.Broker.(broker.Health).Away())
+	for _, each := range nodes {
+		each.follow("news", "chat")
+	}
+	for round := range 2 {
+		from := len(n.sink.seen("news"))
+		mend := n.cut()
+		other.append("news", event(`"lost"`))
+		other.append("news", join(fmt.Sprint("m", round), "o", ""))
+		n.away()
+		ctx := h.ctx()
+		returns(h.t, "calls while cut off", func() {
+			_, err := n.Append(ctx, "news", event(`"no"`))
+			assert.ErrorIs(h.t, err, broker.ErrAway, "Append")
+			_, err = n.Append(ctx, "news", join("no", "no", ""))
+			assert.ErrorIs(h.t, err, broker.ErrAway, "Append")
+		})
+		mend()
+		r := n.waitReset("news", from)
+		assert.Equal(h.t, broker.ResetGap, r.reason)
+		assert.Len(h.t, r.state.Members, round+1)
+		n.waitReset("chat", 0)
+		h.eventually("the node is back", func() bool { return n.Broker.(broker.Health).Away() == nil })
+		before := len(eventData(n.sink.seen("news")))
+		other.append("news", event(`"after"`))
+		n.append("news", event(`"own"`))
+		data := n.events("news", before+2)
+		assert.Equal(h.t, []string{`"after"`, `"own"`}, data[before:])
+		assert.NotContains(h.t, data, `"no"`)
+	}
+}
+
+func checkFollowAway(h *harness) {
+	nodes := h.nodes(2)
+	other, n := nodes[0], nodes[1]
+	n.follow("known", "left")
+	mend := n.cut()
+	if _, ok := n.Broker.(broker.Health); ok {
+		n.away()
+	}
+	other.append("news", join("m1", "o1", ""))
+	_, err := n.Follow(h.ctx(), "news")
+	require.ErrorIs(h.t, err, broker.ErrAway)
+	n.sink.begin("news", broker.State{})
+	_, err = n.Follow(h.ctx(), "given up")
+	require.ErrorIs(h.t, err, broker.ErrAway)
+	_ = n.Unfollow(h.ctx(), "given up")
+	_ = n.Unfollow(h.ctx(), "left")
+	mend()
+	r := n.waitReset("news", 0)
+	require.Len(h.t, r.state.Members, 1)
+	n.waitReset("known", 0)
+	for _, channel := range []string{"left", "given up", "news"} {
+		other.append(channel, event(`"after"`))
+	}
+	assert.Equal(h.t, []string{`"after"`}, n.events("news", 1))
+	assert.Empty(h.t, n.sink.seen("left"))
+	assert.Empty(h.t, n.sink.seen("given up"))
+}
+
+func checkBlip(h *harness) {
+	nodes := h.nodes(2)
+	other, n := nodes[0], nodes[1]
+	for _, each := range nodes {
+		each.follow("room")
+	}
+	n.append("room", join("m1", "o1", ""))
+	other.waitMembers("room", "m1")
+	mend := n.cut()
+	pause(h.t, h.o.Lease/4)
+	mend()
+	n.waitReset("room", 0)
+	pause(h.t, 2*h.o.Lease)
+	assert.Equal(h.t, []string{"+m1"}, memberWords(other.sink.seen("room")))
+	n.waitMembers("room", "m1")
+}
+
+func checkStopped(h *harness) {
+	nodes := h.nodes(2)
+	other, n := nodes[0], nodes[1]
+	for _, each := range nodes {
+		each.follow("room")
+	}
+	for _, id := range []string{"m1", "m2", "m3"} {
+		n.append("room", join(id, id, ""))
+	}
+	other.waitMembers("room", "m1", "m2", "m3")
+	mend := n.cut()
+	other.append("room", adopt("m2", "m2", "o2"))
+	other.append("room", adopt("m3", "m3", "o3"))
+	other.append("room", leave("m3", "o3"))
+	other.waitMembers("room", "m2")
+	mend()
+	r := n.waitReset("room", 0)
+	assert.Contains(h.t, []string{broker.ResetLease, broker.ResetGap}, r.reason)
+	n.waitMembers("room", "m2")
+	assert.False(h.t, n.append("room", join("m1", "m1", "")).Duplicate)
+	_, err := n.Append(h.ctx(), "room", join("m2", "m2", ""))
+	assert.ErrorIs(h.t, err, broker.ErrMemberExists)
+	_, err = n.Append(h.ctx(), "room", join("m3", "m3", ""))
+	assert.ErrorIs(h.t, err, broker.ErrNotOwner)
+	other.waitMembers("room", "m2", "m1")
+	pause(h.t, 2*h.o.Lease)
+	other.waitMembers("room", "m2", "m1")
+}
+
+func checkNodes(h *harness) {
+	nodes := h.nodes(3)
+	list := func() []string {
+		all, err := nodes[0].Broker.(broker.Cluster).Nodes(h.ctx())
+		require.NoError(h.t, err)
+		return all
+	}
+	want := []string{nodes[0].id, nodes[1].id, nodes[2].id}
+	slices.Sort(want)
+	assert.Equal(h.t, want, list())
+	nodes[2].Broker.(Killer).Kill()
+	want = slices.DeleteFunc(want, func(id string) bool { return id == nodes[2].id })
+	h.eventually("the killed node is not listed", func() bool { return slices.Equal(want, list()) })
+}

@@ -1,0 +1,128 @@
+package brokertest
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+var ledgerRules = []rule{
+	{
+		name:  "claims",
+		words: "a key is claimed once until it expires or is released, and all nodes see its answer",
+		needs: []ability{remembers},
+		check: checkClaims,
+	},
+	{name: "claimRace", words: "of many claims of one key just one is granted", needs: []ability{remembers}, check: checkClaimRace},
+	{name: "claimExpiry", words: "a claim ends with its lifetime, whether it has an answer or not", needs: []ability{remembers}, check: checkClaimExpiry},
+	{name: "list", words: "List returns the records with a prefix, sorted by key", needs: []ability{remembers}, check: checkList},
+}
+
+func (n *node) ledger() broker.Ledger { return n.Broker.(broker.Ledger) }
+
+func (n *node) claim(key, digest string, ttl time.Duration) broker.Claim {
+	n.h.t.Helper()
+	c, err := n.ledger().Claim(n.h.ctx(), key, digest, ttl)
+	assert.NoError(n.h.t, err, "Claim")
+	return c
+}
+
+func checkClaims(h *harness) {
+	nodes := h.nodes(2)
+	const hour = time.Hour
+	assert.Equal(h.t, broker.Claimed, nodes[0].claim("id:1", "d", hour).State)
+	for _, n := range nodes {
+		assert.Equal(h.t, broker.Pending, n.claim("id:1", "d", hour).State)
+		assert.Equal(h.t, broker.Mismatch, n.claim("id:1", "other", hour).State)
+		assert.ErrorIs(h.t, n.ledger().Finish(h.ctx(), "id:1", "other", []byte("x")), broker.ErrNotOwner)
+	}
+	assert.ErrorIs(h.t, nodes[0].ledger().Finish(h.ctx(), "never", "d", []byte("x")), broker.ErrNotOwner)
+	answer := []byte("{\"status\":201}\x00\xff")
+	require.NoError(h.t, nodes[0].ledger().Finish(h.ctx(), "id:1", "d", answer))
+	require.NoError(h.t, nodes[0].ledger().Release(h.ctx(), "id:1", "d"), "it has an answer")
+	for _, n := range nodes {
+		c := n.claim("id:1", "d", hour)
+		assert.Equal(h.t, broker.Finished, c.State)
+		assert.Equal(h.t, answer, c.Answer)
+		assert.Equal(h.t, broker.Mismatch, n.claim("id:1", "other", hour).State)
+	}
+	require.NoError(h.t, nodes[1].ledger().Finish(h.ctx(), "id:1", "d", []byte("new")))
+	assert.Equal(h.t, []byte("new"), nodes[0].claim("id:1", "d", hour).Answer)
+
+	assert.Equal(h.t, broker.Claimed, nodes[0].claim("id:2", "d", hour).State)
+	require.NoError(h.t, nodes[1].ledger().Release(h.ctx(), "id:2", "other"))
+	assert.Equal(h.t, broker.Pending, nodes[1].claim("id:2", "d", hour).State)
+	require.NoError(h.t, nodes[1].ledger().Release(h.ctx(), "id:2", "d"))
+	assert.Equal(h.t, broker.Claimed, nodes[1].claim("id:2", "d", hour).State)
+	require.NoError(h.t, nodes[1].ledger().Finish(h.ctx(), "id:2", "d", nil))
+	assert.Equal(h.t, broker.Finished, nodes[0].claim("id:2", "d", hour).State, "an empty answer is one")
+
+	_, err := nodes[0].ledger().Claim(h.ctx(), strings.Repeat("k", 257), "d", hour)
+	assert.Error(h.t, err, "a key of 257 bytes")
+	_, err = nodes[0].ledger().Claim(h.ctx(), strings.Repeat("k", 256), strings.Repeat("d", 64), hour)
+	assert.NoError(h.t, err)
+}
+
+func checkClaimRace(h *harness) {
+	nodes := h.nodes(2)
+	for round := range 10 {
+		key := fmt.Sprint("race:", round)
+		var mu sync.Mutex
+		granted := 0
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				if nodes[i%2].claim(key, "d", time.Hour).State == broker.Claimed {
+					mu.Lock()
+					granted++
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		assert.Equal(h.t, 1, granted)
+	}
+}
+
+func checkClaimExpiry(h *harness) {
+	const ttl = 2 * time.Second
+	n := h.node()
+	assert.Equal(h.t, broker.Claimed, n.claim("a", "d", ttl).State)
+	assert.Equal(h.t, broker.Claimed, n.claim("b", "d", ttl).State)
+	require.NoError(h.t, n.ledger().Finish(h.ctx(), "b", "d", []byte("x")))
+	pause(h.t, ttl+2*time.Second)
+	assert.ErrorIs(h.t, n.ledger().Finish(h.ctx(), "a", "d", []byte("x")), broker.ErrNotOwner)
+	list, err := n.ledger().List(h.ctx(), "")
+	require.NoError(h.t, err)
+	assert.Empty(h.t, list)
+	assert.Equal(h.t, broker.Claimed, n.claim("a", "other", ttl).State)
+	assert.Equal(h.t, broker.Claimed, n.claim("b", "other", ttl).State)
+}
+
+func checkList(h *harness) {
+	nodes := h.nodes(2)
+	for _, key := range []string{"ban:zoe", "ban:ann", "ban", "id:1", "ban:*", "BAN:bob"} {
+		nodes[0].claim(key, "digest of "+key, time.Hour)
+	}
+	require.NoError(h.t, nodes[0].ledger().Finish(h.ctx(), "ban:ann", "digest of ban:ann", []byte("until")))
+	list, err := nodes[1].ledger().List(h.ctx(), "ban:")
+	require.NoError(h.t, err)
+	var keys []string
+	for _, r := range list {
+		keys = append(keys, r.Key)
+		assert.Equal(h.t, "digest of "+r.Key, r.Digest)
+		assert.WithinDuration(h.t, time.Now().Add(time.Hour), r.Until, time.Minute)
+		if r.Key == "ban:ann" {
+			assert.Equal(h.t, "until", string(r.Answer))
+		} else {
+			assert.Nil(h.t, r.Answer)
+		}
+	}
+	assert.Equal(h.t, []string{"ban:*", "ban:ann", "ban:zoe"}, keys)
+}

@@ -1,0 +1,165 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+const (
+	// idTime is how long an ID is remembered, and maxIDs how many are.
+	idTime = 20 * time.Minute
+	maxIDs = 1 << 20
+)
+
+// Append implements broker.Broker.
+func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+	if err := ctx.Err(); err != nil {
+		return broker.Appended{}, err
+	}
+	if err := b.reachable(); err != nil {
+		return broker.Appended{}, err
+	}
+	if e.ID != "" {
+		return b.appendOnce(channel, e)
+	}
+	if e.Kind == broker.Event && e.Keep.Size <= 0 {
+		return b.pass(channel, e), nil
+	}
+	return b.appendEntry(channel, e)
+}
+
+// pass delivers an event that is not kept. It makes no log for a channel that
+// nobody follows.
+func (b *Broker) pass(channel string, e broker.Entry) broker.Appended {
+	l := b.cluster.shard(channel).find(channel)
+	if l == nil {
+		return broker.Appended{Receivers: broker.None}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deliverLocked(e)
+	return broker.Appended{Receivers: l.receiversLocked(b)}
+}
+
+func (l *channelLog) receiversLocked(from *Broker) broker.Receivers {
+	others := len(l.followers)
+	if _, here := l.followers[from]; here {
+		others--
+	}
+	if others > 0 {
+		return broker.Some
+	}
+	return broker.None
+}
+
+func (b *Broker) appendEntry(channel string, e broker.Entry) (broker.Appended, error) {
+	l := b.cluster.logOf(channel)
+	defer l.mu.Unlock()
+	a := broker.Appended{Receivers: l.receiversLocked(b)}
+	var err error
+	switch e.Kind {
+	case broker.Event:
+		a.At = l.appendEventLocked(e)
+	case broker.Join, broker.Update, broker.Leave, broker.Adopt:
+		a.At, a.Duplicate, err = l.appendMemberLocked(b, e)
+	default:
+		err = fmt.Errorf("memory: append: there is no kind %d", e.Kind)
+	}
+	b.cluster.dropIfUnusedLocked(l)
+	return a, err
+}
+
+// appendOnce appends an entry with an ID unless that was done.
+func (b *Broker) appendOnce(channel string, e broker.Entry) (broker.Appended, error) {
+	c := b.cluster
+	key := channel + "\x00" + e.ID
+	for {
+		first, found, wait, err := c.claimID(key)
+		switch {
+		case err != nil:
+			return broker.Appended{}, err
+		case found:
+			first.Duplicate = true
+			return first, nil
+		case wait != nil:
+			<-wait // another call appends it at this moment
+			continue
+		}
+		a, err := b.appendEntry(channel, e)
+		c.finishID(key, a, err)
+		return a, err
+	}
+}
+
+// idWindow remembers the results of entries with an ID.
+type idWindow struct {
+	byKey map[string]*idRecord
+	order []string // keys, oldest first
+}
+
+type idRecord struct {
+	appended broker.Appended
+	done     chan struct{} // closed when appended is set, or the append failed
+	at       time.Time
+}
+
+// claimID returns the first result for a key, or a channel to wait on while
+// that is not known, or neither: then the caller appends and calls finishID.
+func (c *Cluster) claimID(key string) (first broker.Appended, found bool, wait <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &c.ids
+	now := time.Now()
+	w.expire(now)
+	if r := w.byKey[key]; r != nil {
+		select {
+		case <-r.done:
+			return r.appended, true, nil, nil
+		default:
+			return broker.Appended{}, false, r.done, nil
+		}
+	}
+	if len(w.byKey) >= maxIDs {
+		return broker.Appended{}, false, nil, broker.ErrBusy
+	}
+	if w.byKey == nil {
+		w.byKey = map[string]*idRecord{}
+	}
+	w.byKey[key] = &idRecord{done: make(chan struct{}), at: now}
+	w.order = append(w.order, key)
+	return broker.Appended{}, false, nil, nil
+}
+
+func (c *Cluster) finishID(key string, a broker.Appended, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.ids.byKey[key]
+	if r == nil {
+		return
+	}
+	if err != nil {
+		delete(c.ids.byKey, key)
+		if last := len(c.ids.order) - 1; c.ids.order[last] == key {
+			c.ids.order = c.ids.order[:last] // else the place expires with the others
+		}
+	}
+	r.appended = a
+	close(r.done)
+}
+
+func (w *idWindow) expire(now time.Time) {
+	for len(w.order) > 0 {
+		key := w.order[0]
+		r := w.byKey[key]
+		if r != nil && now.Sub(r.at) < idTime {
+			return
+		}
+		if r != nil {
+			delete(w.byKey, key)
+		}
+		w.order = w.order[1:]
+	}
+}

@@ -1,0 +1,360 @@
+// Package memory is the broker of Servers within one process: of a single
+// Server, where it is the default, and of several that act as one, which is how
+// tests of a cluster run without a server.
+package memory
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// Options configure a Cluster. The zero value is ready to use.
+type Options struct {
+	// Logger receives a warning when nodes have different settings. Default
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+// Cluster is what the Brokers of one process share. All methods are safe for
+// concurrent use. When its last node is closed it forgets everything.
+type Cluster struct {
+	log    *slog.Logger
+	seed   maphash.Seed
+	shards [64]shard
+
+	mu     sync.Mutex
+	nodes  map[string]*nodeEntry // whose lease has not expired, by node id
+	open   int                   // nodes that are not closed
+	warned map[string]bool       // settings that were found to differ
+	ids    idWindow
+	ledger ledger
+
+	// The epochs in which logs begin: kept events and revisions count apart,
+	// because logs of revisions alone are dropped early.
+	epochMu       sync.Mutex
+	offsetEpoch   string
+	revisionEpoch string
+}
+
+type nodeEntry struct {
+	broker   *Broker
+	settings map[string]string
+}
+
+type shard struct {
+	mu   sync.RWMutex
+	logs map[string]*channelLog
+}
+
+// NewCluster returns a Cluster without nodes.
+func NewCluster(o Options) *Cluster {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	c := &Cluster{
+		log:           o.Logger,
+		seed:          maphash.MakeSeed(),
+		nodes:         map[string]*nodeEntry{},
+		warned:        map[string]bool{},
+		offsetEpoch:   newEpoch(),
+		revisionEpoch: newEpoch(),
+	}
+	for i := range c.shards {
+		c.shards[i].logs = map[string]*channelLog{}
+	}
+	return c
+}
+
+// Broker returns a new node of the cluster, not open yet.
+func (c *Cluster) Broker() *Broker {
+	return &Broker{cluster: c}
+}
+
+// New returns the Broker of a single Server.
+func New() *Broker {
+	return NewCluster(Options{}).Broker()
+}
+
+func newEpoch() string {
+	return rand.Text()[:12]
+}
+
+// Broker is one node. It implements all of package broker's interfaces.
+type Broker struct {
+	cluster *Cluster
+	sink    broker.Sink // set by Open
+	node    string      // set by Open
+	lease   time.Duration
+
+	mu        sync.Mutex
+	state     state
+	following map[string]*channelLog // nil where Follow failed because the node was cut off
+	expiry    *time.Timer            // runs while nothing vouches for the node
+	expired   bool                   // the lease expired while the node was cut off
+}
+
+type state uint8
+
+const (
+	fresh state = iota
+	connected
+	cutOff
+	closed
+)
+
+var (
+	_ broker.Broker  = (*Broker)(nil)
+	_ broker.History = (*Broker)(nil)
+	_ broker.Ledger  = (*Broker)(nil)
+	_ broker.Health  = (*Broker)(nil)
+	_ broker.Cluster = (*Broker)(nil)
+)
+
+// Open implements broker.Broker.
+func (b *Broker) Open(_ context.Context, o broker.OpenOptions, sink broker.Sink) error {
+	if o.Node == "" || o.Lease <= 0 || sink == nil {
+		return errors.New("memory: open: a node id, a positive lease and a sink are needed")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != fresh {
+		return fmt.Errorf("memory: open: %w", broker.ErrClosed)
+	}
+	if err := b.cluster.add(b, o); err != nil {
+		return err
+	}
+	b.sink, b.node, b.lease = sink, o.Node, o.Lease
+	b.following = map[string]*channelLog{}
+	b.state = connected
+	return nil
+}
+
+func (c *Cluster) add(b *Broker, o broker.OpenOptions) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes[o.Node] != nil {
+		return fmt.Errorf("memory: open: the node id %q is in use", o.Node)
+	}
+	for name, value := range o.Settings {
+		for _, other := range c.nodes {
+			was, known := other.settings[name]
+			if known && was != value && !c.warned[name] {
+				c.warned[name] = true
+				c.log.Warn("nodes have different settings", "option", name, "here", value, "elsewhere", was)
+			}
+		}
+	}
+	c.nodes[o.Node] = &nodeEntry{broker: b, settings: maps.Clone(o.Settings)}
+	c.open++
+	return nil
+}
+
+// reachableLocked returns why the node cannot do anything now, or nil.
+func (b *Broker) reachableLocked() error {
+	switch b.state {
+	case connected:
+		return nil
+	case cutOff:
+		return fmt.Errorf("memory: the node is cut off: %w", broker.ErrAway)
+	default:
+		return broker.ErrClosed
+	}
+}
+
+func (b *Broker) reachable() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reachableLocked()
+}
+
+// Follow implements broker.Broker.
+func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, error) {
+	if err := ctx.Err(); err != nil {
+		return broker.State{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.reachableLocked(); err != nil {
+		if b.state == cutOff && b.following[channel] == nil {
+			b.following[channel] = nil
+		}
+		return broker.State{}, err
+	}
+	l := b.cluster.logOf(channel)
+	defer l.mu.Unlock()
+	b.following[channel] = l
+	l.followers[b] = struct{}{}
+	return l.stateLocked(), nil
+}
+
+// Unfollow implements broker.Broker. It works while the node is cut off, too.
+func (b *Broker) Unfollow(_ context.Context, channel string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state == fresh || b.state == closed {
+		return broker.ErrClosed
+	}
+	b.unfollowLocked(channel)
+	return nil
+}
+
+func (b *Broker) unfollowLocked(channel string) {
+	l := b.following[channel]
+	delete(b.following, channel)
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.followers, b)
+	b.cluster.dropIfUnusedLocked(l)
+}
+
+// Close implements broker.Broker.
+func (b *Broker) Close(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state == fresh || b.state == closed {
+		return broker.ErrClosed
+	}
+	if b.state == connected {
+		b.detachLocked()
+	}
+	b.state = closed
+	if b.cluster.closeNode() && b.expiry != nil {
+		b.expiry.Stop()
+	}
+	return nil
+}
+
+// closeNode reports whether the last node was closed. Then nothing is left to
+// see the members leave, and the cluster forgets everything.
+func (c *Cluster) closeNode() (last bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open--
+	if c.open > 0 {
+		return false
+	}
+	clear(c.nodes)
+	c.ids = idWindow{}
+	c.ledger = ledger{}
+	for i := range c.shards {
+		c.shards[i].clear()
+	}
+	c.epochMu.Lock()
+	defer c.epochMu.Unlock()
+	c.offsetEpoch, c.revisionEpoch = newEpoch(), newEpoch()
+	return true
+}
+
+// Away implements broker.Health.
+func (b *Broker) Away() error {
+	err := b.reachable()
+	if errors.Is(err, broker.ErrAway) {
+		return err
+	}
+	return nil
+}
+
+// Nodes implements broker.Cluster.
+func (b *Broker) Nodes(context.Context) ([]string, error) {
+	if err := b.reachable(); err != nil {
+		return nil, err
+	}
+	b.cluster.mu.Lock()
+	defer b.cluster.mu.Unlock()
+	return slices.Sorted(maps.Keys(b.cluster.nodes)), nil
+}
+
+// Cut makes the node lose its connection to the cluster, as a network does:
+// nothing goes in or out, and its lease runs. mend connects it again. Tests of
+// hosts and of pushy use it.
+func (b *Broker) Cut() (mend func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state == connected {
+		b.detachLocked()
+		b.state = cutOff
+	}
+	return b.mend
+}
+
+// Kill ends the node as a killed process does. Close is still to be called.
+func (b *Broker) Kill() {
+	b.Cut()
+}
+
+// detachLocked takes the node out of all logs and lets its lease run.
+func (b *Broker) detachLocked() {
+	for channel, l := range b.following {
+		if l == nil {
+			continue
+		}
+		l.mu.Lock()
+		delete(l.followers, b)
+		l.mu.Unlock()
+		b.following[channel] = nil
+	}
+	b.expiry = time.AfterFunc(b.lease, b.expire)
+}
+
+// expire ends the memberships of a node that was away for its whole lease.
+func (b *Broker) expire() {
+	b.mu.Lock()
+	if b.expiry == nil {
+		b.mu.Unlock()
+		return // the node has just come back
+	}
+	b.expired = true
+	b.expiry = nil
+	b.mu.Unlock()
+
+	c := b.cluster
+	c.mu.Lock()
+	delete(c.nodes, b.node)
+	c.mu.Unlock()
+	for i := range c.shards {
+		for _, l := range c.shards[i].all() {
+			l.removeNode(c, b.node)
+		}
+	}
+}
+
+func (b *Broker) mend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != cutOff {
+		return
+	}
+	reason := broker.ResetGap
+	if b.expired {
+		reason = broker.ResetLease
+		b.cluster.mu.Lock()
+		b.cluster.nodes[b.node] = &nodeEntry{broker: b}
+		b.cluster.mu.Unlock()
+	}
+	if b.expiry != nil {
+		b.expiry.Stop()
+		b.expiry = nil
+	}
+	b.expired = false
+	b.state = connected
+	for channel := range b.following {
+		l := b.cluster.logOf(channel)
+		b.following[channel] = l
+		l.followers[b] = struct{}{}
+		b.sink.Reset(channel, l.stateLocked(), reason)
+		l.mu.Unlock()
+	}
+}
