@@ -42,7 +42,7 @@ func TestNewSaysWhichOptionIsWrong(t *testing.T) {
 		{"sockjsPrefix", pushy.Options{SecretKey: peerKey, SockJS: pushy.SockJS{Prefix: "x"}}, "SockJS.Prefix"},
 		{"origin", pushy.Options{SecretKey: peerKey, Origins: []string{"example.com"}}, "Origins"},
 		{"originPath", pushy.Options{SecretKey: peerKey, Origins: []string{"https://example.com/x"}}, "Origins"},
-		{"broker", pushy.Options{SecretKey: peerKey, Broker: openError{newHub(1, 0).node()}}, "the hub says no"},
+		{"broker", pushy.Options{SecretKey: peerKey, Broker: openError{newHub(1, 0).node()}, Presence: pushy.NewLocalPresence()}, "the hub says no"},
 		{"good", pushy.Options{SecretKey: peerKey, Origins: []string{"*", "https://a.example"}, Prefix: "/a/b/"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -47,6 +47,12 @@ const EventResync = "pushy:resync"
 // been lost, a message with EventResync and data {} is delivered for it, as soon
 // as they come again; no Server publishes one.
 //
+// A Server trusts nothing that a Broker delivers, since others may write to what it
+// works with. It skips a message whose event name the protocol does not allow, or
+// whose data is not one JSON value of valid UTF-8 under 16 MiB (or
+// Limits.TriggerBytes, if that is more), and logs that once a minute. A panic in a
+// Broker's or PresenceStore's method is an error of that call.
+//
 // A Broker, and a PresenceStore, that cannot reach what it works with may serve
 // its own node alone meanwhile, or answer with errors. If it has a method
 // Away() error, that returns why it is away, or nil, at once: see Stats.

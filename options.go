@@ -65,7 +65,10 @@ type Options struct {
 	CommandTimeout time.Duration
 
 	// Broker and Presence connect Servers that act as one. Default: this
-	// process alone. The Server closes them.
+	// process alone. The Server closes them. If only one of them is set and it
+	// is the other, too, as the brokers of this module are, it serves as both. A
+	// Broker without a PresenceStore is an error: each Server would have members
+	// of its own in private channels.
 	Broker   Broker
 	Presence PresenceStore
 
@@ -151,6 +154,9 @@ func (o Options) withDefaults() (Options, error) {
 	limit.IfNil(&h.Unsubscribe, func(*Conn, *Channel) {})
 	limit.IfNil(&h.ChannelOccupied, func(*Channel) {})
 	limit.IfNil(&h.ChannelVacated, func(*Channel) {})
+	if err := o.pair(); err != nil {
+		return o, err
+	}
 	if o.Authorizer == nil {
 		o.Authorizer = tokens{keys: append([]string{o.SecretKey}, o.OldSecretKeys...)}
 	}
@@ -177,4 +183,21 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	limit.Default(&o.CommandTimeout, 30*time.Second)
 	return o, nil
+}
+
+// pair takes the PresenceStore from the Broker, or the Broker from the
+// PresenceStore, where only one of them is set.
+func (o *Options) pair() error {
+	if o.Broker != nil && o.Presence == nil {
+		store, ok := o.Broker.(PresenceStore)
+		if !ok {
+			return fmt.Errorf("pushy: Options.Broker is set, but Options.Presence is not, and %T is no PresenceStore: "+
+				"each Server would have members of its own in private channels; "+
+				"set Options.Presence, or a Broker that is a PresenceStore, too", o.Broker)
+		}
+		o.Presence = store
+	} else if broker, ok := o.Presence.(Broker); ok && o.Broker == nil {
+		o.Broker = broker
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package pushy
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"strconv"
 
 	"github.com/gopushy/pushy/internal/fanout"
@@ -47,6 +48,11 @@ type Snapshot struct {
 // A member is logged as left when the Server that joined it is gone for good,
 // however it went. A store that was away logs its members' joins again as far as
 // needed, and gives apply the new State.
+//
+// A Server skips members whose ID is not 1 to 64 of A-Z a-z 0-9 _ -, or whose JSON
+// is not an object with that ID as memberId of at most 256 KiB (or twice
+// Limits.PresenceBytes, if that is more), duplicates in a Snapshot, and revisions
+// over 2^63-1. It logs that once a minute.
 //
 // All methods are called from many goroutines, never with a lock held, and
 // return within ctx.
@@ -174,6 +180,11 @@ func (ch *Channel) applyLocked(c Change) {
 	wasOn, before := p.state.On(), []byte(nil)
 	if !wasOn && c.Member.HasData && p.state.Len() > 0 {
 		before = p.list()
+	}
+	if p.state.Len() >= maxListMembers && !ch.reg.srv.inline {
+		ch.reg.srv.notices.Warn("skipped a member: the channel has too many", "",
+			slog.String("channel", ch.name), slog.Int("limit", maxListMembers))
+		return
 	}
 	if !p.state.Add(c.Member.ID, c.Member, c.Member.HasData) {
 		return

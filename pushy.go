@@ -121,7 +121,7 @@ func New(options Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		opts: o, log: o.Logger, notices: ratelog.New(o.Logger), node: names.RandomHex(8), broker: o.Broker, presence: o.Presence,
+		opts: o, log: o.Logger, notices: ratelog.New(o.Logger), node: names.RandomHex(8),
 		inline: o.Broker == nil && o.Presence == nil,
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
 		door: lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
@@ -132,13 +132,22 @@ func New(options Options) (*Server, error) {
 			s.log.Warn("the secret key is under 16 bytes: it can be guessed")
 		}
 	}
-	if s.broker == nil {
+	arrivals := newArrivals(s)
+	onlyOne := (options.Broker == nil) != (options.Presence == nil)
+	if o.Broker == nil {
 		s.broker = &localBroker{}
 	} else {
+		s.broker = &sharedBroker{Broker: o.Broker, arrivals: arrivals}
 		s.linger = linger
 	}
-	if s.presence == nil {
+	if o.Presence == nil {
 		s.presence = &localPresence{}
+	} else {
+		s.presence = &sharedStore{
+			PresenceStore: o.Presence,
+			arrivals:      arrivals,
+			isBroker:      onlyOne && o.Broker != nil,
+		}
 	}
 	s.cutOff, s.cutRest = context.WithCancel(context.Background())
 	s.closed, s.closeNow = context.WithCancel(context.Background())
@@ -284,6 +293,12 @@ func (s *Server) publish(ctx context.Context, channel string, m Message) (Receiv
 	return elsewhere, nil
 }
 
+// subscribed reports whether anybody on this node is in a channel.
+func (s *Server) subscribed(channel string) bool {
+	ch := s.channels.find(channel)
+	return ch != nil && ch.Len() > 0
+}
+
 // deliver takes a message from the Broker: the one way to the members.
 func (s *Server) deliver(channel string, m Message) {
 	if ch := s.channels.find(channel); ch != nil && ch.Len() > 0 {
@@ -329,7 +344,7 @@ func (s *Server) Stats() Stats {
 		channels++
 	}
 	var away error
-	for _, shared := range []any{s.presence, s.broker} {
+	for _, shared := range []any{s.opts.Presence, s.opts.Broker} {
 		if told, ok := shared.(interface{ Away() error }); ok && away == nil {
 			away = told.Away()
 		}

@@ -43,7 +43,7 @@ func TestShutdownWaitsForPublishes(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
 		b := &pausedBroker{entered: make(chan struct{}), release: make(chan struct{})}
-		srv := startServer(t, pushy.Options{Broker: b})
+		srv := startServer(t, pushy.Options{Broker: b, Presence: pushy.NewLocalPresence()})
 		p := connectPeer(t, srv)
 		p.subscribe("a", "")
 		published, ended := make(chan error, 1), make(chan error, 1)
@@ -63,7 +63,7 @@ func TestShutdownWaitsForPublishes(t *testing.T) {
 
 func TestCloseTellsTheBrokersError(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, pushy.Options{Broker: &pausedBroker{}})
+	srv := startServer(t, pushy.Options{Broker: &pausedBroker{}, Presence: pushy.NewLocalPresence()})
 	assert.ErrorIs(t, srv.Close(), errBrokerClose)
 }
 

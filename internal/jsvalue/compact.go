@@ -1,5 +1,7 @@
 package jsvalue
 
+import "unicode/utf8"
+
 // Compact appends the JSON text src without its blanks and returns the
 // extended slice. Order, repeated names, spelling of numbers and escapes stay
 // as sent; a number that is infinite as a double becomes null, and invalid
@@ -14,6 +16,29 @@ func Compact(dst, src []byte, lim Limits) ([]byte, error) {
 	c.dropBlanks()
 	if err := c.end(); err != nil {
 		return dst, err
+	}
+	c.replace(c.pos, nil)
+	return c.dst, nil
+}
+
+// Compacted returns the JSON text src without its blanks, as Compact does: src
+// itself if it has none, so that a text that is compact already is not copied.
+// It requires valid UTF-8 and is for what comes from a party that is not trusted.
+func Compacted(src []byte, lim Limits) ([]byte, error) {
+	if !utf8.Valid(src) {
+		return nil, &SyntaxError{Offset: validLen(src), Msg: "invalid UTF-8"}
+	}
+	c := compactor{scanner: newScanner(src, lim)}
+	c.dropBlanks()
+	if err := c.value(1); err != nil {
+		return nil, err
+	}
+	c.dropBlanks()
+	if err := c.end(); err != nil {
+		return nil, err
+	}
+	if c.kept == 0 {
+		return src, nil
 	}
 	c.replace(c.pos, nil)
 	return c.dst, nil

@@ -377,3 +377,47 @@ func TestLowerDoesNotAllocate(t *testing.T) {
 		assert.Zero(t, testing.AllocsPerRun(100, func() { jsvalue.Lower(s) }), s)
 	}
 }
+
+// Compacted agrees with Compact, and copies only what it must.
+func TestCompacted(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, in, want string // want "" for an error
+	}{
+		{"compact", `{"a":[1,"é",null,true]}`, `{"a":[1,"é",null,true]}`},
+		{"blanks", " {\"a\" : 1 }\n", `{"a":1}`},
+		{"leadingBlank", ` 1`, `1`},
+		{"trailingBlank", `1 `, `1`},
+		{"infinite", `[1e999]`, `[null]`},
+		{"string", `"x"`, `"x"`},
+		{"loneEscape", `"\ud800"`, `"\ud800"`},
+		{"empty", ``, ``},
+		{"blank", ` `, ``},
+		{"two", `1 2`, ``},
+		{"open", `{"a":1`, ``},
+		{"rawControl", "\"\n\"", ``},
+		{"invalidUTF8", "\"\xff\"", ``},
+		{"surrogateUTF8", "\"\xed\xa0\x80\"", ``},
+		{"nul", "\x00", ``},
+		{"deep", strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001), ``},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			src := []byte(c.in)
+			got, err := jsvalue.Compacted(src, jsvalue.Limits{})
+			if c.want == "" {
+				assert.Error(t, err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, c.want, string(got))
+			assert.Equal(t, c.in, string(src))
+			if c.want == c.in {
+				assert.Same(t, &src[0], &got[0])
+			}
+			whole, err := jsvalue.Compact(nil, src, jsvalue.Limits{})
+			require.NoError(t, err)
+			assert.Equal(t, string(whole), string(got))
+		})
+	}
+}

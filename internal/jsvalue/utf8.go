@@ -56,3 +56,16 @@ func AppendValid(dst, s []byte) []byte {
 	}
 	return append(dst, s[start:]...)
 }
+
+// validLen returns how many bytes of s are valid UTF-8 before the first that
+// are not.
+func validLen(s []byte) int {
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRune(s[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(s)
+}
