@@ -1,6 +1,6 @@
 # What the project checks of itself. CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy bench bench-table
+.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy bench bench-table bench-base
 
 help: ## this list
 	@echo "make quick is for every change, make test for what is to be merged:"
@@ -50,3 +50,6 @@ bench: ## pushy against its peers, into bench/RESULTS.md; 50 minutes, or with AR
 
 bench-table: ## what the write engine must show, printed; 15 minutes, or with ARGS=-quick 2
 	@ci/bench.sh -table $(ARGS)
+
+bench-base: ## the engine beside that of BASE (f76b4aa), interleaved; 5 minutes; at most 3 % more CPU is allowed
+	@ci/bench_base.sh $(ARGS)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -136,6 +137,14 @@ func medianOf(values map[int]float64) (float64, bool) {
 	return median(all)
 }
 
+func rangeOf(values map[int]float64) (low, high float64) {
+	all := slices.Sorted(maps.Values(values))
+	if len(all) == 0 {
+		return 0, 0
+	}
+	return all[0], all[len(all)-1]
+}
+
 func median(all []float64) (float64, bool) {
 	if len(all) == 0 {
 		return 0, false
@@ -177,14 +186,18 @@ func printOne(w io.Writer, records []Record, names []string) {
 				fmt.Fprintf(w, "  %s %.3f", name, m)
 				if i == 0 {
 					first = v
-				} else if ratio, ok := medianOf(ratios(first, v)); ok {
-					fmt.Fprintf(w, " (%.3f)", ratio)
+					continue
+				}
+				all := ratios(first, v)
+				if ratio, ok := medianOf(all); ok {
+					low, high := rangeOf(all)
+					fmt.Fprintf(w, " (%.3f, %.3f–%.3f)", ratio, low, high)
 				}
 			}
 			fmt.Fprintln(w)
 		}
 	}
 	if len(names) > 1 {
-		fmt.Fprintln(w, "In brackets: what the first is to it, the median of the rounds' ratios.")
+		fmt.Fprintln(w, "In brackets: the first kind's value divided by this one's, the median of the rounds and their range.")
 	}
 }

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Compares the tree's engine with that of an earlier commit, BASE, in turns: the first
+# release candidate unless another is given. It prints medians, the ratio to BASE and the
+# range of the ratios of single rounds. Arguments go to every call of bench/main.go.
+source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
+has_go bench || die "bench needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
+base=${BASE:-f76b4aa}
+ulimit -n "$(ulimit -Hn)"
+
+dir=bench/bin/base-$base
+if [ ! -x "$dir-server" ]; then
+	say "building the server of $base"
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	git archive "$base" | tar -x -C "$dir"
+	(cd "$dir/bench" && GOWORK=off go build -o "../../base-$base-server" ./server)
+	rm -rf "$dir"
+fi
+compare() {
+	say "$1"
+	shift
+	(cd bench && GOWORK=off go run . -also "base=bin/base-$base-server" -one pushy,base "$@")
+}
+compare "1,000 subscribers" -n 1000 -window 8,1,64 -rounds 7 "$@"
+compare "5,000 subscribers" -n 5000 -window 8 -rounds 5 "$@"
