@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -115,8 +116,8 @@ func TestAuthorizers(t *testing.T) {
 	}{
 		{"needAuth", pushy.ErrNeedAuth, `pushy:subscription-needauth {"channel":"news"}`},
 		{"denied", pushy.ErrDenied, `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`},
-		{"shown", &pushy.Error{Code: "1", Message: "Not today"}, `pushy:subscription-failed {"channel":"news","reason":"Not today"}`},
-		{"hidden", errors.New("database is down"), `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`},
+		{"shown", &pushy.Error{Code: "1", Message: "Not today"}, `pushy:subscription-failed {"channel":"news","reason":"Not today","code":"1"}`},
+		{"hidden", errors.New("database is down"), `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -148,7 +149,7 @@ func TestAuthHandlerAnswers(t *testing.T) {
 		{name: "noObject", body: "channel=private-x&connection_id=" + someID, contentType: form, data: 7, status: 500},
 		{name: "notEncodable", body: "channel=private-x&connection_id=" + someID, contentType: form, data: func() {}, status: 500},
 		{name: "tooLargeData", body: "channel=private-x&connection_id=" + someID, contentType: form, data: map[string]string{"a": strings.Repeat("x", 5000)}, status: 500},
-		{name: "refused", body: "channel=private-x&connection_id=" + someID, contentType: form, err: errors.New("who?"), status: 403},
+		{name: "refused", body: "channel=private-x&connection_id=" + someID, contentType: form, err: pushy.ErrDenied, status: 403},
 		{name: "public", body: "channel=news&connection_id=" + someID, contentType: form, status: 403},
 		{name: "badName", body: "channel=private-a:b&connection_id=" + someID, contentType: form, status: 400},
 		{name: "badID", body: "channel=private-x&connection_id=x:y", contentType: form, status: 400},
@@ -184,7 +185,7 @@ func TestAuthHandlerAnswers(t *testing.T) {
 				}
 				assert.Equal(t, strings.Replace(c.answer, "%auth", ownToken(someID, "private-x", data), 1), w.Body.String())
 			} else {
-				assert.Contains(t, w.Body.String(), `{"error":"`)
+				assert.Contains(t, w.Body.String(), `{"error":{"code":"`+strconv.Itoa(c.status)+`","message":"`)
 			}
 		})
 	}

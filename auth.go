@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -27,9 +28,11 @@ type AuthRequest struct {
 // is called from many goroutines, with no lock held, and may take its time: it
 // holds up only the connection that asks.
 //
-// nil allows. ErrNeedAuth answers with pushy:subscription-needauth, an *Error
-// with pushy:subscription-failed and its Message as the reason, any other error
-// with "Invalid credentials".
+// nil allows. ErrNeedAuth answers with pushy:subscription-needauth; the others
+// with pushy:subscription-failed: ErrDenied with the reason "Invalid credentials",
+// an *Error with its Message as the reason and its Code. Any other error, and a
+// panic, is "Temporarily unavailable", after which clients try again, and is
+// logged at most once a minute.
 type Authorizer interface {
 	Authorize(ctx context.Context, r AuthRequest) error
 }
@@ -40,7 +43,10 @@ var (
 	ErrDenied   = errors.New("pushy: invalid credentials")
 )
 
-const invalidCredentials = "Invalid credentials"
+const (
+	invalidCredentials     = "Invalid credentials"
+	temporarilyUnavailable = "Temporarily unavailable"
+)
 
 // tokens is the default Authorizer: public channels are open, private ones take
 // a token (PROTOCOL.md, section 6).
@@ -63,19 +69,33 @@ func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
 
 // authorize asks the Authorizer and gives its answer as Subscribe wants it.
 func (s *Server) authorize(ctx context.Context, r AuthRequest) error {
-	err := s.opts.Authorizer.Authorize(ctx, r)
-	var seen *Error
+	err := s.askAuthorizer(ctx, r)
+	seen := visible(err)
 	switch {
 	case err == nil, errors.Is(err, ErrNeedAuth):
 		return err
-	case errors.As(err, &seen):
-		return &JoinError{Channel: r.Channel, Reason: seen.Message}
+	case seen != nil:
+		return &JoinError{Channel: r.Channel, Reason: seen.Message, Code: seen.Code}
+	case errors.Is(err, ErrDenied):
+		return &JoinError{Channel: r.Channel, Reason: invalidCredentials}
 	case ctx.Err() != nil:
 		return ErrClosed
-	case !errors.Is(err, ErrDenied):
-		s.log.Warn("authorizer failed", "channel", r.Channel, "conn", r.Conn.id, "error", err)
+	case !errors.Is(err, errAuthorizerPanicked):
+		s.notices.Warn("Options.Authorizer failed", "",
+			slog.String("channel", r.Channel),
+			slog.String("conn", r.Conn.ID()),
+			slog.String("error", fmt.Sprint(err)),
+			slog.String("hint", "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"))
 	}
-	return &JoinError{Channel: r.Channel, Reason: invalidCredentials}
+	return &JoinError{Channel: r.Channel, Reason: temporarilyUnavailable}
+}
+
+var errAuthorizerPanicked = errors.New("pushy: Authorizer panicked")
+
+func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) (err error) {
+	err = errAuthorizerPanicked // unless it returns
+	s.decide("Options.Authorizer", func() { err = s.opts.Authorizer.Authorize(ctx, r) })
+	return err
 }
 
 // SignChannel returns the token that lets the connection connID subscribe to a
@@ -117,30 +137,80 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 // channels. A page POSTs channel and connection_id, as a form or a JSON object,
 // under the same origin rule as connections. allow decides by the request (its
 // session or login) and returns the member's presence data, a value that
-// encodes as an object, or nil; an error refuses with 403. It need not check that
-// connID is the requester's: a token works on that connection only. The answer is
+// encodes as an object, or nil. It need not check that connID is the
+// requester's: a token works on that connection only. The answer is
 // {"auth":…,"data":…}; data is only what allow returned, never what the browser
 // sent. Bodies are at most 64 KiB.
+//
+// ErrDenied refuses with 403, ErrNeedAuth with 401, an *Error with its Message
+// and Code and 403, or the Code if that is a status from 400 to 499. These the
+// browser client takes for final. Any other error, and a panic, is answered with
+// 500, after which it tries again, and logged at most once a minute.
 func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
 	return &authhttp.Handler{
-		FromAllowedOrigin: s.fromAllowedOrigin,
-		BodyTimeout:       limit.Or(s.opts.BodyTimeout, forever),
-		Channel:           s.channelName,
-		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, allowed bool) {
-			if !names.Private(channel) || s.opts.SecretKey == "" {
-				return "", nil, false
+		FromAllowedOrigin: func(w http.ResponseWriter, r *http.Request) bool {
+			_, ok := s.fromAllowedOrigin(w, r)
+			return ok
+		},
+		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
+		Channel:     s.channelName,
+		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, refused *authhttp.Refusal) {
+			if !names.Private(channel) {
+				return "", nil, &authhttp.Refusal{
+					Status:  http.StatusForbidden,
+					Message: "the channel is not private: it needs no token",
+				}
 			}
-			shown, err := allow(r, connID, channel)
+			shown, err := s.allow(allow, r, connID, channel)
+			if err == nil {
+				auth, data, err = s.grant(connID, channel, shown)
+			}
 			if err != nil {
-				return "", nil, false
+				return "", nil, s.refusal(r, channel, err)
 			}
-			if auth, data, err = s.grant(connID, channel, shown); err != nil {
-				s.log.Error("cannot sign what allow returned", "channel", channel, "error", err)
-				return "", nil, true
-			}
-			return auth, data, true
+			return auth, data, nil
 		},
 	}
+}
+
+var errAllowPanicked = errors.New("pushy: the func given to AuthHandler panicked")
+
+func (s *Server) allow(allow func(r *http.Request, connID, channel string) (any, error), r *http.Request, connID, channel string) (data any, err error) {
+	if s.opts.SecretKey == "" {
+		return nil, errors.New("pushy: AuthHandler cannot sign tokens: Options.SecretKey is empty")
+	}
+	err = errAllowPanicked // unless it returns
+	s.decide("the func given to AuthHandler", func() { data, err = allow(r, connID, channel) })
+	return data, err
+}
+
+// refusal is AuthHandler's answer to an error.
+func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.Refusal {
+	denied, needAuth := errors.Is(err, ErrDenied), errors.Is(err, ErrNeedAuth)
+	status := http.StatusForbidden
+	if needAuth {
+		status = http.StatusUnauthorized
+	}
+	seen := visible(err)
+	switch {
+	case seen != nil:
+		return &authhttp.Refusal{
+			Status:  seen.httpStatus(status),
+			Code:    seen.Code,
+			Message: seen.Message,
+		}
+	case denied:
+		return &authhttp.Refusal{Status: status, Message: "not authorized"}
+	case needAuth:
+		return &authhttp.Refusal{Status: status, Message: "authentication needed"}
+	}
+	if !errors.Is(err, errAllowPanicked) && r.Context().Err() == nil { // else it is logged, or the client has left
+		s.notices.Warn("AuthHandler cannot give a token", "",
+			slog.String("channel", channel),
+			slog.String("error", fmt.Sprint(err)),
+			slog.String("hint", "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"))
+	}
+	return &authhttp.Refusal{Status: http.StatusInternalServerError, Message: "Internal error"}
 }
 
 func (s *Server) grant(connID, channel string, data any) (auth string, raw json.RawMessage, err error) {

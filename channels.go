@@ -22,7 +22,8 @@ var ErrNotMember = errors.New("pushy: not a member of the channel")
 type JoinError struct {
 	Channel string
 	Reason  string
-	Err     error // what the Broker or PresenceStore said, or nil
+	Code    string // of an *Error that an Authorizer returned, or ""
+	Err     error  // what the Broker or PresenceStore said, or nil
 }
 
 func (e *JoinError) Error() string {

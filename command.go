@@ -144,6 +144,7 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 	reply := struct {
 		Channel string `json:"channel"`
 		Reason  string `json:"reason,omitempty"`
+		Code    string `json:"code,omitempty"`
 	}{Channel: channel}
 
 	joinErr := srv.authorize(conn.Context(), AuthRequest{
@@ -163,6 +164,7 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 		_ = conn.Reply(eventNeedAuth, reply)
 	case errors.As(joinErr, &refused):
 		reply.Reason = refused.Reason
+		reply.Code = refused.Code
 		_ = conn.Reply(eventFailed, reply)
 		if refused.Err != nil {
 			srv.log.Error("cannot join", "channel", channel, "error", refused.Err)

@@ -50,7 +50,7 @@ func refused(status int, code, message string) reply {
 }
 
 var (
-	noPage         = reply{404, "text/plain; charset=utf-8", "404 page not found\n"}
+	noPage         = reply{404, "application/json", `{"error":{"code":"404","message":"…"}}`}
 	badURL         = reply{400, "text/plain; charset=utf-8", "400 Bad Request"} // net/http's, before any handler
 	wrongMethod    = refused(405, "405", "Method not allowed")
 	missing        = refused(400, "400", "Missing required parameters")

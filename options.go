@@ -29,13 +29,33 @@ type Options struct {
 	DisableTrigger bool
 
 	// Origins lists the origins whose pages may connect beside the host's own,
-	// such as "https://app.example.com"; "*" allows any, at AuthHandler too: with
-	// it any page may ask for tokens with its visitor's cookies. Default: none.
+	// such as "https://app.example.com". "https://*.example.com" allows one label
+	// or more in place of the star; of a domain under which others register names,
+	// such as co.uk or github.io, it would allow everybody's. "file://" allows
+	// local pages whose browser sends that, as WebViews do; others send null,
+	// which any page can. "*" allows any, at AuthHandler too: with it any page may
+	// ask for tokens with its visitor's cookies. Default: none.
 	Origins []string
+	// AllowOrigin is asked about origins that are neither the host's own nor
+	// listed, "null" among them, in the form that browsers send. It is called from
+	// many goroutines for every request of such a page; true allows it all that
+	// Origins does. A panic is logged and refuses. Pages that hide their origin
+	// are refused unasked. Default: none.
+	AllowOrigin func(r *http.Request, origin string) bool
 	// Accept decides once per connection, before it is made, who may connect;
 	// user is what Conn.User returns. An error refuses with 403, or with 401
-	// if it is ErrNeedAuth. Default: everybody.
+	// if it is ErrNeedAuth, or with an *Error's Code if that is a status from 400
+	// to 499. The client sees an *Error; the log has every error, at most one line
+	// a minute for each origin. Default: everybody.
 	Accept func(r *http.Request) (user any, err error)
+	// Address names the client's IP address, with a port or without, for
+	// Limits.PerAddress. Default: the request's RemoteAddr, which behind a proxy is
+	// the proxy's, and behind a Unix socket nobody's. Behind a proxy of your own
+	// return a header that it overwrites, such as nginx's X-Real-IP (proxy_set_header
+	// X-Real-IP $remote_addr), or the entry of X-Forwarded-For that it appends,
+	// which is the last. Never return the first entry: the client writes it.
+	// What is no address, or a panic, counts as RemoteAddr and is logged.
+	Address func(r *http.Request) string
 	// Authorizer decides every subscription. Default: public channels are
 	// open, private ones take a token (PROTOCOL.md, section 6).
 	Authorizer Authorizer
@@ -100,7 +120,7 @@ type SockJS struct {
 // Limits bound what clients and publishers may ask for (PROTOCOL.md, section 3).
 type Limits struct {
 	Connections   int // at once; default 100,000
-	PerAddress    int // of them, of one IPv4 address or IPv6 /64 (a proxy's, behind one); default off
+	PerAddress    int // of them, of one IPv4 address or IPv6 /64, see Options.Address; default off
 	Channels      int // for one connection; default 200
 	Members       int // of a channel with presence; default 1,000
 	PresenceBytes int // of one member's data, as sent; default 4 KiB

@@ -18,9 +18,33 @@
 // manual.
 //
 // Mount it without a method: a pattern such as "GET /" beside it makes ServeMux
-// panic, and POST is needed too. Under another prefix set [Options.Prefix]; behind http.StripPrefix it is "/".
-// Middleware around it must pass Hijack and Flush on, as all do that have
-// Unwrap. The protocol is PROTOCOL.md in the repository.
+// panic, and POST is needed too. Under another prefix set [Options.Prefix];
+// behind http.StripPrefix it is "/". The protocol is PROTOCOL.md in the
+// repository.
+//
+// # Middleware and proxies
+//
+// WebSockets need the Hijack of the server's ResponseWriter; the HTTP transports,
+// to which clients fall back, need Flush, SetReadDeadline and SetWriteDeadline.
+// Middleware that wraps it must therefore have the method
+//
+//	Unwrap() http.ResponseWriter
+//
+// Hijack and Flush alone are not enough: with gin-contrib/gzip,
+// NYTimes/gziphandler and negroni WebSockets work and everything else fails.
+// Mount pushy outside of such middleware, and outside of http.TimeoutHandler. The
+// first WebSocket that comes through it is logged with the type of the writer.
+//
+// A reverse proxy must pass the Host header on, else every page is refused as one
+// of another origin (or list the public origin in [Options.Origins]); it must
+// pass the path on as it came, not decode %2F; and it must not buffer responses.
+// For [Limits].PerAddress set [Options.Address]:
+//
+//	Address: func(r *http.Request) string { return r.Header.Get("X-Real-IP") }
+//
+// where the proxy sets that header itself (nginx: proxy_set_header X-Real-IP
+// $remote_addr). In X-Forwarded-For only the last entry is your proxy's; the
+// first is whatever the client has sent.
 //
 // # Channels
 //
@@ -52,15 +76,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/http"
-	"net/url"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
@@ -75,34 +95,35 @@ import (
 // Server is one node: the connections and channels of one process. It is an
 // http.Handler; all methods are safe for concurrent use.
 type Server struct {
-	opts      Options
-	log       *slog.Logger
-	notices   *ratelog.Logger // what other parties cause: one line a minute for each kind
-	keys      []string
-	node      string
-	broker    Broker
-	presence  PresenceStore
-	inline    bool          // both are the process's own: nothing waits for them
-	linger    time.Duration // see Channel's life
-	engine    *fanout.Engine
-	sockets   *transport.Handler
-	door      *lifecycle.Door[*connection] // the connections
-	channels  Channels
-	origins   origin.Policy
-	triggers  triggerhttp.Reader
-	repeats   triggerhttp.Repeats
-	seq       atomic.Uint64
-	ctx       context.Context // ends when the last connection has
-	cancel    context.CancelFunc
-	tasks     lifecycle.Tasks    // readers and transitions
-	publishes lifecycle.Tasks    // under way
-	closeNow  context.CancelFunc // makes a Shutdown wait no longer
-	closed    context.Context
-	cutRest   context.CancelFunc // ends cutOff: what is left says no goodbye
-	cutOff    context.Context
-	ended     chan struct{} // closed after both errors are set
-	endErr    error
-	closeErr  error // of endErr, what Broker and PresenceStore said
+	opts        Options
+	log         *slog.Logger
+	notices     *ratelog.Logger // what other parties cause: one line a minute for each kind
+	keys        []string
+	node        string
+	broker      Broker
+	presence    PresenceStore
+	inline      bool          // both are the process's own: nothing waits for them
+	linger      time.Duration // see Channel's life
+	engine      *fanout.Engine
+	sockets     *transport.Handler
+	door        *lifecycle.Door[*connection] // the connections
+	channels    Channels
+	origins     origin.Policy
+	unaddressed sync.Once // says that connections have no IP address
+	triggers    triggerhttp.Reader
+	repeats     triggerhttp.Repeats
+	seq         atomic.Uint64
+	ctx         context.Context // ends when the last connection has
+	cancel      context.CancelFunc
+	tasks       lifecycle.Tasks    // readers and transitions
+	publishes   lifecycle.Tasks    // under way
+	closeNow    context.CancelFunc // makes a Shutdown wait no longer
+	closed      context.Context
+	cutRest     context.CancelFunc // ends cutOff: what is left says no goodbye
+	cutOff      context.Context
+	ended       chan struct{} // closed after both errors are set
+	endErr      error
+	closeErr    error // of endErr, what Broker and PresenceStore said
 
 	// The tests pin these.
 	now         func() time.Time
@@ -205,36 +226,6 @@ const (
 	closeTimeout     = 5 * time.Second
 	forever          = 1 << 30 * time.Second
 )
-
-// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
-// trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path := r.URL.EscapedPath()
-	rest, ok := under(path, s.opts.Prefix)
-	if name, is := strings.CutPrefix(rest, "/channel/"); ok && is && !s.opts.DisableTrigger {
-		name, is = strings.CutSuffix(strings.TrimSuffix(name, "/"), "/trigger")
-		if is && !strings.Contains(name, "/") {
-			if name, err := url.PathUnescape(name); err == nil {
-				s.serveTrigger(w, r, name)
-				return
-			}
-		}
-	}
-	if rest, ok := under(path, s.opts.SockJS.Prefix); ok {
-		s.serveSocket(w, r, rest)
-		return
-	}
-	if ok && client.Serve(w, r, rest) {
-		return
-	}
-	http.NotFound(w, r)
-}
-
-// under returns what follows prefix in path.
-func under(path, prefix string) (rest string, ok bool) {
-	rest, ok = strings.CutPrefix(path, prefix)
-	return rest, ok && (rest == "" || rest[0] == '/')
-}
 
 // PublishOption changes one Publish.
 type PublishOption func(*Message)

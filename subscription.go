@@ -157,7 +157,7 @@ func joinFailed(conn *connection, name string, err error) error {
 	case conn.ctx.Err() != nil:
 		return ErrClosed
 	}
-	return &JoinError{Channel: name, Reason: "Temporarily unavailable", Err: err}
+	return &JoinError{Channel: name, Reason: temporarilyUnavailable, Err: err}
 }
 
 // admit makes sub a member: success is queued and the gate opened in one step.

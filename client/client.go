@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"path"
 	"time"
+
+	"github.com/gopushy/pushy/internal/httperror"
 )
 
 //go:embed pushy.js pushy.mjs pushy.d.ts
@@ -54,7 +56,7 @@ func Serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	head := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		head.Set("Allow", "GET, HEAD")
-		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		httperror.Write(w, http.StatusMethodNotAllowed, "method not allowed: GET "+name)
 		return true
 	}
 	head.Set("Content-Type", f.contentType)
@@ -62,6 +64,8 @@ func Serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	head.Set("Cache-Control", "no-cache")
 	head.Set("ETag", f.etag)
 	head.Set("Access-Control-Allow-Origin", "*") // modules of other origins need it
+	// And this pages that isolate themselves (Cross-Origin-Embedder-Policy).
+	head.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	http.ServeContent(w, r, path.Base(name), time.Time{}, bytes.NewReader(f.content))
 	return true
 }

@@ -25,6 +25,7 @@ type Subscribed struct {
 type RefusedError struct {
 	Event  string // such as "pushy:subscription-failed"
 	Reason string
+	Code   string // of the *pushy.Error that the Authorizer returned, or ""
 }
 
 func (e *RefusedError) Error() string { return fmt.Sprintf("pushytest: %s %s", e.Event, e.Reason) }
@@ -56,7 +57,10 @@ func Endpoint(handler http.Handler, path string, edit ...func(r *http.Request)) 
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		if w.Code != http.StatusOK {
-			return nil, &RefusedError{"auth endpoint", fmt.Sprintf("%d: %s", w.Code, strings.TrimSpace(w.Body.String()))}
+			return nil, &RefusedError{
+				Event:  "auth endpoint",
+				Reason: fmt.Sprintf("%d: %s", w.Code, strings.TrimSpace(w.Body.String())),
+			}
 		}
 		return json.RawMessage(w.Body.Bytes()), nil
 	}
@@ -113,9 +117,9 @@ func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error
 	case e.Event == "pushy:error":
 		return in, c.refusal(e)
 	default:
-		var why struct{ Reason string }
-		c.decode(e.Data, &why)
-		return in, &RefusedError{e.Event, why.Reason}
+		why := &RefusedError{Event: e.Event}
+		c.decode(e.Data, why)
+		return in, why
 	}
 	return in, nil
 }

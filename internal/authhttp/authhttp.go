@@ -3,14 +3,19 @@ package authhttp
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
+	"strconv"
 	"time"
 
+	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
@@ -18,64 +23,78 @@ const maxBody = 64 << 10
 
 // Handler is an auth endpoint. Each field must be set.
 type Handler struct {
-	// FromAllowedOrigin applies the origin rule and sets the headers about it.
+	// FromAllowedOrigin applies the origin rule and sets the headers about it. It
+	// answers a request that it refuses.
 	FromAllowedOrigin func(w http.ResponseWriter, r *http.Request) bool
 	// BodyTimeout is how long a body may take to come.
 	BodyTimeout time.Duration
 	// Channel checks a channel's name and returns it in lower case.
 	Channel func(name string) (lower string, err error)
-	// Grant decides by the request. A grant without auth is one that failed.
-	Grant func(r *http.Request, connID, channel string) (auth string, data []byte, allowed bool)
+	// Grant decides by the request.
+	Grant func(r *http.Request, connID, channel string) (auth string, data []byte, refused *Refusal)
+}
+
+// Refusal is an answer without a token.
+type Refusal struct {
+	Status  int
+	Code    string // the status if empty
+	Message string
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !h.FromAllowedOrigin(w, r) {
-		answerError(w, http.StatusForbidden, "origin not allowed")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// First, since the server reads on for what we refuse, where it can be set.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(h.BodyTimeout))
+	if !h.FromAllowedOrigin(w, r) || !allowMethod(w, r) {
 		return
 	}
-	if !allowMethod(w, r) {
-		return
-	}
-	connID, channel, refused := h.read(w, r)
+	connID, channel, refused := h.read(r)
 	if refused != nil {
-		answerError(w, refused.status, refused.message)
+		refuse(w, refused)
 		return
 	}
+	// The body is here. A deadline that passes later would end r's context.
+	_ = rc.SetReadDeadline(time.Time{})
+	answered := false
+	defer func() {
+		if !answered {
+			httperror.Unfinished(w)
+		}
+	}()
+	auth, data, refused := h.grant(r, connID, channel)
+	answered = true
+	if refused != nil {
+		refuse(w, refused)
+		return
+	}
+	answer(w, auth, data)
+}
+
+func (h *Handler) grant(r *http.Request, connID, channel string) (auth string, data []byte, refused *Refusal) {
 	lower, err := h.Channel(channel)
 	switch {
 	case err != nil:
-		answerError(w, http.StatusBadRequest, "channel name "+err.Error())
-		return
+		return "", nil, bad("channel name " + err.Error())
 	case !names.IsUUID(connID):
-		answerError(w, http.StatusBadRequest, "connection_id is not a connection's id")
-		return
+		return "", nil, bad("connection_id is not a connection's id")
 	}
-	switch auth, data, allowed := h.Grant(r, connID, lower); {
-	case !allowed:
-		answerError(w, http.StatusForbidden, "not authorized")
-	case auth == "":
-		answerError(w, http.StatusInternalServerError, "internal error")
-	default:
-		grant(w, auth, data)
-	}
+	return h.Grant(r, connID, lower)
 }
 
-// refusal is a request that is not even asked about.
-type refusal struct {
-	status  int
-	message string
-}
+func bad(message string) *Refusal { return &Refusal{Status: http.StatusBadRequest, Message: message} }
 
 // read returns the two fields of a form or a JSON object. The body can be read
 // again afterwards.
-func (h *Handler) read(w http.ResponseWriter, r *http.Request) (connID, channel string, refused *refusal) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyTimeout)) // where it can be set
+func (h *Handler) read(r *http.Request) (connID, channel string, refused *Refusal) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", "", &Refusal{Status: http.StatusRequestTimeout, Message: "the body did not come in time"}
 	case err != nil:
-		return "", "", &refusal{http.StatusBadRequest, "cannot read the body"}
+		return "", "", bad("cannot read the body")
 	case len(body) > maxBody:
-		return "", "", &refusal{http.StatusRequestEntityTooLarge, "body over 64 KiB"}
+		return "", "", &Refusal{Status: http.StatusRequestEntityTooLarge, Message: "body over 64 KiB"}
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -94,13 +113,16 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (connID, channel 
 		form, err = url.ParseQuery(string(body))
 		channel, connID = form.Get("channel"), form.Get("connection_id")
 	default:
-		return "", "", &refusal{http.StatusUnsupportedMediaType, "body must be application/x-www-form-urlencoded (URLSearchParams) or application/json"}
+		return "", "", &Refusal{
+			Status:  http.StatusUnsupportedMediaType,
+			Message: "body must be application/x-www-form-urlencoded (URLSearchParams) or application/json",
+		}
 	}
 	switch {
 	case err != nil:
-		return "", "", &refusal{http.StatusBadRequest, "malformed body"}
+		return "", "", bad("malformed body")
 	case channel == "" || connID == "":
-		return "", "", &refusal{http.StatusBadRequest, "channel and connection_id are needed"}
+		return "", "", bad("channel and connection_id are needed")
 	}
 	return connID, channel, nil
 }
@@ -112,33 +134,36 @@ func allowMethod(w http.ResponseWriter, r *http.Request) bool {
 	case http.MethodPost:
 		return true
 	case http.MethodOptions:
-		w.Header().Set("Access-Control-Allow-Methods", "POST, OPTIONS")
-		w.Header().Set("Access-Control-Allow-Headers", "Content-Type")
+		// Its request may have the app's own headers, such as Authorization.
+		origin.Preflight(w.Header(), r, "POST, OPTIONS", "Content-Type")
+		w.Header().Set("Access-Control-Max-Age", preflightAge)
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		w.Header().Set("Allow", "POST, OPTIONS")
-		answerError(w, http.StatusMethodNotAllowed, "method not allowed")
+		httperror.Write(w, http.StatusMethodNotAllowed, "method not allowed: POST channel and connection_id")
 	}
 	return false
 }
 
-// answerError answers {"error":…}.
-func answerError(w http.ResponseWriter, status int, message string) {
-	write(w, status, wire.Object(nil).Text("error", message))
-}
+// preflightAge is for how many seconds browsers may keep a preflight's answer;
+// the most that Chromium keeps one.
+const preflightAge = "7200"
 
-// grant answers {"auth":…,"data":…}, without data if it is nil.
-func grant(w http.ResponseWriter, auth string, data []byte) {
-	answer := wire.Object(nil).Text("auth", auth)
-	if data != nil {
-		answer = answer.Raw("data", data)
+func refuse(w http.ResponseWriter, refused *Refusal) {
+	code := refused.Code
+	if code == "" {
+		code = strconv.Itoa(refused.Status)
 	}
-	write(w, http.StatusOK, answer)
+	httperror.WriteCode(w, refused.Status, code, refused.Message)
 }
 
-func write(w http.ResponseWriter, status int, body []byte) {
+// answer answers {"auth":…,"data":…}, without data if it is nil.
+func answer(w http.ResponseWriter, auth string, data []byte) {
+	body := wire.Object(nil).Text("auth", auth)
+	if data != nil {
+		body = body.Raw("data", data)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }

@@ -23,12 +23,21 @@ func Write(w http.ResponseWriter, status int, message string) {
 
 // WriteCode answers with a code that is not the status.
 func WriteCode(w http.ResponseWriter, status int, code, message string) {
+	body := Body(code, message)
 	head := w.Header()
 	head.Set("Content-Type", "application/json")
+	head.Set("Content-Length", strconv.Itoa(len(body)))
 	head.Set("Cache-Control", "no-store") // else browsers may keep a 404
 	head.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(Body(code, message))
+	_, _ = w.Write(body)
+}
+
+// Unfinished answers a request whose handler is leaving without an answer, by
+// runtime.Goexit in a func of the host's: net/http would close the connection.
+func Unfinished(w http.ResponseWriter) {
+	Write(w, http.StatusInternalServerError, "Internal error")
+	_ = http.NewResponseController(w).Flush()
 }
 
 // Body returns an error's JSON.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"net/netip"
+	"strings"
 	"sync"
 )
 
@@ -46,18 +47,29 @@ func NewDoor[T any](limit, ofOne int) *Door[T] {
 // IP address, such as a Unix socket, and is not limited then.
 type Network uint64
 
-// NetworkOf returns the Network of a host and port.
-func NetworkOf(remoteAddr string) Network {
-	at, err := netip.ParseAddrPort(remoteAddr)
-	if err != nil {
+// Unknown is a Network of its own for clients whose address is to count and is
+// not known. No IP address has it.
+const Unknown Network = 1
+
+// NetworkOf returns the Network of an IP address, with a port or without.
+func NetworkOf(address string) Network {
+	var addr netip.Addr
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		addr = at.Addr()
+	} else if bare, ok := strings.CutPrefix(address, "["); ok && strings.HasSuffix(bare, "]") {
+		addr, _ = netip.ParseAddr(strings.TrimSuffix(bare, "]"))
+	} else {
+		addr, _ = netip.ParseAddr(address)
+	}
+	if !addr.IsValid() {
 		return 0
 	}
-	if addr := at.Addr().Unmap(); addr.Is4() {
+	if addr = addr.Unmap(); addr.Is4() {
 		b := addr.As4()
 		return Network(binary.BigEndian.Uint32(b[:])) | 1<<32 // no IPv6 network begins with 0:1
 	}
-	b := at.Addr().As16()
-	return Network(max(1, binary.BigEndian.Uint64(b[:]))) // ::1 is one, too
+	b := addr.As16()
+	return max(Unknown+1, Network(binary.BigEndian.Uint64(b[:]))) // ::1 is one, too
 }
 
 // Reserve takes a place for one from that network: Enter or GiveBack must

@@ -12,11 +12,11 @@ func TestNetworkOf(t *testing.T) {
 	t.Parallel()
 	seen := map[lifecycle.Network]string{0: "none"}
 	for _, same := range [][]string{
-		{"192.0.2.1:80", "192.0.2.1:81", "[::ffff:192.0.2.1]:80"},
+		{"192.0.2.1:80", "192.0.2.1:81", "[::ffff:192.0.2.1]:80", "192.0.2.1", "::ffff:192.0.2.1"},
 		{"192.0.2.2:80"},
 		{"0.0.0.0:1"},
 		{"255.255.255.255:1"},
-		{"[2001:db8:1:2:3:4:5:6]:80", "[2001:db8:1:2:ffff::1]:8080"},
+		{"[2001:db8:1:2:3:4:5:6]:80", "[2001:db8:1:2:ffff::1]:8080", "2001:db8:1:2::1", "[2001:db8:1:2::]"},
 		{"[2001:db8:1:3:3:4:5:6]:80"},
 		{"[fe80::1%eth0]:80", "[fe80::2%eth1]:80"},
 		{"[::1]:80", "[::2]:80"},
@@ -28,7 +28,7 @@ func TestNetworkOf(t *testing.T) {
 			assert.Equal(t, first, lifecycle.NetworkOf(addr), addr)
 		}
 	}
-	for _, none := range []string{"@", "", "192.0.2.1", "localhost:80"} {
+	for _, none := range []string{"@", "", "localhost:80", "unknown", "192.0.2.1, 192.0.2.2", " 192.0.2.1", "[]", "[192.0.2.1", "192.0.2.1:x"} {
 		assert.Zero(t, lifecycle.NetworkOf(none), none)
 	}
 }

@@ -14,10 +14,12 @@ import (
 // none. It is immutable.
 type Policy struct {
 	any    bool
-	listed []string
+	listed []entry
 }
 
-// New returns a Policy for origins such as "https://app.example.com"; "*" is any.
+// New returns a Policy for origins such as "https://app.example.com",
+// "https://*.example.com" and "file://"; "*" is any. They are brought to the form
+// that browsers send. One that no browser can send is an error with the reason.
 func New(origins []string) (Policy, error) {
 	var p Policy
 	for _, origin := range origins {
@@ -25,59 +27,106 @@ func New(origins []string) (Policy, error) {
 			p.any = true
 			continue
 		}
-		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(u.Host, "*") || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-			return Policy{}, fmt.Errorf(`%q must be like "https://app.example.com", or "*"`, origin)
+		e, err := parseEntry(origin)
+		if err != nil {
+			return Policy{}, fmt.Errorf("%q: %w", origin, err)
 		}
-		p.listed = append(p.listed, u.Scheme+"://"+hostPort(u.Scheme, u.Host))
+		p.listed = append(p.listed, e)
 	}
 	return p, nil
 }
 
-// Allows reports whether r may come in.
-func (p Policy) Allows(r *http.Request) bool {
-	if p.any {
-		return true
+// Any reports whether p allows every origin.
+func (p Policy) Any() bool { return p.any }
+
+// Listed returns the listed origins in the form that browsers send.
+func (p Policy) Listed() []string {
+	all := make([]string, len(p.listed))
+	for i, e := range p.listed {
+		all[i] = e.String()
 	}
-	values := r.Header.Values("Origin")
-	if len(values) == 0 {
-		return p.allowsUnsaid(r)
-	}
-	return len(values) == 1 && p.allowsPage(values[0], r.Host)
+	return all
 }
 
-// allowsUnsaid is Allows without an Origin. Browsers leave it out where a page
+// Check reports whether r may come in, and the origin of the page that made it:
+// as browsers send it, the header's own value if that is no origin, such as
+// "null", or "" if nothing says which page it is.
+func (p Policy) Check(r *http.Request) (page string, allowed bool) {
+	values := r.Header.Values("Origin")
+	if len(values) == 0 {
+		page, allowed = p.checkUnsaid(r)
+	} else {
+		page, allowed = p.checkPage(values[0], r.Host)
+		allowed = allowed && len(values) == 1
+	}
+	return page, allowed || p.any
+}
+
+// checkUnsaid is Check without an Origin. Browsers leave it out where a page
 // embeds an answer, as a script or in an iframe, but say that another site's
 // page does. Which page is in Referer, if that page does not hide it; it cannot
 // choose what is there. Clients that are no browsers say none of it.
-func (p Policy) allowsUnsaid(r *http.Request) bool {
-	page := r.Referer()
+func (p Policy) checkUnsaid(r *http.Request) (page string, allowed bool) {
+	referer := r.Referer()
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
-		return true
+		return "", true
 	case "cross-site", "same-site": // the own page among them, if its script was redirected
-		return page != "" && p.allowsPage(page, "")
+		if referer == "" {
+			return "", false
+		}
+		return p.checkPage(referer, "")
 	}
-	return page == "" || p.allowsPage(page, r.Host)
+	if referer == "" {
+		return "", true
+	}
+	return p.checkPage(referer, r.Host)
 }
 
-// allowsPage reports whether the page at that URL is listed, or of that host.
-func (p Policy) allowsPage(page, host string) bool {
-	u, err := url.Parse(page)
-	if err != nil || u.Host == "" {
-		return false // "null" among them: any page can make itself a null origin
+// checkPage reports whether the page at that URL is listed, or of that host.
+func (p Policy) checkPage(at, host string) (page string, allowed bool) {
+	scheme, name, ok := split(at)
+	if !ok {
+		return at, false // "null" among them: any page can make itself a null origin
 	}
-	from := hostPort(u.Scheme, u.Host)
+	page = scheme + "://" + name
 	// The scheme is not compared: behind a proxy that ends TLS it differs.
-	return from == hostPort(u.Scheme, host) || slices.Contains(p.listed, u.Scheme+"://"+from)
+	if name != "" && name == hostPort(scheme, host) {
+		return page, true
+	}
+	bare, port, err := splitPort(name)
+	return page, err == nil && slices.ContainsFunc(p.listed, func(e entry) bool { return e.allows(scheme, bare, port) })
+}
+
+// split returns the scheme, and the host and port, of the page at a URL.
+func split(page string) (scheme, name string, ok bool) {
+	u, err := url.Parse(page)
+	if err != nil || u.Scheme == "" || u.Host == "" && (u.Scheme != "file" || !strings.HasPrefix(page, "file://")) {
+		return "", "", false
+	}
+	return u.Scheme, hostPort(u.Scheme, u.Host), true
 }
 
 // Frame tells browsers that pages of other origins may not put the answer into
 // an iframe, where they could lead the visitor's clicks, or SockJS's iframe page.
-func (p Policy) Frame(h http.Header) {
-	if !p.any {
-		h.Set("Content-Security-Policy", strings.Join(append([]string{"frame-ancestors 'self'"}, p.listed...), " "))
+// pages may do so beside those that are listed.
+func (p Policy) Frame(h http.Header, pages ...string) {
+	if p.any {
+		return
 	}
+	sources := append([]string{"frame-ancestors 'self'"}, p.Listed()...)
+	for _, page := range pages {
+		// Nothing that could be another source, or another directive.
+		if e, err := parseEntry(page); err == nil && !e.star {
+			sources = append(sources, e.String())
+		}
+	}
+	for i, source := range sources {
+		if source == "file://" {
+			sources[i] = "file:"
+		}
+	}
+	h.Set("Content-Security-Policy", strings.Join(sources, " "))
 }
 
 // Page returns the origin of the page that made r, "" for one of the host's own,
@@ -90,26 +139,24 @@ func Page(r *http.Request) (page string, said bool) {
 	if value == "" {
 		value = r.Referer()
 	}
-	u, err := url.Parse(value)
-	switch {
-	case value == "":
+	if value == "" {
 		return "", false
-	case err != nil || u.Host == "":
+	}
+	scheme, name, ok := split(value)
+	switch {
+	case !ok:
 		return value, true // "null", for one
-	case hostPort(u.Scheme, u.Host) == hostPort(u.Scheme, r.Host):
+	case name != "" && name == hostPort(scheme, r.Host):
 		return "", true
 	}
-	return u.Scheme + "://" + hostPort(u.Scheme, u.Host), true
+	return scheme + "://" + name, true
 }
 
 // hostPort returns host in lower case, without its scheme's own port.
 func hostPort(scheme, host string) string {
 	host = strings.ToLower(host)
-	switch scheme {
-	case "http":
-		return strings.TrimSuffix(host, ":80")
-	case "https":
-		return strings.TrimSuffix(host, ":443")
+	if port := defaultPorts[scheme]; port != "" {
+		host = strings.TrimSuffix(host, ":"+port)
 	}
 	return host
 }
@@ -119,5 +166,27 @@ func AllowCORS(h http.Header, r *http.Request) {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Allow-Credentials", "true")
+	}
+}
+
+const (
+	// maxAskedHeaders bounds what a preflight may ask for, in bytes.
+	maxAskedHeaders = 2 << 10
+	// headerNames are the characters of a list of header names, without those
+	// that stand for more than themselves in the answer, such as the star.
+	headerNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.!#$&'+^`|~, \t"
+)
+
+// Preflight allows the methods given, and the headers that r, a CORS preflight
+// of an allowed origin, asks for; unasked if it asks for none.
+func Preflight(h http.Header, r *http.Request, methods, unasked string) {
+	h.Add("Vary", "Access-Control-Request-Headers")
+	h.Set("Access-Control-Allow-Methods", methods)
+	asked := strings.Join(r.Header.Values("Access-Control-Request-Headers"), ", ")
+	if asked == "" || len(asked) > maxAskedHeaders || strings.ContainsFunc(asked, func(c rune) bool { return !strings.ContainsRune(headerNames, c) }) {
+		asked = unasked
+	}
+	if asked != "" {
+		h.Set("Access-Control-Allow-Headers", asked)
 	}
 }

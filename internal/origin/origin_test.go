@@ -3,6 +3,8 @@ package origin_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -76,7 +78,8 @@ func TestAllows(t *testing.T) {
 				r.Header.Set("Referer", c.referer)
 			}
 			r.Header.Set("X-Forwarded-Host", "b.example")
-			assert.Equal(t, c.allowed, p.Allows(r))
+			_, allowed := p.Check(r)
+			assert.Equal(t, c.allowed, allowed)
 		})
 	}
 }
@@ -129,10 +132,210 @@ func TestFrame(t *testing.T) {
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+// Issue 11, number 14: each entry is in the form that browsers send, or refused
+// with the reason.
+func TestEntries(t *testing.T) {
 	t.Parallel()
-	for _, o := range []string{"", "a.example", "https://", "https://a.example/x", "https://a.example?x", "https://a.example#x", "https://u@a.example", "null"} {
-		_, err := origin.New([]string{o})
-		assert.Error(t, err, "%q", o)
+	for listed, sent := range map[string]string{
+		"https://a.example":                  "https://a.example",
+		"HTTPS://A.Example":                  "https://a.example",
+		"https://a.example/":                 "https://a.example",
+		"https://a.example:":                 "https://a.example",
+		"https://a.example:443":              "https://a.example",
+		"https://a.example:0443":             "https://a.example",
+		"http://a.example:00000080/":         "http://a.example",
+		"http://a.example:0443":              "http://a.example:443",
+		"https://a.example.":                 "https://a.example.",
+		"https://a_b.example":                "https://a_b.example",
+		"https://XN--bcher-kva.example":      "https://xn--bcher-kva.example",
+		"http://localhost:3000":              "http://localhost:3000",
+		"http://127.1:3000":                  "http://127.0.0.1:3000",
+		"http://127.0.0.1.":                  "http://127.0.0.1",
+		"http://0x7f.1":                      "http://127.0.0.1",
+		"http://017700000001":                "http://127.0.0.1",
+		"http://2130706433":                  "http://127.0.0.1",
+		"http://192.168.257":                 "http://192.168.1.1",
+		"http://[0:0:0:0:0:0:0:1]":           "http://[::1]",
+		"http://[2001:DB8:0:0:1:0:0:0]:0808": "http://[2001:db8:0:0:1::]:808",
+		"http://[::ffff:127.0.0.1]":          "http://[::ffff:7f00:1]",
+		"http://[::FFFF:7f00:1]":             "http://[::ffff:7f00:1]",
+		"capacitor://localhost":              "capacitor://localhost",
+		"chrome-extension://abcdefghijklmno": "chrome-extension://abcdefghijklmno",
+		"file://":                            "file://",
+		"file:///":                           "file://",
+		"https://*.Example.com":              "https://*.example.com",
+		"https://*.example.com:0443/":        "https://*.example.com",
+		"https://*.example.com.":             "https://*.example.com.",
+		"http://*.dev.example.com:08080":     "http://*.dev.example.com:8080",
+	} {
+		p, err := origin.New([]string{listed})
+		if assert.NoError(t, err, listed) {
+			assert.Equal(t, []string{sent}, p.Listed())
+			again, err := origin.New(p.Listed())
+			require.NoError(t, err)
+			assert.Equal(t, p, again)
+		}
 	}
+	for listed, reason := range map[string]string{
+		"":                            "scheme",
+		"a.example":                   "scheme",
+		"//a.example":                 "scheme",
+		"*.a.example":                 "scheme",
+		"https:a.example":             "scheme",
+		" https://a.example":          "scheme",
+		"h_t://a.example":             "scheme",
+		"*://a.example":               "scheme",
+		"null":                        "null",
+		"wss://a.example":             "https",
+		"ws://a.example":              "http",
+		"blob:https://a.example":      "blob",
+		"https://":                    "no host",
+		"https://:443":                "no host",
+		"https://.":                   "no host",
+		"https://a.example/x":         "path",
+		"https://a.example?x":         "query",
+		"https://a.example/?x":        "query",
+		"https://a.example#x":         "fragment",
+		`https://a.example\x`:         "path",
+		"https://u@a.example":         "user name",
+		"https://u:p@a.example":       "user name",
+		"https://a.example:x":         "port",
+		"https://a.example:65536":     "port",
+		"https://a.example:0":         "port",
+		"https://a.example:-1":        "port",
+		"https://a.example:+443":      "port",
+		"https://bücher.example":      "Punycode",
+		"https://*.bücher.example":    "Punycode",
+		"https://ex%61mple.com":       "percent",
+		"https://b%C3%BCcher.example": "percent",
+		"https://a..example":          "empty label",
+		"https://.a.example":          "empty label",
+		"https://a.example..":         "empty label",
+		"https://a b.example":         "character",
+		"https://a.example ":          "character",
+		"https://a,b.example":         "character",
+		"https://" + strings.Repeat("a", 64) + ".example":  "63",
+		"https://" + strings.Repeat("a.", 130) + "example": "253",
+		"http://256.0.0.1":          "IPv4",
+		"http://1.2.3.4.5":          "IPv4",
+		"http://127.0.0.08":         "IPv4",
+		"http://a.1":                "IPv4",
+		"http://::1":                "IPv6",
+		"http://[::1":               "IPv6",
+		"http://[::1]x":             "IPv6",
+		"http://[127.0.0.1]":        "IPv6",
+		"http://[fe80::1%25eth0]":   "zone",
+		"http://[fe80::1%eth0]":     "zone",
+		"https://*":                 "star",
+		"https://*.com":             "star",
+		"https://*.com.":            "star",
+		"https://*.":                "star",
+		"https://*.localhost":       "star",
+		"https://a.*.example.com":   "star",
+		"https://*.*.example.com":   "star",
+		"https://a*.example.com":    "star",
+		"https://*example.com":      "star",
+		"https://example.*":         "star",
+		"https://*:443":             "star",
+		"https://a.example:*":       "port",
+		"http://*.127.0.0.1":        "IP address",
+		"http://*.0x7f.1":           "IP address",
+		"chrome-extension://*.a.b":  "star",
+		"file:///home/me/page.html": "file://",
+	} {
+		_, err := origin.New([]string{"https://good.example", listed})
+		if assert.Error(t, err, listed) {
+			assert.Contains(t, err.Error(), reason)
+			assert.Contains(t, err.Error(), strconv.Quote(listed))
+		}
+	}
+}
+
+// What a wildcard allows: one label or more, on its own port and scheme.
+func TestWildcard(t *testing.T) {
+	t.Parallel()
+	p, err := origin.New([]string{"https://*.example.com", "http://*.example.org:8080", "file://"})
+	require.NoError(t, err)
+	for sent, want := range map[string]bool{
+		"https://a.example.com":              true,
+		"https://a.b-c.d_e.example.com":      true,
+		"https://A.EXAMPLE.com:443":          true,
+		"http://x.example.org:8080":          true,
+		"file://":                            true,
+		"https://example.com":                false,
+		"https://.example.com":               false,
+		"https://a..example.com":             false,
+		"https://..example.com":              false,
+		"https://a.example.com.":             false,
+		"https://aexample.com":               false,
+		"https://a.example.com:8443":         false,
+		"http://a.example.com":               false,
+		"https://a.example.com.evil.example": false,
+		"https://evil.example/.example.com":  false,
+		"https://evil.example?.example.com":  false,
+		"https://evil.example#.example.com":  false,
+		`https://evil.example\.example.com`:  false,
+		"https://evil.example@.example.com":  false,
+		"https://a b.example.com":            false,
+		"https://bücher.example.com":         false,
+		"https://*.example.com":              false,
+		"http://x.example.org":               false,
+		"null":                               false,
+		"file:///etc/passwd":                 true, // no browser sends it
+		"file:":                              false,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = "server.example"
+		r.Header.Set("Origin", sent)
+		_, allowed := p.Check(r)
+		assert.Equal(t, want, allowed, sent)
+	}
+}
+
+// Which page a refusal is about.
+func TestCheckNamesThePage(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, origin, site, referer, page string }{
+		{name: "origin", origin: "HTTPS://B.example:443", page: "https://b.example"},
+		{name: "null", origin: "null", page: "null"},
+		{name: "noOrigin", origin: "b.example", page: "b.example"},
+		{name: "referer", site: "cross-site", referer: "https://b.example/secret?token", page: "https://b.example"},
+		{name: "hidden", site: "cross-site"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			for name, value := range map[string]string{"Origin": c.origin, "Sec-Fetch-Site": c.site, "Referer": c.referer} {
+				if value != "" {
+					r.Header.Set(name, value)
+				}
+			}
+			page, allowed := origin.Policy{}.Check(r)
+			assert.False(t, allowed)
+			assert.Equal(t, c.page, page)
+		})
+	}
+}
+
+func FuzzEntry(f *testing.F) {
+	for _, seed := range []string{"https://*.example.com:0443/", "http://[::ffff:1.2.3.4]", "http://0x7f.1", "file:///", "app://x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := origin.New([]string{s})
+		if err != nil || s == "*" {
+			return
+		}
+		listed := p.Listed()[0]
+		again, err := origin.New([]string{listed})
+		require.NoError(t, err, listed)
+		require.Equal(t, p, again)
+		if strings.Contains(listed, "*") {
+			listed = strings.Replace(listed, "*", "sub", 1)
+		}
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Origin", listed)
+		_, allowed := p.Check(r)
+		require.True(t, allowed, "what is listed as %q is allowed as %q", s, listed)
+	})
 }

@@ -71,8 +71,8 @@ const htmlfileHead = `<!doctype html>
 var (
 	callbackName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 
-	errNoCallback  = &handshakeError{http.StatusBadRequest, `"callback" parameter required`}
-	errBadCallback = &handshakeError{http.StatusBadRequest, `invalid "callback" parameter`}
+	errNoCallback  = &handshakeError{http.StatusBadRequest, `"callback" parameter required`, true}
+	errBadCallback = &handshakeError{http.StatusBadRequest, `invalid "callback" parameter`, true}
 )
 
 // forRequest returns the framing with r's callback in it.

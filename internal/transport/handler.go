@@ -14,6 +14,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/ratelog"
 )
 
 // HandlerConfig configures a Handler.
@@ -54,15 +57,16 @@ type Ticket struct {
 
 // Handler serves SockJS's endpoints.
 type Handler struct {
-	cfg       HandlerConfig
-	table     table
-	iframe    http.Handler // nil without a ScriptURL
-	misplaced sync.Once
+	cfg     HandlerConfig
+	table   table
+	iframe  http.Handler // nil without a ScriptURL
+	notices *ratelog.Logger
+	checked sync.Map // types of ResponseWriter that were logged
 }
 
 // NewHandler returns a Handler.
 func NewHandler(cfg HandlerConfig) *Handler {
-	return &Handler{cfg: cfg, iframe: newIframe(cfg.ScriptURL)}
+	return &Handler{cfg: cfg, iframe: newIframe(cfg.ScriptURL), notices: ratelog.New(cfg.Log)}
 }
 
 // What answers say of caching: never, or for a year.
@@ -109,14 +113,6 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 	}
 }
 
-// BoundBody bounds the time for a body that may never be looked at: the server
-// reads it before it answers, however slowly it comes.
-func (h *Handler) BoundBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout))
-	}
-}
-
 func notFound(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
 	w.WriteHeader(http.StatusNotFound)
@@ -156,6 +152,10 @@ func (h *Handler) websocket(w http.ResponseWriter, r *http.Request, framed bool)
 		h.cfg.Log.Debug("cannot upgrade to WebSocket", "error", refused)
 		return
 	}
+	if !h.checkWriter(w) {
+		refuse(w, errMisplaced)
+		return
+	}
 	ticket, ok := h.cfg.Admit(w, r)
 	if !ok {
 		return
@@ -163,8 +163,8 @@ func (h *Handler) websocket(w http.ResponseWriter, r *http.Request, framed bool)
 	session, err := upgrade(w, key, framed, &h.cfg.Config)
 	if err != nil {
 		ticket.GiveBack()
-		// The handshake was right: the host has mounted us where none works.
-		h.cfg.Log.Error("cannot upgrade to WebSocket", "error", err)
+		// The handshake was right: the client has gone, or middleware interferes.
+		h.notices.Warn("cannot upgrade to WebSocket", "", slog.String("error", err.Error()))
 		return
 	}
 	ticket.Start(session)
@@ -234,19 +234,19 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, id string, payl
 
 // SockJS's words.
 var (
-	errNoPayload  = &handshakeError{http.StatusInternalServerError, "Payload expected."}
-	errBrokenJSON = &handshakeError{http.StatusInternalServerError, "Broken JSON encoding."}
+	errNoPayload  = &handshakeError{http.StatusInternalServerError, "Payload expected.", true}
+	errBrokenJSON = &handshakeError{http.StatusInternalServerError, "Broken JSON encoding.", true}
 )
 
 // readBody reads a body within the limit and the time for it.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *handshakeError) {
 	tooLarge := func() *handshakeError {
 		h.refused("large body")
-		return &handshakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("at most %d bytes", h.cfg.MaxMessage)}
+		return &handshakeError{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("at most %d bytes", h.cfg.MaxMessage)}
 	}
 	// First, since the server reads on for what we refuse.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout)); err != nil {
-		return nil, h.misplacedError(err)
+		return nil, h.deadlineError(w, err)
 	}
 	if r.ContentLength > int64(h.cfg.MaxMessage) {
 		return nil, tooLarge()
@@ -260,7 +260,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *han
 		if errors.Is(err, os.ErrDeadlineExceeded) { // and not a client that has gone
 			h.refused("slow body")
 		}
-		return nil, &handshakeError{http.StatusRequestTimeout, "cannot read the body"}
+		return nil, &handshakeError{status: http.StatusRequestTimeout, text: "cannot read the body"}
 	}
 	return body, nil
 }
@@ -271,17 +271,21 @@ func (h *Handler) refused(reason string) {
 	}
 }
 
-// misplacedError is for a host that has mounted us where no deadline can be
-// set. It is logged once. A connection that is gone takes none, either.
-func (h *Handler) misplacedError(err error) *handshakeError {
-	if !errors.Is(err, http.ErrNotSupported) {
-		return &handshakeError{http.StatusRequestTimeout, "cannot read the body"}
+// errMisplaced is for a host that has mounted us where the server's
+// ResponseWriter is hidden, which checkWriter has logged.
+var errMisplaced = &handshakeError{
+	status: http.StatusInternalServerError,
+	text:   "the server is not set up for this transport: middleware hides its ResponseWriter",
+}
+
+// deadlineError is the answer where no deadline can be set: under middleware,
+// and on a connection that is gone.
+func (h *Handler) deadlineError(w http.ResponseWriter, err error) *handshakeError {
+	if errors.Is(err, http.ErrNotSupported) {
+		h.checkWriter(w)
+		return errMisplaced
 	}
-	h.misplaced.Do(func() {
-		h.cfg.Log.Error("SockJS over HTTP does not work here: the server's ResponseWriter is hidden "+
-			"(http.TimeoutHandler, or middleware without Unwrap)", "error", err)
-	})
-	return &handshakeError{http.StatusInternalServerError, "the server is not set up for this transport"}
+	return &handshakeError{status: http.StatusRequestTimeout, text: "cannot read the body"}
 }
 
 // allowMethod reports whether r's method is one of those given. Other requests
@@ -299,11 +303,8 @@ func (h *Handler) allowMethod(w http.ResponseWriter, r *http.Request, methods ..
 		return false
 	}
 	head := w.Header()
-	head.Set("Access-Control-Allow-Methods", allowed)
+	origin.Preflight(head, r, allowed, "")
 	head.Set("Access-Control-Max-Age", "31536000")
-	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
-		head.Set("Access-Control-Allow-Headers", asked)
-	}
 	head.Set("Cache-Control", cached)
 	head.Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
 	h.setCookie(w, r)

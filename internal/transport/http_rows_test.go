@@ -131,7 +131,7 @@ func TestRow07Bodies(t *testing.T) {
 		{"good, then broken", `["a",]`, 500, "Broken JSON encoding.", nil},
 		{"deep", strings.Repeat("[", limit), 500, "Broken JSON encoding.", nil},
 		{"at the limit", `["` + text + `"]`, 204, "", []string{"<" + text + ">"}},
-		{"over the limit", `["` + text + `x"]`, 413, "at most 1024 bytes", nil},
+		{"over the limit", `["` + text + `x"]`, 413, `{"error":{"code":"413","message":"at most 1024 bytes"}}`, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -329,7 +329,7 @@ func TestRow27Middleware(t *testing.T) {
 				for range 2 {
 					got := s.call(c.method, p.path(c.name)+c.query(), "")
 					assert.Equal(t, 500, got.status, tt.name)
-					assert.Equal(t, "the server is not set up for this transport", got.body)
+					assert.Contains(t, got.body, `{"error":{"code":"500","message":"the server is not set up for this transport`)
 				}
 				assert.Zero(t, s.admitted.Load())
 			}
@@ -337,7 +337,7 @@ func TestRow27Middleware(t *testing.T) {
 			srv.Close()
 			if !tt.works {
 				assert.Equal(t, 1, strings.Count(s.log.String(), "\n"), s.log.String())
-				assert.Contains(t, s.log.String(), "ResponseWriter is hidden")
+				assert.Contains(t, s.log.String(), "ResponseWriter is hidden by middleware")
 			}
 		}
 	})

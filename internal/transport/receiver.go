@@ -14,7 +14,7 @@ import (
 )
 
 // errEnded is for a request whose session ended without a goodbye.
-var errEnded = &handshakeError{http.StatusServiceUnavailable, "the session has ended"}
+var errEnded = &handshakeError{status: http.StatusServiceUnavailable, text: "the session has ended"}
 
 // receiver answers one request with what waits for its session.
 type receiver struct {
@@ -79,7 +79,7 @@ func (rv *receiver) prepare() *handshakeError {
 	// Deadlines of the http.Server would end a response that waits; where none
 	// can be set, a client that does not read would hold its handler for ever.
 	if err := rv.rc.SetWriteDeadline(time.Time{}); err != nil {
-		return rv.h.misplacedError(err)
+		return rv.h.deadlineError(rv.w, err)
 	}
 	// Only when the body has been read does the server notice a client that goes.
 	if _, refused := rv.h.readBody(rv.w, rv.r); refused != nil {

@@ -11,12 +11,15 @@ import (
 	"strings"
 
 	"github.com/gobwas/ws"
+
+	"github.com/gopushy/pushy/internal/httperror"
 )
 
-// handshakeError is a handshake that was answered with an HTTP error.
+// handshakeError is a request that is answered with an HTTP error.
 type handshakeError struct {
 	status int
 	text   string
+	plain  bool // SockJS's own words, and those about a handshake: the text alone is the body
 }
 
 func (e *handshakeError) Error() string {
@@ -76,24 +79,24 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func checkHandshake(r *http.Request) (key string, err *handshakeError) {
 	switch {
 	case r.Method != http.MethodGet:
-		return "", &handshakeError{http.StatusMethodNotAllowed, ""}
+		return "", &handshakeError{status: http.StatusMethodNotAllowed, plain: true}
 	case !hasToken(r.Header, "Upgrade", "websocket"):
-		return "", &handshakeError{http.StatusBadRequest, `Can "Upgrade" only to "WebSocket".`}
+		return "", &handshakeError{http.StatusBadRequest, `Can "Upgrade" only to "WebSocket".`, true}
 	case !hasToken(r.Header, "Connection", "upgrade"):
-		return "", &handshakeError{http.StatusBadRequest, `"Connection" must be "Upgrade".`}
+		return "", &handshakeError{http.StatusBadRequest, `"Connection" must be "Upgrade".`, true}
 	case !slices.Equal(r.Header["Sec-Websocket-Version"], []string{"13"}):
-		return "", &handshakeError{http.StatusUpgradeRequired, `"Sec-WebSocket-Version" must be 13.`}
+		return "", &handshakeError{status: http.StatusUpgradeRequired, text: `"Sec-WebSocket-Version" must be 13.`, plain: true}
 	case !r.ProtoAtLeast(1, 1):
-		return "", &handshakeError{http.StatusBadRequest, "HTTP/1.1 is needed."}
+		return "", &handshakeError{status: http.StatusBadRequest, text: "HTTP/1.1 is needed.", plain: true}
 	case r.ContentLength != 0:
 		// Its bytes would be taken for frames.
-		return "", &handshakeError{http.StatusBadRequest, "No body is allowed."}
+		return "", &handshakeError{status: http.StatusBadRequest, text: "No body is allowed.", plain: true}
 	}
 	if keys := r.Header["Sec-Websocket-Key"]; len(keys) == 1 {
 		key = keys[0]
 	}
 	if nonce, err := base64.StdEncoding.DecodeString(key); err != nil || len(nonce) != 16 || len(key) != 24 {
-		return "", &handshakeError{http.StatusBadRequest, `"Sec-WebSocket-Key" must be 16 bytes in base64.`}
+		return "", &handshakeError{status: http.StatusBadRequest, text: `"Sec-WebSocket-Key" must be 16 bytes in base64.`, plain: true}
 	}
 	return key, nil
 }
@@ -104,6 +107,10 @@ func refuse(w http.ResponseWriter, err *handshakeError) {
 		w.Header().Set("Allow", http.MethodGet)
 	case http.StatusUpgradeRequired:
 		w.Header().Set("Sec-WebSocket-Version", "13")
+	}
+	if !err.plain {
+		httperror.Write(w, err.status, err.text)
+		return
 	}
 	w.WriteHeader(err.status)
 	_, _ = w.Write([]byte(err.text))

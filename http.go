@@ -1,0 +1,159 @@
+package pushy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy/client"
+	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/limit"
+)
+
+// ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
+// trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	s.boundBody(w, r)
+	path := r.URL.EscapedPath()
+	rest, ok := under(path, s.opts.Prefix)
+	if name, is := triggerName(rest); ok && is && !s.opts.DisableTrigger && !strings.Contains(name, "/") {
+		if name, err := url.PathUnescape(name); err == nil {
+			s.serveTrigger(w, r, name)
+			return
+		}
+	}
+	if ok && client.Serve(w, r, rest) {
+		return
+	}
+	if socket, ok := s.socketPath(path); ok {
+		s.serveSocket(w, r, socket)
+		return
+	}
+	s.serveNothing(w, r, path)
+}
+
+// boundBody bounds the time for a body that no handler may look at: the server
+// reads it before it answers, however slowly it comes. Where no deadline can be
+// set, the host's http.Server has to see to that.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		until := time.Now().Add(limit.Or(s.opts.BodyTimeout, forever))
+		_ = http.NewResponseController(w).SetReadDeadline(until)
+	}
+}
+
+// under returns what follows prefix in path.
+func under(path, prefix string) (rest string, ok bool) {
+	rest, ok = strings.CutPrefix(path, prefix)
+	return rest, ok && (rest == "" || rest[0] == '/')
+}
+
+// triggerName returns the channel's name, still escaped, from the path of a
+// trigger under the prefix.
+func triggerName(rest string) (name string, ok bool) {
+	if name, ok = strings.CutPrefix(rest, "/channel/"); ok {
+		name, ok = strings.CutSuffix(strings.TrimSuffix(name, "/"), "/trigger")
+	}
+	return name, ok
+}
+
+// socketPath returns what follows the SockJS prefix in path. The browser client
+// takes the URL of the prefix or of the socket: to one that does not end in
+// /socket it appends that. So where Options.Prefix itself ends in /socket, and
+// where SockJS.Prefix does not, what the client makes of them is served too.
+func (s *Server) socketPath(path string) (rest string, ok bool) {
+	prefix := s.opts.SockJS.Prefix
+	if rest, ok = under(path, prefix); ok {
+		appended, is := under(rest, "/socket")
+		if is && !strings.HasSuffix(prefix, "/socket") && strings.Count(rest, "/") != 3 { // SockJS has a session of any server name
+			rest = appended
+		}
+		return rest, true
+	}
+	if strings.HasSuffix(s.opts.Prefix, "/socket") && prefix == s.opts.Prefix+"/socket" {
+		return under(path, s.opts.Prefix)
+	}
+	return "", false
+}
+
+// serveNothing answers a request for a path at which nothing is, which most
+// often is a server mounted in another way than its Options say.
+func (s *Server) serveNothing(w http.ResponseWriter, r *http.Request, path string) {
+	kind, message := s.whyNothing(r, path)
+	page := sentOrigin(r)
+	s.notices.Warn(kind, page,
+		slog.String("path", httperror.Shown(path)),
+		slog.String("prefix", shownPrefix(s.opts.Prefix)),
+		slog.String("origin", page),
+		slog.String("hint", message))
+	httperror.Write(w, http.StatusNotFound, message)
+}
+
+func (s *Server) whyNothing(r *http.Request, path string) (kind, message string) {
+	prefix, shown := shownPrefix(s.opts.Prefix), httperror.Shown(path)
+	rest, ok := under(path, s.opts.Prefix)
+	asked, _, _ := strings.Cut(r.RequestURI, "?") // as the client sent it
+	if u, err := url.ParseRequestURI(asked); err == nil {
+		asked = u.EscapedPath()
+	}
+	switch {
+	case !ok && !strings.HasPrefix(path, "/"):
+		return "path without a slash at its beginning", "path " + shown + " does not begin with a slash: " +
+			`give http.StripPrefix a prefix that does not end in a slash, and set Options.Prefix to "/"`
+	case !ok && asked != path && strings.HasSuffix(asked, path):
+		return "path outside Options.Prefix", "path " + httperror.Shown(asked) + " was shortened to " + shown +
+			" before it came to pushy, and Options.Prefix is " + prefix + `: behind http.StripPrefix set Options.Prefix to "/"`
+	case !ok:
+		return "path outside Options.Prefix", "path " + shown + " is outside Options.Prefix, which is " + prefix +
+			": set it to the path that the server is mounted under, or use URLs that begin with " + prefix
+	}
+	if name, is := triggerName(rest); is {
+		if s.opts.DisableTrigger {
+			return "trigger while triggers are disabled", "triggers are disabled here: Options.DisableTrigger is set"
+		}
+		return "trigger with a slash in the channel's name", "path " + shown + " has the channel name " + httperror.Shown(name) +
+			", in which a slash must be escaped as %2F; if it was, a proxy in between has decoded it and must pass the path on as it came"
+	}
+	return "path that is not served", "nothing is served at " + shown + ": there are " + s.opts.SockJS.Prefix + "/…, " +
+		s.opts.Prefix + "/channel/{name}/trigger and " + s.opts.Prefix + "/pushy.js (Options.Prefix is " + prefix + ")"
+}
+
+// shownPrefix is a prefix as Options have it.
+func shownPrefix(prefix string) string {
+	if prefix == "" {
+		return "/"
+	}
+	return prefix
+}
+
+// sentOrigin is r's Origin as it is logged, "" without one.
+func sentOrigin(r *http.Request) string {
+	value := r.Header.Get("Origin")
+	if value != "" {
+		value = httperror.Shown(value)
+	}
+	return value
+}
+
+// visible returns the *Error in err, which a client may see, or nil.
+func visible(err error) *Error {
+	var seen *Error
+	if errors.As(err, &seen) {
+		return seen
+	}
+	return nil
+}
+
+// httpStatus is the status of an answer that has e: its Code, if that is one
+// from 400 to 499, else the one given.
+func (e *Error) httpStatus(otherwise int) int {
+	if n, err := strconv.Atoi(e.Code); err == nil && n >= 400 && n < 500 && len(e.Code) == 3 {
+		return n
+	}
+	return otherwise
+}
