@@ -1,12 +1,12 @@
 package main
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -15,19 +15,31 @@ import (
 	"github.com/gopushy/pushy/brokers/redis"
 )
 
-// engine is one kind of what connects servers, a member of "broker".
+// engine is one kind of broker, a member of "broker".
 type engine struct {
 	settings []setting // their keys begin with "broker.", the engine's name and a dot
-	// env takes what the environment has, and wins over the file.
+	// env takes what the environment has, which wins over the file.
 	env func(c *config, getenv func(string) string)
+	// check returns what is wrong with the settings, without connecting.
+	check func(c *config) error
 	// connect makes what a Server is given.
 	connect func(c *config, log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error)
 }
 
-// engines are what "broker" may hold, by key. One of them is chosen.
+// engines are the members that "broker" may have, by key. A config has one of them.
 var engines = map[string]engine{
-	"nats":  {natsSettings, (*config).natsEnv, (*config).connectNATS},
-	"redis": {redisSettings, (*config).redisEnv, (*config).connectRedis},
+	"nats": {
+		settings: natsSettings,
+		env:      (*config).natsEnv,
+		check:    func(c *config) error { return c.nats.Validate() },
+		connect:  (*config).connectNATS,
+	},
+	"redis": {
+		settings: redisSettings,
+		env:      (*config).redisEnv,
+		check:    func(c *config) error { return validate(c.redis) },
+		connect:  (*config).connectRedis,
+	},
 }
 
 // readBroker takes the value of "broker": {"redis": {…}} or {"nats": {…}}.
@@ -46,7 +58,7 @@ func (c *config) readBroker(object json.RawMessage, at int) error {
 		case !known:
 			return &fault{m.keyAt, "unknown key " + shown("broker."+m.key)}
 		case c.engine != "":
-			return &fault{m.keyAt, "broker is " + c.engine + " already: it can be one of them only"}
+			return &fault{m.keyAt, "broker has " + c.engine + " already: it can have only one"}
 		}
 		c.engine = m.key
 		if err := c.read(m.value, m.valueAt, "broker."+m.key+".", e.settings); err != nil {
@@ -54,13 +66,35 @@ func (c *config) readBroker(object json.RawMessage, at int) error {
 		}
 	}
 	if c.engine == "" {
-		return &fault{at, "broker names none: it needs redis or nats"}
+		return &fault{at, "broker is empty: it needs redis or nats"}
 	}
 	return nil
 }
 
-// connect connects to what the config names, if anything. Its error is one line
-// that names the key, if one is to blame.
+func validate(o any) error {
+	if v, ok := o.(interface{ Validate() error }); ok {
+		return v.Validate()
+	}
+	return nil
+}
+
+// checkBroker reads the files that the broker's settings name, and returns what is
+// wrong with them or with the settings. It connects to nothing.
+func (c *config) checkBroker() error {
+	if c.engine == "" {
+		return nil
+	}
+	tlsConfig, cert, err := c.brokerTLS.load()
+	if err != nil {
+		return fmt.Errorf("broker.%s.%w", c.engine, err)
+	}
+	c.brokerCert = cert
+	c.redis.TLS, c.nats.TLS = tlsConfig, tlsConfig
+	return byKey(engines[c.engine].check(c))
+}
+
+// connect connects to the broker that the config names, if any. Its error is one
+// line that names the config's key, if one is to blame.
 func (c *config) connect(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error) {
 	if c.engine == "" {
 		return nil, nil, nil
@@ -72,8 +106,8 @@ func (c *config) connect(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, e
 	return broker, presence, nil
 }
 
-// texts reads an array of texts, none of them null or empty.
-func texts(v json.RawMessage, into *[]string) bool {
+// stringList reads an array of strings, none of them null or empty.
+func stringList(v json.RawMessage, into *[]string) bool {
 	var list []*string
 	if !decode(v, &list) || len(list) == 0 {
 		return false
@@ -87,6 +121,14 @@ func texts(v json.RawMessage, into *[]string) bool {
 	return true
 }
 
+// nonEmpty reads a string that is not empty.
+func nonEmpty(field func(*config) *string) func(*config, json.RawMessage) bool {
+	return func(c *config, v json.RawMessage) bool {
+		to := field(c)
+		return decode(v, to) && *to != ""
+	}
+}
+
 // millis reads a number of milliseconds above 0.
 func millis(v json.RawMessage, into *time.Duration) bool {
 	var n int64
@@ -95,26 +137,43 @@ func millis(v json.RawMessage, into *time.Duration) bool {
 	return ok
 }
 
-// wrongKey is an error that names a key of the config.
-func wrongKey(key string, err error) error { return fmt.Errorf("%s: %w", key, err) }
-
-// byKey makes a broker's error about one of its settings one about the config's
-// key; any other stays as it is.
+// byKey turns a broker's error about one of its Options into one about the
+// config's key; any other error, and nil, stays as it is.
 func byKey(err error) error {
 	var r *redis.SettingError
 	var n *nats.SettingError
 	switch {
 	case errors.As(err, &r):
-		return wrongKey("broker.redis."+keyOf(r.Setting), r.Err)
+		return &keyError{"broker.redis.", r.Setting, r.Err}
 	case errors.As(err, &n):
-		return wrongKey("broker.nats."+keyOf(n.Setting), n.Err)
+		return &keyError{"broker.nats.", n.Setting, n.Err}
 	}
 	return err
 }
 
-// keyOf is the key for a field: its first letter small, or all of URL and TLS.
+// keyError is an error about a config key that a broker knows as a field of its
+// Options. Other fields that the error mentions are named by their keys, too.
+type keyError struct {
+	path  string
+	field string
+	err   error
+}
+
+func (e *keyError) Error() string {
+	text := optionsField.ReplaceAllStringFunc(e.err.Error(), func(field string) string {
+		return e.path + keyOf(strings.TrimPrefix(field, "Options."))
+	})
+	return e.path + keyOf(e.field) + ": " + text
+}
+
+func (e *keyError) Unwrap() error { return e.err }
+
+var optionsField = regexp.MustCompile(`\bOptions\.[A-Z][A-Za-z]*`)
+
+// keyOf is the key for a field of Options: its first letter is small, or all of
+// URL, TLS and NKey.
 func keyOf(field string) string {
-	if field == strings.ToUpper(field) {
+	if field == strings.ToUpper(field) || field == "NKey" {
 		return strings.ToLower(field)
 	}
 	return strings.ToLower(field[:1]) + field[1:]
@@ -126,14 +185,4 @@ func errorsByKey(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.AnyValue(byKey(err))
 	}
 	return a
-}
-
-// tlsOn reads whether a broker is to be reached over TLS.
-func tlsOn(v json.RawMessage, to **tls.Config) bool {
-	var on bool
-	ok := decode(v, &on)
-	if on {
-		*to = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	return ok
 }

@@ -35,9 +35,12 @@ type config struct {
 	certFile, keyFile string
 	originsGiven      bool
 
-	engine string // of broker; "" without
-	redis  redis.Options
-	nats   nats.Options
+	engine     string // of broker; "" without
+	redis      redis.Options
+	nats       nats.Options
+	brokerTLS  brokerTLS
+	why        error        // of a setting that has just been refused
+	brokerCert *certificate // nil without
 }
 
 // warning is a log line for who wrote the file.
@@ -47,7 +50,7 @@ type warning struct {
 }
 
 // setting is a key that the file may have. set takes its value, and reports
-// whether it obeys the rule.
+// whether it obeys the rule. It may say more exactly what is wrong in config.why.
 type setting struct {
 	key  string
 	rule string // what the value must be
@@ -55,22 +58,23 @@ type setting struct {
 }
 
 var topSettings = []setting{
-	{"port", "a whole number from 0 to 65535, also as text", (*config).setPort},
-	{"host", "a text: an address or a name, without a port", (*config).setHost},
-	{"secretKey", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.SecretKey) }},
+	{"port", "a whole number from 0 to 65535, also as a string", (*config).setPort},
+	{"host", "a string: an address or a name, without a port", (*config).setHost},
+	{"secretKey", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.SecretKey) }},
 	{"ssl", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.ssl) }},
-	{"cert", "the name of a file", func(c *config, v json.RawMessage) bool { return decode(v, &c.certFile) && c.certFile != "" }},
-	{"key", "the name of a file", func(c *config, v json.RawMessage) bool { return decode(v, &c.keyFile) && c.keyFile != "" }},
+	{"cert", "the name of a file", nonEmpty(func(c *config) *string { return &c.certFile })},
+	{"key", "the name of a file", nonEmpty(func(c *config) *string { return &c.keyFile })},
 	{"origins", `an array of origins such as "https://app.example.com", or "*"`, (*config).setOrigins},
 	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
-		return decode(v, &c.options.Prefix) && c.options.Prefix != "" && accepted(pushy.Options{Prefix: c.options.Prefix})
+		p := &c.options.Prefix
+		return decode(v, p) && *p != "" && check(pushy.Options{Prefix: *p}) == nil
 	}},
 }
 
 var sockjsSettings = []setting{
 	{"sockjs.prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
 		p := &c.options.SockJS.Prefix
-		return decode(v, p) && *p != "" && accepted(pushy.Options{SockJS: pushy.SockJS{Prefix: *p}})
+		return decode(v, p) && *p != "" && check(pushy.Options{SockJS: pushy.SockJS{Prefix: *p}}) == nil
 	}},
 	{"sockjs.websocket", "true or false", func(c *config, v json.RawMessage) bool {
 		var on bool
@@ -84,7 +88,7 @@ var sockjsSettings = []setting{
 	{"sockjs.disconnect_delay", delayRule, func(c *config, v json.RawMessage) bool {
 		return c.setDelay("sockjs.disconnect_delay", v, &c.options.SockJS.DisconnectDelay)
 	}},
-	{"sockjs.response_limit", `a number of bytes above 0, or a text such as "128K"`, func(c *config, v json.RawMessage) bool {
+	{"sockjs.response_limit", `a number of bytes above 0, or a string such as "128K"`, func(c *config, v json.RawMessage) bool {
 		n, ok := parseBytes(v)
 		c.options.SockJS.ResponseLimit = int(n)
 		return ok && n <= math.MaxInt32
@@ -121,9 +125,29 @@ func limit(name string, field func(*pushy.Limits) *int) setting {
 	}}
 }
 
-// loadConfig reads a config file, the secret in the environment and the
-// certificate. The error is one line and begins with the file's name.
+// loadConfig reads a config file, the secrets in the environment and the files that
+// the config names, and checks them all. The error is one line and begins with the
+// file's name.
 func loadConfig(file string, getenv func(string) string) (*config, error) {
+	c, err := readConfig(file, getenv)
+	if err != nil {
+		return nil, err
+	}
+	if c.ssl {
+		c.cert = &certificate{certFile: c.certFile, keyFile: c.keyFile}
+		if err := c.cert.load(); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	if err := c.checkBroker(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return c, nil
+}
+
+// readConfig reads a config file and the secrets in the environment, but none of the
+// files that the config names.
+func readConfig(file string, getenv func(string) string) (*config, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, cause(err))
@@ -139,15 +163,12 @@ func loadConfig(file string, getenv func(string) string) (*config, error) {
 	if c.engine != "" {
 		engines[c.engine].env(c, getenv)
 	}
-	if c.nats.Credentials != "" {
-		c.nats.Credentials = beside(file, c.nats.Credentials)
-	}
-	if c.ssl {
-		c.cert = &certificate{certFile: beside(file, c.certFile), keyFile: beside(file, c.keyFile)}
-		if err := c.cert.load(); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+	for _, name := range []*string{&c.certFile, &c.keyFile, &c.nats.Credentials, &c.nats.NKey} {
+		if *name != "" {
+			*name = beside(file, *name)
 		}
 	}
+	c.brokerTLS.beside(file)
 	return c, nil
 }
 
@@ -186,6 +207,10 @@ func parseConfig(text []byte, secret string) (*config, error) {
 	o.SockJS.Legacy = slices.Contains(o.Origins, "*")
 	o.Prefix = trimmed(o.Prefix, "/pushy")
 	o.SockJS.Prefix = trimmed(o.SockJS.Prefix, strings.TrimSuffix(o.Prefix, "/")+"/socket")
+	// What each key says may be right, and the whole not.
+	if err := check(*o); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -216,6 +241,9 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 				err = &fault{m.keyAt, "unknown key " + shown(key)}
 			case !settings[i].set(c, m.value):
 				err = &fault{m.valueAt, key + " must be " + settings[i].rule}
+				if c.why != nil {
+					err = &fault{m.valueAt, c.why.Error()}
+				}
 			}
 		}
 		if err != nil {
@@ -256,7 +284,7 @@ func (c *config) setHost(v json.RawMessage) bool {
 
 func (c *config) setOrigins(v json.RawMessage) bool {
 	c.originsGiven = true
-	var list []*string // tells null from a text
+	var list []*string // tells null from a string
 	if !decode(v, &list) {
 		return false
 	}
@@ -266,7 +294,8 @@ func (c *config) setOrigins(v json.RawMessage) bool {
 		}
 		c.options.Origins = append(c.options.Origins, *origin)
 	}
-	return accepted(pushy.Options{Origins: c.options.Origins})
+	c.why = check(pushy.Options{Origins: c.options.Origins})
+	return c.why == nil
 }
 
 const (
@@ -368,15 +397,40 @@ func (c *config) summary() string {
 	return text
 }
 
-// accepted reports whether pushy takes the options given: its rules about paths
-// and origins have one home.
-func accepted(o pushy.Options) bool {
-	o.SecretKey = "long enough for no warning"
+// check returns why pushy does not take the options given, or nil: its rules have
+// one place. The error names the config's keys.
+func check(o pushy.Options) error {
+	if o.SecretKey == "" {
+		o.SecretKey = "long enough for no warning"
+	}
 	o.Logger = slog.New(slog.DiscardHandler)
 	srv, err := pushy.New(o)
 	if err != nil {
-		return false
+		return errors.New(optionsToKeys(err.Error()))
 	}
 	_ = srv.Close()
-	return true
+	return nil
+}
+
+var optionName = regexp.MustCompile(`\b(?:pushy: )?(?:Options\.)(Limits\.|SockJS\.)?([A-Z][A-Za-z]*)`)
+
+// keysOfOptions are the keys whose names do not follow from the field's.
+var keysOfOptions = map[string]string{
+	"Heartbeat":              "sockjs.heartbeat_delay",
+	"MaxBuffered":            "limits.maxBuffered",
+	"SockJS.DisconnectDelay": "sockjs.disconnect_delay",
+	"SockJS.ResponseLimit":   "sockjs.response_limit",
+	"SockJS.JSessionID":      "sockjs.jsessionid",
+	"SockJS.ScriptURL":       "sockjs.sockjs_url",
+}
+
+// optionsToKeys replaces the fields of pushy.Options in a message by their keys.
+func optionsToKeys(message string) string {
+	return optionName.ReplaceAllStringFunc(message, func(name string) string {
+		parts := optionName.FindStringSubmatch(name)
+		if key, ok := keysOfOptions[parts[1]+parts[2]]; ok {
+			return key
+		}
+		return strings.ToLower(parts[1]) + keyOf(parts[2])
+	})
 }

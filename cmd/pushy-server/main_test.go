@@ -126,7 +126,15 @@ type process struct {
 // the test ends, if it still runs.
 func startProcess(t *testing.T, config string, env ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, writeConfig(t, config)), log: newLogText(), exited: make(chan struct{})}
+	return startProcessIn(t, t.TempDir(), config, env...)
+}
+
+// startProcessIn has the config in a directory with other files.
+func startProcessIn(t *testing.T, dir, config string, env ...string) *process {
+	t.Helper()
+	file := filepath.Join(dir, "config.json")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	p := &process{cmd: exec.Command(binary, file), log: newLogText(), exited: make(chan struct{})}
 	p.cmd.Stderr = p.log
 	p.cmd.Env = append(os.Environ(), append([]string{"PUSHY_SECRET_KEY="}, env...)...)
 	require.NoError(t, p.cmd.Start())

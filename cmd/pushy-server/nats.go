@@ -9,22 +9,38 @@ import (
 	"github.com/gopushy/pushy/brokers/nats"
 )
 
-var natsSettings = []setting{
-	{"broker.nats.url", `a text such as "nats://127.0.0.1:4222"`, func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.URL) && c.nats.URL != "" }},
-	{"broker.nats.user", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.User) }},
-	{"broker.nats.password", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Password) }},
-	{"broker.nats.token", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Token) }},
-	{"broker.nats.credentials", "the name of a file", func(c *config, v json.RawMessage) bool {
-		return decode(v, &c.nats.Credentials) && c.nats.Credentials != ""
+const millisRule = "a whole number of milliseconds above 0"
+
+var natsSettings = append([]setting{
+	{
+		"broker.nats.url",
+		`a string such as "nats://127.0.0.1:4222"`,
+		nonEmpty(func(c *config) *string { return &c.nats.URL }),
+	},
+	{"broker.nats.user", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.User) }},
+	{"broker.nats.password", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Password) }},
+	{"broker.nats.token", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Token) }},
+	{
+		"broker.nats.credentials",
+		"the name of a file",
+		nonEmpty(func(c *config) *string { return &c.nats.Credentials }),
+	},
+	{"broker.nats.nkey", "the name of a file", nonEmpty(func(c *config) *string { return &c.nats.NKey })},
+	{"broker.nats.prefix", "a string, not empty", nonEmpty(func(c *config) *string { return &c.nats.Prefix })},
+	{"broker.nats.inboxPrefix", "a string, not empty", nonEmpty(func(c *config) *string { return &c.nats.InboxPrefix })},
+	{"broker.nats.requireAtStart", "true or false", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.nats.RequireAtStart)
 	}},
-	{"broker.nats.tls", "true or false", func(c *config, v json.RawMessage) bool { return tlsOn(v, &c.nats.TLS) }},
-	{"broker.nats.prefix", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Prefix) && c.nats.Prefix != "" }},
-	{"broker.nats.requireAtStart", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.RequireAtStart) }},
-	{"broker.nats.timeout", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Timeout) }},
-	{"broker.nats.lease", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Lease) }},
-	{"broker.nats.replicas", "a whole number from 1 to 5", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Replicas) && c.nats.Replicas > 0 }},
+	{"broker.nats.timeout", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Timeout) }},
+	{"broker.nats.lease", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Lease) }},
+	{"broker.nats.replicas", "a whole number from 1 to 5", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.nats.Replicas) && c.nats.Replicas >= 1 && c.nats.Replicas <= 5
+	}},
 	{"broker.nats.memory", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Memory) }},
-}
+	{"broker.nats.maxBytes", "a whole number of bytes above 0", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.nats.MaxBytes) && c.nats.MaxBytes > 0
+	}},
+}, tlsSettings("broker.nats.")...)
 
 func (c *config) natsEnv(getenv func(string) string) {
 	if p := getenv("PUSHY_NATS_PASSWORD"); p != "" {

@@ -10,25 +10,34 @@ import (
 	"github.com/gopushy/pushy/brokers/redis"
 )
 
-var redisSettings = []setting{
-	{"broker.redis.addresses", `an array of texts such as "127.0.0.1:6379"`, func(c *config, v json.RawMessage) bool {
-		return texts(v, &c.redis.Addresses)
+var redisSettings = append([]setting{
+	{"broker.redis.addresses", `an array of strings such as "127.0.0.1:6379"`, func(c *config, v json.RawMessage) bool {
+		return stringList(v, &c.redis.Addresses)
 	}},
 	{"broker.redis.cluster", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Cluster) }},
-	{"broker.redis.sentinelMaster", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.SentinelMaster) }},
-	{"broker.redis.username", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Username) }},
-	{"broker.redis.password", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Password) }},
-	{"broker.redis.sentinelUsername", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.SentinelUsername) }},
-	{"broker.redis.sentinelPassword", "a text", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.SentinelPassword) }},
-	{"broker.redis.database", "a whole number from 0", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Database) && c.redis.Database >= 0 }},
-	{"broker.redis.tls", "true or false", func(c *config, v json.RawMessage) bool { return tlsOn(v, &c.redis.TLS) }},
-	{"broker.redis.prefix", "a text without braces", func(c *config, v json.RawMessage) bool {
+	{"broker.redis.sentinelMaster", "a string", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.redis.SentinelMaster)
+	}},
+	{"broker.redis.username", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Username) }},
+	{"broker.redis.password", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.Password) }},
+	{"broker.redis.sentinelUsername", "a string", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.redis.SentinelUsername)
+	}},
+	{"broker.redis.sentinelPassword", "a string", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.redis.SentinelPassword)
+	}},
+	{"broker.redis.database", "a whole number from 0", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.redis.Database) && c.redis.Database >= 0
+	}},
+	{"broker.redis.prefix", "a string without braces, not empty", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.redis.Prefix) && c.redis.Prefix != "" && !strings.ContainsAny(c.redis.Prefix, "{}")
 	}},
-	{"broker.redis.requireAtStart", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.redis.RequireAtStart) }},
-	{"broker.redis.timeout", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.redis.Timeout) }},
-	{"broker.redis.lease", "a whole number of milliseconds", func(c *config, v json.RawMessage) bool { return millis(v, &c.redis.Lease) }},
-}
+	{"broker.redis.requireAtStart", "true or false", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.redis.RequireAtStart)
+	}},
+	{"broker.redis.timeout", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.redis.Timeout) }},
+	{"broker.redis.lease", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.redis.Lease) }},
+}, tlsSettings("broker.redis.")...)
 
 func (c *config) redisEnv(getenv func(string) string) {
 	if p := getenv("PUSHY_REDIS_PASSWORD"); p != "" {

@@ -27,12 +27,13 @@ const (
 
 // service is a pushy.Server with its listener.
 type service struct {
-	log      *slog.Logger
-	cert     *certificate // nil without TLS
-	listener net.Listener
-	pushy    *pushy.Server
-	http     *http.Server
-	closing  atomic.Bool
+	log        *slog.Logger
+	cert       *certificate // nil without TLS
+	brokerCert *certificate // nil without one for the broker
+	listener   net.Listener
+	pushy      *pushy.Server
+	http       *http.Server
+	closing    atomic.Bool
 }
 
 // newService listens, and logs where.
@@ -55,7 +56,13 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 		_ = listener.Close()
 		return nil, err
 	}
-	s := &service{log: log, cert: c.cert, listener: listener, pushy: srv}
+	s := &service{
+		log:        log,
+		cert:       c.cert,
+		brokerCert: c.brokerCert,
+		listener:   listener,
+		pushy:      srv,
+	}
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -144,26 +151,38 @@ func (s *service) shutdown(grace time.Duration) int {
 	defer pushyCancel()
 	status := exitOK
 	if err := s.pushy.Shutdown(pushyCtx); err != nil {
-		s.log.Error("connections were cut", "error", err)
+		s.log.Error("not all connections could be closed in time", "error", err)
 		status = exitFailed
 	}
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
-		s.log.Error("requests were cut", "error", err)
+		s.log.Error("not all requests could be answered in time", "error", err)
 		status = exitFailed
 	}
 	s.log.Info("stopped")
 	return status
 }
 
+// reload reads the certificates again.
 func (s *service) reload() {
-	if s.cert == nil {
+	if s.cert == nil && s.brokerCert == nil {
 		s.log.Info("nothing to reload: no certificate")
 		return
 	}
-	if err := s.cert.load(); err != nil {
-		s.log.Error("cannot reload the certificate; the old one stays", "error", err)
-		return
+	for _, c := range []struct {
+		of   string
+		cert *certificate
+	}{
+		{"server", s.cert},
+		{"broker", s.brokerCert},
+	} {
+		if c.cert == nil {
+			continue
+		}
+		if err := c.cert.load(); err != nil {
+			s.log.Error("cannot reload the certificate; the old one stays", "of", c.of, "error", err)
+		} else {
+			s.log.Info("certificate reloaded", "of", c.of, "notAfter", c.cert.notAfter())
+		}
 	}
-	s.log.Info("certificate reloaded", "notAfter", s.cert.notAfter())
 }

@@ -239,7 +239,7 @@ func TestShutdownCutsConnections(t *testing.T) {
 	connect(t, "ws://"+s.addr+"/pushy/socket/websocket", nil)
 	s.signals <- syscall.SIGTERM
 	assert.Equal(t, 1, s.wait(t))
-	assert.Equal(t, "context deadline exceeded", s.log.wait(t, "connections were cut")["error"])
+	assert.Equal(t, "context deadline exceeded", s.log.wait(t, "not all connections could be closed in time")["error"])
 }
 
 func TestShutdownCutsRequests(t *testing.T) {
@@ -248,7 +248,7 @@ func TestShutdownCutsRequests(t *testing.T) {
 	conn := slowTrigger(t, s.addr)
 	s.signals <- syscall.SIGTERM
 	assert.Equal(t, 1, s.wait(t))
-	assert.Equal(t, "context deadline exceeded", s.log.wait(t, "requests were cut")["error"])
+	assert.Equal(t, "context deadline exceeded", s.log.wait(t, "not all requests could be answered in time")["error"])
 	_, err := io.Copy(io.Discard, conn)
 	assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the request's connection is cut")
 }

@@ -42,7 +42,7 @@ func (t *target) resolve(getenv func(string) string) error {
 	t.secret = getenv("PUSHY_SECRET_KEY")
 	var sockets string // path, if the config has one of its own
 	if t.config != "" {
-		cfg, err := loadConfig(t.config, getenv)
+		cfg, err := readConfig(t.config, getenv)
 		if err != nil {
 			return err
 		}
