@@ -27,6 +27,11 @@ type Options struct {
 	SockJS SockJS
 	// DisableTrigger answers 404 where triggers would be.
 	DisableTrigger bool
+	// AllowPrivateEvents lets triggers publish events whose names begin with
+	// "private-", in any case. They are refused by default, because the key of such
+	// a trigger is also what a careless auth endpoint signs as a token: one that
+	// takes any connection id lets a browser publish. Publish is not concerned.
+	AllowPrivateEvents bool
 
 	// Origins lists the origins whose pages may connect beside the host's own,
 	// such as "https://app.example.com". "https://*.example.com" allows one label

@@ -63,7 +63,9 @@
 // # Publishing from elsewhere
 //
 // Backends in any language POST to {prefix}/channel/{name}/trigger with a key
-// that [SignTrigger] computes.
+// that [SignTrigger] computes. Whoever sees such a request, in a proxy's log for
+// example, can send it again until 600 seconds after its timestamp, with another
+// id or without one; the key is in the URL, so use TLS and do not log URLs.
 //
 // # Ending
 //
@@ -203,9 +205,15 @@ func New(options Options) (*Server, error) {
 		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
 	}
 	s.triggers = triggerhttp.Reader{
-		Keys: s.keys, MaxBody: o.Limits.TriggerBytes, BodyTimeout: limit.Or(o.BodyTimeout, forever), Now: func() time.Time { return s.now() },
-		Channel: s.channelName, Event: s.eventName,
+		Keys:               s.keys,
+		MaxBody:            o.Limits.TriggerBytes,
+		BodyTimeout:        limit.Or(o.BodyTimeout, forever),
+		Now:                func() time.Time { return s.now() },
+		Channel:            s.channelName,
+		Event:              s.eventName,
+		AllowPrivateEvents: o.AllowPrivateEvents,
 	}
+	s.repeats.Full = s.repeatsFull
 	s.register("subscribe", true, adapt(Subscribe))
 	s.register("unsubscribe", true, adapt(Unsubscribe))
 	ctx, cancel := s.operation(s.ctx)

@@ -1,9 +1,12 @@
 package pushy
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 
+	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/triggerhttp"
 )
 
@@ -20,16 +23,41 @@ func (s *Server) serveTrigger(w http.ResponseWriter, r *http.Request, name strin
 			answer = s.repeats.Once(r.Context(), t.Repeat, s.now(), publish)
 		}
 	}
+	if code, reason, refused := answer.Refusal(); refused {
+		s.notices.Warn("trigger refused", code,
+			slog.String("code", code),
+			slog.String("channel", httperror.Shown(name)),
+			slog.String("event", httperror.Shown(r.URL.Query().Get("event"))),
+			slog.String("hint", httperror.Shown(reason)))
+	}
 	answer.Write(w)
 }
 
+// publishTrigger does not end with the request: a publisher that leaves, or
+// middleware with a deadline, must not make an event look lost that a Broker has
+// taken, to be delivered again by the retry. The Server's own time for a Broker
+// bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
-	received, err := s.publish(r.Context(), t.Channel, Message{Event: t.Event, Data: t.Data, Except: t.Except})
+	received, err := s.publish(context.WithoutCancel(r.Context()), t.Channel, Message{
+		Event:  t.Event,
+		Data:   t.Data,
+		Except: t.Except,
+	})
 	if err == nil {
 		return triggerhttp.Done(received != None)
 	}
 	if !errors.Is(err, ErrClosed) {
-		s.log.Error("cannot publish", "channel", t.Channel, "error", err)
+		s.notices.Warn("cannot publish a trigger", "",
+			slog.String("channel", t.Channel),
+			slog.String("error", err.Error()))
 	}
 	return triggerhttp.Unavailable()
+}
+
+// repeatsFull says that triggers are refused because too many ids are
+// remembered.
+func (s *Server) repeatsFull() {
+	s.notices.Warn("trigger refused: too many ids are remembered", "",
+		slog.Int("limit", triggerhttp.MaxRepeats),
+		slog.String("hint", "send fewer triggers with an id, or spread them over several servers; each id is remembered for 20 minutes"))
 }

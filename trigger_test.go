@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -301,4 +302,122 @@ func TestTriggerWhenTheBrokerFails(t *testing.T) {
 		assert.Equal(t, 201, c.do(srv).Code, "Unknown counts as somebody")
 	})
 	require.ErrorContains(t, srv.Publish(t.Context(), "room", "x", func() {}), "encode")
+}
+
+// Issue 11, number 24: a trigger's event must not look like a private channel,
+// or tokens of careless auth endpoints are keys of triggers.
+func TestPrivateEventsAreRefusedOnTheTrigger(t *testing.T) {
+	t.Parallel()
+	log, lines := logged()
+	send := func(srv *pushy.Server, event string) *httptest.ResponseRecorder {
+		at := strconv.Itoa(triggerNow)
+		key := ownSum("room:" + event + ":" + at + ":{}:" + peerKey)
+		return call{body: "{}", query: "timestamp=" + at + "&auth_key=" + key + "&event=" + url.QueryEscape(event)}.do(srv)
+	}
+	srv := triggerServer(t, pushy.Options{Logger: log})
+	p := connectPeer(t, srv)
+	p.subscribe("room", "")
+	for _, event := range []string{"private-x", "private-", "PRIVATE-x", "Private-room", "pRiVaTe-\u00e9"} {
+		w := send(srv, event)
+		assert.Equal(t, 400, w.Code, event)
+		assert.Equal(t, `{"error":{"code":"400","message":"Invalid event name: must not begin with \"private-\""}}`, w.Body.String(), event)
+	}
+	p.quiet()
+	require.Len(t, lines(), 1)
+	assert.Contains(t, lines()[0], "trigger refused")
+	for _, event := range []string{"private", "privates-x", "x-private-x", " private-x"} {
+		assert.Equal(t, 201, send(srv, event).Code, event)
+		p.expect(event + " room {}")
+	}
+	require.NoError(t, srv.Publish(t.Context(), "room", "private-x", 1), "the host may")
+	p.expect("private-x room 1")
+	open := triggerServer(t, pushy.Options{AllowPrivateEvents: true})
+	assert.Equal(t, 200, send(open, "private-x").Code)
+}
+
+// slow is a Broker whose Publish is held up.
+type slow struct {
+	*hubNode
+	publish func(context.Context) error
+}
+
+func (s slow) Publish(ctx context.Context, _ string, _ pushy.Message) (pushy.Receivers, error) {
+	return pushy.Some, s.publish(ctx)
+}
+
+// Issue 11, number 20: a publisher that leaves does not end the publish, and its
+// retry is not delivered again.
+func TestTriggerOutlivesItsRequest(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		ctx  func(context.Context) (context.Context, context.CancelFunc)
+	}{
+		{"clientLeaves", context.WithCancel},
+		{"deadline", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithDeadline(ctx, time.Now())
+			return ctx, cancel
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			published := 0
+			begun, release := make(chan struct{}), make(chan struct{})
+			srv := triggerServer(t, pushy.Options{Presence: pushy.NewLocalPresence(), Broker: slow{newHub(1, 0).node(), func(ctx context.Context) error {
+				published++
+				close(begun)
+				select {
+				case <-release:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}}})
+			ctx, cancel := c.ctx(t.Context())
+			answered := make(chan int)
+			leaving := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { srv.ServeHTTP(w, r.WithContext(ctx)) })
+			trigger := call{body: "{}", more: "&id=one"}
+			go func() { answered <- trigger.do(leaving).Code }()
+			<-begun
+			cancel()
+			retried := make(chan int)
+			go func() { retried <- trigger.do(srv).Code }() // while the first is under way
+			close(release)
+			assert.Equal(t, 201, <-answered)
+			assert.Equal(t, 201, <-retried)
+			assert.Equal(t, 201, trigger.do(srv).Code)
+			assert.Equal(t, 1, published)
+		})
+	}
+}
+
+// Issue 11, number 20: a Broker that hangs is given up all the same.
+func TestTriggerIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := triggerServer(t, pushy.Options{Presence: pushy.NewLocalPresence(), Broker: slow{newHub(1, 0).node(), func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}})
+		began := time.Now()
+		assert.Equal(t, 503, call{body: "{}"}.do(srv).Code)
+		assert.Equal(t, 10*time.Second, time.Since(began))
+		_ = srv.Close()
+	})
+}
+
+// Issue 11, number 15: a clock that is off is in the log with both times.
+func TestRefusedTriggerIsLogged(t *testing.T) {
+	t.Parallel()
+	log, lines := logged()
+	srv := triggerServer(t, pushy.Options{Logger: log})
+	for range 3 {
+		assert.Equal(t, 403, call{body: "{}", at: strconv.Itoa(triggerNow - 700)}.do(srv).Code)
+		assert.Equal(t, 403, call{body: "{}", key: "0123456789abcdef"}.do(srv).Code)
+	}
+	require.Len(t, lines(), 2)
+	assert.Contains(t, lines()[0], strconv.Itoa(triggerNow-700))
+	assert.Contains(t, lines()[0], strconv.Itoa(triggerNow))
+	assert.Contains(t, lines()[1], "Options.SecretKey")
+	assert.NotContains(t, lines()[1], "0123456789abcdef")
 }

@@ -65,6 +65,7 @@ var topSettings = []setting{
 	{"cert", "the name of a file", nonEmpty(func(c *config) *string { return &c.certFile })},
 	{"key", "the name of a file", nonEmpty(func(c *config) *string { return &c.keyFile })},
 	{"origins", `an array of origins such as "https://app.example.com", or "*"`, (*config).setOrigins},
+	{"allowPrivateEvents", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.AllowPrivateEvents) }},
 	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
 		p := &c.options.Prefix
 		return decode(v, p) && *p != "" && check(pushy.Options{Prefix: *p}) == nil

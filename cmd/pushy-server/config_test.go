@@ -73,6 +73,7 @@ func TestConfigKeys(t *testing.T) {
 			c.originsGiven, c.options.Origins, c.options.SockJS.Legacy = true, nil, false
 		}},
 		{"prefix", `,"prefix":"/rt/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/rt/socket" }},
+		{"private events", `,"allowPrivateEvents":true`, func(c *config) { c.options.AllowPrivateEvents = true }},
 		{"prefix root", `,"prefix":"/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/", "/socket" }},
 		{"SockJS prefix", `,"sockjs":{"prefix":"/ws"}`, func(c *config) { c.options.SockJS.Prefix = "/ws" }},
 		{"both prefixes", `,"sockjs":{"prefix":"/ws/"},"prefix":"/rt"`, func(c *config) {

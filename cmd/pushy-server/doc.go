@@ -32,6 +32,9 @@
 //	            "https://app.example.com"; "*" is any. Pages of the server's
 //	            own origin always may. Default: any; [] allows no others
 //	prefix      path of triggers and client files. Default "/pushy"
+//	allowPrivateEvents
+//	            true lets triggers publish events whose names begin with
+//	            "private-" (PROTOCOL.md, D25). Default false
 //	limits      object, see below
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: there is one server only

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
@@ -13,6 +14,7 @@ type Answer struct {
 	code    string
 	message string
 	header  [2]string // one more, or none
+	hint    string    // for the log in place of message, or ""
 }
 
 // Done is the answer to a trigger that was delivered: 201 if there was anybody
@@ -26,7 +28,34 @@ func Done(received bool) *Answer {
 
 // Unavailable is the answer when the event could not be taken.
 func Unavailable() *Answer {
-	return &Answer{http.StatusServiceUnavailable, "503", "Service unavailable", [2]string{"Retry-After", "1"}}
+	return &Answer{
+		status:  http.StatusServiceUnavailable,
+		code:    "503",
+		message: "Service unavailable",
+		header:  [2]string{"Retry-After", "1"},
+	}
+}
+
+// tooMany is the answer when no more ids can be remembered.
+func tooMany() *Answer {
+	refused := Unavailable()
+	refused.message = "Too many triggers with an id in 20 minutes: this server remembers " + strconv.Itoa(MaxRepeats) + " of them"
+	refused.header[1] = "10"
+	return refused
+}
+
+func (a *Answer) received() bool { return a.status == http.StatusCreated }
+
+// Refusal returns what is logged of a request that was at fault: its code and
+// the reason. ok is false for other answers.
+func (a *Answer) Refusal() (code, reason string, ok bool) {
+	if a.status < 400 || a.status >= 500 {
+		return "", "", false
+	}
+	if a.hint != "" {
+		return a.code, a.hint, true
+	}
+	return a.code, a.message, true
 }
 
 // Delivered reports whether the event was taken.
@@ -34,19 +63,17 @@ func (a *Answer) Delivered() bool { return a.status < 300 }
 
 // Write writes the answer.
 func (a *Answer) Write(w http.ResponseWriter) {
-	var body wire.Object
-	if a.Delivered() {
-		status := wire.Object(nil).Raw("code", strconv.AppendInt(nil, int64(a.status), 10)).Text("message", "Ok")
-		body = body.Raw("status", status)
-	} else {
-		body = body.Raw("error", wire.Object(nil).Text("code", a.code).Text("message", a.message))
-	}
-	w.Header().Set("Content-Type", "application/json")
 	if a.header[0] != "" {
 		w.Header().Set(a.header[0], a.header[1])
 	}
+	if !a.Delivered() {
+		httperror.WriteCode(w, a.status, a.code, a.message)
+		return
+	}
+	status := wire.Object(nil).Raw("code", strconv.AppendInt(nil, int64(a.status), 10)).Text("message", "Ok")
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(wire.Object(nil).Raw("status", status))
 }
 
 func refuse(status int, message string) *Answer {

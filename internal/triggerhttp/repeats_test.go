@@ -95,22 +95,49 @@ func TestConcurrentRepeats(t *testing.T) {
 	assert.EqualValues(t, 1, published.Load())
 }
 
-func TestRepeatsAreBounded(t *testing.T) {
+// Issue 11, number 24: what is within the window is kept, whatever the rate;
+// what cannot be kept is refused, not delivered without protection.
+func TestRepeatsAreKeptByTime(t *testing.T) {
+	t.Parallel()
+	const most = 10_000
+	full := 0
+	rs := triggerhttp.Repeats{Max: most, Full: func() { full++ }}
+	published := 0
+	once := func(key string, at time.Duration) int {
+		return status(rs.Once(t.Context(), key, start.Add(at), func() *triggerhttp.Answer {
+			published++
+			return triggerhttp.Done(true)
+		}))
+	}
+	const second = time.Second
+	for i := range most {
+		once(strconv.Itoa(i), time.Duration(i/1000)*second)
+	}
+	published = 0
+	for i := range most {
+		require.Equal(t, 201, once(strconv.Itoa(i), 1199*second))
+	}
+	assert.Zero(t, published, "none is delivered twice")
+	assert.Equal(t, 503, once("one more", 1199*second))
+	assert.Equal(t, 1, full)
+	assert.Zero(t, published)
+	assert.Equal(t, 201, once("one more", 1200*second), "the oldest have expired")
+	assert.Equal(t, 201, once("0", 1200*second))
+	assert.Equal(t, 2, published)
+}
+
+// Issue 11, number 24: it was 65,536, which is 54 a second.
+func TestRepeatsAtAHighRate(t *testing.T) {
 	t.Parallel()
 	var rs triggerhttp.Repeats
 	published := 0
-	once := func(key string) {
-		rs.Once(t.Context(), key, start, func() *triggerhttp.Answer {
-			published++
-			return triggerhttp.Done(true)
-		})
+	for range 2 {
+		for i := range 100_000 {
+			rs.Once(t.Context(), strconv.Itoa(i), start, func() *triggerhttp.Answer {
+				published++
+				return triggerhttp.Done(true)
+			})
+		}
 	}
-	for i := range 65_536 {
-		once(strconv.Itoa(i))
-	}
-	published = 0
-	once("one more")
-	once("0")
-	once("65535")
-	assert.Equal(t, 2, published, "the oldest is forgotten, the newest is not")
+	assert.Equal(t, 100_000, published)
 }

@@ -6,6 +6,7 @@ package triggerhttp
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -43,6 +44,8 @@ type Reader struct {
 	Now         func() time.Time
 	Channel     func(name string) (lower string, err error)
 	Event       func(name string) error
+	// AllowPrivateEvents accepts event names that begin with "private-".
+	AllowPrivateEvents bool
 }
 
 // Read reads a trigger for the channel named in the path. If it is not to be
@@ -51,7 +54,8 @@ func (rd *Reader) Read(w http.ResponseWriter, r *http.Request, name string) (*Tr
 	// A client that sends a byte now and then must not hold the handler, nor the
 	// server that reads what we did not. Where no deadline can be set, the host's
 	// server has to see to that.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(rd.BodyTimeout))
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(rd.BodyTimeout))
 	if r.Method != http.MethodPost {
 		refused := refuse(http.StatusMethodNotAllowed, "Method not allowed")
 		refused.header = [2]string{"Allow", http.MethodPost}
@@ -65,6 +69,8 @@ func (rd *Reader) Read(w http.ResponseWriter, r *http.Request, name string) (*Tr
 	if refused != nil {
 		return nil, refused
 	}
+	// The body is here. A deadline that passes later would end r's context.
+	_ = rc.SetReadDeadline(time.Time{})
 	if refused = rd.verify(t, body, isJSON); refused != nil {
 		return nil, refused
 	}
@@ -100,6 +106,11 @@ func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
 	if err = rd.Event(t.Event); err != nil {
 		return nil, bad("Invalid event name: " + err.Error())
 	}
+	if !rd.AllowPrivateEvents && names.Private(jsvalue.Lower(t.Event)) {
+		// An auth endpoint that signs any connection id would sign, as a token for
+		// such a channel, what is the key of a trigger for such an event.
+		return nil, bad(`Invalid event name: must not begin with "private-"`)
+	}
 	at, ok := unixSeconds(t.timestamp)
 	if !ok {
 		return nil, bad("Invalid timestamp")
@@ -108,6 +119,7 @@ func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
 	if window := int64(Window / time.Second); at-now >= window || now-at >= window {
 		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
 		refused.code = "501"
+		refused.hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: they may differ by 600 seconds; compare the clocks", at, now)
 		return nil, refused
 	}
 	return t, nil
@@ -205,7 +217,9 @@ func (rd *Reader) verify(t *Trigger, body []byte, isJSON bool) *Answer {
 			return nil
 		}
 	}
-	return refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
+	refused := refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
+	refused.hint = "auth_key is not over this channel, event, timestamp and body with Options.SecretKey: compare the keys, and the body byte by byte"
+	return refused
 }
 
 func (rd *Reader) signed(t *Trigger, body []byte) bool {
