@@ -16,24 +16,25 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-const listenHelp = `Print the events of channels, as they come.
+const listenHelp = `Print the events of channels.
 
   pushy-server listen [flags] CHANNEL...
 
 Each event is one line, the JSON that the server sends:
-{"event":"news","channel":"lobby","data":{"text":"Hello"}}. What happens to the
-connection goes to standard error. Channels that begin with private- need the
-secret key.
+{"event":"news","channel":"lobby","data":{"text":"Hello"}}. In it, characters that
+a terminal obeys or that cannot be seen are written as \u and four digits. What
+happens to the connection goes to standard error. Channels that begin with
+private- need the secret key.
 
-` + targetHelp + `  -member JSON       presence data to bring to private channels, such as
-                     '{"name":"Ann"}': its members see us come and go
-  -n N               end after N events
-  -once              end when the connection does. Else it is made again,
-                     and what was published meanwhile is missed
+` + targetHelp + `  -member JSON       presence data for private channels, such as
+                     '{"name":"Ann"}': their members see it join and leave
+  -n N               exit after N events
+  -once              exit when the connection is lost. By default it is made
+                     again; events that were published meanwhile are missed
 
-It ends when interrupted. The exit status is 0 after that and after N events, 1 if
-the server refuses, cannot be reached (with -once) or takes us out of all channels,
-2 if the command line is wrong.
+It exits when interrupted. The exit status is 0 after that and after N events, 1 if
+the server refuses, cannot be reached (with -once) or ends all subscriptions, 2 if
+the command line is wrong.
 
   pushy-server listen -config config.json lobby private-staff | jq .data
 `
@@ -109,7 +110,7 @@ func (l *listening) run(ctx context.Context) int {
 			most = shortestPause
 		}
 		pause := rand.N(most) + most/4
-		fmt.Fprintf(l.stderr, "pushy-server: %v; trying again in %.1f s\n", err, pause.Seconds())
+		l.say("%v; trying again in %.1f s", err, pause.Seconds())
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -140,7 +141,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 		}
 		var m message
 		if err := json.Unmarshal(text, &m); err != nil {
-			return subscribed, refusal{fmt.Errorf("the server sends what is not pushy's: %w", err)}
+			return subscribed, refusal{fmt.Errorf("this is not a pushy server: it sends %.60q: %w", text, err)}
 		}
 		switch m.Event {
 		case "pushy:connect":
@@ -149,7 +150,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 			}
 		case "pushy:subscription-success":
 			in[m.Data.Channel] = true
-			fmt.Fprintf(l.stderr, "pushy-server: listening to %s\n", m.Data.Channel)
+			l.say("listening to %s", m.Data.Channel)
 			subscribed = true
 		case "pushy:subscription-failed", "pushy:subscription-needauth", "pushy:error":
 			why := cmp.Or(m.Data.Reason, m.Data.Message, "it takes a token")
@@ -160,7 +161,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 			return subscribed, refusal{err}
 		case "pushy:subscription-end":
 			delete(in, m.Data.Channel)
-			fmt.Fprintf(l.stderr, "pushy-server: the server ends %s: %s\n", m.Data.Channel, m.Data.Reason)
+			l.say("the server ends the subscription to %s: %s", m.Data.Channel, m.Data.Reason)
 			if len(in) == 0 {
 				return subscribed, refusal{errors.New("no channel is left")}
 			}
@@ -168,7 +169,11 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 			if m.Channel == "" {
 				continue // for this connection alone
 			}
-			if _, err := fmt.Fprintf(l.stdout, "%s\n", text); err != nil {
+			line, err := printableJSON(text)
+			if err != nil {
+				return subscribed, refusal{err}
+			}
+			if _, err := fmt.Fprintf(l.stdout, "%s\n", line); err != nil {
 				return subscribed, refusal{err}
 			}
 			if l.events--; l.events == 0 {

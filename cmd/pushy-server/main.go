@@ -94,7 +94,7 @@ func (p *program) run(args []string) int {
 		log.Warn(w.message, w.attrs...)
 	}
 	if check {
-		fmt.Fprintf(p.stdout, "%s: ok: would listen on %s\n", files[0], cfg.summary())
+		fmt.Fprintln(p.stdout, printable(files[0]+": ok: would listen on "+cfg.summary()))
 		return exitOK
 	}
 	s, err := newService(cfg, log)
@@ -128,7 +128,7 @@ func (p *program) help(args []string) int {
 }
 
 func (p *program) fail(status int, err error) int {
-	fmt.Fprintf(p.stderr, "pushy-server: %v\n", err)
+	p.say("%v", err)
 	return status
 }
 
@@ -148,9 +148,9 @@ func manual() string {
 func newLogger(w io.Writer, terminal bool) *slog.Logger {
 	options := &slog.HandlerOptions{ReplaceAttr: errorsByKey}
 	if terminal {
-		return slog.New(slog.NewTextHandler(w, options))
+		return slog.New(slog.NewTextHandler(printableLines{w}, options))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(slog.NewJSONHandler(printableLines{w}, options))
 }
 
 func isTerminal(w io.Writer) bool {

@@ -16,15 +16,15 @@ const triggerHelp = `Publish an event to the subscribers of a channel.
 
   pushy-server trigger [flags] CHANNEL EVENT [DATA]
 
-DATA is a JSON object or array, - reads it from standard input, none is {}.
+DATA is a JSON object or array; - reads it from standard input. Default {}.
 
-` + targetHelp + `  -except ID         leave the connection with this socketId out
+` + targetHelp + `  -except ID         do not send it to the connection with this socketId
   -timeout D         for all tries together, such as 5s. Default 30s
-  -tries N           at most. Default: as many as the time allows
+  -tries N           how often to try at most. Default: as the time allows
 
 It prints "delivered", or "nobody is subscribed". The exit status is 0 for both,
 1 if the event was not published, 2 if the command line is wrong, 3 if it was sent
-and no answer came, so that nobody knows.
+and there was no answer, so that it may or may not have been published.
 
   echo '{"text":"Hello"}' | pushy-server trigger -config config.json lobby news -
 `
