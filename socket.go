@@ -89,9 +89,19 @@ func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request, page strin
 		slog.String("origin", shown),
 		slog.String("host", host),
 		slog.String("listed", strings.Join(listed, " ")),
-		slog.String("path", httperror.Shown(r.URL.EscapedPath())),
+		slog.String("endpoint", httperror.Shown(s.endpoint(r))),
 		slog.String("hint", hint))
 	httperror.Write(w, http.StatusForbidden, message)
+}
+
+// endpoint is r's path as it is logged: without the id of a SockJS session,
+// which is a secret.
+func (s *Server) endpoint(r *http.Request) string {
+	path := r.URL.EscapedPath()
+	if rest, ok := s.socketPath(path); ok && strings.Count(rest, "/") > 1 {
+		return s.opts.SockJS.Prefix + "/…" + rest[strings.LastIndexByte(rest, '/'):]
+	}
+	return path
 }
 
 // decide runs a func of the host's that decides about a request. A panic of it

@@ -62,6 +62,8 @@ type Handler struct {
 	iframe  http.Handler // nil without a ScriptURL
 	notices *ratelog.Logger
 	checked sync.Map // types of ResponseWriter that were logged
+
+	deadlines sync.Once // logs that a context's deadline ended a response
 }
 
 // NewHandler returns a Handler.

@@ -2,7 +2,9 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"strconv"
@@ -66,6 +68,10 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 			if err := rv.run(s, detach); err != nil {
 				s.failed(err)
 			}
+			return
+		case rv.timedOut():
+			rv.plain('h')
+			_ = rv.flush(true)
 			return
 		case r.Context().Err() != nil:
 			return
@@ -152,9 +158,32 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 		case <-s.dead:
 			return rv.over()
 		case <-rv.r.Context().Done():
-			return errAborted
+			if !rv.timedOut() {
+				return errAborted
+			}
+			if rv.streaming {
+				detach()
+				return nil
+			}
+			rv.plain('h')
+			return rv.send(true, detach)
 		}
 	}
+}
+
+// timedOut reports whether a deadline of the host's, such as that of chi's
+// Timeout, ends the request, and not its client. The session goes on with the
+// client's next.
+func (rv *receiver) timedOut() bool {
+	if !errors.Is(rv.r.Context().Err(), context.DeadlineExceeded) {
+		return false
+	}
+	rv.h.deadlines.Do(func() {
+		rv.h.notices.Warn("a deadline of the request's context ends responses that wait", "",
+			slog.String("transport", rv.protocol),
+			slog.String("hint", "clients come again, at a cost: mount pushy outside of the middleware that sets the timeout"))
+	})
+	return true
 }
 
 // pass writes all that waits, and tells whether the response has ended.
