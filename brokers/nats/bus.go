@@ -22,15 +22,23 @@ type bus struct {
 	nc    *natsgo.Conn
 	line  *line
 	lanes []*lane
-	seed  maphash.Seed
-	away  atomic.Pointer[error]
-	back  chan struct{} // holds one when the connection is up again
-	done  chan struct{}
-	tasks sync.WaitGroup
+	// denials are of this connection.
+	denials *denials
+	seed    maphash.Seed
+	away    atomic.Pointer[error]
+	back    chan struct{} // holds one when the connection is up again
+	again   chan struct{} // holds one when a channel is refused
+	done    chan struct{}
+	tasks   sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
 	subs   map[string]*subscription // by channel
+	// pending are the operations that subscribe. One that is not here any more does
+	// nothing: its caller has given up, or the channel has been unsubscribed.
+	pending map[string]*op
+	// refused are the channels that NATS has ceased to permit, with its reasons.
+	refused map[string]error
 	// dirty are the channels that this node has served alone, and whose
 	// subscribers elsewhere are to be told.
 	dirty map[string]struct{}
@@ -45,8 +53,19 @@ const maxLanes = 8
 
 // newBus connects.
 func newBus(ctx context.Context, o settings) (*bus, error) {
-	b := &bus{o: o, id: newID(), seed: maphash.MakeSeed(), subs: map[string]*subscription{},
-		dirty: map[string]struct{}{}, back: make(chan struct{}, 1), done: make(chan struct{})}
+	b := &bus{
+		o:       o,
+		id:      newID(),
+		denials: newDenials(o, "events"),
+		seed:    maphash.MakeSeed(),
+		subs:    map[string]*subscription{},
+		dirty:   map[string]struct{}{},
+		pending: map[string]*op{},
+		refused: map[string]error{},
+		back:    make(chan struct{}, 1),
+		again:   make(chan struct{}, 1),
+		done:    make(chan struct{}),
+	}
 	for range min(runtime.GOMAXPROCS(0), maxLanes) {
 		b.lanes = append(b.lanes, newLane(b.id))
 	}
@@ -54,14 +73,20 @@ func newBus(ctx context.Context, o settings) (*bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.line, err = newLine(nc, o.Timeout); err != nil {
+	b.nc = nc
+	b.line, err = newLine(nc, b.denials, o.Timeout)
+	if err == nil {
+		err = b.permitted()
+	}
+	if err != nil {
+		close(b.done) // the caller gets the error, and the log nothing
 		nc.Close()
 		return nil, err
 	}
-	b.nc = nc
 	b.tasks.Go(func() { b.line.write(b.done) })
 	b.tasks.Go(func() { b.line.confirm(b.done) })
 	b.tasks.Go(b.recover)
+	b.tasks.Go(b.resubscribe)
 	return b, nil
 }
 
@@ -98,6 +123,10 @@ func (b *bus) down(err error) {
 func (b *bus) trouble(sub *natsgo.Subscription, err error) {
 	if sub != nil && errors.Is(err, natsgo.ErrSlowConsumer) {
 		return // the lane sees it
+	}
+	if a, denied := b.denials.heard(err); denied {
+		b.refuse(a)
+		return
 	}
 	b.o.Logger.Error("NATS refuses something", "for", "events", "error", err)
 }
@@ -163,37 +192,72 @@ func (b *bus) do(ctx context.Context, p *op) error {
 }
 
 func (b *bus) subscribe(ctx context.Context, channel string) error {
-	l := b.lane(channel)
-	p := &op{}
-	p.run = func() error {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.closed {
-			return errClosed
-		}
-		if b.subs[channel] != nil {
-			return nil
-		}
-		s, err := l.subscribe(b.nc, b.subject(channel), channel)
-		if err == nil {
-			b.subs[channel] = s
-		}
-		return err
+	p := b.subscribing(channel, func(current *subscription) bool { return current == nil })
+	b.mu.Lock()
+	b.pending[channel] = p
+	b.mu.Unlock()
+	err := b.do(ctx, p)
+	b.mu.Lock()
+	if b.pending[channel] == p {
+		delete(b.pending, channel) // an operation that is given up does nothing later
 	}
-	// What is subscribed while NATS is away is so when it is back.
-	p.alone = func() error { return nil }
-	if err := b.do(ctx, p); err != nil {
+	b.mu.Unlock()
+	if isDenied(err) {
+		b.unsubscribe(channel) // or the next attempt would find it subscribed
+	}
+	if err != nil {
 		return fmt.Errorf("nats: subscribe: %w", err)
 	}
 	return nil
+}
+
+// subscribing is the operation that subscribes to a channel, unless the channel is
+// unsubscribed first or is not to be subscribed in its current state.
+func (b *bus) subscribing(channel string, due func(current *subscription) bool) *op {
+	p := &op{subject: b.subject(channel)}
+	p.run = func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		current := b.subs[channel]
+		switch {
+		case b.closed:
+			return errClosed
+		case b.pending[channel] != p || !due(current):
+			return nil
+		}
+		s, err := b.lane(channel).subscribe(b.nc, p.subject, channel)
+		if err != nil {
+			return err
+		}
+		b.subs[channel] = s
+		if current != nil {
+			b.dropLocked(current)
+		}
+		return nil
+	}
+	// What is subscribed while NATS is away is so when it is back.
+	p.alone = func() error { return nil }
+	return p
+}
+
+// dropLocked ends a subscription. The server is notified when that can be.
+func (b *bus) dropLocked(s *subscription) {
+	if !b.closed {
+		b.tasks.Go(func() {
+			_ = s.sub.Unsubscribe() // it fails if the connection is closed
+			s.lane.forget(s)
+		})
+	}
 }
 
 func (b *bus) unsubscribe(channel string) {
 	b.mu.Lock()
 	s := b.subs[channel]
 	delete(b.subs, channel)
-	if s != nil && !b.closed {
-		b.tasks.Go(func() { _ = s.sub.Unsubscribe() }) // it fails if the connection is closed
+	delete(b.pending, channel)
+	delete(b.refused, channel)
+	if s != nil {
+		b.dropLocked(s)
 	}
 	b.mu.Unlock()
 	if s != nil {

@@ -25,10 +25,12 @@ type channel struct {
 	subject string
 	uses    int // under p.mu
 
-	mu   sync.Mutex
-	sub  *natsgo.Subscription
-	own  map[string]owned // this node's members
-	turn uint64           // counts them
+	mu  sync.Mutex
+	sub *natsgo.Subscription
+	// subMark is the denials' mark at the subscription.
+	subMark uint64
+	own     map[string]owned // this node's members
+	turn    uint64           // counts them
 	replica
 	fresh bool // the replica is the log, and its news come
 	lost  bool // the replica is not what the log was: watches need the State
@@ -43,6 +45,7 @@ type channel struct {
 	alone   error // why the log cannot be reached
 	watches []*watch
 
+	wrote   bool // this node may have members in the log
 	working bool
 	again   bool          // there is more to do for the worker
 	buried  bool          // members of a dead node were taken out: nothing of it is to be left
@@ -117,6 +120,14 @@ func (c *channel) kickLocked() {
 	go c.work()
 }
 
+// stale has the log read anew.
+func (c *channel) stale() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lost = true
+	c.staleLocked()
+}
+
 func (c *channel) staleLocked() {
 	c.fresh = false
 	c.doubts++
@@ -129,17 +140,22 @@ func (c *channel) work() {
 	for retry := retryFirst; ; {
 		epoch, ctx := c.p.link()
 		err := c.pass(ctx)
+		if err != nil && errors.Is(context.Cause(ctx), context.Canceled) && !c.p.isDone() {
+			continue // shared anew meanwhile, and so not alone: the log is read again
+		}
 		if err != nil {
 			if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
 				err = c.p.stream.explain(err)
 			}
-			c.p.trouble(err) // before anybody is let in because of it
+			c.p.unreached(c, err) // before anybody is let in because of it
+		} else {
+			c.p.refuse(c, nil)
 		}
 		c.mu.Lock()
 		if err != nil {
 			c.loneLocked(err)
 		}
-		if c.p.isDone() || err == nil && !c.again {
+		if c.p.isDone() || err == nil && !c.again || err != nil && c.idleLocked() {
 			c.working = false
 			c.wakeLocked()
 			c.mu.Unlock()
@@ -158,6 +174,12 @@ func (c *channel) work() {
 		case <-c.p.done:
 		}
 	}
+}
+
+// idleLocked reports whether there is nothing to do that must not be given up: nobody
+// uses the channel, and this node has put nothing into its log.
+func (c *channel) idleLocked() bool {
+	return len(c.own) == 0 && !c.wrote && !c.buried && c.p.isLast(c)
 }
 
 // pass reads the log if need be and writes what is missing in it.
@@ -189,7 +211,9 @@ func (c *channel) pass(ctx context.Context) error {
 	}
 	if c.alone != nil {
 		c.alone = nil
-		c.p.fine()
+		if c.p.isShared() {
+			c.p.fine()
+		}
 	}
 	if c.resync {
 		c.resync = false
@@ -216,10 +240,14 @@ func (c *channel) readLocked(ctx context.Context) error {
 		// What it does not have any more was told before it was deleted.
 		err = c.p.catchUp(bounded)
 	}
+	c.p.denials.settle(c.p.nc, c.p.o.Timeout) // NATS has answered: a denial of the subscription came before
 	cancel()
 	c.mu.Lock()
 	c.reading = false
 	if err != nil {
+		return err
+	}
+	if err := c.p.denials.since(action{subject: c.p.stream.told(c.subject)}, c.subMark); err != nil {
 		return err
 	}
 	news, ok := c.since(entries)
@@ -252,13 +280,19 @@ func (c *channel) readLocked(ctx context.Context) error {
 // subscribeLocked has the stream's news of the channel come, if they do not. It
 // gives mu away meanwhile; only the worker calls it.
 func (c *channel) subscribeLocked() error {
-	if c.sub != nil {
+	told := c.p.stream.told(c.subject)
+	denied := c.sub != nil && c.p.denials.since(action{subject: told}, c.subMark) != nil
+	if c.sub != nil && !denied {
 		return nil
 	}
+	old, mark := c.sub, c.p.denials.mark()
 	c.mu.Unlock()
-	sub, err := c.p.nc.ChanSubscribe(c.p.stream.told(c.subject), c.p.in)
+	if old != nil {
+		_ = old.Unsubscribe() // it fails if the connection is closed
+	}
+	sub, err := c.p.nc.ChanSubscribe(told, c.p.in)
 	c.mu.Lock()
-	c.sub, c.dropped = sub, 0
+	c.sub, c.subMark, c.dropped = sub, mark, 0
 	return err
 }
 
@@ -344,6 +378,7 @@ func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 	seq, err := c.p.stream.append(bounded, c.subject, e.prev, e.encode())
 	cancel()
 	c.mu.Lock()
+	c.wrote = c.wrote || !isDenied(err)
 	switch {
 	case isConflict(err):
 		if len(c.members) == 0 {
@@ -417,62 +452,3 @@ func (c *channel) loneLocked(err error) {
 	}
 	c.wakeLocked()
 }
-
-// tidyLocked deletes what the log no longer needs, if this node wrote last.
-func (c *channel) tidyLocked(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.p.o.Timeout) // joining and leaving wait for it
-	defer cancel()
-	stored := len(c.seqs)
-	switch {
-	case stored == 0:
-		return
-	case len(c.members) == 0:
-		c.buried = false
-		last := c.last
-		c.seqs = nil
-		c.mu.Unlock()
-		c.tidied(c.p.stream.purge(ctx, c.subject, last+1))
-		c.mu.Lock()
-		return
-	case stored < minGarbage+3*len(c.members) && !c.buried:
-		return
-	}
-	base, seqs := c.compacted(c.p.id), c.seqs
-	if err := c.appendLocked(ctx, base); err != nil {
-		c.again = true
-		return
-	}
-	c.buried = false
-	keep := map[uint64]bool{base.seq: true}
-	first := base.seq
-	for _, rev := range base.live {
-		keep[rev/maxChanges] = true
-		first = min(first, rev/maxChanges)
-	}
-	var garbage []uint64
-	for _, seq := range seqs {
-		if seq > first && !keep[seq] {
-			garbage = append(garbage, seq)
-		}
-	}
-	c.mu.Unlock()
-	defer c.mu.Lock()
-	err := c.p.stream.purge(ctx, c.subject, first)
-	for _, seq := range garbage {
-		if err == nil {
-			err = c.p.stream.delete(ctx, seq)
-		}
-	}
-	c.tidied(err)
-}
-
-// tidied takes note of what a deletion came to. What it has left is deleted by
-// whoever tidies next.
-func (c *channel) tidied(err error) {
-	if err != nil && !c.p.isDone() {
-		c.p.o.Logger.Debug("cannot delete old presence entries", "channel", c.name, "error", err)
-	}
-}
-
-// minGarbage is how many entries a log may have beyond three for each member.
-const minGarbage = 64

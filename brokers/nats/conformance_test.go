@@ -24,7 +24,7 @@ type cutNode struct {
 
 func newCutNode(t *testing.T) cutNode {
 	p := newProxy(t, shared)
-	b, err := nats.New(t.Context(), nats.Options{URL: p.url, Prefix: prefix(t), Lease: time.Second, Logger: testLogger(t)})
+	b, err := nats.New(t.Context(), nats.Options{URL: p.url, Prefix: prefix(t), Lease: 3 * time.Second, Logger: testLogger(t)})
 	require.NoError(t, err)
 	return cutNode{b, p}
 }

@@ -26,7 +26,7 @@ func joinFromChild(how string) (pushy.Broker, pushy.PresenceStore, error) {
 	}
 	url, prefix, _ := strings.Cut(how, " ")
 	b, err := nats.New(context.Background(), nats.Options{URL: url, Prefix: prefix,
-		Lease: 2 * time.Second, RequireAtStart: true, Logger: slog.New(slog.DiscardHandler)})
+		Lease: 4 * time.Second, RequireAtStart: true, Logger: slog.New(slog.DiscardHandler)})
 	return b, b, err
 }
 
@@ -38,7 +38,7 @@ type cluster struct {
 }
 
 func (c *cluster) engine(s *natsServer, memory, proxied bool) clustertest.Engine {
-	return clustertest.Engine{Lease: 2 * time.Second, Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
+	return clustertest.Engine{Lease: 4 * time.Second, Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
 		o := nats.Options{URL: s.url, Memory: memory}
 		var p *proxy
 		if proxied {

@@ -16,8 +16,9 @@ import (
 // socket that takes nothing holds up nobody longer than its context; another
 // asks for the server's confirmation, once for all that was written meanwhile.
 type line struct {
-	nc    *natsgo.Conn
-	queue chan *op
+	nc      *natsgo.Conn
+	denials *denials
+	queue   chan *op
 	// nobody brings the answer to messages without a subscriber. It comes
 	// before the confirmation does.
 	nobody chan *natsgo.Msg
@@ -36,10 +37,11 @@ type line struct {
 type op struct {
 	subject string
 	data    []byte
-	asks    bool // whether there is a subscriber
-	run     func() error
+	asks    bool         // whether there is a subscriber
+	run     func() error // subscribes, instead of publishing data
 	alone   func() error // does it while NATS is away
 
+	denied     uint64 // the denials' mark when it was written
 	state      atomic.Int32
 	reconnects uint64 // of the connection, when it was written
 	key        string
@@ -57,8 +59,8 @@ const (
 // lineSize is how many operations may wait to be written.
 const lineSize = 4096
 
-func newLine(nc *natsgo.Conn, timeout time.Duration) (*line, error) {
-	l := &line{nc: nc, timeout: timeout, queue: make(chan *op, lineSize), nobody: make(chan *natsgo.Msg, 4*lineSize),
+func newLine(nc *natsgo.Conn, denials *denials, timeout time.Duration) (*line, error) {
+	l := &line{nc: nc, denials: denials, timeout: timeout, queue: make(chan *op, lineSize), nobody: make(chan *natsgo.Msg, 4*lineSize),
 		inbox: nc.NewInbox() + ".", asked: map[string]*op{}, wake: make(chan struct{}, 1)}
 	_, err := nc.ChanSubscribe(l.inbox+"*", l.nobody)
 	return l, err
@@ -107,7 +109,7 @@ func (l *line) write(closed <-chan struct{}) {
 }
 
 func (l *line) writeOne(p *op) {
-	p.reconnects = l.nc.Stats().Reconnects
+	p.reconnects, p.denied = l.nc.Stats().Reconnects, l.denials.mark()
 	var err error
 	switch {
 	case p.run != nil:
@@ -169,11 +171,12 @@ func (l *line) confirm(closed <-chan struct{}) {
 		err := l.flush()
 		reconnects := l.nc.Stats().Reconnects
 		l.answers()
+		l.denials.settle(l.nc, l.timeout)
 		for _, p := range round {
 			l.forget(p)
 			switch lost := err != nil || p.reconnects != reconnects; {
 			case !lost:
-				p.end(nil)
+				p.end(l.denials.since(action{publishes: p.run == nil, subject: p.subject}, p.denied))
 			case p.run != nil:
 				p.end(p.alone()) // nats.go subscribes again by itself
 			default:

@@ -12,16 +12,27 @@
 // JetStream stream, so the server needs JetStream (nats-server -js) for it. NATS
 // 2.9 and later will do.
 //
-// # Subjects
+// # Subjects and permissions
 //
 // A channel is one token: its name, with every byte but a-z, 0-9, "_" and "-"
-// as %XX. With the default prefix an account needs these rights, and for
-// presence $JS.API.> too:
+// as %XX. With the default prefix these are the subjects:
 //
 //	pushy.e.{channel}    events
 //	pushy.p.c.{channel}  presence entries, which the stream pushy-presence keeps
 //	pushy.p.n.{node}     signs of life of the nodes, in the same stream
-//	pushy.o.>            what the stream has stored, told again to the nodes
+//	pushy.o.>            what the stream has stored, sent again to the nodes
+//	_INBOX.>             answers; Options.InboxPrefix replaces _INBOX
+//
+// A user needs these permissions in the server's configuration; with
+// Options.EventsOnly those for pushy.e.> and _INBOX.> are enough:
+//
+//	permissions: {
+//	  publish: ["pushy.e.>", "pushy.p.>", "$JS.API.>"]
+//	  subscribe: ["pushy.e.>", "pushy.o.>", "_INBOX.>"]
+//	}
+//
+// What NATS does not permit is an error of the call that needed it, with the subject
+// in it, and one line in the log. With Options.RequireAtStart New tries it first.
 //
 // # When NATS is away
 //
@@ -130,16 +141,13 @@ func (b *Broker) Watch(ctx context.Context, channel string, apply func(pushy.Cha
 	return b.presence.watch(ctx, channel, apply)
 }
 
-// Away returns why this node serves its clients alone, or nil.
+// Away returns why this node serves its clients alone, or nil. It is a *SettingError
+// of a permission, too, that NATS has withdrawn from a subscription.
 func (b *Broker) Away() error {
-	err := b.bus.away.Load()
-	if err == nil && b.presence != nil {
-		err = b.presence.away.Load()
+	if err := b.bus.isAway(); err != nil || b.presence == nil {
+		return err
 	}
-	if err == nil {
-		return nil
-	}
-	return *err
+	return b.presence.isAway()
 }
 
 // Close logs that this node's members left, as far as that can be done in 3 s, and

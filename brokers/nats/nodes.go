@@ -150,6 +150,10 @@ func (p *presence) renew() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), min(p.o.Lease/2, p.o.Timeout))
 	defer cancel()
+	if err := p.mayListen(); err != nil {
+		p.unshare(err)
+		return err
+	}
 	if _, err := p.stream.get(); err != nil {
 		if err := p.stream.open(ctx); err != nil {
 			p.unshare(err)
@@ -158,6 +162,10 @@ func (p *presence) renew() error {
 	}
 	reconnects := p.nc.Stats().Reconnects
 	seq, err := p.stream.renew(ctx, p.id, p.sign(p.o.Lease))
+	if err == nil {
+		p.denials.settle(p.nc, p.o.Timeout) // NATS has answered: a denial of the subscription came before
+		err = p.denials.since(p.nodesAction(), p.listens.mark)
+	}
 	if errors.Is(err, context.DeadlineExceeded) && p.isShared() && time.Since(p.last.at) < p.o.Lease {
 		return err // busy, and not yet silent for too long
 	}

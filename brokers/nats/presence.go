@@ -20,20 +20,28 @@ type presence struct {
 	id     string // the node's
 	nc     *natsgo.Conn
 	stream *stream
-	in     chan *natsgo.Msg // what the stream tells, and catchUp's marks
-	away   atomic.Pointer[error]
-	done   chan struct{}
-	tasks  sync.WaitGroup
-	nodes  nodes
-	last   beaten        // renew's alone
-	signal chan struct{} // holds one when the connection has come up or gone
+	// denials are of this connection.
+	denials *denials
+	listens listening
+	// connected is the denials' mark when the connection was last made: nats.go
+	// calls back in order.
+	connected atomic.Uint64
+	in        chan *natsgo.Msg // what the stream tells, and catchUp's marks
+	away      atomic.Pointer[error]
+	begun     atomic.Bool // New has not failed: what happens is logged
+	done      chan struct{}
+	tasks     sync.WaitGroup
+	nodes     nodes
+	last      beaten        // renew's alone
+	signal    chan struct{} // holds one when the connection has come up or gone
 
 	mu       sync.Mutex
 	channels map[string]*channel // by name
 	byTold   map[string]*channel // by the subject on which the stream tells of it
 	marks    map[*natsgo.Msg]chan struct{}
-	closing  bool // no new uses
-	closed   bool // no new work
+	refused  map[*channel]error // what NATS does not permit of single channels
+	closing  bool               // no new uses
+	closed   bool               // no new work
 	// shared is closed, and another made, each time that the stream can be
 	// written again; epoch counts. linkCtx ends when it cannot.
 	shared  chan struct{}
@@ -48,41 +56,55 @@ const closeGrace = 3 * time.Second
 
 // newPresence connects.
 func newPresence(ctx context.Context, o settings) (_ *presence, err error) {
-	p := &presence{o: o, id: newID(), in: make(chan *natsgo.Msg, laneSize), done: make(chan struct{}),
-		signal: make(chan struct{}, 1), channels: map[string]*channel{}, byTold: map[string]*channel{},
-		marks: map[*natsgo.Msg]chan struct{}{}, shared: make(chan struct{})}
+	p := &presence{
+		o:        o,
+		id:       newID(),
+		denials:  newDenials(o, "presence"),
+		in:       make(chan *natsgo.Msg, laneSize),
+		done:     make(chan struct{}),
+		signal:   make(chan struct{}, 1),
+		channels: map[string]*channel{},
+		byTold:   map[string]*channel{},
+		marks:    map[*natsgo.Msg]chan struct{}{},
+		refused:  map[*channel]error{},
+		shared:   make(chan struct{}),
+	}
 	p.nodes.known = map[string]*node{}
 	p.linkCtx, p.unlink = context.WithCancelCause(context.Background())
 	p.unlink(errNoStream)
 	if p.nc, err = o.connect(ctx, o.Prefix+" presence", callbacks{up: p.up, down: p.down, trouble: p.hears}); err != nil {
 		return nil, err
 	}
-	if p.stream, err = newStream(p.nc, o); err == nil {
-		_, err = p.nc.ChanSubscribe(p.stream.told(p.stream.nodeSubject("*")), p.in)
+	if p.stream, err = newStream(p.nc, o, p.denials); err == nil {
+		err = p.hearNodes()
 	}
 	if err == nil && p.nc.IsConnected() {
 		err = p.renew()
+		if err == nil && o.RequireAtStart {
+			err = p.stream.probe(ctx)
+		}
 		if wrong := (*SettingError)(nil); err != nil && !errors.As(err, &wrong) && !o.RequireAtStart {
 			err = nil // it is tried again
 		}
 	}
 	if err != nil {
+		close(p.done)
 		p.nc.Close()
 		return nil, err
+	}
+	p.begun.Store(true)
+	if away := p.away.Load(); away != nil {
+		p.logAway(*away)
 	}
 	p.tasks.Go(p.listen)
 	p.tasks.Go(p.beat)
 	return p, nil
 }
 
-// trouble notes why presence cannot be reached.
-func (p *presence) trouble(err error) {
-	if was := p.away.Swap(&err); was == nil && !p.isDone() {
-		p.o.Logger.Warn("presence cannot be shared through NATS; this node serves alone", "error", err)
-	}
+func (p *presence) up(*natsgo.Conn) {
+	p.connected.Store(p.denials.mark())
+	p.tell()
 }
-
-func (p *presence) up(*natsgo.Conn) { p.tell() }
 
 func (p *presence) down(err error) {
 	p.unshare(err)
@@ -109,10 +131,15 @@ func (p *presence) share() {
 	p.fine()
 }
 
-// unshare ends what is under way.
+// unshare ends what is under way, because of err.
 func (p *presence) unshare(err error) {
 	p.mu.Lock()
 	p.unlink(err)
+	if context.Cause(p.linkCtx) != err {
+		// It had ended already: what is tried from now on fails for the new reason.
+		p.linkCtx, p.unlink = context.WithCancelCause(context.Background())
+		p.unlink(err)
+	}
 	p.mu.Unlock()
 	p.nodes.unsteady()
 	p.trouble(err)
@@ -122,13 +149,22 @@ func (p *presence) hears(sub *natsgo.Subscription, err error) {
 	if sub != nil && errors.Is(err, natsgo.ErrSlowConsumer) {
 		return // listen sees it
 	}
-	p.o.Logger.Error("NATS refuses something", "for", "presence", "error", err)
-}
-
-// fine notes that presence can be reached again.
-func (p *presence) fine() {
-	if was := p.away.Swap(nil); was != nil {
-		p.o.Logger.Info("presence is shared through NATS again")
+	a, denied := p.denials.heard(err)
+	if !denied {
+		p.o.Logger.Error("NATS refuses something", "for", "presence", "error", err)
+		return
+	}
+	if a.publishes {
+		return // whoever publishes gets the error
+	}
+	p.mu.Lock()
+	c := p.byTold[a.subject]
+	if c != nil && !p.closed {
+		p.tasks.Go(c.stale) // its worker subscribes again
+	}
+	p.mu.Unlock()
+	if c == nil {
+		p.tell() // the next sign of life finds out
 	}
 }
 
@@ -178,11 +214,12 @@ func (p *presence) use(name string) (*channel, error) {
 	return c, nil
 }
 
-// start counts a use by the channel's worker, of one that is in use.
+// start counts a use by the channel's worker. A channel that is not in use any more
+// has no worker: another may follow the same log by now.
 func (p *presence) start(c *channel) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || p.channels[c.name] != c {
 		return false
 	}
 	c.uses++
@@ -190,8 +227,16 @@ func (p *presence) start(c *channel) bool {
 	return true
 }
 
+// isLast reports whether the channel's worker is its only user.
+func (p *presence) isLast(c *channel) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.uses == 1
+}
+
 // worked ends the worker's use.
 func (p *presence) worked(c *channel) {
+	p.refuse(c, nil)
 	p.leave(c)
 	p.tasks.Done()
 }
@@ -231,10 +276,7 @@ func (p *presence) all() []*channel {
 // stale has all logs read anew.
 func (p *presence) stale() {
 	for _, c := range p.all() {
-		c.mu.Lock()
-		c.lost = true
-		c.staleLocked()
-		c.mu.Unlock()
+		c.stale()
 	}
 }
 
@@ -268,6 +310,10 @@ func (p *presence) join(ctx context.Context, channelName string, m pushy.Member)
 		_, ours := c.own[m.ID]
 		return in && (c.fresh || c.alone != nil) || !ours
 	})
+	if err == nil && isDenied(c.alone) {
+		err = c.alone
+		c.disownLocked(m.ID)
+	}
 	if err != nil {
 		return fmt.Errorf("nats: join: %w", err)
 	}
@@ -339,7 +385,11 @@ func (p *presence) watch(ctx context.Context, channelName string, apply func(pus
 	if !c.fresh && c.alone == nil {
 		c.kickLocked()
 	}
-	if err := c.waitLocked(ctx, func() bool { return c.fresh || c.alone != nil }); err != nil {
+	err = c.waitLocked(ctx, func() bool { return c.fresh || c.alone != nil })
+	if err == nil && !c.fresh && isDenied(c.alone) {
+		err = c.alone
+	}
+	if err != nil {
 		c.mu.Unlock()
 		p.leave(c)
 		return pushy.Snapshot{}, fmt.Errorf("nats: watch: %w", err)
@@ -347,9 +397,7 @@ func (p *presence) watch(ctx context.Context, channelName string, apply func(pus
 	defer c.mu.Unlock()
 	w := &watch{ctx, apply}
 	c.watches = append(c.watches, w)
-	p.tasks.Add(1)
-	context.AfterFunc(ctx, func() {
-		defer p.tasks.Done()
+	context.AfterFunc(ctx, func() { // perhaps after Close
 		c.mu.Lock()
 		c.watches = slices.DeleteFunc(c.watches, func(other *watch) bool { return other == w })
 		c.mu.Unlock()

@@ -21,11 +21,12 @@ import (
 // goroutine each, where these are plain subscriptions to what the stream tells
 // again (RePublish), in the stream's order and with its sequence numbers.
 type stream struct {
-	js   jetstream.JetStream
-	name string
-	base string // "pushy"
-	o    settings
-	made atomic.Pointer[jetstream.Stream] // nil until it is known to be there
+	js      jetstream.JetStream
+	name    string
+	base    string // "pushy"
+	o       settings
+	denials *denials
+	made    atomic.Pointer[jetstream.Stream] // nil until it is known to be there
 }
 
 const (
@@ -50,10 +51,13 @@ var (
 	errNoStream = errors.New("nats: the stream is not there yet")
 )
 
-func newStream(nc *natsgo.Conn, o settings) (*stream, error) {
+func newStream(nc *natsgo.Conn, o settings, denials *denials) (*stream, error) {
 	js, err := jetstream.New(nc)
-	return &stream{js: js, name: o.Prefix + "-presence", base: o.Prefix, o: o}, err
+	return &stream{js: js, name: o.Prefix + "-presence", base: o.Prefix, o: o, denials: denials}, err
 }
+
+// api is the subject of JetStream's requests of a kind.
+func api(kind string) string { return "$JS.API." + kind }
 
 func (s *stream) channelSubject(channel string) string { return s.base + ".p.c." + token(channel) }
 
@@ -70,7 +74,9 @@ func (s *stream) told(subject string) string {
 }
 
 // open makes the stream if it is not there.
-func (s *stream) open(ctx context.Context) error {
+func (s *stream) open(ctx context.Context) (err error) {
+	ctx, done := s.denials.guard(ctx, api("STREAM.INFO"), api("STREAM.CREATE"))
+	defer done(&err)
 	made, err := s.js.Stream(ctx, s.name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		storage := jetstream.FileStorage
@@ -104,7 +110,10 @@ func (s *stream) maxBytes() int64 {
 // explain names the setting that an error of JetStream is about.
 func (s *stream) explain(err error) error {
 	var api *jetstream.APIError
+	var setting *SettingError
 	switch {
+	case errors.As(err, &setting):
+		return setting
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, natsgo.ErrNoResponders):
 		return &SettingError{"URL", fmt.Errorf("%s has no JetStream, which presence needs (nats-server -js)", shown(s.o.servers))}
 	case errors.As(err, &api) && (api.ErrorCode == errMaxBytesRequired || api.ErrorCode == errMaxBytesOverLimit):
@@ -119,6 +128,8 @@ func (s *stream) explain(err error) error {
 
 // append stores data as the subject's next message, if its last is prev.
 func (s *stream) append(ctx context.Context, subject string, prev uint64, data []byte) (seq uint64, err error) {
+	ctx, done := s.denials.guard(ctx, subject)
+	defer done(&err)
 	ack, err := s.js.PublishMsg(ctx, &natsgo.Msg{Subject: subject, Data: data},
 		jetstream.WithExpectLastSequencePerSubject(prev), jetstream.WithExpectStream(s.name))
 	if err != nil {
@@ -135,6 +146,8 @@ func isConflict(err error) bool {
 
 // renew stores a node's sign of life in place of its last.
 func (s *stream) renew(ctx context.Context, node string, data []byte) (seq uint64, err error) {
+	ctx, done := s.denials.guard(ctx, s.nodeSubject(node))
+	defer done(&err)
 	msg := &natsgo.Msg{Subject: s.nodeSubject(node), Data: data, Header: natsgo.Header{}}
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	ack, err := s.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(s.name))
@@ -145,7 +158,9 @@ func (s *stream) renew(ctx context.Context, node string, data []byte) (seq uint6
 }
 
 // purge deletes the subject's messages before a sequence, or all if it is 0.
-func (s *stream) purge(ctx context.Context, subject string, before uint64) error {
+func (s *stream) purge(ctx context.Context, subject string, before uint64) (err error) {
+	ctx, done := s.denials.guard(ctx, api("STREAM.PURGE"))
+	defer done(&err)
 	opts := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(subject)}
 	if before > 0 {
 		opts = append(opts, jetstream.WithPurgeSequence(before))
@@ -157,7 +172,9 @@ func (s *stream) purge(ctx context.Context, subject string, before uint64) error
 	return made.Purge(ctx, opts...)
 }
 
-func (s *stream) delete(ctx context.Context, seq uint64) error {
+func (s *stream) delete(ctx context.Context, seq uint64) (err error) {
+	ctx, done := s.denials.guard(ctx, api("STREAM.MSG.DELETE"))
+	defer done(&err)
 	made, err := s.get()
 	if err != nil {
 		return err
@@ -174,6 +191,8 @@ func (s *stream) get() (jetstream.Stream, error) {
 
 // nodes returns the ids of the nodes whose signs of life are stored.
 func (s *stream) nodes(ctx context.Context) (ids []string, err error) {
+	ctx, done := s.denials.guard(ctx, api("STREAM.INFO"))
+	defer done(&err)
 	own, err := s.js.Stream(ctx, s.name) // Info writes to what the other calls read
 	if err != nil {
 		return nil, err
@@ -189,7 +208,9 @@ func (s *stream) nodes(ctx context.Context) (ids []string, err error) {
 }
 
 // read returns the stored entries of a subject, and what they amount to.
-func (s *stream) read(ctx context.Context, subject string) (map[uint64]*entry, replica, error) {
+func (s *stream) read(ctx context.Context, subject string) (_ map[uint64]*entry, _ replica, err error) {
+	ctx, done := s.denials.guard(ctx, api("STREAM.MSG.GET"))
+	defer done(&err)
 	made, err := s.get()
 	if err != nil {
 		return nil, replica{}, err
@@ -257,7 +278,9 @@ func (s *stream) decode(seq uint64, data []byte) (*entry, error) {
 
 // fetch returns the stored entries, by subject and sequence, of the subjects
 // that match filter.
-func (s *stream) fetch(ctx context.Context, filter string) (map[string]map[uint64]*entry, error) {
+func (s *stream) fetch(ctx context.Context, filter string) (_ map[string]map[uint64]*entry, err error) {
+	ctx, done := s.denials.guard(ctx, api("CONSUMER.CREATE"), api("CONSUMER.MSG.NEXT"))
+	defer done(&err)
 	made, err := s.get()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,239 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// denials are the permissions that a connection's user was found to lack. NATS
+// does not answer a message or subscription that it does not permit. It sends an
+// error that names the subject instead, before the answer to whatever was sent
+// later, and nats.go passes that to a callback, in its own time.
+type denials struct {
+	o       settings
+	purpose string // "events" or "presence"
+
+	mu      sync.Mutex
+	count   uint64 // of the errors so far
+	recent  [64]error
+	denied  map[action]denial
+	guards  map[*guard]struct{}
+	changed chan struct{} // closed, and another made, at each error
+}
+
+// action is what needs a permission: to publish on a subject, or to subscribe.
+type action struct {
+	publishes bool
+	subject   string
+}
+
+type denial struct {
+	at  uint64 // the count of errors with it
+	err *SettingError
+}
+
+// guard ends a context when NATS denies what is done under it.
+type guard struct {
+	subjects []string // or how they begin
+	cancel   context.CancelCauseFunc
+}
+
+// maxDenied is how many denials are remembered: subjects have channel names.
+const maxDenied = 1024
+
+func newDenials(o settings, purpose string) *denials {
+	return &denials{o: o, purpose: purpose, denied: map[action]denial{}, guards: map[*guard]struct{}{}, changed: make(chan struct{})}
+}
+
+var violation = regexp.MustCompile(`(?i)violation for (publish|subscription)(?: to)? "([^"]*)"`)
+
+// inbox is the action that all inboxes of this node need.
+func (d *denials) inbox() action { return action{subject: d.o.InboxPrefix + ".>"} }
+
+// heard notes an error of nats.go's callback, if it is a denial, and logs it once
+// in a while.
+func (d *denials) heard(err error) (action, bool) {
+	if !errors.Is(err, natsgo.ErrPermissionViolation) {
+		return action{}, false
+	}
+	var a action
+	if match := violation.FindStringSubmatch(err.Error()); match != nil {
+		a = action{publishes: strings.EqualFold(match[1], "publish"), subject: match[2]}
+	}
+	if !a.publishes && strings.HasPrefix(a.subject, d.o.InboxPrefix+".") {
+		a = d.inbox()
+	}
+	said := d.explain(a)
+	d.mu.Lock()
+	if len(d.denied) >= maxDenied {
+		d.forgetLocked()
+	}
+	d.count++
+	d.recent[d.count%uint64(len(d.recent))] = err
+	d.denied[a] = denial{d.count, said}
+	for g := range d.guards {
+		if g.needs(a) || a == d.inbox() {
+			g.cancel(said)
+		}
+	}
+	close(d.changed)
+	d.changed = make(chan struct{})
+	d.mu.Unlock()
+	d.o.notices.Warn("NATS does not permit what this node needs", a.subject,
+		slog.String("for", d.purpose), slog.String("subject", a.subject), slog.Any("error", said))
+	return a, true
+}
+
+// explain is the error of what is not permitted.
+func (d *denials) explain(a action) *SettingError {
+	do := "subscribe to"
+	if a.publishes {
+		do = "publish on"
+	}
+	return &SettingError{d.o.identity(), fmt.Errorf("%s does not permit this user to %s %q (the package documentation lists the permissions): %w",
+		shown(d.o.servers), do, a.subject, natsgo.ErrPermissionViolation)}
+}
+
+// forgetLocked drops the older half.
+func (d *denials) forgetLocked() {
+	for a, denied := range d.denied {
+		if denied.at+maxDenied/2 < d.count {
+			delete(d.denied, a)
+		}
+	}
+}
+
+// mark is a point in time for since.
+func (d *denials) mark() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.count
+}
+
+// since returns the denial of a that came after mark, or nil.
+func (d *denials) since(a action, mark uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if denied, is := d.denied[a]; is && denied.at > mark {
+		return denied.err
+	}
+	return nil
+}
+
+// settle returns when the denials that nc has read are known.
+func (d *denials) settle(nc *natsgo.Conn, timeout time.Duration) {
+	var late <-chan time.Time
+	for {
+		last := nc.LastError()
+		if !errors.Is(last, natsgo.ErrPermissionViolation) {
+			return
+		}
+		d.mu.Lock()
+		known, changed := slices.Contains(d.recent[:], last), d.changed
+		d.mu.Unlock()
+		if known {
+			return
+		}
+		if late == nil {
+			late = time.After(timeout)
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return
+		}
+	}
+}
+
+func (g *guard) needs(a action) bool {
+	return a.publishes && slices.ContainsFunc(g.subjects, func(s string) bool { return strings.HasPrefix(a.subject, s) })
+}
+
+// guard returns a context that ends when NATS denies a request on one of the
+// subjects, or any answer, and what is to be called at the end, with the error.
+func (d *denials) guard(ctx context.Context, subjects ...string) (context.Context, func(err *error)) {
+	g := &guard{subjects: subjects}
+	ctx, g.cancel = context.WithCancelCause(ctx)
+	d.mu.Lock()
+	d.guards[g] = struct{}{}
+	d.mu.Unlock()
+	return ctx, func(err *error) {
+		d.mu.Lock()
+		delete(d.guards, g)
+		d.mu.Unlock()
+		var denied *SettingError
+		if *err != nil && errors.As(context.Cause(ctx), &denied) {
+			*err = denied
+		}
+		g.cancel(nil)
+	}
+}
+
+// isDenied reports whether err says that NATS does not permit something.
+func isDenied(err error) bool { return errors.Is(err, natsgo.ErrPermissionViolation) }
+
+// listening is the subscription to the nodes' signs of life. Only beat uses it, after
+// newPresence.
+type listening struct {
+	sub  *natsgo.Subscription
+	mark uint64 // the denials' mark at the subscription
+	// inboxTried is when the connection was last renewed because answers were denied.
+	inboxTried time.Time
+}
+
+// inboxRetry is how long a node whose inbox is denied waits before it connects anew.
+const inboxRetry = 30 * time.Second
+
+func (p *presence) nodesAction() action {
+	return action{subject: p.stream.told(p.stream.nodeSubject("*"))}
+}
+
+// hearNodes subscribes to the other nodes' signs of life.
+func (p *presence) hearNodes() (err error) {
+	if p.listens.sub != nil {
+		_ = p.listens.sub.Unsubscribe() // it fails if the connection is closed
+	}
+	p.listens.mark = p.denials.mark()
+	p.listens.sub, err = p.nc.ChanSubscribe(p.nodesAction().subject, p.in)
+	return err
+}
+
+// mayListen sees to it that what was denied is tried again: nats.go subscribes
+// again with a new connection only.
+func (p *presence) mayListen() error {
+	if p.denials.since(p.nodesAction(), p.listens.mark) != nil {
+		if err := p.hearNodes(); err != nil {
+			return err
+		}
+	}
+	err := p.denials.since(p.denials.inbox(), p.connected.Load())
+	if err != nil && time.Since(p.listens.inboxTried) > inboxRetry {
+		p.listens.inboxTried = time.Now()
+		_ = p.nc.ForceReconnect() // it fails if the connection is closed
+	}
+	return err
+}
+
+// probe returns an error if NATS does not permit to write and read presence. What
+// it asks for is refused, since no log has that many entries.
+func (s *stream) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	subject := s.base + ".p.c.%"
+	if _, err := s.append(ctx, subject, 1<<40, []byte{codecVersion}); err != nil && !isConflict(err) {
+		return s.explain(err)
+	}
+	if _, _, err := s.read(ctx, subject); err != nil {
+		return s.explain(err)
+	}
+	return nil
+}
