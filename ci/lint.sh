@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+actionlint=github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 for dir in "${modules[@]}"; do
 	say "go vet and staticcheck in ${dir#"$PWD"}/"
@@ -11,6 +12,19 @@ if has_go bench; then
 	(cd bench && export GOWORK=off && go vet ./... && go run "$staticcheck" ./...)
 else
 	echo "bench/ is left out: it needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
+fi
+
+say "the workflow for GitHub Actions, and the unit for systemd"
+go run "$actionlint" .github/workflows/*.yml
+if command -v systemd-analyze >/dev/null; then
+	unit=$(mktemp -d)
+	trap 'rm -rf "$unit"' EXIT
+	# It looks whether the programs are there, too.
+	sed 's|/usr/local/bin/pushy-server|/bin/sh|' cmd/pushy-server/pushy-server.service >"$unit/pushy-server.service"
+	found=$(systemd-analyze verify "$unit/pushy-server.service" 2>&1 | grep -F pushy-server.service || true)
+	[ -z "$found" ] || die "$found"
+else
+	echo "the unit is not checked: systemd-analyze is not installed"
 fi
 
 ci/rules.sh

@@ -1,0 +1,29 @@
+# The image of pushy-server: the program, the authorities that the system trusts, and nothing
+# else. It runs as a user without rights, and writes no file.
+#
+# Not run here: no container engine was there when this was written.
+#
+#   docker build --build-arg VERSION=v0.1.0 -t pushy-server .
+#   docker run --rm --read-only --cap-drop=ALL --security-opt=no-new-privileges --stop-timeout 20 \
+#     -p 8123:8123 -e PUSHY_SECRET_KEY -v "$PWD/config.json:/etc/pushy/config.json:ro" pushy-server
+#
+# User 65532 must be able to read config.json and the files that it names. A shutdown may take
+# 15 seconds, hence --stop-timeout. GET /healthz answers 200 while the server runs, and 503 while
+# it shuts down. For other systems than the builder's own: docker buildx build --platform.
+FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+WORKDIR /src
+COPY . .
+ARG TARGETOS
+ARG TARGETARCH
+ARG VERSION
+# Empty GOOS and GOARCH are those of the builder. The workspace has the other modules.
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOFLAGS=-buildvcs=false \
+    go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /pushy-server ./cmd/pushy-server
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /pushy-server /pushy-server
+USER 65532:65532
+EXPOSE 8123
+ENTRYPOINT ["/pushy-server"]
+CMD ["/etc/pushy/config.json"]
