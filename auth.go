@@ -94,7 +94,7 @@ var errAuthorizerPanicked = errors.New("pushy: Authorizer panicked")
 
 func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) (err error) {
 	err = errAuthorizerPanicked // unless it returns
-	s.decide("Options.Authorizer", func() { err = s.opts.Authorizer.Authorize(ctx, r) })
+	s.decide(nil, "Options.Authorizer", func() { err = s.opts.Authorizer.Authorize(ctx, r) })
 	return err
 }
 
@@ -180,7 +180,7 @@ func (s *Server) allow(allow func(r *http.Request, connID, channel string) (any,
 		return nil, errors.New("pushy: AuthHandler cannot sign tokens: Options.SecretKey is empty")
 	}
 	err = errAllowPanicked // unless it returns
-	s.decide("the func given to AuthHandler", func() { data, err = allow(r, connID, channel) })
+	s.decide(nil, "the func given to AuthHandler", func() { data, err = allow(r, connID, channel) })
 	return data, err
 }
 

@@ -119,6 +119,10 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 		return "trigger with a slash in the channel's name", "path " + shown + " has the channel name " + httperror.Shown(name) +
 			", in which a slash must be escaped as %2F; if it was, a proxy in between has decoded it and must pass the path on as it came"
 	}
+	if rest == "" && prefix != "/" {
+		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +
+			"/, and mount the server there, with the slash at the end"
+	}
 	return "path that is not served", "nothing is served at " + shown + ": there are " + s.opts.SockJS.Prefix + "/…, " +
 		s.opts.Prefix + "/channel/{name}/trigger and " + s.opts.Prefix + "/pushy.js (Options.Prefix is " + prefix + ")"
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -139,6 +140,7 @@ func TestWrongPathSaysWhy(t *testing.T) {
 		{name: "stripPrefixWithASlash", prefix: "/", path: "/pushy/pushy.js", says: []string{"pushy.js", "begin with a slash", "StripPrefix"},
 			wrap: func(h http.Handler) http.Handler { return http.StripPrefix("/pushy/", h) }},
 		{name: "rootWithoutStripPrefix", prefix: "/", path: "/pushy/socket/info", says: []string{"/pushy/socket/info", "Options.Prefix is /"}},
+		{name: "mountedWithoutASlash", path: "/pushy", says: []string{"/pushy", "/pushy/", "with the slash"}},
 		{name: "inside", path: "/pushy/nothing", says: []string{"/pushy/nothing", "/pushy/socket/", "/pushy/pushy.js"}},
 		{name: "encodedSlashDecoded", path: "/pushy/channel/a/b/trigger", says: []string{"a/b", "%2F", "proxy"}}, // number 18
 	} {
@@ -223,8 +225,10 @@ func TestRefusedByAcceptSaysWhy(t *testing.T) {
 		}()
 		<-ended
 		assert.Equal(t, 500, w.Code)
+		assert.Contains(t, w.Body.String(), `{"error":{"code":"500",`)
 	}
-	assert.Empty(t, lines())
+	require.Len(t, lines(), 1)
+	assert.Contains(t, lines()[0], "Goexit")
 }
 
 // able is a ResponseWriter that has what a server's has, and does nothing.
@@ -420,7 +424,7 @@ func TestAuthHandlerErrors(t *testing.T) {
 		{"internal", func() (any, error) { return nil, errSecret }, 500, `{"error":{"code":"500","message":"Internal error"}}`, errSecret.Error()},
 		{"typedNil", func() (any, error) { return nil, typedNil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, "AuthHandler"},
 		{"panics", func() (any, error) { panic(errSecret) }, 500, `{"error":{"code":"500","message":"Internal error"}}`, errSecret.Error()},
-		{"goexit", func() (any, error) { runtime.Goexit(); return nil, nil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, ""},
+		{"goexit", func() (any, error) { runtime.Goexit(); return nil, nil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, "Goexit"},
 		{"noObject", func() (any, error) { return 7, nil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, "AuthHandler"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -497,3 +501,23 @@ func TestAuthorizerFaults(t *testing.T) {
 type panicking struct{}
 
 func (panicking) Authorize(context.Context, pushy.AuthRequest) error { panic("boom") }
+
+// Issue 11, numbers 16 and 20: the time for a body is over when it is there. It
+// ended the context of what the host does afterwards.
+func TestBodyTimeoutIsForTheBody(t *testing.T) {
+	t.Parallel()
+	srv, err := pushy.New(pushy.Options{SecretKey: peerKey, BodyTimeout: 50 * time.Millisecond, Logger: testLogger(t)})
+	require.NoError(t, err)
+	baseURL := serveHandler(t, srv, srv.AuthHandler(func(r *http.Request, _, _ string) (any, error) {
+		select {
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		case <-time.After(time.Second):
+			return nil, nil
+		}
+	}))
+	res, err := http.PostForm(baseURL, url.Values{"channel": {"private-x"}, "connection_id": {someID}})
+	require.NoError(t, err)
+	assert.Equal(t, 200, res.StatusCode)
+	require.NoError(t, res.Body.Close())
+}

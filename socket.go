@@ -51,7 +51,7 @@ func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) (page
 	case ok:
 		page = ""
 	case s.opts.AllowOrigin != nil && page != "" && len(r.Header.Values("Origin")) < 2:
-		s.decide("Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
+		s.decide(w, "Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
 	}
 	if !ok {
 		s.door.Refuse(refusedOrigin)
@@ -105,22 +105,30 @@ func (s *Server) endpoint(r *http.Request) string {
 }
 
 // decide runs a func of the host's that decides about a request. A panic of it
-// is logged, at most once a minute, and decides nothing.
-func (s *Server) decide(name string, run func()) {
+// is logged, at most once a minute, and decides nothing. If it ends the goroutine,
+// by runtime.Goexit, w gets an answer first, unless it is nil.
+func (s *Server) decide(w http.ResponseWriter, name string, run func()) {
+	returned := false
 	defer func() {
 		if p := recover(); p != nil {
 			s.notices.Warn(name+" panicked", "",
 				slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		} else if !returned {
+			s.notices.Warn(name+" called runtime.Goexit", "")
+			if w != nil {
+				httperror.Unfinished(w)
+			}
 		}
 	}()
 	run()
+	returned = true
 }
 
 // admit decides whether r may open a session, before there is one. It answers
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
-	from := s.network(r)
+	from := s.network(w, r)
 	if refused := s.door.Reserve(from); refused != "" {
 		s.refusePlace(w, r, refused)
 		return nil, false
@@ -150,22 +158,22 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 // refusePlace answers a connection for which there is no place.
 func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason string) {
 	message := "the server is shutting down"
-	subject, limit := "", 0
+	address, limit := r.RemoteAddr, 0
 	switch reason {
 	case lifecycle.Full:
 		limit = s.opts.Limits.Connections
 		message = "no more connections now: Options.Limits.Connections is " + strconv.Itoa(limit)
 	case lifecycle.Crowded:
 		limit = s.opts.Limits.PerAddress
-		subject = httperror.Shown(s.address(r))
+		address = httperror.Shown(s.address(w, r))
 		message = "no more connections of this address now: Options.Limits.PerAddress is " + strconv.Itoa(limit) +
-			" and the address is " + subject + "; behind a proxy set Options.Address"
+			" and the address is " + address + "; behind a proxy set Options.Address"
 	}
 	if limit > 0 {
-		s.notices.Warn("connection refused: a limit is reached", reason+subject,
+		s.notices.Warn("connection refused: a limit is reached", reason,
 			slog.String("limit", reason),
 			slog.Int("value", limit),
-			slog.String("address", httperror.Shown(s.address(r))),
+			slog.String("address", address),
 			slog.String("hint", message))
 	}
 	w.Header().Set("Retry-After", "5")
@@ -205,36 +213,29 @@ func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error)
 var errAcceptPanicked = errors.New("pushy: Accept panicked")
 
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) (user any, err error) {
-	returned := false
-	defer func() {
-		if !returned {
-			httperror.Unfinished(w)
-		}
-	}()
 	err = errAcceptPanicked // unless it returns
-	s.decide("Options.Accept", func() { user, err = s.opts.Accept(r) })
-	returned = true
+	s.decide(w, "Options.Accept", func() { user, err = s.opts.Accept(r) })
 	return user, err
 }
 
 // address is the client's, as Options.Address or else the connection says.
-func (s *Server) address(r *http.Request) string {
+func (s *Server) address(w http.ResponseWriter, r *http.Request) string {
 	if s.opts.Address == nil {
 		return r.RemoteAddr
 	}
 	address := ""
-	s.decide("Options.Address", func() { address = strings.TrimSpace(s.opts.Address(r)) })
+	s.decide(w, "Options.Address", func() { address = strings.TrimSpace(s.opts.Address(r)) })
 	return address
 }
 
 // network is what Limits.PerAddress counts r's client as. What Options.Address
 // returns may come from a header: if it is no address, the connection's own
 // counts instead, so that nobody gets around the limit with it.
-func (s *Server) network(r *http.Request) lifecycle.Network {
+func (s *Server) network(w http.ResponseWriter, r *http.Request) lifecycle.Network {
 	if s.opts.Limits.PerAddress <= 0 {
 		return 0
 	}
-	address := s.address(r)
+	address := s.address(w, r)
 	from := lifecycle.NetworkOf(address)
 	switch {
 	case from != 0:

@@ -26,7 +26,6 @@ func WriteCode(w http.ResponseWriter, status int, code, message string) {
 	body := Body(code, message)
 	head := w.Header()
 	head.Set("Content-Type", "application/json")
-	head.Set("Content-Length", strconv.Itoa(len(body)))
 	head.Set("Cache-Control", "no-store") // else browsers may keep a 404
 	head.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
@@ -36,7 +35,9 @@ func WriteCode(w http.ResponseWriter, status int, code, message string) {
 // Unfinished answers a request whose handler is leaving without an answer, by
 // runtime.Goexit in a func of the host's: net/http would close the connection.
 func Unfinished(w http.ResponseWriter) {
-	Write(w, http.StatusInternalServerError, "Internal error")
+	const code, message = "500", "Internal error"
+	w.Header().Set("Content-Length", strconv.Itoa(len(Body(code, message)))) // nobody ends the body
+	WriteCode(w, http.StatusInternalServerError, code, message)
 	_ = http.NewResponseController(w).Flush()
 }
 
