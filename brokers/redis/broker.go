@@ -2,19 +2,11 @@ package redis
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/redis/rueidis"
 
 	"github.com/gopushy/pushy"
-)
-
-// What a message on a subscription is, by its first byte.
-const (
-	kindEvent    = 'e'
-	kindPresence = 'p'
 )
 
 // Open sets where messages go. The connection is New's.
@@ -43,14 +35,12 @@ func (b *Broker) Publish(ctx context.Context, channel string, m pushy.Message) (
 			return receivers, err
 		}
 	}
-	b.mu.RLock()
-	client := b.client
-	b.mu.RUnlock()
-	n, err := l.publish(ctx, client, channel, m)
+	k := b.link.Load()
+	n, err := l.publish(ctx, k, channel, m)
 	switch {
 	case err != nil:
 		return pushy.None, fmt.Errorf("redis: publish: %w", err)
-	case !b.counts:
+	case !k.counts:
 		return pushy.Unknown, nil
 	case own:
 		n--
@@ -97,20 +87,24 @@ func (l *lane) publishAlone(channel string, m pushy.Message) (_ pushy.Receivers,
 }
 
 // publish returns how many connections have subscribed.
-func (l *lane) publish(ctx context.Context, client rueidis.Client, channel string, m pushy.Message) (int64, error) {
+func (l *lane) publish(ctx context.Context, k *link, channel string, m pushy.Message) (int64, error) {
 	ctx, cancel := l.b.bounded(ctx)
 	defer cancel()
 	text := encode(m)
+	what := "PUBLISH"
 	var command rueidis.Completed
 	switch name := l.name(channel); {
-	case l.b.isSharded():
-		command = client.B().Spublish().Channel(name).Message(text).Build()
+	case k.sharded:
+		what = "SPUBLISH"
+		command = k.B().Spublish().Channel(name).Message(text).Build()
 	case l.b.opts.Cluster: // always to the same node of it, or the order is lost
-		command = client.B().Arbitrary("PUBLISH").Keys(name).Args(text).Build()
+		command = k.B().Arbitrary("PUBLISH").Keys(name).Args(text).Build()
 	default:
-		command = client.B().Publish().Channel(name).Message(text).Build()
+		command = k.B().Publish().Channel(name).Message(text).Build()
 	}
-	return client.Do(ctx, command).AsInt64()
+	n, err := k.Do(ctx, command).AsInt64()
+	l.b.judge(k, what+" "+l.tag+"*", err)
+	return n, err
 }
 
 // Subscribe returns when Redis sends the channel's messages, or at once while the
@@ -129,42 +123,4 @@ func (b *Broker) Unsubscribe(ctx context.Context, channel string) error {
 		return nil
 	}
 	return await(ctx, done)
-}
-
-// encode gives a message as it goes over the wire: kind, sequence, the lengths of
-// node, event and except, and these and the data.
-func encode(m pushy.Message) string {
-	b := make([]byte, 0, 1+4*binary.MaxVarintLen64+len(m.Node)+len(m.Event)+len(m.Except)+len(m.Data))
-	b = append(b, kindEvent)
-	b = binary.AppendUvarint(b, m.Seq)
-	for _, field := range []string{m.Node, m.Event, m.Except} {
-		b = binary.AppendUvarint(b, uint64(len(field)))
-		b = append(b, field...)
-	}
-	return rueidis.BinaryString(append(b, m.Data...))
-}
-
-var errFormat = errors.New("unknown format")
-
-func decode(text string) (m pushy.Message, err error) {
-	rest := []byte(text)[1:] // a copy, so that it is the message's own
-	number := func() uint64 {
-		v, n := binary.Uvarint(rest)
-		if n <= 0 {
-			err = errFormat
-			return 0
-		}
-		rest = rest[n:]
-		return v
-	}
-	m.Seq = number()
-	for _, field := range []*string{&m.Node, &m.Event, &m.Except} {
-		n := number()
-		if err != nil || n > uint64(len(rest)) {
-			return m, errFormat
-		}
-		*field, rest = string(rest[:n]), rest[n:]
-	}
-	m.Data = rest
-	return m, err
 }

@@ -1,5 +1,7 @@
 package redis
 
+import "github.com/gopushy/pushy"
+
 // Plain has a Cluster used as one of version 6 is.
 func (o Options) Plain() Options {
 	o.plain = true
@@ -14,7 +16,7 @@ func (b *Broker) Kill() {
 		b.alone.Unlock()
 		b.cancel()
 		b.tasks.Wait()
-		b.client.Close()
+		b.link.Load().close()
 	})
 }
 
@@ -22,4 +24,18 @@ func (b *Broker) Kill() {
 func (b *Broker) Tag(channel string) string { return b.lane(channel).tag }
 
 // Sharded reports whether events go by Redis 7's sharded Pub/Sub.
-func (b *Broker) Sharded() bool { return b.isSharded() }
+func (b *Broker) Sharded() bool { return b.link.Load().sharded }
+
+// Encode, Decode, ParseChange and ParseFields are what goes over the wire, and how it
+// is read.
+func Encode(m pushy.Message) string             { return encode(m) }
+func Decode(text string) (pushy.Message, error) { return decode(text) }
+func ParseChange(text string) (pushy.Change, error) {
+	c, err := parseChange(text)
+	return c.Change, err
+}
+
+func ParseFields(fields map[string]string) pushy.Snapshot {
+	snap, _ := snapshot(fields)
+	return snap
+}

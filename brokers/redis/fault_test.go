@@ -377,7 +377,7 @@ func TestWrongSettings(t *testing.T) {
 		o                   redis.Options
 	}{
 		{"wrong password", "Password", "it is not accepted", with(at(secured), func(o *redis.Options) { o.Password = "wrong" })},
-		{"no password", "Password", "one is asked for", at(secured)},
+		{"no password", "Password", "one is required", at(secured)},
 		{"nobody there", "Addresses", "nobody answers as Redis at 127.0.0.1:1", redis.Options{Addresses: []string{"127.0.0.1:1"}, RequireAtStart: true}},
 		{"no port", "Addresses", "is not host:port", redis.Options{Addresses: []string{"localhost"}}},
 		{"a cluster as stand-alone", "Cluster", "is a node of a Redis Cluster, but Cluster is not set", at(cluster[0])},

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -22,10 +21,12 @@ type lane struct {
 
 	joined     chan struct{} // closed when it is up for the first time
 	joinedOnce sync.Once
+	refused    chan error    // has room for one: a setting that keeps it from that
 	wake       chan struct{} // for keep
 
-	left  bool        // it was up when the Broker closed
-	moved atomic.Bool // the Cluster has moved the slot
+	left   bool         // it was up when the Broker closed
+	moved  atomic.Bool  // the Cluster has moved the slot
+	leased atomic.Int64 // when the lease was renewed last, in Unix milliseconds
 
 	mu     sync.Mutex
 	up     bool
@@ -61,13 +62,25 @@ const (
 	firstPause = 50 * time.Millisecond // before connecting again
 	lastPause  = time.Second
 	batch      = 500 // commands sent at once
+	// roleInterval is how often a connection with subscriptions asks for its server's role.
+	roleInterval = 5 * time.Second
 	// maxMissed is how many channels a lane remembers by name while it is alone.
 	maxMissed = 1000
 )
 
 func newLane(b *Broker, tag string) *lane {
-	return &lane{b: b, tag: tag, joined: make(chan struct{}), wake: make(chan struct{}, 1), subs: map[string]*sub{},
-		rooms: map[string]*room{}, opsC: make(chan struct{}, 1), unsubs: map[string]int{}, missed: map[string]bool{}}
+	return &lane{
+		b:       b,
+		tag:     tag,
+		joined:  make(chan struct{}),
+		refused: make(chan error, 1),
+		wake:    make(chan struct{}, 1),
+		subs:    map[string]*sub{},
+		rooms:   map[string]*room{},
+		opsC:    make(chan struct{}, 1),
+		unsubs:  map[string]int{},
+		missed:  map[string]bool{},
+	}
 }
 
 // name is a channel's in Redis. The lane's own, which tells of all its channels, is
@@ -79,8 +92,16 @@ func (l *lane) run() {
 	pause := firstPause
 	for l.b.ctx.Err() == nil {
 		was := false
-		err := l.session(func() { was, pause = true, firstPause })
+		err := l.b.guarded("session", func() error {
+			return l.session(func() { was, pause = true, firstPause })
+		})
 		l.b.laneDown(err, was)
+		if isSetting(err) {
+			select {
+			case l.refused <- err:
+			default:
+			}
+		}
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-timer.C:
@@ -93,15 +114,16 @@ func (l *lane) run() {
 
 // session is one connection, from first to last. up is called when it stands.
 func (l *lane) session(up func()) error {
-	ctx, cancel := l.b.bounded(l.b.ctx)
+	ctx, cancel := context.WithTimeout(l.b.ctx, 3*l.b.opts.Timeout)
 	defer cancel()
-	client, err := l.b.connect(ctx)
+	k, err := l.b.connect(ctx)
 	if err != nil {
 		return err
 	}
-	conn, lost, err := l.dial(ctx, client)
+	conn, lost, err := l.dial(ctx, k)
 	if err != nil {
-		return err
+		l.b.judge(k, "SUBSCRIBE "+l.tag+"*", err)
+		return l.b.opts.explain(err)
 	}
 	defer func() {
 		conn.Close()
@@ -109,14 +131,18 @@ func (l *lane) session(up func()) error {
 		}
 	}()
 	defer l.unlink()
-	if err := l.subscribeAll(ctx, conn); err != nil {
+	release, err := l.holdLease(k) // before anybody joins, and while all channels are subscribed
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := l.subscribeAll(l.b.ctx, k, conn); err != nil {
 		return err
 	}
 	up()
-	if _, err := l.renew(client); err != nil { // before anybody joins
-		l.complain("cannot renew the lease", err)
-	}
-	l.goLive(client)
+	l.goLive(k)
+	check := time.NewTicker(roleInterval)
+	defer check.Stop()
 	for {
 		select {
 		case err := <-lost:
@@ -127,8 +153,14 @@ func (l *lane) session(up func()) error {
 				err = errLost
 			}
 			return err
+		case <-k.ended:
+			return l.b.opts.explain(k.reason)
 		case <-l.opsC:
-			if err := l.send(l.b.ctx, conn); err != nil {
+			if err := l.send(l.b.ctx, k, conn, false); err != nil {
+				return err
+			}
+		case <-check.C:
+			if err := l.stillPrimary(k, conn); err != nil {
 				return err
 			}
 		case <-l.b.ctx.Done():
@@ -137,37 +169,72 @@ func (l *lane) session(up func()) error {
 	}
 }
 
+// stillPrimary ends the link when its subscriptions are at a server that has become
+// a replica: commands may be at another one, behind one address.
+func (l *lane) stillPrimary(k *link, conn rueidis.DedicatedClient) error {
+	if l.b.opts.Cluster {
+		return nil // moved slots end a subscription there
+	}
+	ctx, cancel := l.b.bounded(l.b.ctx)
+	defer cancel()
+	err := l.b.checkRole(ctx, conn)
+	if err != nil && isRole(err) {
+		k.end(err)
+		return l.b.opts.explain(err)
+	}
+	return nil // a connection that is broken says so itself
+}
+
 // dial opens a connection for this lane's slot; lost is closed when it has ended.
-func (l *lane) dial(ctx context.Context, client rueidis.Client) (conn rueidis.DedicatedClient, lost <-chan error, err error) {
-	var from rueidis.Client = client
-	if l.b.opts.Cluster && !l.b.isSharded() {
-		for _, node := range client.Nodes() { // plain messages reach all of them
+func (l *lane) dial(ctx context.Context, k *link) (conn rueidis.DedicatedClient, lost <-chan error, err error) {
+	var from rueidis.Client = k
+	if l.b.opts.Cluster && !k.sharded {
+		for _, node := range k.Nodes() { // plain messages reach all of them
 			from = node
 			break
 		}
 	}
 	conn, _ = from.Dedicate()
-	lost = conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: l.message, OnSubscription: func(s rueidis.PubSubSubscription) {
-		if (s.Kind == "unsubscribe" || s.Kind == "sunsubscribe") && l.foreign(s.Channel) {
-			l.moved.Store(true)
-			go conn.Close() // begin anew where the slot is now
-		}
-	}})
+	lost = conn.SetPubSubHooks(rueidis.PubSubHooks{
+		OnMessage: func(m rueidis.PubSubMessage) {
+			_ = l.b.guarded("message", func() error {
+				l.message(m)
+				return nil
+			})
+		},
+		OnSubscription: func(s rueidis.PubSubSubscription) {
+			if (s.Kind == "unsubscribe" || s.Kind == "sunsubscribe") && l.foreign(s.Channel) {
+				l.moved.Store(true)
+				go conn.Close() // begin anew where the slot is now
+			}
+		},
+	})
 	// A Cluster's connection is made by its first command.
-	if err := conn.Do(ctx, l.command(conn, op{name: l.tag})).Error(); err != nil {
+	if err := conn.Do(ctx, command(k, conn, op{name: l.tag})).Error(); err != nil {
 		conn.Close()
 		for range lost {
 		}
 		return nil, nil, err
 	}
+	if !l.b.opts.Cluster {
+		if err := l.b.checkRole(ctx, conn); err != nil { // another server than k's, maybe
+			conn.Close()
+			for range lost {
+			}
+			if isRole(err) {
+				k.end(err)
+			}
+			return nil, nil, err
+		}
+	}
 	return conn, lost, nil
 }
 
-func (l *lane) command(conn rueidis.DedicatedClient, o op) rueidis.Completed {
-	switch sharded := l.b.isSharded(); {
-	case sharded && o.off:
+func command(k *link, conn rueidis.DedicatedClient, o op) rueidis.Completed {
+	switch {
+	case k.sharded && o.off:
 		return conn.B().Sunsubscribe().Channel(o.name).Build()
-	case sharded:
+	case k.sharded:
 		return conn.B().Ssubscribe().Channel(o.name).Build()
 	case o.off:
 		return conn.B().Unsubscribe().Channel(o.name).Build()
@@ -189,9 +256,10 @@ func (l *lane) foreign(name string) bool {
 	return true
 }
 
-// subscribeAll asks for all that is wanted, and for what comes in the order that
-// it is asked for from then on.
-func (l *lane) subscribeAll(ctx context.Context, conn rueidis.DedicatedClient) error {
+// subscribeAll subscribes to all that is wanted, and takes what is asked for
+// meanwhile in its order. A refusal ends the session: the node would get nothing of
+// that channel, and would not know.
+func (l *lane) subscribeAll(ctx context.Context, k *link, conn rueidis.DedicatedClient) error {
 	l.mu.Lock()
 	l.linked = true
 	for name, s := range l.subs {
@@ -199,7 +267,7 @@ func (l *lane) subscribeAll(ctx context.Context, conn rueidis.DedicatedClient) e
 		l.ops = append(l.ops, op{name: name, done: make(chan error, 1)})
 	}
 	l.mu.Unlock()
-	return l.send(ctx, conn)
+	return l.send(ctx, k, conn, true)
 }
 
 // askLocked has a SUBSCRIBE or UNSUBSCRIBE sent; nil says that there is nobody to
@@ -218,8 +286,9 @@ func (l *lane) askLocked(name string, off bool) <-chan error {
 }
 
 // send sends what is to be sent until there is no more. Its error ends the
-// connection; what Redis says of one command goes to who asked for it.
-func (l *lane) send(ctx context.Context, conn rueidis.DedicatedClient) error {
+// connection; what Redis says of one command goes to its caller, and ends the
+// connection, too, if all must succeed.
+func (l *lane) send(ctx context.Context, k *link, conn rueidis.DedicatedClient, all bool) error {
 	for {
 		l.mu.Lock()
 		ops := l.ops[:min(len(l.ops), batch)]
@@ -235,28 +304,42 @@ func (l *lane) send(ctx context.Context, conn rueidis.DedicatedClient) error {
 		}
 		commands := make([]rueidis.Completed, 0, len(ops))
 		for _, o := range ops {
-			commands = append(commands, l.command(conn, o))
+			commands = append(commands, command(k, conn, o))
 		}
 		bounded, cancel := l.b.bounded(ctx)
 		results := conn.DoMulti(bounded, commands...)
 		cancel()
-		var broken error
-		l.mu.Lock()
-		for i, r := range results {
-			err := r.Error()
-			if s := l.subs[ops[i].name]; s != nil && err == nil {
-				s.confirmed = !ops[i].off
-			}
-			if _, said := rueidis.IsRedisErr(err); err != nil && (!said || isMoved(err)) {
-				broken, err = err, nil
-			}
-			ops[i].done <- err
-		}
-		l.mu.Unlock()
-		if broken != nil {
-			return broken
+		if err := l.answered(k, ops, results, all); err != nil {
+			return err
 		}
 	}
+}
+
+// answered passes the results of ops on and returns what ends the connection.
+func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bool) (broken error) {
+	var refused error
+	l.mu.Lock()
+	for i, r := range results {
+		err := r.Error()
+		if s := l.subs[ops[i].name]; s != nil && err == nil {
+			s.confirmed = !ops[i].off
+		}
+		if _, said := rueidis.IsRedisErr(err); err != nil && (!said || isMoved(err)) {
+			broken, err = err, nil
+		}
+		if err != nil && refused == nil {
+			refused = fmt.Errorf("subscribe: %w", err)
+		}
+		ops[i].done <- err
+	}
+	l.mu.Unlock()
+	if refused != nil {
+		l.b.judge(k, "SUBSCRIBE "+l.tag+"*", refused)
+		if all && broken == nil {
+			return l.b.opts.explain(refused)
+		}
+	}
+	return broken
 }
 
 func isMoved(err error) bool {
@@ -269,7 +352,7 @@ func isMoved(err error) bool {
 }
 
 // goLive is the moment from which the node is not alone.
-func (l *lane) goLive(client rueidis.Client) {
+func (l *lane) goLive(k *link) {
 	l.mu.Lock()
 	l.up, l.since = true, time.Now()
 	resync := l.subscribedLocked()
@@ -279,7 +362,7 @@ func (l *lane) goLive(client rueidis.Client) {
 		r.lose()
 	}
 	l.mu.Unlock()
-	l.b.laneUp()
+	l.b.laneUp(k)
 	l.joinedOnce.Do(func() { close(l.joined) })
 	l.rouse()
 	for _, channel := range resync {
@@ -291,8 +374,8 @@ func (l *lane) goLive(client rueidis.Client) {
 	told := resyncMessage
 	told.Node = l.b.node
 	for channel := range missed {
-		if _, err := l.publish(l.b.ctx, client, channel, told); err != nil && l.b.ctx.Err() == nil {
-			l.b.log.Warn("redis: others could not be told of missed events", "channel", channel, "error", err)
+		if _, err := l.publish(l.b.ctx, k, channel, told); err != nil {
+			l.b.complain("other nodes could not be notified of missed events", "", err)
 		}
 	}
 }
@@ -328,12 +411,7 @@ func (l *lane) unlink() {
 // message takes what came. It is called for one at a time.
 func (l *lane) message(m rueidis.PubSubMessage) {
 	if m.Channel == l.tag { // resyncMessage, for all channels
-		l.mu.Lock()
-		resync := l.subscribedLocked()
-		l.mu.Unlock()
-		for _, channel := range resync {
-			l.b.deliver(channel, resyncMessage)
-		}
+		l.resyncAll(m.Message)
 		return
 	}
 	l.mu.Lock()
@@ -344,22 +422,46 @@ func (l *lane) message(m rueidis.PubSubMessage) {
 	}
 	channel, events, r := s.channel, s.events, l.rooms[s.channel]
 	l.mu.Unlock()
+	var err error
 	switch {
 	case m.Message == "":
-	case m.Message[0] == kindEvent && events:
-		message, err := decode(m.Message)
-		if err != nil {
-			l.b.log.Error("redis: a message that pushy did not send", "channel", channel, "error", err)
+		err = errFormat
+	case m.Message[0] == kindEvent:
+		if !events {
 			return
 		}
-		if message.Event == pushy.EventResync && message.Node == l.b.node {
-			return // goLive has delivered it
+		var message pushy.Message
+		message, err = decode(m.Message)
+		if err == nil && (message.Event != pushy.EventResync || message.Node != l.b.node) { // goLive has delivered that
+			l.b.deliver(channel, message)
 		}
-		l.b.deliver(channel, message)
-	case m.Message[0] == kindPresence && r != nil:
-		if err := r.changed(m.Message); err != nil {
-			l.b.log.Error("redis: a message that pushy did not send", "channel", channel, "error", err)
+	case m.Message[0] == kindPresence:
+		if r != nil {
+			err = r.changed(m.Message)
 		}
+	default:
+		err = errFormat
+	}
+	if err != nil {
+		l.b.complain("skipped a message that pushy did not send", "", fmt.Errorf("channel %q: %w", channel, err))
+	}
+}
+
+// resyncAll takes a message for all channels.
+func (l *lane) resyncAll(text string) {
+	message, err := decode(text)
+	if err != nil || message.Event != pushy.EventResync {
+		l.b.complain("skipped a message that pushy did not send", "", fmt.Errorf("channel %q: %w", l.tag, errFormat))
+		return
+	}
+	if message.Node == l.b.node {
+		return // goLive has delivered it
+	}
+	l.mu.Lock()
+	resync := l.subscribedLocked()
+	l.mu.Unlock()
+	for _, channel := range resync {
+		l.b.deliver(channel, resyncMessage)
 	}
 }
 
@@ -380,9 +482,13 @@ func (l *lane) want(ctx context.Context, channel string, add func(*sub)) error {
 
 // release takes from what is wanted of a channel.
 func (l *lane) release(channel string, remove func(*sub)) <-chan error {
-	name := l.name(channel)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.releaseLocked(channel, remove)
+}
+
+func (l *lane) releaseLocked(channel string, remove func(*sub)) <-chan error {
+	name := l.name(channel)
 	s := l.subs[name]
 	if s == nil {
 		return nil
@@ -426,21 +532,10 @@ func (l *lane) isUp() bool {
 	return l.up
 }
 
-func (b *Broker) isSharded() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.sharded
-}
-
-// live returns the client if the lane is up.
-func (l *lane) live() (rueidis.Client, error) {
+// live returns the link if the lane is up.
+func (l *lane) live() (*link, error) {
 	if !l.isUp() {
 		return nil, errAlone
 	}
-	l.b.mu.Lock()
-	defer l.b.mu.Unlock()
-	return l.b.client, nil
+	return l.b.link.Load(), nil
 }
-
-// errAlone says that there is no connection just now.
-var errAlone = errors.New("redis is away")

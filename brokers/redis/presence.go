@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
-	"github.com/redis/rueidis"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/gopushy/pushy"
@@ -53,13 +50,6 @@ type watch struct {
 	caught bool
 }
 
-// change is one entry as Redis sends it.
-type change struct {
-	last  uint64 // the revision before; 0 if the log was empty
-	count int    // members after
-	pushy.Change
-}
-
 const (
 	allTurns   = 1 << 20
 	sweepMost  = 1000 // members a script takes out at once, so that others get a turn
@@ -93,14 +83,6 @@ func (r *room) release() {
 	}
 }
 
-// body is a member as the log has it.
-func body(m pushy.Member) string {
-	if m.HasData {
-		return " 1 " + string(m.JSON)
-	}
-	return " 0 " + string(m.JSON)
-}
-
 // Join logs a member. While the node is alone only this node's watch hears of it,
 // and the others when Redis is back.
 func (b *Broker) Join(ctx context.Context, channel string, m pushy.Member) error {
@@ -116,12 +98,12 @@ func (b *Broker) Join(ctx context.Context, channel string, m pushy.Member) error
 		r.next++
 	}
 	r.mu.Unlock()
-	client, err := r.lane.live()
+	k, err := r.lane.live()
 	if err != nil {
 		r.aloneWith(pushy.Change{Member: m})
 		return nil
 	}
-	logged, err := r.lane.exec(ctx, client, joinScript, channel, m.ID, body(m)).AsInt64()
+	logged, err := r.lane.exec(ctx, k, k, joinScript, channel, m.ID, body(m)).AsInt64()
 	if err != nil {
 		return fmt.Errorf("redis: join: %w", err)
 	}
@@ -145,13 +127,13 @@ func (b *Broker) Leave(ctx context.Context, channel, memberID string) error {
 	if !r.forget(memberID) {
 		return nil
 	}
-	client, err := r.lane.live()
+	k, err := r.lane.live()
 	if err != nil {
 		r.markStale()
 		r.aloneWith(pushy.Change{Left: true, Member: pushy.Member{ID: memberID}})
 		return nil
 	}
-	if err := r.lane.exec(ctx, client, leaveScript, channel, memberID).Error(); err != nil {
+	if err := r.lane.exec(ctx, k, k, leaveScript, channel, memberID).Error(); err != nil {
 		r.markStale()
 		return fmt.Errorf("redis: leave: %w", err)
 	}
@@ -223,7 +205,12 @@ func (b *Broker) Watch(ctx context.Context, channel string, apply func(pushy.Cha
 		r.unwatch(w)
 		return pushy.Snapshot{}, err
 	}
-	context.AfterFunc(ctx, func() { r.unwatch(w) })
+	context.AfterFunc(ctx, func() {
+		_ = b.guarded("unwatch", func() error {
+			r.unwatch(w)
+			return nil
+		})
+	})
 	return snap, nil
 }
 
@@ -232,14 +219,14 @@ func (r *room) begin(ctx context.Context, w *watch) (pushy.Snapshot, error) {
 	if err := r.lane.want(ctx, r.channel, func(s *sub) { s.watched = true }); err != nil {
 		return pushy.Snapshot{}, err
 	}
-	client, err := r.lane.live()
+	k, err := r.lane.live()
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.stale, w.reading = true, false // settling gives it the State
 		return r.ownLocked(), nil
 	}
-	snap, err := r.lane.read(ctx, client, readScript, r.channel)
+	snap, err := r.lane.read(ctx, k, readScript, r.channel)
 	if err != nil {
 		return pushy.Snapshot{}, fmt.Errorf("redis: watch: %w", err)
 	}
@@ -268,19 +255,20 @@ func (r *room) membersLocked() []ownMember {
 	return members
 }
 
+// unwatch ends w. The subscription ends in the same step, or that of a Watch that
+// begins meanwhile would.
 func (r *room) unwatch(w *watch) {
-	r.lane.mu.Lock()
+	l := r.lane
+	l.mu.Lock()
 	r.users++ // by hand: the room may be gone from the lane, and then is not shared
-	r.lane.mu.Unlock()
-	defer r.release()
 	r.mu.Lock()
-	if r.watch != w {
-		r.mu.Unlock()
-		return // there is a newer one, which keeps the subscription
+	if r.watch == w { // else there is a newer one, which keeps the subscription
+		r.watch = nil
+		l.releaseLocked(r.channel, func(s *sub) { s.watched = false })
 	}
-	r.watch = nil
 	r.mu.Unlock()
-	r.lane.release(r.channel, func(s *sub) { s.watched = false })
+	l.mu.Unlock()
+	r.release()
 }
 
 // startLocked is where w stands from now on.
@@ -333,7 +321,7 @@ func (r *room) followLocked(w *watch, c change) {
 }
 
 // settle makes the log and this node agree, and gives the watch the State.
-func (r *room) settle(ctx context.Context, client rueidis.Client) error {
+func (r *room) settle(ctx context.Context, k *link) error {
 	if err := r.turns.Acquire(ctx, allTurns); err != nil {
 		return err
 	}
@@ -356,7 +344,7 @@ func (r *room) settle(ctx context.Context, client rueidis.Client) error {
 		r.watch.ready, r.watch.reading, r.watch.early = false, true, nil
 	}
 	r.mu.Unlock()
-	snap, err := r.lane.read(ctx, client, settleScript, args...)
+	snap, err := r.lane.read(ctx, k, settleScript, args...)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -374,69 +362,14 @@ func (r *room) settle(ctx context.Context, client rueidis.Client) error {
 }
 
 // read runs a script that answers a channel's hash.
-func (l *lane) read(ctx context.Context, client rueidis.Client, s *rueidis.Lua, args ...string) (pushy.Snapshot, error) {
-	fields, err := l.exec(ctx, client, s, args...).AsStrMap()
+func (l *lane) read(ctx context.Context, k *link, s *script, args ...string) (pushy.Snapshot, error) {
+	fields, err := l.exec(ctx, k, k, s, args...).AsStrMap()
 	if err != nil {
 		return pushy.Snapshot{}, err
 	}
-	return snapshot(fields)
-}
-
-// snapshot reads a channel's hash.
-func snapshot(fields map[string]string) (pushy.Snapshot, error) {
-	snap := pushy.Snapshot{On: fields["o"] == "1"}
-	revisions := map[string]uint64{}
-	for name, value := range fields {
-		if name == "r" {
-			revision, err := strconv.ParseUint(value, 10, 64)
-			if err != nil {
-				return snap, errFormat
-			}
-			snap.Revision = revision
-		}
-		if name[0] != 'm' {
-			continue
-		}
-		parts := strings.SplitN(value, " ", 4)
-		if len(parts) != 4 {
-			return snap, errFormat
-		}
-		revision, err := strconv.ParseUint(parts[0], 10, 64)
-		if err != nil {
-			return snap, errFormat
-		}
-		m := pushy.Member{ID: name[1:], HasData: parts[2] == "1", JSON: []byte(parts[3])}
-		snap.Members, revisions[m.ID] = append(snap.Members, m), revision
+	snap, skipped := snapshot(fields)
+	if skipped != nil {
+		l.b.complain("skipped a broken field of a channel's members", "", fmt.Errorf("channel %q: %w", args[0], skipped))
 	}
-	slices.SortFunc(snap.Members, func(a, b pushy.Member) int {
-		if revisions[a.ID] < revisions[b.ID] {
-			return -1
-		}
-		return 1
-	})
 	return snap, nil
-}
-
-// parseChange reads what the scripts' tell sends.
-func parseChange(text string) (c change, err error) {
-	if len(text) < 2 || text[1] != '+' && text[1] != '-' {
-		return c, errFormat
-	}
-	c.Left = text[1] == '-'
-	parts := strings.SplitN(text[2:], " ", 6)
-	if len(parts) < 4 || !c.Left && len(parts) != 6 {
-		return c, errFormat
-	}
-	var errs [3]error
-	c.last, errs[0] = strconv.ParseUint(parts[0], 10, 64)
-	c.Revision, errs[1] = strconv.ParseUint(parts[1], 10, 64)
-	c.count, errs[2] = strconv.Atoi(parts[2])
-	c.Member.ID = parts[3]
-	if !c.Left {
-		c.Member.HasData, c.Member.JSON = parts[4] == "1", []byte(parts[5])
-	}
-	if errors.Join(errs[:]...) != nil {
-		return c, errFormat
-	}
-	return c, nil
 }

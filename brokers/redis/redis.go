@@ -23,6 +23,10 @@
 // the connection stands a command that fails, or takes over Options.Timeout, is
 // an error: a trigger answers 503.
 //
+// A server that has become a replica, or that is loading, counts as away: the node
+// connects again until it finds a primary. Behind one address that names whichever
+// server is the primary it so follows a failover.
+//
 // # What Redis must be like
 //
 // Memory: presence takes some 300 bytes and its data for each member. Events take
@@ -30,9 +34,27 @@
 // the next change of their channel; let it be noeviction. When memory is used up
 // joins of private channels fail, all else goes on.
 //
-// An ACL's user needs the keys and channels that begin with "{" and Options.Prefix,
-// Pub/Sub, scripts with their commands for hashes, sets, keys and texts, and INFO;
-// in a Cluster CLUSTER too.
+// Whoever may write to pushy's keys and channels in Redis may be anybody: what is
+// there and is not as pushy wrote it is skipped, with one log line a minute.
+//
+// # Permissions
+//
+// A user for pushy with the default Prefix, for Redis 6.2 or newer. Since Redis 7 a
+// user may use no channels unless they are named:
+//
+//	ACL SETUSER pushy on >password ~{pushy* &{pushy*
+//	ACL SETUSER pushy +hello +auth +ping +client|setname +select +role +info
+//	ACL SETUSER pushy +subscribe +unsubscribe +publish +evalsha +eval
+//	ACL SETUSER pushy +hget +hset +hdel +hexists +hlen +hkeys +hgetall +hincrby
+//	ACL SETUSER pushy +exists +del +set +pexpire +sadd +srem +smembers +time
+//
+// With Cluster it needs these, too:
+//
+//	ACL SETUSER pushy +cluster +asking +readonly +ssubscribe +sunsubscribe +spublish
+//
+// Redis 6.0 has no permissions for channels: leave out the part that begins with "&".
+// A user that lacks one of them is a *SettingError that names the command. Without
+// ROLE and INFO a replica is noticed only when it refuses a write.
 //
 // After an upgrade of a Cluster from version 6 to 7 restart all pushy nodes
 // together: the new kind of Pub/Sub is used from their start on.
@@ -41,76 +63,29 @@ package redis
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/guard"
+	"github.com/gopushy/pushy/internal/ratelog"
 )
-
-// Options say where Redis is and how it is used. A zero field means its default.
-type Options struct {
-	// Addresses are host:port of the server, of the Sentinels, or of some nodes
-	// of the Cluster. Default "127.0.0.1:6379".
-	Addresses []string
-	// Cluster says that Addresses are nodes of a Redis Cluster.
-	Cluster bool
-	// SentinelMaster is the name under which Sentinel knows the master, and says
-	// that Addresses are Sentinels.
-	SentinelMaster string
-
-	Username string // default: Redis's user "default"
-	Password string
-	// SentinelUsername and SentinelPassword are for the Sentinels themselves.
-	SentinelUsername string
-	SentinelPassword string
-	Database         int // not with Cluster
-	TLS              *tls.Config
-
-	// Prefix begins all keys and channels in Redis. Servers act as one if they
-	// use one Prefix, and know nothing of each other if not. It has none of
-	// "{}". Default "pushy".
-	Prefix string
-	// RequireAtStart makes New return an error when Redis cannot be reached. By
-	// default the node begins alone, and joins when it can.
-	RequireAtStart bool
-	// Timeout is how long a command, a new connection, or Redis's answer to a
-	// sign of life may take. Default 3 s.
-	Timeout time.Duration
-	// Lease is how long a node may be silent before its members count as gone;
-	// all Servers that act as one should have the same. At least 1 s, default 15 s.
-	Lease time.Duration
-	// Logger is told when Redis goes away and comes back. Default slog.Default().
-	Logger *slog.Logger
-
-	plain bool // tests: no sharded Pub/Sub
-}
-
-// A SettingError says which of the Options is wrong.
-type SettingError struct {
-	Setting string // the field's name
-	Err     error
-}
-
-func (e *SettingError) Error() string { return "redis: Options." + e.Setting + ": " + e.Err.Error() }
-func (e *SettingError) Unwrap() error { return e.Err }
 
 // Broker is a node's connection to Redis, both its pushy.Broker and its
 // pushy.PresenceStore.
 type Broker struct {
-	opts  Options
-	log   *slog.Logger
-	node  string // its name in leases
-	lanes []*lane
+	opts    Options
+	log     *slog.Logger
+	notices *ratelog.Logger // what may happen again and again
+	node    string          // its name in leases
+	lanes   []*lane
 
 	ctx    context.Context // until Close
 	cancel context.CancelFunc
@@ -123,26 +98,18 @@ type Broker struct {
 	closing  sync.Once
 	closeErr error
 
-	connecting sync.Mutex // held by the one who makes the client
+	connecting sync.Mutex           // held by the one who makes the link
+	link       atomic.Pointer[link] // nil until the first connection
 
 	mu       sync.RWMutex
 	receiver func(channel string, m pushy.Message) // Open's, nil before
-	client   rueidis.Client                        // nil until the first connection
-	sharded  bool
-	counts   bool  // PUBLISH says how many subscribers there are, wherever they are
-	away     error // why the last lane that went down did
-	down     int   // lanes without a connection
+	away     error                                 // why the last lane that went down did
+	down     int                                   // lanes without a connection
 }
 
 var (
 	_ pushy.Broker        = (*Broker)(nil)
 	_ pushy.PresenceStore = (*Broker)(nil)
-)
-
-var (
-	errClosed = errors.New("redis: broker closed")
-	errLost   = errors.New("connection lost")
-	errMoved  = errors.New("the Cluster has moved the channels")
 )
 
 // lanesOfCluster is how many hash slots a Cluster spreads the channels over: all
@@ -155,27 +122,19 @@ const refreshInterval = 5 * time.Second
 
 // New connects to Redis. ctx bounds the first attempt, which takes no longer than
 // twice Options.Timeout. The error is a *SettingError for Options that are wrong, or
-// that Redis does not accept, and says that Redis is away with RequireAtStart.
+// that Redis does not accept: a wrong password, certificate or permission, or TLS on
+// one side only. With RequireAtStart it also says that Redis is away, or a replica.
 func New(ctx context.Context, o Options) (*Broker, error) {
-	if len(o.Addresses) == 0 {
-		o.Addresses = []string{"127.0.0.1:6379"}
-	}
-	if o.Prefix == "" {
-		o.Prefix = "pushy"
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 3 * time.Second
-	}
-	if o.Lease == 0 {
-		o.Lease = 15 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-	if err := o.check(); err != nil {
+	o, err := o.withDefaults()
+	if err != nil {
 		return nil, err
 	}
-	b := &Broker{opts: o, log: o.Logger, node: randomName()}
+	b := &Broker{
+		opts:    o,
+		log:     o.Logger,
+		notices: ratelog.New(o.Logger),
+		node:    randomName(),
+	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	n := 1
 	if o.Cluster {
@@ -202,49 +161,12 @@ func randomName() string {
 	return hex.EncodeToString(name[:])
 }
 
-func (o *Options) check() error {
-	wrong := func(setting, format string, args ...any) error {
-		return &SettingError{setting, fmt.Errorf(format, args...)}
-	}
-	for _, a := range o.Addresses {
-		if host, port, ok := cutPort(a); !ok || host == "" || port == "" {
-			return wrong("Addresses", "%q is not host:port", a)
-		}
-	}
-	switch {
-	case strings.ContainsAny(o.Prefix, "{}"):
-		return wrong("Prefix", "%q has a brace", o.Prefix)
-	case o.Cluster && o.SentinelMaster != "":
-		return wrong("Cluster", "a Cluster has no Sentinels: set it or SentinelMaster")
-	case o.Cluster && o.Database != 0:
-		return wrong("Database", "a Cluster has only database 0")
-	case o.Database < 0:
-		return wrong("Database", "%d is negative", o.Database)
-	case !o.Cluster && o.SentinelMaster == "" && len(o.Addresses) > 1:
-		return wrong("Addresses", "%d of them, but neither Cluster nor SentinelMaster is set", len(o.Addresses))
-	case o.Timeout < 0:
-		return wrong("Timeout", "%v is negative", o.Timeout)
-	case o.Lease < time.Second:
-		return wrong("Lease", "%v is under 1s", o.Lease)
-	}
-	return nil
-}
-
-func cutPort(address string) (host, port string, ok bool) {
-	i := strings.LastIndexByte(address, ':')
-	if i < 0 {
-		return "", "", false
-	}
-	return address[:i], address[i+1:], true
-}
-
 // start makes the first attempt and leaves the rest to the lanes.
 func (b *Broker) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*b.opts.Timeout)
 	defer cancel()
 	_, err := b.connect(ctx)
-	var wrong *SettingError
-	if errors.As(err, &wrong) && !isAway(wrong) || err != nil && b.opts.RequireAtStart {
+	if isSetting(err) || err != nil && b.opts.RequireAtStart {
 		return err
 	}
 	if err != nil {
@@ -263,6 +185,8 @@ func (b *Broker) start(ctx context.Context) error {
 	for _, l := range b.lanes {
 		select {
 		case <-l.joined:
+		case err := <-l.refused:
+			return err
 		case <-ctx.Done():
 			if b.opts.RequireAtStart {
 				return fmt.Errorf("redis: subscribe: %w", b.Away())
@@ -301,29 +225,58 @@ func (b *Broker) laneDown(err error, was bool) {
 	}
 	b.away = err
 	b.mu.Unlock()
-	if first && b.ctx.Err() == nil {
+	switch {
+	case b.ctx.Err() != nil:
+	case isSetting(err):
+		b.complain("this node serves its own clients alone until a setting is right", "", err)
+	case first:
 		b.log.Warn("redis is away: this node serves its own clients alone until it is back", "error", err)
 	}
 }
 
-func (b *Broker) laneUp() {
+func (b *Broker) laneUp(k *link) {
 	b.mu.Lock()
 	b.down--
 	all := b.down == 0
 	b.mu.Unlock()
 	if all {
-		b.log.Info("redis is connected", "addresses", b.opts.Addresses, "sharded", b.sharded)
+		b.log.Info("redis is connected", "addresses", b.opts.Addresses, "sharded", k.sharded)
 	}
 }
 
-// Away returns why Redis cannot be reached, or nil.
+// Away returns why this node is alone, or nil: Redis cannot be reached, or refuses
+// this node, which is a *SettingError.
 func (b *Broker) Away() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.mu.RLock()
+	defer b.mu.RUnlock()
 	if b.down == 0 {
 		return nil
 	}
 	return fmt.Errorf("redis: away: %w", b.away)
+}
+
+// complain logs what may happen again and again: one line a minute for each kind and
+// subject.
+func (b *Broker) complain(kind, subject string, err error) {
+	if b.ctx.Err() != nil {
+		return
+	}
+	attrs := []slog.Attr{slog.Any("error", err), guard.Stack(err)}
+	if subject != "" {
+		attrs = append(attrs, slog.String("subject", subject))
+	}
+	b.notices.Warn("redis: "+kind, subject, attrs...)
+}
+
+// guarded runs what a goroutine of the Broker does: a panic is logged and becomes an
+// error, and the goroutine goes on.
+func (b *Broker) guarded(what string, run func() error) error {
+	err := guard.Call(run)
+	var panicked *guard.PanicError
+	if errors.As(err, &panicked) {
+		b.complain("a background task panicked", what, err)
+	}
+	return err
 }
 
 // Close ends the connection. What members this node has in presence are logged as
@@ -336,14 +289,12 @@ func (b *Broker) Close() error {
 		b.alone.Unlock()
 		b.cancel()
 		b.tasks.Wait()
-		b.mu.Lock()
-		client := b.client
-		b.mu.Unlock()
-		if client == nil {
+		k := b.link.Load()
+		if k == nil {
 			return
 		}
-		b.closeErr = b.farewell()
-		client.Close()
+		b.closeErr = b.farewell(k)
+		k.close()
 	})
 	return b.closeErr
 }
