@@ -56,9 +56,10 @@ func isRole(err error) bool {
 
 var errReplica = errors.New("the server is a replica, which takes no writes")
 
-// isForbidden reports whether the user lacks a permission.
+// isForbidden reports whether the user lacks a permission. Inside of a script each
+// version of Redis says it in its own words.
 func isForbidden(err error) bool {
-	return contains(err, "NOPERM", "ACL failure", "no permissions", "No permissions")
+	return contains(err, "NOPERM", "ACL failure", "no permissions", "No permissions", "user executing the script can't")
 }
 
 // explain says which setting an error of a new connection is about. An error that it
@@ -110,7 +111,7 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 	if isSetting(err) || errors.As(err, &unreachable) && unreachable.Op == "dial" {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(o.Timeout, time.Second))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(o.Timeout, time.Second))
 	defer cancel()
 	address := o.Addresses[0]
 	conn, dialErr := (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -136,5 +137,28 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 	if readErr == nil && (first == '+' || first == '-') {
 		return wrong("TLS", "it is set, but the server at %s does not speak TLS", address)
 	}
+	if alert := o.alert(address); alert != nil {
+		return wrong("TLS", "no TLS connection to %s: %w", address, alert)
+	}
 	return err
+}
+
+// alert returns what a server says against a TLS connection once it stands, such as
+// that a client certificate is required: a client that writes at once may get no more
+// than a reset.
+func (o *Options) alert(address string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), min(o.Timeout, time.Second))
+	defer cancel()
+	dialer := tls.Dialer{Config: o.TLS}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetReadDeadline(deadline)
+	if _, err := conn.Read(make([]byte, 1)); contains(err, "tls: ") {
+		return err
+	}
+	return nil
 }

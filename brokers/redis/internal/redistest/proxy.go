@@ -45,7 +45,10 @@ func (p *Proxy) serve(c net.Conn) {
 	if !p.keep(c) {
 		return
 	}
-	to, err := net.Dial("tcp", p.to)
+	p.mu.Lock()
+	address := p.to
+	p.mu.Unlock()
+	to, err := net.Dial("tcp", address)
 	if err != nil {
 		return
 	}
@@ -94,6 +97,13 @@ func (p *Proxy) drop(c net.Conn) {
 	_ = c.Close()
 	p.mu.Lock()
 	delete(p.conns, c)
+	p.mu.Unlock()
+}
+
+// Point has new connections go to another server; those that are open stay.
+func (p *Proxy) Point(to string) {
+	p.mu.Lock()
+	p.to = to
 	p.mu.Unlock()
 }
 
