@@ -3,6 +3,7 @@ package redistest
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // A Proxy is a way to a server that can be cut. It listens until Close.
@@ -14,6 +15,7 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	to     string
+	delay  time.Duration // of everything, in each direction
 	cut    chan struct{} // closed when mended; nil while whole
 	closed bool
 	conns  map[net.Conn]bool
@@ -67,8 +69,11 @@ func (p *Proxy) serve(c net.Conn) {
 				return
 			}
 			p.mu.Lock()
-			cut := p.cut
+			cut, delay := p.cut, p.delay
 			p.mu.Unlock()
+			if delay > 0 {
+				<-time.After(delay)
+			}
 			if cut != nil {
 				<-cut // what was on its way is lost with the connection
 				return
@@ -104,6 +109,13 @@ func (p *Proxy) drop(c net.Conn) {
 func (p *Proxy) Point(to string) {
 	p.mu.Lock()
 	p.to = to
+	p.mu.Unlock()
+}
+
+// Slow delays what goes through from now on, in each direction.
+func (p *Proxy) Slow(delay time.Duration) {
+	p.mu.Lock()
+	p.delay = delay
 	p.mu.Unlock()
 }
 
