@@ -1,0 +1,233 @@
+// Package ci_test holds the scripts of this directory to what they promise.
+package ci_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// run runs a command in the project's directory, or in dir, with more environment.
+func run(t *testing.T, dir string, env []string, name string, args ...string) (output string, status int) {
+	t.Helper()
+	if dir == "" {
+		dir = ".."
+	}
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	require.NotNil(t, cmd.ProcessState, "%s: %v", name, err)
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// script writes an executable script.
+func script(t *testing.T, file, text string) string {
+	t.Helper()
+	require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o700))
+	return file
+}
+
+// bareMachine makes a directory for PATH that has what the scripts themselves use, and
+// none of the programs that only the tests need. It returns the entry for the environment.
+func bareMachine(t *testing.T) (dir, env string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, name := range []string{
+		"bash", "sh", "go", "sed", "cat", "dirname", "date", "sort", "head", "grep", "mktemp", "rm", "tee", "cut", "git",
+	} {
+		file, err := exec.LookPath(name)
+		require.NoError(t, err)
+		require.NoError(t, os.Symlink(file, filepath.Join(dir, name)))
+	}
+	return dir, "PATH=" + dir
+}
+
+// Issue 11, number 39.
+func TestMakeListsItsTargets(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile("../Makefile")
+	require.NoError(t, err)
+	phony := regexp.MustCompile(`(?m)^\.PHONY: (.*)$`).FindStringSubmatch(string(makefile))
+	require.NotNil(t, phony)
+	for _, args := range [][]string{nil, {"help"}} {
+		out, status := run(t, "", []string{"MAKEFLAGS="}, "make", args...)
+		assert.Zero(t, status, out)
+		for target := range strings.FieldsSeq(phony[1]) {
+			assert.Regexp(t, `(?m)^  `+target+` +\S.{5,}$`, out, "every target says what it does")
+		}
+	}
+	for _, target := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(string(makefile), -1) {
+		assert.Contains(t, strings.Fields(phony[1]), target[1])
+	}
+}
+
+// Issue 11, number 39: a part that fails keeps none of the others from running, and the
+// end says which it was.
+func TestMakeTestGoesOnAfterAFailure(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	calls := filepath.Join(dir, "calls")
+	fake := script(t, filepath.Join(dir, "make"), `echo "$2" >>'`+calls+`'; echo "part $2 runs"; [ "$2" != unit ] && [ "$2" != client ]`)
+	env := []string{"MAKE=" + fake}
+
+	out, status := run(t, "", env, "ci/test.sh", "fmt", "unit", "fuzz", "client", "browser")
+	assert.Equal(t, 1, status, out)
+	called, err := os.ReadFile(calls)
+	require.NoError(t, err)
+	assert.Equal(t, "fmt\nunit\nfuzz\nclient\nbrowser\n", string(called))
+	_, summary, found := strings.Cut(out, "== summary\n")
+	require.True(t, found, out)
+	for part, outcome := range map[string]string{"fmt": "ok", "unit": "FAILED", "fuzz": "ok", "client": "FAILED", "browser": "ok"} {
+		assert.Regexp(t, `(?m)^  `+part+` +`+outcome+` +\d+ s$`, summary)
+	}
+	assert.Contains(t, summary, "2 of 5 parts failed")
+
+	out, status = run(t, "", env, "ci/test.sh", "fmt", "fuzz")
+	assert.Zero(t, status, out)
+	assert.NotContains(t, out, "FAILED")
+}
+
+// Issue 11, number 39: before anything runs make test lists the packages that are missing,
+// why they are needed, and whether it will install them.
+func TestMakeTestSaysWhatItInstalls(t *testing.T) {
+	t.Parallel()
+	dir, path := bareMachine(t)
+	fake := script(t, filepath.Join(dir, "make"), `echo "part $2 runs"`)
+	env := []string{path, "MAKE=" + fake, "PUSHY_CHROMIUM=", "PUSHY_FIREFOX=/somewhere/firefox"}
+	script(t, filepath.Join(dir, "id"), "echo 1000")
+
+	out, status := run(t, "", env, "bash", "ci/test.sh", "fmt")
+	assert.Zero(t, status, out)
+	before, _, _ := strings.Cut(out, "part fmt runs")
+	for _, name := range []string{"redis-server", "redis-sentinel", "nats-server", "nodejs", "npm", "chromium", "gcc libc6-dev"} {
+		assert.Regexp(t, `(?m)^  `+name+` +\S.{10,}$`, before)
+	}
+	assert.NotContains(t, before, "firefox-esr", "another one is named")
+	assert.NotRegexp(t, `(?m)^  git `, before, "it is there")
+	assert.Contains(t, before, "Only root can install them")
+
+	script(t, filepath.Join(dir, "apt-get"), "exit 1")
+	out, _ = run(t, "", env, "bash", "ci/test.sh", "fmt")
+	assert.Contains(t, out, "Only root can install them")
+	script(t, filepath.Join(dir, "id"), "echo 0")
+	out, _ = run(t, "", env, "bash", "ci/test.sh", "fmt")
+	assert.Contains(t, out, "They are installed with apt-get")
+}
+
+// Issue 11, number 39.
+func TestNeedInstallsOrSaysHow(t *testing.T) {
+	t.Parallel()
+	dir, path := bareMachine(t)
+	const needs = "source ci/modules.sh; need git redis-server gcc; echo went on"
+	env := []string{path}
+
+	script(t, filepath.Join(dir, "id"), "echo 0")
+	out, status := run(t, "", env, "bash", "-c", needs)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, out, "On Debian: apt-get update && apt-get install -y redis-server\n")
+
+	calls := filepath.Join(dir, "calls")
+	script(t, filepath.Join(dir, "apt-get"), `echo "$@" >>'`+calls+`'`)
+	script(t, filepath.Join(dir, "id"), "echo 1000")
+	out, status = run(t, "", env, "bash", "-c", needs)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, out, "sudo sh -c 'apt-get update && apt-get install -y redis-server'")
+	assert.NoFileExists(t, calls)
+
+	script(t, filepath.Join(dir, "id"), "echo 0")
+	out, status = run(t, "", env, "bash", "-c", needs)
+	assert.Zero(t, status, out)
+	assert.Contains(t, out, "went on")
+	called, err := os.ReadFile(calls)
+	require.NoError(t, err)
+	assert.Contains(t, string(called), "install -y redis-server\n")
+	assert.Contains(t, string(called), "install -y gcc libc6-dev\n")
+	assert.NotContains(t, string(called), "git")
+}
+
+// Issue 11, number 39: the rules find what macOS's bash and tools do not have.
+func TestRulesRefuseNewerShells(t *testing.T) {
+	t.Parallel()
+	offending := []string{
+		`mapfile -t all < <(ls)`,
+		`readarray all`,
+		`declare -A seen`,
+		`local -n name=$1`,
+		`echo "${name,,}"`,
+		`echo "${name^^}"`,
+		`echo "${all[0]^}"`,
+		`wait -n`,
+		`make &>> log`,
+		`make |& tee log`,
+		`echo "${all[-1]}"`,
+		`readlink -f .`,
+		`sed -i s/a/b/ file`,
+		`sha256sum file`,
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "ci"), os.DirFS(".")))
+	require.NoError(t, os.Remove(filepath.Join(dir, "ci/ci_test.go")))
+	for name, text := range map[string]string{
+		"go.mod":          "module example.com/a\n\ngo 1.25\n",
+		"a.go":            "package a\n",
+		"a_test.go":       "package a\n",
+		".ci/run":         "#!/bin/sh\nexec make test\n",
+		"client/a.mjs":    "",
+		"ci/offending.sh": "#!/usr/bin/env bash\n" + strings.Join(offending, "\n") + "\n",
+	} {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	}
+	out, status := run(t, dir, nil, "git", "init", "-q")
+	require.Zero(t, status, out)
+	out, status = run(t, dir, []string{"GOWORK=off"}, "bash", "ci/rules.sh")
+	assert.Equal(t, 1, status, out)
+	for i, line := range offending {
+		assert.Contains(t, out, fmt.Sprintf("ci/offending.sh:%d:%s\n", i+2, line))
+	}
+	assert.Equal(t, len(offending), strings.Count(out, ".sh:"), "nothing else is found: %s", out)
+	require.NoError(t, os.Remove(filepath.Join(dir, "ci/offending.sh")))
+	out, status = run(t, dir, []string{"GOWORK=off"}, "bash", "ci/rules.sh")
+	assert.Zero(t, status, out)
+}
+
+// Issue 11, number 39: at the end of its time Go's fuzzing may report its own deadline,
+// more often on a busy machine (golang/go#75804). That is no finding; all else is.
+func TestFuzzToleratesItsOwnDeadlineOnly(t *testing.T) {
+	t.Parallel()
+	goCommand, err := exec.LookPath("go")
+	require.NoError(t, err)
+	for _, test := range []struct {
+		name, output string
+		status       int
+	}{
+		{"deadline", "--- FAIL: FuzzX (3.20s)\n    context deadline exceeded\nFAIL", 0},
+		{"failingInput", "--- FAIL: FuzzX (3.20s)\n    Failing input written to testdata/fuzz/FuzzX/1\n    context deadline exceeded\nFAIL", 1},
+		{"panic", "panic: oh\nFAIL", 1},
+		{"build", "FAIL [build failed]", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir, path := bareMachine(t)
+			require.NoError(t, os.Remove(filepath.Join(dir, "go")))
+			fuzzed := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(fuzzed, "x_test.go"), []byte("func FuzzX(f *testing.F) {\n"), 0o600))
+			script(t, filepath.Join(dir, "go"), `case "$1 $2" in
+test*) printf '%s\n' '`+test.output+`' && exit 1 ;;
+"list -f") echo '`+fuzzed+`' ;;
+*) exec '`+goCommand+`' "$@" ;;
+esac`)
+			out, status := run(t, "", []string{path}, "bash", "ci/fuzz.sh", "1")
+			assert.Equal(t, test.status, status, out)
+		})
+	}
+}
