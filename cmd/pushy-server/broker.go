@@ -37,7 +37,7 @@ var engines = map[string]engine{
 	"redis": {
 		settings: redisSettings,
 		env:      (*config).redisEnv,
-		check:    func(c *config) error { return validate(c.redis) },
+		check:    func(c *config) error { return c.redis.Validate() },
 		connect:  (*config).connectRedis,
 	},
 }
@@ -67,13 +67,6 @@ func (c *config) readBroker(object json.RawMessage, at int) error {
 	}
 	if c.engine == "" {
 		return &fault{at, "broker is empty: it needs redis or nats"}
-	}
-	return nil
-}
-
-func validate(o any) error {
-	if v, ok := o.(interface{ Validate() error }); ok {
-		return v.Validate()
 	}
 	return nil
 }

@@ -80,6 +80,13 @@ func TestCheckOfBrokerSettings(t *testing.T) {
 		{"natsPrefix", `{"nats":{"prefix":"a.b"}}`, "broker.nats.prefix: "},
 		{"natsInbox", `{"nats":{"inboxPrefix":"a.>"}}`, "broker.nats.inboxPrefix: "},
 		{"natsBytes", `{"nats":{"maxBytes":5}}`, "broker.nats.maxBytes: "},
+		{"redisNoPort", `{"redis":{"addresses":["127.0.0.1"]}}`, "broker.redis.addresses: "},
+		{"redisURL", `{"redis":{"addresses":["redis://u:` + secret + `@host:6379"]}}`, "broker.redis.addresses: "},
+		{"redisList", `{"redis":{"addresses":["a:1,b:2"]}}`, "broker.redis.addresses: "},
+		{"redisIPv6", `{"redis":{"addresses":["::1"]}}`, "broker.redis.addresses: "},
+		{"redisSocket", `{"redis":{"addresses":["unix:///run/redis.sock"]}}`, "broker.redis.addresses: "},
+		{"redisDatabase", `{"redis":{"cluster":true,"database":1}}`, "broker.redis.database: "},
+		{"redisLease", `{"redis":{"lease":10}}`, "broker.redis.lease: "},
 		{"natsLease", `{"nats":{"lease":10}}`, "broker.nats.lease: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
