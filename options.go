@@ -37,8 +37,8 @@ type Options struct {
 	// such as "https://app.example.com". "https://*.example.com" allows one label
 	// or more in place of the star; of a domain under which others register names,
 	// such as co.uk or github.io, it would allow everybody's. "file://" allows
-	// local pages whose browser sends that, as WebViews do; others send null,
-	// which any page can. "*" allows any, at AuthHandler too: with it any page may
+	// local pages whose browser sends that, as WebViews of apps do; desktop browsers
+	// send null, which any page can, and which only AllowOrigin or "*" allows. "*" allows any, at AuthHandler too: with it any page may
 	// ask for tokens with its visitor's cookies. Default: none.
 	Origins []string
 	// AllowOrigin is asked about origins that are neither the host's own nor

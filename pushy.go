@@ -31,7 +31,8 @@
 //	Unwrap() http.ResponseWriter
 //
 // Hijack and Flush alone are not enough: with gin-contrib/gzip,
-// NYTimes/gziphandler and negroni WebSockets work and everything else fails.
+// NYTimes/gziphandler and older versions of negroni WebSockets work and the HTTP
+// transports fail.
 // Mount pushy outside of such middleware, and outside of http.TimeoutHandler. The
 // first WebSocket that comes through it is logged with the type of the writer.
 //
