@@ -135,7 +135,8 @@ func (c *Conn) requestID() json.RawMessage {
 }
 
 // Close ends the connection with a close code and a reason of at most 123
-// bytes: code 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999. What was queued
+// bytes: code 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999. A bare WebSocket
+// gets 1012 for CloseShutdown. What was queued
 // before is still sent, within the write timeout. It does not wait; the
 // Disconnect hook tells when the connection is gone. A second Close does
 // nothing.
@@ -156,17 +157,35 @@ func (c *Conn) Close(code int, reason string) error {
 // code and reason stand. It does not block and may be called under the locks of
 // a channel: a fan-out may be what finds a client too slow.
 func (c *connection) end(code int, reason string) {
+	c.endAs(code, c.sentCode(code), reason)
+}
+
+// sentCode returns what a close code is sent as. Clients that are not pushy's
+// connect again after 1012 and not after 3001, so a bare WebSocket gets that.
+func (c *connection) sentCode(code int) int {
+	if code == CloseShutdown && c.session.Protocol() == "rawwebsocket" {
+		return codeServiceRestart
+	}
+	return code
+}
+
+// endAs is end with the code that is sent.
+func (c *connection) endAs(code, sent int, reason string) {
 	c.mu.Lock()
 	if c.code == 0 {
 		c.code, c.reason = uint16(code), reason
 	}
-	code, reason = int(c.code), c.reason
+	if int(c.code) != code { // another call was first
+		code = int(c.code)
+		sent = c.sentCode(code)
+	}
+	reason = c.reason
 	c.mu.Unlock()
 	if code == codeLost {
 		c.out.Discard()
 		c.session.Abort()
 	} else {
-		c.out.Close(code, reason)
+		c.out.Close(sent, reason)
 	}
 	c.session.Stop()
 	c.cancel()
@@ -237,7 +256,7 @@ func (c *connection) ended(err error) {
 	case why.Cause == transport.Stopped:
 		// end was called, and has said why.
 	default:
-		c.end(why.Code, why.Reason)
+		c.endAs(why.Code, why.Code, why.Reason) // the peer's own code is its answer
 	}
 }
 

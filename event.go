@@ -22,7 +22,7 @@ const (
 // Close codes that a Server gives (PROTOCOL.md, section 3). A client may come
 // back after 3000 to 3499 and 1001, 1006, 1012, 1013; not after the others.
 const (
-	CloseShutdown     = 3001 // the server shuts down
+	CloseShutdown     = 3001 // the server shuts down; a bare WebSocket gets 1012, "service restart"
 	CloseSlowConsumer = 3008 // the client does not read what is sent to it
 	CloseRemoved      = 3500 // the host removed the connection
 	CloseRefused      = 3501 // the host refuses this client
@@ -30,6 +30,10 @@ const (
 
 // codeLost is never sent: the connection ended without a word.
 const codeLost = 1006
+
+// codeServiceRestart is what a bare WebSocket gets for CloseShutdown (RFC 6455's
+// registry of close codes).
+const codeServiceRestart = 1012
 
 // Error is an error that a client may see, as pushy:error. Any other error of
 // a command reaches it as "Internal error" and the log in full. Code is free

@@ -160,7 +160,7 @@ var (
 
 // fill puts in what is known.
 func (b bindings) fill(template string) string {
-	pinned := strconv.Itoa(goldenTime * 1000)
+	pinned := strconv.FormatInt(goldenTime*1000, 10)
 	template = strings.NewReplacer(`"<ms>"`, pinned, `<ms>`, pinned).Replace(template)
 	for name, value := range b {
 		template = strings.ReplaceAll(template, name, value)

@@ -19,7 +19,7 @@ const (
 )
 
 // Shutdown ends the Server. New connections and triggers are refused with 503;
-// every client is told with close code 3001, in batches over at most 5 s or half
+// every client is closed with code 3001 (1012 on bare WebSockets), in batches over at most 5 s or half
 // the time that ctx has; what was queued for it is still written. When it
 // returns nil all Disconnect hooks have run and Broker and PresenceStore are
 // closed. If ctx ends first the rest is cut, the hooks run all the same, and it

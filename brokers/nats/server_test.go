@@ -11,13 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/clustertest"
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 // natsServer is a nats-server process. ci/unit.sh installs the program.
@@ -49,7 +49,7 @@ func (s *natsServer) start() (err error) {
 	args := append([]string{"-a", "127.0.0.1", "-p", s.port, "-m", "-1", "--ports_file_dir", ports}, s.args...)
 	s.process = exec.Command("nats-server", args...)
 	s.process.Stdout, s.process.Stderr = s.log, s.log
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // not even a test that panics leaves one
+	testproc.DieWithParent(s.process)
 	if err := s.process.Start(); err != nil {
 		return fmt.Errorf("nats-server is needed (Debian: apt-get install nats-server): %w", err)
 	}
@@ -128,8 +128,8 @@ func TestMain(m *testing.M) {
 }
 
 // pause has the process take no time at all, and resume go on.
-func (s *natsServer) pause() error  { return s.process.Process.Signal(syscall.SIGSTOP) }
-func (s *natsServer) resume() error { return s.process.Process.Signal(syscall.SIGCONT) }
+func (s *natsServer) pause() error  { return testproc.Pause(s.process.Process) }
+func (s *natsServer) resume() error { return testproc.Resume(s.process.Process) }
 
 // ownNATS is a server for one test alone.
 func ownNATS(t testing.TB, extra ...string) *natsServer {

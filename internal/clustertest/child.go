@@ -11,10 +11,10 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 // childEnv says to a test binary that it is a node, and how to join.
@@ -31,7 +31,7 @@ func Start(how string) (*Child, error) {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), childEnv+"="+how)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	testproc.DieWithParent(cmd)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -103,12 +103,12 @@ func Serve(join func(how string) (pushy.Broker, pushy.PresenceStore, error)) {
 	mux := http.NewServeMux()
 	mux.Handle("/pushy/", srv)
 	mux.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		used, err := testproc.CPUTime()
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(time.Duration(u.Utime.Nano() + u.Stime.Nano()))
+		_ = json.NewEncoder(w).Encode(used)
 	})
 	mux.HandleFunc("/publish", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.FormValue("n"))

@@ -3,6 +3,7 @@ package jsvalue_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -178,7 +179,7 @@ func TestLimits(t *testing.T) {
 		{"zeroIsUnlimitedValues", values(100_000), jsvalue.Limits{}, ""},
 		{"zeroIsSafeDepth", nested(10_000), jsvalue.Limits{}, ""},
 		{"unboundedDepth", nested(1_000_000), jsvalue.Limits{}, "byte 10000: over the limit of depth (10000)"},
-		{"unboundedOpenings", strings.Repeat(`[{"a":`, 1_000_000), jsvalue.Limits{Depth: 1 << 40}, "byte 30000: over the limit of depth (10000)"},
+		{"unboundedOpenings", strings.Repeat(`[{"a":`, 1_000_000), jsvalue.Limits{Depth: math.MaxInt}, "byte 30000: over the limit of depth (10000)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 // Server is one redis-server process.
@@ -75,7 +76,7 @@ func (s *Server) Restart() error {
 	s.cmd = exec.Command(s.args[0], s.args[1:]...)
 	var out bytes.Buffer
 	s.cmd.Stdout, s.cmd.Stderr = &out, &out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that panics leaves none behind
+	testproc.DieWithParent(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("%s is needed (Debian: apt-get install redis-server redis-sentinel): %w", s.args[0], err)
 	}
@@ -104,8 +105,8 @@ func (s *Server) Stop() {
 }
 
 // Pause and Resume stop and continue it: it takes connections and says nothing.
-func (s *Server) Pause() error  { return s.cmd.Process.Signal(syscall.SIGSTOP) }
-func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Pause() error  { return testproc.Pause(s.cmd.Process) }
+func (s *Server) Resume() error { return testproc.Resume(s.cmd.Process) }
 
 // Close ends the server for good.
 func (s *Server) Close() {
