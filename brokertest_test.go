@@ -21,10 +21,10 @@ func once[N any](make func() N) func(*testing.T) N {
 
 func TestDefaultBroker(t *testing.T) {
 	t.Parallel()
-	brokertest.Run(t, once(pushy.NewLocalBroker))
+	brokertest.Run(t, once(pushy.NewLocalBroker), "reconnect", "alone")
 }
 
 func TestDefaultPresenceStore(t *testing.T) {
 	t.Parallel()
-	brokertest.RunPresence(t, once(pushy.NewLocalPresence))
+	brokertest.RunPresence(t, once(pushy.NewLocalPresence), "goodbye", "lease", "cut", "blip")
 }

@@ -16,11 +16,16 @@
 // process only is held to what is left of each rule. The suite opens and closes
 // what it is given.
 //
-// What else a node can do it says by its methods: see [Cutter] and [Killer].
+// What else a node can do it shows by its methods: see [Cutter] and [Killer]. A rule
+// that cannot be run because an implementation lacks one of them, or serves one
+// process only, fails unless its name is listed: nothing passes that was not tested.
 package brokertest
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -46,36 +51,97 @@ type Killer interface {
 	Lease() time.Duration
 }
 
-// Run holds a Broker to its rules, one subtest each.
-func Run(t *testing.T, open func(t *testing.T) pushy.Broker) {
+// Run holds a Broker to its rules, one subtest each. notHeld are the names of rules
+// that it is knowingly not held to: they are logged and not run. A rule that cannot be
+// run fails unless it is listed there.
+func Run(t *testing.T, open func(t *testing.T) pushy.Broker, notHeld ...string) {
 	t.Helper()
-	for _, r := range brokerRules {
-		run(t, r, open)
-	}
+	runAll(t, brokerRules, open, notHeld)
 }
 
-// RunPresence holds a PresenceStore to its rules, one subtest each.
-func RunPresence(t *testing.T, open func(t *testing.T) pushy.PresenceStore) {
+// RunPresence holds a PresenceStore to its rules, as Run does a Broker.
+func RunPresence(t *testing.T, open func(t *testing.T) pushy.PresenceStore, notHeld ...string) {
 	t.Helper()
-	for _, r := range presenceRules {
-		run(t, r, open)
-	}
+	runAll(t, presenceRules, open, notHeld)
 }
 
 // rule is one case. words is what is broken when it fails.
 type rule[N any] struct {
 	name, words string
 	check       func(t testing.TB, open func() N)
+	needs       needs
 }
 
-func run[N any](t *testing.T, r rule[N], open func(t *testing.T) N) {
-	t.Run(r.name, func(t *testing.T) {
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("the rule: %s", r.words)
+// needs is what a rule cannot do without.
+type needs struct {
+	nodes int // that act as one; 0 for one
+	cut   bool
+	kill  bool
+}
+
+func runAll[N any](t *testing.T, rules []rule[N], open func(t *testing.T) N, notHeld []string) {
+	t.Helper()
+	for _, name := range unknown(rules, notHeld) {
+		t.Errorf("there is no rule %q", name)
+	}
+	for _, r := range rules {
+		if slices.Contains(notHeld, r.name) {
+			t.Logf("not held to the rule %s: %s", r.name, r.words)
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) { r.run(t, func() N { return open(t) }) })
+	}
+}
+
+// unknown returns the names that are no rule's.
+func unknown[N any](rules []rule[N], names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(rules, func(r rule[N]) bool { return r.name == name })
+	})
+}
+
+// run checks the rule, or fails if it cannot be checked.
+func (r rule[N]) run(t testing.TB, open func() N) {
+	t.Helper()
+	var made []N
+	lacks := ""
+	for len(made) < max(r.needs.nodes, 1) && lacks == "" {
+		n := open()
+		if len(made) > 0 && any(n) == nil {
+			lacks = fmt.Sprintf("%d nodes that act as one", r.needs.nodes)
+			break
+		}
+		made = append(made, n)
+		_, cuts := any(n).(Cutter)
+		_, kills := any(n).(Killer)
+		switch {
+		case r.needs.cut && !cuts:
+			lacks = "brokertest.Cutter"
+		case r.needs.kill && !kills:
+			lacks = "brokertest.Killer"
+		}
+	}
+	if lacks != "" {
+		for _, n := range made {
+			if closer, ok := any(n).(io.Closer); ok {
+				_ = closer.Close()
 			}
-		})
-		r.check(t, func() N { return open(t) })
+		}
+		t.Errorf("not held to the rule %s, which needs %s; list it if that is intended: %s", r.name, lacks, r.words)
+		return
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the rule: %s", r.words)
+		}
+	})
+	r.check(t, func() N {
+		if len(made) == 0 {
+			return open()
+		}
+		n := made[0]
+		made = made[1:]
+		return n
 	})
 }
 

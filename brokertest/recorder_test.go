@@ -18,8 +18,15 @@ type recorder struct {
 }
 
 func (r *recorder) Helper()                  {}
+func (r *recorder) Log(...any)               {}
 func (r *recorder) Logf(string, ...any)      {}
 func (r *recorder) Context() context.Context { return context.Background() }
+
+func (r *recorder) Failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.failed) > 0
+}
 
 func (r *recorder) Errorf(format string, args ...any) {
 	r.mu.Lock()

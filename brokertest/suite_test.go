@@ -1,7 +1,9 @@
 package brokertest_test
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -139,4 +141,89 @@ func TestSuitesFindFlaws(t *testing.T) {
 			assert.True(t, found[rule], "no flaw is made for the rule %s of the %s suite", rule, suite)
 		}
 	}
+}
+
+// without and storeWithout hide what a node can do beside its interface.
+type without struct{ pushy.Broker }
+
+type storeWithout struct{ pushy.PresenceStore }
+
+// Issue 11, number 11. A rule that cannot be run fails and says what it needs: it does
+// not pass as if it was kept.
+func TestRulesThatCannotRunFail(t *testing.T) {
+	t.Parallel()
+	for _, one := range []bool{false, true} {
+		want := map[string]string{"reconnect": "brokertest.Cutter", "alone": "brokertest.Cutter"}
+		failed := broken(t, nil, func(check func(string, func(testing.TB)), over *chan struct{}) {
+			var h *memory
+			opened := 0
+			brokertest.Check(func(name string, run func(testing.TB)) {
+				check(name, func(t testing.TB) {
+					h, opened = newMemory(""), 0
+					*over = h.over
+					run(t)
+				})
+			}, func() pushy.Broker {
+				if opened++; one && opened > 1 {
+					return nil
+				}
+				return without{h.broker()}
+			})
+		})
+		assert.Len(t, failed, len(want), "%v", failed)
+		for name, needs := range want {
+			assert.Contains(t, strings.Join(failed[name], " "), "not held to the rule "+name+", which needs "+needs)
+		}
+
+		want = map[string]string{"lease": "brokertest.Killer", "cut": "brokertest.Cutter", "blip": "brokertest.Cutter"}
+		if one {
+			want["goodbye"] = "2 nodes that act as one"
+		}
+		failed = broken(t, nil, func(check func(string, func(testing.TB)), over *chan struct{}) {
+			var h *memoryStores
+			opened := 0
+			brokertest.CheckPresence(func(name string, run func(testing.TB)) {
+				check(name, func(t testing.TB) {
+					h, opened = newMemoryStores(""), 0
+					*over = h.over
+					run(t)
+				})
+			}, func() pushy.PresenceStore {
+				if opened++; one && opened > 1 {
+					return nil
+				}
+				return storeWithout{h.store()}
+			})
+		})
+		assert.Len(t, failed, len(want), "%v", failed)
+		for name, needs := range want {
+			assert.Contains(t, strings.Join(failed[name], " "), "not held to the rule "+name+", which needs "+needs)
+		}
+	}
+	assert.Equal(t, []string{"no such"}, brokertest.Unknown("alone", "no such"))
+}
+
+// Rules that are listed are not run, and the suite passes without them.
+func TestListedRulesAreNotRun(t *testing.T) {
+	t.Parallel()
+	opened := map[string]bool{}
+	listed := slices.DeleteFunc(brokertest.Rules("broker"), func(name string) bool { return name == "receivers" })
+	brokertest.Run(t, func(t *testing.T) pushy.Broker {
+		if opened[t.Name()] {
+			return nil
+		}
+		opened[t.Name()] = true
+		return silent{}
+	}, listed...)
+	assert.Len(t, opened, 1)
+}
+
+// silent keeps the rule receivers, and no other.
+type silent struct{ pushy.Broker }
+
+func (silent) Open(context.Context, func(string, pushy.Message)) error { return nil }
+func (silent) Subscribe(context.Context, string) error                 { return nil }
+func (silent) Close() error                                            { return nil }
+func (silent) Publish(context.Context, string, pushy.Message) (pushy.Receivers, error) {
+	return pushy.None, nil
 }

@@ -143,20 +143,29 @@ func ownNATS(t testing.TB, extra ...string) *natsServer {
 
 var prefixes struct {
 	sync.Mutex
-	n map[string]string
+	made int
+	of   map[string]string // by the name of a test that runs
 }
 
-// prefix is a test's own: all nodes of the test share it.
+// prefix is that of one run of a test: all its nodes share it, and with -count=2 the
+// second run does not meet what the first has left behind.
 func prefix(t testing.TB) string {
 	prefixes.Lock()
 	defer prefixes.Unlock()
-	if prefixes.n == nil {
-		prefixes.n = map[string]string{}
+	name := t.Name()
+	if prefixes.of == nil {
+		prefixes.of = map[string]string{}
 	}
-	if prefixes.n[t.Name()] == "" {
-		prefixes.n[t.Name()] = "test" + strconv.Itoa(len(prefixes.n))
+	if prefixes.of[name] == "" {
+		prefixes.of[name] = "test" + strconv.Itoa(prefixes.made)
+		prefixes.made++
+		t.Cleanup(func() {
+			prefixes.Lock()
+			delete(prefixes.of, name)
+			prefixes.Unlock()
+		})
 	}
-	return prefixes.n[t.Name()]
+	return prefixes.of[name]
 }
 
 // proxy stands between a node and its server, and can cut it off.

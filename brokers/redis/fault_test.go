@@ -62,7 +62,7 @@ func keys(t testing.TB, s *redistest.Server, pattern string) []string {
 
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	const prefix = "killed"
+	prefix := prefix(t)
 	e := engine(server, func(o *redis.Options) { o.Prefix = prefix })
 	clustertest.Killed(t, e,
 		func() (*clustertest.Child, error) { return clustertest.Start(server.Addr + " " + prefix) },

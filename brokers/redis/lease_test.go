@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,23 +53,35 @@ func TestSettlingOutlastsTheLease(t *testing.T) {
 func TestWatchWhileTheLastEnds(t *testing.T) {
 	t.Parallel()
 	o := options(t)
-	o.Addresses = []string{server.Addr}
+	o.Addresses, o.Timeout = []string{server.Addr}, 20*time.Second
 	a, b := connect(t, o), connect(t, o)
-	const channel = "private-x"
-	for i := range 300 {
-		before, end := context.WithCancel(t.Context())
-		_, err := b.Watch(before, channel, func(pushy.Change) {})
-		require.NoError(t, err)
-		changes := make(chan pushy.Change, 10)
-		ctx, cancel := context.WithCancel(t.Context())
-		end()
-		_, err = b.Watch(ctx, channel, func(c pushy.Change) { changes <- c })
-		require.NoError(t, err)
-		id := "m" + strconv.Itoa(i)
-		require.NoError(t, a.Join(t.Context(), channel, pushy.Member{ID: id, JSON: []byte(`{"memberId":"` + id + `"}`)}))
-		assert.Equal(t, id, nextChange(t, changes).Member.ID)
-		cancel()
+	var all sync.WaitGroup
+	for c := range 32 {
+		channel := "private-" + strconv.Itoa(c)
+		all.Go(func() {
+			for i := range 60 {
+				before, end := context.WithCancel(t.Context())
+				_, err := b.Watch(before, channel, func(pushy.Change) {})
+				assert.NoError(t, err)
+				changes := make(chan pushy.Change, 10)
+				ctx, cancel := context.WithCancel(t.Context())
+				end()
+				_, err = b.Watch(ctx, channel, func(c pushy.Change) { changes <- c })
+				assert.NoError(t, err)
+				id := "m" + strconv.Itoa(i)
+				assert.NoError(t, a.Join(t.Context(), channel, pushy.Member{ID: id, JSON: []byte(`{"memberId":"` + id + `"}`)}))
+				select {
+				case <-changes:
+				case <-time.After(patience):
+					assert.Fail(t, "no change came", "%s of %s", id, channel)
+					cancel()
+					return
+				}
+				cancel()
+			}
+		})
 	}
+	all.Wait()
 }
 
 // A panic of what is called for a message ends no process and no subscription.

@@ -3,6 +3,8 @@ package redis_test
 import (
 	"context"
 	"log/slog"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,9 +32,37 @@ func (n *node) Cut() (mend func())   { return n.proxy.Cut() }
 func (n *node) Kill()                { n.Broker.Kill() }
 func (n *node) Lease() time.Duration { return n.lease }
 
+// prefixes are those of the tests that run. With -count=2 the second run of a test
+// must not meet what the first has left behind.
+var prefixes struct {
+	sync.Mutex
+	made int
+	of   map[string]string // by the test's name
+}
+
+// prefix returns one prefix for each run of a test.
+func prefix(t testing.TB) string {
+	prefixes.Lock()
+	defer prefixes.Unlock()
+	name := t.Name()
+	if prefixes.of == nil {
+		prefixes.of = map[string]string{}
+	}
+	if prefixes.of[name] == "" {
+		prefixes.made++
+		prefixes.of[name] = name[:min(len(name), 80)] + "#" + strconv.Itoa(prefixes.made)
+		t.Cleanup(func() {
+			prefixes.Lock()
+			delete(prefixes.of, name)
+			prefixes.Unlock()
+		})
+	}
+	return prefixes.of[name]
+}
+
 // options are for tests: a short lease, and a short patience with Redis.
 func options(t testing.TB) redis.Options {
-	return redis.Options{Prefix: t.Name(), Lease: 2 * time.Second, Timeout: 2 * time.Second, RequireAtStart: true,
+	return redis.Options{Prefix: prefix(t), Lease: 2 * time.Second, Timeout: 2 * time.Second, RequireAtStart: true,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 }
 
@@ -85,12 +115,14 @@ func TestPresence(t *testing.T) {
 
 func TestClusterBroker(t *testing.T) {
 	t.Parallel()
-	brokertest.Run(t, func(t *testing.T) pushy.Broker { return openCluster(t) })
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return openCluster(t) }, "reconnect", "alone")
 }
 
 func TestClusterPresence(t *testing.T) {
 	t.Parallel()
-	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return &killable{openCluster(t), 2 * time.Second} })
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore {
+		return &killable{openCluster(t), 2 * time.Second}
+	}, "cut", "blip")
 }
 
 // A Cluster as one of version 6 is used: messages go to all its nodes.
@@ -101,8 +133,10 @@ func TestPlainCluster(t *testing.T) {
 		o.Cluster, o.Addresses = true, []string{cluster[0].Addr}
 		return connect(t, o.Plain())
 	}
-	brokertest.Run(t, func(t *testing.T) pushy.Broker { return plain(t) })
-	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return plain(t) })
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return plain(t) }, "reconnect", "alone")
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore {
+		return &killable{plain(t), 2 * time.Second}
+	}, "cut", "blip")
 }
 
 // behindSentinel is a master that a Sentinel of the test's own watches.
@@ -124,6 +158,8 @@ func TestSentinel(t *testing.T) {
 		o.Addresses, o.SentinelMaster = []string{sentinel.Addr}, "main"
 		return connect(t, o)
 	}
-	brokertest.Run(t, func(t *testing.T) pushy.Broker { return behind(t) })
-	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore { return behind(t) })
+	brokertest.Run(t, func(t *testing.T) pushy.Broker { return behind(t) }, "reconnect", "alone")
+	brokertest.RunPresence(t, func(t *testing.T) pushy.PresenceStore {
+		return &killable{behind(t), 2 * time.Second}
+	}, "cut", "blip")
 }
