@@ -80,21 +80,21 @@ func (s *Server) authorize(ctx context.Context, r AuthRequest) error {
 		return &JoinError{Channel: r.Channel, Reason: invalidCredentials}
 	case ctx.Err() != nil:
 		return ErrClosed
-	case !errors.Is(err, errAuthorizerPanicked):
+	case !errors.Is(err, errAuthorizerFailed):
 		s.notices.Warn("Options.Authorizer failed", "",
 			slog.String("channel", r.Channel),
 			slog.String("conn", r.Conn.ID()),
-			slog.String("error", fmt.Sprint(err)),
+			slog.String("error", err.Error()),
 			slog.String("hint", "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"))
 	}
 	return &JoinError{Channel: r.Channel, Reason: temporarilyUnavailable}
 }
 
-var errAuthorizerPanicked = errors.New("pushy: Authorizer panicked")
+var errAuthorizerFailed = errors.New("pushy: Authorizer failed")
 
 func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) (err error) {
-	err = errAuthorizerPanicked // unless it returns
-	s.decide(nil, "Options.Authorizer", func() { err = s.opts.Authorizer.Authorize(ctx, r) })
+	err = errAuthorizerFailed // unless it returns
+	s.decide("Options.Authorizer", func() { err = readable(s.opts.Authorizer.Authorize(ctx, r)) })
 	return err
 }
 
@@ -161,10 +161,17 @@ func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string)
 					Message: "the channel is not private: it needs no token",
 				}
 			}
-			shown, err := s.allow(allow, r, connID, channel)
-			if err == nil {
-				auth, data, err = s.grant(connID, channel, shown)
+			if s.opts.SecretKey == "" {
+				return "", nil, s.refusal(r, channel, errNoKey)
 			}
+			err := errAllowFailed // unless it returns
+			s.decide("the func given to AuthHandler", func() {
+				shown, refused := allow(r, connID, channel)
+				if refused == nil {
+					auth, data, refused = s.grant(connID, channel, shown) // calls MarshalJSON of shown
+				}
+				err = readable(refused)
+			})
 			if err != nil {
 				return "", nil, s.refusal(r, channel, err)
 			}
@@ -173,16 +180,10 @@ func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string)
 	}
 }
 
-var errAllowPanicked = errors.New("pushy: the func given to AuthHandler panicked")
-
-func (s *Server) allow(allow func(r *http.Request, connID, channel string) (any, error), r *http.Request, connID, channel string) (data any, err error) {
-	if s.opts.SecretKey == "" {
-		return nil, errors.New("pushy: AuthHandler cannot sign tokens: Options.SecretKey is empty")
-	}
-	err = errAllowPanicked // unless it returns
-	s.decide(nil, "the func given to AuthHandler", func() { data, err = allow(r, connID, channel) })
-	return data, err
-}
+var (
+	errAllowFailed = errors.New("pushy: the func given to AuthHandler failed")
+	errNoKey       = errors.New("pushy: AuthHandler cannot sign tokens: Options.SecretKey is empty")
+)
 
 // refusal is AuthHandler's answer to an error.
 func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.Refusal {
@@ -204,10 +205,10 @@ func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.R
 	case needAuth:
 		return &authhttp.Refusal{Status: status, Message: "authentication needed"}
 	}
-	if !errors.Is(err, errAllowPanicked) && r.Context().Err() == nil { // else it is logged, or the client has left
+	if !errors.Is(err, errAllowFailed) && r.Context().Err() == nil { // else it is logged, or the client has left
 		s.notices.Warn("AuthHandler cannot give a token", "",
 			slog.String("channel", channel),
-			slog.String("error", fmt.Sprint(err)),
+			slog.String("error", err.Error()),
 			slog.String("hint", "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"))
 	}
 	return &authhttp.Refusal{Status: http.StatusInternalServerError, Message: "Internal error"}

@@ -143,14 +143,18 @@ func (ch *Channel) open() error {
 		s.log.Error("cannot subscribe to channel", "channel", ch.name, "error", err)
 		return err
 	}
-	s.hook("ChannelOccupied", func() { s.opts.Hooks.ChannelOccupied(ch) })
+	if occupied := s.opts.Hooks.ChannelOccupied; occupied != nil {
+		s.hook("ChannelOccupied", func() { occupied(ch) })
+	}
 	return nil
 }
 
 func (ch *Channel) close() {
 	s := ch.reg.srv
 	ch.disconnect()
-	s.hook("ChannelVacated", func() { s.opts.Hooks.ChannelVacated(ch) })
+	if vacated := s.opts.Hooks.ChannelVacated; vacated != nil {
+		s.hook("ChannelVacated", func() { vacated(ch) })
+	}
 }
 
 func (ch *Channel) disconnect() {

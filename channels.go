@@ -84,7 +84,10 @@ func (cs *Channels) All() iter.Seq[*Channel] {
 // as long as conn lives.
 func (cs *Channels) Join(conn *Conn, name string, data json.RawMessage) error {
 	lower, err := cs.srv.channelName(name)
-	if err != nil {
+	switch {
+	case errors.Is(err, names.ErrNotChecked):
+		return errInternal
+	case err != nil:
 		return errInvalidChannel
 	}
 	return cs.join(conn.connection, lower, data, cs.id)

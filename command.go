@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"log/slog"
 	"time"
 
 	"github.com/gopushy/pushy/internal/limit"
@@ -21,7 +21,7 @@ import (
 //
 // The commands of one Conn run one at a time, in the order they came, with no
 // lock held; until it returns no other command of that Conn is read. A panic
-// is logged, answered with error 500 and ends nothing else.
+// or runtime.Goexit is logged, answered with error 500 and ends nothing else.
 type CommandFunc func(srv *Server, conn *Conn, data json.RawMessage, channels *Channels)
 
 // request is one command. The host may keep conn and channels, and the request
@@ -88,35 +88,31 @@ func (s *Server) dispatch(c *connection, text []byte, now time.Time) {
 		channels: Channels{registry: s.channels.registry, id: bytes.Clone(m.ID)},
 	}
 	r.conn = Conn{connection: c, command: &r.channels}
-	defer func() { r.data = nil }()
-	var err error
+	refused := errInternal // unless the command returns
+	defer func() {
+		r.data = nil
+		if refused != nil {
+			_ = r.conn.ReplyError(refused) // a connection that has ended needs no answer
+		}
+	}()
 	switch verdict := c.budget.Spend(now, s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
 	case verdict == limit.Abuse:
 		c.end(1008, "too many requests")
-		return
+		refused = nil
 	case verdict == limit.Over:
-		err = errTooManyRequests
+		refused = errTooManyRequests
 	case m.Kind == wire.Bogus:
-		err = errBogus
+		refused = errBogus
 	case m.Kind == wire.Ignored:
-		return
+		refused = nil
 	default:
-		err = s.runCommand(r)
+		refused = s.runCommand(r)
 	}
-	if err == nil {
-		return
-	}
-	var seen *Error
-	if !errors.As(err, &seen) {
-		s.log.Error("command failed", "command", r.name, "conn", c.id, "error", err)
-		seen = errInternal
-	}
-	_ = r.conn.ReplyError(seen) // a connection that has ended needs no answer
 }
 
-// runCommand is the one place where a host's command runs. Its name is what
-// Shutdown looks for on its caller's stack.
-func (s *Server) runCommand(r *request) (err error) {
+// runCommand is the one place where a host's command runs. It returns the error
+// that the client is to see. If the command ends its goroutine it does not return.
+func (s *Server) runCommand(r *request) (refused *Error) {
 	var buf [64]byte
 	s.mu.RLock()
 	cmd, known := s.commands[string(names.AppendLowerASCII(buf[:0], r.name))]
@@ -124,13 +120,21 @@ func (s *Server) runCommand(r *request) (err error) {
 	if !known {
 		return errUnknownCommand
 	}
+	returned := false
 	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("command panicked", "command", r.name, "conn", r.conn.id, "panic", p, "stack", string(debug.Stack()))
-			err = errInternal
+		if !returned {
+			s.logFailure("command", failed(recover()),
+				slog.String("command", r.name), slog.String("conn", r.conn.id))
+			refused = errInternal
 		}
 	}()
-	return cmd.run(r)
+	err := cmd.run(r)
+	if err != nil && (!errors.As(err, &refused) || refused == nil) {
+		s.log.Error("command failed", "command", r.name, "conn", r.conn.id, "error", err)
+		refused = errInternal
+	}
+	returned = true
+	return refused
 }
 
 // Subscribe is the built-in command SUBSCRIBE: {"channel":…} and, for private
@@ -200,7 +204,10 @@ func (s *Server) subscription(data json.RawMessage) (channel string, want wire.S
 		return "", want, errNoChannel
 	}
 	channel, nameErr := s.channelName(want.Channel)
-	if nameErr != nil {
+	switch {
+	case errors.Is(nameErr, names.ErrNotChecked):
+		return "", want, errInternal
+	case nameErr != nil:
 		return "", want, errInvalidChannel
 	}
 	return channel, want, nil

@@ -206,9 +206,11 @@ func (c *connection) serve() {
 	// when the Connect hook has run; what that sends comes after.
 	c.out.Hold()
 	c.session.Start(c.out)
-	connect := wire.Object(nil).Text("socketId", c.id).Text("protocol", c.session.Protocol())
-	c.out.Send(replyFrame(eventConnect, connect, nil))
-	s.hook("Connect", func() { s.opts.Hooks.Connect(&c.plain) })
+	hello := wire.Object(nil).Text("socketId", c.id).Text("protocol", c.session.Protocol())
+	c.out.Send(replyFrame(eventConnect, hello, nil))
+	if connect := s.opts.Hooks.Connect; connect != nil {
+		s.hook("Connect", func() { connect(&c.plain) })
+	}
 	c.mu.Lock()
 	c.greeted = true
 	c.mu.Unlock()
@@ -227,14 +229,24 @@ const (
 // a new goroutine after each: a stack that a command has grown does not shrink
 // to the smallest again, and while a connection waits its stack is most of what
 // it costs.
+//
+// A command that ends its goroutine ends this one with it: a new one reads on.
 func (c *connection) read() {
 	s := c.srv
+	dispatching := false
+	defer func() {
+		if dispatching {
+			go c.read()
+		}
+	}()
 	message, err := c.session.Receive()
 	for ; err == nil; message, err = c.session.Receive() {
 		now := time.Now()
 		few := c.early < chattyAfter || now.Sub(c.budget.Last()) > chatty
 		c.early = min(c.early+1, chattyAfter)
+		dispatching = true
 		s.dispatch(c, message, now)
+		dispatching = false
 		if few {
 			go c.read()
 			return
@@ -290,5 +302,7 @@ func (c *connection) finish() {
 	case <-s.cutOff.Done():
 	}
 	s.door.Leave(c.id)
-	s.hook("Disconnect", func() { s.opts.Hooks.Disconnect(&c.plain, code, reason) })
+	if disconnect := s.opts.Hooks.Disconnect; disconnect != nil {
+		s.hook("Disconnect", func() { disconnect(&c.plain, code, reason) })
+	}
 }

@@ -140,7 +140,8 @@ type Limits struct {
 // goroutines; a hook holds up the connection or channel that it is told of, and
 // nothing else. Connect comes first and Disconnect last for a connection, all
 // others between. ChannelOccupied and ChannelVacated take turns for a channel,
-// and must not wait for somebody to join it. A panic is logged.
+// and must not wait for somebody to join it. A hook that panics or ends its
+// goroutine is logged and counts as having returned.
 type Hooks struct {
 	Connect func(conn *Conn)
 	// Disconnect's code is the close code that ended the connection: the
@@ -172,13 +173,6 @@ func (o Options) withDefaults() (Options, error) {
 	if o.SockJS.Prefix, err = names.Prefix(o.SockJS.Prefix, o.Prefix+"/socket"); err != nil {
 		return o, fmt.Errorf("pushy: Options.SockJS.Prefix %w", err)
 	}
-	h := &o.Hooks
-	limit.IfNil(&h.Connect, func(*Conn) {})
-	limit.IfNil(&h.Disconnect, func(*Conn, int, string) {})
-	limit.IfNil(&h.Subscribe, func(*Conn, *Channel) {})
-	limit.IfNil(&h.Unsubscribe, func(*Conn, *Channel) {})
-	limit.IfNil(&h.ChannelOccupied, func(*Channel) {})
-	limit.IfNil(&h.ChannelVacated, func(*Channel) {})
 	if err := o.pair(); err != nil {
 		return o, err
 	}

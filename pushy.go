@@ -79,7 +79,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -357,7 +356,7 @@ func (s *Server) Stats() Stats {
 
 func (s *Server) channelName(name string) (lower string, err error) {
 	if lower, err = names.Channel(name); err == nil && s.opts.CheckChannel != nil {
-		err = s.opts.CheckChannel(lower)
+		err = s.check("Options.CheckChannel", s.opts.CheckChannel, lower)
 	}
 	return lower, err
 }
@@ -366,18 +365,7 @@ func (s *Server) eventName(event string) error {
 	if err := names.Event(event); err != nil || s.opts.CheckEvent == nil {
 		return err
 	}
-	return s.opts.CheckEvent(event)
-}
-
-// hook runs a host's hook. Its name is what Shutdown looks for on its caller's
-// stack.
-func (s *Server) hook(name string, run func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("hook panicked", "hook", name, "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
-	run()
+	return s.check("Options.CheckEvent", s.opts.CheckEvent, event)
 }
 
 // operation bounds a call to a Broker or PresenceStore.

@@ -8,10 +8,6 @@ import (
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
-// ErrWithin is returned by Shutdown and Close when a command or hook calls
-// them: they would wait for their own caller.
-var ErrWithin = errors.New("pushy: Shutdown called from within a command or hook; call it from another goroutine")
-
 const (
 	shutdownSpread = 5 * time.Second // at most, over which clients are told
 	shutdownBatch  = 500             // connections told at once
@@ -22,17 +18,17 @@ const (
 // every client is closed with code 3001 (1012 on bare WebSockets), in batches over at most 5 s or half
 // the time that ctx has; what was queued for it is still written. When it
 // returns nil all Disconnect hooks have run and Broker and PresenceStore are
-// closed. If ctx ends first the rest is cut, the hooks run all the same, and it
-// returns ctx's error. A command or hook that calls it gets ErrWithin. A second
-// call waits for the first. A client has 5 s to answer the goodbye, so give ctx
-// more than that.
+// closed. If ctx ends first, the remaining connections are closed without a
+// goodbye, the hooks run all the same, and it returns ctx's error. A second call
+// waits for the first. A client has 5 s to answer the goodbye, so give ctx more
+// than that.
+//
+// Shutdown waits for the commands and hooks that run. One that calls it would wait
+// for itself until ctx ends, so it should call Shutdown in a new goroutine.
 //
 // Call it before http.Server.Shutdown, which does not know of WebSockets and
 // waits for streams.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if within() {
-		return ErrWithin
-	}
 	if s.door.Close() {
 		s.endErr = s.shutdown(ctx)
 		close(s.ended)
@@ -43,13 +39,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return s.endErr
 }
 
-// Close ends the Server at once: every connection is cut without a word, and a
-// Shutdown under way waits no longer. The Disconnect hooks have run when it
-// returns. Called from a command or hook it returns ErrWithin.
+// Close ends the Server at once: every connection is closed without a goodbye, and
+// a Shutdown under way waits no longer. The Disconnect hooks have run when it
+// returns, except that it waits only a second or two for commands and hooks that
+// do not return, such as its own caller.
 func (s *Server) Close() error {
-	if within() {
-		return ErrWithin
-	}
 	s.closeNow()
 	err := s.Shutdown(context.Background())
 	if errors.Is(err, errCut) {
@@ -119,9 +113,4 @@ func (s *Server) cut(idle <-chan struct{}) {
 	if !lifecycle.Within(cutGrace, lifecycle.Each(conns, (*connection).finish), idle) {
 		s.log.Error("commands or hooks still run after the shutdown's deadline")
 	}
-}
-
-// within reports whether a command or hook is on the caller's stack.
-func within() bool {
-	return lifecycle.CalledFrom("pushy.(*Server).runCommand", "pushy.(*Server).hook")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,8 @@ func TestShutdownRefusesWhatIsNew(t *testing.T) {
 	assert.NoError(t, srv.Close(), "and closed")
 }
 
+// Issue 11, number 26: Shutdown and Close from within a hook or command wait for
+// their own caller, but not for ever.
 func TestShutdownFromWithin(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -91,37 +94,82 @@ func TestShutdownFromWithin(t *testing.T) {
 		{"vacatedHook", func(o *pushy.Options, try func()) { o.Hooks.ChannelVacated = func(*pushy.Channel) { try() } }},
 		{"disconnectHook", func(o *pushy.Options, try func()) { o.Hooks.Disconnect = func(*pushy.Conn, int, string) { try() } }},
 		{"command", func(*pushy.Options, func()) {}},
+		{"typedCommand", func(*pushy.Options, func()) {}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			var srv *pushy.Server
-			got := make(chan error, 20)
-			try := func() { got <- srv.Shutdown(context.Background()); got <- srv.Close() }
-			o := pushy.Options{}
-			c.from(&o, try)
-			srv = startServer(t, o)
-			srv.RegisterCommand("stop", func(*pushy.Server, *pushy.Conn, json.RawMessage, *pushy.Channels) { try() })
-			p := connectPeer(t, srv)
-			if c.name == "command" {
-				p.send(`{"command":"stop"}`)
-			}
-			p.subscribe("news", "")
-			p.ask(`{"command":"unsubscribe","data":{"channel":"news"}}`)
-			p.Close(1000, "")
-			for range 2 {
-				select {
-				case err := <-got:
-					assert.ErrorIs(t, err, pushy.ErrWithin)
-				case <-time.After(peerPatience):
-					t.Fatal("not called, or it waits for itself")
-				}
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
-			defer cancel()
-			p.ended()
-			assert.NoError(t, srv.Shutdown(ctx))
-		})
+		for _, end := range []string{"shutdown", "close"} {
+			t.Run(c.name+"/"+end, func(t *testing.T) {
+				t.Parallel()
+				fakeTime(t, func(t *testing.T) { shutDownFromWithin(t, c.name, c.from, end) })
+			})
+		}
 	}
+}
+
+func shutDownFromWithin(t *testing.T, name string, from func(*pushy.Options, func()), end string) {
+	var srv *pushy.Server
+	got := make(chan error, 1)
+	tried := false
+	try := func() {
+		if tried {
+			return
+		}
+		tried = true
+		if end == "close" {
+			got <- srv.Close()
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		got <- srv.Shutdown(ctx)
+	}
+	o := pushy.Options{}
+	from(&o, try)
+	srv = startServer(t, o)
+	srv.RegisterCommand("command", func(*pushy.Server, *pushy.Conn, json.RawMessage, *pushy.Channels) { try() })
+	pushy.Handle(srv, "typedCommand", func(context.Context, *pushy.Conn, struct{}) (any, error) { try(); return nil, nil })
+	began := time.Now()
+	session, client := transport.Pipe("websocket")
+	srv.Connect(session, nil)
+	for _, text := range []string{
+		`{"command":"subscribe","data":{"channel":"news"}}`,
+		`{"command":"unsubscribe","data":{"channel":"news"}}`,
+		`{"command":"` + name + `"}`,
+	} {
+		go func() { _ = client.Send(text) }() // it may have ended
+		synctest.Wait()
+	}
+	client.Close(1000, "")
+	err := <-got
+	if end == "close" {
+		assert.NoError(t, err)
+	} else {
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	assert.Less(t, time.Since(began), 10*time.Second)
+	assert.Error(t, srv.Publish(t.Context(), "news", "x", 1))
+	time.Sleep(time.Minute)
+	assert.Zero(t, srv.Stats().Connections)
+	assert.Zero(t, srv.Entries())
+	assert.Equal(t, err, srv.Close(), "it has ended")
+}
+
+// Issue 11, number 26: what is called from within one Server may end another, and
+// whatever has the name of a part of pushy may end any.
+func TestShutdownOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	other := startServer(t, pushy.Options{})
+	var once sync.Once
+	got := make(chan error, 2)
+	srv := startServer(t, pushy.Options{Hooks: pushy.Hooks{Connect: func(*pushy.Conn) {
+		once.Do(func() { got <- other.Shutdown(context.Background()) })
+	}}})
+	last := startServer(t, pushy.Options{})
+	srv.RegisterCommand("stop", func(*pushy.Server, *pushy.Conn, json.RawMessage, *pushy.Channels) { got <- last.Close() })
+	p := connectPeer(t, srv)
+	assert.NoError(t, <-got)
+	p.send(`{"command":"stop"}`)
+	assert.NoError(t, <-got)
+	p.quiet()
 }
 
 func TestShutdownDeadlinePasses(t *testing.T) {

@@ -3,10 +3,8 @@ package pushy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -51,7 +49,7 @@ func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) (page
 	case ok:
 		page = ""
 	case s.opts.AllowOrigin != nil && page != "" && len(r.Header.Values("Origin")) < 2:
-		s.decide(w, "Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
+		s.decide("Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
 	}
 	if !ok {
 		s.door.Refuse(refusedOrigin)
@@ -104,26 +102,6 @@ func (s *Server) endpoint(r *http.Request) string {
 	return path
 }
 
-// decide runs a func of the host's that decides about a request. A panic of it
-// is logged, at most once a minute, and decides nothing. If it ends the goroutine,
-// by runtime.Goexit, w gets an answer first, unless it is nil.
-func (s *Server) decide(w http.ResponseWriter, name string, run func()) {
-	returned := false
-	defer func() {
-		if p := recover(); p != nil {
-			s.notices.Warn(name+" panicked", "",
-				slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-		} else if !returned {
-			s.notices.Warn(name+" called runtime.Goexit", "")
-			if w != nil {
-				httperror.Unfinished(w)
-			}
-		}
-	}()
-	run()
-	returned = true
-}
-
 // admit decides whether r may open a session, before there is one. It answers
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
@@ -133,22 +111,16 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		s.refusePlace(w, r, refused)
 		return nil, false
 	}
-	held := true // also if Accept ends the goroutine
-	defer func() {
-		if held {
-			s.door.GiveBack(from)
-		}
-	}()
 	var user any
 	if s.opts.Accept != nil {
 		var err error
-		if user, err = s.accept(w, r); err != nil {
+		if user, err = s.accept(r); err != nil {
+			s.door.GiveBack(from)
 			s.door.Refuse(refusedByAccept)
 			s.refuseAccept(w, r, err)
 			return nil, false
 		}
 	}
-	held = false
 	return &transport.Ticket{
 		Start:    func(session transport.Session) { s.connect(session, user, from) },
 		GiveBack: func() { s.door.GiveBack(from) },
@@ -183,6 +155,10 @@ func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason stri
 // refuseAccept answers a connection that Accept refused with err. Of that the
 // client sees an *Error only; the log has all of it.
 func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, errAcceptEnded) {
+		httperror.Write(w, http.StatusInternalServerError, "Internal error")
+		return
+	}
 	status, code, message := http.StatusForbidden, "", ""
 	if errors.Is(err, ErrNeedAuth) {
 		status = http.StatusUnauthorized
@@ -202,7 +178,7 @@ func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error)
 		page := sentOrigin(r)
 		s.notices.Warn("connection refused by Options.Accept", strconv.Itoa(status)+page,
 			slog.Int("status", status),
-			slog.String("error", fmt.Sprint(err)), // whose Error may panic
+			slog.String("error", err.Error()),
 			slog.String("origin", page),
 			slog.String("host", httperror.Shown(r.Host)),
 			slog.String("hint", "to let such clients in, Options.Accept must return nil as its error"))
@@ -210,12 +186,24 @@ func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error)
 	httperror.WriteCode(w, status, code, message)
 }
 
-var errAcceptPanicked = errors.New("pushy: Accept panicked")
+// Both are logged.
+var (
+	errAcceptPanicked = errors.New("pushy: Accept panicked")
+	errAcceptEnded    = errors.New("pushy: Accept ended its goroutine")
+)
 
-func (s *Server) accept(w http.ResponseWriter, r *http.Request) (user any, err error) {
-	err = errAcceptPanicked // unless it returns
-	s.decide(w, "Options.Accept", func() { user, err = s.opts.Accept(r) })
-	return user, err
+func (s *Server) accept(r *http.Request) (user any, err error) {
+	f := s.decide("Options.Accept", func() {
+		u, refused := s.opts.Accept(r)
+		user, err = u, readable(refused)
+	})
+	switch {
+	case f == nil:
+		return user, err
+	case f.panicked == nil:
+		return nil, errAcceptEnded
+	}
+	return nil, errAcceptPanicked
 }
 
 // address is the client's, as Options.Address or else the connection says.
@@ -224,7 +212,7 @@ func (s *Server) address(w http.ResponseWriter, r *http.Request) string {
 		return r.RemoteAddr
 	}
 	address := ""
-	s.decide(w, "Options.Address", func() { address = strings.TrimSpace(s.opts.Address(r)) })
+	s.decide("Options.Address", func() { address = strings.TrimSpace(s.opts.Address(r)) })
 	return address
 }
 

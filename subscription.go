@@ -137,7 +137,9 @@ func (r *registry) join(conn *connection, name string, data, id json.RawMessage)
 	conn.mu.Lock()
 	sub.state = subHooked
 	conn.mu.Unlock()
-	s.hook("Subscribe", func() { s.opts.Hooks.Subscribe(&conn.plain, ch) })
+	if subscribe := s.opts.Hooks.Subscribe; subscribe != nil {
+		s.hook("Subscribe", func() { subscribe(&conn.plain, ch) })
+	}
 	conn.mu.Lock()
 	sub.state = subLive
 	leaving, end := sub.leaving, sub.end
@@ -196,7 +198,9 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	}
 	c.mu.Unlock()
 	s := c.srv
-	s.hook("Unsubscribe", func() { s.opts.Hooks.Unsubscribe(&c.plain, ch) })
+	if unsubscribe := s.opts.Hooks.Unsubscribe; unsubscribe != nil {
+		s.hook("Unsubscribe", func() { unsubscribe(&c.plain, ch) })
+	}
 	ch.life.Release()
 	c.hooks.End()
 	return true

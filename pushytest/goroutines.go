@@ -26,6 +26,7 @@ func labelled(label string, run func()) {
 var ownGoroutines = []string{
 	"github.com/gopushy/pushy/internal/fanout.",
 	"github.com/gopushy/pushy.(*Server).background",
+	"github.com/gopushy/pushy.hosted", // a hook that somebody waits for
 	"net/http.(*persistConn).", "net/http.(*http2ClientConn).",
 	"database/sql.(*DB).connection",
 }

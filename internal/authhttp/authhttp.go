@@ -56,14 +56,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// The body is here. A deadline that passes later would end r's context.
 	_ = rc.SetReadDeadline(time.Time{})
-	answered := false
-	defer func() {
-		if !answered {
-			httperror.Unfinished(w)
-		}
-	}()
 	auth, data, refused := h.grant(r, connID, channel)
-	answered = true
 	if refused != nil {
 		refuse(w, refused)
 		return
@@ -74,6 +67,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) grant(r *http.Request, connID, channel string) (auth string, data []byte, refused *Refusal) {
 	lower, err := h.Channel(channel)
 	switch {
+	case errors.Is(err, names.ErrNotChecked):
+		return "", nil, &Refusal{Status: http.StatusInternalServerError, Message: "Internal error"}
 	case err != nil:
 		return "", nil, bad("channel name " + err.Error())
 	case !names.IsUUID(connID):

@@ -32,15 +32,6 @@ func WriteCode(w http.ResponseWriter, status int, code, message string) {
 	_, _ = w.Write(body)
 }
 
-// Unfinished answers a request whose handler is leaving without an answer, by
-// runtime.Goexit in a func of the host's: net/http would close the connection.
-func Unfinished(w http.ResponseWriter) {
-	const code, message = "500", "Internal error"
-	w.Header().Set("Content-Length", strconv.Itoa(len(Body(code, message)))) // nobody ends the body
-	WriteCode(w, http.StatusInternalServerError, code, message)
-	_ = http.NewResponseController(w).Flush()
-}
-
 // Body returns an error's JSON.
 func Body(code, message string) []byte {
 	return wire.Object(nil).Raw("error", wire.Object(nil).Text("code", code).Text("message", message))

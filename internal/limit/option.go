@@ -1,21 +1,11 @@
 package limit
 
-import (
-	"reflect"
-	"time"
-)
+import "time"
 
 // Default gives an option that was left out its value.
 func Default[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
-	}
-}
-
-// IfNil gives a func that was left out one that does nothing.
-func IfNil[F any](field *F, nothing F) {
-	if reflect.ValueOf(field).Elem().IsNil() {
-		*field = nothing
 	}
 }
 

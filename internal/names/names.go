@@ -11,6 +11,10 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
+// ErrNotChecked is the error of a host's own rule for names that failed instead
+// of deciding: the name may be right.
+var ErrNotChecked = errors.New("could not be checked")
+
 // MaxBytes is the length limit of a channel or event name.
 const MaxBytes = 200
 

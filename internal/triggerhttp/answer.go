@@ -1,10 +1,12 @@
 package triggerhttp
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 
 	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
@@ -78,6 +80,14 @@ func (a *Answer) Write(w http.ResponseWriter) {
 
 func refuse(status int, message string) *Answer {
 	return &Answer{status: status, code: strconv.Itoa(status), message: message}
+}
+
+// badName answers a name that Channel or Event does not allow, or could not check.
+func badName(kind string, err error) *Answer {
+	if errors.Is(err, names.ErrNotChecked) {
+		return refuse(http.StatusInternalServerError, "Internal error")
+	}
+	return bad("Invalid " + kind + " name: " + err.Error())
 }
 
 func bad(message string) *Answer { return refuse(http.StatusBadRequest, message) }

@@ -101,10 +101,10 @@ func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
 		t.Repeat = t.authKey + ":" + id
 	}
 	if t.Channel, err = rd.Channel(name); err != nil {
-		return nil, bad("Invalid channel name: " + err.Error())
+		return nil, badName("channel", err)
 	}
 	if err = rd.Event(t.Event); err != nil {
-		return nil, bad("Invalid event name: " + err.Error())
+		return nil, badName("event", err)
 	}
 	if !rd.AllowPrivateEvents && names.Private(jsvalue.Lower(t.Event)) {
 		// An auth endpoint that signs any connection id would sign, as a token for
