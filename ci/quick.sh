@@ -13,6 +13,6 @@ if ! have node; then
 	echo "internal/jsvalue is not tested: node is not installed"
 	packages=$(grep -v '/internal/jsvalue$' <<<"$packages")
 fi
-say "go test"
+say "go test -short"
 # shellcheck disable=SC2086 # one word for each package
-go test $packages
+go test -short $packages

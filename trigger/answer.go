@@ -147,7 +147,8 @@ func answered(resp *http.Response, body []byte) attempt {
 		a.unknown = true
 	case status >= 300 && status < 400:
 		e.Message = "redirects to " + resp.Header.Get("Location") + "; Options.URL must be that server's own"
-	case status == http.StatusNotFound:
+	case status == http.StatusNotFound && said.Error.Message == "":
+		// Else the server itself says what it did not find.
 		e.Message += "; is the prefix in Options.URL the server's?"
 	case status < 300:
 		e.Message = "which is not what a pushy server answers; is Options.URL right?"

@@ -135,6 +135,8 @@ func TestRefusals(t *testing.T) {
 		{"tooLarge", trigger.Options{}, pushy.Options{Limits: pushy.Limits{TriggerBytes: 10}}, nil, []string{"a long text"},
 			trigger.Error{Status: 413, Code: "413", Message: "Body too large"}, trigger.ErrTooLarge},
 		{"otherPrefix", trigger.Options{URL: "http://memory/rt"}, pushy.Options{}, nil, nil,
+			trigger.Error{Status: 404, Code: "404"}, nil},
+		{"noPushyThere", trigger.Options{}, pushy.Options{}, http.NotFoundHandler(), nil,
 			trigger.Error{Status: 404, Message: "Not Found; is the prefix in Options.URL the server's?"}, nil},
 		{"redirect", trigger.Options{}, pushy.Options{}, http.RedirectHandler("https://elsewhere/pushy", http.StatusTemporaryRedirect), nil,
 			trigger.Error{Status: 307, Message: "redirects to https://elsewhere/pushy; Options.URL must be that server's own"}, nil},

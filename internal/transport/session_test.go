@@ -22,7 +22,10 @@ import (
 // reading still learns why. Not
 // parallel, because it measures the heap.
 func TestRow5HugeMessage(t *testing.T) {
-	const size = 512 << 20
+	size := 512 << 20
+	if testing.Short() {
+		size = 128 << 20
+	}
 	cfg := testConfig()
 	cfg.CloseTimeout = 2 * time.Minute
 	piece := make([]byte, 1<<20) // zeros are as good as masked bytes
