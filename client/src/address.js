@@ -1,13 +1,34 @@
-// Where the server is. Any URL of it will do: its origin, its prefix or its
-// socket, with a query that goes with every request.
+// Where the server is. Any of its URLs will do: its origin, its prefix or its
+// socket, with a query that is sent with every request.
 
 /**
- * @param {string} url
- * @returns {(path: string) => string} the URL of a path under the socket
+ * @typedef {object} Auth
+ * @property {string} _auth the default URL of the auth endpoint
+ */
+
+/**
+ * @param {string | { readonly href: string }} url relative to the page, if it is relative
+ * @returns {(((path: string) => string) & Auth) | undefined} the URL of a path under the socket;
+ *   undefined if url is relative and there is no page, as when a server renders one
  */
 export function address(url) {
-  const { origin, pathname, search } = new URL(url.replace(/^ws/, "http"), globalThis.location?.href);
-  const path = pathname.replace(/\/+$/, "") || "/pushy";
-  const socket = origin + path + (path.endsWith("/socket") ? "" : "/socket");
-  return (rest) => socket + rest + search;
+  const { document, location, origin } = /** @type {any} */ (globalThis);
+  const parse = (/** @type {string | undefined} */ base) => {
+    try {
+      return new URL(/** @type {string} */ (url), base);
+    } catch {}
+  };
+  const alone = parse("http://h");
+  // A document of about:srcdoc has its parent's base, one of blob: only an origin.
+  const found = parse(document?.baseURI) ?? parse(location?.href) ?? parse(origin);
+  if (alone && !found && !location) return;
+  const scheme = found?.protocol.match(/^(?:http|ws)(s?:)$/);
+  // A page's own URL may have a user: browsers refuse to send one that a request names.
+  if (!found || !scheme || !alone || alone.username + alone.password) {
+    throw new TypeError(`pushy: "${`${url}`.replace(/\/\/.*@/, "//…@")}" is not a URL of HTTP or WebSocket without user and password`);
+  }
+  const prefix = `http${scheme[1]}//${found.host}${found.pathname.replace(/\/+$/, "") || "/pushy"}`.replace(/\/socket$/, "");
+  return Object.assign((/** @type {string} */ rest) => `${prefix}/socket${rest}${found.search}`, {
+    _auth: `${prefix}/auth${found.search}`,
+  });
 }

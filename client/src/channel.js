@@ -1,4 +1,4 @@
-import { Emitter } from "./emitter.js";
+import { Source } from "./emitter.js";
 import { fromList, withMember, withoutMember } from "./presence.js";
 import { delay } from "./retry.js";
 
@@ -6,45 +6,53 @@ import { delay } from "./retry.js";
 /** @typedef {import("../pushy.d.ts").Member} Member */
 /** @typedef {import("../pushy.d.ts").Token} Token */
 
-/** More events than this waiting for a `for await` end it with an error. */
+/** A `for await` for which more events than this are queued ends with an error. */
 const mostWaiting = 10_000;
 
-export class Channel extends Emitter {
+/** After so many failures of the auth endpoint one after another the channel is given up. */
+const mostRefusals = 10;
+
+export class Channel extends Source {
+  subscribed = false;
+  /** @type {string | undefined} */
+  memberId;
+  /** @type {Map<string, Member>} */
+  members = new Map();
+  _wanted = false; // by the page, on this connection and the next
+  _leaving = false; // the unsubscribe is sent, and not answered
+  _failures = 0;
+  _refusals = 0; // of the auth endpoint, since it last gave a token
+  /** The subscription under way; the answers to others are ignored. @type {object | undefined} */
+  _turn;
+  /** The one whose command the server has not answered. @type {object | undefined} */
+  _asking;
+  /** @type {Token | undefined} */
+  _token;
+  /** A token that the page gave, for the next subscription that is sent. @type {Token | undefined} */
+  _given;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  _timer;
+  /** @type {Set<(event?: string, data?: any, published?: boolean) => void>} */
+  _readers = new Set();
+
   /**
    * @param {Pushy} pushy
    * @param {string} name
    */
   constructor(pushy, name) {
-    super();
+    super(/^(pushy:|((un)?subscribe|(subscribe|auth)-error)$)/);
     this.name = name;
-    this.subscribed = false;
-    /** @type {string | undefined} */
-    this.memberId = undefined;
-    /** @type {Map<string, Member>} */
-    this.members = new Map();
     this._pushy = pushy;
     this._key = name.toLowerCase();
-    this._wanted = false; // by the page, on this connection and the next
-    this._leaving = false; // the server has been told, and has not answered
-    this._failures = 0;
-    /** The subscription under way; what comes back for another is ignored. @type {object | undefined} */
-    this._turn = undefined;
-    /** The one whose command the server has not answered. @type {object | undefined} */
-    this._asking = undefined;
-    /** @type {Token | undefined} */
-    this._token = undefined;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    this._timer = undefined;
-    /** @type {Set<(event?: string, data?: any) => void>} */
-    this._readers = new Set();
   }
 
   /** @param {Token} [token] */
   subscribe(token) {
     if (!this._wanted || token || this._timer) {
       this._wanted = true;
-      this._failures = 0;
-      if (this._pushy.connected) this._join(token);
+      this._failures = this._refusals = 0;
+      if (token && (!this.subscribed || this._leaving)) this._given = token;
+      if (this._pushy.connected) this._join();
       else this._pushy._wake();
     }
     return this;
@@ -52,20 +60,21 @@ export class Channel extends Emitter {
 
   unsubscribe() {
     this._wanted = false;
+    this._given = undefined;
     this._stop();
-    // Commands run in order: what is being asked for can be left already.
+    // Commands run in order: a subscription that is not answered yet can be left already.
     if (this.subscribed || this._asking) this._leave();
     for (const read of this._readers) read();
     return this;
   }
 
   async *[Symbol.asyncIterator]() {
-    /** @type {{event: string, data: any}[]} */
+    /** @type {import("../pushy.d.ts").ChannelEvent[]} */
     const waiting = [];
     let ended = false, wake = () => {};
-    const read = (/** @type {string | undefined} */ event, /** @type {any} */ data) => {
+    const read = (/** @type {string | undefined} */ event, /** @type {any} */ data, published = false) => {
       if (event === undefined) ended = true;
-      else if (waiting.length <= mostWaiting) waiting.push({ event, data });
+      else if (waiting.length <= mostWaiting) waiting.push({ event, data, published });
       wake();
     };
     this._readers.add(read);
@@ -83,31 +92,32 @@ export class Channel extends Emitter {
   }
 
   /**
-   * @override
+   * An event of the client itself.
    * @param {string} event
    * @param {any[]} args
    */
-  _emit(event, ...args) {
-    super._emit(event, ...args);
+  _tell(event, ...args) {
+    this._emit(event, ...args);
     for (const read of this._readers) read(event, args[0]);
   }
 
-  /** Ends what is under way, and what is to come. */
+  /** Ends what is under way, and what is planned. */
   _stop() {
     clearTimeout(this._timer);
     this._timer = this._turn = undefined;
   }
 
   /**
-   * Asks for the channel. Where the page has said who gives tokens, a private one
-   * brings one at once; else the server may say that it wants one.
-   * @param {Token} [token]
+   * Sends the subscription. If the page has named an auth endpoint, a private channel
+   * has a token from the start; otherwise the server may answer that it needs one.
    * @param {boolean} [asked]
    */
-  async _join(token, asked = this._key.startsWith("private-") && !!this._pushy._authHandler) {
+  async _join(asked = this._key.startsWith("private-") && !!this._pushy._authHandler) {
     if (this.subscribed || this._asking || this._leaving) return; // after the end, see _left
     this._stop();
     const turn = (this._turn = {});
+    let token = this._given;
+    this._given = undefined;
     if (asked && !token) {
       try {
         token = (await this._pushy._authorize(this._key)) ?? {};
@@ -116,12 +126,13 @@ export class Channel extends Emitter {
         return;
       }
       if (this._turn !== turn) return;
+      this._refusals = 0;
     }
     this._pushy._request("subscribe", { channel: this.name, auth: token?.auth, data: token?.data }, {
-      timeout: 0,
-      // The answers themselves come by their names, see _receive: whatever
-      // follows them must find them done.
-      done: (error) => {
+      _timeout: 0,
+      // The answers themselves arrive by their names, see Pushy: they must have taken
+      // effect before the next message is read.
+      _done: (error) => {
         if (this._asking === turn) this._asking = undefined;
         if (this._turn !== turn || !error || error.code === "unknown") return;
         if (error.code === "429") this._again();
@@ -136,17 +147,17 @@ export class Channel extends Emitter {
     if (this._leaving) return;
     this._leaving = true;
     this._pushy._request("unsubscribe", { channel: this.name }, {
-      timeout: 0,
-      done: (error) => error && error.code !== "unknown" && this._left(), // the host was faster
+      _timeout: 0,
+      _done: (error) => error && error.code !== "unknown" && this._left(), // the host was faster
     });
   }
 
-  /** The token that the server asked for. */
+  /** The server asks for a token. */
   _needAuth() {
     this._asking = undefined;
     if (!this._wanted) return;
     if (this._token) this._fail("Authorization needed");
-    else this._join(undefined, true);
+    else this._join(true);
   }
 
   /** @param {{memberId?: string, presence?: Member[]}} data */
@@ -157,20 +168,22 @@ export class Channel extends Emitter {
     this.subscribed = true;
     this.memberId = memberId;
     this.members = fromList(presence);
-    if (!this._leaving) this._emit("subscribe", presence);
+    if (this._leaving) return;
+    this._given = undefined;
+    this._tell("subscribe", presence);
   }
 
   /** @param {string} [reason] */
   _left(reason) {
     const again = this._leaving && this._wanted;
     this._leaving = false;
-    if (!again) this._wanted = false; // taken out by the host: that is for good
+    if (!again) this._wanted = false; // removed by the host: that is final
     this.members = new Map();
     this._lost(reason);
     if (again) this._join();
   }
 
-  /** The connection is gone; the members are shown until there is a new list. */
+  /** The connection is lost; the members remain until there is a new list. */
   _lost(/** @type {string | undefined} */ reason) {
     this._stop();
     this._leaving = false;
@@ -178,58 +191,70 @@ export class Channel extends Emitter {
     if (!this.subscribed) return;
     this.subscribed = false;
     this.memberId = undefined;
-    this._emit("unsubscribe", reason);
+    this._tell("unsubscribe", reason);
   }
 
   /** @param {string} reason */
   _failed(reason) {
     this._asking = undefined;
-    if (this.subscribed) this._emit("subscribe-error", reason);
+    if (this.subscribed) this._tell("subscribe-error", reason);
     else if (reason === "Temporarily unavailable") this._again();
     else this._fail(reason);
   }
 
   /**
-   * What the one who gives tokens said. A 4xx is an answer; anything else may
-   * be another one soon.
+   * The answer of the auth endpoint or function, which is no token. A 4xx is final;
+   * anything else may be different soon.
    * @param {{status?: number, body?: string, message?: string}} error
    */
   _refused({ status = 0, message = "", body = message }) {
-    const final = status >= 200 && status < 500;
+    const refused = status >= 200 && status < 500, final = refused || ++this._refusals >= mostRefusals;
     const retryAt = final ? undefined : this._again();
     const detail = { channel: this.name, status, body, retryAt };
-    this._emit("auth-error", detail);
+    this._tell("auth-error", detail);
     this._pushy._emit("auth-error", detail);
-    if (final) this._fail(`Authorization failed (${status})`, detail);
+    if (!final) return;
+    let reason = `Authorization failed (${status})`;
+    if (refused && status < 300) reason += `: not JSON, it begins with ${JSON.stringify(body.slice(0, 60))}`;
+    if (!refused) this._pushy._warn(`${this.name} is given up: ${reason}`);
+    this._fail(reason, detail, !refused || this._heard("auth-error") || this._pushy._heard("auth-error"));
   }
 
   _again() {
     this._stop();
-    const { _min, _max } = this._pushy;
-    const wait = delay(this._failures++, _min, _max);
+    const wait = delay(this._failures++, this._pushy._how);
     this._timer = setTimeout(() => this._join(), wait);
     return Date.now() + wait;
   }
 
-  /** @param {string} reason @param {any} [detail] */
-  _fail(reason, detail) {
+  /** @param {string} reason @param {any} [detail] @param {any} [heard] the page knows already */
+  _fail(reason, detail, heard) {
+    if (this._given) {
+      this._join(); // with the token that the page has given meanwhile
+      return;
+    }
     this._stop();
     this._wanted = false;
-    this._emit("subscribe-error", reason, detail);
+    if (!heard && !this._heard("subscribe-error") && !this._readers.size) this._pushy._warn(`${this.name}: ${reason}`);
+    this._tell("subscribe-error", reason, detail);
   }
 
   /**
-   * An event of the channel's.
+   * A message to the channel.
    * @param {string} event
    * @param {any} data
    */
   _receive(event, data) {
     if (!this.subscribed) return;
-    const came = event === "pushy:presence-add";
-    if (event === "pushy:presence-sync") this._emit(event, [...(this.members = fromList(data.presence)).values()]);
-    else if (came || event === "pushy:presence-quit") {
-      this.members = (came ? withMember : withoutMember)(this.members, data.member);
-      this._emit(came ? "pushy:member-added" : "pushy:member-quit", data.member);
-    } else this._emit(event, data);
+    const added = event === "pushy:presence-add";
+    if (event === "pushy:presence-sync") this._tell(event, [...(this.members = fromList(data.presence)).values()]);
+    else if (added || event === "pushy:presence-quit") {
+      this.members = (added ? withMember : withoutMember)(this.members, data.member);
+      this._tell(added ? "pushy:member-added" : "pushy:member-quit", data.member);
+    } else if (event === "pushy:resync") this._tell(event, data);
+    else {
+      this._publish(event, data);
+      for (const read of this._readers) read(event, data, true);
+    }
   }
 }

@@ -1,13 +1,13 @@
-// Who listens to what. Names come from others (a channel may have an event
+// Listeners by event. Others choose the names (a channel may have an event
 // "__proto__"), so they are keys of a Map.
 
 /** @typedef {(...args: any[]) => void} Listener */
 
 export class Emitter {
-  constructor() {
-    /** @type {Map<string | undefined, Listener[]>} */
-    this._listeners = new Map();
-  }
+  /** @type {Map<string | undefined, Listener[]>} */
+  _listeners = new Map();
+  on = this.bind;
+  off = this.unbind;
 
   /**
    * @param {string} event
@@ -19,7 +19,7 @@ export class Emitter {
   }
 
   /**
-   * Without a listener all of the event's go.
+   * Without a listener all listeners of the event are removed.
    * @param {string} event
    * @param {Listener} [listener]
    */
@@ -31,24 +31,13 @@ export class Emitter {
     return this;
   }
 
-  /**
-   * @param {string} event
-   * @param {Listener} listener
-   */
-  on(event, listener) {
-    return this.bind(event, listener);
+  /** @param {string} event */
+  _heard(event) {
+    return this._listeners.get(event)?.length;
   }
 
   /**
-   * @param {string} event
-   * @param {Listener} [listener]
-   */
-  off(event, listener) {
-    return this.unbind(event, listener);
-  }
-
-  /**
-   * A listener that throws keeps nothing from the others, nor from us.
+   * A listener that throws does not keep the event from the others, nor from us.
    * @param {string} event
    * @param {any[]} args
    */
@@ -62,5 +51,27 @@ export class Emitter {
         });
       }
     }
+  }
+}
+
+/** An emitter of events of its own, and of published ones, which have a second emitter for themselves. */
+export class Source extends Emitter {
+  events = new Emitter();
+
+  /** @param {RegExp} own the events of the client itself, whose listeners nothing that is published may call */
+  constructor(own) {
+    super();
+    this._own = own;
+  }
+
+  /**
+   * Something was published, or sent to this client. Whoever chose the name must not
+   * be able to call the listeners of the client's own events by it.
+   * @param {string} event
+   * @param {any} data
+   */
+  _publish(event, data) {
+    if (!this._own.test(event)) this._emit(event, data);
+    this.events._emit(event, data);
   }
 }

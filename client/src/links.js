@@ -1,18 +1,27 @@
-// The ways to the server. Each carries the same texts both ways; a link says
-// once that it has ended, and nothing after.
+// The ways to the server. Each carries the same messages both ways; a link reports
+// once that it has ended, and nothing after that.
 
 /**
- * What a link tells of.
+ * What a link reports.
  * @typedef {object} Events
- * @property {(text: string) => void} message
- * @property {() => void} alive a sign of life that is no message
- * @property {(code: number, reason: string) => void} close
+ * @property {(text: string) => boolean | void} _message answers whether it was a message of the protocol
+ * @property {() => void} _alive a sign of life that is no message
+ * @property {(text: string) => void} _oversized the server refused this message for its size, and goes on
+ * @property {(code: number, reason: string, answer?: Answer) => void} _close with a close code, or the
+ *   status of the HTTP answer by which the server refused the client for good
+ */
+
+/**
+ * Of an HTTP answer that ended a link.
+ * @typedef {object} Answer
+ * @property {string | null} [_retryAfter]
+ * @property {string} [_body]
  */
 
 /**
  * @typedef {object} Link
- * @property {(text: string) => void} send
- * @property {(code?: number, reason?: string) => void} close without a `close` of its own
+ * @property {(text: string) => void} _send
+ * @property {(code?: number) => void} _close without a `_close` of its own
  */
 
 /**
@@ -26,32 +35,43 @@
  * @returns {Link}
  */
 function over(socket, on) {
-  socket.onmessage = (/** @type {any} */ e) => on.message(e.data);
-  socket.onheartbeat = on.alive; // sockjs-client's
+  let opened = false;
+  socket.onopen = () => (opened = true);
+  socket.onmessage = (/** @type {any} */ e) => on._message(e.data);
+  socket.onheartbeat = on._alive; // sockjs-client's
   socket.onerror = () => {}; // a close follows; in node an error without a listener would throw
-  socket.onclose = (/** @type {any} */ e) => on.close(e.code, e.reason);
+  // sockjs-client says 1002 when it cannot reach the server.
+  socket.onclose = (/** @type {any} */ e) => on._close(e.code === 1002 && !opened ? 1006 : e.code, e.reason);
   return {
-    send: (text) => socket.send(text),
-    close(code = 1000, reason) {
+    _send: (text) => socket.send(text),
+    _close(code = 1000) {
       socket.onmessage = socket.onclose = null;
-      socket.close(code, reason);
+      socket.close(code);
     },
   };
 }
 
 /** @type {Opener} */
 const websocket = (at, how, on) =>
-  over(new (how.WebSocket ?? WebSocket)(at("/websocket").replace(/^http/, "ws")), on);
+  over(new (how.WebSocket ?? /** @type {any} */ (WebSocket))(at("/websocket").replace(/^http/, "ws")), on);
 
 /** @type {Opener} */
 const sockjs = (at, how, on) => over(new /** @type {any} */ (how.SockJS)(at("")), on);
 
-/** Texts longer than this together do not share a request: a server takes 64 KiB. */
+/** Messages longer than this together do not share a request: a server takes 64 KiB. */
 const batch = 16_000;
+
+/** An answer that ends sooner without a message is followed by a pause, the second by one twice as long. */
+const brief = 1000;
+
+/** More of those one after another end the session. */
+const mostBrief = 4;
 
 /**
  * SockJS over fetch: requests that bring frames, one after another, and others
- * that take messages there. The session's id is a secret of the two.
+ * that carry messages to the server. The session's id is a secret of the two.
+ * Something else than the server may answer, such as a gateway with a page of its
+ * own: whatever is not SockJS ends the link, and nothing is asked for again at once.
  * @param {string} receiver
  * @returns {Opener}
  */
@@ -61,48 +81,70 @@ const http = (receiver) => (at, how, on) => {
   const aborter = new AbortController();
   /** @type {string[]} */
   const outbox = [];
-  let ended = false, opened = false, sending = false;
+  let ended = false, opened = false, sending = false, room = batch;
 
-  /** @param {number} code @param {string} reason */
-  const end = (code, reason) => {
+  /** @param {number} code @param {string} [reason] @param {Answer} [answer] */
+  const end = (code, reason = "", answer) => {
     if (ended) return;
-    link.close();
-    on.close(code, reason);
+    link._close();
+    on._close(code, reason, answer);
   };
 
-  /** @param {string} path @param {string} [body] */
-  const post = async (path, body) => {
-    const response = await request(at(`/c/${session}/${path}`), {
-      method: "POST", body, credentials: "include", cache: "no-store", signal: aborter.signal,
-    });
-    if (!response.ok) end(response.status === 413 ? 1009 : 1006, `HTTP ${response.status}`);
-    return response;
+  /** @param {string} path @param {string} [body] @returns {Promise<Response>} */
+  const post = (path, body) => request(at(`/c/${session}/${path}`), {
+    method: "POST", body, credentials: "include", cache: "no-store", redirect: "manual", signal: aborter.signal,
+  });
+
+  /** The answer is not the one that SockJS gives. @param {Response} response */
+  const refused = async (response) => {
+    const { status, headers } = response;
+    const denied = !opened && (status === 401 || status === 403);
+    const body = denied ? (await response.text()).slice(0, 1000) : undefined;
+    end(denied ? status : 1006, `HTTP ${status || "redirect"}`, { _retryAfter: headers.get("Retry-After"), _body: body });
+  };
+
+  /** @param {string} text */
+  const foreign = (text) => end(1006, `not an answer of pushy: ${text.slice(0, 60)}`);
+
+  /**
+   * @param {string} line
+   * @returns {boolean | void} whether it moved the session on
+   */
+  const frame = (line) => {
+    const data = line[1] === "[" && JSON.parse(line.slice(1));
+    if (line === "o" && !opened) return (opened = true);
+    if (line[0] === "a" && data) return data.map(on._message).includes(true);
+    if (line[0] === "c" && data) end(data[0], data[1]);
+    // A session that ended unseen, in a proxy for example, has been replaced by a new one.
+    else if (line === "o") end(1006);
+    else if (!/^h+$/.test(line)) foreign(line);
   };
 
   const receive = async () => {
+    let fruitless = 0;
     while (!ended) {
-      const { body } = await post(receiver);
-      const reader = /** @type {ReadableStream<Uint8Array>} */ (body).getReader();
+      const began = Date.now();
+      const response = await post(receiver);
+      if (response.status !== 200) return refused(response);
+      const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
       const decoder = new TextDecoder();
-      let rest = "", frames = 0;
+      let rest = "", frames = 0, moved = false;
       for (;;) {
         const { done, value } = await reader.read();
-        if (done || ended) break;
-        on.alive();
+        if (ended) return;
+        // A piece of a frame is left when the answer broke off; what no frame begins with, is none.
+        if (rest && (done || !/^[ohac]/.test(rest))) return foreign(rest);
+        if (done) break;
+        on._alive();
         const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
         rest = /** @type {string} */ (lines.pop());
         frames += lines.length;
-        for (const line of lines) {
-          const data = line[1] === "[" && JSON.parse(line.slice(1));
-          // A session that ended unseen, by a proxy say, has a new one in its place.
-          if (line[0] === "o" && opened) end(1006, "");
-          opened ||= line[0] === "o";
-          if (line[0] === "a") data.forEach(on.message);
-          if (line[0] === "c") end(data[0], data[1]);
-        }
+        for (const line of lines) if (!ended && frame(line)) moved = true;
       }
-      // Nothing at all is no answer of a server that will have more to say.
-      if (!frames) end(1006, "");
+      const took = Date.now() - began;
+      fruitless = moved || took >= brief ? 0 : fruitless + 1;
+      if (!frames || fruitless > mostBrief) end(1006, "an empty answer");
+      else if (fruitless) await new Promise((done) => setTimeout(done, brief * fruitless - took));
     }
   };
 
@@ -111,20 +153,27 @@ const http = (receiver) => (at, how, on) => {
     sending = true;
     while (outbox.length && !ended) {
       let size = 0, count = 0;
-      while (count < outbox.length && (!count || size + outbox[count].length < batch)) size += outbox[count++].length;
-      await post("xhr_send", JSON.stringify(outbox.splice(0, count)));
+      while (count < outbox.length && (!count || size + outbox[count].length < room)) size += outbox[count++].length;
+      const texts = outbox.splice(0, count);
+      const response = await post("xhr_send", JSON.stringify(texts));
+      if (ended) return;
+      if (response.status === 413 && count > 1) {
+        outbox.unshift(...texts); // none of them was delivered: they are sent in smaller parts
+        room = size / 2;
+      } else if (response.status === 413) on._oversized(texts[0]);
+      else if (response.status !== 204) return refused(response);
     }
     sending = false;
   };
 
-  const lost = () => end(1006, "");
+  const lost = () => end(1006);
   /** @type {Link} */
   const link = {
-    send(text) {
+    _send(text) {
       outbox.push(text);
       flush().catch(lost);
     },
-    close() {
+    _close() {
       ended = true;
       aborter.abort();
     },

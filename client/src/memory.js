@@ -1,32 +1,36 @@
-// Which transport got through, for the next connection and the next page. After
-// an hour the better ones get another chance: walls are a property of where
-// somebody is.
+// Which transport got through, for the next connection and the next page, for an
+// hour: what blocks the better ones depends on the network that the device is in.
 
 const hour = 3_600_000;
 
-/** For where there is no storage: node, and browsers that forbid it. @type {Map<string, string>} */
+/** Used where there is no storage: in node, and in browsers that forbid it. @type {Map<string, string>} */
 const here = new Map();
 
+/** @param {(path: string) => string} at */
+const keyOf = (at) => "pushy:" + at("").split("?")[0];
+
 /**
- * @param {string} key
+ * @param {(path: string) => string} at
  * @returns {string | undefined}
  */
-export function recall(key) {
+export function recall(at) {
+  const key = keyOf(at);
   let text = here.get(key);
   try {
     text = localStorage.getItem(key) ?? text;
   } catch {}
   try {
-    const [name, at] = JSON.parse(/** @type {string} */ (text));
-    if (Date.now() - at < hour) return name;
+    const [name, time] = JSON.parse(/** @type {string} */ (text)), age = Date.now() - time;
+    if (age >= 0 && age < hour) return name; // below 0 if the clock has been set back since
   } catch {}
 }
 
 /**
- * @param {string} key
+ * @param {(path: string) => string} at
  * @param {string} name
  */
-export function remember(key, name) {
+export function remember(at, name) {
+  const key = keyOf(at);
   const text = JSON.stringify([name, Date.now()]);
   here.set(key, text);
   try {

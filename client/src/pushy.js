@@ -1,10 +1,11 @@
 import { address } from "./address.js";
+import { seek } from "./better.js";
 import { Channel } from "./channel.js";
-import { Emitter } from "./emitter.js";
+import { Source } from "./emitter.js";
 import { PushyError } from "./error.js";
 import { links } from "./links.js";
 import { recall, remember } from "./memory.js";
-import { delay, isFinal } from "./retry.js";
+import { delay, isFinal, retryAfter } from "./retry.js";
 import { watch } from "./wake.js";
 
 /** @typedef {import("../pushy.d.ts").Options} Options */
@@ -12,66 +13,79 @@ import { watch } from "./wake.js";
 /** @typedef {import("../pushy.d.ts").ExecOptions} ExecOptions */
 /** @typedef {import("./links.js").Link} Link */
 
+/** @typedef {((path: string) => string) & import("./address.js").Auth} Address */
+
 /**
- * A command on its way.
+ * A command that is not answered yet.
  * @typedef {object} Request
- * @property {(error?: PushyError, data?: any) => void} done called once, before anything that comes later
- * @property {number} [timeout] milliseconds that an answer may take, 0 for as long as the connection
- * @property {any} [timer]
- * @property {boolean} [quiet] an error is not the page's business
+ * @property {(error?: PushyError, data?: any) => void} _done called once, before any later message is read
+ * @property {any} [_size] the length of the message
+ * @property {number} [_timeout] milliseconds that an answer may take, 0 for as long as the connection
+ * @property {any} [_timer]
+ * @property {boolean} [_quiet] an error is not the page's business
  */
 
 const steady = 5000; // a connection that lasted so long begins a new count of failures
-const silence = 45_000; // after which the server is asked whether it is there
-const answer = 5000; // that it has for saying so
+const silence = 45_000; // after which the server is asked for a sign of life
+const answer = 5000; // milliseconds that it has to give one
 const patience = 3500; // for a transport to get through, more after each failure
 const longest = 15_000;
 const mostWaiting = 100; // commands: a server takes 200 at once
+const cached = 4001; // the close code of a page that is kept for the back button
 
-export class Pushy extends Emitter {
+export class Pushy extends Source {
+  /** @type {import("../pushy.d.ts").State} */
+  state = "idle";
+  /** @type {Map<string, Channel>} */
+  channels = new Map();
+  /** @type {string | undefined} */
+  socketId;
+  /** @type {string | undefined} */
+  protocol;
+  /** @type {string | undefined} */
+  transport;
+  /** @type {number | undefined} */
+  retryAt;
+  _failures = 0;
+  _since = 0; // when the connection was made
+  _alive = 0; // when the last sign of life of the server came
+  _notBefore = 0; // when the server allows the next try
+  _ids = 0;
+  /** @type {Map<string, Request>} */
+  _requests = new Map();
+  /** @type {[string, any, Request][]} */
+  _waiting = [];
+  /** @type {Link | undefined} */
+  _link;
+  /** @type {any} */
+  _timer;
+  /** The attempt under way; the outcome of an earlier one is ignored. @type {object | undefined} */
+  _try;
+  /** @type {(() => void) | undefined} */
+  _unwatch;
+  /** @type {object | undefined} */
+  _probing;
+  /** @type {Address | undefined} */
+  _at;
+  /** Ends the search for a better transport. @type {(() => void) | undefined} */
+  _unseek;
+  /** @type {Set<string>} */
+  _warned = new Set();
+
   /**
    * @param {import("../pushy.d.ts").Url} [url]
-   * @param {string | import("../pushy.d.ts").Authorize} [authHandler]
+   * @param {string | import("../pushy.d.ts").Authorize | Options} [authHandler]
    * @param {Options} [options]
    */
   constructor(url = "/pushy", authHandler, options = {}) {
-    super();
+    super(/^(pushy:|((dis)?connect|state|auth-error|internal-msg)$)/);
+    if (typeof authHandler === "object") options = { ...authHandler, ...options };
     this.url = url;
-    /** @type {import("../pushy.d.ts").State} */
-    this.state = "idle";
-    /** @type {Map<string, Channel>} */
-    this.channels = new Map();
-    /** @type {string | undefined} */
-    this.socketId = undefined;
-    /** @type {string | undefined} */
-    this.protocol = undefined;
-    /** @type {string | undefined} */
-    this.transport = undefined;
-    /** @type {number | undefined} */
-    this.retryAt = undefined;
-    this._authHandler = authHandler;
+    this._authHandler = typeof authHandler === "object" ? options.auth : authHandler ?? options.auth;
     this._how = options;
-    this._min = options.minDelay ?? 500;
-    this._max = options.maxDelay ?? 20_000;
-    this._failures = 0;
-    this._since = 0; // when the connection came
-    this._heard = 0; // when the server was last heard of
-    this._ids = 0;
-    /** @type {Map<string, Request>} */
-    this._requests = new Map();
-    /** @type {[string, any, Request][]} */
-    this._waiting = [];
-    /** @type {Link | undefined} */
-    this._link = undefined;
-    /** @type {any} */
-    this._timer = undefined;
-    /** What is being tried; what comes of an earlier one is ignored. @type {object | undefined} */
-    this._try = undefined;
-    /** @type {(() => void) | undefined} */
-    this._unwatch = undefined;
-    /** @type {object | undefined} */
-    this._probing = undefined;
-    if (typeof url === "string") address(url); // else nothing would tell of a typo
+    /** @type {string[]} */
+    this._transports = options.SockJS ? ["sockjs"] : options.transports ?? ["websocket", "streaming", "polling"];
+    if (typeof url !== "function") address(url); // otherwise nothing would report a typing mistake
   }
 
   get connected() {
@@ -91,7 +105,8 @@ export class Pushy extends Emitter {
   }
 
   connect() {
-    if (!this.connected && !this.connecting) {
+    // Without a page, as on a server that renders one, a relative URL leads nowhere.
+    if (!this.connected && !this.connecting && (typeof this.url === "function" || address(this.url))) {
       this._unwatch ??= watch((why) => this._look(why));
       this._dial();
     }
@@ -99,7 +114,7 @@ export class Pushy extends Emitter {
   }
 
   disconnect() {
-    if (this.state !== "closed") this._end(1000, "", true);
+    if (this.state !== "closed") this._end(1000, "", {}, true);
     return this;
   }
 
@@ -109,25 +124,51 @@ export class Pushy extends Emitter {
    * @param {ExecOptions} [options]
    */
   exec(name, data, options = {}) {
+    let awaited = false;
     /** @type {Promise<any>} */
     const promise = new Promise((resolve, reject) => {
       /** @type {Request} */
       const request = {
-        timeout: options.timeout ?? this._how.timeout ?? 30_000,
-        done: (error, data) => (error ? reject(error) : resolve(data)),
+        _timeout: options.timeout ?? this._how.timeout ?? 30_000,
+        _done: (error, data) => (error ? reject(error) : resolve(data)),
       };
       if (this.connected) this._request(name, data, request);
       else if (this.state === "closed") reject(unsent(name, "closed"));
       else if ((options.offline ?? this._how.offline) === "reject") reject(unsent(name, "offline"));
-      else if (this._waiting.length >= mostWaiting) reject(new PushyError(`${mostWaiting} commands wait already`, "full"));
+      else if (this._waiting.length >= mostWaiting) reject(new PushyError(`${mostWaiting} commands are queued`, "full"));
       else this._waiting.push([name, data, request]);
       this._wake();
     });
-    promise.catch(() => {}); // who ignores the answer may ignore this one, too
-    return promise;
+    // A caller who ignores the answer may ignore this as well. Many commands have no
+    // answer, and no connection lasts: only other errors deserve a warning.
+    promise.catch((error) => queueMicrotask(() => {
+      if (awaited || this._heard("pushy:error") || error.code === "timeout" || error.code === "unknown") return;
+      this._warn(`${name}: ${error.message} (${error.code})`);
+    }));
+    const { then } = promise;
+    return Object.assign(promise, {
+      constructor: undefined, // which makes await call then, too
+      /** @type {typeof then} */
+      then(...listeners) {
+        awaited = true;
+        return /** @type {any} */ (then.apply(promise, listeners));
+      },
+    });
   }
 
-  /** Connects for a page that has never asked for it. */
+  /** An error of which the page takes no notice. @param {string} text */
+  _warn(text) {
+    if (this._warned.has(text) || this._warned.size > 99) return;
+    this._warned.add(text);
+    console.warn(`pushy: ${text}`);
+  }
+
+  /** @param {any[]} what */
+  _log(...what) {
+    if (this._how.debug) console.log("pushy:", ...what);
+  }
+
+  /** Connects if the page has not done so yet. */
   _wake() {
     if (this.state === "idle") this.connect();
   }
@@ -139,11 +180,14 @@ export class Pushy extends Emitter {
    * @param {Request} request
    */
   _request(command, data, request) {
-    const id = `pushy:${++this._ids}`; // not the id of something that the host's own messages tell of
+    const id = `pushy:${++this._ids}`; // not the id of something in the host's own messages
+    const text = JSON.stringify({ command, data, id });
     this._requests.set(id, request);
-    const { timeout } = request;
-    if (timeout) request.timer = setTimeout(() => this._settle(id, new PushyError(`No answer to ${command} in ${timeout} ms`, "timeout")), timeout);
-    this._link?.send(JSON.stringify({ command, data, id }));
+    request._size = text.length;
+    const { _timeout } = request;
+    if (_timeout) request._timer = setTimeout(() => this._settle(id, new PushyError(`No answer to ${command} in ${_timeout} ms`, "timeout")), _timeout);
+    this._log("sends", text.replace(/("auth":")(\\.|[^"])+/g, "$1…"));
+    this._link?._send(text);
   }
 
   /**
@@ -155,8 +199,8 @@ export class Pushy extends Emitter {
     const request = this._requests.get(id);
     if (!request) return;
     this._requests.delete(id);
-    clearTimeout(request.timer);
-    request.done(error, data);
+    clearTimeout(request._timer);
+    request._done(error, data);
   }
 
   /**
@@ -164,13 +208,14 @@ export class Pushy extends Emitter {
    * @returns {Promise<Token>}
    */
   async _authorize(channel) {
-    const handler = this._authHandler ?? "/pushy/auth";
+    const handler = this._authHandler ?? /** @type {Address} */ (this._at)._auth;
     const connection_id = /** @type {string} */ (this.socketId);
+    this._log("needs a token", channel);
     if (typeof handler === "function") return handler(channel, connection_id);
     const { headers, fetch: request = fetch } = this._how;
     const response = await request(handler, {
       method: "POST", credentials: "include", signal: AbortSignal.timeout(10_000),
-      headers: typeof headers === "function" ? await headers() : headers,
+      headers: /** @type {any} */ (typeof headers === "function" ? await headers() : headers),
       body: new URLSearchParams({ channel, connection_id }),
     });
     const { status } = response;
@@ -186,10 +231,11 @@ export class Pushy extends Emitter {
   /** @param {string} state @param {object} [detail] */
   _set(state, detail) {
     this.state = /** @type {import("../pushy.d.ts").State} */ (state);
+    this._log(state, detail ?? this.transport);
     this._emit("state", { state, retryAt: this.retryAt, transport: this.transport, ...detail });
   }
 
-  /** Asks where the server is and tries the transports there is reason to try. */
+  /** Asks where the server is and tries the transports that may get through. */
   async _dial() {
     clearTimeout(this._timer);
     const turn = (this._try = {});
@@ -198,26 +244,27 @@ export class Pushy extends Emitter {
     if (this._try !== turn) return;
     this._timer = setTimeout(() => this._end(1006, "timeout"), longest);
     try {
-      const at = address(typeof this.url === "string" ? this.url : await this.url());
-      if (this._try === turn) this._open(at, this._order(at));
+      const at = address(typeof this.url === "function" ? await this.url() : this.url);
+      if (this._try !== turn) return;
+      this._at = at;
+      at ? this._open(at, this._order(at)) : this._end(1000, "", {}, true);
     } catch (error) {
-      if (this._try === turn) this._end(1006, String(error));
+      if (this._try === turn) this._end(1006, `${error}`);
     }
   }
 
-  /** @param {(path: string) => string} at */
+  /** @param {Address} at */
   _order(at) {
-    const { SockJS, transports = ["websocket", "streaming", "polling"] } = this._how;
-    if (SockJS) return ["sockjs"];
-    const known = transports.indexOf(/** @type {any} */ (recall(key(at))));
-    // What has worked for this page will again: rather its server is down.
+    const transports = this._transports;
+    const known = transports.indexOf(recall(at) ?? "");
+    // What has worked for this page will work again: more likely the server is down.
     if (this.transport && this._failures < 3 && (known > 0 || this.transport === transports[0])) return [this.transport];
     return known > 0 && !this._failures ? transports.slice(known) : transports;
   }
 
   /**
    * Tries one transport, and the next if it does not get through in time.
-   * @param {(path: string) => string} at
+   * @param {Address} at
    * @param {string[]} names
    * @param {number} [index]
    */
@@ -225,31 +272,46 @@ export class Pushy extends Emitter {
     clearTimeout(this._timer);
     const turn = (this._try = {});
     const name = names[index];
-    const over = (/** @type {number} */ code, /** @type {string} */ reason) => {
+    /** @type {import("./links.js").Events["_close"]} */
+    const over = (code, reason, answer = {}) => {
       if (this._try !== turn) return;
-      if (this.connected || isFinal(code) || index + 1 === names.length) this._end(code, reason);
+      this._log(name, code, reason);
+      // A server that says when to come back is there.
+      if (this.connected || isFinal(code) || answer._retryAfter || index + 1 === names.length) this._end(code, reason, answer);
       else this._open(at, names, index + 1);
     };
+    this._log("tries", name, at("").split("?")[0]);
     this._timer = setTimeout(() => {
-      this._link?.close();
+      this._link?._close();
       over(1006, "timeout");
     }, Math.min(patience * (this._failures + 1), longest));
     try {
       this._link = links[name](at, this._how, {
-        alive: () => (this._heard = Date.now()),
-        close: over,
-        message: (text) => {
+        _alive: () => (this._alive = Date.now()),
+        _close: over,
+        _oversized: (text) => this._settle(JSON.parse(text).id, tooLarge(text.length, 413)),
+        _message: (text) => {
           if (this._try !== turn) return;
-          this._heard = Date.now();
-          if (!this.connected) {
+          this._alive = Date.now();
+          this._log("receives", text);
+          /** @type {any} */
+          let message;
+          try {
+            message = JSON.parse(text);
+          } catch {}
+          if (typeof message?.event !== "string") return;
+          if (message.event === "pushy:connect") {
+            if (this.connected) return over(1006, "");
+            const known = recall(at);
             this.transport = name;
-            if (index) remember(key(at), name);
+            if (known ? known !== name : index) remember(at, name);
           }
-          this._receive(text);
+          this._receive(message, text);
+          return true;
         },
       });
     } catch (error) {
-      over(1006, String(error)); // an insecure WebSocket from a secure page
+      over(1006, `${error}`); // an insecure WebSocket from a secure page
     }
   }
 
@@ -257,6 +319,11 @@ export class Pushy extends Emitter {
   _connected({ socketId, protocol }) {
     clearTimeout(this._timer);
     this._since = Date.now();
+    const at = /** @type {Address} */ (this._at), better = this._transports.slice(0, this._transports.indexOf(this.transport ?? ""));
+    this._unseek = seek(at, this._how, better, (name) => {
+      this._log(name, "works");
+      remember(at, name);
+    });
     this.socketId = socketId;
     this.protocol = protocol;
     this._set("connected");
@@ -266,69 +333,91 @@ export class Pushy extends Emitter {
   }
 
   /**
-   * The connection, or a try of one, is over.
+   * The connection, or an attempt at one, is over.
    * @param {number} code
    * @param {string} reason
+   * @param {import("./links.js").Answer} [answer]
    * @param {boolean} [final]
    */
-  _end(code, reason, final = isFinal(code)) {
+  _end(code, reason, answer = {}, final = isFinal(code)) {
     clearTimeout(this._timer);
+    this._unseek?.();
     const was = this.connected;
-    this._link?.close();
+    this._link?._close(code === cached ? code : undefined);
     this._link = this._try = this.socketId = this.protocol = undefined;
     if (final || (was && Date.now() - this._since > steady)) this._failures = 0;
     if (final) {
       this._unwatch?.();
       this._unwatch = this.retryAt = undefined;
     } else {
-      const wait = delay(this._failures++, this._min, this._max);
+      const asked = retryAfter(answer._retryAfter), wait = asked + delay(this._failures++, this._how);
       this.retryAt = Date.now() + wait;
+      this._notBefore = Date.now() + asked;
       this._timer = setTimeout(() => this._dial(), wait);
     }
-    this._set(final ? "closed" : "waiting", { code, reason });
-    for (const id of [...this._requests.keys()]) this._settle(id, new PushyError("Disconnected before the answer: the outcome is unknown", "unknown"));
-    if (final) for (const [name, , { done }] of this._waiting.splice(0)) done(unsent(name, "closed"));
+    if (code !== 1000 && code !== cached && (final || !was) && !this._heard("state") && !(was && this._heard("disconnect"))) {
+      this._warn([final ? "closed" : "no connection", code, reason, answer._body].join(" ").trim());
+    }
+    this._set(final ? "closed" : "waiting", { code, reason, body: answer._body });
+    // The message that was too large is among those that are not answered yet.
+    const requests = [...this._requests], largest = Math.max(...requests.map(([, { _size }]) => _size));
+    for (const [id, { _size }] of requests) {
+      const tooMuch = code === 1009 && _size === largest;
+      this._settle(id, tooMuch ? tooLarge(largest, 1009) : new PushyError("Disconnected before the answer", "unknown"));
+    }
+    if (final) for (const [name, , { _done }] of this._waiting.splice(0)) _done(unsent(name, "closed"));
     if (!was) return;
     this._emit("disconnect", this, { code, reason });
-    for (const channel of this.channels.values()) channel._lost(reason);
+    for (const channel of this.channels.values()) {
+      channel._given = undefined; // a token is made for one connection
+      channel._lost(reason);
+    }
   }
 
-  /** @param {"tick" | "woke" | "offline"} why */
+  /** @param {"tick" | "woke" | "offline" | "cached"} why */
   _look(why) {
-    if (this.state === "waiting" && why === "woke") this._dial();
-    if (this.connected && (why !== "tick" || Date.now() - this._heard > silence)) this._probe();
+    if (why === "cached") {
+      // The browser would keep the connection, and with it a member who is not there.
+      if (this.connected || this.connecting) this._end(cached, "pagehide");
+      clearTimeout(this._timer); // until pageshow
+      this._failures = this._notBefore = 0;
+    } else if (this.state === "waiting" && why === "woke" && Date.now() >= this._notBefore) this._dial();
+    else if (this.connected && (why !== "tick" || Date.now() - this._alive > silence)) this._probe();
   }
 
-  /** Sees whether the server is there: it answers any command, if only that it does not know it. */
+  /** Checks that the server is there: it answers any command, if only that it does not know it. */
   _probe() {
     const turn = this._try, asked = Date.now();
     if (this._probing === turn) return;
     this._probing = turn;
     this._request("pushy:ping", undefined, {
-      quiet: true, timeout: answer,
-      done: (error) => {
+      _quiet: true, _timeout: answer,
+      _done: (error) => {
         this._probing = undefined;
-        if (error?.code === "timeout" && this._try === turn && this._heard < asked) this._end(1006, "no answer");
+        if (error?.code === "timeout" && this._try === turn && this._alive < asked) this._end(1006, "no answer");
       },
     });
   }
 
-  /** @param {string} text */
-  _receive(text) {
+  /**
+   * @param {{event: string, channel?: string, data?: any, id?: any}} message
+   * @param {string} text
+   */
+  _receive({ event, channel, data, id = data?.id }, text) {
     this._emit("internal-msg", text);
-    const { event, channel, data } = JSON.parse(text);
     const known = this.channels.get(channel ?? data?.channel);
-    const request = this._requests.get(data?.id);
+    const request = this._requests.get(id);
     if (channel !== undefined) return known?._receive(event, data);
     switch (event) {
       case "pushy:connect":
         return this._connected(data);
       case "pushy:reply":
-        return this._settle(data.id, undefined, data.data);
+        return this._settle(id, undefined, data?.data);
       case "pushy:error":
-        this._settle(data.id, new PushyError(data.message, data.code));
-        if (!request?.quiet) this._emit(event, data);
-        return;
+        this._settle(id, new PushyError(data.message, data.code));
+        if (request?._quiet) return;
+        if (!request && !this._heard(event)) this._warn(`${data.message} (${data.code})`);
+        return this._emit(event, data);
       case "pushy:subscription-success":
         this.channel(data.channel)._joined(data); // the host may have put us in
         break;
@@ -342,14 +431,14 @@ export class Pushy extends Emitter {
         known?._failed(data.reason);
         break;
       default:
-        this._emit(event, data);
+        this._publish(event, data);
     }
-    this._settle(data?.id, undefined, data);
+    this._settle(id, undefined, data);
   }
 }
 
-/** @param {(path: string) => string} at */
-const key = (at) => "pushy:" + at("").split("?")[0];
-
 /** @param {string} name @param {string} code */
 const unsent = (name, code) => new PushyError(`Not connected, ${name} was not sent`, code);
+
+/** @param {number} size @param {number} code */
+const tooLarge = (size, code) => new PushyError(`Too large for the server: ${size} characters (${code})`, "too-large");

@@ -1,10 +1,11 @@
-// When a page should look after its connection: it is shown again, the network
-// went or came, or so much time has passed between two ticks that it was asleep.
+// When a page should look after its connection: it is hidden to be kept for the
+// back button, it is shown again, the network changed, or so much time has passed
+// between two ticks that it was asleep.
 
 const tick = 5000;
 
 /**
- * @param {(why: "tick" | "woke" | "offline") => void} look
+ * @param {(why: "tick" | "woke" | "offline" | "cached") => void} look
  * @returns {() => void} stops it
  */
 export function watch(look) {
@@ -16,11 +17,12 @@ export function watch(look) {
     look(Math.abs(now - last) > 3 * tick ? "woke" : "tick");
     last = now;
   }, tick);
-  /** @type {[EventTarget | undefined, string, () => void][]} */
+  /** @type {[EventTarget | undefined, string, (event: any) => void][]} */
   const all = [
     [globalThis, "online", woke],
     [globalThis, "offline", () => look("offline")],
     [globalThis, "pageshow", woke],
+    [globalThis, "pagehide", ({ persisted }) => persisted && look("cached")],
     [globalThis.document, "visibilitychange", shown],
   ];
   for (const [target, event, listener] of all) target?.addEventListener?.(event, listener);

@@ -1,6 +1,7 @@
 // Channels: subscribing, tokens, members, events.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Pushy } from "../src/pushy.js";
 import { client, clock, flush, record } from "./fakes.js";
 
 const told = (channel) =>
@@ -250,7 +251,7 @@ test("without an auth handler the server says whether it wants a token", async (
   assert.deepEqual([socket().last("subscribe").data, auth.asked.length], [{ channel: "private-room" }, 0]);
   socket().receive("pushy:subscription-needauth", { channel: "private-room", id: socket().last("subscribe").id });
   await flush();
-  assert.equal(auth.asked[0].url, "/pushy/auth");
+  assert.equal(auth.asked[0].url, "http://127.0.0.1/pushy/auth");
   assert.equal(socket().last("subscribe").data.auth, "t");
   // It does not ask again and again.
   socket().receive("pushy:subscription-needauth", { channel: "private-room", id: socket().last("subscribe").id });
@@ -276,7 +277,7 @@ test("a refusal is told with its status and body, and is final", async (t) => {
     await flush();
     const detail = { channel: "private-room", status, body, retryAt: undefined };
     assert.deepEqual(details, [detail, detail]);
-    assert.deepEqual(all, ["auth-error", `subscribe-error Authorization failed (${status})`]);
+    assert.deepEqual(all, ["auth-error", `subscribe-error Authorization failed (${status})${status === 200 ? ': not JSON, it begins with "<h1>Log in</h1>"' : ""}`]);
     socket().lose();
     await turn(1000);
     socket().connect("second");
@@ -384,4 +385,210 @@ test("a for await that is left, or too slow", async () => {
   await assert.rejects(slow.next(), /10000 events of a wait/);
   assert.equal(a._readers.size, 0);
   pushy.disconnect();
+});
+
+// Issue 11, number 31.
+test("a token that the page gives is used, whenever the subscription is sent", async () => {
+  const auth = endpoint('{"auth":"from the endpoint"}');
+  const { pushy, socket } = await connected({ ...auth, authHandler: "/auth" });
+  const room = pushy.channel("private-room"), given = { auth: "given", data: { name: "Ann" } };
+  const end = () => socket().receive("pushy:subscription-end", { channel: "private-room", id: socket().last("unsubscribe").id });
+  room.subscribe(given);
+  await flush();
+  assert.equal(socket().last("subscribe").data.auth, "given");
+  socket().welcome("private-room", []);
+  room.unsubscribe();
+  room.subscribe({ auth: "again" }); // before the answer
+  end();
+  await flush();
+  assert.equal(socket().last("subscribe").data.auth, "again");
+  room.unsubscribe();
+  room.subscribe({ auth: "never" });
+  room.unsubscribe();
+  room.subscribe();
+  socket().welcome("private-room", []);
+  end();
+  await flush();
+  assert.equal(socket().last("subscribe").data.auth, "from the endpoint");
+  // While another subscription is not answered yet.
+  room.subscribe({ auth: "better" });
+  socket().receive("pushy:subscription-failed", { channel: "private-room", reason: "Invalid credentials", id: socket().last("subscribe").id });
+  await flush();
+  assert.equal(socket().last("subscribe").data.auth, "better");
+  socket().welcome("private-room", []);
+  room.subscribe({ auth: "not now" });
+  assert.equal(socket().last("subscribe").data.auth, "better");
+  pushy.disconnect();
+});
+
+// Issue 11, number 31.
+test("a token is given before there is a connection, and does not outlive one", async (t) => {
+  const turn = clock(t);
+  const auth = endpoint('{"auth":"from the endpoint"}');
+  const { pushy, socket } = client({ ...auth, authHandler: "/auth" });
+  pushy.channel("private-room").subscribe({ auth: "given" });
+  await flush();
+  socket().connect("first");
+  await flush();
+  assert.equal(socket().last("subscribe").data.auth, "given");
+  socket().welcome("private-room", []);
+  pushy.channel("private-room").unsubscribe();
+  pushy.channel("private-room").subscribe({ auth: "for the first" });
+  socket().lose();
+  await turn(1000);
+  socket().connect("second");
+  await flush();
+  assert.equal(socket().last("subscribe").data.auth, "from the endpoint");
+  pushy.disconnect();
+});
+
+// Issue 11, number 33.
+test("what is published never calls the listeners of the client's own events", async () => {
+  const { pushy, socket } = await connected();
+  const names = ["subscribe", "unsubscribe", "subscribe-error", "auth-error", "pushy:member-added", "pushy:member-quit", "pushy:presence-sync"];
+  const a = pushy.channel("a").subscribe();
+  socket().welcome("a");
+  const own = told(a), published = [], data = [], got = [];
+  for (const name of [...names, "news", "state", "connect"]) {
+    a.events.on(name, (value) => published.push([name, value]));
+    if (!names.includes(name)) a.on(name, (value) => data.push([name, value]));
+  }
+  const reading = (async () => {
+    for await (const { event, data, published } of a) got.push([event, published, data]);
+  })();
+  await flush();
+  const sent = [...names, "news", "state", "connect"].filter((name) => !name.startsWith("pushy:"));
+  for (const name of sent) socket().receive(name, name.length, "a");
+  for (const name of ["pushy:member-added", "pushy:member-quit"]) socket().receive(name, { name: "Eve" }, "a");
+  assert.deepEqual(own, []);
+  assert.deepEqual(published.filter(([name]) => !name.startsWith("pushy:")), sent.map((name) => [name, name.length]));
+  assert.deepEqual(data, [["news", 4], ["state", 5], ["connect", 7]]);
+  assert.ok(a.subscribed);
+  a.unsubscribe();
+  await reading;
+  socket().receive("pushy:subscription-end", { channel: "a", id: socket().last("unsubscribe").id });
+  assert.deepEqual(got.slice(0, sent.length), sent.map((name) => [name, true, name.length]));
+  assert.deepEqual(own, ["unsubscribe"]);
+
+  // The same of direct messages.
+  const direct = ["connect", "disconnect", "state", "auth-error", "internal-msg"], all = record(pushy, "connect", "disconnect", "state", "auth-error"), replies = [];
+  for (const name of direct) pushy.events.on(name, (value) => replies.push(value));
+  for (const name of direct) socket().receive(name, { as: name });
+  assert.deepEqual([all, replies.map(({ as }) => as)], [[], direct]);
+  const answer = pushy.exec("state");
+  socket().receive("state", { n: 1, id: socket().last("state").id });
+  assert.equal((await answer).n, 1);
+  assert.deepEqual(all, []);
+  pushy.disconnect();
+});
+
+/** What is written to the console meanwhile. */
+function warnings(t) {
+  const all = [];
+  t.mock.method(console, "warn", (...what) => all.push(what.join(" ")));
+  return all;
+}
+
+// Decision 35.
+test("a channel whose auth endpoint fails ten times is given up, with one warning", async (t) => {
+  const turn = clock(t), warned = warnings(t);
+  for (const answer of [500, 503, new TypeError("Failed to fetch")]) {
+    const auth = endpoint(answer);
+    const { pushy, socket } = await connected({ ...auth, authHandler: "/auth", url: `http://127.0.0.1/${answer}` });
+    const room = pushy.channel("private-room").subscribe(), details = [];
+    room.on("auth-error", (detail) => details.push(detail));
+    for (let seconds = 0; seconds < 300; seconds += 30) {
+      await turn(30_000);
+      socket().receive("news", {}, "elsewhere"); // the server is there
+    }
+    assert.equal(auth.asked.length, 10);
+    assert.deepEqual(details.map(({ retryAt }) => !!retryAt), [...Array(9).fill(true), false]);
+    const status = typeof answer === "number" ? answer : 0;
+    assert.deepEqual(warned.splice(0), [`pushy: private-room is given up: Authorization failed (${status})`]);
+    room.subscribe(); // which counts anew
+    await turn(2000);
+    assert.ok(auth.asked.length > 11);
+    socket().lose();
+    pushy.disconnect();
+  }
+});
+
+// Issue 11, number 34.
+test("errors that nobody listens to are written to the console, once", async (t) => {
+  const warned = warnings(t);
+  const auth = endpoint(403);
+  const { pushy, socket } = await connected({ ...auth, authHandler: "/auth" });
+  pushy.channel("private-room").subscribe();
+  await flush();
+  assert.deepEqual(warned.splice(0), ["pushy: private-room: Authorization failed (403)"]);
+  pushy.channel("private-room").subscribe();
+  await flush();
+  assert.deepEqual(warned, []);
+  for (const listen of [(room) => room.on("subscribe-error", () => {}), (room) => room.on("auth-error", () => {}), (room) => room[Symbol.asyncIterator]().next()]) {
+    listen(pushy.channel(`private-${warned.length}${listen}`.slice(0, 50)).subscribe());
+    await flush();
+    assert.deepEqual(warned, [], `${listen}`);
+  }
+  const fail = (message, code, name) => socket().receive("pushy:error", { message, code, id: name && socket().last(name).id });
+  pushy.exec("ignored");
+  fail("Unknown command", "200", "ignored");
+  const awaited = pushy.exec("awaited").catch(({ code }) => code);
+  fail("Unknown command", "200", "awaited");
+  assert.equal(await awaited, "200");
+  const later = (async () => {
+    try {
+      await pushy.exec("awaited");
+    } catch ({ code }) {
+      return code;
+    }
+  })();
+  fail("Unknown command", "200", "awaited");
+  assert.equal(await later, "200");
+  fail("Too many requests", "429");
+  fail("Too many requests", "429");
+  await flush();
+  assert.deepEqual(warned.splice(0), ["pushy: ignored: Unknown command (200)", "pushy: Too many requests (429)"]);
+  pushy.on("pushy:error", () => {});
+  pushy.exec("listened");
+  fail("Unknown command", "200", "listened");
+  await flush();
+  pushy.off("disconnect");
+  socket().lose(3500, "removed");
+  assert.deepEqual(warned.splice(0), ["pushy: closed 3500 removed"]);
+  pushy.exec("closed");
+  await flush();
+  assert.equal(warned.length, 0, "pushy:error is listened to");
+  assert.equal(await pushy.exec("closed").catch(({ code }) => code), "closed");
+});
+
+// Issue 11, number 34.
+test("debug writes each step, and no token", async (t) => {
+  const lines = [];
+  t.mock.method(console, "log", (...what) => lines.push(what.map((part) => (typeof part === "string" ? part : JSON.stringify(part))).join(" ")));
+  const { pushy, socket } = await connected({ debug: true, url: "http://127.0.0.1/pushy?login=secret", authHandler: () => ({ auth: 'se"cret' }) });
+  pushy.channel("private-room").subscribe();
+  await flush();
+  socket().receive("pushy:subscription-failed", { channel: "private-room", reason: "Invalid credentials" });
+  pushy.disconnect();
+  const all = lines.join("\n");
+  for (const part of ["connecting", "tries websocket http://127.0.0.1/pushy/socket", "connected", "needs a token private-room", '"auth":"…"', "Invalid credentials", "closed"]) {
+    assert.ok(all.includes(part), `${part} in ${all}`);
+  }
+  assert.ok(!all.includes("cret"), all);
+});
+
+// Issue 11, number 34.
+test("options as one object, or after the auth endpoint", async () => {
+  for (const args of [[{ auth: "/a" }], ["/a"], ["/a", {}], [undefined, { auth: "/a" }], [null, { auth: "/a" }]]) {
+    const auth = endpoint('{"auth":"t"}');
+    const sockets = [];
+    const rest = { ...auth, transports: ["websocket"], WebSocket: class { constructor() { sockets.push(this); } send() {} close() {} } };
+    const pushy = typeof args[0] === "object" && args[0] ? new Pushy("http://h", { ...args[0], ...rest }) : new Pushy("http://h", args[0], { ...args[1], ...rest });
+    pushy.channel("private-room").subscribe();
+    await flush();
+    sockets[0].onmessage({ data: '{"event":"pushy:connect","data":{"socketId":"s","protocol":"rawwebsocket"}}' });
+    await flush();
+    assert.equal(auth.asked[0].url, "/a", JSON.stringify(args));
+    pushy.disconnect();
+  }
 });

@@ -96,7 +96,7 @@ test("a connection that lasted begins a new count; one that did not, does not", 
 
 test("stays away after close codes that say so, until the page connects", async (t) => {
   const turn = clock(t);
-  for (const code of [1008, 1009, 3500, 3501]) {
+  for (const code of [1008, 1010, 3500, 3501]) {
     const { pushy, sockets, socket, events } = client();
     const told = [];
     pushy.bind("state", ({ state, code, reason }) => told.push([state, code, reason]));
@@ -321,4 +321,152 @@ test("a listener may disconnect, or connect, whatever it is told", async (t) => 
   assert.deepEqual([pushy.state, sockets.length], ["connecting", 2]);
   socket().connect();
   pushy.unbind("disconnect").disconnect();
+});
+
+// Issue 11, number 32.
+test("a page that is kept for the back button disconnects, and reconnects when it is shown", async (t) => {
+  const turn = clock(t);
+  t.after(() => Object.assign(globalThis, { addEventListener: undefined, removeEventListener: undefined }));
+  const page = new EventTarget();
+  Object.assign(globalThis, { addEventListener: page.addEventListener.bind(page), removeEventListener: page.removeEventListener.bind(page) });
+  const leave = (persisted) => page.dispatchEvent(Object.assign(new Event("pagehide"), { persisted }));
+  const { pushy, sockets, socket, events } = client();
+  const codes = [];
+  pushy.on("state", ({ state, code }) => code && codes.push([state, code]));
+  pushy.channel("news").subscribe();
+  await flush();
+  socket().connect();
+  socket().close = function (code) {
+    this.code = code;
+  };
+  leave(false);
+  assert.ok(pushy.connected, "a page that ends needs nothing");
+  leave(true);
+  assert.deepEqual([pushy.state, socket().code, codes], ["waiting", 4001, [["waiting", 4001]]]);
+  await turn(60_000);
+  assert.equal(sockets.length, 1, "nothing while it is kept");
+  page.dispatchEvent(new Event("pageshow"));
+  await flush();
+  socket().connect();
+  assert.equal(socket().last("subscribe").data.channel, "news");
+  assert.deepEqual(events, ["connect", "disconnect", "connect"]);
+  // While it connects, and while it waits.
+  socket().lose();
+  page.dispatchEvent(new Event("pageshow"));
+  await flush();
+  leave(true);
+  assert.deepEqual([pushy.state, socket().closed, sockets.length], ["waiting", true, 3]);
+  leave(true);
+  await turn(60_000);
+  assert.equal(sockets.length, 3);
+  page.dispatchEvent(new Event("pageshow"));
+  await flush();
+  assert.equal(sockets.length, 4);
+  pushy.disconnect();
+  leave(true);
+  page.dispatchEvent(new Event("pageshow"));
+  await flush();
+  assert.deepEqual([pushy.state, sockets.length], ["closed", 4]);
+});
+
+/** A fetch that gets through, for as long as it is asked. */
+const streaming = async () => {
+  const frames = 'o\na["{\\"event\\":\\"pushy:connect\\",\\"data\\":{\\"socketId\\":\\"s\\",\\"protocol\\":\\"xhr-streaming\\"}}"]\n';
+  return new Response(new ReadableStream({ start: (to) => to.enqueue(new TextEncoder().encode(frames)) }));
+};
+
+// Issue 11, number 32.
+test("a WebSocket that failed once is tried again in the background", async (t) => {
+  const turn = clock(t);
+  const { pushy, sockets, socket, events } = client({ url: "http://127.0.0.1/once", transports: ["websocket", "streaming", "polling"], fetch: streaming });
+  pushy.connect();
+  await flush();
+  socket().lose();
+  for (let n = 0; n < 20; n++) await flush();
+  assert.deepEqual([pushy.transport, sockets.length], ["streaming", 1]);
+  await turn(4999);
+  assert.equal(sockets.length, 1);
+  await turn(1);
+  assert.equal(sockets.length, 2);
+  socket().lose(); // still blocked
+  await turn(9999);
+  assert.equal(sockets.length, 2);
+  await turn(1);
+  assert.equal(sockets.length, 3);
+  await turn(15_000); // no answer at all
+  assert.ok(socket().closed);
+  pushy._alive = Date.now();
+  await turn(20_000);
+  assert.equal(sockets.length, 4);
+  socket().connect("of the background");
+  assert.ok(socket().closed, "it was only a try");
+  assert.deepEqual([pushy.socketId, pushy.transport, events], ["s", "streaming", ["connect"]], "the connection is left alone");
+  while (!pushy.connecting) await turn(500); // the streaming connection is silent in this test, and is given up
+  assert.equal(sockets.length, 5);
+  socket().connect("the next");
+  assert.deepEqual([pushy.socketId, pushy.transport], ["the next", "websocket"]);
+  await turn(40_000);
+  assert.equal(sockets.length, 5, "no transport is better");
+  pushy.disconnect();
+});
+
+// Issue 11, number 32.
+test("the search for a better transport is bounded, and ends with the connection", async (t) => {
+  const turn = clock(t);
+  const { pushy, sockets } = client({ url: "http://127.0.0.1/never", transports: ["websocket", "polling"], fetch: streaming });
+  pushy.connect();
+  for (let minutes = 0; minutes < 60; minutes++) {
+    for (let n = 0; n < 30; n++) {
+      await turn(2000);
+      for (const socket of sockets) if (!socket.closed) socket.lose();
+      pushy._alive = Date.now();
+    }
+  }
+  assert.equal(pushy.transport, "polling");
+  assert.ok(sockets.length > 5 && sockets.length < 16, `${sockets.length} tries in an hour`);
+  pushy.disconnect();
+  const before = sockets.length;
+  await turn(700_000);
+  assert.equal(sockets.length, before);
+});
+
+// Issue 11, number 34.
+test("a connection that fails is written to the console, once, unless somebody listens", async (t) => {
+  const turn = clock(t), warned = [];
+  t.mock.method(console, "warn", (...what) => warned.push(what.join(" ")));
+  const { pushy, socket } = client({ transports: ["websocket", "streaming"], fetch: async () => new Response("origin not allowed", { status: 403 }), url: "http://127.0.0.1/warned" });
+  pushy.connect();
+  await flush();
+  socket().lose();
+  for (let n = 0; n < 20; n++) await flush();
+  assert.deepEqual(warned.splice(0), ["pushy: closed 403 HTTP 403 origin not allowed"]);
+
+  const down = client({ url: "http://127.0.0.1/down-and-warned" });
+  down.pushy.connect();
+  await flush();
+  for (let n = 0; n < 5; n++) {
+    down.socket().lose();
+    await turn(down.pushy.retryAt - Date.now());
+  }
+  assert.deepEqual(warned.splice(0), ["pushy: no connection 1006"]);
+  down.pushy.on("state", () => {});
+  down.socket().lose(1006, "another reason");
+  assert.deepEqual(warned, []);
+  down.pushy.disconnect();
+});
+
+// Issue 11, numbers 29 and 33.
+test("close codes that mean: come back", async (t) => {
+  const turn = clock(t);
+  for (const code of [1000, 1001, 1005, 1006, 1009, 1011, 1012, 1013, 1014, 1015, 3000, 3001, 3008, 3499, 4000, 4001, 4999]) {
+    const { pushy, sockets, socket } = client();
+    pushy.connect();
+    await flush();
+    socket().connect();
+    socket().lose(code, "bye");
+    assert.equal(pushy.state, "waiting", `${code}`);
+    await turn(1000);
+    assert.equal(sockets.length, 2, `${code}`);
+    pushy.disconnect();
+  }
 });

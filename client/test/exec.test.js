@@ -182,7 +182,8 @@ test("streaming: what ends it", async (t) => {
   for (const [name, act, code, reason] of [
     ["a send that fails", (server, pushy) => { server.answers(() => Promise.reject(new TypeError("network"))); pushy.exec("a"); }, 1006, ""],
     ["a session that is gone", (server, pushy) => { server.answers(() => new Response("", { status: 404 })); pushy.exec("a"); }, 1006, "HTTP 404"],
-    ["a message too large", (server, pushy) => { server.answers(() => new Response("", { status: 413 })); pushy.exec("a"); }, 1009, "HTTP 413"],
+    ["a send that something else answers", (server, pushy) => { server.answers(() => new Response("<html>", { status: 200 })); pushy.exec("a"); }, 1006, "HTTP 200"],
+    ["a login that has ended", (server, pushy) => { server.answers(() => new Response("", { status: 401 })); pushy.exec("a"); }, 1006, "HTTP 401"],
     ["a goodbye", (server) => server.receivers[0].write('c[3001,"later"]\n'), 3001, "later"],
     ["a new session in its place", (server) => server.receivers[0].end().then(soon).then(() => server.receivers[1].write("o\n" + hello)), 1006, ""],
     ["a frame that is none", (server) => server.receivers[0].write("a[\n"), 1006, ""],
@@ -198,17 +199,133 @@ test("streaming: what ends it", async (t) => {
     assert.ok(pushy.connected, name);
     await act(server, pushy);
     await soon();
-    assert.deepEqual([last.state, last.code, last.reason], [code === 1009 ? "closed" : "waiting", code, reason], name);
+    assert.deepEqual([last.state, last.code, last.reason], ["waiting", code, reason], name);
     assert.ok(server.receivers.at(-1).signal.aborted, name);
     pushy.disconnect();
   }
 });
 
-test("streaming: a server that refuses says with what", async () => {
-  const { pushy } = client({ transports: ["streaming", "polling"], fetch: async () => new Response("log in", { status: 401 }) });
-  let last;
-  pushy.bind("state", (state) => (last = state)).connect();
-  for (let n = 0; n < 5; n++) await flush();
-  assert.deepEqual([last.state, last.code, last.reason], ["waiting", 1006, "HTTP 401"]);
+// Issue 11, number 33.
+test("a server that refuses for good is asked once, and says with what", async (t) => {
+  const turn = clock(t);
+  for (const status of [401, 403]) {
+    let asked = 0;
+    const { pushy, socket, sockets } = client({
+      transports: ["websocket", "streaming", "polling"],
+      fetch: async () => {
+        asked++;
+        return new Response("log in", { status });
+      },
+    });
+    let last;
+    pushy.bind("state", (state) => (last = state)).channel("news").subscribe();
+    await flush();
+    socket().lose(); // which is all that a browser hears of a refused WebSocket
+    await soon();
+    assert.deepEqual([last.state, last.code, last.reason, last.body], ["closed", status, `HTTP ${status}`, "log in"]);
+    await assert.rejects(pushy.exec("more"), { code: "closed" });
+    await turn(120_000);
+    assert.deepEqual([asked, sockets.length], [1, 1]);
+    pushy.connect(); // logged in
+    await flush();
+    socket().connect();
+    assert.equal(socket().last("subscribe").data.channel, "news");
+    pushy.disconnect();
+  }
+});
+
+// Issue 11, number 33.
+test("a busy server is asked again when it says, not sooner for a page that wakes", async (t) => {
+  const turn = clock(t);
+  for (const [header, wait] of [[() => "30", 30_750], [() => new Date(Date.now() + 60_000).toUTCString(), 60_750]]) {
+    let asked = 0;
+    const { pushy } = client({
+      transports: ["streaming", "polling"],
+      fetch: async () => {
+        asked++;
+        return new Response("no more connections now", { status: 503, headers: { "Retry-After": header() } });
+      },
+    });
+    pushy.connect();
+    await turn(0);
+    assert.deepEqual([pushy.state, asked], ["waiting", 1]);
+    assert.ok(pushy.retryAt - Date.now() <= wait && pushy.retryAt - Date.now() > wait - 2000, `${pushy.retryAt - Date.now()}`);
+    pushy._look("woke");
+    await turn(20_000);
+    assert.equal(asked, 1);
+    await turn(wait - 20_000);
+    assert.equal(asked, 2);
+    pushy.disconnect();
+    await flush();
+  }
+});
+
+// Issue 11, number 13.
+test("a message too large fails alone; what shared its request is delivered", async () => {
+  const server = sockjs();
+  const { pushy } = client({ transports: ["streaming"], fetch: server.fetch });
+  pushy.connect();
+  await flush();
+  server.receivers[0].write("o\n" + hello);
+  await soon();
+  const delivered = [];
+  server.answers(() => {
+    const body = server.bodies.at(-1);
+    if (JSON.stringify(body).length > 3000) return new Response("message too large", { status: 413 });
+    delivered.push(...body.map((text) => JSON.parse(text)));
+    return new Response(null, { status: 204 });
+  });
+  const large = outcome(pushy.exec("large", "x".repeat(20_000)));
+  for (let n = 0; n < 10; n++) pushy.exec("n", { n, pad: "x".repeat(1000) });
+  const quoted = outcome(pushy.exec("quoted", '"'.repeat(2000)));
+  await soon();
+  const [name, code, message] = await large;
+  assert.deepEqual([name, code], ["PushyError", "too-large"]);
+  assert.match(message, /Too large for the server: 20\d{3} characters \(413\)/);
+  assert.equal((await quoted)[1], "too-large");
+  assert.deepEqual(delivered.map(({ data }) => data.n), [...Array(10).keys()]);
+  assert.ok(pushy.connected);
+  assert.equal(server.receivers.length, 1);
+  pushy.disconnect();
+});
+
+// Issue 11, number 13.
+test("after a close for a message's size the client reconnects, and sends none of them again", async (t) => {
+  const turn = clock(t);
+  const { pushy, socket, sockets } = client();
+  pushy.connect();
+  await flush();
+  socket().connect();
+  pushy.channel("news").subscribe();
+  socket().welcome("news");
+  const small = outcome(pushy.exec("small", 1)), large = outcome(pushy.exec("large", "x".repeat(70_000)));
+  socket().lose(1009, "message too large");
+  assert.equal((await large)[1], "too-large");
+  assert.equal((await small)[1], "unknown");
+  await turn(1000);
+  assert.equal(sockets.length, 2);
+  socket().connect();
+  assert.deepEqual(socket().sent.map(({ command }) => command), ["subscribe"]);
+  pushy.disconnect();
+});
+
+// Issue 11, number 27.
+test("the id of an answer is the message's own, or its data's", async () => {
+  const { pushy, socket } = client();
+  pushy.connect();
+  await flush();
+  socket().connect();
+  const all = ["list", "object", "old", "text", "none", "wrong"].map((name) => outcome(pushy.exec(name)));
+  const answer = (event, data, id) => socket().onmessage({ data: JSON.stringify({ event, data, id }) });
+  answer("listed", [1, 2], "pushy:1");
+  answer("made", { id: 7, of: "the host's own" }, "pushy:2");
+  answer("made", { n: 3, id: "pushy:3" });
+  answer("said", "hello", "pushy:4");
+  answer("done", null, "pushy:5");
+  answer("pushy:error", { message: "No", code: "no", id: "a thing" }, "pushy:6");
+  assert.deepEqual(await Promise.all(all), [
+    ["done", [1, 2]], ["done", { id: 7, of: "the host's own" }], ["done", { n: 3, id: "pushy:3" }], ["done", "hello"], ["done", null],
+    ["PushyError", "no", "No"],
+  ]);
   pushy.disconnect();
 });

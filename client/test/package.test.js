@@ -1,0 +1,82 @@
+// The package as it is installed: what is packed is what import, require and
+// TypeScript find. Issue 11, number 34.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, test } from "node:test";
+
+const limit = { timeout: 120_000 };
+const client = path.resolve(import.meta.dirname, "..");
+const home = mkdtempSync(path.join(tmpdir(), "pushy-package-"));
+const run = (command, ...args) => execFileSync(command, args, { cwd: home, encoding: "utf8" }).trim();
+const write = (name, content) => writeFileSync(path.join(home, name), content);
+
+before(() => {
+  const [{ files }] = JSON.parse(execFileSync("npm", ["pack", "--json", "--dry-run"], { cwd: client, encoding: "utf8" }));
+  const installed = path.join(home, "node_modules/pushy-client");
+  for (const { path: file } of files) {
+    mkdirSync(path.dirname(path.join(installed, file)), { recursive: true });
+    cpSync(path.join(client, file), path.join(installed, file));
+  }
+  write("package.json", '{"private":true}');
+}, limit);
+after(() => rmSync(home, { recursive: true, force: true }));
+
+const use = 'const pushy = new Pushy("/pushy"); pushy.connect(); console.log(typeof PushyError, pushy.state, Pushy === Default)';
+
+test("require, as jest and older programs do", limit, () => {
+  write("a.cjs", `const { Pushy, PushyError, default: Default } = require("pushy-client"); ${use}`);
+  assert.equal(run("node", "a.cjs"), "function idle true");
+  // jest's environments, which look for these conditions.
+  for (const condition of ["browser", "jsdom"]) assert.equal(run("node", "-C", condition, "a.cjs"), "function idle true");
+});
+
+test("import", limit, () => {
+  write("a.mjs", `import Default, { Pushy, PushyError } from "pushy-client"; ${use}`);
+  assert.equal(run("node", "a.mjs"), "function idle true");
+});
+
+test("a server that renders a page: nothing is connected, thrown or left running", limit, () => {
+  write("ssr.cjs", `
+    for (const name of ["WebSocket", "fetch", "navigator", "EventSource"]) delete globalThis[name];
+    const { Pushy } = require("pushy-client");
+    const pushy = new Pushy("/pushy", { auth: "/auth" }), told = [];
+    pushy.on("state", ({ state }) => told.push(state));
+    pushy.channel("lobby").subscribe();
+    pushy.exec("hello");
+    pushy.connect().connect();
+    const later = new Pushy(async () => "/pushy");
+    later.connect();
+    console.log(pushy.state, told.length);
+    setImmediate(() => setImmediate(() => console.log(later.connected, process.getActiveResourcesInfo().includes("Timeout"))));
+  `);
+  assert.equal(run("node", "ssr.cjs"), "idle 0\nfalse false");
+});
+
+const tsc = path.join(client, "node_modules/typescript/bin/tsc");
+
+for (const [name, file, options] of [
+  ["node16 and CommonJS", "page.cts", ["--module", "node16", "--moduleResolution", "node16"]],
+  ["node16 and modules", "page.mts", ["--module", "node16", "--moduleResolution", "node16"]],
+  ["a bundler", "page.ts", ["--module", "esnext", "--moduleResolution", "bundler"]],
+  ["a bundler and the DOM", "page.ts", ["--module", "esnext", "--moduleResolution", "bundler", "--lib", "es2022,dom"]],
+]) {
+  test(`TypeScript: ${name}`, limit, () => {
+    write(file, readFileSync(path.join(client, "test/types/page.ts")));
+    const lib = options.includes("--lib") ? [] : ["--lib", "es2022"];
+    try {
+      run("node", tsc, "--strict", "--noEmit", "--target", "es2022", "--types", "", ...lib, ...options, file);
+    } catch (error) {
+      assert.fail(error.stdout);
+    }
+  });
+}
+
+test("what npm shows", () => {
+  const { repository, keywords, license, homepage, bugs } = JSON.parse(readFileSync(path.join(home, "node_modules/pushy-client/package.json")));
+  assert.equal(repository.directory, "client");
+  assert.ok(keywords.length && license && homepage && bugs);
+  for (const file of ["README.md", "LICENSE", "pushy.js"]) assert.ok(readFileSync(path.join(home, "node_modules/pushy-client", file)).length);
+});
