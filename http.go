@@ -70,7 +70,8 @@ func (s *Server) socketPath(path string) (rest string, ok bool) {
 	prefix := s.opts.SockJS.Prefix
 	if rest, ok = under(path, prefix); ok {
 		appended, is := under(rest, "/socket")
-		if is && !strings.HasSuffix(prefix, "/socket") && strings.Count(rest, "/") != 3 { // SockJS has a session of any server name
+		// With two more parts it is a session of SockJS's, whose server is named "socket".
+		if is && !strings.HasSuffix(prefix, "/socket") && strings.Count(rest, "/") != 3 {
 			rest = appended
 		}
 		return rest, true
@@ -116,8 +117,9 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 		if s.opts.DisableTrigger {
 			return "trigger while triggers are disabled", "triggers are disabled here: Options.DisableTrigger is set"
 		}
-		return "trigger with a slash in the channel's name", "path " + shown + " has the channel name " + httperror.Shown(name) +
-			", in which a slash must be escaped as %2F; if it was, a proxy in between has decoded it and must pass the path on as it came"
+		return "trigger with a slash in the channel's name", "path " + shown +
+			" has the channel name " + httperror.Shown(name) + ", in which a slash must be escaped as %2F; " +
+			"if it was, a proxy in between has decoded it and must pass the path on as it came"
 	}
 	if rest == "" && prefix != "/" {
 		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +

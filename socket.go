@@ -231,13 +231,15 @@ func (s *Server) network(w http.ResponseWriter, r *http.Request) lifecycle.Netwo
 		s.unaddressed.Do(func() {
 			s.notices.Warn("Limits.PerAddress counts nobody: the connections have no IP address", "",
 				slog.String("address", httperror.Shown(address)),
-				slog.String("hint", "behind a Unix socket set Options.Address, so that it returns the client's address from the proxy's header"))
+				slog.String("hint", "behind a Unix socket set Options.Address, "+
+					"so that it returns the client's address from the proxy's header"))
 		})
 	default:
 		s.notices.Warn("Options.Address returned what is no IP address", "",
 			slog.String("address", httperror.Shown(address)),
 			slog.String("remoteAddr", httperror.Shown(r.RemoteAddr)),
-			slog.String("hint", "the connection's own address counts instead; does the proxy set the header that Options.Address reads?"))
+			slog.String("hint", "the connection's own address counts instead; "+
+				"does the proxy set the header that Options.Address reads?"))
 		from = max(lifecycle.NetworkOf(r.RemoteAddr), lifecycle.Unknown)
 	}
 	return from

@@ -59,5 +59,6 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 func (s *Server) repeatsFull() {
 	s.notices.Warn("trigger refused: too many ids are remembered", "",
 		slog.Int("limit", triggerhttp.MaxRepeats),
-		slog.String("hint", "send fewer triggers with an id, or spread them over several servers; each id is remembered for 20 minutes"))
+		slog.String("hint", "send fewer triggers with an id, or spread them over several servers; "+
+			"each id is remembered for 20 minutes"))
 }

@@ -183,7 +183,8 @@ func Preflight(h http.Header, r *http.Request, methods, unasked string) {
 	h.Add("Vary", "Access-Control-Request-Headers")
 	h.Set("Access-Control-Allow-Methods", methods)
 	asked := strings.Join(r.Header.Values("Access-Control-Request-Headers"), ", ")
-	if asked == "" || len(asked) > maxAskedHeaders || strings.ContainsFunc(asked, func(c rune) bool { return !strings.ContainsRune(headerNames, c) }) {
+	odd := strings.ContainsFunc(asked, func(c rune) bool { return !strings.ContainsRune(headerNames, c) })
+	if asked == "" || len(asked) > maxAskedHeaders || odd {
 		asked = unasked
 	}
 	if asked != "" {

@@ -156,7 +156,8 @@ func plainPort(scheme, port string) (string, error) {
 
 // wildcardEnd checks a host such as "*.example.com" and returns ".example.com".
 func wildcardEnd(scheme, host string) (string, error) {
-	const rule = `a star stands for one label or more at the front of a name, with two labels or more after it, as in "https://*.example.com"`
+	const rule = "a star stands for one label or more at the front of a name, with two labels or more after it, " +
+		`as in "https://*.example.com"`
 	end, ok := strings.CutPrefix(host, "*.")
 	if !ok || strings.Contains(end, "*") || defaultPorts[scheme] == "" {
 		return "", errors.New(rule + `; "*" alone allows any origin`)
@@ -186,8 +187,8 @@ func plainHost(host string) (string, error) {
 	}
 	for _, r := range host {
 		if r > 0x7f {
-			return "", errors.New(`has a letter that is not ASCII: write the host in Punycode, as browsers send it ("xn--…"; ` +
-				"the page's location.origin shows it)")
+			return "", errors.New("has a letter that is not ASCII: write the host in Punycode, as browsers send it " +
+				`("xn--…"; the page's location.origin shows it)`)
 		}
 	}
 	if err := checkLabels(name); err != nil {

@@ -41,7 +41,8 @@ func Unavailable() *Answer {
 // tooMany is the answer when no more ids can be remembered.
 func tooMany() *Answer {
 	refused := Unavailable()
-	refused.message = "Too many triggers with an id in 20 minutes: this server remembers " + strconv.Itoa(MaxRepeats) + " of them"
+	refused.message = "Too many triggers with an id in 20 minutes: this server remembers " +
+		strconv.Itoa(MaxRepeats) + " of them"
 	refused.header[1] = "10"
 	return refused
 }

@@ -119,7 +119,8 @@ func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
 	if window := int64(Window / time.Second); at-now >= window || now-at >= window {
 		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
 		refused.code = "501"
-		refused.hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: they may differ by 600 seconds; compare the clocks", at, now)
+		refused.hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: "+
+			"they may differ by less than 600 seconds; compare the clocks", at, now)
 		return nil, refused
 	}
 	return t, nil
@@ -142,7 +143,8 @@ func unixSeconds(s string) (int64, bool) {
 func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJSON bool, refused *Answer) {
 	isJSON, isForm := bodyType(r.Header.Get("Content-Type"))
 	unknown := refuse(http.StatusUnsupportedMediaType, "Content-Type must be JSON or application/x-www-form-urlencoded")
-	if encoding := r.Header.Get("Content-Encoding"); r.ContentLength != 0 && encoding != "" && !strings.EqualFold(encoding, "identity") {
+	encoding := r.Header.Get("Content-Encoding")
+	if r.ContentLength != 0 && encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return nil, false, refuse(http.StatusUnsupportedMediaType, "Content-Encoding "+clip(encoding)+" is not supported")
 	}
 	if r.ContentLength > 0 && !isJSON && !isForm {
@@ -218,7 +220,8 @@ func (rd *Reader) verify(t *Trigger, body []byte, isJSON bool) *Answer {
 		}
 	}
 	refused := refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
-	refused.hint = "auth_key is not over this channel, event, timestamp and body with Options.SecretKey: compare the keys, and the body byte by byte"
+	refused.hint = "auth_key is not over this channel, event, timestamp and body with Options.SecretKey: " +
+		"compare the keys, and the body byte by byte"
 	return refused
 }
 
