@@ -67,7 +67,7 @@ func newBus(ctx context.Context, o settings) (*bus, error) {
 		done:    make(chan struct{}),
 	}
 	for range min(runtime.GOMAXPROCS(0), maxLanes) {
-		b.lanes = append(b.lanes, newLane(b.id))
+		b.lanes = append(b.lanes, newLane(b.id, o.notices))
 	}
 	nc, err := o.connect(ctx, o.Prefix+" events", callbacks{up: b.up, down: b.down, trouble: b.trouble})
 	if err != nil {

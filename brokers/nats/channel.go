@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/guard"
 )
 
 // channel is a presence log as this node follows it, while a Watch, a member of
@@ -83,7 +84,7 @@ func (c *channel) emitLocked(changes ...pushy.Change) {
 	for _, change := range changes {
 		for _, w := range c.watches {
 			if w.ctx.Err() == nil {
-				w.apply(change)
+				guarded(c.p.o.notices, "presence", func() { w.apply(change) })
 			}
 		}
 	}
@@ -139,9 +140,12 @@ func (c *channel) work() {
 	defer c.p.worked(c)
 	for retry := retryFirst; ; {
 		epoch, ctx := c.p.link()
-		err := c.pass(ctx)
+		err := guard.Call(func() error { return c.pass(ctx) })
 		if err != nil && errors.Is(context.Cause(ctx), context.Canceled) && !c.p.isDone() {
 			continue // shared anew meanwhile, and so not alone: the log is read again
+		}
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // says more than that it was cancelled
 		}
 		if err != nil {
 			if api := (*jetstream.APIError)(nil); errors.As(err, &api) {
@@ -235,7 +239,12 @@ func (c *channel) readLocked(ctx context.Context) error {
 	doubts, before := c.doubts, c.last
 	c.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
-	entries, r, err := c.p.stream.read(bounded, c.subject)
+	var entries map[uint64]*entry
+	var r replica
+	err := guard.Call(func() (err error) { // mu is not held, and pass unlocks it
+		entries, r, err = c.p.stream.read(bounded, c.subject)
+		return err
+	})
 	if err == nil {
 		// What it does not have any more was told before it was deleted.
 		err = c.p.catchUp(bounded)

@@ -2,9 +2,13 @@ package nats
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"unicode/utf8"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/names"
 )
 
 // Messages begin with the version of their form, so that nodes of two releases
@@ -72,13 +76,52 @@ func encodeEvent(m pushy.Message) []byte {
 	return append(b, m.Data...)
 }
 
+// maxField bounds the names and ids of a message.
+const maxField = 256
+
+// decodeEvent reads what encodeEvent gave, or what others have sent.
 func decodeEvent(data []byte) (m pushy.Message, err error) {
 	c := cut(data)
 	m.Seq = c.number()
-	m.Node, m.Except, m.Event = string(c.text()), string(c.text()), string(c.text())
-	m.Data = c.rest
-	if c.bad {
+	node, except, event := c.text(), c.text(), c.text()
+	switch {
+	case c.bad:
 		return m, errCodec
+	case len(node) > maxField || len(except) > maxField:
+		return m, errors.New("nats: a message with an id that is too long")
+	case !utf8.Valid(node) || !utf8.Valid(except):
+		return m, errUTF8
 	}
-	return m, nil
+	m.Node, m.Except, m.Event = string(node), string(except), string(event)
+	if m.Event != pushy.EventResync {
+		if err := names.Event(m.Event); err != nil {
+			return m, fmt.Errorf("nats: a message whose event name %w", err)
+		}
+	}
+	m.Data = c.rest
+	return m, checkJSON(m.Data)
+}
+
+var (
+	errUTF8 = errors.New("nats: a message with invalid UTF-8")
+	errJSON = errors.New("nats: a message with invalid JSON")
+)
+
+func checkJSON(text []byte) error {
+	switch {
+	case !utf8.Valid(text):
+		return errUTF8
+	case !json.Valid(text):
+		return errJSON
+	}
+	return nil
+}
+
+// checkMember checks a member of a presence log. The Server checks what its JSON
+// holds.
+func checkMember(m pushy.Member) error {
+	if !names.IsToken(m.ID) {
+		return fmt.Errorf("nats: a member whose id is not 1 to 64 of A-Z a-z 0-9 _ -: %.70q", m.ID)
+	}
+	return checkJSON(m.JSON)
 }

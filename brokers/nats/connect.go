@@ -151,10 +151,15 @@ func token(channel string) string {
 	return b.String()
 }
 
-// channelOf is token's inverse.
-func channelOf(token string) (channel string, ok bool) {
-	channel, err := url.PathUnescape(token)
-	return channel, err == nil
+// channelOf is token's inverse. ok is false for what token does not give for any name
+// of a channel.
+func channelOf(name string) (channel string, ok bool) {
+	channel, err := url.PathUnescape(name)
+	if err != nil || token(channel) != name {
+		return "", false
+	}
+	lower, err := names.Channel(channel)
+	return channel, err == nil && lower == channel
 }
 
 // newID returns a node's id.

@@ -22,12 +22,12 @@ type denials struct {
 	o       settings
 	purpose string // "events" or "presence"
 
-	mu      sync.Mutex
-	count   uint64 // of the errors so far
-	recent  [64]error
-	denied  map[action]denial
-	guards  map[*guard]struct{}
-	changed chan struct{} // closed, and another made, at each error
+	mu       sync.Mutex
+	count    uint64 // of the errors so far
+	recent   [64]error
+	denied   map[action]denial
+	requests map[*request]struct{}
+	changed  chan struct{} // closed, and another made, at each error
 }
 
 // action is what needs a permission: to publish on a subject, or to subscribe.
@@ -41,8 +41,8 @@ type denial struct {
 	err *SettingError
 }
 
-// guard ends a context when NATS denies what is done under it.
-type guard struct {
+// request ends a context when NATS denies what is done under it.
+type request struct {
 	subjects []string // or how they begin
 	cancel   context.CancelCauseFunc
 }
@@ -51,7 +51,13 @@ type guard struct {
 const maxDenied = 1024
 
 func newDenials(o settings, purpose string) *denials {
-	return &denials{o: o, purpose: purpose, denied: map[action]denial{}, guards: map[*guard]struct{}{}, changed: make(chan struct{})}
+	return &denials{
+		o:        o,
+		purpose:  purpose,
+		denied:   map[action]denial{},
+		requests: map[*request]struct{}{},
+		changed:  make(chan struct{}),
+	}
 }
 
 var violation = regexp.MustCompile(`(?i)violation for (publish|subscription)(?: to)? "([^"]*)"`)
@@ -80,9 +86,9 @@ func (d *denials) heard(err error) (action, bool) {
 	d.count++
 	d.recent[d.count%uint64(len(d.recent))] = err
 	d.denied[a] = denial{d.count, said}
-	for g := range d.guards {
-		if g.needs(a) || a == d.inbox() {
-			g.cancel(said)
+	for r := range d.requests {
+		if r.needs(a) || a == d.inbox() {
+			r.cancel(said)
 		}
 	}
 	close(d.changed)
@@ -154,27 +160,27 @@ func (d *denials) settle(nc *natsgo.Conn, timeout time.Duration) {
 	}
 }
 
-func (g *guard) needs(a action) bool {
-	return a.publishes && slices.ContainsFunc(g.subjects, func(s string) bool { return strings.HasPrefix(a.subject, s) })
+func (r *request) needs(a action) bool {
+	return a.publishes && slices.ContainsFunc(r.subjects, func(s string) bool { return strings.HasPrefix(a.subject, s) })
 }
 
 // guard returns a context that ends when NATS denies a request on one of the
 // subjects, or any answer, and what is to be called at the end, with the error.
 func (d *denials) guard(ctx context.Context, subjects ...string) (context.Context, func(err *error)) {
-	g := &guard{subjects: subjects}
-	ctx, g.cancel = context.WithCancelCause(ctx)
+	r := &request{subjects: subjects}
+	ctx, r.cancel = context.WithCancelCause(ctx)
 	d.mu.Lock()
-	d.guards[g] = struct{}{}
+	d.requests[r] = struct{}{}
 	d.mu.Unlock()
 	return ctx, func(err *error) {
 		d.mu.Lock()
-		delete(d.guards, g)
+		delete(d.requests, r)
 		d.mu.Unlock()
 		var denied *SettingError
 		if *err != nil && errors.As(context.Cause(ctx), &denied) {
 			*err = denied
 		}
-		g.cancel(nil)
+		r.cancel(nil)
 	}
 }
 

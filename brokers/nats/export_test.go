@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/gopushy/pushy"
 )
 
 // LaneSize is how many messages may wait for a node.
@@ -44,4 +46,47 @@ func (b *Broker) Nodes(ctx context.Context) ([]string, error) {
 func (b *Broker) Entries(ctx context.Context, channel string) (int, error) {
 	entries, _, err := b.presence.stream.read(ctx, b.presence.stream.channelSubject(channel))
 	return len(entries), err
+}
+
+// Known returns how many other nodes this one knows.
+func (b *Broker) Known() int {
+	b.presence.nodes.mu.Lock()
+	defer b.presence.nodes.mu.Unlock()
+	return len(b.presence.nodes.known)
+}
+
+// The decoders of what NATS brings, and their inverses.
+var (
+	EncodeEvent = encodeEvent
+	DecodeEvent = decodeEvent
+	DecodeSign  = decodeSign
+	ChannelOf   = channelOf
+	Token       = token
+)
+
+// Replay returns what messages amount to that are stored one after the other: as they
+// are read, as far as that can be, and as they arrive.
+func Replay(messages ...[]byte) (snaps []pushy.Snapshot) {
+	entries := map[uint64]*entry{}
+	var told replica
+	told.members = map[string]held{}
+	for i, data := range messages {
+		seq := uint64(i + 1)
+		e, err := decodeEntry(seq, data)
+		if err != nil {
+			e = foreignEntry(seq, seq-1)
+		}
+		entries[seq] = e
+		if told.follows(e) {
+			told.fold(e)
+		}
+		told.compacted("n")
+	}
+	for _, damaged := range []bool{false, true} {
+		r, ok := replay(entries, damaged)
+		if ok {
+			snaps = append(snaps, r.snapshot())
+		}
+	}
+	return append(snaps, told.snapshot())
 }

@@ -1,11 +1,13 @@
 package nats
 
 import (
+	"log/slog"
 	"sync"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/ratelog"
 )
 
 // laneSize is how many messages may wait to be delivered before some are lost,
@@ -15,8 +17,9 @@ const laneSize = 1 << 16
 // lane delivers the messages of some channels, in the order they came. nats.go
 // would start a goroutine for every channel instead.
 type lane struct {
-	in chan *natsgo.Msg
-	id string // the node's
+	in      chan *natsgo.Msg
+	id      string // the node's
+	notices *ratelog.Logger
 
 	mu   sync.Mutex // held while delivering, so that forget and close promise silence
 	subs map[*natsgo.Subscription]*subscription
@@ -29,8 +32,13 @@ type subscription struct {
 	dropped int // how many of its messages nats.go had no room for
 }
 
-func newLane(id string) *lane {
-	return &lane{in: make(chan *natsgo.Msg, laneSize), id: id, subs: map[*natsgo.Subscription]*subscription{}}
+func newLane(id string, notices *ratelog.Logger) *lane {
+	return &lane{
+		in:      make(chan *natsgo.Msg, laneSize),
+		id:      id,
+		notices: notices,
+		subs:    map[*natsgo.Subscription]*subscription{},
+	}
 }
 
 func (l *lane) subscribe(nc *natsgo.Conn, subject, channel string) (*subscription, error) {
@@ -70,8 +78,8 @@ func (s *subscription) push(data []byte, done <-chan struct{}) {
 
 func (l *lane) run(done <-chan struct{}, deliver func(string, pushy.Message)) {
 	consume(l.in, done,
-		func(msg *natsgo.Msg) { l.take(msg, deliver) },
-		func() { l.tellDropped(deliver) })
+		func(msg *natsgo.Msg) { guarded(l.notices, "events", func() { l.take(msg, deliver) }) },
+		func() { guarded(l.notices, "events", func() { l.tellDropped(deliver) }) })
 }
 
 // consume has what comes in taken until done is closed. When nats.go may have
@@ -111,7 +119,11 @@ func (l *lane) take(msg *natsgo.Msg, deliver func(string, pushy.Message)) {
 	if s := l.subs[msg.Sub]; s != nil {
 		m, err := decodeEvent(msg.Data)
 		own := m.Event == pushy.EventResync && m.Node == l.id // the clients here have been told
-		if err == nil && !own {
+		switch {
+		case err != nil:
+			l.notices.Warn("skipped an event that is not pushy's, or is broken", "",
+				slog.String("channel", s.channel), slog.Any("error", err))
+		case !own:
 			deliver(s.channel, m)
 		}
 	}

@@ -3,10 +3,12 @@ package nats
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/names"
 )
 
 // A channel's log is the messages of one subject of the stream. Each is written
@@ -41,6 +43,10 @@ type entry struct {
 	root    bool
 	node    string // that wrote it
 	changes []pushy.Change
+	skipped map[int]error // the changes that are broken, which keep their places
+	// foreign is a message that is no entry. It has a place in the log, since the
+	// next entry is written after it, and changes nothing.
+	foreign bool
 
 	base bool
 	rev  uint64   // of the last change before a base
@@ -110,10 +116,34 @@ func decodeEntry(seq uint64, data []byte) (*entry, error) {
 			e.changes = append(e.changes, change)
 		}
 	}
-	if c.bad || len(e.changes) > maxChanges || e.prev >= seq {
+	switch {
+	case c.bad, len(e.changes) > maxChanges, e.prev >= seq, seq > maxSequence:
+		return nil, errCodec
+	case !names.IsToken(e.node):
+		return nil, fmt.Errorf("nats: an entry of a node whose id is not 1 to 64 of A-Z a-z 0-9 _ -: %.70q", e.node)
+	case e.rev >= seq*maxChanges, len(e.live) > 0 && !slices.IsSorted(e.live), len(e.live) > 0 && e.live[len(e.live)-1] > e.rev:
 		return nil, errCodec
 	}
+	for i, change := range e.changes {
+		if change.Left {
+			continue // a member that is not in is none that leaves
+		}
+		if err := checkMember(change.Member); err != nil {
+			if e.skipped == nil {
+				e.skipped = map[int]error{}
+			}
+			e.skipped[i] = err
+		}
+	}
 	return e, nil
+}
+
+// maxSequence bounds an entry's sequence, so that revisions have room.
+const maxSequence = 1 << 53
+
+// foreignEntry is the place of a message that is no entry, after prev.
+func foreignEntry(seq, prev uint64) *entry {
+	return &entry{seq: seq, prev: prev, root: prev == 0, foreign: true}
 }
 
 // held is a member in a log.
@@ -152,8 +182,8 @@ func (r *replica) fold(e *entry) (changes []pushy.Change) {
 	if r.members == nil {
 		r.members = map[string]held{}
 	}
-	for _, c := range e.changes {
-		if r.apply(c, e.node) {
+	for i, c := range e.changes {
+		if e.skipped[i] == nil && r.apply(c, e.node) {
 			changes = append(changes, c)
 		}
 	}
@@ -198,29 +228,44 @@ func (r *replica) compacted(node string) *entry {
 	return e
 }
 
-// replay returns what entries amount to. ok is false if any is missing: they
-// were read while somebody deleted.
-func replay(entries map[uint64]*entry) (r replica, ok bool) {
+// replay returns what entries amount to. ok is false if any is missing: they were
+// read while somebody deleted. With damaged, what can be read without it counts.
+func replay(entries map[uint64]*entry, damaged bool) (r replica, ok bool) {
 	r.members = map[string]held{}
 	r.seqs = slices.Sorted(maps.Keys(entries))
 	if len(r.seqs) == 0 {
 		return r, true
 	}
+	prev := uint64(0)
+	for _, seq := range r.seqs {
+		if entries[seq].foreign {
+			entries[seq] = foreignEntry(seq, prev)
+		}
+		prev = seq
+	}
 	var chain []*entry
-	e := entries[r.seqs[len(r.seqs)-1]]
-	for ; !e.root && !e.base; e = entries[e.prev] {
-		chain = append(chain, e)
-		if entries[e.prev] == nil {
+	e := entries[prev]
+	for !e.root && !e.base {
+		before := entries[e.prev]
+		if before == nil && !damaged {
 			return r, false
 		}
+		if before == nil {
+			break
+		}
+		chain = append(chain, e)
+		e = before
 	}
 	if e.base {
 		for _, rev := range e.live {
-			of := entries[rev/maxChanges]
-			if of == nil || rev%maxChanges >= uint64(len(of.changes)) {
+			of, at := entries[rev/maxChanges], int(rev%maxChanges)
+			missing := of == nil || !of.foreign && at >= len(of.changes)
+			if missing && !damaged {
 				return r, false
 			}
-			r.apply(of.changes[rev%maxChanges], of.node)
+			if !missing && !of.foreign && of.skipped[at] == nil {
+				r.apply(of.changes[at], of.node)
+			}
 		}
 		r.on, r.rev = e.on, e.rev
 	}
@@ -230,4 +275,14 @@ func replay(entries map[uint64]*entry) (r replica, ok bool) {
 	}
 	r.seqs = seqs
 	return r, true
+}
+
+// hasForeign reports whether any of the entries is foreign.
+func hasForeign(entries map[uint64]*entry) bool {
+	for _, e := range entries {
+		if e.foreign {
+			return true
+		}
+	}
+	return false
 }

@@ -10,6 +10,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gopushy/pushy/internal/names"
 )
 
 // nodes is what is known of the others. Each gives a sign of life a few times in
@@ -25,7 +27,12 @@ type node struct {
 	heard time.Time
 	lease time.Duration
 	dead  bool
+	died  time.Time // when this node took it for dead
 }
+
+// forgetLeases is after how many leases a dead node is forgotten. One that has left
+// anything behind is found again, and dies again.
+const forgetLeases = 10
 
 // heard notes a sign of life. A lease of 0 is a goodbye.
 func (n *nodes) heard(id string, lease time.Duration) {
@@ -90,8 +97,12 @@ func (n *nodes) bury(self string) (died []string, rank int) {
 	for id, other := range n.known {
 		silent := now.Sub(other.heard)
 		if !other.dead && min(silent, now.Sub(n.steady)) > other.lease && id != self {
-			other.dead = true
+			other.dead, other.died = true, now
 			died = append(died, id)
+		}
+		if other.dead && now.Sub(other.died) > forgetLeases*other.lease {
+			delete(n.known, id)
+			continue
 		}
 		if !other.dead && id < self {
 			rank++
@@ -100,8 +111,11 @@ func (n *nodes) bury(self string) (died []string, rank int) {
 	return died, rank
 }
 
-// maxLease is the longest lease of a node.
-const maxLease = 24 * time.Hour
+// A node's lease is from minLease to maxLease.
+const (
+	minLease = 500 * time.Millisecond
+	maxLease = 24 * time.Hour
+)
 
 const (
 	beatsInLease = 3
@@ -126,17 +140,17 @@ func (p *presence) beat() {
 		case <-p.done:
 			return
 		case <-p.signal:
-			_ = p.renew()
+			guarded(p.o.notices, "presence", func() { _ = p.renew() })
 		case <-renew.C:
-			_ = p.renew()
+			guarded(p.o.notices, "presence", func() { _ = p.renew() })
 		case <-first.C:
-			if _, rank := p.nodes.bury(p.id); rank == 0 {
-				p.tasks.Go(func() { p.clear(nil, 0) })
+			if died, rank := p.nodes.bury(p.id); rank == 0 || len(died) > 0 {
+				p.tasks.Go(func() { p.clear(min(rank, mostRank)) })
 			}
 		case <-look.C:
 			if died, rank := p.nodes.bury(p.id); len(died) > 0 {
 				p.o.Logger.Warn("nodes are gone without a word; their members leave", "nodes", died)
-				p.tasks.Go(func() { p.clear(died, min(rank, mostRank)) })
+				p.tasks.Go(func() { p.clear(min(rank, mostRank)) })
 			}
 		}
 	}
@@ -223,16 +237,47 @@ func (p *presence) goodbye(ctx context.Context) {
 func (p *presence) listen() {
 	nodes := p.stream.told(p.stream.nodeSubject(""))
 	consume(p.in, p.done, func(msg *natsgo.Msg) {
-		if id, is := strings.CutPrefix(msg.Subject, nodes); !is {
-			p.take(msg)
-		} else if c := cut(msg.Data); id != p.id && !c.bad {
-			p.nodes.heard(id, time.Duration(c.number())*time.Millisecond)
-		}
+		guarded(p.o.notices, "presence", func() {
+			if id, is := strings.CutPrefix(msg.Subject, nodes); is {
+				p.takeSign(id, msg)
+			} else {
+				p.take(msg)
+			}
+		})
 	}, func() {
 		p.nodes.missed()
 		p.reread()
 	})
 }
+
+// takeSign takes a node's sign of life.
+func (p *presence) takeSign(id string, msg *natsgo.Msg) {
+	if id == p.id {
+		return
+	}
+	lease, err := decodeSign(msg.Data)
+	_, _, ok := p.stream.checkTold(msg)
+	if err == nil && (!ok || !names.IsToken(id)) {
+		err = errNotTold
+	}
+	if err != nil {
+		p.stream.skipped(msg.Subject, err)
+		return
+	}
+	p.nodes.heard(id, lease)
+}
+
+// decodeSign reads what sign gave.
+func decodeSign(data []byte) (lease time.Duration, err error) {
+	c := cut(data)
+	millis := c.number()
+	if c.bad || millis > uint64(maxLease/time.Millisecond) || millis > 0 && millis < uint64(minLease/time.Millisecond) {
+		return 0, errCodec
+	}
+	return time.Duration(millis) * time.Millisecond, nil
+}
+
+var errNotTold = errors.New("nats: a message that the presence stream did not send")
 
 // take takes news of a channel, or a mark.
 func (p *presence) take(msg *natsgo.Msg) {
@@ -245,14 +290,18 @@ func (p *presence) take(msg *natsgo.Msg) {
 	if c == nil {
 		return
 	}
-	e, err := decodeEntry(sequence(msg), msg.Data)
+	seq, prev, ok := p.stream.checkTold(msg)
+	if !ok {
+		p.stream.skipped(msg.Subject, errNotTold)
+		return
+	}
+	e := p.stream.decode(c.subject, seq, msg.Data)
+	if e.foreign {
+		e = foreignEntry(seq, prev)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		c.staleLocked() // and reading it says what is wrong
-	} else {
-		c.takeLocked(e)
-	}
+	c.takeLocked(e)
 }
 
 // catchUp returns when what had come from the stream before it has been taken.
@@ -289,84 +338,4 @@ func (p *presence) reread() {
 		}
 		c.mu.Unlock()
 	}
-}
-
-// clear has the members of dead nodes leave: at once where this node follows the
-// channel; elsewhere if it is the first of the living.
-func (p *presence) clear(died []string, rank int) {
-	select {
-	case <-time.After(time.Duration(rank) * rankDelay):
-	case <-p.done:
-		return
-	}
-	for _, c := range p.all() {
-		c.mu.Lock()
-		c.kickLocked()
-		c.mu.Unlock()
-	}
-	if rank > 0 || !p.isShared() {
-		return
-	}
-	_, linked := p.link()
-	ctx, cancel := context.WithTimeout(linked, time.Minute)
-	defer cancel()
-	if err := p.clearRest(ctx, died); err != nil && ctx.Err() == nil {
-		p.o.Logger.Error("cannot clear up after nodes that are gone", "error", err)
-	}
-}
-
-func (p *presence) clearRest(ctx context.Context, died []string) error {
-	ids, err := p.stream.nodes(ctx)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if id != p.id {
-			p.nodes.mentioned(id, p.o.Lease)
-		}
-	}
-	logs, err := p.stream.fetch(ctx, p.stream.base+".p.c.*")
-	if err != nil {
-		return err
-	}
-	for subject, entries := range logs {
-		if channel, ok := p.stream.channel(subject); ok && p.needsClearing(entries) {
-			if err := p.settle(ctx, channel); err != nil {
-				return err
-			}
-		}
-	}
-	for _, id := range died {
-		if err := p.stream.purge(ctx, p.stream.nodeSubject(id), 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// needsClearing reports whether a log has members of dead nodes, or none at all.
-func (p *presence) needsClearing(entries map[uint64]*entry) bool {
-	r, ok := replay(entries)
-	for _, m := range r.members {
-		if m.node != p.id {
-			p.nodes.mentioned(m.node, p.o.Lease)
-		}
-		if p.nodes.isDead(m.node) {
-			return true
-		}
-	}
-	return !ok || len(r.members) == 0
-}
-
-// settle has a channel's worker run once.
-func (p *presence) settle(ctx context.Context, name string) error {
-	c, err := p.use(name)
-	if err != nil {
-		return err
-	}
-	defer p.leave(c)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kickLocked()
-	return c.waitLocked(ctx, func() bool { return !c.working || c.alone != nil })
 }

@@ -133,7 +133,7 @@ func (o Options) withDefaults() (settings, error) {
 	if o.Lease == 0 {
 		o.Lease = 15 * time.Second
 	}
-	if o.Lease < 500*time.Millisecond {
+	if o.Lease < minLease {
 		return bad("Lease", "%v is under 500ms", o.Lease)
 	}
 	if o.Lease > maxLease {
@@ -151,6 +151,7 @@ func (o Options) withDefaults() (settings, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.Logger = slog.New(safeHandler{o.Logger.Handler()})
 	return settings{o, servers, ratelog.New(o.Logger)}, nil
 }
 

@@ -40,8 +40,9 @@ type presence struct {
 	byTold   map[string]*channel // by the subject on which the stream tells of it
 	marks    map[*natsgo.Msg]chan struct{}
 	refused  map[*channel]error // what NATS does not permit of single channels
-	closing  bool               // no new uses
-	closed   bool               // no new work
+	clearing clearing
+	closing  bool // no new uses
+	closed   bool // no new work
 	// shared is closed, and another made, each time that the stream can be
 	// written again; epoch counts. linkCtx ends when it cannot.
 	shared  chan struct{}

@@ -12,6 +12,11 @@ import (
 	"github.com/gopushy/pushy/brokers/nats"
 )
 
+// patient is for a machine that has more to do than it can.
+func patient() nats.Options {
+	return nats.Options{URL: shared.url, Timeout: 20 * time.Second, Lease: time.Minute}
+}
+
 // flood sends more to a subject than a node has room for.
 func flood(t testing.TB, subject string) {
 	t.Helper()
@@ -28,7 +33,7 @@ func flood(t testing.TB, subject string) {
 // time.
 func TestManyEvents(t *testing.T) {
 	t.Parallel()
-	a, b := open(t, nats.Options{URL: shared.url}), open(t, nats.Options{URL: shared.url})
+	a, b := open(t, patient()), open(t, patient())
 	got, gate := make(chan pushy.Message, 1000), make(chan struct{})
 	require.NoError(t, a.Open(t.Context(), func(_ string, m pushy.Message) {
 		if m.Event == "hold" {
@@ -61,7 +66,7 @@ func TestManyEvents(t *testing.T) {
 // who is in all of them.
 func TestManyNews(t *testing.T) {
 	t.Parallel()
-	a, b := open(t, nats.Options{URL: shared.url}), open(t, nats.Options{URL: shared.url})
+	a, b := open(t, patient()), open(t, patient())
 	gate := make(chan struct{})
 	_, err := a.Watch(t.Context(), "private-slow", func(pushy.Change) { <-gate })
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gopushy/pushy/internal/names"
 )
 
 // stream is the JetStream stream that keeps all logs of a prefix.
@@ -48,6 +51,7 @@ const (
 
 var (
 	errTorn     = errors.New("nats: a presence log changes faster than it can be read")
+	errDamaged  = errors.New("nats: a presence log has lost entries")
 	errNoStream = errors.New("nats: the stream is not there yet")
 )
 
@@ -202,7 +206,9 @@ func (s *stream) nodes(ctx context.Context) (ids []string, err error) {
 		return nil, err
 	}
 	for subject := range info.State.Subjects {
-		ids = append(ids, strings.TrimPrefix(subject, s.nodeSubject("")))
+		if id := strings.TrimPrefix(subject, s.nodeSubject("")); names.IsToken(id) {
+			ids = append(ids, id)
+		}
 	}
 	return ids, nil
 }
@@ -214,6 +220,10 @@ func (s *stream) read(ctx context.Context, subject string) (_ map[uint64]*entry,
 	made, err := s.get()
 	if err != nil {
 		return nil, replica{}, err
+	}
+	var before struct { // what the last attempt found
+		seq    uint64
+		stored int
 	}
 	for range readAttempts {
 		// The stream's leader knows the last; a consumer may be behind it.
@@ -233,9 +243,24 @@ func (s *stream) read(ctx context.Context, subject string) (_ map[uint64]*entry,
 		if err != nil {
 			return nil, replica{}, err
 		}
-		if r, ok := replay(entries); ok && r.last >= last.Sequence {
+		r, ok := replay(entries, false)
+		upToDate := len(r.seqs) > 0 && r.seqs[len(r.seqs)-1] >= last.Sequence
+		if ok && upToDate && hasForeign(entries) {
+			// What precedes such a message is only known if nobody deletes meanwhile.
+			now, err := made.GetLastMsgForSubject(ctx, subject)
+			ok = err == nil && now.Sequence == last.Sequence
+		}
+		if ok && upToDate {
 			return entries, r, nil
 		}
+		if upToDate && before.seq == last.Sequence && before.stored == len(entries) {
+			// Nobody writes, and still it does not fit: others have deleted or forged
+			// entries. The nodes whose members are missing log them again.
+			s.skipped(subject, errDamaged)
+			r, _ = replay(entries, true)
+			return entries, r, nil
+		}
+		before.seq, before.stored = last.Sequence, len(entries)
 	}
 	return nil, replica{}, errTorn
 }
@@ -258,9 +283,7 @@ func (s *stream) first(ctx context.Context, subject string, last uint64) (entrie
 			return nil, false, err
 		}
 		seq = msg.Sequence
-		if entries[seq], err = s.decode(seq, msg.Data); err != nil {
-			return nil, false, err
-		}
+		entries[seq] = s.decode(subject, seq, msg.Data)
 		if seq >= last {
 			return entries, true, nil
 		}
@@ -268,12 +291,24 @@ func (s *stream) first(ctx context.Context, subject string, last uint64) (entrie
 	return nil, false, nil
 }
 
-func (s *stream) decode(seq uint64, data []byte) (*entry, error) {
+// decode returns the entry that a stored message is. One that is none, or has broken
+// members, is logged.
+func (s *stream) decode(subject string, seq uint64, data []byte) *entry {
 	e, err := decodeEntry(seq, data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: sequence %d of stream %s", err, seq, s.name)
+		s.skipped(subject, err)
+		return foreignEntry(seq, 0)
 	}
-	return e, nil
+	for _, err := range e.skipped {
+		s.skipped(subject, err)
+	}
+	return e
+}
+
+// skipped logs what is wrong with a message, once a minute.
+func (s *stream) skipped(subject string, err error) {
+	s.o.notices.Warn("skipped a presence message that is not pushy's, or is broken", "",
+		slog.String("subject", subject), slog.Any("error", err))
 }
 
 // fetch returns the stored entries, by subject and sequence, of the subjects
@@ -312,10 +347,7 @@ func (s *stream) fetch(ctx context.Context, filter string) (_ map[string]map[uin
 				return nil, err
 			}
 			got, left = true, meta.NumPending
-			e, err := s.decode(meta.Sequence.Stream, msg.Data())
-			if err != nil {
-				return nil, err
-			}
+			e := s.decode(msg.Subject(), meta.Sequence.Stream, msg.Data())
 			if logs[msg.Subject()] == nil {
 				logs[msg.Subject()] = map[uint64]*entry{}
 			}
@@ -331,8 +363,17 @@ func (s *stream) fetch(ctx context.Context, filter string) (_ map[string]map[uin
 	return logs, nil
 }
 
-// sequence returns a told message's place in the stream.
-func sequence(msg *natsgo.Msg) uint64 {
-	seq, _ := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
-	return seq
+// checkTold returns a told message's place in the stream, and that of the one before
+// it of its subject. ok is false for one that the stream did not send.
+func (s *stream) checkTold(msg *natsgo.Msg) (seq, prev uint64, ok bool) {
+	stored := s.base + ".p" + strings.TrimPrefix(msg.Subject, s.base+".o")
+	if msg.Header.Get(jetstream.StreamHeader) != s.name || msg.Header.Get(jetstream.SubjectHeader) != stored {
+		return 0, 0, false
+	}
+	seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	if err != nil || seq == 0 || seq > maxSequence {
+		return 0, 0, false
+	}
+	prev, err = strconv.ParseUint(msg.Header.Get(jetstream.LastSequenceHeader), 10, 64)
+	return seq, prev, err == nil && prev < seq
 }
