@@ -14,8 +14,8 @@ type Message struct {
 	Data json.RawMessage
 	// Except is the id of a connection that does not get the event, or "".
 	Except string
-	// Node is the id of the Server that published, Seq its count of published
-	// messages: together they tell a message that comes twice.
+	// Node is the id of the Server that published, Seq a number that it gives to
+	// this message only and that grows: together they tell a message that comes twice.
 	Node string
 	Seq  uint64
 }

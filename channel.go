@@ -140,7 +140,6 @@ func (ch *Channel) open() error {
 	}
 	if err != nil {
 		ch.disconnect()
-		s.log.Error("cannot subscribe to channel", "channel", ch.name, "error", err)
 		return err
 	}
 	if occupied := s.opts.Hooks.ChannelOccupied; occupied != nil {

@@ -171,7 +171,8 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 		reply.Code = refused.Code
 		_ = conn.Reply(eventFailed, reply)
 		if refused.Err != nil {
-			srv.log.Error("cannot join", "channel", channel, "error", refused.Err)
+			srv.notices.Warn("clients cannot subscribe", channel,
+				slog.String("channel", channel), slog.Any("error", refused.Err))
 		}
 	case errors.As(joinErr, &seen):
 		_ = conn.ReplyError(seen)

@@ -9,10 +9,12 @@ import (
 
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/safelog"
 )
 
 // Options configure a Server. A zero field means its default; a negative number
-// means off.
+// means off. Durations that can only be mistakes, such as a Heartbeat of 25, which
+// is 25 ns, are errors.
 type Options struct {
 	// SecretKey signs and checks triggers and tokens. Empty is an error, unless
 	// Authorizer and DisableTrigger are set; under 16 bytes is a warning.
@@ -76,7 +78,7 @@ type Options struct {
 	// over which the one with most waiting is cut. Default 256 MiB.
 	MaxBuffered int64
 	// Heartbeat is how often a connection is asked for a sign of life; one
-	// that gives none for two heartbeats is dead. Default 25 s.
+	// that gives none for two heartbeats is dead. At least 1 s; default 25 s.
 	Heartbeat time.Duration
 	// WriteTimeout is how long one write to a client may take. Default 10 s.
 	WriteTimeout time.Duration
@@ -84,13 +86,13 @@ type Options struct {
 	BodyTimeout time.Duration
 	// MaxGather is how long events may wait for others, so that one write takes
 	// several to a client; only while they come faster than they are written.
-	// Default 5 ms.
+	// At most 1 s; default 5 ms.
 	MaxGather time.Duration
 	// CommandTimeout is when the ctx of a command of Handle ends. Default 30 s.
 	CommandTimeout time.Duration
 
 	// Broker and Presence connect Servers that act as one. Default: this
-	// process alone. The Server closes them. If only one of them is set and it
+	// process alone. The Server closes them, and New does if it fails. If only one of them is set and it
 	// is the other, too, as the brokers of this module are, it serves as both. A
 	// Broker without a PresenceStore is an error: each Server would have members
 	// of its own in private channels.
@@ -166,6 +168,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.Logger = safelog.New(o.Logger)
 	var err error
 	if o.Prefix, err = names.Prefix(o.Prefix, "/pushy"); err != nil {
 		return o, fmt.Errorf("pushy: Options.Prefix %w", err)
@@ -201,7 +204,31 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.BodyTimeout, 10*time.Second)
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	limit.Default(&o.CommandTimeout, 30*time.Second)
-	return o, nil
+	return o, o.check()
+}
+
+// check refuses values that can only be mistakes.
+func (o *Options) check() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+		right limit.Range
+	}{
+		{"Heartbeat", o.Heartbeat, limit.Range{Min: time.Second, Unit: time.Second}},
+		{"WriteTimeout", o.WriteTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
+		{"BodyTimeout", o.BodyTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
+		{"CommandTimeout", o.CommandTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
+		{"SockJS.DisconnectDelay", o.SockJS.DisconnectDelay, limit.Range{Min: time.Millisecond, Unit: time.Second}},
+		{"MaxGather", o.MaxGather, limit.Range{Min: time.Microsecond, Max: time.Second, Unit: time.Millisecond}},
+	} {
+		if err := f.right.Check(f.value); err != nil {
+			return fmt.Errorf("pushy: Options.%s %w", f.name, err)
+		}
+	}
+	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
+		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: tokens and triggers are off without it")
+	}
+	return nil
 }
 
 // pair takes the PresenceStore from the Broker, or the Broker from the

@@ -81,6 +81,7 @@ func (s *Server) newMember(id string, fields []byte) Member {
 
 // presence is a node's replica of a channel's log, under the channel's fan.
 type presence struct {
+	watches  int // begun so far: only the last one's entries count
 	state    roster.Roster[Member]
 	revision uint64
 	ready    bool     // the snapshot is in
@@ -114,12 +115,14 @@ func (ch *Channel) watch(ctx context.Context) error {
 	s := ch.reg.srv
 	watchCtx, cancel := context.WithCancel(s.ctx)
 	give := context.AfterFunc(ctx, cancel) // ctx bounds only the call
-	snap, err := s.presence.Watch(watchCtx, ch.name, ch.apply)
+	watch := ch.beginWatch()
+	snap, err := s.presence.Watch(watchCtx, ch.name, func(c Change) { ch.apply(watch, c) })
 	if !give() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		cancel()
+		ch.beginWatch() // what this one still brings is nobody's
 		return err
 	}
 	ch.unwatch = cancel
@@ -135,11 +138,25 @@ func (ch *Channel) watch(ctx context.Context) error {
 	return nil
 }
 
-// apply takes the next entry of the log: here adds and quits get the one order
-// in which all members see them.
-func (ch *Channel) apply(c Change) {
+// beginWatch forgets what earlier watches have brought, and returns the number of
+// the one that begins. A store may call apply before its Watch fails, and for some
+// time after: to the next watch these entries would be ghosts.
+func (ch *Channel) beginWatch() int {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
+	ch.presence.watches++
+	ch.presence.early = nil
+	return ch.presence.watches
+}
+
+// apply takes the next entry of the log: here adds and quits get the one order
+// in which all members see them.
+func (ch *Channel) apply(watch int, c Change) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if watch != ch.presence.watches {
+		return
+	}
 	if !ch.presence.ready {
 		ch.presence.early = append(ch.presence.early, c)
 		return

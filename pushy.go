@@ -76,6 +76,7 @@ package pushy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -84,6 +85,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/guard"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
@@ -115,6 +117,7 @@ type Server struct {
 	triggers    triggerhttp.Reader
 	repeats     triggerhttp.Repeats
 	seq         atomic.Uint64
+	published   atomic.Uint64   // messages that the Broker took
 	ctx         context.Context // ends when the last connection has
 	cancel      context.CancelFunc
 	tasks       lifecycle.Tasks    // readers and transitions
@@ -137,8 +140,22 @@ type Server struct {
 }
 
 // New returns a Server. The error says which option is wrong, or that the
-// Broker cannot be opened.
+// Broker cannot be opened; then Options.Broker and Presence have been closed.
 func New(options Options) (*Server, error) {
+	s, err := newServer(options)
+	if err == nil {
+		return s, nil
+	}
+	if options.Broker != nil {
+		err = errors.Join(err, guard.Call(options.Broker.Close))
+	}
+	if options.Presence != nil {
+		err = errors.Join(err, guard.Call(options.Presence.Close))
+	}
+	return nil, err
+}
+
+func newServer(options Options) (*Server, error) {
 	o, err := options.withDefaults()
 	if err != nil {
 		return nil, err
@@ -286,6 +303,7 @@ func (s *Server) publish(ctx context.Context, channel string, m Message) (Receiv
 	if err != nil {
 		return None, fmt.Errorf("pushy: publish: %w", err)
 	}
+	s.published.Add(1)
 	if here {
 		return Some, nil
 	}
@@ -329,7 +347,7 @@ type Stats struct {
 	Connections int
 	Channels    int               // with subscribers on this node
 	Buffered    int64             // bytes that wait to be written
-	Published   uint64            // messages published here
+	Published   uint64            // messages published here that the Broker accepted
 	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
 	// Away is why the Broker or PresenceStore cannot be reached, if it says so:
 	// until it is nil again this node is alone.
@@ -350,7 +368,7 @@ func (s *Server) Stats() Stats {
 	}
 	return Stats{
 		Connections: s.door.Len(), Channels: channels, Buffered: s.engine.Waiting(),
-		Published: s.seq.Load(), Refused: s.door.Refused(), Away: away,
+		Published: s.published.Load(), Refused: s.door.Refused(), Away: away,
 	}
 }
 
