@@ -22,7 +22,7 @@ unit: ## the tests of all modules, with the race detector
 	@ci/unit.sh
 
 build: ## builds for other systems and processors
-	@if [ -e ci/build.sh ]; then ci/build.sh; fi
+	@ci/build.sh
 
 release-test: ## go get, go install and go mod tidy, as users do them, on a release of the tree in the file system
 	@ci/release_test.sh

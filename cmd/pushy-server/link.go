@@ -68,23 +68,80 @@ func (l *link) Write(p []byte) (int, error) {
 	return l.Conn.Write(p)
 }
 
+// closed is the close frame that ended a connection. wsutil has such an error, too,
+// but takes codes that are newer than it for a fault of the server.
+type closed struct {
+	code   ws.StatusCode
+	reason string
+}
+
+func (c closed) Error() string { return fmt.Sprintf("the server closes: %d %s", c.code, c.reason) }
+
 // receive returns the next message, and answers pings meanwhile. A close code
-// that says not to come back is a refusal.
+// after which reconnecting is of no use is a refusal.
 func (l *link) receive() ([]byte, error) {
-	text, err := wsutil.ReadServerText(l)
-	var closed wsutil.ClosedError
-	if !errors.As(err, &closed) {
-		if err != nil {
-			err = fmt.Errorf("the connection is lost: %w", err)
-		}
-		return text, err
+	text, err := l.nextText()
+	var end closed
+	switch {
+	case err == nil:
+		return text, nil
+	case !errors.As(err, &end):
+		return nil, fmt.Errorf("the connection is lost: %w", err)
 	}
-	err = fmt.Errorf("the server closes: %d %s", closed.Code, closed.Reason)
-	switch code := closed.Code; {
+	switch code := end.code; {
 	case code == 1002, code == 1003, code >= 1007 && code <= 1009, code >= 3500 && code < 4000:
-		return nil, refusal{err}
+		return nil, refusal{end}
 	}
-	return nil, err
+	return nil, end
+}
+
+func (l *link) nextText() ([]byte, error) {
+	r := &wsutil.Reader{
+		Source:         l,
+		State:          ws.StateClientSide,
+		CheckUTF8:      true,
+		OnIntermediate: l.control,
+	}
+	for {
+		h, err := r.NextFrame()
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case h.OpCode.IsControl():
+			err = l.control(h, r)
+		case h.OpCode == ws.OpText:
+			return io.ReadAll(r)
+		default:
+			err = r.Discard()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// control answers a ping. A close frame is answered and returned as an error.
+func (l *link) control(h ws.Header, r io.Reader) error {
+	payload, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	switch h.OpCode {
+	case ws.OpPing:
+		return ws.WriteFrame(l, ws.MaskFrame(ws.NewPongFrame(payload)))
+	case ws.OpClose:
+		end := closed{code: ws.StatusNoStatusRcvd}
+		if len(payload) >= 2 {
+			end.code, end.reason = ws.ParseCloseFrameData(payload)
+			payload = payload[:2]
+		} else {
+			payload = nil
+		}
+		_ = ws.WriteFrame(l, ws.MaskFrame(ws.NewCloseFrame(payload))) // it is over anyway
+		return end
+	}
+	return nil
 }
 
 func (l *link) send(command any) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -163,6 +164,17 @@ func TestListenReportsInPrintableLines(t *testing.T) {
 			assert.Contains(t, tm.err.String(), test.says)
 			assert.Empty(t, tm.out.String())
 		})
+	}
+}
+
+// Issue 11, numbers 28 and 29: listen names every close code, those too that its WebSocket
+// package does not know.
+func TestListenNamesCloseCodes(t *testing.T) {
+	t.Parallel()
+	for _, code := range []ws.StatusCode{1000, 1001, 1008, 1011, 1012, 1013, 1014, 3001, 3500, 4001} {
+		tm := newTerminal(nil).start("listen", "-once", "-url", startHostile(t, nil, code, "a reason"), "lobby")
+		assert.Equal(t, exitFailed, tm.end(t))
+		assert.Equal(t, fmt.Sprintf("pushy-server: the server closes: %d a reason\n", code), tm.err.String())
 	}
 }
 

@@ -119,6 +119,6 @@ func TestTLS(t *testing.T) {
 
 	c := connect(t, "wss://"+p.addr+"/pushy/socket/websocket", second.pool)
 	p.signal(t, syscall.SIGTERM)
-	assert.Equal(t, 3001, c.closeCode())
+	assert.Equal(t, 1012, c.closeCode())
 	assert.Equal(t, 0, p.status(t))
 }
