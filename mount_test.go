@@ -73,20 +73,29 @@ func TestPrefixesWithTheBrowserClient(t *testing.T) {
 // also where nobody reads it.
 func TestSlowBodiesAreBoundedEverywhere(t *testing.T) {
 	t.Parallel()
-	srv, err := pushy.New(pushy.Options{SecretKey: peerKey, BodyTimeout: 100 * time.Millisecond, Logger: testLogger(t), SockJS: pushy.SockJS{Legacy: true, ScriptURL: "/s.js"}})
+	srv, err := pushy.New(pushy.Options{
+		SecretKey:   peerKey,
+		BodyTimeout: 100 * time.Millisecond,
+		Logger:      testLogger(t),
+		SockJS:      pushy.SockJS{Legacy: true, ScriptURL: "/s.js"},
+	})
 	require.NoError(t, err)
 	mux := http.NewServeMux()
 	mux.Handle("/auth", srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, nil }))
 	mux.Handle("/", srv)
 	baseURL := serveHandler(t, srv, mux)
 	for _, line := range []string{
-		"GET /pushy/pushy.js", "POST /pushy/pushy.js", "HEAD /pushy/pushy.mjs", "GET /pushy/pushy.mjs", "GET /pushy/pushy.d.ts",
-		"GET /", "POST /elsewhere", "POST /pushy/nothing", "PUT /pushy/channel/a/b/trigger", "GET /pushy/socket", "GET /pushy/socket/info",
-		"OPTIONS /pushy/socket/info", "POST /pushy/socket/nothing", "POST /pushy/socket/0/s/nothing", "GET /pushy/socket/iframe.html",
-		"GET /pushy/socket/websocket", "POST /pushy/socket/0/s/xhr", "POST /pushy/socket/0/unknown/xhr_send", "GET /pushy/socket/0/s/eventsource",
+		"GET /pushy/pushy.js", "POST /pushy/pushy.js", "HEAD /pushy/pushy.mjs", "GET /pushy/pushy.mjs",
+		"GET /pushy/pushy.d.ts", "GET /", "POST /elsewhere", "POST /pushy/nothing", "PUT /pushy/channel/a/b/trigger",
+		"GET /pushy/socket", "GET /pushy/socket/info", "OPTIONS /pushy/socket/info", "POST /pushy/socket/nothing",
+		"POST /pushy/socket/0/s/nothing", "GET /pushy/socket/iframe.html", "GET /pushy/socket/websocket",
+		"POST /pushy/socket/0/s/xhr", "POST /pushy/socket/0/unknown/xhr_send", "GET /pushy/socket/0/s/eventsource",
 		"POST /pushy/channel/x/trigger?event=e", "GET /pushy/channel/x/trigger", "POST /auth", "GET /auth", "OPTIONS /auth",
 	} {
-		for _, body := range []string{"Content-Length: 10\r\n\r\n[", "Transfer-Encoding: chunked\r\n\r\n5\r\n[", "Origin: https://evil.example\r\nContent-Length: 300000\r\n\r\n["} {
+		for _, body := range []string{
+			"Content-Length: 10\r\n\r\n[", "Transfer-Encoding: chunked\r\n\r\n5\r\n[",
+			"Origin: https://evil.example\r\nContent-Length: 300000\r\n\r\n[",
+		} {
 			conn, err := net.Dial("tcp", strings.TrimPrefix(baseURL, "http://"))
 			require.NoError(t, err)
 			_, err = io.WriteString(conn, line+" HTTP/1.1\r\nHost: x\r\n"+body)
@@ -119,9 +128,11 @@ func TestHeadersOfAnswers(t *testing.T) {
 		target string
 	}{
 		{srv, "GET", "/pushy/pushy.js"}, {srv, "POST", "/pushy/pushy.js"}, {srv, "GET", "/pushy/"}, {srv, "GET", "/"},
-		{srv, "GET", "/pushy/socket"}, {srv, "GET", "/pushy/socket/info"}, {srv, "OPTIONS", "/pushy/socket/info"}, {srv, "POST", "/pushy/socket/info"},
-		{srv, "GET", "/pushy/socket/iframe.html"}, {srv, "GET", "/pushy/socket/0/s/websocket"}, {srv, "POST", "/pushy/socket/0/s/xhr_send"},
-		{srv, "POST", "/pushy/channel/x/trigger"}, {srv, "GET", "/pushy/channel/x/trigger"}, {srv, "POST", "/pushy/channel/x/y/trigger"},
+		{srv, "GET", "/pushy/socket"}, {srv, "GET", "/pushy/socket/info"}, {srv, "OPTIONS", "/pushy/socket/info"},
+		{srv, "POST", "/pushy/socket/info"}, {srv, "GET", "/pushy/socket/iframe.html"},
+		{srv, "GET", "/pushy/socket/0/s/websocket"}, {srv, "POST", "/pushy/socket/0/s/xhr_send"},
+		{srv, "POST", "/pushy/channel/x/trigger"}, {srv, "GET", "/pushy/channel/x/trigger"},
+		{srv, "POST", "/pushy/channel/x/y/trigger"},
 		{auth, "POST", "/auth"}, {auth, "GET", "/auth"}, {auth, "OPTIONS", "/auth"},
 		{allAbilities(srv), "POST", "/pushy/socket/0/s/xhr"}, {allAbilities(srv), "GET", "/pushy/socket/0/t/jsonp?c=x"},
 	} {
@@ -223,7 +234,10 @@ func TestMiddlewareWithoutUnwrapIsLogged(t *testing.T) {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				h.ServeHTTP(showing{hiding{w, w.(http.Flusher), w.(http.Hijacker)}}, r)
 			})
-		}, true, []string{"pushy_test.hiding", "SetReadDeadline SetWriteDeadline", "Unwrap() http.ResponseWriter", "cannot use WebSockets will fail"}},
+		}, true, []string{
+			"pushy_test.hiding", "SetReadDeadline SetWriteDeadline", "Unwrap() http.ResponseWriter",
+			"cannot use WebSockets will fail",
+		}},
 		{"TimeoutHandler", func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Minute, "") }, false,
 			[]string{"http.timeoutWriter", "Hijack Flush SetReadDeadline SetWriteDeadline", "http.TimeoutHandler"}},
 	} {
@@ -328,7 +342,8 @@ func TestUnixSocketsAreNotCounted(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		conn, err := net.Dial("unix", listener.Addr().String())
 		require.NoError(t, err)
-		_, err = io.WriteString(conn, "POST /pushy/socket/0/"+id+"/xhr HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		_, err = io.WriteString(conn, "POST /pushy/socket/0/"+id+"/xhr HTTP/1.1\r\n"+
+			"Host: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		require.NoError(t, err)
 		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		require.NoError(t, err)

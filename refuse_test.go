@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,7 +65,8 @@ var upgradeHeader = []string{
 // and in the answer, with the Host, at every endpoint.
 func TestRefusedOriginSaysWhy(t *testing.T) {
 	t.Parallel()
-	for _, door := range append(sockjsDoors, struct{ method, path string }{"GET", "/websocket"}, struct{ method, path string }{"POST", "AUTH"}) {
+	endpoints := slices.Concat(sockjsDoors, []struct{ method, path string }{{"GET", "/websocket"}, {"POST", "AUTH"}})
+	for _, door := range endpoints {
 		t.Run(door.method+door.path, func(t *testing.T) {
 			t.Parallel()
 			log, lines := logged()
@@ -87,7 +89,8 @@ func TestRefusedOriginSaysWhy(t *testing.T) {
 			require.Len(t, lines(), 2, "one for each origin")
 			assert.Contains(t, lines()[0], "level=WARN")
 			assert.Contains(t, lines()[0], "origin=https://app.example host=127.0.0.1:8061")
-			assert.Contains(t, lines()[0], "request's Host is 127.0.0.1:8061; behind a proxy pass Host on, or list the origin in Options.Origins")
+			assert.Contains(t, lines()[0], "request's Host is 127.0.0.1:8061; behind a proxy pass Host on, "+
+				"or list the origin in Options.Origins")
 			assert.Contains(t, lines()[1], "https://other.example")
 		})
 	}
@@ -133,13 +136,36 @@ func TestWrongPathSaysWhy(t *testing.T) {
 		wrap               func(http.Handler) http.Handler
 		says               []string
 	}{
-		{name: "otherPrefix", prefix: "/rt", path: "/pushy/socket/websocket", says: []string{"/pushy/socket/websocket", "Options.Prefix", "/rt"}},
-		{name: "longerName", path: "/pushyx/socket/info", says: []string{"/pushyx/socket/info", "Options.Prefix", "/pushy"}},
-		{name: "stripPrefix", path: "/pushy/socket/info", says: []string{"/pushy/socket/info", "/socket/info", `set Options.Prefix to "/"`},
-			wrap: func(h http.Handler) http.Handler { return http.StripPrefix("/pushy", h) }},
-		{name: "stripPrefixWithASlash", prefix: "/", path: "/pushy/pushy.js", says: []string{"pushy.js", "begin with a slash", "StripPrefix"},
-			wrap: func(h http.Handler) http.Handler { return http.StripPrefix("/pushy/", h) }},
-		{name: "rootWithoutStripPrefix", prefix: "/", path: "/pushy/socket/info", says: []string{"/pushy/socket/info", "Options.Prefix is /"}},
+		{
+			name:   "otherPrefix",
+			prefix: "/rt",
+			path:   "/pushy/socket/websocket",
+			says:   []string{"/pushy/socket/websocket", "Options.Prefix", "/rt"},
+		},
+		{
+			name: "longerName",
+			path: "/pushyx/socket/info",
+			says: []string{"/pushyx/socket/info", "Options.Prefix", "/pushy"},
+		},
+		{
+			name: "stripPrefix",
+			path: "/pushy/socket/info",
+			wrap: func(h http.Handler) http.Handler { return http.StripPrefix("/pushy", h) },
+			says: []string{"/pushy/socket/info", "/socket/info", `set Options.Prefix to "/"`},
+		},
+		{
+			name:   "stripPrefixWithASlash",
+			prefix: "/",
+			path:   "/pushy/pushy.js",
+			wrap:   func(h http.Handler) http.Handler { return http.StripPrefix("/pushy/", h) },
+			says:   []string{"pushy.js", "begin with a slash", "StripPrefix"},
+		},
+		{
+			name:   "rootWithoutStripPrefix",
+			prefix: "/",
+			path:   "/pushy/socket/info",
+			says:   []string{"/pushy/socket/info", "Options.Prefix is /"},
+		},
 		{name: "mountedWithoutASlash", path: "/pushy", says: []string{"/pushy", "/pushy/", "with the slash"}},
 		{name: "inside", path: "/pushy/nothing", says: []string{"/pushy/nothing", "/pushy/socket/", "/pushy/pushy.js"}},
 		{name: "encodedSlashDecoded", path: "/pushy/channel/a/b/trigger", says: []string{"a/b", "%2F", "proxy"}}, // number 18
@@ -195,8 +221,13 @@ func TestRefusedByAcceptSaysWhy(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			log, lines := logged()
-			srv := startServer(t, pushy.Options{Logger: log, Accept: func(*http.Request) (any, error) { return nil, c.err }})
-			for _, door := range []struct{ method, path string }{{"POST", "/0/s/xhr"}, {"POST", "/0/s/xhr_streaming"}, {"GET", "/0/s/eventsource"}} {
+			srv := startServer(t, pushy.Options{
+				Logger: log,
+				Accept: func(*http.Request) (any, error) { return nil, c.err },
+			})
+			for _, door := range []struct{ method, path string }{
+				{"POST", "/0/s/xhr"}, {"POST", "/0/s/xhr_streaming"}, {"GET", "/0/s/eventsource"},
+			} {
 				w := ask(allAbilities(srv), door.method, "/pushy/socket"+door.path)
 				assert.Equal(t, c.status, w.StatusCode)
 				code, message := httpError(t, w)
@@ -212,10 +243,14 @@ func TestRefusedByAcceptSaysWhy(t *testing.T) {
 		})
 	}
 	log, lines := logged()
-	srv := startServer(t, pushy.Options{Logger: log, Limits: pushy.Limits{Connections: 1}, Accept: func(*http.Request) (any, error) {
-		runtime.Goexit()
-		return nil, nil
-	}})
+	srv := startServer(t, pushy.Options{
+		Logger: log,
+		Limits: pushy.Limits{Connections: 1},
+		Accept: func(*http.Request) (any, error) {
+			runtime.Goexit()
+			return nil, nil
+		},
+	})
 	for range 3 { // the place is given back
 		w := httptest.NewRecorder()
 		ended := make(chan struct{})
@@ -258,7 +293,11 @@ func TestRefusedByALimitSaysWhy(t *testing.T) {
 		"address":     {pushy.Limits{PerAddress: 1}, "Options.Limits.PerAddress is 1"},
 	} {
 		log, lines := logged()
-		srv := startServer(t, pushy.Options{Logger: log, Limits: c.limits, SockJS: pushy.SockJS{DisconnectDelay: time.Hour}})
+		srv := startServer(t, pushy.Options{
+			Logger: log,
+			Limits: c.limits,
+			SockJS: pushy.SockJS{DisconnectDelay: time.Hour},
+		})
 		assert.Equal(t, 200, ask(allAbilities(srv), "POST", "/pushy/socket/0/a/xhr").StatusCode)
 		for range 2 {
 			w := ask(allAbilities(srv), "POST", "/pushy/socket/0/b/xhr")
@@ -326,7 +365,8 @@ func TestAllowOrigin(t *testing.T) {
 	assert.Equal(t, "https://tenant.example", w.Header.Get("Access-Control-Allow-Origin"))
 	w = ask(srv, "GET", "/pushy/socket/iframe.html", "Sec-Fetch-Site", "cross-site", "Referer", "https://tenant.example/")
 	assert.Equal(t, 200, w.StatusCode)
-	assert.Equal(t, "frame-ancestors 'self' https://listed.example https://tenant.example", w.Header.Get("Content-Security-Policy"))
+	assert.Equal(t, "frame-ancestors 'self' https://listed.example https://tenant.example",
+		w.Header.Get("Content-Security-Policy"))
 	assert.Contains(t, w.Header.Values("Vary"), "Referer")
 }
 
@@ -335,7 +375,11 @@ func TestAllowOrigin(t *testing.T) {
 func TestOriginEntries(t *testing.T) {
 	t.Parallel()
 	for listed, reason := range map[string]string{
-		"https://bücher.example": "Punycode", "https://*.com": "star", "http://[fe80::1%25eth0]": "zone", "wss://a.example": "https", "null": "AllowOrigin",
+		"https://bücher.example":  "Punycode",
+		"https://*.com":           "star",
+		"http://[fe80::1%25eth0]": "zone",
+		"wss://a.example":         "https",
+		"null":                    "AllowOrigin",
 	} {
 		_, err := pushy.New(pushy.Options{SecretKey: peerKey, Origins: []string{listed}})
 		require.ErrorContains(t, err, "pushy: Options.Origins: ")
@@ -353,7 +397,8 @@ func TestOriginEntries(t *testing.T) {
 		assert.Equal(t, status, w.StatusCode, origin)
 	}
 	w := ask(srv, "GET", "http://server.example/pushy/socket/iframe.html")
-	assert.Equal(t, "frame-ancestors 'self' https://*.example.com http://127.0.0.1:3000 http://[::1]:8080 file:", w.Header.Get("Content-Security-Policy"))
+	assert.Equal(t, "frame-ancestors 'self' https://*.example.com http://127.0.0.1:3000 http://[::1]:8080 file:",
+		w.Header.Get("Content-Security-Policy"))
 }
 
 // Issue 11, number 12: preflights allow the headers that are asked for, to
@@ -404,6 +449,7 @@ func TestPreflights(t *testing.T) {
 // Issue 11, number 25: what allow returns decides between final and not.
 func TestAuthHandlerErrors(t *testing.T) {
 	t.Parallel()
+	const internal = `{"error":{"code":"500","message":"Internal error"}}`
 	var typedNil *pushy.Error
 	for _, c := range []struct {
 		name   string
@@ -412,8 +458,10 @@ func TestAuthHandlerErrors(t *testing.T) {
 		body   string
 		logs   string // "" for no line
 	}{
-		{"denied", func() (any, error) { return nil, errors.Join(errSecret, pushy.ErrDenied) }, 403, `{"error":{"code":"403","message":"not authorized"}}`, ""},
-		{"needAuth", func() (any, error) { return nil, pushy.ErrNeedAuth }, 401, `{"error":{"code":"401","message":"authentication needed"}}`, ""},
+		{"denied", func() (any, error) { return nil, errors.Join(errSecret, pushy.ErrDenied) }, 403,
+			`{"error":{"code":"403","message":"not authorized"}}`, ""},
+		{"needAuth", func() (any, error) { return nil, pushy.ErrNeedAuth }, 401,
+			`{"error":{"code":"401","message":"authentication needed"}}`, ""},
 		{"shown", func() (any, error) { return nil, &pushy.Error{Code: "paid", Message: "Only for members"} }, 403,
 			`{"error":{"code":"paid","message":"Only for members"}}`, ""},
 		{"shownStatus", func() (any, error) { return nil, &pushy.Error{Code: "404", Message: "No such room"} }, 404,
@@ -421,11 +469,11 @@ func TestAuthHandlerErrors(t *testing.T) {
 		{"shownNeedAuth", func() (any, error) {
 			return nil, errors.Join(pushy.ErrNeedAuth, &pushy.Error{Message: "Log in"})
 		}, 401, `{"error":{"code":"401","message":"Log in"}}`, ""},
-		{"internal", func() (any, error) { return nil, errSecret }, 500, `{"error":{"code":"500","message":"Internal error"}}`, errSecret.Error()},
-		{"typedNil", func() (any, error) { return nil, typedNil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, "AuthHandler"},
-		{"panics", func() (any, error) { panic(errSecret) }, 500, `{"error":{"code":"500","message":"Internal error"}}`, errSecret.Error()},
-		{"goexit", func() (any, error) { runtime.Goexit(); return nil, nil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, "Goexit"},
-		{"noObject", func() (any, error) { return 7, nil }, 500, `{"error":{"code":"500","message":"Internal error"}}`, "AuthHandler"},
+		{"internal", func() (any, error) { return nil, errSecret }, 500, internal, errSecret.Error()},
+		{"typedNil", func() (any, error) { return nil, typedNil }, 500, internal, "AuthHandler"},
+		{"panics", func() (any, error) { panic(errSecret) }, 500, internal, errSecret.Error()},
+		{"goexit", func() (any, error) { runtime.Goexit(); return nil, nil }, 500, internal, "Goexit"},
+		{"noObject", func() (any, error) { return 7, nil }, 500, internal, "AuthHandler"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -458,6 +506,7 @@ func TestAuthHandlerErrors(t *testing.T) {
 // Issue 11, number 25: an Authorizer's fault is no refusal.
 func TestAuthorizerFaults(t *testing.T) {
 	t.Parallel()
+	const unavailable = `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`
 	var typedNil *pushy.Error
 	for _, c := range []struct {
 		name   string
@@ -466,11 +515,12 @@ func TestAuthorizerFaults(t *testing.T) {
 		logs   string
 	}{
 		{"denied", pushy.ErrDenied, `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`, ""},
-		{"internal", errSecret, `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`, errSecret.Error()},
-		{"typedNil", typedNil, `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`, "Authorizer"},
+		{"internal", errSecret, unavailable, errSecret.Error()},
+		{"typedNil", typedNil, unavailable, "Authorizer"},
 		{"code", errors.Join(errSecret, &pushy.Error{Code: "quota", Message: "Too many rooms"}),
 			`pushy:subscription-failed {"channel":"news","reason":"Too many rooms","code":"quota"}`, ""},
-		{"noCode", &pushy.Error{Message: "Too many rooms"}, `pushy:subscription-failed {"channel":"news","reason":"Too many rooms"}`, ""},
+		{"noCode", &pushy.Error{Message: "Too many rooms"},
+			`pushy:subscription-failed {"channel":"news","reason":"Too many rooms"}`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -520,4 +570,22 @@ func TestBodyTimeoutIsForTheBody(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 200, res.StatusCode)
 	require.NoError(t, res.Body.Close())
+}
+
+// Issue 11, number 15: a proxy that does not pass the upgrade on makes every
+// client fall back to HTTP, which nobody would notice.
+func TestRefusedHandshakeIsLogged(t *testing.T) {
+	t.Parallel()
+	log, lines := logged()
+	srv := startServer(t, pushy.Options{Logger: log})
+	for range 3 {
+		w := ask(srv, "GET", "/pushy/socket/websocket", "Sec-WebSocket-Version", "13")
+		assert.Equal(t, 400, w.StatusCode)
+		text, err := io.ReadAll(w.Body)
+		require.NoError(t, err)
+		assert.Equal(t, `Can "Upgrade" only to "WebSocket".`, string(text), "SockJS's own words")
+	}
+	require.Len(t, lines(), 1)
+	assert.Contains(t, lines()[0], "level=WARN")
+	assert.Contains(t, lines()[0], "proxy_set_header Upgrade")
 }

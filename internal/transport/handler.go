@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/ratelog"
 )
@@ -151,7 +152,13 @@ func (h *Handler) websocket(w http.ResponseWriter, r *http.Request, framed bool)
 	key, refused := checkHandshake(r)
 	if refused != nil { // before a host is asked
 		refuse(w, refused)
-		h.cfg.Log.Debug("cannot upgrade to WebSocket", "error", refused)
+		h.notices.Warn("WebSocket handshake refused", refused.text,
+			slog.Int("status", refused.status),
+			slog.String("error", refused.text),
+			slog.String("method", httperror.Shown(r.Method)),
+			slog.String("protocol", r.Proto),
+			slog.String("hint", "clients fall back to HTTP; a proxy in between must speak HTTP/1.1 and pass Upgrade and "+
+				"Connection on (nginx: proxy_http_version 1.1, proxy_set_header Upgrade and Connection)"))
 		return
 	}
 	if !h.checkWriter(w) {
