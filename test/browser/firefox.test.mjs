@@ -1,10 +1,14 @@
-// The chat in Firefox, over WebDriver BiDi: with a WebSocket, and by streaming.
+// The chat in Firefox, over WebDriver BiDi: with a WebSocket, and by streaming. And the
+// client against refusals, a gateway, and pages kept for the back button.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import puppeteer from "puppeteer-core";
+import { build as buildServer, start as startServer } from "../../client/test/server.js";
 import { build, patience, start } from "./example.mjs";
 
 const limit = { timeout: 2 * patience };
@@ -13,6 +17,7 @@ let browser;
 
 before(async () => {
   build();
+  buildServer();
   browser = await puppeteer.launch({
     browser: "firefox",
     executablePath: process.env.PUSHY_FIREFOX || "/usr/bin/firefox-esr",
@@ -88,3 +93,72 @@ for (const [how, script, transports] of [["a WebSocket", undefined, []], ["strea
     await ada.close();
   });
 }
+
+/** A page with a client, which has a list of its states. */
+async function visit(origin, name) {
+  const page = await (await browser.createBrowserContext()).newPage();
+  page.setDefaultTimeout(patience);
+  await page.goto(origin);
+  await page.evaluate((name) => {
+    window.states = [];
+    window.pushy = new Pushy("/pushy", { auth: `/auth?name=${name}` });
+    pushy.on("state", (state) => states.push(state));
+    pushy.channel("private-room").subscribe();
+  }, name);
+  page.members = (...names) => page.waitForFunction((names) =>
+    JSON.stringify([...pushy.channel("private-room").members.values()].map(({ name }) => name).sort()) === names, {}, JSON.stringify(names));
+  return page;
+}
+
+// Issue 11, number 33.
+for (const status of [401, 403]) {
+  test(`${status} to a connection is final`, limit, async (t) => {
+    const own = await startServer();
+    t.after(() => own.stop());
+    await own.control("accept", { status });
+    const ada = await visit(own.origin, "Ada");
+    await ada.waitForFunction(() => pushy.state === "closed");
+    const { code, reason } = await ada.evaluate(() => states.at(-1));
+    assert.deepEqual([code, reason], [status, `HTTP ${status}`]);
+    await own.control("accept");
+    await ada.evaluate(() => void pushy.connect());
+    await ada.members("Ada");
+    await ada.close();
+  });
+}
+
+// Issue 11, number 30.
+test("a page in place of every answer makes no storm", limit, async (t) => {
+  const script = readFileSync(path.resolve(import.meta.dirname, "../../client/pushy.js"));
+  let asked = 0;
+  const web = createServer(({ url }, response) => {
+    response.setHeader("Content-Type", "text/html; charset=utf-8");
+    if (url === "/") return response.end('<!doctype html><link rel="icon" href="data:,"><script src="/pushy.js"></script>');
+    if (url === "/pushy.js") return response.setHeader("Content-Type", "text/javascript").end(script);
+    asked++;
+    response.end("<!doctype html>\n<html>\n<h1>Hotel</h1>\n</html>\n");
+  });
+  web.listen(0, "127.0.0.1");
+  await once(web, "listening");
+  t.after(() => web.closeAllConnections() ?? web.close());
+  const ada = await visit(`http://127.0.0.1:${web.address().port}`, "Ada"), began = Date.now();
+  await ada.waitForFunction(() => states.filter(({ state }) => state === "waiting").length > 2);
+  const seconds = (Date.now() - began) / 1000;
+  t.diagnostic(`${asked} requests in ${seconds} s`);
+  assert.ok(asked <= 12 + 6 * seconds, `${asked} requests in ${seconds} s`);
+  await ada.close();
+});
+
+// Issue 11, number 32. Firefox keeps no page while it is automated, so its events are made.
+test("a page kept for the back button is no member, and is one again when it is shown", limit, async (t) => {
+  const own = await startServer();
+  t.after(() => own.stop());
+  const grace = await visit(own.origin, "Grace"), ada = await visit(own.origin, "Ada");
+  await grace.members("Ada", "Grace");
+  await ada.evaluate(() => dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })));
+  await grace.members("Grace");
+  assert.equal(await ada.evaluate(() => states.at(-1).code), 4001);
+  await ada.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
+  await grace.members("Ada", "Grace");
+  for (const page of [grace, ada]) await page.close();
+});

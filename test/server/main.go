@@ -39,6 +39,9 @@ type server struct {
 	nets  map[net.Conn]bool      // that have carried a socket's requests
 	auth  int                    // the status that /auth answers, 0 for what is right
 	asked int                    // how often /auth was
+
+	accept   int // the status that refuses connections, 0 for none
+	refusals int // how many connections it has refused
 }
 
 func run(ctx context.Context, addr string) error {
@@ -48,6 +51,7 @@ func run(ctx context.Context, addr string) error {
 		SecretKey:      "only the client's tests know it",
 		Logger:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		CommandTimeout: 300 * time.Millisecond,
+		Accept:         s.admit,
 		Hooks: pushy.Hooks{
 			Connect: func(conn *pushy.Conn) {
 				s.mu.Lock()
@@ -185,6 +189,20 @@ func (s *server) authorize() http.Handler {
 	})
 }
 
+// admit refuses connections while a test wants it.
+func (s *server) admit(*http.Request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.accept == 0 {
+		return nil, nil
+	}
+	s.refusals++
+	if s.accept == http.StatusUnauthorized {
+		return nil, pushy.ErrNeedAuth
+	}
+	return nil, pushy.ErrDenied
+}
+
 // control does what a test asks for with POST /control/{order}?….
 func (s *server) control(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
@@ -217,6 +235,10 @@ func (s *server) control(w http.ResponseWriter, r *http.Request) {
 		for _, conn := range s.all() {
 			_ = conn.Close(number("code", 3001), "told to")
 		}
+	case "accept":
+		s.mu.Lock()
+		s.accept = number("status", 0)
+		s.mu.Unlock()
 	case "auth":
 		s.mu.Lock()
 		s.auth = number("status", 0)
@@ -226,7 +248,15 @@ func (s *server) control(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]int{"connections": stats.Connections, "channels": stats.Channels, "asked": s.asked})
+	answer := map[string]int{
+		"connections": stats.Connections,
+		"channels":    stats.Channels,
+		"asked":       s.asked,
+	}
+	if r.PathValue("order") == "accept" {
+		answer["refusals"] = s.refusals
+	}
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
 func (s *server) all() (conns []*pushy.Conn) {
