@@ -50,7 +50,9 @@ func (b *Broker) judge(k *link, what string, err error) {
 	switch {
 	case err == nil:
 	case isRole(err):
-		k.end(err)
+		if !b.opts.Cluster { // there it is one server of several, and rueidis asks where the slots are
+			k.end(err)
+		}
 	case isForbidden(err):
 		b.complain("the user lacks a permission", what, err)
 	}

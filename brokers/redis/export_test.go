@@ -1,6 +1,14 @@
 package redis
 
-import "github.com/gopushy/pushy"
+import (
+	"context"
+	"log/slog"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/ratelog"
+)
 
 // Plain has a Cluster used as one of version 6 is.
 func (o Options) Plain() Options {
@@ -38,4 +46,24 @@ func ParseChange(text string) (pushy.Change, error) {
 func ParseFields(fields map[string]string) pushy.Snapshot {
 	snap, _ := snapshot(fields)
 	return snap
+}
+
+// Feed has a node without a connection take a message, with what it delivers and the
+// changes of a watch checked by the funcs.
+func Feed(channel, text string, deliver func(pushy.Message), apply func(pushy.Change)) error {
+	o, err := Options{Logger: slog.New(slog.DiscardHandler)}.withDefaults()
+	if err != nil {
+		return err
+	}
+	b := &Broker{opts: o, log: o.Logger, notices: ratelog.New(o.Logger), node: "node", ctx: context.Background()}
+	b.receiver = func(_ string, m pushy.Message) { deliver(m) }
+	l := newLane(b, "{pushy}")
+	b.lanes = []*lane{l}
+	l.subs[l.name("private-x")] = &sub{channel: "private-x", events: true, watched: true}
+	r := b.use("private-x")
+	r.watch = &watch{ctx: b.ctx, apply: apply, ready: true, empty: true}
+	return b.guarded("message", func() error {
+		l.message(rueidis.PubSubMessage{Channel: channel, Message: text})
+		return nil
+	})
 }

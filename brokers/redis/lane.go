@@ -162,18 +162,19 @@ func (l *lane) session(up func()) error {
 	}
 }
 
-// stillPrimary ends the link when its subscriptions are at a server that has become
-// a replica: commands may be at another one, behind one address.
+// stillPrimary ends the link when its subscriptions or its commands are at a server
+// that has become a replica: behind one address each may be at another one.
 func (l *lane) stillPrimary(k *link, conn rueidis.DedicatedClient) error {
 	if l.b.opts.Cluster {
 		return nil // moved slots end a subscription there
 	}
 	ctx, cancel := l.b.bounded(l.b.ctx)
 	defer cancel()
-	err := l.b.checkRole(ctx, conn)
-	if err != nil && isRole(err) {
-		k.end(err)
-		return l.b.opts.explain(err)
+	for _, c := range []doer{conn, k} {
+		if err := l.b.checkRole(ctx, c); isRole(err) {
+			k.end(err)
+			return l.b.opts.explain(err)
+		}
 	}
 	return nil // a connection that is broken says so itself
 }

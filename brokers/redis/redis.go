@@ -252,6 +252,9 @@ func (b *Broker) Away() error {
 	if b.down == 0 {
 		return nil
 	}
+	if isSetting(b.away) {
+		return b.away
+	}
 	return fmt.Errorf("redis: away: %w", b.away)
 }
 

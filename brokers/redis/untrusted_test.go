@@ -285,3 +285,24 @@ func FuzzFields(f *testing.F) {
 		}
 	})
 }
+
+// FuzzMessage: no payload on any of pushy's channels makes a node panic, and what it
+// passes on is JSON.
+func FuzzMessage(f *testing.F) {
+	for _, text := range []string{
+		redis.Encode(event("said")),
+		redis.Encode(event(pushy.EventResync)),
+		`p+0 1 1 a 1 {"memberId":"a"}`,
+		"p-0 1 0 a",
+		"",
+	} {
+		f.Add("{pushy}private-x", text)
+		f.Add("{pushy}", text)
+	}
+	f.Fuzz(func(t *testing.T, channel, text string) {
+		err := redis.Feed(channel, text,
+			func(m pushy.Message) { require.True(t, json.Valid(m.Data)) },
+			func(c pushy.Change) { require.True(t, c.Left || json.Valid(c.Member.JSON)) })
+		require.NoError(t, err)
+	})
+}
