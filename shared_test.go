@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -341,5 +342,39 @@ func TestBrokerWithoutPresence(t *testing.T) {
 		srv := startServer(t, pushy.Options{Broker: f, Presence: other})
 		require.NoError(t, srv.Close())
 		assert.Equal(t, []int{1, 1}, []int{f.closes, other.closes})
+	})
+}
+
+// FuzzArrivals: whatever a Broker and a PresenceStore give, each frame that a client gets
+// is one JSON value of valid UTF-8, and no event of the protocol's own is forged.
+func FuzzArrivals(f *testing.F) {
+	f.Add("said", []byte(`{"a":1}`), "bob", []byte(`{"memberId":"bob"}`), uint64(7), true)
+	f.Add("pushy:connect", []byte(`{}`), "", []byte(`{"memberId":""}`), uint64(1<<64-1), false)
+	f.Add("\xff", []byte("\"\xff\""), "a\"b", []byte(`{"memberId":"a\"b"}`), uint64(0), true)
+	f.Fuzz(func(t *testing.T, event string, data []byte, id string, member []byte, revision uint64, left bool) {
+		broker := &foreign{start: pushy.Snapshot{Revision: 1, On: true, Members: []pushy.Member{
+			{ID: id, HasData: true, JSON: member},
+			{ID: id, HasData: true, JSON: member},
+		}}}
+		srv := startServer(t, pushy.Options{Broker: broker})
+		p := connectPeer(t, srv)
+		p.subscribe("private-room", `{"name":"Ann"}`)
+		broker.deliver("private-room", pushy.Message{Event: event, Data: data, Except: id})
+		broker.apply(pushy.Change{Revision: revision, Left: left, Member: pushy.Member{ID: id, JSON: member}})
+		broker.apply(pushy.Change{State: &pushy.Snapshot{Revision: revision, On: left, Members: []pushy.Member{{ID: id, JSON: member}}}})
+		broker.deliver("private-room", pushy.Message{Event: "last", Data: json.RawMessage("0")})
+		for {
+			frame := p.next() // which fails for what is no JSON
+			if frame.Event == "last" {
+				break
+			}
+			require.True(t, utf8.Valid(frame.Data))
+			if strings.HasPrefix(strings.ToLower(frame.Event), "pushy:") {
+				require.Contains(t, []string{"pushy:presence-sync", "pushy:presence-add", "pushy:presence-quit", pushy.EventResync}, frame.Event)
+			} else {
+				require.Equal(t, event, frame.Event)
+			}
+		}
+		require.NoError(t, srv.Close())
 	})
 }

@@ -20,6 +20,10 @@ import (
 	"github.com/gopushy/pushy/internal/clustertest"
 )
 
+// childLease is longer than that of other tests: a process that has no turn for so long
+// counts as dead, and its members come a second time.
+const childLease = 4 * time.Second
+
 // joinFromChild makes what a node in a process of its own shares: how is address and
 // prefix, or "" for a node that is alone.
 func joinFromChild(how string) (pushy.Broker, pushy.PresenceStore, error) {
@@ -28,7 +32,7 @@ func joinFromChild(how string) (pushy.Broker, pushy.PresenceStore, error) {
 	}
 	address, prefix, _ := strings.Cut(how, " ")
 	b, err := redis.New(context.Background(), redis.Options{Addresses: []string{address}, Prefix: prefix,
-		Lease: 2 * time.Second, Timeout: time.Second, RequireAtStart: true, Logger: slog.New(slog.DiscardHandler)})
+		Lease: childLease, Timeout: childLease / 2, RequireAtStart: true, Logger: slog.New(slog.DiscardHandler)})
 	return b, b, err
 }
 
@@ -63,7 +67,8 @@ func keys(t testing.TB, s *redistest.Server, pattern string) []string {
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	prefix := prefix(t)
-	e := engine(server, func(o *redis.Options) { o.Prefix = prefix })
+	e := engine(server, func(o *redis.Options) { o.Prefix, o.Lease = prefix, childLease })
+	e.Lease = childLease
 	clustertest.Killed(t, e,
 		func() (*clustertest.Child, error) { return clustertest.Start(server.Addr + " " + prefix) },
 		func(t testing.TB) []string {

@@ -40,7 +40,8 @@ func (l *lane) holdLease(k *link) (release func(), err error) {
 	holder := &holder{from: k}
 	var done sync.WaitGroup
 	done.Go(func() {
-		tick := time.NewTicker(min(l.b.opts.Lease/4, time.Second))
+		interval := min(l.b.opts.Lease/4, time.Second)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
@@ -54,7 +55,10 @@ func (l *lane) holdLease(k *link) (release func(), err error) {
 			}
 			if _, said := rueidis.IsRedisErr(err); err != nil && !said {
 				holder.drop()
+				tick.Reset(firstPause) // with a new connection, before the lease is over
+				continue
 			}
+			tick.Reset(interval)
 		}
 	})
 	return func() {

@@ -88,7 +88,7 @@ func connect(t testing.TB, o redis.Options) *redis.Broker {
 // openCluster connects to the shared Cluster, straight.
 func openCluster(t testing.TB) *redis.Broker {
 	o := options(t)
-	o.Cluster = true
+	o.Cluster, o.Timeout = true, 10*time.Second // nothing is cut off, and a busy machine makes 17 connections slowly
 	for _, s := range cluster {
 		o.Addresses = append(o.Addresses, s.Addr)
 	}
@@ -130,7 +130,7 @@ func TestPlainCluster(t *testing.T) {
 	t.Parallel()
 	plain := func(t testing.TB) *redis.Broker {
 		o := options(t)
-		o.Cluster, o.Addresses = true, []string{cluster[0].Addr}
+		o.Cluster, o.Addresses, o.Timeout = true, []string{cluster[0].Addr}, 10*time.Second
 		return connect(t, o.Plain())
 	}
 	brokertest.Run(t, func(t *testing.T) pushy.Broker { return plain(t) }, "reconnect", "alone")
