@@ -29,6 +29,11 @@ const (
 	Unknown                  // the Broker cannot tell
 )
 
+// ErrTooLarge is what a Broker's Publish and a PresenceStore's Join return, wrapped
+// with the sizes, for what they can never take however often it is tried again, such
+// as a message over a server's maximum. The trigger answers it with 413.
+var ErrTooLarge = errors.New("pushy: too large for the broker")
+
 // EventResync tells clients that events of the channel may have been lost.
 const EventResync = "pushy:resync"
 

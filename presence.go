@@ -3,6 +3,7 @@ package pushy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strconv"
 
@@ -273,6 +274,9 @@ func (ch *Channel) joinPrivate(sub *subscription, m Member, success wire.Object,
 		return nil // it came through after all
 	}
 	ch.logLeave(m.ID)
+	if errors.Is(err, ErrTooLarge) {
+		return &JoinError{Channel: ch.name, Reason: "Presence data too large"}
+	}
 	return err
 }
 

@@ -51,6 +51,9 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 			slog.String("channel", t.Channel),
 			slog.String("error", err.Error()))
 	}
+	if errors.Is(err, ErrTooLarge) {
+		return triggerhttp.TooLarge("Event too large for the broker")
+	}
 	return triggerhttp.Unavailable()
 }
 

@@ -3,6 +3,7 @@ package pushy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -420,4 +421,35 @@ func TestRefusedTriggerIsLogged(t *testing.T) {
 	assert.Contains(t, lines()[0], strconv.Itoa(triggerNow))
 	assert.Contains(t, lines()[1], "Options.SecretKey")
 	assert.NotContains(t, lines()[1], "0123456789abcdef")
+}
+
+// tooLarge is a Broker whose server has a maximum.
+type tooLarge struct{ *hubNode }
+
+func (tooLarge) Publish(context.Context, string, pushy.Message) (pushy.Receivers, error) {
+	return pushy.None, fmt.Errorf("the broker says: %w: 2 MiB", pushy.ErrTooLarge)
+}
+
+// noRoom is the same of a PresenceStore.
+type noRoom struct{ pushy.PresenceStore }
+
+func (noRoom) Join(context.Context, string, pushy.Member) error {
+	return fmt.Errorf("the broker says: %w: 2 MiB", pushy.ErrTooLarge)
+}
+
+// Issue 11, number 9: what a broker can never take is not to be tried again.
+func TestTooLargeForTheBroker(t *testing.T) {
+	t.Parallel()
+	srv := triggerServer(t, pushy.Options{
+		Broker:   tooLarge{newHub(1, 0).node()},
+		Presence: noRoom{pushy.NewLocalPresence()},
+	})
+	w := call{body: "{}"}.do(srv)
+	assert.Equal(t, 413, w.Code)
+	assert.JSONEq(t, `{"error":{"code":"413","message":"Event too large for the broker"}}`, w.Body.String())
+	assert.Empty(t, w.Header().Get("Retry-After"))
+	require.ErrorIs(t, srv.Publish(t.Context(), "room", "told", nil), pushy.ErrTooLarge)
+	p := connectPeer(t, srv)
+	p.send(subscribeText(t, p.id, "private-room", `{"a":1}`))
+	p.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Presence data too large"}`)
 }

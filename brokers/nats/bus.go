@@ -142,6 +142,10 @@ func (b *bus) publish(ctx context.Context, channel string, m pushy.Message) (pus
 	here := b.subs[channel] != nil
 	b.mu.Unlock()
 	p := &op{subject: b.subject(channel), data: encodeEvent(m), asks: !here}
+	if most := b.nc.MaxPayload(); most > 0 && int64(len(p.data)) > most {
+		return pushy.None, fmt.Errorf("nats: publish: %w: the message has %d bytes, and the max_payload of NATS is %d",
+			pushy.ErrTooLarge, len(p.data), most)
+	}
 	p.alone = func() error { return b.alone(channel, p.data) }
 	if err := b.do(ctx, p); err != nil {
 		return pushy.None, fmt.Errorf("nats: publish: %w", err)

@@ -190,10 +190,15 @@ func TestAwayAtStart(t *testing.T) {
 // trigger posts a signed trigger.
 func trigger(t testing.TB, srv *pushy.Server, key, channel string) *httptest.ResponseRecorder {
 	t.Helper()
+	return triggerBody(t, srv, key, channel, `{"n":1}`)
+}
+
+func triggerBody(t testing.TB, srv *pushy.Server, key, channel, body string) *httptest.ResponseRecorder {
+	t.Helper()
 	now := time.Now().Unix()
-	sign, err := pushy.SignTrigger(key, channel, "said", now, []byte(`{"n":1}`))
+	sign, err := pushy.SignTrigger(key, channel, "said", now, []byte(body))
 	require.NoError(t, err)
-	r := httptest.NewRequest(http.MethodPost, "/pushy/channel/"+channel+"/trigger?event=said&timestamp="+strconv.FormatInt(now, 10)+"&auth_key="+sign, strings.NewReader(`{"n":1}`))
+	r := httptest.NewRequest(http.MethodPost, "/pushy/channel/"+channel+"/trigger?event=said&timestamp="+strconv.FormatInt(now, 10)+"&auth_key="+sign, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	srv.ServeHTTP(w, r)

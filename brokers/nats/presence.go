@@ -286,7 +286,8 @@ func (p *presence) join(ctx context.Context, channelName string, m pushy.Member)
 		return err
 	}
 	if most := p.nc.MaxPayload(); most > 0 && int64(len(m.JSON)+len(m.ID)+1024) > most {
-		return fmt.Errorf("nats: join: a member of %d bytes is too long for NATS, whose max_payload is %d", len(m.JSON), most)
+		return fmt.Errorf("nats: join: %w: the member has %d bytes, and the max_payload of NATS is %d",
+			pushy.ErrTooLarge, len(m.JSON), most)
 	}
 	c, err := p.use(channelName)
 	if err != nil {

@@ -38,6 +38,9 @@ func Unavailable() *Answer {
 	}
 }
 
+// TooLarge is the answer when the event can never be taken.
+func TooLarge(message string) *Answer { return refuse(http.StatusRequestEntityTooLarge, message) }
+
 // tooMany is the answer when no more ids can be remembered.
 func tooMany() *Answer {
 	refused := Unavailable()

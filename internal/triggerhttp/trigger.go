@@ -150,7 +150,7 @@ func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJ
 	if r.ContentLength > 0 && !isJSON && !isForm {
 		return nil, false, unknown
 	}
-	tooLarge := refuse(http.StatusRequestEntityTooLarge, "Body too large")
+	tooLarge := TooLarge("Body too large")
 	if rd.MaxBody > 0 {
 		if r.ContentLength > int64(rd.MaxBody) {
 			return nil, false, tooLarge
