@@ -303,6 +303,7 @@ func TestRefusedByALimitSaysWhy(t *testing.T) {
 			w := ask(allAbilities(srv), "POST", "/pushy/socket/0/b/xhr")
 			assert.Equal(t, 503, w.StatusCode)
 			assert.Equal(t, "5", w.Header.Get("Retry-After"))
+			assert.Equal(t, "Retry-After", w.Header.Get("Access-Control-Expose-Headers"))
 			code, message := httpError(t, w)
 			assert.Equal(t, "503", code)
 			assert.Contains(t, message, c.says, name)

@@ -149,6 +149,7 @@ func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason stri
 			slog.String("hint", message))
 	}
 	w.Header().Set("Retry-After", "5")
+	w.Header().Set("Access-Control-Expose-Headers", "Retry-After") // for pages of other origins
 	httperror.Write(w, http.StatusServiceUnavailable, message)
 }
 

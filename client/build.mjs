@@ -30,7 +30,7 @@ for (const [name, options] of files) {
     ...options, bundle: true, minify: true, target: "es2022", charset: "utf8", write: false,
     tsconfigRaw: {}, // modules are strict without a directive
     mangleProps: /^_[a-z]/, // the client's private names
-    banner: { js: "/* pushy, MIT license, see client/src */" },
+    banner: { js: "/* pushy, MIT license */" },
   });
   const { contents } = outputFiles[0];
   const size = gzipSync(contents, { level: 9 }).length;

@@ -80,7 +80,8 @@ export interface Options {
   /**
    * Tried in this order; all three by default. The one that gets through is remembered for an
    * hour. While it is not the first, those before it are tried in the background, after 5 s,
-   * 10 s and so on up to 10 minutes, and the next connection uses what gets through.
+   * 10 s and so on up to 10 minutes, and the next connection uses what gets through. The server
+   * sees each of these tries as a connection that is closed again at once.
    */
   transports?: Transport[];
   /** The page's own sockjs-client, used instead of our transports. */

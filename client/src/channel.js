@@ -120,7 +120,7 @@ export class Channel extends Source {
     this._given = undefined;
     if (asked && !token) {
       try {
-        token = (await this._pushy._authorize(this._key)) ?? {};
+        token = (await this._pushy._authorize(this._key)) || {}; // an endpoint may answer false
       } catch (e) {
         if (this._turn === turn) this._refused(/** @type {any} */ (e ?? {}));
         return;

@@ -8,7 +8,7 @@
  * @param {import("../pushy.d.ts").Options} options
  */
 export const delay = (failures, { minDelay: min = 500, maxDelay: max = 20_000 }) =>
-  Math.round(min + Math.random() * Math.max(0, Math.min(max, min * 2 ** (failures + 1)) - min));
+  Math.round(min + Math.random() * Math.max(0, Math.min(max, (min || 100) * 2 ** (failures + 1)) - min));
 
 /**
  * Milliseconds that a Retry-After header asks for, at most an hour.

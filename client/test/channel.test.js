@@ -561,6 +561,27 @@ test("errors that nobody listens to are written to the console, once", async (t)
   assert.equal(await pushy.exec("closed").catch(({ code }) => code), "closed");
 });
 
+// Issue 11, number 30: no loop without a pause, of any kind.
+test("an auth endpoint that answers JSON without a token is asked once", async (t) => {
+  const warned = warnings(t);
+  for (const answer of ["false", "null", "0", '""', "[]", "{}", '"text"', '{"auth":""}', '{"error":"no"}']) {
+    for (const authHandler of ["/auth", undefined, async () => JSON.parse(answer)]) {
+      const auth = endpoint(answer);
+      const { pushy, socket } = await connected({ ...auth, authHandler, url: `http://127.0.0.1/${encodeURIComponent(answer)}` });
+      const all = told(pushy.channel("private-room").subscribe());
+      for (let n = 0; n < 10; n++) {
+        await flush();
+        socket().receive("pushy:subscription-needauth", { channel: "private-room", id: socket().last("subscribe").id });
+      }
+      assert.deepEqual(all, ["subscribe-error Authorization needed"], answer);
+      assert.ok(auth.asked.length <= 1, `asked ${auth.asked.length} times for ${answer}`);
+      assert.ok(socket().sent.length <= 2);
+      pushy.disconnect();
+    }
+  }
+  assert.deepEqual(warned, []);
+});
+
 // Issue 11, number 34.
 test("debug writes each step, and no token", async (t) => {
   const lines = [];
