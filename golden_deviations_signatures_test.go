@@ -71,6 +71,9 @@ var subscribeVectorDeviations = map[string]struct{ number, reply string }{
 	"object-int-keys":    {"D7", vectorMember(`"1":1,"2":1,"b":1,`)},
 	"object-nested":      {"D7", vectorMember(`"a":{"b":[1,2,{"c":null}]},"d":1.5,`)},
 
+	"refused-slash-escaped":   {"D16", vectorMember(`"a":"/",`)},
+	"refused-unicode-escaped": {"D16", badVector},
+
 	"php-empty-private-php": {"D5", strings.Replace(vectorMember(``), "private-vec", "private-php", 1)},
 	"php-list-private-php":  {"D5", strings.Replace(badVector, "private-vec", "private-php", 1)},
 }

@@ -14,8 +14,9 @@ import (
 //
 // Decoding is strict. Fields that Req does not have, names in another case or
 // given twice, wrong types and null where Req has no pointer are answered with error
-// 400, which names the place ("moves[2].x: must be a number, not a text"), without
-// a call of run. What the client leaves out, be it all the data, is zero.
+// 400, which names the place ("moves[2].x: must be a number, not a string"), without
+// a call of run. What the client leaves out, be it all the data, is zero. Where Req
+// takes an object, [] counts as {}: that is how PHP encodes one without members.
 //
 // A client that gave the command an id gets what run returns, as pushy:reply after
 // all that run has sent it; without one it gets no answer. Errors it gets in both
@@ -33,7 +34,7 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 		panic("pushy: Handle: command " + name + ": " + err.Error())
 	}
 	srv.register(name, false, func(r *request) error {
-		req, err := decoder.Decode(r.data)
+		req, err := decoder.DecodePHP(r.data)
 		if err != nil {
 			srv.log.Debug("command refused", "command", name, "conn", r.conn.id, "error", err, "cause", errors.Unwrap(err))
 			return &Error{"400", err.Error()}

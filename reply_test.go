@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -178,4 +179,61 @@ func TestCommandsConnAndChannelsWorkLater(t *testing.T) {
 	require.NoError(t, two.Close(pushy.CloseRemoved, "out"))
 	assert.Equal(t, pushy.CloseRemoved, p.ended().Code)
 	assert.ErrorIs(t, one.Reply("x", nil), pushy.ErrClosed)
+}
+
+// Issue 11, number 27: an answer carries the command's id whatever its data is.
+func TestRepliesKeepTheID(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{})
+	srv.RegisterCommand("echo", func(_ *pushy.Server, c *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
+		_ = c.Reply("echo", data)
+	})
+	pushy.Handle(srv, "typed", func(_ context.Context, _ *pushy.Conn, data json.RawMessage) (any, error) { return data, nil })
+	c := dial(t, serveHandler(t, srv, srv), false)
+	for _, v := range []struct{ id, data, want string }{
+		{`7`, `{"a":1}`, `"data":{"a":1,"id":7}`},
+		{`7`, `{}`, `"data":{"id":7}`},
+		{`"x"`, `[]`, `"data":[],"id":"x"`},
+		{`7`, `[{"id":1}]`, `"data":[{"id":1}],"id":7`},
+		{`7`, `{"id":1}`, `"data":{"id":1},"id":7`},
+		{`7`, `{"a":{"id":1}}`, `"data":{"a":{"id":1},"id":7}`},
+		{`7`, `{"id":null,"a":1}`, `"data":{"id":null,"a":1},"id":7`},
+		{`"\u00e9\""`, `"text"`, `"data":"text","id":"\u00e9\""`},
+		{`1.50`, `5`, `"data":5,"id":1.50`},
+		{`0`, `null`, `"data":null,"id":0`},
+		{`""`, `true`, `"data":true,"id":""`},
+	} {
+		c.Send(`{"command":"echo","id":` + v.id + `,"data":` + v.data + `}`)
+		require.Equal(t, `{"event":"echo",`+v.want+`}`, c.Receive())
+		c.Send(`{"command":"echo","data":` + v.data + `}`)
+		require.Equal(t, `{"event":"echo","data":`+v.data+`}`, c.Receive())
+		c.Send(`{"command":"typed","id":` + v.id + `,"data":` + v.data + `}`)
+		require.Equal(t, `{"event":"pushy:reply","data":{"id":`+v.id+`,"data":`+v.data+`}}`, c.Receive())
+	}
+}
+
+// Issue 11, number 27: PHP has no empty object.
+func TestTypedCommandsTakePHPsEmptyObject(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{})
+	pushy.Handle(srv, "struct", func(_ context.Context, _ *pushy.Conn, r moveRequest) (any, error) { return r.To == nil, nil })
+	pushy.Handle(srv, "pointer", func(_ context.Context, _ *pushy.Conn, r *moveRequest) (any, error) { return r != nil, nil })
+	pushy.Handle(srv, "map", func(_ context.Context, _ *pushy.Conn, r map[string]int) (any, error) { return r, nil })
+	pushy.Handle(srv, "slice", func(_ context.Context, _ *pushy.Conn, r []int) (any, error) { return r, nil })
+	pushy.Handle(srv, "any", func(_ context.Context, _ *pushy.Conn, r any) (any, error) { return r, nil })
+	pushy.Handle(srv, "raw", func(_ context.Context, _ *pushy.Conn, r json.RawMessage) (any, error) { return r, nil })
+	p := connectPeer(t, srv)
+	for command, want := range map[string]string{"struct": `true`, "pointer": `true`, "map": `{}`, "slice": `[]`, "any": `[]`, "raw": `[]`} {
+		for _, empty := range []string{`[]`, "[ \\n ]"} {
+			empty = strings.ReplaceAll(empty, `\n`, "\n")
+			p.send(`{"command":"` + command + `","id":1,"data":` + empty + `}`)
+			f := p.next()
+			require.Equal(t, "pushy:reply", f.Event, "%s %s", command, f)
+			require.JSONEq(t, `{"id":1,"data":`+want+`}`, string(f.Data), command)
+		}
+	}
+	p.send(`{"command":"struct","data":[[]]}`)
+	p.expect(`pushy:error {"message":"data must be an object, not an array","code":"400"}`)
+	p.send(`{"command":"struct","data":{"to":[]}}`)
+	p.expect(`pushy:error {"message":"to: must be an object, not an array","code":"400"}`)
 }

@@ -21,6 +21,9 @@ type Event struct {
 	Channel string          `json:"channel"`
 	Event   string          `json:"event"`
 	Data    json.RawMessage `json:"data"`
+	// ID is the id of the command that a direct message answers, as JSON, if Data
+	// cannot carry it: because it is no object, or has an id of its own.
+	ID json.RawMessage `json:"id,omitempty"`
 }
 
 func (e Event) String() string {
@@ -246,9 +249,19 @@ func (c *Client) ask(command string, data any, prefix string) (Event, bool) {
 	id := prefix + strconv.Itoa(c.asked)
 	c.send(command, data, id)
 	return c.take(func(e Event) bool {
-		var answer struct{ ID any }
-		return e.Channel == "" && json.Unmarshal(e.Data, &answer) == nil && answer.ID == id
+		return e.Channel == "" && e.answers(id)
 	})
+}
+
+// answers reports whether e is the answer to the command of that id: the message's
+// own id counts first, then the one in its data.
+func (e Event) answers(id string) bool {
+	var own any
+	if e.ID != nil {
+		return json.Unmarshal(e.ID, &own) == nil && own == id
+	}
+	var data struct{ ID any }
+	return json.Unmarshal(e.Data, &data) == nil && data.ID == id
 }
 
 // Exec runs a command, as a page's exec does, and waits for its answer: what a

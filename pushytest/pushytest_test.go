@@ -351,3 +351,18 @@ func TestLeaksAreFound(t *testing.T) {
 		})
 	}
 }
+
+// Issue 11, number 27: an answer whose data cannot carry the id carries it itself.
+func TestExecOfAnswersThatAreNoObjects(t *testing.T) {
+	t.Parallel()
+	srv := start(t, pushy.Options{})
+	srv.RegisterCommand("echo", func(_ *pushy.Server, c *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
+		_ = c.Reply("echo", data)
+	})
+	c := pushytest.New(t, srv).Connect()
+	for _, data := range []string{`[1,2]`, `"text"`, `7`, `true`, `[]`, `{"id":7}`, `{"id":"pushytest-9"}`} {
+		var got json.RawMessage
+		require.NoError(t, c.Exec("echo", json.RawMessage(data), &got))
+		assert.JSONEq(t, data, string(got))
+	}
+}

@@ -22,7 +22,7 @@ for (const transport of ["websocket", "streaming", "polling"]) {
 
     assert.deepEqual(await pushy.exec("typed", { squares: [{ x: 3 }, { x: 4 }] }), { sum: 7 });
     assert.deepEqual(await pushy.exec("Typed"), { sum: 0 });
-    await refused({ squares: [{ x: 3 }, { x: "4" }] }, "400", "squares[1].x: must be a number, not a text");
+    await refused({ squares: [{ x: 3 }, { x: "4" }] }, "400", "squares[1].x: must be a number, not a string");
     await refused({ squares: [{ x: 128 }] }, "400", "squares[0].x: must be a whole number from -128 to 127");
     await refused({ squares: [{ X: 1 }] }, "400", "squares[0].X: is spelled x here");
     await refused({ squares: null }, "400", "squares: must be an array, not null");

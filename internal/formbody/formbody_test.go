@@ -72,7 +72,7 @@ func TestParseLimits(t *testing.T) {
 		{"values", strings.Repeat("a[][1]=1&", 20) + "a[0]=1", ""},
 		{"tooManyValues", lists(20), "field 20: more than 20000 values"},
 		{"nestedIndexes", "a" + strings.Repeat("[1000]", 32) + "=1", "field 1: more than 20000 values"},
-		{"insideOfText", "a=1&a[b][c]=2", "field 2: a name inside of a text"},
+		{"insideOfText", "a=1&a[b][c]=2", "field 2: a name inside a string"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

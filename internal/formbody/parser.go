@@ -152,7 +152,7 @@ func intoText(s, name string, rest []string) string {
 			if isNumber(next) {
 				return ""
 			}
-			return "a name inside of a text"
+			return "a name inside a string"
 		}
 		s, name, rest = "x", next, rest[1:] // a single character
 	}

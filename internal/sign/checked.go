@@ -1,8 +1,10 @@
 package sign
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -35,13 +37,16 @@ func Token(secret, connID, channel string, data []byte) (string, error) {
 }
 
 // TokenHolds reports whether auth is the token, made with any of the keys, for
-// data as the client sent it or as JavaScript would write it.
+// data as the client sent it, as JavaScript would write it, or as PHP's json_encode
+// would by default. Each of these texts means the same value, so a token for one
+// value cannot be one for another.
 func TokenHolds(keys []string, auth, connID, channel string, data []byte) bool {
 	forms := [][]byte{data}
 	if data != nil {
 		canonical, err := jsvalue.Canonical(nil, data, jsvalue.TriggerLimits)
-		if err == nil && string(canonical) != string(data) {
-			forms = append(forms, canonical)
+		if err == nil {
+			forms = append(forms, canonical, jsvalue.AppendPHP(nil, canonical))
+			forms = slices.CompactFunc(forms, bytes.Equal)
 		}
 	}
 	for _, key := range keys {

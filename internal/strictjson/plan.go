@@ -278,10 +278,10 @@ func (p plans) dictionary(t reflect.Type) (decoder, error) {
 			name := c.token().(string)
 			k := reflect.New(t.Key()).Elem()
 			if err := key(k, name); err != nil {
-				return (&Fault{Reason: "is not a name that may stand here", Err: err}).in(field(name))
+				return (&Fault{Reason: "is not an allowed name", Err: err}).in(field(name))
 			}
 			if v.MapIndex(k).IsValid() {
-				return fault("stands here twice").in(field(name))
+				return fault("duplicate field").in(field(name))
 			}
 			value := reflect.New(t.Elem()).Elem()
 			if f := elem(c, value); f != nil {
@@ -355,7 +355,7 @@ func (p plans) object(t reflect.Type) (decoder, error) {
 			case !known:
 				return unknown(name)
 			case seen[name]:
-				return fault("stands here twice").in(field(name))
+				return fault("duplicate field").in(field(name))
 			}
 			seen[name] = true
 			if f := m.decode(c, m.in(v)); f != nil {
@@ -367,7 +367,7 @@ func (p plans) object(t reflect.Type) (decoder, error) {
 	}, nil
 }
 
-// quoted reads a value that stands in a text: the string option of a tag.
+// quoted reads a value that is inside a string: the string option of a tag.
 func quoted(inner decoder) decoder {
 	return func(c *cursor, v reflect.Value) *Fault {
 		if v.Kind() == reflect.Pointer && c.kind() == 'n' {
@@ -378,7 +378,7 @@ func quoted(inner decoder) decoder {
 		}
 		inside := c.token().(string)
 		if !json.Valid([]byte(inside)) || strings.TrimSpace(inside) != inside {
-			return fault("must be a text that holds a value")
+			return fault("must be a string that contains a value")
 		}
 		return inner(newCursor([]byte(inside)), v)
 	}

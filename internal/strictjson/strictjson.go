@@ -25,7 +25,7 @@ import (
 // A Fault is what is wrong with a JSON text.
 type Fault struct {
 	Path   string // of the value, such as "moves[2].x"; "" is the whole text
-	Reason string // such as "must be a text"
+	Reason string // such as "must be a string"
 	Err    error  // what the type's own UnmarshalJSON or UnmarshalText said, or nil
 }
 
@@ -78,7 +78,10 @@ func field(name string) string {
 }
 
 // Decoder decodes into one type. It is safe for concurrent use.
-type Decoder[T any] struct{ decode decoder }
+type Decoder[T any] struct {
+	decode decoder
+	object bool
+}
 
 // New returns the Decoder of T, or says what in T cannot be decoded.
 func New[T any]() (*Decoder[T], error) {
@@ -87,7 +90,33 @@ func New[T any]() (*Decoder[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Decoder[T]{decode}, nil
+	return &Decoder[T]{decode: decode, object: readsObject(reflect.TypeFor[T]())}, nil
+}
+
+// readsObject reports whether only JSON objects can be decoded into a t, and a
+// pointer's null.
+func readsObject(t reflect.Type) bool {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	own := reflect.PointerTo(t)
+	if own.Implements(readsJSON) || own.Implements(readsText) {
+		return false
+	}
+	return t.Kind() == reflect.Struct || t.Kind() == reflect.Map
+}
+
+// DecodePHP is Decode for text that PHP may have encoded, where an object without
+// members is []: for a type that only objects can be decoded into it counts as {}.
+func (d *Decoder[T]) DecodePHP(text []byte) (T, error) {
+	if d.object {
+		inner, opens := bytes.CutPrefix(bytes.TrimSpace(text), []byte("["))
+		inner, closes := bytes.CutSuffix(inner, []byte("]"))
+		if opens && closes && len(bytes.TrimSpace(inner)) == 0 {
+			text = []byte("{}")
+		}
+	}
+	return d.Decode(text)
 }
 
 // Decode returns the value that text holds, for nil the zero value. The error is
@@ -163,5 +192,5 @@ func (c *cursor) want(kind byte) *Fault {
 }
 
 var kindNames = map[byte]string{
-	'{': "an object", '[': "an array", '"': "a text", '0': "a number", 't': "true or false", 'n': "null",
+	'{': "an object", '[': "an array", '"': "a string", '0': "a number", 't': "true or false", 'n': "null",
 }

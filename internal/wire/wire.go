@@ -40,15 +40,21 @@ func Event(event, channel string, data []byte) []byte {
 	return append(b, '}')
 }
 
-// Reply returns the text of a direct message. If id is not nil and data is an
-// object without an id of its own, id becomes the object's last member.
+// Reply returns the text of a direct message. id, if it is not nil, becomes data's
+// last member if data is an object without an id of its own; else data stays as it
+// is and id is the message's last member.
 func Reply(event string, data, id []byte) []byte {
 	b := make([]byte, 0, len(event)+len(data)+len(id)+40)
 	b = append(b, `{"event":`...)
 	b = jsvalue.AppendQuote(b, event)
 	b = append(b, `,"data":`...)
 	b = append(b, data...)
-	if id != nil && jsvalue.Kind(data) == '{' && !has(data, "id") {
+	switch {
+	case id == nil:
+	case jsvalue.Kind(data) != '{' || has(data, "id"):
+		b = append(b, `,"id":`...)
+		b = append(b, id...)
+	default:
 		b = b[:len(b)-1]
 		if len(data) > len("{}") {
 			b = append(b, ',')

@@ -48,10 +48,10 @@ func TestReply(t *testing.T) {
 		{"noID", `{"a":1}`, "", `{"event":"e\"","data":{"a":1}}`},
 		{"id", `{"a":1}`, `"i"`, `{"event":"e\"","data":{"a":1,"id":"i"}}`},
 		{"emptyObject", `{}`, `7`, `{"event":"e\"","data":{"id":7}}`},
-		{"ownID", `{"id":1}`, `7`, `{"event":"e\"","data":{"id":1}}`},
-		{"ownIDEscaped", `{"\u0069d":1}`, `7`, `{"event":"e\"","data":{"\u0069d":1}}`},
+		{"ownID", `{"id":1}`, `7`, `{"event":"e\"","data":{"id":1},"id":7}`},
+		{"ownIDEscaped", `{"\u0069d":1}`, `7`, `{"event":"e\"","data":{"\u0069d":1},"id":7}`},
 		{"deeperID", `{"a":{"id":1}}`, `7`, `{"event":"e\"","data":{"a":{"id":1},"id":7}}`},
-		{"noObject", `[1]`, `7`, `{"event":"e\"","data":[1]}`},
+		{"noObject", `[1]`, `7`, `{"event":"e\"","data":[1],"id":7}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
