@@ -123,7 +123,7 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 	_ = conn.SetDeadline(deadline)
 	if o.TLS == nil {
 		// Nothing is sent over this connection, so nothing need be verified.
-		shaken := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // see above
+		shaken := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
 		var alert tls.AlertError
 		if shaken == nil || errors.As(shaken, &alert) || contains(shaken, "remote error: tls") {
 			return wrong("TLS", "the server at %s speaks TLS, but TLS is not set", address)

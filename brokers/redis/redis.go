@@ -6,41 +6,41 @@
 //	if err != nil {
 //		log.Fatal(err)
 //	}
-//	srv, err := pushy.New(pushy.Options{SecretKey: key, Broker: shared, Presence: shared})
+//	srv, err := pushy.New(pushy.Options{SecretKey: key, Broker: shared}) // and its PresenceStore
 //
 // Events go by Pub/Sub, sharded where the server is a Cluster of version 7 or
 // newer: one subscription for each channel that has members on this node, one
 // message for each event. Presence is one hash for each private channel, changed
 // by scripts that log every change on the channel's subscription. Every node
-// renews a lease; the members of one that died are logged as left by the others.
+// renews a lease; if a node dies, the other nodes remove its members when the lease
+// expires.
 //
 // # When Redis is away
 //
-// A node that loses its connection goes on alone: clients may subscribe, and what
-// is published on it reaches its own members. When Redis is there again all its
-// channels get pushy:resync and their presence anew, and channels that others
-// have members in get pushy:resync for what was published here meanwhile. While
-// the connection stands a command that fails, or takes over Options.Timeout, is
-// an error: a trigger answers 503.
+// A node that loses its connection continues alone: clients can subscribe, and events
+// published on it reach its own members. When Redis is available again, all channels of
+// the node get pushy:resync and their current members, and the members of these channels
+// on other nodes get pushy:resync if events were published here in the meantime. While
+// the connection exists, a command that fails or takes longer than Options.Timeout is an
+// error, and a trigger answers 503.
 //
-// A server that has become a replica, or that is loading, counts as away: the node
-// connects again until it finds a primary. Behind one address that names whichever
-// server is the primary it so follows a failover.
+// A server that has become a replica, or that is loading its data, counts as away: the
+// node reconnects until it finds a primary. It therefore follows a failover behind one
+// address that always leads to the primary.
 //
 // # What Redis must be like
 //
-// Memory: presence takes some 300 bytes and its data for each member. Events take
-// none. With a maxmemory policy that evicts keys members may vanish from lists until
-// the next change of their channel; let it be noeviction. When memory is used up
-// joins of private channels fail, all else goes on.
+// Memory: presence takes about 300 bytes and its data for each member. Events take
+// none. Set maxmemory-policy to noeviction: a policy that evicts keys can remove members
+// from lists until the next change of their channel. When the memory is used up, joins of
+// private channels fail and everything else continues.
 //
-// Whoever may write to pushy's keys and channels in Redis may be anybody: what is
-// there and is not as pushy wrote it is skipped, with one log line a minute.
+// Fields and messages that pushy did not write are skipped, with one log line a minute.
 //
 // # Permissions
 //
-// A user for pushy with the default Prefix, for Redis 6.2 or newer. Since Redis 7 a
-// user may use no channels unless they are named:
+// These commands make a user for pushy with the default Prefix, on Redis 6.2 or newer.
+// Since Redis 7 a new user may not use any channel unless it is granted:
 //
 //	ACL SETUSER pushy on >password ~{pushy* &{pushy*
 //	ACL SETUSER pushy +hello +auth +ping +client|setname +select +role +info
@@ -48,16 +48,18 @@
 //	ACL SETUSER pushy +hget +hset +hdel +hexists +hlen +hkeys +hgetall +hincrby
 //	ACL SETUSER pushy +exists +del +set +pexpire +sadd +srem +smembers +time
 //
-// With Cluster it needs these, too:
+// With Cluster it needs these, too, the second line on Redis 7 or newer:
 //
-//	ACL SETUSER pushy +cluster +asking +readonly +ssubscribe +sunsubscribe +spublish
+//	ACL SETUSER pushy +cluster +asking +readonly
+//	ACL SETUSER pushy +ssubscribe +sunsubscribe +spublish
 //
 // Redis 6.0 has no permissions for channels: leave out the part that begins with "&".
-// A user that lacks one of them is a *SettingError that names the command. Without
-// ROLE and INFO a replica is noticed only when it refuses a write.
+// If a permission is missing, New returns a *SettingError that names the command.
+// Without ROLE and INFO, which a Cluster requires, a replica is noticed only when it
+// refuses a write.
 //
-// After an upgrade of a Cluster from version 6 to 7 restart all pushy nodes
-// together: the new kind of Pub/Sub is used from their start on.
+// After an upgrade of a Cluster from version 6 to 7, restart all pushy nodes together:
+// they choose the kind of Pub/Sub when they start.
 package redis
 
 import (
@@ -282,8 +284,7 @@ func (b *Broker) guarded(what string, run func() error) error {
 	return err
 }
 
-// Close ends the connection. What members this node has in presence are logged as
-// left. A second Close does nothing, so a Server may be given one Broker for
+// Close ends the connection. The members of this node are logged as left. A second Close does nothing, so a Server may be given one Broker for
 // both.
 func (b *Broker) Close() error {
 	b.closing.Do(func() {
