@@ -131,7 +131,7 @@ type Limits struct {
 	Channels      int // for one connection; default 200
 	Members       int // of a channel with presence; default 1,000
 	PresenceBytes int // of one member's data, as sent; default 4 KiB
-	MessageBytes  int // of one client message or HTTP body; default 64 KiB
+	MessageBytes  int // of one client message, escapes undone; default 64 KiB
 	TriggerBytes  int // of a trigger's body; default 256 KiB
 	CommandRate   int // messages a second from one connection; default 100
 	CommandBurst  int // and at once after a pause; default 200

@@ -102,6 +102,36 @@ func Text(value []byte) (string, bool) {
 	return string(appendText(nil, value[t.start:t.end])), true
 }
 
+// TextLen returns how many bytes the string in a valid JSON string has, which Text
+// returns.
+func TextLen(value []byte) int {
+	body := value[1 : len(value)-1]
+	n := 0
+	var run [utf8.UTFMax]byte
+	for i := 0; i < len(body); {
+		if body[i] < utf8.RuneSelf && body[i] != '\\' {
+			n++
+			i++
+			continue
+		}
+		if body[i] == '\\' {
+			r, size := unescape(body[i:])
+			n += len(utf8.AppendRune(run[:0], r))
+			i += size
+			continue
+		}
+		r, size := utf8.DecodeRune(body[i:])
+		if r == utf8.RuneError && size == 1 {
+			n += len(replacement)
+			i += brokenLen(body[i:])
+			continue
+		}
+		n += size
+		i += size
+	}
+	return n
+}
+
 // appendText appends what the inside of a valid JSON string means, lone
 // surrogates and invalid UTF-8 as U+FFFD.
 func appendText(dst, body []byte) []byte {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -205,14 +204,17 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol s
 
 // send takes messages from a client: all in the body, or none.
 func (h *Handler) send(w http.ResponseWriter, r *http.Request, id string) {
-	if h.accept(w, r, id, func(body []byte) []byte { return body }) {
+	limit := frameLimit(h.cfg.MaxMessage)
+	if h.accept(w, r, id, limit, func(body []byte) []byte { return body }) {
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
-// accept hands the messages that payload finds in a body to their session. If it
-// fails it has answered; if not, it has set the answer's header.
-func (h *Handler) accept(w http.ResponseWriter, r *http.Request, id string, payload func(body []byte) []byte) bool {
+// accept hands the messages that payload finds in a body of at most limit bytes to
+// their session. If it fails it has answered; if not, it has set the answer's header.
+func (h *Handler) accept(
+	w http.ResponseWriter, r *http.Request, id string, limit int, payload func(body []byte) []byte,
+) bool {
 	if !h.allowMethod(w, r, http.MethodPost) {
 		return false
 	}
@@ -221,13 +223,10 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, id string, payl
 		notFound(w)
 		return false
 	}
-	body, refused := h.readBody(w, r)
+	body, refused := h.readBody(w, r, limit)
 	if refused == nil {
-		if body = bytes.Clone(payload(body)); len(body) == 0 { // a copy of just that size
-			refused = errNoPayload
-		} else if !json.Valid(body) {
-			refused = errBrokenJSON
-		}
+		body = bytes.Clone(payload(body)) // a copy of just that size
+		refused = h.checkBody(body)
 	}
 	if refused != nil {
 		refuse(w, refused)
@@ -247,24 +246,43 @@ var (
 	errBrokenJSON = &handshakeError{http.StatusInternalServerError, "Broken JSON encoding.", true}
 )
 
-// readBody reads a body within the limit and the time for it.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *handshakeError) {
-	tooLarge := func() *handshakeError {
-		h.refused("large body")
-		return &handshakeError{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("at most %d bytes", h.cfg.MaxMessage)}
+// checkBody returns why a SockJS frame in a body is refused, or nil.
+func (h *Handler) checkBody(frame []byte) *handshakeError {
+	if len(frame) == 0 {
+		return errNoPayload
 	}
+	switch checkFrame(frame, h.cfg.MaxMessage) {
+	case nil:
+		return nil
+	case errTooBig:
+		return h.tooLarge()
+	default:
+		return errBrokenJSON
+	}
+}
+
+func (h *Handler) tooLarge() *handshakeError {
+	h.refused("large body")
+	return &handshakeError{
+		status: http.StatusRequestEntityTooLarge,
+		text:   fmt.Sprintf("a message has at most %d bytes, and a body at most %d messages", h.cfg.MaxMessage, maxElements),
+	}
+}
+
+// readBody reads a body within a limit and the time for it.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, *handshakeError) {
 	// First, since the server reads on for what we refuse.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout)); err != nil {
 		return nil, h.deadlineError(w, err)
 	}
-	if r.ContentLength > int64(h.cfg.MaxMessage) {
-		return nil, tooLarge()
+	if r.ContentLength > int64(limit) {
+		return nil, h.tooLarge()
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(h.cfg.MaxMessage)))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(limit)))
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, tooLarge()
+		return nil, h.tooLarge()
 	case err != nil:
 		if errors.Is(err, os.ErrDeadlineExceeded) { // and not a client that has gone
 			h.refused("slow body")

@@ -108,7 +108,7 @@ func TestRow07Bodies(t *testing.T) {
 		s.cfg.MaxMessage = limit
 		s.onText = func(c *siteConn, text string) { c.send("<" + text + ">") }
 	})
-	text := strings.Repeat("x", limit-4)
+	text := strings.Repeat("x", limit)
 	tests := []struct {
 		name, body string
 		status     int
@@ -131,7 +131,7 @@ func TestRow07Bodies(t *testing.T) {
 		{"good, then broken", `["a",]`, 500, "Broken JSON encoding.", nil},
 		{"deep", strings.Repeat("[", limit), 500, "Broken JSON encoding.", nil},
 		{"at the limit", `["` + text + `"]`, 204, "", []string{"<" + text + ">"}},
-		{"over the limit", `["` + text + `x"]`, 413, `{"error":{"code":"413","message":"at most 1024 bytes"}}`, nil},
+		{"over the limit", `["` + text + `x"]`, 413, `{"error":{"code":"413","message":"a message has at most 1024 bytes, and a body at most 1000 messages"}}`, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -143,7 +143,7 @@ func (s *httpSession) deliver(body []byte) {
 	defer s.mu.Unlock()
 	switch {
 	case s.halted != nil: // it will be told when it asks
-	case len(s.inbox) >= maxInbox, s.inboxBytes+len(body) > 4*s.h.cfg.MaxMessage:
+	case len(s.inbox) >= maxInbox, len(s.inbox) > 0 && s.inboxBytes+len(body) > 4*s.h.cfg.MaxMessage:
 		s.haltLocked(&CloseError{Cause: Fault, Code: 1008, Reason: errInbox.Error(), Err: errInbox})
 	default:
 		s.inbox = append(s.inbox, body)

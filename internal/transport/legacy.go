@@ -13,15 +13,17 @@ import (
 // sendForm is send for a form that jsonp's client posts: ["…"] in its field d.
 // Other bodies are taken as they are.
 func (h *Handler) sendForm(w http.ResponseWriter, r *http.Request, id string) {
-	payload := func(body []byte) []byte {
-		mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-		if mediaType != "application/x-www-form-urlencoded" {
-			return body
+	limit := frameLimit(h.cfg.MaxMessage)
+	payload := func(body []byte) []byte { return body }
+	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if mediaType == "application/x-www-form-urlencoded" {
+		limit = formLimit(h.cfg.MaxMessage)
+		payload = func(body []byte) []byte {
+			form, _ := url.ParseQuery(string(body)) // what can be read of it
+			return []byte(form.Get("d"))
 		}
-		form, _ := url.ParseQuery(string(body)) // what can be read of it
-		return []byte(form.Get("d"))
 	}
-	if h.accept(w, r, id, payload) {
+	if h.accept(w, r, id, limit, payload) {
 		_, _ = w.Write([]byte("ok")) // Konqueror does odd things on 204
 	}
 }

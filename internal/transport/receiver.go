@@ -88,7 +88,7 @@ func (rv *receiver) prepare() *handshakeError {
 		return rv.h.deadlineError(rv.w, err)
 	}
 	// Only when the body has been read does the server notice a client that goes.
-	if _, refused := rv.h.readBody(rv.w, rv.r); refused != nil {
+	if _, refused := rv.h.readBody(rv.w, rv.r, rv.h.cfg.MaxMessage); refused != nil {
 		return refused
 	}
 	_ = rv.rc.SetReadDeadline(time.Time{})

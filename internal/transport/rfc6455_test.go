@@ -111,11 +111,11 @@ func framing() []wireCase {
 			return frame(fin|opText, p)
 		}, got: []string{"sized 65536"}},
 		{name: "10.4 message one byte too large", send: func(f form) []byte {
-			p, _ := f.sized(64<<10 + 1)
+			p, _ := f.sized(64<<10 + len(`[""]`) + 1)
 			return frame(fin|opText, p)
 		}, fault: 1009, reason: "message too big"},
 		{name: "10.4 fragments one byte too large", send: func(f form) []byte {
-			p, _ := f.sized(64<<10 + 1)
+			p, _ := f.sized(64<<10 + len(`[""]`) + 1)
 			return cat(frame(opText, p[:40_000]), frame(fin|opPing, ""), frame(fin|opCont, p[40_000:]))
 		}, frames: []string{"pong:"}, fault: 1009, reason: "message too big"},
 		{name: "10.4 the limit is for one message", send: func(f form) []byte {

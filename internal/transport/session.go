@@ -113,7 +113,7 @@ func (e *CloseError) Unwrap() error { return e.Err }
 
 // Config holds a Session's bounds; each must be set but Heartbeat.
 type Config struct {
-	MaxMessage   int           // bytes of one message as received, fragments joined
+	MaxMessage   int           // bytes of one message, fragments joined and SockJS's escapes undone
 	Heartbeat    time.Duration // between heartbeats; none if not above zero
 	WriteTimeout time.Duration // for the handshake's answer, and in Linger for what still waits
 	CloseTimeout time.Duration // in Linger, for the peer's answer to our goodbye

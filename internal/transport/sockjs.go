@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 
 	"github.com/gopushy/pushy/internal/fanout"
@@ -31,17 +30,8 @@ type elements struct {
 	rest []byte // from the next element on, without the array's brackets
 }
 
-// open starts with a frame's text, all of which must be JSON: no part of a
-// broken frame is delivered. The text is kept until next has returned false.
-func (e *elements) open(frame []byte) error {
-	if !json.Valid(frame) {
-		return errFraming
-	}
-	e.openValid(frame)
-	return nil
-}
-
-// openValid is open for a text that is known to be JSON.
+// openValid starts with a frame that is known to be JSON. The frame is kept until
+// next has returned false.
 func (e *elements) openValid(frame []byte) {
 	frame = bytes.Trim(frame, " \t\r\n")
 	if frame[0] == '[' {
@@ -56,14 +46,7 @@ func (e *elements) next() ([]byte, bool) {
 	if len(e.rest) == 0 {
 		return nil, false
 	}
-	n := valueLen(e.rest)
-	text, _ := jsvalue.Text(e.rest[:n])
-	e.rest = bytes.TrimLeft(e.rest[n:], " \t\r\n")
-	if len(e.rest) == 0 {
-		e.rest = nil // keeps nothing of the frame
-	} else {
-		e.rest = bytes.TrimLeft(e.rest[1:], " \t\r\n") // after the comma
-	}
+	text, _ := jsvalue.Text(e.cut())
 	return []byte(text), true
 }
 

@@ -70,7 +70,11 @@ func uptime() time.Duration { return time.Since(loaded) }
 func newWebSocket(conn net.Conn, early []byte, framed bool, cfg *Config) *websocket {
 	stream, src := newStream(conn)
 	s := &websocket{stream: stream, cfg: cfg, framed: framed}
-	s.frames = frameReader{src: src, max: cfg.MaxMessage, in: early, on: s}
+	limit := cfg.MaxMessage
+	if framed {
+		limit = frameLimit(limit)
+	}
+	s.frames = frameReader{src: src, max: limit, in: early, on: s}
 	s.waitSince.Store(notWaiting)
 	return s
 }
@@ -176,7 +180,12 @@ func (s *websocket) receive() ([]byte, error) {
 		if len(p) == 0 {
 			continue // SockJS: to be ignored
 		}
-		if err := s.elements.open(p); err != nil {
+		switch err := checkFrame(p, s.cfg.MaxMessage); err {
+		case nil:
+			s.elements.openValid(p)
+		case errTooBig:
+			return nil, faultError(codeTooBig, errTooBig)
+		default: // no part of a broken frame is delivered
 			return nil, &CloseError{Cause: Fault, Code: codeProtocol, Reason: brokenFraming, Err: err}
 		}
 	}
