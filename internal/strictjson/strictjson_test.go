@@ -127,7 +127,7 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 		{"pointed", `{"maybe":{"x":[]}}`, "maybe.x: must be a number, not an array"},
 		{"key", `{"scores":{"a b":null}}`, `scores["a b"]: must be a number, not null`},
 		{"keyThatIsNoNumber", `{"byId":{"x":""}}`, "byId.x: is not an allowed name"},
-		{"longKey", `{"scores":{"` + strings.Repeat("é", 100) + `":""}}`, `scores["` + strings.Repeat("é", 40) + `…"]: must be a number, not a text`},
+		{"longKey", `{"scores":{"` + strings.Repeat("é", 100) + `":""}}`, `scores["` + strings.Repeat("é", 40) + `…"]: must be a number, not a string`},
 		{"quotedBare", `{"big":1}`, "big: must be a string, not a number"},
 		{"quotedBroken", `{"big":"x"}`, "big: must be a string that contains a value"},
 		{"quotedBlank", `{"big":" 1"}`, "big: must be a string that contains a value"},
