@@ -134,9 +134,9 @@ func TestBrokerTLS(t *testing.T) {
 			server := newCertificate(t, dir, "server", 1)
 			first := newCertificate(t, dir, "own", 2)
 			serials, addr := startTLSBroker(t, dir, server, engine)
-			broker := `{"redis":{"addresses":["` + addr + `"],"ca":"server.pem","cert":"own.pem","key":"own.key","timeout":1000}}`
+			broker := `{"redis":{"addresses":["` + addr + `"],"ca":"server.pem","cert":"own.pem","key":"own.key","timeout":5000}}`
 			if engine == "nats" {
-				broker = `{"nats":{"url":"nats://` + addr + `","ca":"server.pem","cert":"own.pem","key":"own.key","timeout":1000}}`
+				broker = `{"nats":{"url":"nats://` + addr + `","ca":"server.pem","cert":"own.pem","key":"own.key","timeout":5000}}`
 			}
 			p := startProcessIn(t, dir, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"broker":`+broker+`}`)
 			assert.Equal(t, first.serial, <-serials)

@@ -234,7 +234,7 @@ func TestTriggerFails(t *testing.T) {
 		{"otherKey", "Invalid credentials", exitFailed, map[string]string{"PUSHY_SECRET_KEY": "another"}, []string{"-url", url, "a", "b"}},
 		{"badChannel", "channel name", exitFailed, withSecret(), []string{"-url", url, "a:b", "b"}},
 		{"nobodyThere", "connection refused", exitFailed, withSecret(), []string{"-url", "http://127.0.0.1:1/pushy", "-tries", "2", "a", "b"}},
-		{"hangs", "may have been published", exitUnknown, withSecret(), []string{"-url", hanging.URL, "-timeout", "100ms", "a", "b"}},
+		{"hangs", "may have been published", exitUnknown, withSecret(), []string{"-url", hanging.URL, "-timeout", "3s", "a", "b"}},
 		{"noSecret", "PUSHY_SECRET_KEY", exitUsage, nil, []string{"a", "b"}},
 		{"noEvent", "give a channel", exitUsage, withSecret(), []string{"a"}},
 		{"tooMany", "give a channel", exitUsage, withSecret(), []string{"a", "b", "{}", "{}"}},
