@@ -50,7 +50,7 @@ func newApp() *app {
 			"kitchen": {{1, "Sharpen the knives", false, "Eve"}},
 		},
 	}
-	a.mux.HandleFunc("GET /login", func(w http.ResponseWriter, _ *http.Request) { render(w, http.StatusOK, "login.html", "") })
+	a.mux.HandleFunc("GET /login", func(w http.ResponseWriter, _ *http.Request) { render(w, http.StatusOK, "login.html", loginPage{}) })
 	a.mux.HandleFunc("POST /login", a.login)
 	a.mux.HandleFunc("GET /{$}", a.withLogin(a.home))
 	a.mux.HandleFunc("POST /logout", a.withLogin(a.logout))
@@ -92,10 +92,20 @@ func wantsJSON(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "application/json")
 }
 
+// loginPage is what the login form shows: after a wrong password the name is still there.
+type loginPage struct {
+	Name    string
+	Problem string
+}
+
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
-	if !a.sessions.login(w, strings.ToLower(strings.TrimSpace(r.PostFormValue("name"))), r.PostFormValue("password")) {
-		render(w, http.StatusForbidden, "login.html", "That name and password do not go together.")
+	name := strings.TrimSpace(r.PostFormValue("name"))
+	if !a.sessions.login(w, strings.ToLower(name), r.PostFormValue("password")) {
+		render(w, http.StatusForbidden, "login.html", loginPage{
+			Name:    name,
+			Problem: "That name and password do not go together.",
+		})
 		return
 	}
 	http.Redirect(w, r, "/", http.StatusSeeOther)

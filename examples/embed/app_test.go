@@ -127,6 +127,9 @@ func TestLoginDecides(t *testing.T) {
 			resp := s.do("", http.MethodPost, "/login", url.Values{"name": {bad[0]}, "password": {bad[1]}})
 			assert.Equal(t, http.StatusForbidden, resp.StatusCode)
 			assert.Empty(t, resp.Cookies())
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			assert.Contains(t, string(body), `value="`+bad[0]+`"`, "the name is kept (issue 11, number 37)")
 		}
 		eve := s.login("eve", "spoon")
 		eves := s.kit.Connect(eve.sign)

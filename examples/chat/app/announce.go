@@ -17,13 +17,13 @@ type announcer struct {
 func (a announcer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	who, err := a.people.of(r)
 	if err != nil {
-		http.Error(w, "Say who you are first", http.StatusUnauthorized)
+		http.Error(w, "Log in first", http.StatusUnauthorized)
 		return
 	}
 	announcement := line{From: who, Text: "Greetings, lobby! A backend signed and posted this."}
 	if _, err := a.publisher.Publish(r.Context(), lobby, "announcement", announcement); err != nil {
 		slog.Error("cannot announce", "error", err)
-		http.Error(w, "The announcement did not go through", http.StatusBadGateway)
+		http.Error(w, "The announcement was not sent", http.StatusBadGateway)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

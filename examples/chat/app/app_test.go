@@ -376,9 +376,11 @@ func TestShutdownTellsClients(t *testing.T) {
 		defer close(stopped)
 		stop()
 	}()
-	_, err := wsutil.ReadServerText(ada.from) // and answers, for which the server waits
-	var closed wsutil.ClosedError
-	assert.ErrorAs(t, err, &closed)
-	assert.Equal(t, ws.StatusCode(3001), closed.Code)
+	frame, err := ws.ReadFrame(ada.from)
+	require.NoError(t, err)
+	require.Equal(t, ws.OpClose, frame.Header.OpCode)
+	code, _ := ws.ParseCloseFrameData(frame.Payload)
+	assert.Equal(t, ws.StatusCode(1012), code)
+	require.NoError(t, ws.WriteFrame(ada.conn, ws.MaskFrame(ws.NewCloseFrame(frame.Payload)))) // the server waits for it
 	<-stopped
 }

@@ -21,12 +21,12 @@ type line struct {
 func say(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
 	var ask struct{ Channel, Text string }
 	if err := json.Unmarshal(data, &ask); err != nil {
-		refuse(conn, "bad-data", "Say needs a channel and a text")
+		refuse(conn, "bad-data", "Command say needs a channel and a text string")
 		return
 	}
 	ask.Text = strings.TrimSpace(ask.Text)
 	if n := utf8.RuneCountInString(ask.Text); n < 1 || n > 500 {
-		refuse(conn, "bad-text", "Say something of 1 to 500 characters")
+		refuse(conn, "bad-text", "A message has 1 to 500 characters")
 		return
 	}
 	publish(srv, conn, channels, ask.Channel, "message", line{Text: ask.Text})
@@ -36,7 +36,7 @@ func say(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pu
 func roll(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
 	var ask struct{ Channel string }
 	if err := json.Unmarshal(data, &ask); err != nil {
-		refuse(conn, "bad-data", "Roll needs a channel")
+		refuse(conn, "bad-data", "Command roll needs a channel")
 		return
 	}
 	publish(srv, conn, channels, ask.Channel, "roll", line{Dice: []int{rand.IntN(6) + 1, rand.IntN(6) + 1}})
@@ -51,7 +51,7 @@ func publish(srv *pushy.Server, conn *pushy.Conn, channels *pushy.Channels, room
 	l.From = conn.User().(person)
 	if err := srv.Publish(conn.Context(), room, event, l); err != nil {
 		slog.Error("cannot publish", "room", room, "error", err)
-		refuse(conn, "try-again", "That did not go through, try again")
+		refuse(conn, "try-again", "The message was not sent. Try again.")
 	}
 }
 

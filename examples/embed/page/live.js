@@ -64,7 +64,8 @@ document.addEventListener("submit", async (event) => {
   try {
     show(await ask(form.action, { method: "POST", body })); // its event says the same, or newer
     form.reset();
+    $("problem").textContent = "";
   } catch {
-    $("state").textContent = "That did not go through";
+    $("problem").textContent = "Your change was not saved. Try again when the page is live.";
   }
 });

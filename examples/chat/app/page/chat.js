@@ -3,8 +3,8 @@
 
 const lobby = "lobby", lounge = "private-lounge";
 const rooms = {
-  [lobby]: { name: "Lobby", about: "Public: everyone hears you" },
-  [lounge]: { name: "Private lounge", about: "Private: you see who comes and goes" },
+  [lobby]: { name: "Lobby", about: "Public: everyone in the chat can read this" },
+  [lounge]: { name: "Private lounge", about: "Private: you see who joins and leaves" },
 };
 const $ = (id) => document.getElementById(id);
 const logs = {}; // by room
@@ -50,6 +50,8 @@ for (const room of [lobby, lounge]) {
     .on("unsubscribe", () => append(room, element("p", "note", "Connection lost. You may miss what is said now.")))
     .on("subscribe-error", (reason) => problem(room === lounge ? "The lounge is closed to you." : reason));
 }
+// Everybody joins both rooms on entering. Only the lounge is private and has members, so its list
+// is also the list of who is online.
 pushy.channel(lounge)
   .on("subscribe", () => peopleChanged("You joined"))
   .on("pushy:member-added", ({ name }) => peopleChanged(`${name} joined`))
