@@ -318,7 +318,7 @@ func TestStrangersStayOut(t *testing.T) {
 			assert.Equal(t, ws.StatusError(http.StatusUnauthorized), err)
 			assert.Equal(t, http.StatusUnauthorized, tc.who.post(t, "/announce", nil).StatusCode)
 			token := url.Values{"channel": {lounge}, "connection_id": {"7b0b9b58-6bd5-4d4e-9d4c-0d9a0c1b2a3f"}}
-			assert.Equal(t, http.StatusForbidden, tc.who.post(t, "/auth", token).StatusCode)
+			assert.Equal(t, http.StatusUnauthorized, tc.who.post(t, "/auth", token).StatusCode)
 			assert.Equal(t, http.StatusOK, ada.post(t, "/auth", token).StatusCode)
 		})
 	}
