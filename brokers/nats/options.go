@@ -12,6 +12,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/ratelog"
+	"github.com/gopushy/pushy/internal/safelog"
 )
 
 // Options say where NATS is and how it is used. A zero field means its default.
@@ -151,6 +152,7 @@ func (o Options) withDefaults() (settings, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.Logger = safelog.New(o.Logger)
 	o.Logger = slog.New(safeHandler{o.Logger.Handler()})
 	return settings{o, servers, ratelog.New(o.Logger)}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gopushy/pushy/internal/safelog"
 )
 
 // Options say where Redis is and how it is used. A zero field means its default.
@@ -90,6 +92,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.Logger = safelog.New(o.Logger)
 	return o, o.check()
 }
 
