@@ -95,6 +95,10 @@ func (s *Server) dispatch(c *connection, text []byte, now time.Time) {
 			_ = r.conn.ReplyError(refused) // a connection that has ended needs no answer
 		}
 	}()
+	if debt := c.debt.Load(); debt > 0 {
+		c.debt.Add(-debt)
+		c.budget.Charge(int(debt))
+	}
 	switch verdict := c.budget.Spend(now, s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
 	case verdict == limit.Abuse:
 		c.end(1008, "too many requests")
@@ -159,6 +163,9 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 	})
 	if joinErr == nil {
 		joinErr = channels.Join(conn, channel, want.Presence)
+		if joinErr == nil {
+			srv.chargeJoin(conn.connection, channel, want.Presence)
+		}
 	}
 	var refused *JoinError
 	var seen *Error
@@ -179,6 +186,43 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 	default:
 		panic(fmt.Sprintf("pushy: Join returned %v", joinErr))
 	}
+}
+
+// joinToken is how many bytes of what a join makes the server send cost one token
+// of the client's message rate.
+const joinToken = 4 << 10
+
+// chargeJoin charges the client's message rate for a join of a presence channel
+// that it has joined before, by the size of what that made the server send, at
+// most half the burst. The first join of each channel costs one message: a
+// client that reconnects may subscribe to all of its channels at once.
+func (s *Server) chargeJoin(c *connection, channel string, data json.RawMessage) {
+	rate, burst := s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst
+	ch := s.channels.find(channel)
+	if rate <= 0 || ch == nil || !ch.private {
+		return
+	}
+	tokens := min(ch.joinBytes(data)/joinToken, int64(burst/2))
+	if tokens > 0 && !c.firstJoin(channel) {
+		c.debt.Add(int32(tokens))
+	}
+}
+
+// firstJoin reports whether the connection joins a channel for the first time,
+// and remembers that it did. Of more channels than it may be in at once it
+// remembers none: to those it is never the first time.
+func (c *connection) firstJoin(channel string) bool {
+	limit := c.srv.opts.Limits.Channels
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, joined := c.joined[channel]; joined || limit > 0 && len(c.joined) >= limit {
+		return false
+	}
+	if c.joined == nil {
+		c.joined = map[string]struct{}{}
+	}
+	c.joined[channel] = struct{}{}
+	return true
 }
 
 // Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}.

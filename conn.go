@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -58,7 +59,10 @@ type connection struct {
 	mu       sync.Mutex
 	subs     roster.Small[*subscription] // by channel
 	reason   string
-	finished chan struct{} // set when the clean-up begins, closed when it is done
+	finished chan struct{}       // set when the clean-up begins, closed when it is done
+	joined   map[string]struct{} // large presence channels that it has joined, see firstJoin
+
+	debt atomic.Int32 // tokens that joins cost, to be charged with the next message
 
 	hooks lifecycle.Tasks // memberships that a hook is still to be told of
 }
@@ -293,10 +297,8 @@ func (c *connection) finish() {
 	subs := c.subs.Values()
 	c.mu.Unlock()
 	c.cancel()
-	for _, sub := range subs {
-		sub.leaveSoon(nil)
-	}
 	s := c.srv
+	s.leaveAll(subs)
 	select { // Disconnect is the last hook, though others run in other goroutines
 	case <-c.hooks.Close():
 	case <-s.cutOff.Done():

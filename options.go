@@ -134,8 +134,12 @@ type Limits struct {
 	MessageBytes  int // of one client message, escapes undone; default 64 KiB
 	TriggerBytes  int // of a trigger's body; default 256 KiB
 	CommandRate   int // messages a second from one connection; default 100
-	CommandBurst  int // and at once after a pause; default 200
-	ConnBuffer    int // bytes waiting for one connection; default 1 MiB
+	CommandBurst  int // and at once after a pause; default 200, or Channels if that is more
+	// ConnBuffer is how many bytes of events and answers may wait for one
+	// connection. The lists of members that a client gets when it subscribes do
+	// not count: while more bytes of them wait, its next SUBSCRIBE does. Default
+	// 1 MiB.
+	ConnBuffer int
 }
 
 // Hooks observe. Any may be nil. They are called with no lock held, from many
@@ -147,7 +151,8 @@ type Limits struct {
 type Hooks struct {
 	Connect func(conn *Conn)
 	// Disconnect's code is the close code that ended the connection: the
-	// client's own, one that the Server gave, or 1006 for one that was lost.
+	// client's own, one that the Server gave, or 1006 for one that was lost. For a
+	// Shutdown it is CloseShutdown, whatever transport the client has.
 	Disconnect      func(conn *Conn, code int, reason string)
 	Subscribe       func(conn *Conn, ch *Channel)
 	Unsubscribe     func(conn *Conn, ch *Channel)
@@ -188,7 +193,7 @@ func (o Options) withDefaults() (Options, error) {
 		value int
 	}{
 		{&l.Connections, 100_000}, {&l.Channels, 200}, {&l.Members, 1000}, {&l.PresenceBytes, 4 << 10},
-		{&l.MessageBytes, 64 << 10}, {&l.TriggerBytes, 256 << 10}, {&l.CommandRate, 100}, {&l.CommandBurst, 200},
+		{&l.MessageBytes, 64 << 10}, {&l.TriggerBytes, 256 << 10}, {&l.CommandRate, 100}, {&l.CommandBurst, max(200, l.Channels)},
 		{&l.ConnBuffer, 1 << 20},
 	} {
 		limit.Default(f.field, f.value)
@@ -229,6 +234,51 @@ func (o *Options) check() error {
 		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: tokens and triggers are off without it")
 	}
 	return nil
+}
+
+// warnOfLimits logs which limits do not fit each other. None of these is an
+// error: the Server works, but some clients cannot use what another limit allows.
+func (o *Options) warnOfLimits() {
+	l := o.Limits
+	const around = 150 // what the server adds to a member's data
+	list := int64(l.Members) * int64(l.PresenceBytes+around)
+	for _, rule := range []struct {
+		broken              bool
+		small, large        string
+		smallSize, needSize int64
+		effect              string
+	}{
+		{
+			l.Members > 0 && l.PresenceBytes > 0 && o.MaxBuffered > 0 && list > o.MaxBuffered/2,
+			"MaxBuffered", "Limits.Members * Limits.PresenceBytes", o.MaxBuffered, 2 * list,
+			"one full list of members may disconnect other clients; raise MaxBuffered, or lower one of the others",
+		},
+		{
+			l.ConnBuffer > 0 && o.MaxBuffered > 0 && int64(l.ConnBuffer) > o.MaxBuffered,
+			"MaxBuffered", "Limits.ConnBuffer", o.MaxBuffered, int64(l.ConnBuffer),
+			"one slow client fills the buffers of all; raise MaxBuffered or lower ConnBuffer",
+		},
+		{
+			l.ConnBuffer > 0 && l.TriggerBytes > 0 && l.TriggerBytes > l.ConnBuffer,
+			"Limits.ConnBuffer", "Limits.TriggerBytes", int64(l.ConnBuffer), int64(l.TriggerBytes),
+			"two large events disconnect a client; raise ConnBuffer or lower TriggerBytes",
+		},
+		{
+			l.MessageBytes > 0 && l.PresenceBytes > 0 && l.PresenceBytes > l.MessageBytes,
+			"Limits.MessageBytes", "Limits.PresenceBytes", int64(l.MessageBytes), int64(l.PresenceBytes),
+			"presence data of that size cannot be sent; raise MessageBytes or lower PresenceBytes",
+		},
+		{
+			l.CommandRate > 0 && l.CommandBurst > 0 && l.Channels > l.CommandBurst,
+			"Limits.CommandBurst", "Limits.Channels", int64(l.CommandBurst), int64(l.Channels),
+			"a client that reconnects cannot subscribe to all its channels at once; raise CommandBurst or lower Channels",
+		},
+	} {
+		if rule.broken {
+			o.Logger.Warn("limits do not fit each other", "small", rule.small, "is", rule.smallSize,
+				"needs", rule.needSize, "because of", rule.large, "effect", rule.effect)
+		}
+	}
 }
 
 // pair takes the PresenceStore from the Broker, or the Broker from the

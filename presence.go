@@ -97,6 +97,31 @@ type arrival struct {
 	id      json.RawMessage
 }
 
+// listSize is about the size of list, and 0 while clients get no list; on tells
+// that a newcomer is about to turn presence on.
+func (p *presence) listSize(on bool) (size int64) {
+	if !p.state.On() && !on {
+		return 0
+	}
+	for _, m := range p.state.Values() {
+		size += int64(len(m.JSON)) + 1
+	}
+	return size
+}
+
+// joinBytes is about how many bytes a join makes the server send: the list to
+// the newcomer, and to the members here the newcomer's add and, later, quit.
+func (ch *Channel) joinBytes(data json.RawMessage) int64 {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	size := ch.presence.listSize(false)
+	if size == 0 {
+		return 0
+	}
+	const around = 200 // what stands around the data in an event
+	return size + 2*int64(ch.Len())*int64(len(data)+around)
+}
+
 // list is the JSON array of the members.
 func (p *presence) list() []byte {
 	return wire.List(p.state.Values(), func(m Member) []byte { return m.JSON })
@@ -217,7 +242,8 @@ func (ch *Channel) applyLocked(c Change) {
 }
 
 func (ch *Channel) syncLocked(list []byte) {
-	ch.broadcastLocked(eventFrame(eventPresenceSync, ch.name, wire.Object(nil).Raw("presence", list)), "")
+	sync := fanout.NewList(wire.Event(eventPresenceSync, ch.name, wire.Object(nil).Raw("presence", list)))
+	ch.broadcastLocked(sync, "")
 }
 
 // arriveLocked lets a member in whose join has come back, if it waits here.
@@ -231,7 +257,7 @@ func (ch *Channel) arriveLocked(memberID string) {
 	if p.state.On() {
 		a.success = a.success.Raw("presence", p.list())
 	}
-	ch.admit(a.sub, replyFrame(eventSuccess, a.success, a.id))
+	ch.admit(a.sub, fanout.NewList(wire.Reply(eventSuccess, a.success, a.id)))
 	close(a.sub.through)
 }
 
@@ -240,11 +266,22 @@ func (ch *Channel) memberFrame(event string, m Member) *fanout.Frame {
 }
 
 // joinPrivate logs sub's join and waits until it has come back, at which point
-// sub is a member. After an error nothing of it is left.
+// sub is a member. After an error nothing of it is left. It waits while the
+// client has not read the lists that it got before.
 func (ch *Channel) joinPrivate(sub *subscription, m Member, success wire.Object, id json.RawMessage) error {
 	s := ch.reg.srv
 	p := &ch.presence
 	sub.through = make(chan struct{})
+	ch.fan.Lock()
+	size := p.listSize(m.HasData) + int64(len(m.JSON))
+	ch.fan.Unlock()
+	if size > int64(len(m.JSON)) || m.HasData {
+		release, err := sub.out.AwaitRoom(sub.conn.ctx, size)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	ch.fan.Lock()
 	limit := s.opts.Limits.Members
 	if limit > 0 && (p.state.On() || m.HasData) && p.state.Len()+len(p.waiting) >= limit {
@@ -273,7 +310,11 @@ func (ch *Channel) joinPrivate(sub *subscription, m Member, success wire.Object,
 	if !waits {
 		return nil // it came through after all
 	}
-	ch.logLeave(m.ID)
+	if s.ctx.Err() == nil { // else the store is closed
+		ctx, cancel := s.operation(s.ctx)
+		defer cancel()
+		ch.logLeave(ctx, m.ID)
+	}
 	if errors.Is(err, ErrTooLarge) {
 		return &JoinError{Channel: ch.name, Reason: "Presence data too large"}
 	}

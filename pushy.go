@@ -121,6 +121,7 @@ type Server struct {
 	ctx         context.Context // ends when the last connection has
 	cancel      context.CancelFunc
 	tasks       lifecycle.Tasks    // readers and transitions
+	leavers     atomic.Int64       // goroutines that log leaves, beside the readers
 	publishes   lifecycle.Tasks    // under way
 	closeNow    context.CancelFunc // makes a Shutdown wait no longer
 	closed      context.Context
@@ -166,6 +167,7 @@ func newServer(options Options) (*Server, error) {
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
 		door: lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
 	}
+	o.warnOfLimits()
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
 		if len(o.SecretKey) < 16 {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopushy/pushy"
@@ -310,6 +311,60 @@ func TestPercentIsDeliveredAsWritten(t *testing.T) {
 			}
 			assert.Contains(t, unescaped, string(quoted))
 			assert.Contains(t, unescaped, `100% %41 %5C%22`)
+		})
+	}
+}
+
+// A client over HTTP receives its id only when the Connect hook has returned, as
+// one over a WebSocket does. Issue 11, number 19.
+func TestConnectHookComesBeforeTheID(t *testing.T) {
+	t.Parallel()
+	for _, door := range sockjsDoors[1:6] {
+		t.Run(door.path, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var returned atomic.Bool
+				srv := startServer(t, pushy.Options{
+					SockJS: pushy.SockJS{Legacy: true}, Heartbeat: -1,
+					Hooks: pushy.Hooks{Connect: func(c *pushy.Conn) {
+						_ = c.Send("from the hook", nil)
+						time.Sleep(time.Second)
+						returned.Store(true)
+					}},
+				})
+				listener := &memoryConns{conns: make(chan net.Conn), closed: make(chan struct{})}
+				web := &http.Server{Handler: srv}
+				go func() { _ = web.Serve(listener) }()
+				transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+					server, conn := net.Pipe()
+					listener.conns <- server
+					return conn, nil
+				}}
+				defer func() {
+					_ = srv.Close()
+					_ = web.Close()
+					transport.CloseIdleConnections()
+				}()
+				for all := ""; !strings.Contains(all, "pushy:connect"); { // one request after the other
+					r, err := http.NewRequestWithContext(t.Context(), door.method, "http://site/pushy/socket"+door.path, nil)
+					require.NoError(t, err)
+					res, err := transport.RoundTrip(r)
+					require.NoError(t, err)
+					in := bufio.NewReader(res.Body)
+					for {
+						line, err := in.ReadString('\n')
+						all += line
+						if strings.Contains(line, "pushy:connect") || strings.Contains(line, "from the hook") {
+							assert.True(t, returned.Load(), "before the hook has returned: %s", line)
+							break
+						}
+						if err != nil {
+							break
+						}
+					}
+					_ = res.Body.Close()
+				}
+			})
 		})
 	}
 }

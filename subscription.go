@@ -1,8 +1,12 @@
 package pushy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -171,9 +175,25 @@ func (ch *Channel) admit(sub *subscription, success *fanout.Frame) {
 }
 
 // leave ends a live membership; end, if not nil, is the client's last word of
-// it. It reports whether this call ended it. The members elsewhere hear of it
-// through the log; a store that cannot be reached sweeps the member later.
+// it. It reports whether this call ended it.
 func (sub *subscription) leave(end *fanout.Frame) bool {
+	if !sub.endLive(end) {
+		return false
+	}
+	s := sub.conn.srv
+	if sub.ch.private && s.ctx.Err() == nil {
+		ctx, cancel := s.operation(s.ctx)
+		sub.ch.logLeave(ctx, sub.id)
+		cancel()
+	}
+	sub.left()
+	return true
+}
+
+// endLive ends a live membership for the client, which receives nothing of the
+// channel any more; logLeave, if the channel is private, and left must follow. It
+// reports whether this call ended it.
+func (sub *subscription) endLive(end *fanout.Frame) bool {
 	c := sub.conn
 	c.mu.Lock()
 	if sub.state != subLive {
@@ -188,9 +208,12 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	ch.members.Remove(sub, sub.slot)
 	ch.mu.Unlock()
 	c.out.Shut(&sub.gate, end)
-	if ch.private {
-		ch.logLeave(sub.id)
-	}
+	return true
+}
+
+// left is the end of leaving, when the log has it.
+func (sub *subscription) left() {
+	c := sub.conn
 	c.mu.Lock()
 	c.subs.Remove(sub.name) // only now may the next membership begin: see reserve
 	if sub.gone != nil {
@@ -199,11 +222,81 @@ func (sub *subscription) leave(end *fanout.Frame) bool {
 	c.mu.Unlock()
 	s := c.srv
 	if unsubscribe := s.opts.Hooks.Unsubscribe; unsubscribe != nil {
-		s.hook("Unsubscribe", func() { unsubscribe(&c.plain, ch) })
+		s.hook("Unsubscribe", func() { unsubscribe(&c.plain, sub.ch) })
 	}
-	ch.life.Release()
+	sub.ch.life.Release()
 	c.hooks.End()
-	return true
+}
+
+const (
+	// maxLeaves is how many channels of one connection are left at a time.
+	maxLeaves = 32
+	// maxLeavers is how many goroutines do so beside the connections' own, for
+	// all connections together: thousands may be lost at one moment.
+	maxLeavers = 1024
+)
+
+// leaveAll ends all memberships of a connection that is gone. The store is called
+// for several at a time, within one operationTimeout for all: a store that does
+// not answer must not hold up the Disconnect hook for each channel anew. What it
+// has not taken by then it is still called for once, with a context that has
+// ended, and sees to later, as its contract says.
+func (s *Server) leaveAll(subs []*subscription) {
+	var ended, private []*subscription
+	for _, sub := range subs {
+		sub.conn.mu.Lock()
+		joining := sub.state == subJoining || sub.state == subHooked
+		if joining {
+			sub.leaving = true // the joiner ends it
+		}
+		sub.conn.mu.Unlock()
+		if joining || !sub.endLive(nil) {
+			continue
+		}
+		ended = append(ended, sub)
+		if sub.ch.private {
+			private = append(private, sub)
+		}
+	}
+	if len(private) > 0 && s.ctx.Err() == nil {
+		ctx, cancel := s.operation(s.ctx)
+		s.logLeaves(ctx, private)
+		cancel()
+	}
+	for _, sub := range ended {
+		sub.left()
+	}
+}
+
+// logLeaves calls the store for each of subs and returns when it has answered.
+func (s *Server) logLeaves(ctx context.Context, subs []*subscription) {
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; int(i) < len(subs); i = next.Add(1) - 1 {
+			subs[i].ch.logLeave(ctx, subs[i].id)
+		}
+	}
+	var workers sync.WaitGroup
+	for range min(len(subs), maxLeaves) - 1 {
+		if s.inline || !s.startLeaver() {
+			break
+		}
+		workers.Go(func() {
+			defer s.leavers.Add(-1)
+			work()
+		})
+	}
+	work()
+	workers.Wait()
+}
+
+// startLeaver reports whether one more goroutine may log leaves.
+func (s *Server) startLeaver() bool {
+	if s.leavers.Add(1) <= maxLeavers {
+		return true
+	}
+	s.leavers.Add(-1)
+	return false
 }
 
 // leaveSoon is leave for a membership that may not be through joining: then the
@@ -223,15 +316,13 @@ func (sub *subscription) leaveSoon(end *fanout.Frame) bool {
 	return sub.leave(end)
 }
 
-// logLeave does not depend on the connection, which may be gone.
-func (ch *Channel) logLeave(memberID string) {
+// logLeave does not depend on the connection, which may be gone. The members
+// elsewhere are notified through the log; a store that cannot be reached removes
+// the member later.
+func (ch *Channel) logLeave(ctx context.Context, memberID string) {
 	s := ch.reg.srv
-	if s.ctx.Err() != nil {
-		return // the store is closed
-	}
-	ctx, cancel := s.operation(s.ctx)
-	defer cancel()
-	if err := s.presence.Leave(ctx, ch.name, memberID); err != nil {
-		s.log.Error("cannot log a member's leaving", "channel", ch.name, "error", err)
+	if err := s.presence.Leave(ctx, ch.name, memberID); err != nil && s.ctx.Err() == nil {
+		s.notices.Warn("cannot log that a member left; the store removes it later", ch.name,
+			slog.String("channel", ch.name), slog.Any("error", err))
 	}
 }

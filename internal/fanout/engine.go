@@ -74,6 +74,7 @@ type Engine struct {
 	flushers []flusher
 	next     atomic.Uint32 // the flusher of the next Outbox
 	arrivals arrivals
+	coming   atomic.Int64   // bytes of lists that AwaitRoom has let pass and that are not queued yet
 	running  sync.WaitGroup // flushers and drains
 
 	mu    sync.Mutex
@@ -130,8 +131,8 @@ func (e *Engine) Flush() {
 	}
 }
 
-// Waiting returns how many bytes wait in all outboxes, a frame shared by
-// several counted in full for each.
+// Waiting returns how many bytes wait in all outboxes. A frame shared by several
+// counts in full for each, but for lists, which count once.
 func (e *Engine) Waiting() int64 {
 	var n int64
 	for i := range e.flushers {

@@ -28,12 +28,21 @@ const (
 type Frame struct {
 	text []byte
 	raw  bool
+	list bool                      // see NewList
+	refs atomic.Int64              // of a list: the outboxes that hold it
+	size atomic.Int64              // of a list: what Engine.Waiting counts for it
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, made when first asked for
 }
 
 // NewFrame returns a Frame of a message's JSON text, which must be valid UTF-8
 // and must not change afterwards.
 func NewFrame(text []byte) *Frame { return &Frame{text: text} }
+
+// NewList is NewFrame for a list that clients have asked for, such as the members
+// of a channel. It does not count towards the bound of an Outbox, so a client is
+// not disconnected for what it asked; Outbox.AwaitRoom bounds lists instead. In
+// Engine.Waiting one counts once, however many outboxes hold it.
+func NewList(text []byte) *Frame { return &Frame{text: text, list: true} }
 
 // RawFrame returns a Frame of bytes that are the same in every form: what a
 // transport says for itself, such as SockJS's open frame.

@@ -42,6 +42,8 @@ type Outbox struct {
 	code    uint16       // of the goodbye, with reason
 	queue   *queue       // nil while nothing waits
 	bytes   atomic.Int64 // waiting or being written; changed under mu
+	writing int64        // of bytes: taken by the owner and not yet written, lists not counted
+	lists   *lists       // of bytes: those of lists; nil while there are none
 	flusher *flusher
 	direct  Direct   // nil if writes may wait
 	control *control // nil while none waits
@@ -71,8 +73,8 @@ func (o *Outbox) Release() {
 }
 
 // Send queues f. It reports whether f went in: not after Close, and not over
-// the bound, which cuts the connection. A frame of any size goes into an empty
-// Outbox.
+// the bound, which disconnects the client. A frame of any size goes into an
+// Outbox in which nothing but lists waits.
 func (o *Outbox) Send(f *Frame) bool {
 	o.mu.Lock()
 	ok, cut := o.appendLocked(f)
@@ -137,17 +139,23 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 		return false, false
 	}
 	n := int64(len(f.Bytes(o.form)))
-	waiting := o.bytes.Load()
-	if waiting > 0 && waiting+n > int64(o.flusher.engine.cfg.MaxBytes) {
-		o.cutLocked(codeSlowConsumer, "slow consumer")
-		return false, true
+	if f.list {
+		o.addListLocked(f, n)
+	} else {
+		// What is being written does not wait: a client that reads is not slow
+		// because a frame larger than the bound is on its way to it.
+		queued := o.bytes.Load() - o.writing - o.lists.size()
+		if queued > 0 && queued+n > int64(o.flusher.engine.cfg.MaxBytes) {
+			o.cutLocked(codeSlowConsumer, "slow consumer")
+			return false, true
+		}
+		o.addLocked(n)
 	}
 	if o.queue == nil {
 		o.queue = queues.Get().(*queue)
 	}
 	o.queue.push(f)
-	o.addLocked(n)
-	if waiting+n >= batchBytes {
+	if o.bytes.Load() >= batchBytes {
 		o.flusher.urgent.Store(true)
 	}
 	o.wakeLocked()
@@ -228,8 +236,10 @@ func (o *Outbox) cutLocked(code int, reason string) {
 }
 
 func (o *Outbox) dropLocked() {
+	o.dropListsLocked()
 	o.dequeueLocked(len(o.queue.waiting()))
 	o.control = nil
+	o.writing = 0
 	o.addLocked(-o.bytes.Load())
 }
 
@@ -273,11 +283,15 @@ func (o *Outbox) restLocked() bool {
 	return false
 }
 
-// writtenLocked takes n bytes off what waits. A cut or Discard meanwhile has
-// taken the whole sum off already.
-func (o *Outbox) writtenLocked(n int64) {
-	if held := o.bytes.Load(); held > 0 {
-		o.addLocked(-min(n, held))
+// writtenLocked takes what was being written off what waits. A cut or Discard
+// meanwhile has taken the whole sum off already.
+func (o *Outbox) writtenLocked() {
+	if o.writing > 0 {
+		o.addLocked(-o.writing)
+		o.writing = 0
+	}
+	if o.lists != nil {
+		o.listsWrittenLocked()
 	}
 }
 
@@ -306,28 +320,33 @@ type Goodbye struct {
 }
 
 // Take appends what waits to dst, at least one frame and up to limit bytes, for
-// a Puller to write; Written takes the bytes off what waits. Once nothing waits
-// in a closed Outbox it returns its Goodbye, each time it is asked.
-func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bytes int, bye *Goodbye) {
+// a Puller to write; Written takes them off what waits. Nothing is given before
+// Release. Once nothing waits in a closed Outbox it returns its Goodbye, each
+// time it is asked.
+func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bye *Goodbye) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.held {
+		return dst, nil
+	}
 	waiting := o.queue.waiting()
-	i := 0
+	i, bytes := 0, 0
 	for ; i < len(waiting) && (i == 0 || bytes < limit); i++ {
 		bytes += len(waiting[i].Bytes(o.form))
 	}
 	frames = append(dst, waiting[:i]...)
+	o.takenLocked(waiting[:i], int64(bytes))
 	o.dequeueLocked(i)
 	if i == 0 && o.code != 0 {
 		bye = &Goodbye{int(o.code), o.reason}
 	}
-	return frames, bytes, bye
+	return frames, bye
 }
 
-// Written tells that bytes that Take gave are written.
-func (o *Outbox) Written(bytes int) {
+// Written tells that all that Take gave is written.
+func (o *Outbox) Written() {
 	o.mu.Lock()
-	o.writtenLocked(int64(bytes))
+	o.writtenLocked()
 	o.mu.Unlock()
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"sync"
+	"time"
 )
 
 // batchBytes is how much one write joins. A larger frame is written alone.
@@ -36,9 +37,8 @@ func (b *batch) forget() {
 }
 
 // takeLocked takes what o's next write is to have out of o, control frames
-// first, up to batchBytes; p is valid until the next call. counted is how much
-// of o.bytes that is.
-func (b *batch) takeLocked(o *Outbox) (p []byte, counted int64) {
+// first, up to batchBytes; p is valid until the next call.
+func (b *batch) takeLocked(o *Outbox) (p []byte) {
 	waiting := o.queue.waiting()
 	total, n := 0, 0
 	for _, f := range waiting {
@@ -72,8 +72,9 @@ func (b *batch) takeLocked(o *Outbox) (p []byte, counted int64) {
 		}
 		p = *b.joined
 	}
+	o.takenLocked(frames, int64(total))
 	o.dequeueLocked(len(frames))
-	return p, int64(total)
+	return p
 }
 
 func (b *batch) start() {
@@ -107,19 +108,19 @@ func (o *Outbox) flush(b *batch) {
 	}
 	if o.direct == nil || o.queue == nil && o.closed { // Finish waits, too
 		o.mu.Unlock()
-		o.startDrain(nil, 0)
+		o.startDrain(nil)
 		return
 	}
-	p, counted := b.takeLocked(o)
+	p := b.takeLocked(o)
 	o.mu.Unlock()
 
 	n, err := o.direct.TryWrite(p)
 	if err == nil && n < len(p) {
-		o.startDrain(bytes.Clone(p[n:]), counted)
+		o.startDrain(bytes.Clone(p[n:]))
 		return
 	}
 	o.mu.Lock()
-	o.writtenLocked(counted)
+	o.writtenLocked()
 	if err != nil {
 		o.owned = false
 	} else if o.restLocked() {
@@ -140,16 +141,15 @@ func (o *Outbox) puller() (p Puller, ok bool) {
 	return p, ok
 }
 
-// startDrain hands o over: rest, counted of o.bytes, is written before what
-// waits.
-func (o *Outbox) startDrain(rest []byte, counted int64) {
+// startDrain hands o over: rest is written before what waits.
+func (o *Outbox) startDrain(rest []byte) {
 	o.flusher.engine.running.Add(1)
-	go o.drain(rest, counted)
+	go o.drain(rest)
 }
 
-// drain writes until nothing waits, each write within the timeout, then
-// releases o; at the end of a closed one it says goodbye.
-func (o *Outbox) drain(p []byte, counted int64) {
+// drain writes until nothing waits, then releases o; at the end of a closed one
+// it says goodbye.
+func (o *Outbox) drain(p []byte) {
 	e := o.flusher.engine
 	defer e.running.Done()
 	writer := o.end.(Writer)
@@ -157,9 +157,9 @@ func (o *Outbox) drain(p []byte, counted int64) {
 	defer b.release()
 	for {
 		if len(p) > 0 {
-			err := writer.Write(p, e.cfg.WriteTimeout)
+			err := writeAll(writer, p, e.cfg.WriteTimeout)
 			o.mu.Lock()
-			o.writtenLocked(counted)
+			o.writtenLocked()
 			if err != nil {
 				o.owned = false
 			}
@@ -174,7 +174,7 @@ func (o *Outbox) drain(p []byte, counted int64) {
 			o.mu.Unlock()
 			return
 		}
-		p, counted = b.takeLocked(o)
+		p = b.takeLocked(o)
 		o.mu.Unlock()
 		if len(p) == 0 { // closed, and nothing waits
 			writer.Finish(int(o.code), o.reason, e.cfg.WriteTimeout)
@@ -185,4 +185,20 @@ func (o *Outbox) drain(p []byte, counted int64) {
 			return
 		}
 	}
+}
+
+// writeBytes is the most that one write with its own timeout has: a list of
+// several megabytes takes a slow client that reads longer than the timeout.
+const writeBytes = 256 << 10
+
+// writeAll writes p in parts, each within timeout.
+func writeAll(w Writer, p []byte, timeout time.Duration) error {
+	for len(p) > 0 {
+		n := min(len(p), writeBytes)
+		if err := w.Write(p[:n], timeout); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
 }

@@ -35,6 +35,10 @@ const (
 // Last returns when Spend was last called: the zero time if never.
 func (b *Budget) Last() time.Time { return b.last }
 
+// Charge takes tokens, also those that are not there: what comes next is refused
+// until they have come in.
+func (b *Budget) Charge(tokens int) { b.spent += float64(tokens) }
+
 // Spend takes a token: rate a second come in, burst fit. A rate that is not
 // above zero is no limit.
 func (b *Budget) Spend(now time.Time, rate, burst int) Verdict {

@@ -189,7 +189,7 @@ func (rv *receiver) timedOut() bool {
 // pass writes all that waits, and tells whether the response has ended.
 func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 	for {
-		frames, bytes, bye := s.out.Take(rv.frames[:0], max(1, rv.h.cfg.ResponseLimit-rv.written))
+		frames, bye := s.out.Take(rv.frames[:0], max(1, rv.h.cfg.ResponseLimit-rv.written))
 		switch {
 		case bye != nil:
 			rv.goodbye(bye)
@@ -205,7 +205,7 @@ func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 		if err := rv.send(full, detach); err != nil {
 			return false, err
 		}
-		s.out.Written(bytes)
+		s.out.Written()
 		if full {
 			return true, nil
 		}

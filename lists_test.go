@@ -1,0 +1,447 @@
+package pushy_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// crowded returns options of a Server whose channels private-0 to private-(n-1)
+// have members with data of that size already.
+func crowded(t testing.TB, channels, members, size int) pushy.Options {
+	t.Helper()
+	store := pushy.NewLocalPresence()
+	for c := range channels {
+		for m := range members {
+			id := fmt.Sprintf("member-%d-%d", c, m)
+			text := fmt.Sprintf(`{"name":%q,"subscribed":1,"memberId":%q,"idle":false}`, strings.Repeat("x", size), id)
+			member := pushy.Member{ID: id, HasData: true, JSON: json.RawMessage(text)}
+			require.NoError(t, store.Join(t.Context(), fmt.Sprintf("private-%d", c), member))
+		}
+	}
+	return pushy.Options{Broker: pushy.NewLocalBroker(), Presence: store, Heartbeat: -1}
+}
+
+// lists reads until a success of each channel has come.
+func (p *peer) lists(channels int) {
+	p.t.Helper()
+	for got := 0; got < channels; {
+		f := p.next()
+		switch f.Event {
+		case "pushy:subscription-success":
+			got++
+		case "pushy:presence-add":
+		default:
+			require.Fail(p.t, "unexpected", "%s", f.Event)
+		}
+	}
+}
+
+// Clients that subscribe to several channels with long lists at once receive
+// them all: what a client asked for does not make it a slow one. Issue 11,
+// number 3.
+func TestListsOfSeveralChannelsFit(t *testing.T) {
+	t.Parallel()
+	options := crowded(t, 3, 300, 4000)
+	srv := startServer(t, options)
+	var all sync.WaitGroup
+	for range 20 {
+		p := connectPeer(t, srv)
+		for c := range 3 {
+			p.send(subscribeText(t, p.id, fmt.Sprintf("private-%d", c), ""))
+		}
+		all.Go(func() { p.lists(3) })
+	}
+	all.Wait()
+	assert.Equal(t, 20, srv.Stats().Connections, "nobody is disconnected")
+}
+
+// serveMemory serves srv to WebSocket clients over net.Pipe, in a bubble.
+func serveMemory(t *testing.T, srv *pushy.Server) (dial func() net.Conn) {
+	t.Helper()
+	conns := make(chan net.Conn)
+	listener := &memoryConns{conns: conns, closed: make(chan struct{})}
+	web := &http.Server{Handler: srv}
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(listener) }()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		_ = web.Close()
+		<-served
+	})
+	return func() net.Conn {
+		server, conn := net.Pipe()
+		conns <- server
+		_, _, err := ws.Dialer{}.Upgrade(conn, &url.URL{Scheme: "ws", Host: "site", Path: "/pushy/socket/websocket"})
+		require.NoError(t, err)
+		return conn
+	}
+}
+
+type memoryConns struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *memoryConns) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryConns) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *memoryConns) Addr() net.Addr { return &net.TCPAddr{} }
+
+// slowly reads a number of bytes a second.
+type slowly struct {
+	io.Reader
+	perSecond int
+}
+
+func (r slowly) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p[:min(len(p), 16<<10)])
+	time.Sleep(time.Duration(n) * time.Second / time.Duration(r.perSecond))
+	return n, err
+}
+
+// askForLists subscribes to channels, one command after the other, while the
+// server takes them.
+func askForLists(t *testing.T, conn net.Conn, id string, channels int) {
+	for i := range channels {
+		text := subscribeText(t, id, fmt.Sprintf("private-%d", i), "")
+		if ws.WriteFrame(conn, ws.MaskFrame(ws.NewTextFrame([]byte(text)))) != nil {
+			return
+		}
+	}
+}
+
+// A reader of 1 MB/s gets into five channels of 999 members with 300 bytes each,
+// and one of 100 KB/s, for which a list takes longer than the write timeout, into
+// one with a list of 4 MB. Issue 11, number 3.
+func TestSlowReadersGetTheirLists(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name                               string
+		channels, members, size, perSecond int
+	}{
+		{"fiveChannels", 5, 999, 300, 1_000_000},
+		{"oneLongList", 1, 999, 4000, 100_000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				srv := startServer(t, crowded(t, c.channels, c.members, c.size))
+				conn := serveMemory(t, srv)()
+				defer conn.Close()
+				in := slowly{conn, c.perSecond}
+				hello, err := ws.ReadFrame(in)
+				require.NoError(t, err)
+				f, err := parseFrame(string(hello.Payload))
+				require.NoError(t, err)
+				go askForLists(t, conn, f.field("socketId"), c.channels)
+				for got := 0; got < c.channels; {
+					frame, err := ws.ReadFrame(in)
+					require.NoError(t, err)
+					require.Equal(t, ws.OpText, frame.Header.OpCode, "closed: %s", frame.Payload)
+					if strings.Contains(string(frame.Payload[:60]), "subscription-success") {
+						got++
+					}
+				}
+			})
+		})
+	}
+}
+
+// A client that subscribes to many channels with huge lists and never reads is
+// disconnected by the write timeout, and little waits for it until then. Issue
+// 11, number 3.
+func TestNeverReadingWhileAskingForListsIsBounded(t *testing.T) {
+	t.Parallel()
+	const channels = 30
+	synctest.Test(t, func(t *testing.T) {
+		var code atomic.Int64
+		options := crowded(t, channels, 300, 4000) // a list has 1.2 MB
+		options.Hooks.Disconnect = func(_ *pushy.Conn, c int, _ string) { code.Store(int64(c)) }
+		srv := startServer(t, options)
+		conn := serveMemory(t, srv)()
+		defer conn.Close()
+		hello, err := ws.ReadFrame(conn)
+		require.NoError(t, err)
+		f, err := parseFrame(string(hello.Payload))
+		require.NoError(t, err)
+		go askForLists(t, conn, f.field("socketId"), channels)
+		began := time.Now()
+		for srv.Stats().Connections > 0 {
+			assert.Less(t, srv.Stats().Buffered, int64(5<<20))
+			require.Less(t, time.Since(began), 12*time.Second, "it is not disconnected")
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		assert.Equal(t, int64(3008), code.Load())
+	})
+}
+
+// The bound of events holds beside lists: a client that reads its list and then
+// nothing is disconnected for the events that wait. Issue 11, number 3.
+func TestEventsAreBoundedBesideLists(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		codes := make(chan int, 1)
+		options := crowded(t, 1, 100, 1000)
+		options.Limits.ConnBuffer = 10_000
+		options.Hooks.Disconnect = func(_ *pushy.Conn, c int, _ string) { codes <- c }
+		srv := startServer(t, options)
+		p := connectPeer(t, srv)
+		p.send(subscribeText(t, p.id, "private-0", ""))
+		p.lists(1)
+		for i := range 200 {
+			require.NoError(t, srv.Publish(t.Context(), "private-0", "e", strings.Repeat("x", 1000)), i)
+		}
+		assert.Equal(t, 3008, <-codes)
+	})
+}
+
+// A presence-sync has every member of a channel as its receiver: it counts once
+// in MaxBuffered, however many they are. Issue 11, number 3.
+func TestSharedListsCountOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const clients = 50
+		options := pushy.Options{MaxBuffered: 3 << 20, Heartbeat: -1}
+		srv := startServer(t, options)
+		var all []*peer
+		for range clients {
+			p := connectPeer(t, srv)
+			p.send(subscribeText(t, p.id, "private-room", ""))
+			require.Equal(t, "pushy:subscription-success", p.next().Event)
+			all = append(all, p)
+		}
+		// Presence comes on: all get the list of those before, 50 members, at once,
+		// while nobody reads.
+		session, client := transport.Pipe("websocket")
+		srv.Connect(session, nil)
+		last := &peer{t: t, PipeClient: client}
+		last.id = last.next().field("socketId")
+		last.send(subscribeText(t, last.id, "private-room", `{"name":"`+strings.Repeat("x", 4000)+`"}`))
+		require.Equal(t, "pushy:subscription-success", last.next().Event)
+		for _, p := range all {
+			require.Equal(t, "pushy:presence-sync", p.next().Event)
+			require.Equal(t, "pushy:presence-add", p.next().Event)
+		}
+	})
+}
+
+// Limits that do not fit each other are logged with both values; the defaults fit.
+// Issue 11, number 3.
+func TestLimitsAreCheckedAgainstEachOther(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		options pushy.Options
+		want    []string
+	}{
+		{"defaults", pushy.Options{}, nil},
+		{"off", pushy.Options{Limits: pushy.Limits{Members: -1, ConnBuffer: -1}, MaxBuffered: -1}, nil},
+		{"lists", pushy.Options{Limits: pushy.Limits{Members: 100_000}}, []string{"MaxBuffered", "268435456", "Limits.Members", "849200000"}},
+		{
+			"buffers", pushy.Options{Limits: pushy.Limits{ConnBuffer: 64 << 20, Members: 10}, MaxBuffered: 32 << 20},
+			[]string{"Limits.ConnBuffer", "67108864", "33554432"},
+		},
+		{"events", pushy.Options{Limits: pushy.Limits{TriggerBytes: 2 << 20}}, []string{"Limits.TriggerBytes", "2097152", "1048576"}},
+		{"data", pushy.Options{Limits: pushy.Limits{MessageBytes: 1000}}, []string{"Limits.PresenceBytes", "4096", "1000"}},
+		{"burst", pushy.Options{Limits: pushy.Limits{CommandBurst: 50}}, []string{"Limits.CommandBurst", "50", "Limits.Channels", "200"}},
+		{"burstFollows", pushy.Options{Limits: pushy.Limits{Channels: 500}}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			log := &safeBuffer{}
+			c.options.Logger = slog.New(slog.NewTextHandler(log, nil))
+			startServer(t, c.options)
+			if c.want == nil {
+				assert.NotContains(t, log.String(), "limits")
+			}
+			for _, part := range c.want {
+				assert.Contains(t, log.String(), part)
+			}
+		})
+	}
+}
+
+// A client that goes in and out of a channel with a long list pays for what it
+// makes the server send. The first time in each channel costs one message, so a
+// client that reconnects can subscribe to all. Issue 11, number 23.
+func TestRepeatedJoinsAreChargedBySize(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		options := crowded(t, 5, 300, 1000) // a list has 300 KB, 75 tokens
+		srv := startServer(t, options)
+		p := connectPeer(t, srv)
+		for c := range 5 {
+			p.subscribe(fmt.Sprintf("private-%d", c), "")
+		}
+		leave := `{"command":"unsubscribe","data":{"channel":"private-0"}}`
+		var bytes, joined, refused int
+		began := time.Now()
+		for time.Since(began) < 8*time.Second {
+			p.send(leave)
+			p.send(subscribeText(t, p.id, "private-0", ""))
+			for range 2 {
+				f := p.next()
+				bytes += len(f.Data)
+				switch {
+				case f.Event == "pushy:subscription-success":
+					joined++
+				case strings.Contains(string(f.Data), `"429"`):
+					refused++
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		assert.GreaterOrEqual(t, joined, 2, "it may still join")
+		assert.Greater(t, refused, 100)
+		assert.Less(t, bytes, 8<<20, "1 MiB a second at most")
+	})
+}
+
+// A client whose channels have no presence, or small lists, is not charged.
+// Issue 11, number 23.
+func TestSmallJoinsCostOneMessage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{Heartbeat: -1})
+		p := connectPeer(t, srv)
+		for range 100 { // 200 messages at once
+			p.subscribe("private-small", `{"name":"Ann"}`)
+			require.Equal(t, "pushy:subscription-end", p.ask(`{"command":"unsubscribe","data":{"channel":"private-small"}}`).Event)
+		}
+	})
+}
+
+// A client that reconnects subscribes to all channels that it may be in at once.
+// Issue 11, number 23.
+func TestReconnectingToAllChannels(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{Heartbeat: -1, Limits: pushy.Limits{Channels: 300}})
+		p := connectPeer(t, srv)
+		for c := range 300 {
+			p.subscribe(fmt.Sprintf("private-%d", c), `{"name":"Ann"}`)
+		}
+	})
+}
+
+// hangingStore does not answer Leave, until ctx ends.
+type hangingStore struct {
+	pushy.PresenceStore
+	hang   atomic.Bool
+	leaves atomic.Int64
+	most   atomic.Int64
+	now    atomic.Int64
+}
+
+func (s *hangingStore) Leave(ctx context.Context, channel, id string) error {
+	s.leaves.Add(1)
+	now := s.now.Add(1)
+	defer s.now.Add(-1)
+	for most := s.most.Load(); now > most && !s.most.CompareAndSwap(most, now); most = s.most.Load() {
+	}
+	if s.hang.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.PresenceStore.Leave(ctx, channel, id)
+}
+
+// A store that does not answer holds up the end of a connection for one timeout,
+// not for one a channel; each Unsubscribe hook runs once, and Disconnect last.
+// Issue 11, number 22.
+func TestLeavesAtDisconnectAreConcurrent(t *testing.T) {
+	t.Parallel()
+	for _, ending := range []string{"disconnect", "shutdown"} {
+		t.Run(ending, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const channels, clients = 200, 60
+				store := &hangingStore{PresenceStore: pushy.NewLocalPresence()}
+				var unsubscribed atomic.Int64
+				early := false
+				ended := make(chan time.Time, clients)
+				var mu sync.Mutex
+				left := map[string]int{}
+				srv := startServer(t, pushy.Options{
+					Broker: pushy.NewLocalBroker(), Presence: store, Heartbeat: -1,
+					Hooks: pushy.Hooks{
+						Unsubscribe: func(c *pushy.Conn, _ *pushy.Channel) {
+							unsubscribed.Add(1)
+							mu.Lock()
+							left[c.ID()]++
+							mu.Unlock()
+						},
+						Disconnect: func(c *pushy.Conn, _ int, _ string) {
+							mu.Lock()
+							early = early || left[c.ID()] != channels
+							mu.Unlock()
+							ended <- time.Now()
+						},
+					},
+				})
+				var all []*peer
+				for range clients {
+					p := connectPeer(t, srv)
+					all = append(all, p)
+					for c := range channels {
+						require.NoError(t, srv.Channels().Join(p.conn(srv), fmt.Sprintf("private-%d", c), nil))
+						p.next()
+					}
+				}
+				store.hang.Store(true)
+				began := time.Now()
+				if ending == "shutdown" {
+					go func() {
+						ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+						defer cancel()
+						_ = srv.Shutdown(ctx)
+					}()
+				} else {
+					for _, p := range all {
+						p.Abort()
+					}
+				}
+				for range clients {
+					assert.Less(t, (<-ended).Sub(began), 20*time.Second)
+				}
+				assert.Equal(t, int64(channels*clients), unsubscribed.Load())
+				assert.Equal(t, int64(channels*clients), store.leaves.Load())
+				assert.LessOrEqual(t, store.most.Load(), int64(1024+clients))
+				assert.False(t, early, "a Disconnect hook came before an Unsubscribe hook")
+				store.hang.Store(false)
+			})
+		})
+	}
+}
