@@ -201,12 +201,12 @@ func TestServerDeadlinesAreCleared(t *testing.T) {
 	t.Parallel()
 	h := newHost(false, testConfig())
 	srv := httptest.NewUnstartedServer(h)
-	srv.Config.ReadTimeout = 50 * time.Millisecond
-	srv.Config.WriteTimeout = 50 * time.Millisecond
+	srv.Config.ReadTimeout = time.Second
+	srv.Config.WriteTimeout = time.Second
 	srv.Start()
 	t.Cleanup(srv.Close)
 	c := dial(t, srv.Listener.Addr().String()).connect()
-	<-time.After(150 * time.Millisecond)
+	<-time.After(1500 * time.Millisecond)
 	c.send(frame(fin|opText, "late"))
 	c.expect("text:late")
 }

@@ -364,7 +364,7 @@ func TestRow27GoneIsNotMisplaced(t *testing.T) {
 // other requests of the same connection as before.
 func TestRow28ServerTimeouts(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
-		const timeout = 200 * time.Millisecond
+		const timeout = 2 * time.Second // on a loaded machine, too
 		s := newSite(t)
 		srv := httptest.NewUnstartedServer(s)
 		srv.Config.ReadTimeout, srv.Config.WriteTimeout, srv.Config.IdleTimeout = timeout, timeout, patience
@@ -373,7 +373,7 @@ func TestRow28ServerTimeouts(t *testing.T) {
 		s.connect(srv.URL, &http.Transport{})
 		p := s.open(c)
 		host := s.session()
-		time.AfterFunc(3*timeout, func() { host.send("x") })
+		time.AfterFunc(timeout+timeout/2, func() { host.send("x") })
 		assert.Equal(t, []string{"x"}, p.receive())
 		p.send(`["y"]`)
 		assert.Equal(t, []string{"y"}, p.receive())

@@ -1,8 +1,11 @@
 package transport_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
@@ -202,29 +205,48 @@ func TestStuckClientIsCut(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig()
-			cfg.WriteTimeout = 100 * time.Millisecond
+			cfg.WriteTimeout = time.Second
 			cfg.CloseTimeout = time.Hour
 			s, _ := openOver(t, newHost(true, cfg), tt.tls)
-			s.out.Send(fanout.NewFrame(make([]byte, 16<<20)))
+			s.out.Send(fanout.NewFrame(stuckText))
 			s.wait(t)
 			assert.Equal(t, transport.Stopped, s.end.Cause)
 		})
 	}
 }
 
+// stuckText is more than the sockets of openOver hold.
+var stuckText = bytes.Repeat([]byte("x"), 4<<20)
+
+// openOver connects a client over sockets whose buffers are small, whatever the
+// system's settings are: what is written to a client that does not read waits
+// soon. Issue 11, number 28.
 func openOver(t *testing.T, h *host, overTLS bool) (*hostConn, *client) {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
+	srv.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state != http.StateNew {
+			return
+		}
+		if over, ok := conn.(*tls.Conn); ok {
+			conn = over.NetConn()
+		}
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetWriteBuffer(64 << 10)
+		}
+	}
 	if !overTLS {
 		srv.Start()
 		t.Cleanup(srv.Close)
 		c := dial(t, srv.Listener.Addr().String()).connect()
+		require.NoError(t, c.Conn.(*net.TCPConn).SetReadBuffer(64<<10))
 		return h.conn(t), c
 	}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	conn, err := tls.Dial("tcp", srv.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own server
 	require.NoError(t, err)
+	require.NoError(t, conn.NetConn().(*net.TCPConn).SetReadBuffer(64<<10))
 	c := newClient(t, conn).connect()
 	return h.conn(t), c
 }
@@ -238,7 +260,7 @@ func TestAbortEndsStuckWrite(t *testing.T) {
 			cfg := testConfig()
 			cfg.WriteTimeout, cfg.CloseTimeout = time.Hour, time.Hour
 			s, _ := openOver(t, newHost(false, cfg), overTLS)
-			s.out.Send(fanout.NewFrame(make([]byte, 16<<20)))
+			s.out.Send(fanout.NewFrame(stuckText))
 			<-time.After(20 * time.Millisecond)
 			s.sess.Abort()
 			s.sess.Abort()
