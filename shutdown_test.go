@@ -353,30 +353,3 @@ func TestRateLimit(t *testing.T) {
 		assert.Contains(t, seen.list(), "disconnect 1008 too many requests")
 	})
 }
-
-// A shutdown is 1012 on a bare WebSocket, on which clients that are not ours
-// reconnect, and 3001 in SockJS's frames; the Disconnect hook gets 3001 for both.
-// Issue 11, number 29.
-func TestShutdownCodesOnTheWire(t *testing.T) {
-	t.Parallel()
-	codes := make(chan string, 2)
-	srv, baseURL := serve(t, pushy.Options{Hooks: pushy.Hooks{
-		Disconnect: func(_ *pushy.Conn, code int, reason string) { codes <- fmt.Sprint(code, " ", reason) },
-	}})
-	bare, framed := dial(t, baseURL, false), dial(t, baseURL, true)
-	down := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), clientPatience)
-		defer cancel()
-		down <- srv.Shutdown(ctx)
-	}()
-	code, reason := bare.Closed()
-	assert.Equal(t, "1012 service restart", fmt.Sprint(code, " ", reason))
-	assert.Equal(t, `c[3001,"server shutting down"]`, framed.Next())
-	code, _ = framed.Closed()
-	assert.Equal(t, pushy.CloseShutdown, code)
-	assert.NoError(t, <-down)
-	for range 2 {
-		assert.Equal(t, "3001 server shutting down", <-codes)
-	}
-}
