@@ -47,6 +47,7 @@ type channel struct {
 	watches []*watch
 
 	wrote   bool // this node may have members in the log
+	tidying tidying
 	working bool
 	again   bool          // there is more to do for the worker
 	buried  bool          // members of a dead node were taken out: nothing of it is to be left
@@ -238,19 +239,19 @@ func (c *channel) readLocked(ctx context.Context) error {
 	c.reading, c.early = true, nil
 	doubts, before := c.doubts, c.last
 	c.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
 	var entries map[uint64]*entry
 	var r replica
-	err := guard.Call(func() (err error) { // mu is not held, and pass unlocks it
-		entries, r, err = c.p.stream.read(bounded, c.subject)
+	err := c.p.turn(ctx, func(ctx context.Context) (err error) {
+		entries, r, err = c.p.stream.read(ctx, c.subject)
 		return err
 	})
 	if err == nil {
 		// What it does not have any more was told before it was deleted.
+		bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
 		err = c.p.catchUp(bounded)
+		cancel()
 	}
 	c.p.denials.settle(c.p.nc, c.p.o.Timeout) // NATS has answered: a denial of the subscription came before
-	cancel()
 	c.mu.Lock()
 	c.reading = false
 	if err != nil {
@@ -383,9 +384,11 @@ func (c *channel) missingLocked() (changes []pushy.Change) {
 // came first and is known by now. It gives mu away meanwhile.
 func (c *channel) appendLocked(ctx context.Context, e *entry) error {
 	c.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
-	seq, err := c.p.stream.append(bounded, c.subject, e.prev, e.encode())
-	cancel()
+	var seq uint64
+	err := c.p.turn(ctx, func(ctx context.Context) (err error) {
+		seq, err = c.p.stream.append(ctx, c.subject, e.prev, e.encode())
+		return err
+	})
 	c.mu.Lock()
 	c.wrote = c.wrote || !isDenied(err)
 	switch {

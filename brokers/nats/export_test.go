@@ -90,3 +90,15 @@ func Replay(messages ...[]byte) (snaps []pushy.Snapshot) {
 	}
 	return append(snaps, told.snapshot())
 }
+
+// Unread returns how many followed logs are not read.
+func (b *Broker) Unread() (n int) {
+	for _, c := range b.presence.all() {
+		c.mu.Lock()
+		if !c.fresh {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}

@@ -32,6 +32,7 @@ type presence struct {
 	done      chan struct{}
 	tasks     sync.WaitGroup
 	nodes     nodes
+	turns     chan struct{} // holds one for each request about a log that is under way
 	last      beaten        // renew's alone
 	signal    chan struct{} // holds one when the connection has come up or gone
 
@@ -62,6 +63,7 @@ func newPresence(ctx context.Context, o settings) (_ *presence, err error) {
 		id:       newID(),
 		denials:  newDenials(o, "presence"),
 		in:       make(chan *natsgo.Msg, laneSize),
+		turns:    make(chan struct{}, maxTurns),
 		done:     make(chan struct{}),
 		signal:   make(chan struct{}, 1),
 		channels: map[string]*channel{},
