@@ -26,7 +26,7 @@ func open(t testing.TB, o nats.Options) *nats.Broker {
 	t.Helper()
 	o.Prefix, o.Logger, o.RequireAtStart = prefix(t), testLogger(t), true
 	if o.Lease == 0 {
-		o.Lease = 4 * time.Second
+		o.Lease = 8 * time.Second
 	}
 	b, err := nats.New(t.Context(), o)
 	require.NoError(t, err)

@@ -25,8 +25,14 @@ func joinFromChild(how string) (pushy.Broker, pushy.PresenceStore, error) {
 		return nil, nil, nil
 	}
 	url, prefix, _ := strings.Cut(how, " ")
-	b, err := nats.New(context.Background(), nats.Options{URL: url, Prefix: prefix,
-		Lease: 4 * time.Second, RequireAtStart: true, Logger: slog.New(slog.DiscardHandler)})
+	b, err := nats.New(context.Background(), nats.Options{
+		URL:            url,
+		Prefix:         prefix,
+		Lease:          8 * time.Second,
+		Timeout:        20 * time.Second, // a machine that has more to do than it can is no fault
+		RequireAtStart: true,
+		Logger:         slog.New(slog.DiscardHandler),
+	})
 	return b, b, err
 }
 
@@ -38,8 +44,8 @@ type cluster struct {
 }
 
 func (c *cluster) engine(s *natsServer, memory, proxied bool) clustertest.Engine {
-	return clustertest.Engine{Lease: 4 * time.Second, Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
-		o := nats.Options{URL: s.url, Memory: memory}
+	return clustertest.Engine{Lease: 8 * time.Second, Join: func(t testing.TB) (pushy.Broker, pushy.PresenceStore) {
+		o := nats.Options{URL: s.url, Memory: memory, Timeout: 20 * time.Second}
 		var p *proxy
 		if proxied {
 			p = newProxy(t, s)

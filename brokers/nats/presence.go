@@ -93,6 +93,9 @@ func newPresence(ctx context.Context, o settings) (_ *presence, err error) {
 	if err != nil {
 		close(p.done)
 		p.nc.Close()
+		if wrong := (*SettingError)(nil); !errors.As(err, &wrong) {
+			err = &SettingError{"URL", fmt.Errorf("%s: %w", shown(o.servers), err)}
+		}
 		return nil, err
 	}
 	p.begun.Store(true)

@@ -45,8 +45,10 @@ const (
 
 // The server's error codes for which nats.go has no names.
 const (
-	errMaxBytesRequired  jetstream.ErrorCode = 10113
-	errMaxBytesOverLimit jetstream.ErrorCode = 10122
+	errMaxBytesRequired     jetstream.ErrorCode = 10113
+	errMaxBytesOverLimit    jetstream.ErrorCode = 10122
+	errReplicasNotClustered jetstream.ErrorCode = 10074
+	errNoPeers              jetstream.ErrorCode = 10005
 )
 
 var (
@@ -122,8 +124,10 @@ func (s *stream) explain(err error) error {
 		return &SettingError{"URL", fmt.Errorf("%s has no JetStream, which presence needs (nats-server -js)", shown(s.o.servers))}
 	case errors.As(err, &api) && (api.ErrorCode == errMaxBytesRequired || api.ErrorCode == errMaxBytesOverLimit):
 		return &SettingError{"MaxBytes", fmt.Errorf("%d: %s", s.o.MaxBytes, api.Description)}
-	case errors.As(err, &api) && (api.ErrorCode == 10074 || api.ErrorCode == 10005):
+	case errors.As(err, &api) && api.ErrorCode == errReplicasNotClustered:
 		return &SettingError{"Replicas", fmt.Errorf("%d: %s", s.o.Replicas, api.Description)}
+	case errors.As(err, &api) && api.ErrorCode == errNoPeers: // perhaps not yet: the cluster may be starting
+		return fmt.Errorf("nats: stream %s with %d replicas: %s (JetStream error %d)", s.name, s.o.Replicas, api.Description, api.ErrorCode)
 	case errors.As(err, &api):
 		return fmt.Errorf("nats: stream %s: %s (JetStream error %d)", s.name, api.Description, api.ErrorCode)
 	}
