@@ -1,6 +1,6 @@
-// Package client holds the browser client's built files and serves them, so that
-// pages need no other place to load it from, and running pushy needs no node.
-// Its sources are in src.
+// Package client contains the browser client's built files and serves them, so that
+// pages can load it from the server itself, and running pushy needs no node. Its
+// sources are in src.
 package client
 
 import (

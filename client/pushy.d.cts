@@ -197,7 +197,7 @@ interface Source<Own extends { [K in keyof Own]: any[] }, E> {
   off(event: (keyof Own | keyof E) & string, listener?: (...args: any[]) => void): this;
   /**
    * Listeners for what the server sends, whatever its name: `channel.events.on("subscribe", …)`
-   * hears an event that somebody published as "subscribe".
+   * receives an event that somebody published as "subscribe".
    */
   readonly events: Emitter<E>;
 }

@@ -40,7 +40,7 @@ function over(socket, on) {
   socket.onmessage = (/** @type {any} */ e) => on._message(e.data);
   socket.onheartbeat = on._alive; // sockjs-client's
   socket.onerror = () => {}; // a close follows; in node an error without a listener would throw
-  // sockjs-client says 1002 when it cannot reach the server.
+  // sockjs-client closes with 1002 when it cannot reach the server.
   socket.onclose = (/** @type {any} */ e) => on._close(e.code === 1002 && !opened ? 1006 : e.code, e.reason);
   return {
     _send: (text) => socket.send(text),
