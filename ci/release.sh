@@ -44,7 +44,7 @@ prepare() {
 			echo "$file is changed"
 		}
 	done
-	echo "Now commit them with CHANGELOG.md's section \"## $version\"."
+	echo "Now commit them with CHANGELOG.md's section \"## $version (date)\"."
 }
 
 check() {
@@ -53,10 +53,10 @@ check() {
 	[ -z "$(git status --porcelain)" ] || wrong "the tree is not clean: commit or remove what git status shows"
 	# The section has the version and a date, and something in it.
 	awk -v heading="## $version" '
-		/^## / { inside = index($0 " ", heading " ") == 1; next }
+		/^## / { inside = index($0, heading " (20") == 1 && /\(20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]\)$/; next }
 		inside && NF { found = 1 }
 		END { exit !found }
-	' CHANGELOG.md || wrong "CHANGELOG.md has no section \"## $version\" with something in it"
+	' CHANGELOG.md || wrong "CHANGELOG.md has no section \"## $version (date)\" with something in it; the date is like 2026-12-01"
 	! git ls-files '*go.mod' | grep -v '^bench/' | xargs grep -l '^replace' >&2 || wrong "a go.mod has replace directives, which go install refuses"
 	for file in $(git ls-files '*go.mod' go.work | grep -v '^go.mod$'); do
 		sed -n "s|.*\(${root_path}[^ ]*\) \(v[0-9][^ ]*\).*|\1 \2|p" "$file" | while read -r path has; do

@@ -33,11 +33,11 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 		[ -z "$(git tag -l)" ] || die "it made tags: $(git tag -l)"
 	}
 	echo "replace example.com/a => ./a" >>brokers/redis/go.mod
-	refuses "the tree is not clean" "no section \"## $next\"" "replace directives" \
+	refuses "the tree is not clean" "no section \"## $next (date)\"" "replace directives" \
 		"cmd/pushy-server/go.mod requires $root_path/brokers/nats $version" "go.work requires $root_path $version"
 	git checkout -q .
 
-	printf '# Changelog\n\n## %s (today)\n\n- All of it.\n' "$next" >CHANGELOG.md
+	printf '# Changelog\n\n## %s (2026-12-01)\n\n- All of it.\n' "$next" >CHANGELOG.md
 	ci/release.sh --prepare "$next"
 	git commit -qam "the release"
 	before=$(git rev-parse HEAD)
