@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,11 +168,14 @@ func TestRow10InboxIsBounded(t *testing.T) {
 	for _, body := range []string{`["x"]`, `["` + strings.Repeat("x", 60<<10) + `"]`} {
 		release, entered := make(chan struct{}), make(chan struct{}, 2000)
 		s := serveSite(t, func(s *site) {
+			s.cfg.DisconnectDelay = 10 * time.Minute // nothing polls while the bodies come
 			s.onText = func(*siteConn, string) {
 				entered <- struct{}{}
 				<-release
 			}
 		})
+		free := sync.OnceFunc(func() { close(release) })
+		t.Cleanup(free) // before the site's, which waits for the command
 		p := s.open(carriers[0])
 		host := s.session()
 		n := 0
@@ -187,7 +191,7 @@ func TestRow10InboxIsBounded(t *testing.T) {
 			}
 		}
 		<-entered
-		close(release)
+		free()
 		assert.Equal(t, `c[1008,"too many messages waiting"]`, p.next())
 		host.wait(t)
 		assert.Equal(t, transport.Fault, host.end.Cause)

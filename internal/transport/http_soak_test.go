@@ -34,7 +34,10 @@ func soak(short, long int) int {
 func TestRow02PollsLoseNothing(t *testing.T) {
 	t.Parallel()
 	polls := int64(soak(5_000, 200_000))
-	s := serveSite(t)
+	s := serveSite(t, func(s *site) {
+		// A busy machine may let a client wait long for its turn.
+		s.cfg.DisconnectDelay, s.cfg.CloseTimeout = 10*time.Minute, 10*time.Minute
+	})
 	var polled atomic.Int64
 	var clients sync.WaitGroup
 	for i := range 100 {
