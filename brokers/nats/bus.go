@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -128,7 +129,7 @@ func (b *bus) trouble(sub *natsgo.Subscription, err error) {
 		b.refuse(a)
 		return
 	}
-	b.o.Logger.Error("NATS refuses something", "for", "events", "error", err)
+	b.o.notices.Warn("NATS refuses something", err.Error(), slog.String("for", "events"), slog.Any("error", err))
 }
 
 func (b *bus) lane(channel string) *lane {

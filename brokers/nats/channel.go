@@ -91,6 +91,15 @@ func (c *channel) emitLocked(changes ...pushy.Change) {
 	}
 }
 
+// emitStateLocked gives watches the State, if they are to have it.
+func (c *channel) emitStateLocked() {
+	if c.resync {
+		c.resync = false
+		state := c.snapshot()
+		c.emitLocked(pushy.Change{Revision: state.Revision, State: &state})
+	}
+}
+
 // waitLocked waits until enough is true. It gives mu away meanwhile.
 func (c *channel) waitLocked(ctx context.Context, enough func() bool) error {
 	for !enough() {
@@ -220,11 +229,7 @@ func (c *channel) pass(ctx context.Context) error {
 			c.p.fine()
 		}
 	}
-	if c.resync {
-		c.resync = false
-		state := c.snapshot()
-		c.emitLocked(pushy.Change{Revision: state.Revision, State: &state})
-	}
+	c.emitStateLocked()
 	c.wakeLocked()
 	c.tidyLocked(ctx)
 	return nil
@@ -246,10 +251,9 @@ func (c *channel) readLocked(ctx context.Context) error {
 		return err
 	})
 	if err == nil {
-		// What it does not have any more was told before it was deleted.
-		bounded, cancel := context.WithTimeout(ctx, c.p.o.Timeout)
-		err = c.p.catchUp(bounded)
-		cancel()
+		// What it does not have any more was told before it was deleted. NATS has
+		// answered, so that a Watch elsewhere that blocks delays this, and no more.
+		err = c.p.catchUp(ctx)
 	}
 	c.p.denials.settle(c.p.nc, c.p.o.Timeout) // NATS has answered: a denial of the subscription came before
 	c.mu.Lock()
@@ -449,6 +453,7 @@ func (c *channel) loneLocked(err error) {
 	if c.members == nil {
 		c.members = map[string]held{}
 	}
+	c.emitStateLocked() // before the changes to it
 	for more := true; more; {
 		more = false
 		for _, change := range c.missingLocked() {

@@ -62,6 +62,8 @@ var (
 	DecodeSign  = decodeSign
 	ChannelOf   = channelOf
 	Token       = token
+
+	Consume = consume
 )
 
 // Replay returns what messages amount to that are stored one after the other: as they

@@ -83,19 +83,23 @@ func (l *lane) run(done <-chan struct{}, deliver func(string, pushy.Message)) {
 }
 
 // consume has what comes in taken until done is closed. When nats.go may have
-// dropped messages, since it found in full, lost is called once in is empty. Its
-// own report comes for the first of several only. Nobody else may take from in.
+// dropped messages, since it found in full, lost is called once what was in has been
+// taken. Its own report comes for the first of several only. Nobody else may take
+// from in.
 func consume(in <-chan *natsgo.Msg, done <-chan struct{}, take func(*natsgo.Msg), lost func()) {
-	full := false
+	full, older := false, 0 // of the messages in, those from before it was full
 	for {
 		select {
 		case <-done:
 			return
 		case msg := <-in:
-			full = full || len(in) >= cap(in)-1 // it was full just before
+			if !full && len(in) >= cap(in)-1 { // it was full just before
+				full, older = true, cap(in)
+			}
 			take(msg)
+			older--
 		}
-		if full && len(in) == 0 {
+		if full && (older <= 0 || len(in) == 0) {
 			full = false
 			lost()
 		}

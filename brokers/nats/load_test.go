@@ -20,7 +20,7 @@ import (
 // its channels, in more than the time that one may take, and none fails for it.
 func TestManyLogsAfterAReconnect(t *testing.T) {
 	t.Parallel()
-	const channels = 1500
+	const channels = 1005
 	s := ownNATS(t)
 	p := newProxy(t, s)
 	log, logger := newSaid(t)
@@ -49,10 +49,10 @@ func TestManyLogsAfterAReconnect(t *testing.T) {
 	before := log.lines("serves alone", "presence")
 	mend := p.Cut()
 	eventually(t, "the node is away", func() bool { return b.Away() != nil })
-	p.slow(200_000)
+	p.slow(300_000)
 	mend()
 	eventually(t, "it is back", func() bool { return b.Away() == nil })
-	eventually(t, "all logs are read", func() bool { return b.Unread() == 0 })
+	assert.Eventually(t, func() bool { return b.Unread() == 0 }, 3*testPatience, 20*time.Millisecond, "all logs are read")
 	assert.Equal(t, before+1, log.lines("serves alone", "presence"), "once, for the cut")
 	require.NoError(t, b.Away())
 	p.slow(0)

@@ -153,7 +153,6 @@ func (o Options) withDefaults() (settings, error) {
 		o.Logger = slog.Default()
 	}
 	o.Logger = safelog.New(o.Logger)
-	o.Logger = slog.New(safeHandler{o.Logger.Handler()})
 	return settings{o, servers, ratelog.New(o.Logger)}, nil
 }
 

@@ -373,3 +373,35 @@ func TestPermissionsChange(t *testing.T) {
 		})
 	}
 }
+
+// Issue 11, number 9: a node that finds NATS later, and may not use it, says so, and
+// not that the stream is missing.
+func TestForbiddenLater(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ list, subject, says string }{
+		{"publish", "$JS.API.>", `publish on "$JS.API.`},
+		{"publish", "pushy.p.>", `publish on "pushy.p.n.`},
+		{"subscribe", "pushy.o.>", `subscribe to "pushy.o.n.*"`},
+		{"subscribe", "_INBOX.>", `subscribe to "_INBOX.>"`},
+	} {
+		t.Run(c.list+" "+c.subject, func(t *testing.T) {
+			t.Parallel()
+			s := permitting(t, without(t, c.list, c.subject))
+			s.stop()
+			b, err := nats.New(t.Context(), nats.Options{URL: s.url, User: "app", Password: "app", Logger: testLogger(t)})
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = b.Close() })
+			require.NoError(t, s.start())
+			eventually(t, "Away names "+c.subject, func() bool {
+				err := b.Away()
+				return err != nil && strings.Contains(err.Error(), c.says)
+			})
+			err = b.Join(t.Context(), "private-room", member("1"))
+			require.ErrorContains(t, err, c.says)
+			_, err = b.Watch(t.Context(), "private-room", func(pushy.Change) {})
+			require.ErrorContains(t, err, c.says)
+			_, err = b.Publish(t.Context(), "news", event("said"))
+			require.NoError(t, err)
+		})
+	}
+}

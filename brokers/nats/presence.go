@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -157,7 +158,7 @@ func (p *presence) hears(sub *natsgo.Subscription, err error) {
 	}
 	a, denied := p.denials.heard(err)
 	if !denied {
-		p.o.Logger.Error("NATS refuses something", "for", "presence", "error", err)
+		p.o.notices.Warn("NATS refuses something", err.Error(), slog.String("for", "presence"), slog.Any("error", err))
 		return
 	}
 	if a.publishes {

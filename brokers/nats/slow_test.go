@@ -95,3 +95,23 @@ func TestManyNews(t *testing.T) {
 		}
 	}
 }
+
+// Issue 11, number 9: messages that were dropped are noticed under load that never lets
+// up, too, after all that came before them.
+func TestDropsUnderSteadyLoad(t *testing.T) {
+	t.Parallel()
+	in, done := make(chan *natsgo.Msg, 10), make(chan struct{})
+	for range cap(in) {
+		in <- &natsgo.Msg{}
+	}
+	taken, noticed := 0, []int(nil)
+	nats.Consume(in, done, func(*natsgo.Msg) {
+		taken++
+		in <- &natsgo.Msg{} // so that it is never empty
+		if taken == 35 {
+			close(done)
+		}
+	}, func() { noticed = append(noticed, taken) })
+	require.GreaterOrEqual(t, len(noticed), 3)
+	assert.Equal(t, []int{10, 20, 30}, noticed[:3])
+}
