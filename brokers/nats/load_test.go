@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -124,4 +125,44 @@ func TestRefusedCompaction(t *testing.T) {
 	})
 	snap, _ := watched(t, b, "private-room")
 	assert.Len(t, snap.Members, members)
+}
+
+// Issue 11, number 9: a Subscribe that is cancelled, whenever that is, leaves no
+// subscription behind once the channel is unsubscribed.
+func TestCancelledSubscribe(t *testing.T) {
+	t.Parallel()
+	s := ownNATS(t)
+	b := open(t, nats.Options{URL: s.url, EventsOnly: true, Timeout: 20 * time.Second})
+	heard(t, b)
+	var tasks sync.WaitGroup
+	for i := range 16 {
+		tasks.Go(func() {
+			channel := fmt.Sprint("news", i)
+			for j := range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(j)*5*time.Microsecond)
+				_ = b.Subscribe(ctx, channel)
+				assert.NoError(t, b.Unsubscribe(t.Context(), channel))
+				cancel()
+			}
+		})
+	}
+	tasks.Wait()
+	_, err := b.Publish(t.Context(), "other", event("said")) // all that was under way is done
+	require.NoError(t, err)
+	var v struct {
+		Connections []struct {
+			List []string `json:"subscriptions_list"`
+		}
+	}
+	eventually(t, "no subscription is left", func() bool {
+		s.monitored(t, "/connz?subs=1", &v)
+		for _, c := range v.Connections {
+			for _, subject := range c.List {
+				if strings.Contains(subject, ".e.") {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
