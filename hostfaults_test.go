@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ var faults = map[string]func(){
 	"panicStruct":  func() { panic(struct{ A, B any }{1, []string{"x"}}) },
 	"panicPeevish": func() { panic(peevish{}) },
 	"abortHandler": func() { panic(http.ErrAbortHandler) },
-	"nilMap":       func() { map[string]int(nil)["x"] = 1 },
+	"runtimeError": func() { _ = os.Args[len(os.Args)] },
 	"goexit":       func() { runtime.Goexit() },
 }
 
