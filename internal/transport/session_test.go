@@ -207,7 +207,8 @@ func TestStuckClientIsCut(t *testing.T) {
 			cfg := testConfig()
 			cfg.WriteTimeout = time.Second
 			cfg.CloseTimeout = time.Hour
-			s, _ := openOver(t, newHost(true, cfg), tt.tls)
+			s, c := openOver(t, newHost(true, cfg), tt.tls)
+			c.expect("text:o") // or it is over the bound, behind what waits
 			s.out.Send(fanout.NewFrame(stuckText))
 			s.wait(t)
 			assert.Equal(t, transport.Stopped, s.end.Cause)
