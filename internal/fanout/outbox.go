@@ -42,11 +42,12 @@ type Outbox struct {
 	code    uint16       // of the goodbye, with reason
 	queue   *queue       // nil while nothing waits
 	bytes   atomic.Int64 // waiting or being written; changed under mu
-	writing int64        // of bytes: taken by the owner and not yet written, lists not counted
-	lists   *lists       // of bytes: those of lists; nil while there are none
 	flusher *flusher
 	direct  Direct   // nil if writes may wait
 	control *control // nil while none waits
+
+	writing int64  // of bytes: taken by the owner and not yet written, lists not counted
+	lists   *lists // of bytes: those of lists; nil while there are none
 
 	end    Endpoint // a Writer or a Puller
 	onCut  func(code int, reason string)
@@ -139,13 +140,11 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 		return false, false
 	}
 	n := int64(len(f.Bytes(o.form)))
+	waiting := o.bytes.Load()
 	if f.list {
 		o.addListLocked(f, n)
 	} else {
-		// What is being written does not wait: a client that reads is not slow
-		// because a frame larger than the bound is on its way to it.
-		queued := o.bytes.Load() - o.writing - o.lists.size()
-		if queued > 0 && queued+n > int64(o.flusher.engine.cfg.MaxBytes) {
+		if waiting+n > int64(o.flusher.engine.cfg.MaxBytes) && o.overLocked(waiting, n) {
 			o.cutLocked(codeSlowConsumer, "slow consumer")
 			return false, true
 		}
@@ -155,11 +154,19 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 		o.queue = queues.Get().(*queue)
 	}
 	o.queue.push(f)
-	if o.bytes.Load() >= batchBytes {
+	if waiting+n >= batchBytes {
 		o.flusher.urgent.Store(true)
 	}
 	o.wakeLocked()
 	return true, false
+}
+
+// overLocked reports whether n more bytes are too many beside those waiting. What
+// is being written does not wait: a client that reads is not slow because a frame
+// larger than the bound is on its way to it. Nor do lists count.
+func (o *Outbox) overLocked(waiting, n int64) bool {
+	queued := waiting - o.writing - o.lists.size()
+	return queued > 0 && queued+n > int64(o.flusher.engine.cfg.MaxBytes)
 }
 
 // Control queues a transport's own bytes before the frames that wait. What
