@@ -104,7 +104,7 @@ func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	if !a.sessions.login(w, strings.ToLower(name), r.PostFormValue("password")) {
 		render(w, http.StatusForbidden, "login.html", loginPage{
 			Name:    name,
-			Problem: "That name and password do not go together.",
+			Problem: "The name or the password is wrong.",
 		})
 		return
 	}

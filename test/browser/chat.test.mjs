@@ -51,7 +51,7 @@ test("two people chat", limit, async (t) => {
   assert.equal(`rolled ${faces[0] + faces[1]}`, rolls[0]);
 
   await grace.getByRole("button", { name: "Announce" }).click();
-  for (const page of [ada, grace]) await line(page, "Announcement, asked for by Grace").waitFor();
+  for (const page of [ada, grace]) await line(page, "Announcement requested by Grace").waitFor();
   await look({ desktop: ada, phone: grace }, "lobby");
 
   const hostile = "<img src=x onerror=alert(1)>";
@@ -92,7 +92,7 @@ test("two tabs of one browser are two people", limit, async (t) => {
   await say(ada, "I am Ada");
   await log(grace).locator(".entry", { hasText: "I am Ada" }).getByText("Ada", { exact: true }).waitFor();
   await ada.getByRole("button", { name: "Announce" }).click();
-  await line(grace, "Announcement, asked for by Ada").waitFor();
+  await line(grace, "Announcement requested by Ada").waitFor();
 
   // A tab that is loaded again is still who it was.
   await ada.reload();
@@ -114,7 +114,7 @@ test("comes back when the server does", limit, async (t) => {
   await first.stop();
   for (const page of [ada, grace]) {
     await page.getByRole("status").getByText("Reconnecting…").waitFor();
-    await line(page, "Connection lost. You may miss what is said now.").waitFor();
+    await line(page, "Connection lost. You may miss messages.").waitFor();
   }
   await say(ada, "to nobody");
   await ada.getByText("Not connected. Try again in a moment.").waitFor();

@@ -68,7 +68,7 @@ test("another team stays apart", limit, async (t) => {
   const ann = await open(browser, origin, desktop);
   const eve = await open(browser, origin, desktop);
   await login(ann, "ann", "rake");
-  await ann.getByRole("alert").getByText("do not go together").waitFor();
+  await ann.getByRole("alert").getByText("is wrong").waitFor();
   await login(ann, "ann", "spade");
   await login(eve, "eve", "spoon");
   await live(ann);

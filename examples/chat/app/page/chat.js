@@ -3,11 +3,12 @@
 
 const lobby = "lobby", lounge = "private-lounge";
 const rooms = {
-  [lobby]: { name: "Lobby", about: "Public: everyone in the chat can read this" },
+  [lobby]: { name: "Lobby", about: "Public: open to everyone" },
   [lounge]: { name: "Private lounge", about: "Private: you see who joins and leaves" },
 };
 const $ = (id) => document.getElementById(id);
 const logs = {}; // by room
+const following = {}; // by room: whether the log shows its newest entry, and keeps showing it
 let me = JSON.parse(sessionStorage.getItem("me")); // {id, name}, a person of their own in each tab
 let current = lobby, countdown;
 
@@ -43,11 +44,11 @@ for (const room of [lobby, lounge]) {
       bubble(room, from, element("p", "dice", ...faces, element("span", "sum", `rolled ${dice[0] + dice[1]}`)));
     })
     .on("announcement", ({ from, text }) => {
-      const title = element("strong", "", `Announcement, asked for by ${from.name}`);
+      const title = element("strong", "", `Announcement requested by ${from.name}`);
       append(room, element("div", "announcement", title, element("p", "", text)));
     })
     .on("subscribe", () => show("Connected", "on"))
-    .on("unsubscribe", () => append(room, element("p", "note", "Connection lost. You may miss what is said now.")))
+    .on("unsubscribe", () => append(room, element("p", "note", "Connection lost. You may miss messages.")))
     .on("subscribe-error", (reason) => problem(room === lounge ? "The lounge is closed to you." : reason));
 }
 // Everybody joins both rooms on entering. Only the lounge is private and has members, so its list
@@ -104,11 +105,10 @@ function bubble(channel, from, content) {
 
 function append(channel, entry) {
   const log = logs[channel];
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   log.append(entry);
   if (log.childElementCount > 500) log.firstElementChild.remove();
   if (channel !== current && !entry.classList.contains("note")) unread(channel, 1);
-  if (atEnd || entry.classList.contains("mine")) log.scrollTop = log.scrollHeight;
+  if (following[channel] || entry.classList.contains("mine")) log.scrollTop = log.scrollHeight;
 }
 
 function unread(channel, more) {
@@ -131,9 +131,10 @@ function open(room) {
   for (const button of document.querySelectorAll("[data-room]")) button.ariaCurrent = button.dataset.room === room;
   $("room-name").textContent = rooms[room].name;
   $("room-about").textContent = rooms[room].about;
-  $("text").placeholder = `Message the ${rooms[room].name.toLowerCase()}`;
+  $("text").placeholder = `Message the ${room === lobby ? "lobby" : "lounge"}`;
   $("announce").hidden = room !== lobby;
   unread(room, 0);
+  following[room] = true;
   logs[room].scrollTop = logs[room].scrollHeight;
 }
 
@@ -168,6 +169,19 @@ function enter() {
 for (const room of [lobby, lounge]) {
   logs[room] = Object.assign(element("div", "log"), { role: "log", ariaLabel: rooms[room].name, tabIndex: 0 });
   $("logs").append(logs[room]);
+  following[room] = true;
+  const log = logs[room];
+  const sizeNow = () => `${log.clientWidth} ${log.clientHeight}`;
+  let size;
+  log.addEventListener("scroll", () => {
+    if (sizeNow() !== size) return; // the log was resized, and the observer has not seen it yet
+    following[room] = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+  });
+  // A phone's keyboard or an error below the log makes it smaller.
+  new ResizeObserver(() => {
+    size = sizeNow();
+    if (following[room]) log.scrollTop = log.scrollHeight;
+  }).observe(log);
 }
 for (const button of document.querySelectorAll("[data-room]")) {
   button.onclick = () => open(button.dataset.room);
