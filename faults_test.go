@@ -267,6 +267,9 @@ func TestDurationsWithoutAUnit(t *testing.T) {
 				assert.ErrorContains(t, try(wrong), "pushy: Options."+name+" is ", "%d", wrong)
 			}
 			assert.ErrorContains(t, try(25), "did you mean "+unit+"?")
+			if name == "Heartbeat" {
+				assert.NotContains(t, try(999*time.Millisecond).Error(), "did you mean", "no bare number")
+			}
 			if name != "MaxGather" {
 				assert.ErrorContains(t, try(25000), "did you mean 25000*time.Millisecond?")
 			}

@@ -1,6 +1,11 @@
 package jsvalue
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
 
 const hex = "0123456789abcdef"
 
@@ -59,12 +64,29 @@ func appendUnicode(dst []byte, r rune) []byte {
 	return append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 }
 
-// AppendPHP appends a canonical JSON text with the escapes that PHP's
-// json_encode writes by default: `\/`, and lower-case `\uXXXX` for all that is
-// not ASCII, as surrogate pairs where needed.
+// AppendPHP appends a canonical JSON text as PHP's json_encode writes the value by
+// default: with `\/`, with lower-case `\uXXXX` for all that is not ASCII, as
+// surrogate pairs where needed, and with PHP's form of numbers.
 func AppendPHP(dst, canonical []byte) []byte {
+	inString := false
 	for i := 0; i < len(canonical); {
 		c := canonical[i]
+		switch {
+		case c == '"':
+			inString = !inString
+		case inString && c == '\\': // what follows ends no string
+			dst = append(dst, c, canonical[i+1])
+			i += 2
+			continue
+		case !inString && (c == '-' || '0' <= c && c <= '9'):
+			n := bytes.IndexAny(canonical[i:], ",]}")
+			if n < 0 {
+				n = len(canonical) - i
+			}
+			dst = appendPHPNumber(dst, canonical[i:i+n])
+			i += n
+			continue
+		}
 		if c < utf8.RuneSelf {
 			if c == '/' {
 				dst = append(dst, '\\')
@@ -86,6 +108,32 @@ func AppendPHP(dst, canonical []byte) []byte {
 		dst = appendUnicode(dst, r)
 	}
 	return dst
+}
+
+// appendPHPNumber appends a canonical number. PHP has integers of 64 bits, and
+// writes floats under 0.0001 and from 1e17 on with an exponent and a point before it.
+func appendPHPNumber(dst, canonical []byte) []byte {
+	if _, err := strconv.ParseInt(string(canonical), 10, 64); err == nil {
+		return append(dst, canonical...)
+	}
+	value, err := strconv.ParseFloat(string(canonical), 64)
+	if err != nil {
+		return append(dst, canonical...)
+	}
+	digits, exponent, _ := strings.Cut(strconv.FormatFloat(value, 'e', -1, 64), "e")
+	n, err := strconv.Atoi(exponent)
+	if err != nil || n >= -4 && n < 17 {
+		return append(dst, canonical...)
+	}
+	dst = append(dst, digits...)
+	if !strings.Contains(digits, ".") {
+		dst = append(dst, ".0"...)
+	}
+	dst = append(dst, 'e')
+	if n > 0 {
+		dst = append(dst, '+')
+	}
+	return strconv.AppendInt(dst, int64(n), 10)
 }
 
 // Text gives the text that a raw JSON value holds, lone surrogates and invalid

@@ -34,7 +34,7 @@ func (r Range) Check(d time.Duration) error {
 		unit = time.Millisecond // 25000 for 25 s
 	}
 	err := fmt.Errorf("is %v, must be at least %v", d, r.Min)
-	if meant := d * unit; meant/unit == d && meant >= r.Min && meant <= most {
+	if meant := d * unit; d < time.Millisecond && meant/unit == d && meant >= r.Min && meant <= most {
 		err = fmt.Errorf("%w; did you mean %d*time.%s?", err, int64(d), unitNames[unit])
 	}
 	return err

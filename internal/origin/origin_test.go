@@ -160,6 +160,7 @@ func TestEntries(t *testing.T) {
 		"http://[::ffff:127.0.0.1]":          "http://[::ffff:7f00:1]",
 		"http://[::FFFF:7f00:1]":             "http://[::ffff:7f00:1]",
 		"capacitor://localhost":              "capacitor://localhost",
+		"app://.":                            "app://.",
 		"chrome-extension://abcdefghijklmno": "chrome-extension://abcdefghijklmno",
 		"file://":                            "file://",
 		"file:///":                           "file://",

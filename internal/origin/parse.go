@@ -98,6 +98,10 @@ func parseEntry(s string) (entry, error) {
 		e.host, err = wildcardEnd(e.scheme, host)
 		return e, err
 	}
+	if host == "." && defaultPorts[e.scheme] == "" {
+		e.host = host // app://. is the origin of pages in many Electron apps
+		return e, nil
+	}
 	e.host, err = plainHost(host)
 	return e, err
 }
