@@ -145,3 +145,37 @@ func TestBodiesOfMessagesAreBounded(t *testing.T) {
 	status, _ = post(`["{}"]`)
 	assert.Equal(t, 204, status)
 }
+
+// What may wait for a command to end is counted so that escapes do not make a
+// client that stays within the limit of a message too fast. Issue 11, number 13.
+func TestEscapedMessagesMayWaitForACommand(t *testing.T) {
+	t.Parallel()
+	const messages = 4 // 240,008 bytes; the bound is four times the limit
+	release := make(chan struct{})
+	sizes := make(chan int, messages)
+	srv, baseURL := serve(t, pushy.Options{SockJS: pushy.SockJS{DisconnectDelay: time.Hour}})
+	srv.RegisterCommand("size", func(_ *pushy.Server, _ *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
+		<-release
+		sizes <- len(data) + len(`{"command":"size","data":}`)
+	})
+	session := baseURL + "/pushy/socket/0/escaped-and-waiting"
+	res, err := http.Post(session+"/xhr", "text/plain", nil)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	body := "[" + spellings["as it is"](ofSize(t, 60_002, `\"`)) + "]"
+	for range messages {
+		res, err := http.Post(session+"/xhr_send", "text/plain", strings.NewReader(body))
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		assert.Equal(t, 204, res.StatusCode)
+	}
+	close(release)
+	for range messages {
+		select {
+		case size := <-sizes:
+			assert.Equal(t, 60_002, size)
+		case <-time.After(clientPatience):
+			require.Fail(t, "a message was lost")
+		}
+	}
+}

@@ -29,8 +29,14 @@ var (
 const attachWait = 250 * time.Millisecond
 
 // maxInbox is how many bodies of a client may wait for its commands to end.
-// Their bytes are bounded by four of the largest.
+// The bytes of their messages are bounded by four of the largest.
 const maxInbox = 1000
+
+// inboxBody is a body that waits.
+type inboxBody struct {
+	frame []byte
+	size  int64 // of its messages, escapes undone
+}
 
 // httpSession is a Session over SockJS's HTTP transports: the client's messages
 // come with requests of their own, and ours go out with whatever request of it
@@ -52,8 +58,8 @@ type httpSession struct {
 	out        *fanout.Outbox
 	page       *string // origin of the page that it belongs to, once one has said so
 	opened     bool    // SockJS's open frame has been sent
-	inbox      [][]byte
-	inboxBytes int
+	inbox      []inboxBody
+	inboxBytes int64 // of their messages
 	halted     *CloseError
 	receiver   chan struct{} // closed when the receiver that is there is gone; nil without one
 	answering  int           // receivers that have not left, such as one whose last write waits
@@ -122,9 +128,9 @@ func (s *httpSession) Receive() ([]byte, error) {
 		if len(s.inbox) > 0 {
 			body := s.inbox[0]
 			s.inbox = s.inbox[1:]
-			s.inboxBytes -= len(body)
+			s.inboxBytes -= body.size
 			s.mu.Unlock()
-			s.elements.openValid(body)
+			s.elements.openValid(body.frame)
 			continue
 		}
 		s.inbox = nil // and the array that has grown under it
@@ -138,16 +144,17 @@ func (s *httpSession) Receive() ([]byte, error) {
 
 // deliver puts a body, a valid SockJS frame, into the inbox. A client that
 // sends faster than its commands end is cut.
-func (s *httpSession) deliver(body []byte) {
+func (s *httpSession) deliver(frame []byte) {
+	body := inboxBody{frame, messagesLen(frame)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.halted != nil: // it will be told when it asks
-	case len(s.inbox) >= maxInbox, len(s.inbox) > 0 && s.inboxBytes+len(body) > 4*s.h.cfg.MaxMessage:
+	case len(s.inbox) >= maxInbox, len(s.inbox) > 0 && s.inboxBytes+body.size > 4*int64(s.h.cfg.MaxMessage):
 		s.haltLocked(&CloseError{Cause: Fault, Code: 1008, Reason: errInbox.Error(), Err: errInbox})
 	default:
 		s.inbox = append(s.inbox, body)
-		s.inboxBytes += len(body)
+		s.inboxBytes += body.size
 		signal(s.arrived)
 	}
 }

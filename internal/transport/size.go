@@ -66,6 +66,16 @@ func messageLen(value []byte) int {
 	return jsvalue.TextLen(value)
 }
 
+// messagesLen returns how many bytes the messages of a valid SockJS frame have.
+func messagesLen(frame []byte) (bytes int64) {
+	var e elements
+	e.openValid(frame)
+	for len(e.rest) > 0 {
+		bytes += int64(messageLen(e.cut()))
+	}
+	return bytes
+}
+
 // cut removes and returns the next element as it was sent. There must be one.
 func (e *elements) cut() []byte {
 	n := valueLen(e.rest)
