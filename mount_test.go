@@ -354,3 +354,18 @@ func TestUnixSocketsAreNotCounted(t *testing.T) {
 	assert.Contains(t, lines()[0], "Limits.PerAddress counts nobody")
 	assert.Contains(t, lines()[0], "Options.Address")
 }
+
+// Issue 11, number 16: a prefix that no request can have is refused, since clients
+// resolve dot segments before they send a path.
+func TestPrefixesThatNoRequestHas(t *testing.T) {
+	t.Parallel()
+	for _, prefix := range []string{"/a/../b", "/./a", "/a/.", "/..", "/a//b", "//", "/a//", "a", "/a b"} {
+		_, err := pushy.New(pushy.Options{SecretKey: peerKey, Prefix: prefix})
+		assert.ErrorContains(t, err, "pushy: Options.Prefix must be a plain path", prefix)
+		_, err = pushy.New(pushy.Options{SecretKey: peerKey, SockJS: pushy.SockJS{Prefix: prefix}})
+		assert.ErrorContains(t, err, "pushy: Options.SockJS.Prefix must be a plain path", prefix)
+	}
+	for _, prefix := range []string{"/", "/a", "/a/b/", "/...", "/.well-known/x", "/a..b"} {
+		startServer(t, pushy.Options{Prefix: prefix})
+	}
+}

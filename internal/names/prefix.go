@@ -3,6 +3,7 @@ package names
 import (
 	"errors"
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -13,8 +14,13 @@ func Prefix(prefix, otherwise string) (string, error) {
 		return otherwise, nil
 	}
 	// It is matched on the path as it is escaped, so nothing in it may need that.
-	if prefix[0] != '/' || strings.ContainsAny(prefix, "{}") || strings.Contains(prefix, "//") || (&url.URL{Path: prefix}).EscapedPath() != prefix {
+	if prefix[0] != '/' || strings.ContainsAny(prefix, "{}") || strings.Contains(prefix, "//") ||
+		(&url.URL{Path: prefix}).EscapedPath() != prefix {
 		return "", errors.New("must be a plain path that begins with a slash")
 	}
-	return strings.TrimRight(prefix, "/"), nil
+	trimmed := strings.TrimSuffix(prefix, "/")
+	if trimmed != "" && path.Clean(trimmed) != trimmed {
+		return "", errors.New("must be a plain path that begins with a slash: clients resolve the segments . and .. themselves")
+	}
+	return trimmed, nil
 }
