@@ -39,11 +39,14 @@ func as(key, name string) func(*http.Request) {
 	return func(r *http.Request) { r.URL.RawQuery = url.Values{"key": {key}, "name": {name}}.Encode() }
 }
 
-// sit connects a player and takes it into the arena, as the page does.
+// sit connects a player and takes it into the arena, as the page does. The client
+// hears that it is subscribed before the Subscribe hook runs, which sit waits for.
 func (tb table) sit(name string) (*pushytest.Client, pushytest.Subscribed) {
 	who := as(name+"-with-a-long-key", name)
 	c := tb.kit.Connect(who)
-	return c, c.Subscribe(room, pushytest.Endpoint(tb.handler, "/auth", who))
+	in := c.Subscribe(room, pushytest.Endpoint(tb.handler, "/auth", who))
+	synctest.Wait()
+	return c, in
 }
 
 func at(x, y int) spot { return spot{x, y} }
