@@ -116,6 +116,10 @@ type Entry struct {
 	Member   string // the member's id
 	Owner    string // Join and Adopt set it, Update and Leave expect it
 	OldOwner string // Adopt expects it
+	User     string // of a Join: the id of the member's user, or ""
+	// Joined is when the membership of a Join began, by the clock of its node, in
+	// milliseconds. A Join that a node repeats after an outage has that of the first.
+	Joined time.Time
 
 	// Data is an event's data or a member's, for Join and Update: JSON that the
 	// broker does not interpret. A Join with Data turns State.On.
@@ -157,9 +161,12 @@ type Appended struct {
 type Member struct {
 	ID    string
 	Owner string
-	Node  string          // the node whose lease it depends on
+	Node  string // the node whose lease it depends on
+	User  string
 	Data  json.RawMessage // of its Join or last Update; nil if it has none
 	Since uint64          // the number of its Join's revision, which an Adopt does not change
+	// Joined is its Join's, which Update and Adopt do not change.
+	Joined time.Time
 }
 
 // State is a channel at one moment.

@@ -26,6 +26,8 @@ const (
 	tagOldOwner
 	tagData
 	tagID
+	tagUser
+	tagJoined // Unix time in milliseconds
 )
 
 // maxExcept bounds how many connections an Entry may leave out.
@@ -51,6 +53,10 @@ func AppendEntry(dst []byte, e Entry) []byte {
 	dst = appendString(dst, tagMember, e.Member)
 	dst = appendString(dst, tagOwner, e.Owner)
 	dst = appendString(dst, tagOldOwner, e.OldOwner)
+	dst = appendString(dst, tagUser, e.User)
+	if !e.Joined.IsZero() {
+		dst = appendNumber(dst, tagJoined, uint64(max(e.Joined.UnixMilli(), 0)))
+	}
 	if e.Data != nil {
 		dst = appendHead(dst, tagData, len(e.Data))
 		dst = append(dst, e.Data...)
@@ -145,10 +151,20 @@ func (e *Entry) set(tag uint64, value []byte) error {
 		e.Owner = string(value)
 	case tagOldOwner:
 		e.OldOwner = string(value)
+	case tagUser:
+		e.User = string(value)
 	case tagID:
 		e.ID = string(value)
 	case tagData:
 		e.Data = append(make([]byte, 0, len(value)), value...)
+	case tagJoined:
+		milliseconds, n := binary.Uvarint(value)
+		if n != len(value) || milliseconds > maxOffset {
+			return errBroken
+		}
+		if milliseconds > 0 {
+			e.Joined = time.UnixMilli(int64(milliseconds))
+		}
 	case tagKind, tagDroppable, tagKeepSize, tagKeepTTL, tagKeepBytes:
 		return e.setNumber(tag, value)
 	}

@@ -439,6 +439,16 @@ func memberFlaws() []flaw {
 				s.Members[i].Data = nil
 			}
 		})},
+		{"loses members' users", []string{"members"}, state(func(s *broker.State) {
+			for i := range s.Members {
+				s.Members[i].User = ""
+			}
+		})},
+		{"loses when members joined", []string{"members"}, state(func(s *broker.State) {
+			for i := range s.Members {
+				s.Members[i].Joined = time.Time{}
+			}
+		})},
 		{"disorders members", []string{"members", "adopt"}, state(func(s *broker.State) { slices.Reverse(s.Members) })},
 		{"loses an update", []string{"members"}, delivering(func(next broker.Sink, channel string, e broker.Entry) {
 			if e.Kind != broker.Update {

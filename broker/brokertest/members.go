@@ -32,7 +32,10 @@ func checkMembers(h *harness) {
 	nodes := h.nodes(2)
 	nodes[0].follow("room")
 	nodes[1].follow("room")
-	nodes[0].append("room", join("m1", "o1", `{"name":"Ann"}`))
+	joined := time.UnixMilli(1_700_000_000_123)
+	first := join("m1", "o1", `{"name":"Ann"}`)
+	first.User, first.Joined = "u1", joined
+	nodes[0].append("room", first)
 	nodes[1].append("room", join("m2", "o2", ""))
 	nodes[0].append("room", broker.Entry{Kind: broker.Update, Member: "m1", Owner: "o1", Data: []byte(`{"name":"Anna"}`)})
 	nodes[1].append("room", join("m3", "o3", `{}`))
@@ -40,6 +43,8 @@ func checkMembers(h *harness) {
 	for _, n := range nodes {
 		n.waitMembers("room", "m1", "m3")
 		assert.Equal(h.t, []string{"+m1", "+m2", "=m1", "+m3", "-m2"}, memberWords(n.sink.seen("room")))
+		assert.Equal(h.t, "u1", n.sink.seen("room")[0].entry.User)
+		assert.True(h.t, joined.Equal(n.sink.seen("room")[0].entry.Joined))
 		var last broker.Position
 		for i, d := range n.sink.seen("room") {
 			if i > 0 {
@@ -56,6 +61,8 @@ func checkMembers(h *harness) {
 	assert.Equal(h.t, "m1", s.Members[0].ID)
 	assert.Equal(h.t, "o1", s.Members[0].Owner)
 	assert.Equal(h.t, nodes[0].id, s.Members[0].Node)
+	assert.Equal(h.t, "u1", s.Members[0].User)
+	assert.True(h.t, joined.Equal(s.Members[0].Joined), "%v", s.Members[0].Joined)
 	assert.JSONEq(h.t, `{"name":"Anna"}`, string(s.Members[0].Data))
 	assert.Equal(h.t, "m3", s.Members[1].ID)
 	assert.Equal(h.t, nodes[1].id, s.Members[1].Node)

@@ -249,11 +249,13 @@ func (l *channelLog) applyLocked(b *Broker, m *broker.Member, e broker.Entry) {
 	switch e.Kind {
 	case broker.Join:
 		m = &broker.Member{
-			ID:    e.Member,
-			Owner: e.Owner,
-			Node:  b.node,
-			Data:  e.Data,
-			Since: e.At.Offset,
+			ID:     e.Member,
+			Owner:  e.Owner,
+			Node:   b.node,
+			User:   e.User,
+			Data:   e.Data,
+			Since:  e.At.Offset,
+			Joined: e.Joined,
 		}
 		l.members = append(l.members, m)
 		l.byID[m.ID] = m
