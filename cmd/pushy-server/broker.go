@@ -172,10 +172,14 @@ func keyOf(field string) string {
 	return strings.ToLower(field[:1]) + field[1:]
 }
 
-// errorsByKey lets what the log says of a setting name its key in the config.
-func errorsByKey(_ []string, a slog.Attr) slog.Attr {
+// byKeys lets what the log says of a setting name its key in the config: in errors of
+// a broker, and in what the library advises.
+func byKeys(_ []string, a slog.Attr) slog.Attr {
 	if err, ok := a.Value.Any().(error); ok {
 		a.Value = slog.AnyValue(byKey(err))
+	}
+	if a.Value.Kind() == slog.KindString && (a.Key == slog.MessageKey || a.Key == "hint") {
+		a.Value = slog.StringValue(optionsToKeys(a.Value.String()))
 	}
 	return a
 }

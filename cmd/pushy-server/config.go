@@ -34,6 +34,7 @@ type config struct {
 
 	certFile, keyFile string
 	originsGiven      bool
+	trustedProxies    []netip.Prefix // without host bits
 
 	engine     string // of broker; "" without
 	redis      redis.Options
@@ -65,6 +66,7 @@ var topSettings = []setting{
 	{"cert", "the name of a file", nonEmpty(func(c *config) *string { return &c.certFile })},
 	{"key", "the name of a file", nonEmpty(func(c *config) *string { return &c.keyFile })},
 	{"origins", `an array of origins such as "https://app.example.com", or "*"`, (*config).setOrigins},
+	{"trustedProxies", proxiesRule, (*config).setTrustedProxies},
 	{"allowPrivateEvents", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.AllowPrivateEvents) }},
 	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
 		p := &c.options.Prefix
@@ -109,6 +111,7 @@ var sockjsSettings = []setting{
 
 var limitSettings = []setting{
 	limit("connections", func(l *pushy.Limits) *int { return &l.Connections }),
+	limit("perAddress", func(l *pushy.Limits) *int { return &l.PerAddress }),
 	limit("channels", func(l *pushy.Limits) *int { return &l.Channels }),
 	limit("members", func(l *pushy.Limits) *int { return &l.Members }),
 	limit("presenceBytes", func(l *pushy.Limits) *int { return &l.PresenceBytes }),
@@ -200,6 +203,9 @@ func parseConfig(text []byte, secret string) (*config, error) {
 	}
 	if !c.ssl && c.keyFile != "" {
 		c.warn("key", "config key without effect: ssl is not true")
+	}
+	if len(c.trustedProxies) > 0 && o.Limits.PerAddress <= 0 {
+		c.warn("trustedProxies", "config key without effect: limits.perAddress is not set")
 	}
 	if !c.originsGiven {
 		o.Origins = []string{"*"}
@@ -415,8 +421,13 @@ func check(o pushy.Options) error {
 
 var optionName = regexp.MustCompile(`\b(?:pushy: )?(?:Options\.)(Limits\.|SockJS\.)?([A-Z][A-Za-z]*)`)
 
-// keysOfOptions are the keys whose names do not follow from the field's.
+// keysOfOptions are the keys whose names do not follow from the field's, "" if there is
+// no such key.
 var keysOfOptions = map[string]string{
+	"Accept":                 "",
+	"AllowOrigin":            "",
+	"DisableTrigger":         "",
+	"Address":                "trustedProxies",
 	"Heartbeat":              "sockjs.heartbeat_delay",
 	"MaxBuffered":            "limits.maxBuffered",
 	"SockJS.DisconnectDelay": "sockjs.disconnect_delay",
@@ -425,13 +436,18 @@ var keysOfOptions = map[string]string{
 	"SockJS.ScriptURL":       "sockjs.sockjs_url",
 }
 
-// optionsToKeys replaces the fields of pushy.Options in a message by their keys.
+// optionsToKeys replaces the fields of pushy.Options in a message by their keys. What
+// the config has no key for stays as it is.
 func optionsToKeys(message string) string {
 	return optionName.ReplaceAllStringFunc(message, func(name string) string {
 		parts := optionName.FindStringSubmatch(name)
-		if key, ok := keysOfOptions[parts[1]+parts[2]]; ok {
-			return key
+		key, ok := keysOfOptions[parts[1]+parts[2]]
+		switch {
+		case !ok:
+			return strings.ToLower(parts[1]) + keyOf(parts[2])
+		case key == "":
+			return name
 		}
-		return strings.ToLower(parts[1]) + keyOf(parts[2])
+		return key
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -74,6 +75,17 @@ func TestConfigKeys(t *testing.T) {
 		}},
 		{"prefix", `,"prefix":"/rt/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/rt/socket" }},
 		{"private events", `,"allowPrivateEvents":true`, func(c *config) { c.options.AllowPrivateEvents = true }},
+		{"trusted proxies", `,"trustedProxies":["10.1.2.3/8","192.0.2.1","2001:db8::/32","::1"],"limits":{"perAddress":5}`, func(c *config) {
+			c.options.Limits.PerAddress = 5
+			for _, network := range []string{"10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"} {
+				c.trustedProxies = append(c.trustedProxies, netip.MustParsePrefix(network))
+			}
+		}},
+		{"trusted proxies without a limit", `,"trustedProxies":["127.0.0.1"]`, func(c *config) {
+			c.trustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+			warned(c, "trustedProxies", "config key without effect: limits.perAddress is not set")
+		}},
+		{"no trusted proxies", `,"trustedProxies":[]`, func(*config) {}},
 		{"prefix root", `,"prefix":"/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/", "/socket" }},
 		{"SockJS prefix", `,"sockjs":{"prefix":"/ws"}`, func(c *config) { c.options.SockJS.Prefix = "/ws" }},
 		{"both prefixes", `,"sockjs":{"prefix":"/ws/"},"prefix":"/rt"`, func(c *config) {
@@ -110,10 +122,10 @@ func TestConfigKeys(t *testing.T) {
 			warned(c, "sockjs.log", "unknown config key ignored")
 			warned(c, "sockjs.Websocket", "unknown config key ignored")
 		}},
-		{"limits", `,"limits":{"connections":1,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
+		{"limits", `,"limits":{"connections":1,"perAddress":10,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
 			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000}`, func(c *config) {
 			c.options.Limits = pushy.Limits{
-				Connections: 1, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
+				Connections: 1, PerAddress: 10, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
 				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9,
 			}
 			c.options.MaxBuffered = 5_000_000_000

@@ -35,6 +35,10 @@
 //	allowPrivateEvents
 //	            true lets triggers publish events whose names begin with
 //	            "private-" (PROTOCOL.md, D25). Default false
+//	trustedProxies
+//	            array of addresses and networks such as "10.0.0.0/8" of proxies
+//	            whose X-Forwarded-For names the client, for limits.perAddress.
+//	            Default: none, the connection's address is the client's
 //	limits      object, see below
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: there is one server only
@@ -60,6 +64,8 @@
 // In limits a number below zero means no limit, 0 the default:
 //
 //	connections    open at the same time. Default 100000
+//	perAddress     of these, from one IPv4 address or IPv6 /64. Default: no
+//	               limit. Behind a proxy it needs trustedProxies
 //	channels       of one connection. Default 200
 //	members        of a channel with presence. Default 1000
 //	presenceBytes  of one member's data. Default 4096

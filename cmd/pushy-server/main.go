@@ -146,7 +146,7 @@ func manual() string {
 }
 
 func newLogger(w io.Writer, terminal bool) *slog.Logger {
-	options := &slog.HandlerOptions{ReplaceAttr: errorsByKey}
+	options := &slog.HandlerOptions{ReplaceAttr: byKeys}
 	if terminal {
 		return slog.New(slog.NewTextHandler(printableLines{w}, options))
 	}

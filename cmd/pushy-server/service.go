@@ -44,6 +44,9 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 	}
 	options := c.options
 	options.Logger = log
+	if len(c.trustedProxies) > 0 {
+		options.Address = c.clientAddress
+	}
 	if options.Broker, options.Presence, err = c.connect(log); err != nil {
 		_ = listener.Close()
 		return nil, err
