@@ -18,7 +18,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // benchEvent is 200 bytes of data.
@@ -51,7 +51,7 @@ type listener struct {
 	over chan struct{}
 }
 
-var _ transport.Session = (*listener)(nil)
+var _ session.Session = (*listener)(nil)
 
 func (l *listener) Form() fanout.Form                 { return fanout.Framed }
 func (l *listener) Protocol() string                  { return "websocket" }
@@ -65,7 +65,7 @@ func (l *listener) Finish(int, string, time.Duration) {}
 
 func (l *listener) Receive() ([]byte, error) {
 	<-l.over
-	return nil, &transport.CloseError{Cause: transport.Stopped}
+	return nil, &session.CloseError{Cause: session.Stopped}
 }
 
 func (l *listener) Write(p []byte, _ time.Duration) error {

@@ -15,7 +15,7 @@ import (
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/roster"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/wire"
 )
 
@@ -42,7 +42,7 @@ type connection struct {
 	srv     *Server
 	id      string
 	user    any
-	session transport.Session
+	session session.Session
 	out     *fanout.Outbox
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -265,11 +265,11 @@ func (c *connection) read() {
 
 // ended turns why Receive stopped into the connection's end.
 func (c *connection) ended(err error) {
-	var why *transport.CloseError
+	var why *session.CloseError
 	switch {
-	case !errors.As(err, &why), why.Cause == transport.Lost:
+	case !errors.As(err, &why), why.Cause == session.Lost:
 		c.end(codeLost, err.Error())
-	case why.Cause == transport.Stopped:
+	case why.Cause == session.Stopped:
 		// end was called, and has said why.
 	default:
 		c.endAs(why.Code, why.Code, why.Reason) // the peer's own code is its answer

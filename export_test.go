@@ -3,7 +3,7 @@ package pushy
 import (
 	"time"
 
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // SetClock pins what the Server takes for the time of triggers and members.
@@ -13,7 +13,7 @@ func (s *Server) SetClock(now func() time.Time) { s.now = now }
 func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 
 // Connect brings a session of the test's own, as an upgrade would.
-func (s *Server) Connect(session transport.Session, user any) {
+func (s *Server) Connect(session session.Session, user any) {
 	s.door.Reserve(0)
 	s.connect(session, user, 0)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -134,13 +135,13 @@ func (p *peer) quiet() {
 }
 
 // ended reads to the end and returns the server's goodbye.
-func (p *peer) ended() *transport.CloseError {
+func (p *peer) ended() *session.CloseError {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
 	defer cancel()
 	for {
 		_, err := p.Receive(ctx)
-		var end *transport.CloseError
+		var end *session.CloseError
 		if errors.As(err, &end) {
 			return end
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -122,7 +123,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		}
 	}
 	return &transport.Ticket{
-		Start:    func(session transport.Session) { s.connect(session, user, from) },
+		Start:    func(session session.Session) { s.connect(session, user, from) },
 		GiveBack: func() { s.door.GiveBack(from) },
 	}, true
 }
@@ -247,7 +248,7 @@ func (s *Server) network(w http.ResponseWriter, r *http.Request) lifecycle.Netwo
 }
 
 // connect makes an admitted session a connection and starts its reader.
-func (s *Server) connect(session transport.Session, user any, from lifecycle.Network) {
+func (s *Server) connect(session session.Session, user any, from lifecycle.Network) {
 	c := &connection{
 		srv:     s,
 		id:      s.newConnID(),

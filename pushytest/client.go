@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -46,8 +47,8 @@ type Client struct {
 	mu      sync.Mutex
 	waiting []Event // arrived, and no Expect has taken them
 	log     []string
-	ended   *transport.CloseError // how the connection ended
-	changed chan struct{}         // closed by the next change
+	ended   *session.CloseError // how the connection ended
+	changed chan struct{}       // closed by the next change
 }
 
 // ID returns the connection's id, which the page calls socketId.
@@ -70,7 +71,7 @@ func (c *Client) readAll() {
 	for {
 		text, err := c.pipe.Receive(context.Background())
 		c.mu.Lock()
-		var end *transport.CloseError
+		var end *session.CloseError
 		switch {
 		case errors.As(err, &end):
 			c.ended = end
@@ -329,7 +330,7 @@ func (c *Client) ExpectClose() (code int, reason string) {
 	return end.Code, end.Reason
 }
 
-func (c *Client) end() *transport.CloseError {
+func (c *Client) end() *session.CloseError {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ended

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -25,14 +26,14 @@ const fuzzLimit = 300
 type fuzzServer struct {
 	addr     string
 	framed   atomic.Bool
-	sessions chan transport.Session
+	sessions chan session.Session
 	engine   *fanout.Engine
 }
 
 func newFuzzServer(f *testing.F) *fuzzServer {
 	cfg := transport.Config{MaxMessage: fuzzLimit, WriteTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second}
 	s := &fuzzServer{
-		sessions: make(chan transport.Session, 1),
+		sessions: make(chan session.Session, 1),
 		engine:   fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 1 << 24, WriteTimeout: 5 * time.Second}),
 	}
 	hosts := map[bool]*host{false: newHost(false, cfg), true: newHost(true, cfg)}
@@ -65,9 +66,9 @@ func (s *fuzzServer) outcome(t *testing.T, framed bool, pieces [][]byte) string 
 	for {
 		p, err := sess.Receive()
 		if err != nil {
-			var end *transport.CloseError
+			var end *session.CloseError
 			require.ErrorAs(t, err, &end)
-			require.NotEqual(t, transport.Stopped, end.Cause)
+			require.NotEqual(t, session.Stopped, end.Cause)
 			require.NotZero(t, end.Code)
 			fmt.Fprintf(&b, "%v %d %q", end.Cause, end.Code, end.Reason)
 			out.Close(end.Code, end.Reason)

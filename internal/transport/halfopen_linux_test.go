@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // deafen makes the kernel drop every packet that comes in for conn, answers to
@@ -81,7 +81,7 @@ func TestRow16HalfOpenForReal(t *testing.T) {
 					}
 				}
 				host.wait(t)
-				assert.Equal(t, transport.Lost, host.end.Cause, host.end)
+				assert.Equal(t, session.Lost, host.end.Cause, host.end)
 				bound := bounds[c.name]
 				if bound == 0 {
 					bound = 2*beat + delay

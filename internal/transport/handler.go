@@ -17,6 +17,7 @@ import (
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/ratelog"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // HandlerConfig configures a Handler.
@@ -51,7 +52,7 @@ type HandlerConfig struct {
 
 // A Ticket is a place for one session. One of its funcs is called, once.
 type Ticket struct {
-	Start    func(Session) // takes the Session, and returns soon
+	Start    func(session.Session) // takes the Session, and returns soon
 	GiveBack func()
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -42,13 +43,13 @@ type host struct {
 }
 
 type hostConn struct {
-	sess transport.Session
+	sess session.Session
 	out  *fanout.Outbox
 	done chan struct{} // Linger has returned
 
 	mu  sync.Mutex
 	got []string
-	end *transport.CloseError
+	end *session.CloseError
 }
 
 func newHost(framed bool, cfg transport.Config) *host {
@@ -69,7 +70,7 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	go h.serve(sess) // TestMain sees that it ends
 }
 
-func (h *host) open(sess transport.Session) *hostConn {
+func (h *host) open(sess session.Session) *hostConn {
 	c := &hostConn{sess: sess, done: make(chan struct{})}
 	c.out = h.engine.NewOutbox(sess, func(code int, _ string) {
 		if code == 1006 {
@@ -80,7 +81,7 @@ func (h *host) open(sess transport.Session) *hostConn {
 	return c
 }
 
-func (h *host) serve(sess transport.Session) {
+func (h *host) serve(sess session.Session) {
 	c := h.open(sess)
 	sess.Start(c.out)
 	h.conns <- c
@@ -102,9 +103,9 @@ func (h *host) serve(sess transport.Session) {
 
 func (c *hostConn) finish() {
 	switch c.end.Cause {
-	case transport.Closed, transport.Fault:
+	case session.Closed, session.Fault:
 		c.out.Close(c.end.Code, c.end.Reason)
-	case transport.Lost:
+	case session.Lost:
 		c.sess.Abort()
 		c.out.Discard()
 	}

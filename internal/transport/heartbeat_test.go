@@ -14,11 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
 // upgrader hands the Sessions over to the test.
-func upgrader(h *host, sessions chan<- transport.Session) http.Handler {
+func upgrader(h *host, sessions chan<- session.Session) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sess, err := transport.UpgradeWebSocket(w, r, h.framed, &h.cfg)
 		if err != nil {
@@ -114,7 +115,7 @@ func TestRow16And17DeadPeer(t *testing.T) {
 				s := h.conn(t)
 				<-s.done
 				assert.Equal(t, 50*time.Second, time.Since(began))
-				assert.Equal(t, transport.Lost, s.end.Cause)
+				assert.Equal(t, session.Lost, s.end.Cause)
 				assert.Equal(t, 1006, s.end.Code)
 				assert.ErrorContains(t, s.end, "two heartbeats")
 				want := []stamped{{25 * time.Second, "ping:"}}
@@ -153,7 +154,7 @@ func TestBusyReaderIsNoDeadPeer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(false, testConfig())
-		sessions := make(chan transport.Session, 1)
+		sessions := make(chan session.Session, 1)
 		c := inMemory(t, upgrader(h, sessions))
 		frames := c.record(time.Now(), 0)
 		s := h.open(<-sessions)
@@ -165,7 +166,7 @@ func TestBusyReaderIsNoDeadPeer(t *testing.T) {
 		began := time.Now()
 		_, err = s.sess.Receive()
 		require.ErrorAs(t, err, &s.end)
-		assert.Equal(t, transport.Lost, s.end.Cause)
+		assert.Equal(t, session.Lost, s.end.Cause)
 		assert.Equal(t, 50*time.Second, time.Since(began))
 		s.finish()
 		<-frames
@@ -297,6 +298,6 @@ func TestStopWhileLingering(t *testing.T) {
 		c.send(closeFrame(1002, ""))
 		<-s.done
 		assert.Equal(t, 3*time.Second, time.Since(began))
-		assert.Equal(t, transport.Fault, s.end.Cause)
+		assert.Equal(t, session.Fault, s.end.Cause)
 	})
 }

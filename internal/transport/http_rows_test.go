@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // The rows of sockjs.md, shown cured on SockJS's HTTP transports. Rows 8, 9, 11,
@@ -194,7 +194,7 @@ func TestRow10InboxIsBounded(t *testing.T) {
 		free()
 		assert.Equal(t, `c[1008,"too many messages waiting"]`, p.next())
 		host.wait(t)
-		assert.Equal(t, transport.Fault, host.end.Cause)
+		assert.Equal(t, session.Fault, host.end.Cause)
 		assert.Empty(t, entered, "what waited was not dropped")
 	}
 }
@@ -413,7 +413,7 @@ func TestRow29HTTP2(t *testing.T) {
 			}
 			p.abort()
 			host.wait(t)
-			assert.Equal(t, transport.Lost, host.end.Cause)
+			assert.Equal(t, session.Lost, host.end.Cause)
 		}
 	})
 }

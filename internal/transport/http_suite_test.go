@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // The rules of SockJS 0.3.3 that its own protocol suite checks.
@@ -430,4 +430,4 @@ func TestSuiteHTTP10(t *testing.T) {
 	}
 }
 
-var _ transport.Session = (*siteConn)(nil)
+var _ session.Session = (*siteConn)(nil)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // inBubble runs a test for every transport in fake time.
@@ -43,7 +43,7 @@ func (c *siteConn) ended(t *testing.T, began time.Time, after time.Duration) {
 	t.Helper()
 	<-c.done
 	assert.Equal(t, after, time.Since(began))
-	assert.Equal(t, transport.Lost, c.end.Cause, c.end)
+	assert.Equal(t, session.Lost, c.end.Cause, c.end)
 }
 
 // A client of each transport that never reads is cut when a write has taken too

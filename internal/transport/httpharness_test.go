@@ -23,6 +23,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -90,11 +91,11 @@ type site struct {
 
 // siteConn is the host's end of a session.
 type siteConn struct {
-	transport.Session
+	session.Session
 	out  *fanout.Outbox
 	cut  chan int      // codes with which the Outbox gave it up
 	done chan struct{} // Linger has returned
-	end  *transport.CloseError
+	end  *session.CloseError
 }
 
 func (c *siteConn) close(code int, reason string) {
@@ -191,7 +192,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeSockJS(w, r, r.URL.EscapedPath())
 }
 
-func (s *site) start(sess transport.Session) {
+func (s *site) start(sess session.Session) {
 	c := &siteConn{Session: sess, cut: make(chan int, 10), done: make(chan struct{})}
 	c.out = s.engine.NewOutbox(sess, func(code int, _ string) {
 		c.cut <- code
@@ -223,9 +224,9 @@ func (s *site) serve(c *siteConn) {
 		}
 	}
 	switch c.end.Cause {
-	case transport.Closed, transport.Fault:
+	case session.Closed, session.Fault:
 		c.out.Close(c.end.Code, c.end.Reason)
-	case transport.Lost:
+	case session.Lost:
 		c.out.Discard()
 	}
 	c.Linger()

@@ -10,11 +10,12 @@ import (
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 var (
-	_ Session       = (*httpSession)(nil)
-	_ fanout.Puller = (*httpSession)(nil)
+	_ session.Session = (*httpSession)(nil)
+	_ fanout.Puller   = (*httpSession)(nil)
 )
 
 var (
@@ -60,7 +61,7 @@ type httpSession struct {
 	opened     bool    // SockJS's open frame has been sent
 	inbox      []inboxBody
 	inboxBytes int64 // of their messages
-	halted     *CloseError
+	halted     *session.CloseError
 	receiver   chan struct{} // closed when the receiver that is there is gone; nil without one
 	answering  int           // receivers that have not left, such as one whose last write waits
 	absent     *time.Timer   // runs while there is none
@@ -151,7 +152,7 @@ func (s *httpSession) deliver(frame []byte) {
 	switch {
 	case s.halted != nil: // it will be told when it asks
 	case len(s.inbox) >= maxInbox, len(s.inbox) > 0 && s.inboxBytes+body.size > 4*int64(s.h.cfg.MaxMessage):
-		s.haltLocked(&CloseError{Cause: Fault, Code: 1008, Reason: errInbox.Error(), Err: errInbox})
+		s.haltLocked(&session.CloseError{Cause: session.Fault, Code: 1008, Reason: errInbox.Error(), Err: errInbox})
 	default:
 		s.inbox = append(s.inbox, body)
 		s.inboxBytes += body.size
@@ -159,7 +160,7 @@ func (s *httpSession) deliver(frame []byte) {
 	}
 }
 
-func (s *httpSession) haltLocked(err *CloseError) {
+func (s *httpSession) haltLocked(err *session.CloseError) {
 	if s.halted == nil {
 		s.halted = err
 		close(s.halt)
@@ -168,7 +169,7 @@ func (s *httpSession) haltLocked(err *CloseError) {
 
 func (s *httpSession) Stop() {
 	s.mu.Lock()
-	s.haltLocked(&CloseError{Cause: Stopped})
+	s.haltLocked(&session.CloseError{Cause: session.Stopped})
 	s.mu.Unlock()
 }
 
@@ -180,7 +181,7 @@ func (s *httpSession) lose(err error) {
 }
 
 func (s *httpSession) loseLocked(err error) {
-	s.haltLocked(&CloseError{Cause: Lost, Code: codeLost, Err: err})
+	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: codeLost, Err: err})
 	if !s.aborted {
 		s.aborted = true
 		s.presentLocked()

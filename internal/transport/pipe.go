@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 var (
-	_ Session       = (*pipe)(nil)
-	_ fanout.Socket = (*pipe)(nil)
+	_ session.Session = (*pipe)(nil)
+	_ fanout.Socket   = (*pipe)(nil)
 )
 
 // What a pipe holds in each direction before who sends has to wait, and for
@@ -41,10 +42,10 @@ type pipe struct {
 	over     event // Linger has returned
 
 	mu                             sync.Mutex // for setting them, before their event
-	hungWith, saidWith, haltedWith *CloseError
+	hungWith, saidWith, haltedWith *session.CloseError
 
-	out    *fanout.Outbox // set by Start
-	failed *CloseError    // the reader's alone
+	out    *fanout.Outbox      // set by Start
+	failed *session.CloseError // the reader's alone
 
 	take    func(n int) int // how much of n bytes a TryWrite takes, or nil
 	partial []byte          // of a frame; the writer's alone
@@ -69,11 +70,11 @@ func (e *event) happened() bool {
 
 // Pipe returns both ends of a connection in memory. Messages are pushy's texts
 // in both directions; protocol is what the Session says it is.
-func Pipe(protocol string) (Session, *PipeClient) { return FullPipe(protocol, nil) }
+func Pipe(protocol string) (session.Session, *PipeClient) { return FullPipe(protocol, nil) }
 
 // FullPipe is a Pipe that can be written to without waiting, as a socket can:
 // of n bytes it takes what take says, or less, and is full then.
-func FullPipe(protocol string, take func(n int) int) (Session, *PipeClient) {
+func FullPipe(protocol string, take func(n int) int) (session.Session, *PipeClient) {
 	p := &pipe{
 		protocol: protocol,
 		take:     take,
@@ -104,7 +105,7 @@ func (p *pipe) Receive() ([]byte, error) {
 	return nil, p.failed
 }
 
-func (p *pipe) receive() ([]byte, *CloseError) {
+func (p *pipe) receive() ([]byte, *session.CloseError) {
 	if p.halted.happened() {
 		return nil, p.haltedWith
 	}
@@ -128,18 +129,18 @@ func (p *pipe) receive() ([]byte, *CloseError) {
 	}
 }
 
-func lostError(err error) *CloseError {
-	return &CloseError{Cause: Lost, Code: codeLost, Err: err}
+func lostError(err error) *session.CloseError {
+	return &session.CloseError{Cause: session.Lost, Code: codeLost, Err: err}
 }
 
-func (p *pipe) Stop() { p.halt(&CloseError{Cause: Stopped}) }
+func (p *pipe) Stop() { p.halt(&session.CloseError{Cause: session.Stopped}) }
 
 func (p *pipe) Abort() {
 	p.halt(lostError(net.ErrClosed))
 	p.cut.happen()
 }
 
-func (p *pipe) halt(err *CloseError) {
+func (p *pipe) halt(err *session.CloseError) {
 	p.mu.Lock()
 	if p.haltedWith == nil {
 		p.haltedWith = err
@@ -236,7 +237,7 @@ func splitFrame(wire []byte) (text, rest []byte, whole bool) {
 func (p *pipe) Finish(code int, reason string, _ time.Duration) {
 	p.mu.Lock()
 	if p.saidWith == nil {
-		p.saidWith = &CloseError{Cause: Closed, Code: code, Reason: reason}
+		p.saidWith = &session.CloseError{Cause: session.Closed, Code: code, Reason: reason}
 	}
 	p.mu.Unlock()
 	p.said.happen()
@@ -324,7 +325,7 @@ func (c *PipeClient) Receive(ctx context.Context) (string, error) {
 func (c *PipeClient) Close(code int, reason string) {
 	c.p.mu.Lock()
 	if c.p.hungWith == nil {
-		c.p.hungWith = &CloseError{Cause: Closed, Code: code, Reason: reason}
+		c.p.hungWith = &session.CloseError{Cause: session.Closed, Code: code, Reason: reason}
 	}
 	c.p.mu.Unlock()
 	c.p.hung.happen()

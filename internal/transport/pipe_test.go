@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -27,9 +28,9 @@ func serveInMemory(t *testing.T, h *host) (*hostConn, *transport.PipeClient) {
 	return h.conn(t), client
 }
 
-func closedWith(t *testing.T, err error, cause transport.Cause, code int, reason string) {
+func closedWith(t *testing.T, err error, cause session.Cause, code int, reason string) {
 	t.Helper()
-	var end *transport.CloseError
+	var end *session.CloseError
 	require.ErrorAs(t, err, &end)
 	assert.Equal(t, cause, end.Cause, end)
 	assert.Equal(t, code, end.Code)
@@ -62,9 +63,9 @@ func TestPipeCarriesMessages(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "last", got)
 		_, err = c.Receive(t.Context())
-		closedWith(t, err, transport.Closed, 1000, "bye")
+		closedWith(t, err, session.Closed, 1000, "bye")
 		<-s.done
-		closedWith(t, s.end, transport.Closed, 1000, "bye")
+		closedWith(t, s.end, session.Closed, 1000, "bye")
 	})
 }
 
@@ -93,11 +94,11 @@ func TestPipeServerCloses(t *testing.T) {
 					require.NoError(t, err)
 					assert.Equal(t, "last words", text)
 					_, err = c.Receive(t.Context())
-					closedWith(t, err, transport.Closed, 3001, "shutting down")
+					closedWith(t, err, session.Closed, 3001, "shutting down")
 				}
 				<-s.done
 				assert.Equal(t, tt.takes, time.Since(began))
-				closedWith(t, s.end, transport.Stopped, 0, "")
+				closedWith(t, s.end, session.Stopped, 0, "")
 			})
 		})
 	}
@@ -115,14 +116,14 @@ func TestPipeSlowConsumer(t *testing.T) {
 		}
 		<-s.done
 		assert.Equal(t, 5*time.Second, time.Since(began))
-		closedWith(t, s.end, transport.Stopped, 0, "")
+		closedWith(t, s.end, session.Stopped, 0, "")
 		for i := range 16 {
 			text, err := c.Receive(t.Context())
 			require.NoError(t, err)
 			assert.Equal(t, fmt.Sprint(i), text)
 		}
 		_, err := c.Receive(t.Context())
-		closedWith(t, err, transport.Lost, 1006, "")
+		closedWith(t, err, session.Lost, 1006, "")
 	})
 }
 
@@ -153,9 +154,9 @@ func TestPipeAborts(t *testing.T) {
 					s.sess.Abort()
 				}
 				<-s.done
-				closedWith(t, s.end, transport.Lost, 1006, "")
+				closedWith(t, s.end, session.Lost, 1006, "")
 				_, err := c.Receive(t.Context())
-				closedWith(t, err, transport.Lost, 1006, "")
+				closedWith(t, err, session.Lost, 1006, "")
 				assert.Error(t, c.Send("x"))
 			})
 		})

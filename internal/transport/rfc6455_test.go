@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // wireCase is what one client sends, and what must come of it. If the server
@@ -20,9 +20,9 @@ type wireCase struct {
 	got     []string // messages; "" in framed form too
 	fault   int      // the code of the server's goodbye, if it ends the session
 	reason  string
-	closed  *transport.CloseError // else how the client closed, if not as usual
-	echoed  string                // and what it got for that
-	oneForm string                // only in this form
+	closed  *session.CloseError // else how the client closed, if not as usual
+	echoed  string              // and what it got for that
+	oneForm string              // only in this form
 }
 
 func cat(parts ...[]byte) (b []byte) {
@@ -76,7 +76,7 @@ func framing() []wireCase {
 		}, frames: []string{"pong:p1"}, got: []string{"parts"}},
 		{name: "5.4 close between fragments", send: func(f form) []byte {
 			return halves(f, "parts", 3, closeFrame(1001, "away"))
-		}, closed: &transport.CloseError{Cause: transport.Closed, Code: 1001, Reason: "away"}, echoed: "close:1001:away"},
+		}, closed: &session.CloseError{Cause: session.Closed, Code: 1001, Reason: "away"}, echoed: "close:1001:away"},
 		{name: "5.5 ping of 126 bytes", send: fixed(frame(fin|opPing, strings.Repeat("x", 126))), fault: 1002, reason: "control frame payload limit exceeded"},
 		{name: "5.5 close of 126 bytes", send: fixed(closeFrame(1000, strings.Repeat("x", 124))), fault: 1002, reason: "control frame payload limit exceeded"},
 		{name: "5.5 fragmented ping", send: fixed(frame(opPing, "x")), fault: 1002, reason: "control frame is not final"},
@@ -90,14 +90,14 @@ func framing() []wireCase {
 		}, got: []string{"binary"}},
 		{name: "5.6 empty message, bare", send: fixed(frame(fin|opText, "")), got: []string{""}, oneForm: "bare"},
 		{name: "5.6 empty message, framed", send: fixed(frame(fin|opText, ""), frame(fin|opBin, ""), frame(opText, ""), frame(fin|opCont, "")), oneForm: "framed"},
-		{name: "5.5.1 close", send: fixed(closeFrame(1000, "bye")), closed: &transport.CloseError{Cause: transport.Closed, Code: 1000, Reason: "bye"}, echoed: "close:1000:bye"},
+		{name: "5.5.1 close", send: fixed(closeFrame(1000, "bye")), closed: &session.CloseError{Cause: session.Closed, Code: 1000, Reason: "bye"}, echoed: "close:1000:bye"},
 		{name: "5.5.1 nothing counts after close", send: func(f form) []byte {
 			return cat(frame(fin|opText, f.text("before")), closeFrame(3000, ""), frame(fin|opText, f.text("after")))
-		}, got: []string{"before"}, closed: &transport.CloseError{Cause: transport.Closed, Code: 3000}, echoed: "close:3000:"},
-		{name: "7.1.5 close without code", send: fixed(frame(fin|opEnd, "")), closed: &transport.CloseError{Cause: transport.Closed, Code: 1005}, echoed: "close:"},
+		}, got: []string{"before"}, closed: &session.CloseError{Cause: session.Closed, Code: 3000}, echoed: "close:3000:"},
+		{name: "7.1.5 close without code", send: fixed(frame(fin|opEnd, "")), closed: &session.CloseError{Cause: session.Closed, Code: 1005}, echoed: "close:"},
 		{name: "5.5.1 close of one byte", send: fixed(frame(fin|opEnd, "x")), fault: 1002, reason: "close frame of one byte"},
 		{name: "8.1 close reason not UTF-8", send: fixed(closeFrame(1000, "a\xff")), fault: 1007, reason: "close reason is not UTF-8"},
-		{name: "8.1 close reason of 123 bytes", send: fixed(closeFrame(1000, strings.Repeat("é", 61)+"x")), closed: &transport.CloseError{Cause: transport.Closed, Code: 1000, Reason: strings.Repeat("é", 61) + "x"}, echoed: "close:1000:" + strings.Repeat("é", 61) + "x"},
+		{name: "8.1 close reason of 123 bytes", send: fixed(closeFrame(1000, strings.Repeat("é", 61)+"x")), closed: &session.CloseError{Cause: session.Closed, Code: 1000, Reason: strings.Repeat("é", 61) + "x"}, echoed: "close:1000:" + strings.Repeat("é", 61) + "x"},
 		{name: "8.1 text", send: text("κόσμε \U0010ffff 𝄞"), got: []string{"κόσμε \U0010ffff 𝄞"}},
 		{name: "8.1 not UTF-8", send: text("x\xff"), fault: 1007, reason: "message is not UTF-8", oneForm: "bare"},
 		{name: "8.1 not UTF-8, framed", send: fixed(frame(fin|opText, "[\"\xff\"]")), fault: 1007, reason: "message is not UTF-8", oneForm: "framed"},
@@ -139,7 +139,7 @@ func framing() []wireCase {
 	}
 	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 		cases = append(cases, wireCase{name: fmt.Sprintf("7.4 code %d", code), send: fixed(closeFrame(code, "r")),
-			closed: &transport.CloseError{Cause: transport.Closed, Code: code, Reason: "r"}, echoed: fmt.Sprintf("close:%d:r", code)})
+			closed: &session.CloseError{Cause: session.Closed, Code: code, Reason: "r"}, echoed: fmt.Sprintf("close:%d:r", code)})
 	}
 	for _, code := range []int{0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535} {
 		cases = append(cases, wireCase{name: fmt.Sprintf("7.4 code %d", code), send: fixed(closeFrame(code, "r")), fault: 1002, reason: "close code not allowed"})
@@ -172,10 +172,10 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 	}
 	c.send(tt.send(f))
 	want := tt.frames
-	end := transport.CloseError{Cause: transport.Closed, Code: 1000}
+	end := session.CloseError{Cause: session.Closed, Code: 1000}
 	switch {
 	case tt.fault != 0:
-		end = transport.CloseError{Cause: transport.Fault, Code: tt.fault, Reason: tt.reason}
+		end = session.CloseError{Cause: session.Fault, Code: tt.fault, Reason: tt.reason}
 		bye := f.goodbye(tt.fault, tt.reason)
 		if strings.Contains(tt.name, " close ") || strings.Contains(tt.name, "7.4") {
 			// The peer has closed, if badly, unless the frame is none at all.
@@ -191,7 +191,7 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 		c.send(closeFrame(1000, ""))
 		want = append(want, "close:1000:")
 	}
-	if end.Cause == transport.Fault {
+	if end.Cause == session.Fault {
 		// A client that keeps the rules would answer; this one just ends.
 		var got []string
 		for range want {

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // sockjs.md row 5: a message of 512 MiB is refused from its header, or where
@@ -128,7 +128,7 @@ func TestRow11ClientLeaves(t *testing.T) {
 		require.NoError(t, c.Close())
 		s := h.conn(t)
 		s.wait(t)
-		assert.Equal(t, transport.Lost, s.end.Cause)
+		assert.Equal(t, session.Lost, s.end.Cause)
 		assert.Equal(t, 1006, s.end.Code)
 	})
 	t.Run("reader is busy", func(t *testing.T) {
@@ -159,10 +159,10 @@ func TestRow11ClientLeaves(t *testing.T) {
 
 // connectedSession gives both ends of a connection whose Session the test
 // uses itself.
-func connectedSession(t testing.TB, framed bool) (transport.Session, *client) {
+func connectedSession(t testing.TB, framed bool) (session.Session, *client) {
 	t.Helper()
 	h := newHost(framed, testConfig())
-	sessions := make(chan transport.Session, 1)
+	sessions := make(chan session.Session, 1)
 	srv := httptest.NewServer(upgrader(h, sessions))
 	t.Cleanup(srv.Close)
 	c := dial(t, srv.Listener.Addr().String()).connect()
@@ -211,7 +211,7 @@ func TestStuckClientIsCut(t *testing.T) {
 			c.expect("text:o") // or it is over the bound, behind what waits
 			s.out.Send(fanout.NewFrame(stuckText))
 			s.wait(t)
-			assert.Equal(t, transport.Stopped, s.end.Cause)
+			assert.Equal(t, session.Stopped, s.end.Cause)
 		})
 	}
 }
@@ -266,7 +266,7 @@ func TestAbortEndsStuckWrite(t *testing.T) {
 			s.sess.Abort()
 			s.sess.Abort()
 			s.wait(t)
-			assert.Equal(t, transport.Lost, s.end.Cause)
+			assert.Equal(t, session.Lost, s.end.Cause)
 			select {
 			case <-s.out.Done():
 			case <-time.After(patience):
@@ -290,9 +290,9 @@ func TestStop(t *testing.T) {
 		out.Close(3001, "shutting down")
 		sess.Stop()
 		_, first := sess.Receive()
-		var end *transport.CloseError
+		var end *session.CloseError
 		require.ErrorAs(t, first, &end)
-		assert.Equal(t, transport.Stopped, end.Cause)
+		assert.Equal(t, session.Stopped, end.Cause)
 		sess.Stop()
 		_, again := sess.Receive()
 		assert.Same(t, end, again)
@@ -317,7 +317,7 @@ func TestStop(t *testing.T) {
 			c.send(frame(opText, "half a "), frame(fin|opPing, ""), frame(fin|opCont, "message"), closeFrame(3500, "removed"))
 			c.expectEnd()
 			s.wait(t)
-			assert.Equal(t, transport.Stopped, s.end.Cause)
+			assert.Equal(t, session.Stopped, s.end.Cause)
 			assert.Empty(t, s.got)
 		}
 	})

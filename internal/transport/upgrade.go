@@ -13,6 +13,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // handshakeError is a request that is answered with an HTTP error.
@@ -31,7 +32,7 @@ func (e *handshakeError) Error() string {
 // answered the request, and the error is for the log. The Session keeps
 // nothing of w and r, so the caller's handler may return while it lives; cfg it
 // keeps, which must not change any more.
-func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg *Config) (Session, error) {
+func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg *Config) (session.Session, error) {
 	key, err := checkHandshake(r)
 	if err != nil {
 		refuse(w, err)
@@ -41,7 +42,7 @@ func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg *
 }
 
 // upgrade is UpgradeWebSocket for a handshake that was right; key is its key.
-func upgrade(w http.ResponseWriter, key string, framed bool, cfg *Config) (Session, error) {
+func upgrade(w http.ResponseWriter, key string, framed bool, cfg *Config) (session.Session, error) {
 	// What was checked, and no offer of extensions or subprotocols.
 	plain := &http.Request{
 		Method: http.MethodGet, ProtoMajor: 1, ProtoMinor: 1, Host: "checked",

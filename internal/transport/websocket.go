@@ -15,11 +15,12 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
 )
 
 var (
-	_ Session       = (*websocket)(nil)
-	_ fanout.Socket = (*websocket)(nil)
+	_ session.Session = (*websocket)(nil)
+	_ fanout.Socket   = (*websocket)(nil)
 )
 
 var (
@@ -42,17 +43,17 @@ type websocket struct {
 	// The reader's alone.
 	frames   frameReader
 	elements elements
-	failed   *CloseError
+	failed   *session.CloseError
 
 	waitSince atomic.Int64 // the uptime when the reader began to wait, or notWaiting
 
-	mu        sync.Mutex  // guards what follows but framed, and the read deadline
-	halted    *CloseError // what Receive is to fail with
-	framed    bool        // never changes
-	answered  bool        // the peer's close frame has come
-	garbled   bool        // the peer's frames cannot be told apart any more
-	unframed  bool        // the peer does not speak SockJS: a close frame is all it gets
-	said      bool        // our goodbye is written
+	mu        sync.Mutex          // guards what follows but framed, and the read deadline
+	halted    *session.CloseError // what Receive is to fail with
+	framed    bool                // never changes
+	answered  bool                // the peer's close frame has come
+	garbled   bool                // the peer's frames cannot be told apart any more
+	unframed  bool                // the peer does not speak SockJS: a close frame is all it gets
+	said      bool                // our goodbye is written
 	lingering bool
 	gone      bool          // the connection is cut or of no use
 	beat      *time.Timer   // nil before Start, without heartbeats, and at the end
@@ -132,7 +133,7 @@ func (s *websocket) tickAndRearm() (beat bool) {
 		dead = time.Duration(since) + 2*s.cfg.Heartbeat
 	}
 	if now >= dead {
-		s.haltLocked(&CloseError{Cause: Lost, Code: codeLost, Err: errSilent})
+		s.haltLocked(&session.CloseError{Cause: session.Lost, Code: codeLost, Err: errSilent})
 		return false
 	}
 	if now >= s.beatAt {
@@ -186,7 +187,7 @@ func (s *websocket) receive() ([]byte, error) {
 		case errTooBig:
 			return nil, faultError(codeTooBig, errTooBig)
 		default: // no part of a broken frame is delivered
-			return nil, &CloseError{Cause: Fault, Code: codeProtocol, Reason: brokenFraming, Err: err}
+			return nil, &session.CloseError{Cause: session.Fault, Code: codeProtocol, Reason: brokenFraming, Err: err}
 		}
 	}
 }
@@ -209,11 +210,11 @@ func (s *websocket) fail(err error) {
 		s.failed = s.halted // a read that was made to fail
 	}
 	if s.failed == nil {
-		s.failed = &CloseError{Cause: Lost, Code: codeLost, Err: err}
+		s.failed = &session.CloseError{Cause: session.Lost, Code: codeLost, Err: err}
 	}
 	s.answered = s.frames.gotClose
 	s.unframed = errors.Is(s.failed, errFraming)
-	s.gone = s.gone || s.failed.Cause == Lost
+	s.gone = s.gone || s.failed.Cause == session.Lost
 	s.stopBeatLocked()
 }
 
@@ -227,11 +228,11 @@ func (s *websocket) stopBeatLocked() {
 func (s *websocket) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.haltLocked(&CloseError{Cause: Stopped})
+	s.haltLocked(&session.CloseError{Cause: session.Stopped})
 }
 
 // haltLocked makes Receive fail with err, if nothing has made it fail before.
-func (s *websocket) haltLocked(err *CloseError) {
+func (s *websocket) haltLocked(err *session.CloseError) {
 	if s.halted != nil || s.lingering {
 		return
 	}
@@ -245,7 +246,7 @@ func (s *websocket) haltLocked(err *CloseError) {
 func (s *websocket) Abort() {
 	s.mu.Lock()
 	s.gone = true
-	s.haltLocked(&CloseError{Cause: Lost, Code: codeLost, Err: net.ErrClosed})
+	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: codeLost, Err: net.ErrClosed})
 	s.mu.Unlock()
 	s.stream.cut()
 }

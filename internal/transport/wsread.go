@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
+
+	"github.com/gopushy/pushy/internal/session"
 )
 
 // Rules of RFC 6455 that ws.CheckHeader does not check.
@@ -18,8 +20,8 @@ var (
 	errCloseReason = errors.New("close reason is not UTF-8")
 )
 
-func faultError(code int, err error) *CloseError {
-	return &CloseError{Cause: Fault, Code: code, Reason: err.Error(), Err: err}
+func faultError(code int, err error) *session.CloseError {
+	return &session.CloseError{Cause: session.Fault, Code: code, Reason: err.Error(), Err: err}
 }
 
 // frameReader reads a client's WebSocket messages from the chunks of a source.
@@ -232,10 +234,10 @@ func (r *frameReader) readControl(p []byte) error {
 }
 
 // closeFrame reads a close frame's payload; it never returns nil.
-func closeFrame(p []byte) *CloseError {
+func closeFrame(p []byte) *session.CloseError {
 	switch len(p) {
 	case 0:
-		return &CloseError{Cause: Closed, Code: codeNoCode}
+		return &session.CloseError{Cause: session.Closed, Code: codeNoCode}
 	case 1:
 		return faultError(codeProtocol, errCloseLength)
 	}
@@ -246,7 +248,7 @@ func closeFrame(p []byte) *CloseError {
 	case !utf8.Valid(reason):
 		return faultError(codeNotUTF8, errCloseReason)
 	default:
-		return &CloseError{Cause: Closed, Code: code, Reason: string(reason)}
+		return &session.CloseError{Cause: session.Closed, Code: code, Reason: string(reason)}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -39,7 +40,7 @@ func main() {
 		}
 		cfg.Admit = func(http.ResponseWriter, *http.Request) (*transport.Ticket, bool) {
 			return &transport.Ticket{
-				Start:    func(s transport.Session) { go serve(engine, s) },
+				Start:    func(s session.Session) { go serve(engine, s) },
 				GiveBack: func() {},
 			}, true
 		}
@@ -65,7 +66,7 @@ func (h raw) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler.ServeHTTP(w, r)
 }
 
-func echo(engine *fanout.Engine, s transport.Session) {
+func echo(engine *fanout.Engine, s session.Session) {
 	out := engine.NewOutbox(s, func(int, string) { s.Stop() })
 	s.Start(out)
 	for {
@@ -78,7 +79,7 @@ func echo(engine *fanout.Engine, s transport.Session) {
 	}
 }
 
-func goAway(engine *fanout.Engine, s transport.Session) {
+func goAway(engine *fanout.Engine, s session.Session) {
 	out := engine.NewOutbox(s, func(int, string) { s.Stop() })
 	s.Start(out)
 	out.Close(3000, "Go away!")
@@ -87,10 +88,10 @@ func goAway(engine *fanout.Engine, s transport.Session) {
 	end(s, out, err)
 }
 
-func end(s transport.Session, out *fanout.Outbox, err error) {
-	if e, ok := err.(*transport.CloseError); ok && e.Cause != transport.Lost && e.Cause != transport.Stopped {
+func end(s session.Session, out *fanout.Outbox, err error) {
+	if e, ok := err.(*session.CloseError); ok && e.Cause != session.Lost && e.Cause != session.Stopped {
 		out.Close(e.Code, e.Reason)
-	} else if ok && e.Cause == transport.Lost {
+	} else if ok && e.Cause == session.Lost {
 		out.Discard()
 	}
 	s.Linger()
