@@ -19,8 +19,8 @@ const (
 	eventPresenceSync = "pushy:presence-sync"
 )
 
-// Close codes that a Server gives (PROTOCOL.md, section 3). A client may come
-// back after 3000 to 3499 and 1001, 1006, 1012, 1013; not after the others.
+// Close codes that a Server gives (PROTOCOL.md, section 3, says after which codes
+// clients reconnect: after 3000 to 3499 they do, after 3500 to 3999 they do not).
 const (
 	CloseShutdown     = 3001 // the server shuts down; a bare WebSocket gets 1012, "service restart"
 	CloseSlowConsumer = 3008 // the client does not read what is sent to it

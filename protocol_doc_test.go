@@ -1,10 +1,18 @@
 package pushy_test
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,17 +20,499 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Issue 11, number 35: the vectors printed in PROTOCOL.md are right as they stand.
-func TestProtocolVectors(t *testing.T) {
-	t.Parallel()
+// Issue 11, number 35: these tests hold PROTOCOL.md to the code where that needs
+// no server: names, messages, codes, numbers and limits.
+
+// protocol is PROTOCOL.md.
+func protocol(t *testing.T) string {
+	t.Helper()
 	text, err := os.ReadFile("PROTOCOL.md")
 	require.NoError(t, err)
-	block := regexp.MustCompile("(?s)## 13\\. Test vectors.*?```text\n(.*?)\n```").FindSubmatch(text)
-	require.NotNil(t, block)
-	lines := strings.Split(string(block[1]), "\n")
-	require.Len(t, lines, 10)
-	for i := 0; i < len(lines); i += 2 {
-		sum := sha256.Sum256([]byte(lines[i]))
-		assert.Equal(t, hex.EncodeToString(sum[:]), lines[i+1], lines[i])
+	return string(text)
+}
+
+// protocolSection returns the text of a section, or of a part of one, by its heading.
+func protocolSection(t *testing.T, heading string) string {
+	t.Helper()
+	level, _, _ := strings.Cut(heading, " ")
+	_, text, found := strings.Cut(protocol(t), "\n"+heading+"\n")
+	require.True(t, found, "no heading %s", heading)
+	for _, end := range []string{"##", "###"} {
+		if len(end) <= len(level) {
+			text, _, _ = strings.Cut(text, "\n"+end+" ")
+		}
 	}
+	return text
+}
+
+// tableRows returns the cells of all table rows in a text, without the heads.
+func tableRows(text string) (rows [][]string) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case !strings.HasPrefix(line, "|"):
+		case strings.HasPrefix(line, "|---"):
+			rows = rows[:len(rows)-1]
+		default:
+			cells := strings.Split(strings.Trim(line, "|"), "|")
+			for i := range cells {
+				cells[i] = strings.TrimSpace(cells[i])
+			}
+			rows = append(rows, cells)
+		}
+	}
+	return rows
+}
+
+// span is a code span, and in it what a code or message is.
+var span = regexp.MustCompile("`([^`]+)`")
+
+func spans(cell string) (all []string) {
+	for _, m := range span.FindAllStringSubmatch(cell, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
+// visibleTexts are the strings of a package's Go sources that it sends to clients,
+// each with … in place of what is not constant. They are the arguments of the funcs
+// named, and the fields of the types named.
+func visibleTexts(t *testing.T, directory string, funcs, types []string) map[string]bool {
+	t.Helper()
+	texts := map[string]bool{}
+	add := func(e ast.Expr) {
+		if text := constantText(e); strings.Trim(text, "…") != "" {
+			texts[text] = true
+		}
+	}
+	for _, file := range goFiles(t, directory) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if slices.Contains(funcs, lastName(n.Fun)) {
+					for _, arg := range n.Args {
+						add(arg)
+					}
+				}
+			case *ast.CompositeLit:
+				if slices.Contains(types, lastName(n.Type)) {
+					for _, element := range n.Elts {
+						if field, is := element.(*ast.KeyValueExpr); is {
+							element = field.Value
+						}
+						add(element)
+					}
+				}
+			}
+			return true
+		})
+	}
+	return texts
+}
+
+// goFiles are the Go sources in a directory, without its tests.
+func goFiles(t *testing.T, directory string) (files []*ast.File) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(directory, "*.go"))
+	require.NoError(t, err)
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		require.NoError(t, err)
+		files = append(files, file)
+	}
+	require.NotEmpty(t, files, directory)
+	return files
+}
+
+func lastName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	}
+	return ""
+}
+
+// constantText is a string expression, with … for each part that is not constant.
+func constantText(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
+			return text
+		}
+	case *ast.BinaryExpr:
+		return strings.ReplaceAll(constantText(e.X)+constantText(e.Y), "……", "…")
+	case *ast.CallExpr:
+		if lastName(e.Fun) == "Sprintf" {
+			return regexp.MustCompile(`%\w`).ReplaceAllString(constantText(e.Args[0]), "…")
+		}
+	}
+	return "…"
+}
+
+// Every pushy: event that the server sends is in the document, with an example,
+// and the document names no other.
+func TestProtocolListsEveryEvent(t *testing.T) {
+	t.Parallel()
+	const ownPing = "pushy:ping" // a command of our client that no server knows
+	name := regexp.MustCompile(`^pushy:[a-z]+(-[a-z]+)*$`)
+	sent := map[string]bool{}
+	for _, file := range goFiles(t, ".") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, is := n.(*ast.BasicLit); is && name.MatchString(constantText(text)) {
+				sent[constantText(text)] = true
+			}
+			return true
+		})
+	}
+	require.Len(t, sent, 11)
+	listed := map[string]bool{}
+	for _, row := range tableRows(protocolSection(t, "### Events that the server sends")) {
+		example := spans(row[2])
+		require.Len(t, example, 1, "%s", row)
+		var message map[string]any
+		require.NoError(t, json.Unmarshal([]byte(example[0]), &message), "%s", example)
+		if event := spans(row[0]); len(event) == 1 {
+			listed[event[0]] = true
+			assert.Equal(t, event[0], message["event"])
+		}
+		_, channel := message["channel"]
+		assert.Equal(t, row[1] == "channel", channel, "%s", row)
+	}
+	assert.Equal(t, sent, listed)
+	for _, named := range regexp.MustCompile(`pushy:[a-z]+(-[a-z]+)*`).FindAllString(protocol(t), -1) {
+		assert.True(t, sent[named] || named == ownPing, "the document names %s", named)
+	}
+}
+
+// The table of error codes is the code's, and so are the reasons.
+func TestProtocolListsEveryError(t *testing.T) {
+	t.Parallel()
+	sent := map[string]string{}
+	var reasons []string
+	for _, file := range goFiles(t, ".") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			literal, is := n.(*ast.CompositeLit)
+			if !is {
+				return true
+			}
+			switch lastName(literal.Type) {
+			case "Error":
+				if len(literal.Elts) == 2 && !strings.Contains(constantText(literal.Elts[1]), "…") {
+					sent[constantText(literal.Elts[0])] = constantText(literal.Elts[1])
+				}
+			case "JoinError":
+				for _, element := range literal.Elts {
+					field := element.(*ast.KeyValueExpr)
+					if lastName(field.Key) == "Reason" && constantText(field.Value) != "…" {
+						reasons = append(reasons, constantText(field.Value))
+					}
+				}
+			}
+			return true
+		})
+	}
+	require.Len(t, sent, 10)
+	listed := map[string]string{}
+	for _, row := range tableRows(protocolSection(t, "### Error codes")) {
+		code, message := spans(row[0]), spans(row[1])
+		if len(code) == 0 || code[0] == `"400"` { // the host's, and those of typed commands
+			continue
+		}
+		listed[strings.Trim(code[0], `"`)] = message[0]
+	}
+	assert.Equal(t, sent, listed)
+
+	require.NotEmpty(t, reasons)
+	table := protocolSection(t, "### What subscribe and unsubscribe answer")
+	reasons = append(reasons, "Invalid credentials", "Temporarily unavailable", "Invalid presence data")
+	for _, reason := range reasons {
+		assert.Contains(t, table, "reason `"+reason+"`")
+	}
+	named := regexp.MustCompile("reason `([^`]+)`").FindAllStringSubmatch(protocol(t), -1)
+	require.NotEmpty(t, named)
+	for _, m := range named {
+		assert.Contains(t, reasons, m[1], "the document names a reason that is not sent")
+	}
+}
+
+// The messages of the HTTP endpoints are in the document word by word, and those of
+// its tables are sent.
+func TestProtocolListsEveryMessageOfHTTP(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		directory    string
+		funcs, types []string
+		headings     []string
+		column       int      // of the messages, -1 where they are not in a table of their own
+		elsewhere    []string // messages of the table that come from other packages
+	}{
+		{
+			directory: "internal/triggerhttp",
+			funcs:     []string{"bad", "refuse"},
+			types:     []string{"Answer"},
+			headings:  []string{"### Answers"},
+			column:    2,
+			elsewhere: []string{"Body too large", "Event too large for the broker", "Invalid channel name: …",
+				"Invalid event name: …", "Ok", "Too many triggers with an id in 20 minutes: this server remembers … of them"},
+		},
+		{
+			directory: "internal/authhttp",
+			funcs:     []string{"bad", "Write"},
+			types:     []string{"Refusal"},
+			headings:  []string{"## 11. The auth endpoint"},
+			column:    1,
+			elsewhere: []string{"authentication needed", "not authorized", "the channel is not private: it needs no token"},
+		},
+		{
+			directory: "internal/transport",
+			types:     []string{"handshakeError"},
+			headings:  []string{"### Over HTTP", "### HTTP statuses of the endpoints under /pushy/socket"},
+			column:    -1,
+		},
+		{
+			directory: "internal/names",
+			headings:  []string{"## 5. Names"},
+			funcs:     []string{"New"},
+			column:    0,
+		},
+	} {
+		t.Run(c.directory, func(t *testing.T) {
+			t.Parallel()
+			texts := visibleTexts(t, c.directory, c.funcs, c.types)
+			require.NotEmpty(t, texts)
+			document := ""
+			for _, heading := range c.headings {
+				document += protocolSection(t, heading)
+			}
+			for text := range texts {
+				if internalTexts[text] || strings.HasPrefix(text, "must be a plain path") {
+					continue
+				}
+				assert.Contains(t, document, "`"+text+"`")
+			}
+			if c.column < 0 {
+				return
+			}
+			for _, row := range tableRows(document) {
+				if len(row) <= c.column {
+					continue
+				}
+				for _, text := range spans(row[c.column]) {
+					known := texts[text] || texts[strings.Replace(text, ": …", "…: …", 1)] || slices.Contains(c.elsewhere, text)
+					if strings.Contains(text, " ") {
+						assert.True(t, known, "the document has a message that is not sent: %s", text)
+					}
+				}
+			}
+		})
+	}
+}
+
+// internalTexts are arguments that are no messages, and messages to the operator
+// of a server that is not set up.
+var internalTexts = map[string]bool{
+	"could not be checked": true,
+	"the server is not set up for this transport: middleware hides its ResponseWriter": true,
+	"a message has at most … bytes, and a body at most … messages":                     true,
+	"cannot read the body": true,
+	"Retry-After":          true, "1": true, "503": true, "Invalid … name: …": true,
+}
+
+// The table of close codes has every code that the server sends, and says of each
+// code what our client does.
+func TestProtocolListsEveryCloseCode(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("client/src/retry.js")
+	require.NoError(t, err)
+	list := regexp.MustCompile(`\[([\d, ]+)\]\.includes\(code\) \|\| \(code >= (\d+) && code < (\d+)\)`).FindStringSubmatch(string(source))
+	require.NotNil(t, list)
+	var final []int
+	for _, code := range strings.Split(list[1], ", ") {
+		final = append(final, number(t, code))
+	}
+	from, to := number(t, list[2]), number(t, list[3])
+
+	table := protocolSection(t, "### Close codes")
+	listed := map[int]bool{} // whether a client reconnects
+	single := map[int]bool{} // rows of one code win over ranges
+	for _, row := range tableRows(table) {
+		codes := regexp.MustCompile(`\d+`).FindAllString(row[0], -1)
+		require.Contains(t, []string{"yes", "no"}, row[3], "%s", row)
+		first, last := number(t, codes[0]), number(t, codes[len(codes)-1])
+		if !strings.Contains(row[0], " to ") {
+			for _, code := range codes {
+				listed[number(t, code)], single[number(t, code)] = row[3] == "yes", true
+			}
+			continue
+		}
+		for code := first; code <= last; code++ {
+			if !single[code] {
+				listed[code] = row[3] == "yes"
+			}
+		}
+	}
+	for code, reconnect := range listed {
+		assert.Equal(t, !slices.Contains(final, code) && (code < from || code >= to), reconnect, "code %d", code)
+	}
+	for code := 1000; code < 1016; code++ {
+		if code != 1004 { // reserved
+			assert.Contains(t, listed, code)
+		}
+	}
+	for code := 3000; code < 5000; code++ {
+		assert.Contains(t, listed, code)
+	}
+	constants := 0
+	for _, directory := range []string{".", "internal/fanout", "internal/transport"} {
+		for _, file := range goFiles(t, directory) {
+			ast.Inspect(file, func(n ast.Node) bool {
+				value, is := n.(*ast.ValueSpec)
+				if !is || len(value.Values) != 1 || !regexp.MustCompile(`^[cC](ode|lose)[A-Z]`).MatchString(value.Names[0].Name) {
+					return true
+				}
+				if literal, is := value.Values[0].(*ast.BasicLit); is && literal.Kind == token.INT {
+					constants++
+					assert.True(t, single[number(t, literal.Value)], "%s = %s", value.Names[0].Name, literal.Value)
+				}
+				return true
+			})
+		}
+	}
+	assert.Greater(t, constants, 8)
+	for _, reason := range []string{
+		"server shutting down", "slow consumer", "server buffers full", "too many requests", "too many messages waiting",
+		"message too big", "message is not UTF-8", "Broken framing.", "Another connection still open",
+	} {
+		assert.Contains(t, table, "`"+reason+"`")
+		assert.True(t, sourcesContain(t, strconv.Quote(reason)), "no source has the reason %s", reason)
+	}
+}
+
+func number(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	require.NoError(t, err)
+	return n
+}
+
+func sourcesContain(t *testing.T, text string) bool {
+	t.Helper()
+	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+		paths, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, path := range paths {
+			source, err := os.ReadFile(path)
+			require.NoError(t, err)
+			if !strings.HasSuffix(path, "_test.go") && bytes.Contains(source, []byte(text)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// The defaults of the table of limits are those that Options document.
+func TestProtocolLimitsAreTheOptions(t *testing.T) {
+	t.Parallel()
+	defaults := map[string]string{} // by the option's name
+	word := regexp.MustCompile(`[Dd]efault:? (\d[\d,]*\d( [KM]iB)?|\d( [KM]iB)?|off)`)
+	for _, file := range goFiles(t, ".") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			declared, is := n.(*ast.TypeSpec)
+			if !is || declared.Name.Name != "Limits" && declared.Name.Name != "Options" {
+				return true
+			}
+			structure, is := declared.Type.(*ast.StructType)
+			if !is {
+				return true
+			}
+			for _, field := range structure.Fields.List {
+				comment := strings.Join(strings.Fields(field.Doc.Text()+" "+field.Comment.Text()), " ")
+				if m := word.FindStringSubmatch(comment); m != nil && len(field.Names) == 1 {
+					defaults[declared.Name.Name+"."+field.Names[0].Name] = m[1]
+				}
+			}
+			return true
+		})
+	}
+	checked := 0
+	for _, row := range tableRows(protocolSection(t, "### Limits")) {
+		for _, option := range spans(row[2]) {
+			require.Contains(t, defaults, option)
+			assert.Contains(t, row[1], defaults[option], "%s", option)
+			checked++
+		}
+	}
+	assert.Equal(t, 11, checked)
+}
+
+// Every difference has its number once, and whatever names a section or a
+// difference names one that there is.
+func TestProtocolReferencesExist(t *testing.T) {
+	t.Parallel()
+	text := protocol(t)
+	sections := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^## (\d+)\. `).FindAllStringSubmatch(text, -1) {
+		sections[m[1]] = true
+	}
+	require.Len(t, sections, 13)
+	differences := map[string]bool{}
+	for i, row := range tableRows(protocolSection(t, "## 10. Differences from the original")) {
+		assert.Equal(t, fmt.Sprintf("D%d", i+1), row[0])
+		differences[row[0]] = true
+	}
+	require.Len(t, differences, 30)
+	difference := regexp.MustCompile(`\bD[1-9]\d?\b`)
+	for _, d := range difference.FindAllString(text, -1) {
+		assert.True(t, differences[d], "%s", d)
+	}
+	for _, m := range regexp.MustCompile(`\bsections? (\d+)`).FindAllStringSubmatch(text, -1) {
+		assert.True(t, sections[m[1]], "%s", m[0])
+	}
+	reference := regexp.MustCompile(`PROTOCOL\.md, (?:section (\d+)|(D\d+))`)
+	found := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git" || d.Name() == "bin") {
+			return fs.SkipDir
+		}
+		if !slices.Contains([]string{".go", ".js", ".ts", ".md"}, filepath.Ext(path)) {
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		// A comment may break the line within a reference.
+		joined := regexp.MustCompile(`\s*\n\s*(//|\*)?\s*`).ReplaceAllString(string(source), " ")
+		for _, m := range reference.FindAllStringSubmatch(joined, -1) {
+			found++
+			assert.True(t, m[1] == "" || sections[m[1]], "%s: %s", path, m[0])
+			assert.True(t, m[2] == "" || differences[m[2]], "%s: %s", path, m[0])
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	assert.Greater(t, found, 20)
+}
+
+// Every JSON example is JSON.
+func TestProtocolExamplesAreJSON(t *testing.T) {
+	t.Parallel()
+	lines := 0
+	for _, block := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(protocol(t), -1) {
+		for line := range strings.Lines(block[1]) {
+			line = strings.ReplaceAll(line, `"message":…`, `"message":""`)
+			assert.True(t, json.Valid([]byte(line)), "%s", line)
+			lines++
+		}
+	}
+	assert.Greater(t, lines, 10)
 }
