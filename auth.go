@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,7 +33,8 @@ type AuthRequest struct {
 // with pushy:subscription-failed: ErrDenied with the reason "Invalid credentials",
 // an *Error with its Message as the reason and its Code. Any other error, and a
 // panic, is "Temporarily unavailable", after which clients try again, and is
-// logged at most once a minute.
+// logged at most once a minute. Of an error that wraps several of these, ErrNeedAuth
+// decides the event, and the first *Error the reason and the code.
 type Authorizer interface {
 	Authorize(ctx context.Context, r AuthRequest) error
 }
@@ -75,7 +77,11 @@ func (s *Server) authorize(ctx context.Context, r AuthRequest) error {
 	case err == nil, errors.Is(err, ErrNeedAuth):
 		return err
 	case seen != nil:
-		return &JoinError{Channel: r.Channel, Reason: seen.Message, Code: seen.Code}
+		return &JoinError{
+			Channel: r.Channel,
+			Reason:  cmp.Or(seen.Message, invalidCredentials),
+			Code:    seen.Code,
+		}
 	case errors.Is(err, ErrDenied):
 		return &JoinError{Channel: r.Channel, Reason: invalidCredentials}
 	case ctx.Err() != nil:
@@ -144,8 +150,11 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 //
 // ErrDenied refuses with 403, ErrNeedAuth with 401, an *Error with its Message
 // and Code and 403, or the Code if that is a status from 400 to 499. These the
-// browser client takes for final. Any other error, and a panic, is answered with
-// 500, after which it tries again, and logged at most once a minute.
+// browser client takes for final. Of an error that wraps several of these, the
+// first *Error decides the message and the code, its Code the status if it is one,
+// and else ErrNeedAuth, whatever is with it. Any other error, a panic, and data that
+// Limits.PresenceBytes does not allow are answered with 500, after which the client
+// tries again, and logged at most once a minute.
 func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
 	return &authhttp.Handler{
 		FromAllowedOrigin: func(w http.ResponseWriter, r *http.Request) bool {
@@ -187,29 +196,31 @@ var (
 
 // refusal is AuthHandler's answer to an error.
 func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.Refusal {
-	denied, needAuth := errors.Is(err, ErrDenied), errors.Is(err, ErrNeedAuth)
-	status := http.StatusForbidden
-	if needAuth {
-		status = http.StatusUnauthorized
-	}
 	seen := visible(err)
-	switch {
-	case seen != nil:
-		return &authhttp.Refusal{
-			Status:  seen.httpStatus(status),
-			Code:    seen.Code,
-			Message: seen.Message,
+	if seen != nil || errors.Is(err, ErrNeedAuth) || errors.Is(err, ErrDenied) {
+		refusal := &authhttp.Refusal{Status: refusedStatus(err)}
+		if seen != nil {
+			refusal.Code = seen.Code
+			refusal.Message = seen.Message
 		}
-	case denied:
-		return &authhttp.Refusal{Status: status, Message: "not authorized"}
-	case needAuth:
-		return &authhttp.Refusal{Status: status, Message: "authentication needed"}
+		if refusal.Message == "" {
+			refusal.Message = "not authorized"
+			if refusal.Status == http.StatusUnauthorized {
+				refusal.Message = "authentication needed"
+			}
+		}
+		return refusal
 	}
 	if !errors.Is(err, errAllowFailed) && r.Context().Err() == nil { // else it is logged, or the client has left
+		hint := "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"
+		var data *wire.PresenceError
+		if errors.As(err, &data) {
+			hint = "the data that the func given to AuthHandler returned cannot be used for presence"
+		}
 		s.notices.Warn("AuthHandler cannot give a token", "",
 			slog.String("channel", channel),
 			slog.String("error", err.Error()),
-			slog.String("hint", "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"))
+			slog.String("hint", hint))
 	}
 	return &authhttp.Refusal{Status: http.StatusInternalServerError, Message: "Internal error"}
 }
@@ -218,8 +229,8 @@ func (s *Server) grant(connID, channel string, data any) (auth string, raw json.
 	if raw, err = presenceJSON(data); err != nil {
 		return "", nil, err
 	}
-	if _, reason := wire.PresenceFields(raw, s.opts.Limits.PresenceBytes); reason != "" {
-		return "", nil, errors.New("pushy: " + reason)
+	if _, refused := wire.PresenceFields(raw, s.opts.Limits.PresenceBytes); refused != nil {
+		return "", nil, refused
 	}
 	auth, err = SignChannel(s.opts.SecretKey, connID, channel, data)
 	return auth, raw, err

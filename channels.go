@@ -23,7 +23,7 @@ type JoinError struct {
 	Channel string
 	Reason  string
 	Code    string // of an *Error that an Authorizer returned, or ""
-	Err     error  // what the Broker or PresenceStore said, or nil
+	Err     error  // for the host: of the Broker or PresenceStore, or about the presence data; or nil
 }
 
 func (e *JoinError) Error() string {

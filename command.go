@@ -172,15 +172,19 @@ func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels
 	switch {
 	case joinErr == nil, errors.Is(joinErr, ErrClosed):
 	case errors.Is(joinErr, ErrNeedAuth):
+		if seen := visible(joinErr); seen != nil {
+			reply.Reason = seen.Message
+			reply.Code = seen.Code
+		}
 		_ = conn.Reply(eventNeedAuth, reply)
 	case errors.As(joinErr, &refused):
 		reply.Reason = refused.Reason
 		reply.Code = refused.Code
-		_ = conn.Reply(eventFailed, reply)
 		if refused.Err != nil {
 			srv.notices.Warn("clients cannot subscribe", channel,
 				slog.String("channel", channel), slog.Any("error", refused.Err))
 		}
+		_ = conn.Reply(eventFailed, reply)
 	case errors.As(joinErr, &seen):
 		_ = conn.ReplyError(seen)
 	default:

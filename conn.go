@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -272,6 +273,14 @@ func (c *connection) ended(err error) {
 	case why.Cause == session.Stopped:
 		// end was called, and has said why.
 	default:
+		if why.Cause == session.Fault && why.Code == codeTooBig {
+			limit := c.srv.opts.Limits.MessageBytes
+			c.srv.notices.Warn("connection closed: a message is too large", "",
+				slog.Int("limit", limit),
+				slog.String("conn", c.id),
+				slog.String("hint", fmt.Sprintf("a message is over the limit of %d bytes: "+
+					"send less, or raise Options.Limits.MessageBytes", limit)))
+		}
 		c.endAs(why.Code, why.Code, why.Reason) // the peer's own code is its answer
 	}
 }

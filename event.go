@@ -31,6 +31,9 @@ const (
 // codeLost is never sent: the connection ended without a word.
 const codeLost = 1006
 
+// codeTooBig ends a connection whose message is over Limits.MessageBytes.
+const codeTooBig = 1009
+
 // codeServiceRestart is what a bare WebSocket gets for CloseShutdown (RFC 6455's
 // registry of close codes).
 const codeServiceRestart = 1012

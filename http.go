@@ -155,11 +155,17 @@ func visible(err error) *Error {
 	return nil
 }
 
-// httpStatus is the status of an answer that has e: its Code, if that is one
-// from 400 to 499, else the one given.
-func (e *Error) httpStatus(otherwise int) int {
-	if n, err := strconv.Atoi(e.Code); err == nil && n >= 400 && n < 500 && len(e.Code) == 3 {
-		return n
+// refusedStatus is the status of the answer to a client that the host has refused
+// with err: the Code of the *Error in it, if that is a status from 400 to 499, else
+// 401 for ErrNeedAuth and 403.
+func refusedStatus(err error) int {
+	if seen := visible(err); seen != nil && len(seen.Code) == 3 {
+		if n, err := strconv.Atoi(seen.Code); err == nil && n >= 400 && n < 500 {
+			return n
+		}
 	}
-	return otherwise
+	if errors.Is(err, ErrNeedAuth) {
+		return http.StatusUnauthorized
+	}
+	return http.StatusForbidden
 }

@@ -316,7 +316,11 @@ func (ch *Channel) joinPrivate(sub *subscription, m Member, success wire.Object,
 		ch.logLeave(ctx, m.ID)
 	}
 	if errors.Is(err, ErrTooLarge) {
-		return &JoinError{Channel: ch.name, Reason: "Presence data too large"}
+		return &JoinError{
+			Channel: ch.name,
+			Reason:  wire.PresenceTooLarge,
+			Err:     err,
+		}
 	}
 	return err
 }

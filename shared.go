@@ -197,7 +197,8 @@ func (b *sharedBroker) Open(ctx context.Context, deliver func(string, Message)) 
 
 func (b *sharedBroker) Publish(ctx context.Context, channel string, m Message) (received Receivers, err error) {
 	if len(m.Data) > b.eventBytes {
-		return None, fmt.Errorf("data of %d bytes is over the limit of %d for a shared event", len(m.Data), b.eventBytes)
+		return None, fmt.Errorf("%w: data of %d bytes is over the limit of %d for a shared event",
+			ErrTooLarge, len(m.Data), b.eventBytes)
 	}
 	err = b.call("Broker.Publish", func() error {
 		var err error
@@ -228,7 +229,8 @@ var _ PresenceStore = (*sharedStore)(nil)
 
 func (p *sharedStore) Join(ctx context.Context, channel string, m Member) error {
 	if len(m.JSON) > p.memberBytes {
-		return fmt.Errorf("a member of %d bytes is over the limit of %d for a shared one", len(m.JSON), p.memberBytes)
+		return fmt.Errorf("%w: a member of %d bytes is over the limit of %d for a shared one",
+			ErrTooLarge, len(m.JSON), p.memberBytes)
 	}
 	return p.call("PresenceStore.Join", func() error { return p.PresenceStore.Join(ctx, channel, m) })
 }

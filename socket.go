@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -161,20 +162,15 @@ func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error)
 		httperror.Write(w, http.StatusInternalServerError, "Internal error")
 		return
 	}
-	status, code, message := http.StatusForbidden, "", ""
-	if errors.Is(err, ErrNeedAuth) {
-		status = http.StatusUnauthorized
+	status := refusedStatus(err)
+	code := strconv.Itoa(status)
+	message := "Options.Accept refused this connection; the server's log says why"
+	if status == http.StatusUnauthorized {
+		message = "Options.Accept wants this client to log in first"
 	}
 	if seen := visible(err); seen != nil {
-		status, code, message = seen.httpStatus(status), seen.Code, seen.Message
-	} else {
-		message = "Options.Accept refused this connection; the server's log says why"
-		if status == http.StatusUnauthorized {
-			message = "Options.Accept wants this client to log in first"
-		}
-	}
-	if code == "" {
-		code = strconv.Itoa(status)
+		code = cmp.Or(seen.Code, code)
+		message = cmp.Or(seen.Message, message)
 	}
 	if !errors.Is(err, errAcceptPanicked) { // that is logged
 		page := sentOrigin(r)

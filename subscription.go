@@ -111,9 +111,13 @@ func (r *registry) join(conn *connection, name string, data, id json.RawMessage)
 	}
 	var fields []byte
 	if names.Private(name) {
-		var reason string
-		if fields, reason = wire.PresenceFields(data, s.opts.Limits.PresenceBytes); reason != "" {
-			return &JoinError{Channel: name, Reason: reason}
+		var refused *wire.PresenceError
+		if fields, refused = wire.PresenceFields(data, s.opts.Limits.PresenceBytes); refused != nil {
+			return &JoinError{
+				Channel: name,
+				Reason:  refused.Reason,
+				Err:     refused,
+			}
 		}
 	}
 	sub, err := conn.reserve(name)

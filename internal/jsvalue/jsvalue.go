@@ -42,6 +42,25 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("byte %d: over the limit of %s (%d)", e.Offset, e.Limit, e.Max)
 }
 
+// KindName is what a message calls a Kind, with its article.
+func KindName(kind byte) string {
+	switch kind {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	case '0':
+		return "a number"
+	case 't', 'f':
+		return "true or false"
+	case 'n':
+		return "null"
+	}
+	return "no JSON value"
+}
+
 // Kind tells what a raw JSON value, without blanks around it, is by its first
 // byte: '{', '[', '"', 't', 'f', 'n', '0' for a number, or 0 for anything
 // else. It does not check the rest.

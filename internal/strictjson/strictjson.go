@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 // A Fault is what is wrong with a JSON text.
@@ -188,9 +190,5 @@ func (c *cursor) want(kind byte) *Fault {
 	if got == kind {
 		return nil
 	}
-	return fault("must be %s, not %s", kindNames[kind], kindNames[got])
-}
-
-var kindNames = map[byte]string{
-	'{': "an object", '[': "an array", '"': "a string", '0': "a number", 't': "true or false", 'n': "null",
+	return fault("must be %s, not %s", jsvalue.KindName(kind), jsvalue.KindName(got))
 }

@@ -264,6 +264,10 @@ func (h *Handler) checkBody(frame []byte) *handshakeError {
 
 func (h *Handler) tooLarge() *handshakeError {
 	h.refused("large body")
+	h.notices.Warn("message refused: too large", "",
+		slog.Int("limit", h.cfg.MaxMessage),
+		slog.String("hint", fmt.Sprintf("a body has a message over the limit of %d bytes, or more than %d messages: "+
+			"send less, or raise Options.Limits.MessageBytes", h.cfg.MaxMessage, maxElements)))
 	return &handshakeError{
 		status: http.StatusRequestEntityTooLarge,
 		text:   fmt.Sprintf("a message has at most %d bytes, and a body at most %d messages", h.cfg.MaxMessage, maxElements),

@@ -348,7 +348,8 @@ func TestRow03NeverReadsAmongMany(t *testing.T) {
 				require.Fail(t, "others wait", "round %d", round)
 			}
 		}
-		assert.LessOrEqual(t, s.engine.Waiting(), int64(len(stuck)*bound))
+		// What the others have received may not have been counted as written yet.
+		assert.LessOrEqual(t, s.engine.Waiting(), int64(len(stuck)*bound+others*len(text)))
 		if round%16 == 0 || len(stuck) < len(all) {
 			most = max(most, int64(liveHeap())-int64(before))
 		}

@@ -2,6 +2,7 @@ package triggerhttp
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -40,6 +41,13 @@ func Unavailable() *Answer {
 
 // TooLarge is the answer when the event can never be taken.
 func TooLarge(message string) *Answer { return refuse(http.StatusRequestEntityTooLarge, message) }
+
+// bodyTooLarge is the answer to a body over the limit; size is its size in words.
+func bodyTooLarge(size string, limit int) *Answer {
+	refused := TooLarge("Body too large")
+	refused.hint = fmt.Sprintf("a body of %s is over the limit of %d: send less, or raise Options.Limits.TriggerBytes", size, limit)
+	return refused
+}
 
 // tooMany is the answer when no more ids can be remembered.
 func tooMany() *Answer {

@@ -150,10 +150,9 @@ func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJ
 	if r.ContentLength > 0 && !isJSON && !isForm {
 		return nil, false, unknown
 	}
-	tooLarge := TooLarge("Body too large")
 	if rd.MaxBody > 0 {
 		if r.ContentLength > int64(rd.MaxBody) {
-			return nil, false, tooLarge
+			return nil, false, bodyTooLarge(fmt.Sprintf("%d bytes", r.ContentLength), rd.MaxBody)
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, int64(rd.MaxBody))
 	}
@@ -164,7 +163,7 @@ func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJ
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, false, tooLarge
+		return nil, false, bodyTooLarge(fmt.Sprintf("more than %d bytes", over.Limit), rd.MaxBody)
 	case err != nil:
 		return nil, false, refuse(http.StatusRequestTimeout, "Cannot read the body")
 	case b.Len() > 0 && !isJSON && !isForm:

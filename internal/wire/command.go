@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -95,15 +96,37 @@ func ParseSubscription(data []byte) Subscription {
 	return s
 }
 
+// PresenceTooLarge is the reason that a client receives for presence data that is
+// over a limit.
+const PresenceTooLarge = "Presence data too large"
+
+// PresenceError is why presence data is refused.
+type PresenceError struct {
+	Reason string // for the client
+	detail string // for the host: sizes, and what to change
+}
+
+func (e *PresenceError) Error() string { return e.detail }
+
 // PresenceFields turns presence data as a client sent it into a member's own
-// fields, in canonical form: nil for none. An object, a text that holds one, and
-// PHP's empty array are data. reason tells the client what is wrong.
-func PresenceFields(data []byte, limit int) (fields []byte, reason string) {
+// fields, in canonical form, or nil if there are none. Valid data is an object, a
+// string that contains one, or PHP's empty array.
+func PresenceFields(data []byte, limit int) (fields []byte, refused *PresenceError) {
 	if len(data) == 0 || string(data) == "null" {
-		return nil, ""
+		return nil, nil
 	}
 	if limit > 0 && len(data) > limit {
-		return nil, "Presence data too large"
+		return nil, &PresenceError{
+			Reason: PresenceTooLarge,
+			detail: fmt.Sprintf("presence data of %d bytes is over the limit of %d: "+
+				"send less, or raise Options.Limits.PresenceBytes", len(data), limit),
+		}
+	}
+	invalid := func(why string) *PresenceError {
+		return &PresenceError{
+			Reason: "Invalid presence data",
+			detail: "presence data " + why,
+		}
 	}
 	raw := data
 	if text, ok := jsvalue.Text(data); ok {
@@ -112,11 +135,13 @@ func PresenceFields(data []byte, limit int) (fields []byte, reason string) {
 	fields, err := jsvalue.Canonical(nil, raw, jsvalue.TriggerLimits)
 	switch {
 	case err == nil && string(fields) == "[]":
-		return []byte("{}"), ""
-	case err != nil || fields[0] != '{':
-		return nil, "Invalid presence data"
+		return []byte("{}"), nil
+	case err != nil:
+		return nil, invalid("is not valid: " + err.Error())
+	case fields[0] != '{':
+		return nil, invalid("must be an object, not " + jsvalue.KindName(jsvalue.Kind(fields)))
 	}
-	return fields, ""
+	return fields, nil
 }
 
 // Member returns a member as clients see it: its own fields, in canonical form

@@ -75,7 +75,12 @@ func TestPresenceFieldsAndMember(t *testing.T) {
 		{"textOfText", `"\"{}\""`, "", "Invalid presence data"},
 		{"largeFirst", `"` + strings.Repeat("x", 100) + `"`, "", "Presence data too large"},
 	} {
-		fields, reason := wire.PresenceFields([]byte(c.data), 64)
+		fields, refused := wire.PresenceFields([]byte(c.data), 64)
+		reason := ""
+		if refused != nil {
+			reason = refused.Reason
+			assert.NotEmpty(t, refused.Error(), c.name)
+		}
 		assert.Equal(t, c.fields, string(fields), c.name)
 		assert.Equal(t, c.reason, reason, c.name)
 	}

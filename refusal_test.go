@@ -1,0 +1,231 @@
+package pushy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+)
+
+// postAuth asks an AuthHandler for a token.
+func postAuth(h http.Handler, channel string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", "/auth", strings.NewReader("channel="+channel+"&connection_id="+someID))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// Issue 11, number 25: what is refused because of its size is logged with its size,
+// the limit, and the option that sets it.
+func TestRefusedSizesAreLogged(t *testing.T) {
+	t.Parallel()
+	large := map[string]string{"about": strings.Repeat("x", 5000)}
+	largeJSON := `{"about":"` + large["about"] + `"}`
+	size := fmt.Sprint(len(largeJSON))
+	limits := pushy.Limits{PresenceBytes: 1000, TriggerBytes: 2000, MessageBytes: 9000}
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, srv *pushy.Server)
+		logs []string
+	}{
+		{
+			name: "authHandler",
+			run: func(t *testing.T, srv *pushy.Server) {
+				allow := func(*http.Request, string, string) (any, error) { return large, nil }
+				w := postAuth(srv.AuthHandler(allow), "private-x")
+				assert.Equal(t, 500, w.Code)
+				assert.JSONEq(t, `{"error":{"code":"500","message":"Internal error"}}`, w.Body.String())
+			},
+			logs: []string{size + " bytes", "limit of 1000", "raise Options.Limits.PresenceBytes", "channel=private-x"},
+		},
+		{
+			name: "authHandlerNoObject",
+			run: func(t *testing.T, srv *pushy.Server) {
+				allow := func(*http.Request, string, string) (any, error) { return []int{1}, nil }
+				assert.Equal(t, 500, postAuth(srv.AuthHandler(allow), "private-x").Code)
+			},
+			logs: []string{"presence data", "object", "array"},
+		},
+		{
+			name: "subscribe",
+			run: func(t *testing.T, srv *pushy.Server) {
+				p := connectPeer(t, srv)
+				p.send(subscribeText(t, p.id, "private-x", largeJSON))
+				p.expect(`pushy:subscription-failed {"channel":"private-x","reason":"Presence data too large"}`)
+			},
+			logs: []string{size + " bytes", "limit of 1000", "raise Options.Limits.PresenceBytes", "channel=private-x"},
+		},
+		{
+			name: "join",
+			run: func(t *testing.T, srv *pushy.Server) {
+				p := connectPeer(t, srv)
+				var refused *pushy.JoinError
+				require.ErrorAs(t, srv.Channels().Join(p.conn(srv), "private-x", []byte(largeJSON)), &refused)
+				assert.Equal(t, "Presence data too large", refused.Reason)
+				for _, part := range []string{size + " bytes", "limit of 1000", "Options.Limits.PresenceBytes"} {
+					assert.ErrorContains(t, refused, part)
+				}
+			},
+		},
+		{
+			name: "trigger",
+			run: func(t *testing.T, srv *pushy.Server) {
+				w := call{body: largeJSON}.do(srv)
+				assert.Equal(t, 413, w.Code)
+				assert.JSONEq(t, `{"error":{"code":"413","message":"Body too large"}}`, w.Body.String())
+			},
+			logs: []string{size + " bytes", "limit of 2000", "raise Options.Limits.TriggerBytes"},
+		},
+		{
+			name: "xhrSend",
+			run: func(t *testing.T, srv *pushy.Server) {
+				session := fmt.Sprintf("/pushy/socket/0/s%d/", srv.Stats().Connections)
+				require.Equal(t, 200, ask(allAbilities(srv), "POST", session+"xhr").StatusCode)
+				r := httptest.NewRequest("POST", session+"xhr_send", strings.NewReader(`["`+strings.Repeat("x", 9500)+`"]`))
+				w := httptest.NewRecorder()
+				allAbilities(srv).ServeHTTP(w, r)
+				assert.Equal(t, 413, w.Code)
+			},
+			logs: []string{"limit of 9000 bytes", "Options.Limits.MessageBytes"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			log, lines := logged()
+			srv := triggerServer(t, pushy.Options{Logger: log, Limits: limits})
+			for range 3 {
+				c.run(t, srv)
+			}
+			if c.logs == nil {
+				assert.Empty(t, lines(), "an error that the host receives is not logged as well")
+				return
+			}
+			require.Len(t, lines(), 1, "one a minute")
+			for _, part := range c.logs {
+				assert.Contains(t, lines()[0], part)
+			}
+		})
+	}
+}
+
+// Issue 11, number 13: a WebSocket that a large message ends is in the log.
+func TestLargeMessageOnAWebSocketIsLogged(t *testing.T) {
+	t.Parallel()
+	log, lines := logged()
+	_, baseURL := serve(t, pushy.Options{SecretKey: peerKey, Logger: log, Limits: pushy.Limits{MessageBytes: 9000}})
+	for _, framed := range []bool{false, true} {
+		c := dial(t, baseURL, framed)
+		c.SendFrame(ws.OpText, `["`+strings.Repeat("x", 9500)+`"]`)
+		if framed {
+			assert.Equal(t, `c[1009,"message too big"]`, c.Next())
+		}
+		code, _ := c.Closed()
+		assert.Equal(t, 1009, code)
+	}
+	require.Len(t, lines(), 1, "one a minute")
+	for _, part := range []string{"limit of 9000 bytes", "Options.Limits.MessageBytes", "too large"} {
+		assert.Contains(t, lines()[0], part)
+	}
+}
+
+// Issue 11, number 25: what the broker's nodes can never take is too large, and not
+// something to try again.
+func TestOverTheBoundOfSharedDataIsTooLarge(t *testing.T) {
+	t.Parallel()
+	f, log := &foreign{}, &lines{}
+	srv := triggerServer(t, pushy.Options{
+		Broker: f,
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Limits: pushy.Limits{TriggerBytes: -1, PresenceBytes: -1, MessageBytes: -1, ConnBuffer: -1},
+	})
+	huge := `{"a":"` + strings.Repeat("x", 16<<20) + `"}`
+	w := call{body: huge}.do(srv)
+	assert.Equal(t, 413, w.Code)
+	assert.JSONEq(t, `{"error":{"code":"413","message":"Event too large for the broker"}}`, w.Body.String())
+	require.Len(t, log.with("over the limit of 16777216"), 1)
+	p := connectPeer(t, srv)
+	p.send(subscribeText(t, p.id, "private-x", `{"a":"`+strings.Repeat("x", 256<<10)+`"}`))
+	p.expect(`pushy:subscription-failed {"channel":"private-x","reason":"Presence data too large"}`)
+	require.Len(t, log.with("over the limit of 262144"), 1)
+}
+
+// Issue 11, number 25: errors that say two things are answered with one: to log in
+// comes before a denial, since a client that has logged in is asked about anew.
+func TestCombinedErrors(t *testing.T) {
+	t.Parallel()
+	shown := func(code, message string) error { return &pushy.Error{Code: code, Message: message} }
+	both := errors.Join(pushy.ErrNeedAuth, pushy.ErrDenied)
+	for _, c := range []struct {
+		name    string
+		err     error
+		status  int
+		code    string
+		message string // of AuthHandler and, unless it is the fixed one, of Accept
+		answer  string // to a SUBSCRIBE
+	}{
+		{"needAuthDenied", both, 401, "401", "authentication needed", `needauth {"channel":"news"}`},
+		{"deniedNeedAuth", errors.Join(pushy.ErrDenied, pushy.ErrNeedAuth), 401, "401", "authentication needed",
+			`needauth {"channel":"news"}`},
+		{"wrapped", fmt.Errorf("%w: %w", errSecret, fmt.Errorf("session: %w", both)), 401, "401", "authentication needed",
+			`needauth {"channel":"news"}`},
+		{"needAuthShown", errors.Join(pushy.ErrNeedAuth, shown("expired", "Your session has ended")), 401, "expired",
+			"Your session has ended", `needauth {"channel":"news","reason":"Your session has ended","code":"expired"}`},
+		{"bothShown", errors.Join(both, shown("", "Log in first")), 401, "401", "Log in first",
+			`needauth {"channel":"news","reason":"Log in first"}`},
+		{"deniedShown", fmt.Errorf("%w: %w", pushy.ErrDenied, shown("banned", "You are banned")), 403, "banned", "You are banned",
+			`failed {"channel":"news","reason":"You are banned","code":"banned"}`},
+		{"needAuthShownStatus", errors.Join(pushy.ErrNeedAuth, shown("404", "No such room")), 404, "404", "No such room",
+			`needauth {"channel":"news","reason":"No such room","code":"404"}`},
+		{"twoShown", errors.Join(shown("429", "Slow down"), shown("404", "No such room")), 429, "429", "Slow down",
+			`failed {"channel":"news","reason":"Slow down","code":"429"}`},
+		{"noMessage", shown("403", ""), 403, "403", "not authorized", `failed {"channel":"news","reason":"Invalid credentials","code":"403"}`},
+		{"noMessageNeedAuth", errors.Join(pushy.ErrNeedAuth, shown("", "")), 401, "401", "authentication needed",
+			`needauth {"channel":"news"}`},
+		{"status401", shown("401", ""), 401, "401", "authentication needed",
+			`failed {"channel":"news","reason":"Invalid credentials","code":"401"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			log, lines := logged()
+			srv := startServer(t, pushy.Options{
+				Logger:     log,
+				Authorizer: authorizerFunc(func(context.Context, pushy.AuthRequest) error { return c.err }),
+				Accept:     func(*http.Request) (any, error) { return nil, c.err },
+			})
+			w := postAuth(srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, c.err }), "private-x").Result()
+			assert.Equal(t, c.status, w.StatusCode)
+			code, message := httpError(t, w)
+			assert.Equal(t, []string{c.code, c.message}, []string{code, message})
+			assert.Empty(t, lines())
+
+			p := connectPeer(t, srv)
+			p.send(`{"command":"subscribe","data":{"channel":"news"}}`)
+			p.expect("pushy:subscription-" + c.answer)
+			assert.Empty(t, lines())
+
+			w = ask(allAbilities(srv), "POST", "/pushy/socket/0/s/xhr")
+			assert.Equal(t, c.status, w.StatusCode)
+			code, message = httpError(t, w)
+			assert.Equal(t, c.code, code)
+			switch c.message {
+			case "authentication needed":
+				assert.Equal(t, "Options.Accept wants this client to log in first", message)
+			case "not authorized":
+				assert.Equal(t, "Options.Accept refused this connection; the server's log says why", message)
+			default:
+				assert.Equal(t, c.message, message)
+			}
+		})
+	}
+}
