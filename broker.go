@@ -55,8 +55,10 @@ const EventResync = "pushy:resync"
 // A Server trusts nothing that a Broker delivers, since others may write to what it
 // works with. It skips a message whose event name the protocol does not allow, or
 // whose data is not one JSON value of valid UTF-8 under 16 MiB (or
-// Limits.TriggerBytes, if that is more), and logs that once a minute. A panic in a
-// Broker's or PresenceStore's method is an error of that call.
+// Limits.TriggerBytes, if that is more), and logs that once a minute. If a method of
+// a Broker or PresenceStore panics or ends its goroutine (runtime.Goexit), that call
+// has failed, and the log says how. Only a Publish that ends its goroutine ends that
+// of Server.Publish's caller, too.
 //
 // A Broker, and a PresenceStore, that cannot reach what it works with may serve
 // its own node alone meanwhile, or answer with errors. If it has a method

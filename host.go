@@ -15,8 +15,20 @@ type failure struct {
 	stack    string
 }
 
+var _ error = (*failure)(nil)
+
 // failed is called from the deferred func that recovered p.
 func failed(p any) *failure { return &failure{panicked: p, stack: string(debug.Stack())} }
+
+// Error shows the value of a panic, unless that value does not let itself be shown.
+func (f *failure) Error() string {
+	if f.panicked == nil {
+		return f.String()
+	}
+	shown := "panic"
+	hosted(func() { shown = fmt.Sprintf("panic: %v", f.panicked) })
+	return shown
+}
 
 // String completes a sentence that begins with what failed.
 func (f *failure) String() string {

@@ -246,3 +246,197 @@ func signedTrigger(t *testing.T, base, channel, event string) (status int, body 
 	require.NoError(t, err)
 	return resp.StatusCode, string(text)
 }
+
+// Issue 11, number 26: a log handler that does not return drops no answer, and holds
+// up no Shutdown.
+func TestFailingLogHandler(t *testing.T) {
+	for _, method := range []string{"Enabled", "Handle", "WithAttrs", "value"} {
+		t.Run(method, func(t *testing.T) {
+			eachFault(t, func(t *testing.T, fail func(), _ *safeBuffer) {
+				handler := failingHandler{
+					method: method,
+					fail:   fail,
+				}
+				srv, base := serve(t, pushy.Options{
+					SecretKey: "short", // which is logged
+					Logger:    slog.New(handler),
+					Accept: func(r *http.Request) (any, error) {
+						if r.Header.Get("Authorization") != "" {
+							return nil, errSecret
+						}
+						return nil, nil
+					},
+					Hooks: pushy.Hooks{
+						Connect:         func(*pushy.Conn) { panic("hook") },
+						Disconnect:      func(*pushy.Conn, int, string) { panic("hook") },
+						Subscribe:       func(*pushy.Conn, *pushy.Channel) { panic("hook") },
+						ChannelOccupied: func(*pushy.Channel) { panic("hook") },
+						ChannelVacated:  func(*pushy.Channel) { panic("hook") },
+					},
+				})
+				pushy.Handle(srv, "fail", func(context.Context, *pushy.Conn, struct{}) (any, error) {
+					return nil, unloggable{fail, method == "value"}
+				})
+				pushy.Handle(srv, "panic", func(context.Context, *pushy.Conn, struct{}) (any, error) { panic(errSecret) })
+				p := connectPeer(t, srv)
+				for range 12 {
+					p.expect0(`{"command":"fail","id":1}`, `pushy:error {"message":"Internal error","code":"500","id":1}`)
+					p.expect0(`{"command":"panic","id":1}`, `pushy:error {"message":"Internal error","code":"500","id":1}`)
+				}
+				p.subscribe("news", "")
+				status, _ := signedTrigger(t, base, "news", "x")
+				assert.Equal(t, 403, status, "another key")
+				for path, want := range map[string]int{"/nothing": 404, "/pushy/nothing": 404, "/pushy/socket/websocket": 400} {
+					res, err := http.Get(base + path)
+					require.NoError(t, err, path)
+					require.NoError(t, res.Body.Close())
+					assert.Equal(t, want, res.StatusCode)
+				}
+				assert.Equal(t, 403, handshake(t, base, http.Header{"Origin": {"https://evil.example"}}))
+				assert.Equal(t, 403, handshake(t, base, http.Header{"Authorization": {"x"}}))
+				assert.Equal(t, 101, handshake(t, base, nil))
+				go p.ended()
+				shutDown(t, srv)
+				assert.Zero(t, srv.Stats().Connections)
+			})
+		})
+	}
+}
+
+// failingHandler fails in one of its methods.
+type failingHandler struct {
+	method string
+	fail   func()
+}
+
+func (h failingHandler) in(method string) {
+	if h.method == method {
+		h.fail()
+	}
+}
+
+func (h failingHandler) Enabled(context.Context, slog.Level) bool {
+	h.in("Enabled")
+	return true
+}
+
+func (h failingHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.in("Handle")
+	return slog.NewTextHandler(io.Discard, nil).Handle(ctx, r)
+}
+
+func (h failingHandler) WithAttrs([]slog.Attr) slog.Handler {
+	h.in("WithAttrs")
+	return h
+}
+
+func (h failingHandler) WithGroup(string) slog.Handler { return h }
+
+// unloggable is an error that fails when it is logged.
+type unloggable struct {
+	fail  func()
+	fails bool
+}
+
+func (unloggable) Error() string { return "unloggable" }
+
+func (u unloggable) LogValue() slog.Value {
+	if u.fails {
+		u.fail()
+	}
+	return slog.StringValue("unloggable")
+}
+
+// Issue 11, number 26: a call to a Broker or PresenceStore that does not return is an
+// error of that one operation.
+func TestFailingBroker(t *testing.T) {
+	calls := []string{"Publish", "Subscribe", "Unsubscribe", "Join", "Leave", "Watch", "Close", "Away"}
+	for _, call := range calls {
+		t.Run(call, func(t *testing.T) {
+			eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+				f := &foreign{fail: fail}
+				srv, base := serve(t, pushy.Options{
+					SecretKey: peerKey,
+					Logger:    log.logger(),
+					Broker:    f,
+				})
+				p := connectPeer(t, srv)
+				p.subscribe("private-before", "")
+				f.mu.Lock()
+				f.panics = call
+				f.mu.Unlock()
+				for range 3 {
+					p.send(subscribeText(t, p.id, "private-room", ""))
+					answer := p.next()
+					switch call {
+					case "Subscribe", "Join", "Watch":
+						assert.Equal(t, "pushy:subscription-failed", answer.Event)
+						assert.Equal(t, "Temporarily unavailable", answer.field("reason"))
+					default:
+						assert.Equal(t, "pushy:subscription-success", answer.Event)
+						p.expect0(`{"command":"unsubscribe","data":{"channel":"private-room"}}`,
+							`pushy:subscription-end {"channel":"private-room"}`)
+					}
+					status, _ := signedTrigger(t, base, "private-before", "said")
+					if call == "Publish" {
+						assert.Equal(t, 503, status)
+					} else {
+						assert.Equal(t, 201, status)
+						p.expect("said private-before {}")
+					}
+				}
+				p.quiet()
+				if call == "Away" {
+					assert.ErrorContains(t, srv.Stats().Away, "Away")
+				} else {
+					assert.NoError(t, srv.Stats().Away)
+				}
+				go p.ended()
+				ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
+				defer cancel()
+				if err := srv.Shutdown(ctx); call == "Close" {
+					assert.ErrorContains(t, err, "Broker.Close")
+				} else {
+					assert.NoError(t, err)
+				}
+				assert.Zero(t, srv.Stats().Connections)
+				assert.Zero(t, srv.Entries())
+				assert.Contains(t, log.String(), "call=")
+			})
+		})
+	}
+}
+
+// Issue 11, number 26: so is one of New's.
+func TestFailingBrokerInNew(t *testing.T) {
+	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+		for _, call := range []string{"Open", "Close"} {
+			f := &foreign{panics: call, fail: fail}
+			o := pushy.Options{SecretKey: peerKey, Logger: log.logger(), Broker: f}
+			if call == "Close" {
+				o.Origins = []string{"nonsense"} // so that New closes what it was given
+			}
+			_, err := pushy.New(o)
+			require.Error(t, err)
+			assert.Equal(t, 1, f.closes)
+		}
+	})
+}
+
+// Issue 11, number 26: an error whose methods fail is one of that operation, too.
+func TestPeevishErrorsOfABroker(t *testing.T) {
+	t.Parallel()
+	b := newShareBroker(map[string]error{
+		"x":         peevish{},
+		"Subscribe": peevish{},
+	})
+	srv, base := serve(t, pushy.Options{SecretKey: peerKey, Broker: b, Logger: slog.New(slog.DiscardHandler)})
+	status, _ := signedTrigger(t, base, "news", "x")
+	assert.Equal(t, 503, status)
+	p := connectPeer(t, srv)
+	p.expect0(`{"command":"subscribe","data":{"channel":"news"}}`,
+		`pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`)
+	p.quiet()
+	go p.ended()
+	shutDown(t, srv)
+}

@@ -87,6 +87,7 @@ type presence struct {
 	revision uint64
 	ready    bool     // the snapshot is in
 	early    []Change // came before the snapshot
+	skipped  bool     // a member was, and the log does not say so yet
 	waiting  map[string]arrival
 }
 
@@ -152,6 +153,13 @@ func (ch *Channel) watch(ctx context.Context) error {
 		return err
 	}
 	ch.unwatch = cancel
+	ch.begin(snap)
+	ch.logSkipped()
+	return nil
+}
+
+// begin takes the state that a watch begins with, and what came before it was there.
+func (ch *Channel) begin(snap Snapshot) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	p := &ch.presence
@@ -161,7 +169,19 @@ func (ch *Channel) watch(ctx context.Context) error {
 		ch.applyLocked(c)
 	}
 	p.early = nil
-	return nil
+}
+
+// logSkipped logs that a member was skipped. The host's log handler must not run
+// under fan: it may publish to this channel.
+func (ch *Channel) logSkipped() {
+	ch.fan.Lock()
+	skipped := ch.presence.skipped
+	ch.presence.skipped = false
+	ch.fan.Unlock()
+	if skipped {
+		ch.reg.srv.notices.Warn("skipped a member: the channel has too many", "",
+			slog.String("channel", ch.name), slog.Int("limit", maxListMembers))
+	}
 }
 
 // beginWatch forgets what earlier watches have brought, and returns the number of
@@ -178,16 +198,23 @@ func (ch *Channel) beginWatch() int {
 // apply takes the next entry of the log: here adds and quits get the one order
 // in which all members see them.
 func (ch *Channel) apply(watch int, c Change) {
+	if ch.applySkips(watch, c) {
+		ch.logSkipped()
+	}
+}
+
+// applySkips is apply, and reports whether a member was skipped.
+func (ch *Channel) applySkips(watch int, c Change) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	if watch != ch.presence.watches {
-		return
-	}
-	if !ch.presence.ready {
+	switch {
+	case watch != ch.presence.watches:
+	case !ch.presence.ready:
 		ch.presence.early = append(ch.presence.early, c)
-		return
+	default:
+		ch.applyLocked(c)
 	}
-	ch.applyLocked(c)
+	return ch.presence.skipped
 }
 
 func (p *presence) take(snap Snapshot) {
@@ -225,8 +252,7 @@ func (ch *Channel) applyLocked(c Change) {
 		before = p.list()
 	}
 	if p.state.Len() >= maxListMembers && !ch.reg.srv.inline {
-		ch.reg.srv.notices.Warn("skipped a member: the channel has too many", "",
-			slog.String("channel", ch.name), slog.Int("limit", maxListMembers))
+		p.skipped = true
 		return
 	}
 	if !p.state.Add(c.Member.ID, c.Member, c.Member.HasData) {

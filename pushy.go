@@ -85,7 +85,6 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/guard"
 	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
@@ -113,7 +112,7 @@ type Server struct {
 	door        *lifecycle.Door[*connection] // the connections
 	channels    Channels
 	origins     origin.Policy
-	unaddressed sync.Once // says that connections have no IP address
+	unaddressed atomic.Bool // it was logged that connections have no IP address
 	triggers    triggerhttp.Reader
 	repeats     triggerhttp.Repeats
 	seq         atomic.Uint64
@@ -148,12 +147,20 @@ func New(options Options) (*Server, error) {
 		return s, nil
 	}
 	if options.Broker != nil {
-		err = errors.Join(err, guard.Call(options.Broker.Close))
+		err = errors.Join(err, closed("Broker.Close", options.Broker.Close))
 	}
 	if options.Presence != nil {
-		err = errors.Join(err, guard.Call(options.Presence.Close))
+		err = errors.Join(err, closed("PresenceStore.Close", options.Presence.Close))
 	}
 	return nil, err
+}
+
+// closed runs a Close of the host's.
+func closed(name string, run func() error) (err error) {
+	if f := hosted(func() { err = readable(run()) }); f != nil {
+		return fmt.Errorf("%s: %w", name, f)
+	}
+	return err
 }
 
 func newServer(options Options) (*Server, error) {
@@ -365,7 +372,9 @@ func (s *Server) Stats() Stats {
 	var away error
 	for _, shared := range []any{s.opts.Presence, s.opts.Broker} {
 		if told, ok := shared.(interface{ Away() error }); ok && away == nil {
-			away = told.Away()
+			if f := hosted(func() { away = readable(told.Away()) }); f != nil {
+				away = s.callFailed("Away", f)
+			}
 		}
 	}
 	return Stats{

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 
-	"github.com/gopushy/pushy/internal/guard"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
@@ -25,8 +24,8 @@ const (
 
 // arrivals checks what comes from a Broker or PresenceStore of the host's. Whatever
 // they work with may be written to by others, so nothing of it is trusted: what is
-// broken is skipped, with one log line a minute. It also turns their panics into
-// errors of the one call.
+// broken is skipped, with one log line a minute. It also turns their panics, and calls
+// of runtime.Goexit, into errors of the one call.
 type arrivals struct {
 	srv         *Server
 	eventBytes  int
@@ -44,15 +43,19 @@ func newArrivals(s *Server) *arrivals {
 }
 
 // call runs one call to the host's Broker or PresenceStore.
-func (a *arrivals) call(name string, run func() error) error {
-	err := guard.Call(run)
-	var panicked *guard.PanicError
-	if errors.As(err, &panicked) {
-		a.srv.notices.Warn("a call to the broker or presence store panicked", name,
-			slog.String("call", name), slog.Any("panic", panicked.Value), guard.Stack(err))
-		return fmt.Errorf("%s: %w", name, err)
+func (a *arrivals) call(name string, run func() error) (err error) {
+	if f := hosted(func() { err = readable(run()) }); f != nil {
+		return a.srv.callFailed(name, f)
 	}
 	return err
+}
+
+// callFailed logs a call to the host's Broker or PresenceStore that did not return,
+// and turns it into that call's error.
+func (s *Server) callFailed(name string, f *failure) error {
+	attrs := append([]slog.Attr{slog.String("call", name)}, f.attrs()...)
+	s.notices.Warn("a call to the broker or presence store "+f.String(), name, attrs...)
+	return fmt.Errorf("%s: %w", name, f)
 }
 
 // message returns m as it may go to clients.
@@ -195,16 +198,22 @@ func (b *sharedBroker) Open(ctx context.Context, deliver func(string, Message)) 
 	})
 }
 
+// Publish runs on its caller's goroutine, since one more for each event would be
+// dear: a Broker that ends it (runtime.Goexit) ends the caller, and is logged.
 func (b *sharedBroker) Publish(ctx context.Context, channel string, m Message) (received Receivers, err error) {
 	if len(m.Data) > b.eventBytes {
 		return None, fmt.Errorf("%w: data of %d bytes is over the limit of %d for a shared event",
 			ErrTooLarge, len(m.Data), b.eventBytes)
 	}
-	err = b.call("Broker.Publish", func() error {
-		var err error
-		received, err = b.Broker.Publish(ctx, channel, m)
-		return err
-	})
+	returned := false
+	defer func() {
+		if !returned {
+			received, err = None, b.srv.callFailed("Broker.Publish", failed(recover()))
+		}
+	}()
+	received, err = b.Broker.Publish(ctx, channel, m)
+	err = readable(err)
+	returned = true
 	return received, err
 }
 

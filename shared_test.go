@@ -25,15 +25,20 @@ type foreign struct {
 	apply   func(pushy.Change)
 	start   pushy.Snapshot
 	panics  string // the call that panics
+	fail    func() // instead of a panic, if it is not nil
 	closes  int
 }
 
 func (f *foreign) enter(call string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.panics == call {
-		panic("the engine of " + call)
+	if f.panics != call {
+		return
 	}
+	if f.fail != nil {
+		f.fail()
+	}
+	panic("the engine of " + call)
 }
 
 func (f *foreign) Open(_ context.Context, deliver func(string, pushy.Message)) error {
@@ -84,6 +89,11 @@ func (f *foreign) Close() error {
 	f.closes++
 	f.mu.Unlock()
 	f.enter("Close")
+	return nil
+}
+
+func (f *foreign) Away() error {
+	f.enter("Away")
 	return nil
 }
 

@@ -226,12 +226,12 @@ func (s *Server) network(w http.ResponseWriter, r *http.Request) lifecycle.Netwo
 	switch {
 	case from != 0:
 	case s.opts.Address == nil:
-		s.unaddressed.Do(func() {
+		if s.unaddressed.CompareAndSwap(false, true) {
 			s.notices.Warn("Limits.PerAddress counts nobody: the connections have no IP address", "",
 				slog.String("address", httperror.Shown(address)),
 				slog.String("hint", "behind a Unix socket set Options.Address, "+
 					"so that it returns the client's address from the proxy's header"))
-		})
+		}
 	default:
 		s.notices.Warn("Options.Address returned what is no IP address", "",
 			slog.String("address", httperror.Shown(address)),

@@ -33,20 +33,31 @@ func (s *Server) serveTrigger(w http.ResponseWriter, r *http.Request, name strin
 	answer.Write(w)
 }
 
+var errPublishEnded = errors.New("pushy: the Broker's Publish ended its goroutine")
+
 // publishTrigger does not end with the request: a publisher that leaves, or
 // middleware with a deadline, must not make an event look lost that a Broker has
 // taken, to be delivered again by the retry. The Server's own time for a Broker
 // bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
-	received, err := s.publish(context.WithoutCancel(r.Context()), t.Channel, Message{
-		Event:  t.Event,
-		Data:   t.Data,
-		Except: t.Except,
-	})
+	var received Receivers
+	err := errPublishEnded // unless it returns
+	publish := func() {
+		received, err = s.publish(context.WithoutCancel(r.Context()), t.Channel, Message{
+			Event:  t.Event,
+			Data:   t.Data,
+			Except: t.Except,
+		})
+	}
+	if s.inline {
+		publish() // no code of the host runs
+	} else {
+		hosted(publish)
+	}
 	if err == nil {
 		return triggerhttp.Done(received != None)
 	}
-	if !errors.Is(err, ErrClosed) {
+	if !errors.Is(err, ErrClosed) && !errors.Is(err, errPublishEnded) { // the latter is logged
 		s.notices.Warn("cannot publish a trigger", "",
 			slog.String("channel", t.Channel),
 			slog.String("error", err.Error()))

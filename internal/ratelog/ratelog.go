@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/gopushy/pushy/internal/safelog"
 )
 
 const (
@@ -36,14 +38,14 @@ type state struct {
 
 // New returns a Logger that writes to log.
 func New(log *slog.Logger) *Logger {
-	return &Logger{log: log}
+	return &Logger{log: safelog.New(log)}
 }
 
 // Warn logs kind as the message unless the same kind and subject were logged
 // less than a minute ago. A line after suppressed ones has their number in the
 // attribute "suppressed". The subject is what tells lines of one kind apart,
-// such as an origin; it is not logged by itself. A panic of the host's log
-// handler is discarded: what is reported must not become a fault of its own.
+// such as an origin; it is not logged by itself. A host's log handler that panics
+// or ends its goroutine does no harm: see package safelog.
 func (l *Logger) Warn(kind, subject string, attrs ...slog.Attr) {
 	suppressed, due := l.due(line{kind, subject}, time.Now())
 	if !due {
@@ -54,9 +56,8 @@ func (l *Logger) Warn(kind, subject string, attrs ...slog.Attr) {
 	}
 	log := l.log
 	if log == nil {
-		log = slog.Default()
+		log = safelog.New(slog.Default())
 	}
-	defer func() { _ = recover() }()
 	log.LogAttrs(context.Background(), slog.LevelWarn, kind, attrs...)
 }
 

@@ -1,5 +1,6 @@
 // Package safelog keeps a host's log handler from harming what logs: a panic in
-// it would end the goroutine that wrote the line, and with it the process.
+// it would end the goroutine that wrote the line, and with it the process;
+// runtime.Goexit would end that goroutine in silence.
 package safelog
 
 import (
@@ -10,8 +11,9 @@ import (
 	"sync"
 )
 
-// New returns a Logger whose handler is log's, without its panics. The first is
-// reported on standard error: the log itself cannot be told.
+// New returns a Logger whose handler is log's, without its panics and calls of
+// runtime.Goexit. The first is reported on standard error, since the log itself
+// cannot be used for that.
 func New(log *slog.Logger) *slog.Logger {
 	if _, safe := log.Handler().(*handler); safe {
 		return log
@@ -27,11 +29,31 @@ type handler struct {
 
 var _ slog.Handler = (*handler)(nil)
 
-// recovered is deferred around each call.
-func (h *handler) recovered(method string) {
-	if p := recover(); p != nil {
-		h.report.Do(func() { fmt.Fprintf(os.Stderr, "pushy: the log handler's %s panicked: %s\n", method, text(p)) })
+// run calls the host's handler in a goroutine of its own, which is all that
+// runtime.Goexit can end there. Nothing in this module logs for each message.
+func (h *handler) run(method string, call func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		returned := false
+		defer func() {
+			p := recover()
+			if !returned {
+				h.report.Do(func() { report(method, p) })
+			}
+		}()
+		call()
+		returned = true
+	}()
+	<-done
+}
+
+func report(method string, p any) {
+	what := "called runtime.Goexit"
+	if p != nil {
+		what = "panicked: " + text(p)
 	}
+	fmt.Fprintf(os.Stderr, "pushy: the log handler's %s %s\n", method, what)
 }
 
 // text formats a value that may panic when it is printed.
@@ -44,27 +66,27 @@ func text(p any) (s string) {
 	return fmt.Sprint(p)
 }
 
-func (h *handler) Enabled(ctx context.Context, level slog.Level) (enabled bool) {
-	enabled = true // unless the host's says otherwise: Handle is guarded, too
-	defer h.recovered("Enabled")
-	return h.host.Enabled(ctx, level)
+func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
+	enabled := true // unless the host's says otherwise: Handle is guarded, too
+	h.run("Enabled", func() { enabled = h.host.Enabled(ctx, level) })
+	return enabled
 }
 
-func (h *handler) Handle(ctx context.Context, r slog.Record) error {
-	defer h.recovered("Handle")
-	return h.host.Handle(ctx, r)
+func (h *handler) Handle(ctx context.Context, r slog.Record) (err error) {
+	h.run("Handle", func() { err = h.host.Handle(ctx, r) })
+	return err
 }
 
-func (h *handler) WithAttrs(attrs []slog.Attr) (with slog.Handler) {
-	with = h
-	defer h.recovered("WithAttrs")
-	return h.around(h.host.WithAttrs(attrs))
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	var with slog.Handler = h
+	h.run("WithAttrs", func() { with = h.around(h.host.WithAttrs(attrs)) })
+	return with
 }
 
-func (h *handler) WithGroup(name string) (with slog.Handler) {
-	with = h
-	defer h.recovered("WithGroup")
-	return h.around(h.host.WithGroup(name))
+func (h *handler) WithGroup(name string) slog.Handler {
+	var with slog.Handler = h
+	h.run("WithGroup", func() { with = h.around(h.host.WithGroup(name)) })
+	return with
 }
 
 func (h *handler) around(host slog.Handler) slog.Handler { return &handler{host, h.report} }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -75,5 +76,53 @@ func TestNoPanicComesThrough(t *testing.T) {
 			}, in)
 			assert.Equal(t, logs, out.String(), in)
 		}
+	}
+}
+
+// ends ends its goroutine in the method of that name.
+type ends struct {
+	slog.Handler
+	in string
+}
+
+func (e ends) exit(method string) {
+	if e.in == method {
+		runtime.Goexit()
+	}
+}
+
+func (e ends) Enabled(context.Context, slog.Level) bool {
+	e.exit("Enabled")
+	return true
+}
+
+func (e ends) Handle(context.Context, slog.Record) error {
+	e.exit("Handle")
+	return nil
+}
+
+func (e ends) WithAttrs([]slog.Attr) slog.Handler {
+	e.exit("WithAttrs")
+	return e
+}
+
+func (e ends) WithGroup(string) slog.Handler {
+	e.exit("WithGroup")
+	return e
+}
+
+// Issue 11, number 26.
+func TestNoGoexitComesThrough(t *testing.T) {
+	t.Parallel()
+	for _, in := range []string{"Enabled", "Handle", "WithAttrs", "WithGroup"} {
+		done := make(chan bool, 1)
+		go func() {
+			returned := false
+			defer func() { done <- returned }()
+			log := safelog.New(slog.New(ends{in: in}))
+			log.WithGroup("g").With("a", 1).Info("line")
+			returned = true
+		}()
+		assert.True(t, <-done, in)
 	}
 }

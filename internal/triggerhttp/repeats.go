@@ -17,8 +17,8 @@ import (
 type Repeats struct {
 	// Max is how many answers are kept. Default MaxRepeats.
 	Max int
-	// Full is called when a request is refused because Max answers are kept, if it
-	// is not nil.
+	// Full is called, without a lock, when a request is refused because Max answers
+	// are kept, if it is not nil.
 	Full func()
 
 	mu       sync.Mutex
@@ -63,6 +63,11 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 		case answer != nil:
 			return answer
 		case mine != nil:
+		case first == nil:
+			if rs.Full != nil {
+				rs.Full()
+			}
+			return tooMany()
 		case lifecycle.Wait(ctx, first.done) != nil:
 			return Unavailable()
 		case first.got != nil && first.got.Delivered():
@@ -86,7 +91,7 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 }
 
 // begin returns the answer to a request of that digest, or the one under way, or
-// mine if the caller is to carry it out.
+// mine if the caller is to carry it out, or nothing if it cannot be remembered.
 func (rs *Repeats) begin(d digest, now time.Time) (answer *Answer, first, mine *repeat) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -98,10 +103,7 @@ func (rs *Repeats) begin(d digest, now time.Time) (answer *Answer, first, mine *
 		return nil, first, nil
 	}
 	if len(rs.order)+len(rs.underWay) >= cmp.Or(rs.Max, MaxRepeats) {
-		if rs.Full != nil {
-			rs.Full()
-		}
-		return tooMany(), nil, nil
+		return nil, nil, nil
 	}
 	if rs.underWay == nil {
 		rs.underWay = map[digest]*repeat{}

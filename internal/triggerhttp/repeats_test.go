@@ -126,6 +126,17 @@ func TestRepeatsAreKeptByTime(t *testing.T) {
 	assert.Equal(t, 2, published)
 }
 
+// The host's log handler, which Full calls, may send a trigger of its own.
+func TestFullIsCalledWithoutALock(t *testing.T) {
+	t.Parallel()
+	var rs triggerhttp.Repeats
+	rs.Max = 1
+	done := func() *triggerhttp.Answer { return triggerhttp.Done(true) }
+	rs.Full = func() { rs.Once(t.Context(), "first", start, done) }
+	assert.Equal(t, 201, status(rs.Once(t.Context(), "first", start, done)))
+	assert.Equal(t, 503, status(rs.Once(t.Context(), "second", start, done)))
+}
+
 // Issue 11, number 24: it was 65,536, which is 54 a second.
 func TestRepeatsAtAHighRate(t *testing.T) {
 	t.Parallel()
