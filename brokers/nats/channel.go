@@ -70,8 +70,11 @@ const (
 	conflictWait = 100 * time.Millisecond
 	retryFirst   = 100 * time.Millisecond
 	retryMost    = 2 * time.Second
-	// batchBytes is how long an entry grows before the next is begun.
+	// batchBytes is how long an entry of many members may be.
 	batchBytes = 256 << 10
+	// entryOverhead is what a message has, at most, beside the members in it: NATS's
+	// headers count in its max_payload.
+	entryOverhead = 1024
 )
 
 var errConflict = errors.New("nats: others write faster")
@@ -211,10 +214,11 @@ func (c *channel) pass(ctx context.Context) error {
 			}
 			continue // it may be stale already
 		}
-		changes := c.missingLocked()
+		changes := c.missingLocked(false)
 		if len(changes) == 0 {
 			break
 		}
+		changes = changes[:fitting(changes, c.p.batchBytes())]
 		for _, change := range changes {
 			c.buried = c.buried || change.Left && c.members[change.Member.ID].node != c.p.id
 		}
@@ -357,12 +361,12 @@ func (c *channel) robs(e *entry) bool {
 	return false
 }
 
-// missingLocked returns the changes that would make the log agree, as many as one
-// entry takes.
-func (c *channel) missingLocked() (changes []pushy.Change) {
+// missingLocked returns the changes that would make the log agree, in order. Only the
+// log can tell that a node is dead, so a node that is alone leaves out what that changes.
+func (c *channel) missingLocked(alone bool) (changes []pushy.Change) {
 	var leaving []held
 	for id, m := range c.members {
-		if _, ours := c.own[id]; m.node == c.p.id && !ours || c.p.nodes.isDead(m.node) {
+		if _, ours := c.own[id]; m.node == c.p.id && !ours || !alone && c.p.nodes.isDead(m.node) {
 			leaving = append(leaving, m)
 		}
 	}
@@ -377,11 +381,32 @@ func (c *channel) missingLocked() (changes []pushy.Change) {
 		}
 	}
 	slices.SortFunc(joining, func(a, b owned) int { return cmp.Compare(a.turn, b.turn) })
-	for size := 0; len(joining) > 0 && size < batchBytes; joining = joining[1:] {
-		changes = append(changes, pushy.Change{Member: joining[0].Member})
-		size += len(joining[0].JSON)
+	for _, m := range joining {
+		changes = append(changes, pushy.Change{Member: m.Member})
 	}
-	return changes[:min(len(changes), maxChanges)]
+	return changes
+}
+
+// fitting returns how many of the changes, at least one, make an entry of at most so
+// many bytes.
+func fitting(changes []pushy.Change, most int) int {
+	size := 0
+	for i, change := range changes {
+		const lengths = 16 // what an entry has beside the id and JSON of each
+		size += len(change.Member.ID) + len(change.Member.JSON) + lengths
+		if i == maxChanges || i > 0 && size > most {
+			return i
+		}
+	}
+	return len(changes)
+}
+
+// batchBytes is how long an entry of many members may be.
+func (p *presence) batchBytes() int {
+	if most := p.nc.MaxPayload(); most > 0 {
+		return int(min(batchBytes, most-entryOverhead))
+	}
+	return batchBytes
 }
 
 // appendLocked adds an entry to the log, or returns errConflict when another
@@ -454,17 +479,10 @@ func (c *channel) loneLocked(err error) {
 		c.members = map[string]held{}
 	}
 	c.emitStateLocked() // before the changes to it
-	for more := true; more; {
-		more = false
-		for _, change := range c.missingLocked() {
-			if change.Left && c.members[change.Member.ID].node != c.p.id {
-				continue // that a node is dead can only be told by the log
-			}
-			change.Revision = c.rev + 1
-			if c.apply(change, c.p.id) {
-				c.emitLocked(change)
-				more = true
-			}
+	for _, change := range c.missingLocked(true) {
+		change.Revision = c.rev + 1
+		if c.apply(change, c.p.id) {
+			c.emitLocked(change)
 		}
 	}
 	c.wakeLocked()

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // denials are the permissions that a connection's user was found to lack. NATS
@@ -78,6 +80,9 @@ func (d *denials) heard(err error) (action, bool) {
 	if !a.publishes && strings.HasPrefix(a.subject, d.o.InboxPrefix+".") {
 		a = d.inbox()
 	}
+	if a.publishes {
+		a.subject = withoutConsumer(a.subject, d.o.streamName())
+	}
 	said := d.explain(a)
 	d.mu.Lock()
 	if len(d.denied) >= maxDenied {
@@ -97,6 +102,16 @@ func (d *denials) heard(err error) (action, bool) {
 	d.o.notices.Warn("NATS does not permit what this node needs", a.subject,
 		slog.String("for", d.purpose), slog.String("subject", a.subject), slog.Any("error", said))
 	return a, true
+}
+
+// withoutConsumer returns the subject of a request about a consumer of a stream
+// without the consumer's name, which is another one each time.
+func withoutConsumer(subject, stream string) string {
+	kind, _, found := strings.Cut(subject, "."+stream+".")
+	if !found || !strings.HasPrefix(kind, api("CONSUMER.")) {
+		return subject
+	}
+	return kind + "." + stream + ".>"
 }
 
 // explain is the error of what is not permitted.
@@ -229,17 +244,37 @@ func (p *presence) mayListen() error {
 	return err
 }
 
-// probe returns an error if NATS does not permit to write and read presence. What
-// it asks for is refused, since no log has that many entries.
-func (s *stream) probe(ctx context.Context) error {
+// probe returns an error if NATS does not permit to write, read, delete and follow
+// presence. It works on a subject that is no channel's, and on the sign of life of
+// this node, which is stored.
+func (s *stream) probe(ctx context.Context, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	subject := s.base + ".p.c.%"
-	if _, err := s.append(ctx, subject, 1<<40, []byte{codecVersion}); err != nil && !isConflict(err) {
+	subject, mark := s.base+".p.c.%", s.denials.mark()
+	follow := action{subject: s.told(subject)}
+	sub, err := s.js.Conn().SubscribeSync(follow.subject)
+	if err != nil {
+		return s.explain(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // it fails if the connection is closed
+	if err := s.each(ctx, s.nodeSubject(node), func(string, uint64, []byte) {}); err != nil {
+		return s.explain(err)
+	}
+	// No log has that many entries, so this is refused, and stores nothing.
+	if _, err := s.append(ctx, subject, maxSequence, []byte{codecVersion}); err != nil && !isConflict(err) {
 		return s.explain(err)
 	}
 	if _, _, err := s.read(ctx, subject); err != nil {
 		return s.explain(err)
 	}
-	return nil
+	if err := s.purge(ctx, subject, 0); err != nil {
+		return s.explain(err)
+	}
+	// There is no such message, and NATS may say so.
+	if err := s.delete(ctx, maxSequence); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return s.explain(err)
+	}
+	s.denials.settle(s.js.Conn(), s.o.Timeout) // NATS has answered: the denials came before
+	discard := action{publishes: true, subject: api("CONSUMER.DELETE.") + s.name + ".>"}
+	return cmp.Or(s.denials.since(follow, mark), s.denials.since(discard, mark))
 }

@@ -1,10 +1,13 @@
 package nats_test
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -60,4 +63,30 @@ func TestTriggerTooLargeForNATS(t *testing.T) {
 	large := strings.Repeat("x", 5000)
 	require.ErrorIs(t, srv.Publish(t.Context(), "n", "said", large), pushy.ErrTooLarge)
 	assert.Equal(t, http.StatusRequestEntityTooLarge, triggerBody(t, srv, key, "n", `{"x":"`+large+`"}`).Code)
+}
+
+// Issue 11, number 9: a node that has been alone logs its members in messages that
+// max_payload takes, however many and however large they are.
+func TestManyMembersAfterBeingAlone(t *testing.T) {
+	t.Parallel()
+	s := configured(t, "max_payload: 16384\n")
+	o := nats.Options{URL: s.url, Lease: time.Minute}
+	alone, other := open(t, o), open(t, o)
+	s.stop()
+	eventually(t, "both are alone", func() bool { return alone.Away() != nil && other.Away() != nil })
+	const members = 60
+	for i := range members {
+		m := member(fmt.Sprint(i))
+		// Each fits alone, two of the larger ones do not fit together.
+		m.JSON = json.RawMessage(`{"memberId":"` + m.ID + `","x":"` + strings.Repeat("x", i%3*5000) + `"}`)
+		require.NoError(t, alone.Join(t.Context(), "private-room", m))
+	}
+	require.NoError(t, s.start())
+	eventually(t, "nobody is away", func() bool { return alone.Away() == nil && other.Away() == nil })
+	eventually(t, "the other node has all members", func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		snap, err := other.Watch(ctx, "private-room", func(pushy.Change) {})
+		return err == nil && len(snap.Members) == members
+	})
 }

@@ -93,6 +93,9 @@ type settings struct {
 	notices *ratelog.Logger
 }
 
+// streamName is the name of the stream that keeps presence.
+func (o Options) streamName() string { return o.Prefix + "-presence" }
+
 // withDefaults returns a checked copy.
 func (o Options) withDefaults() (settings, error) {
 	bad := func(setting, format string, args ...any) (settings, error) {

@@ -188,6 +188,74 @@ func TestMissingPermission(t *testing.T) {
 	}
 }
 
+// Issue 11, number 6: the same of a user that lacks a part of what is documented: New
+// says so, and a node that begins without it logs each kind of request once a minute,
+// whatever its subject ends with.
+func TestMissingPart(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		list, subject string
+		later         bool // refused by RequireAtStart only
+	}{
+		{"publish", "$JS.API.STREAM.INFO.>", false},
+		{"publish", "$JS.API.STREAM.CREATE.>", false},
+		{"publish", "$JS.API.STREAM.MSG.GET.>", true},
+		{"publish", "$JS.API.STREAM.MSG.DELETE.>", true},
+		{"publish", "$JS.API.STREAM.PURGE.>", true},
+		{"publish", "$JS.API.CONSUMER.CREATE.>", true},
+		{"publish", "$JS.API.CONSUMER.MSG.NEXT.>", true},
+		{"publish", "$JS.API.CONSUMER.DELETE.>", true},
+		{"publish", "pushy.p.n.>", false},
+		{"publish", "pushy.p.c.>", true},
+		{"subscribe", "pushy.o.n.>", false},
+		{"subscribe", "pushy.o.c.>", true},
+	} {
+		t.Run(c.list+" "+c.subject, func(t *testing.T) {
+			t.Parallel()
+			s := permitting(t, `permissions: { `+c.list+`: { allow: [">"], deny: ["`+c.subject+`"] } }`)
+			log, logger := newSaid(t)
+			o := nats.Options{
+				URL:            s.url,
+				User:           "app",
+				Password:       "app",
+				RequireAtStart: true,
+				Timeout:        20 * time.Second,
+				Lease:          time.Minute,
+				Logger:         logger,
+			}
+			kind := strings.TrimSuffix(c.subject, ">")
+			b, err := nats.New(t.Context(), o)
+			if err == nil {
+				_ = b.Close()
+			}
+			var wrong *nats.SettingError
+			require.ErrorAs(t, err, &wrong)
+			assert.Equal(t, "User", wrong.Setting)
+			assert.Contains(t, err.Error(), `"`+kind)
+			o.RequireAtStart = false
+			b, err = nats.New(t.Context(), o)
+			if !c.later {
+				require.ErrorContains(t, err, `"`+kind)
+				return
+			}
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = b.Close() })
+			for i := range 120 { // enough for a log that is compacted, and for many consumers
+				id := fmt.Sprint(i)
+				if err := b.Join(t.Context(), "private-room", member(id)); err != nil {
+					require.ErrorContains(t, err, `"`+kind)
+					require.ErrorIs(t, err, natsgo.ErrPermissionViolation)
+				}
+				if i%2 == 0 {
+					_ = b.Leave(t.Context(), "private-room", id)
+				}
+			}
+			assert.LessOrEqual(t, log.lines("does not permit", kind), 2, "one line of each node")
+			assert.Zero(t, log.lines("is away"))
+		})
+	}
+}
+
 // Issue 11, number 6: who may not publish, subscribe or join gets an error that names
 // the subject, at once and each time; the trigger is answered 503; the log has the
 // subject once. All else goes on.

@@ -85,7 +85,7 @@ func newPresence(ctx context.Context, o settings) (_ *presence, err error) {
 	if err == nil && p.nc.IsConnected() {
 		err = p.renew()
 		if err == nil && o.RequireAtStart {
-			err = p.stream.probe(ctx)
+			err = p.stream.probe(ctx, p.id)
 		}
 		if wrong := (*SettingError)(nil); err != nil && !errors.As(err, &wrong) && !o.RequireAtStart {
 			err = nil // it is tried again
@@ -291,7 +291,7 @@ func (p *presence) join(ctx context.Context, channelName string, m pushy.Member)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if most := p.nc.MaxPayload(); most > 0 && int64(len(m.JSON)+len(m.ID)+1024) > most {
+	if most := p.nc.MaxPayload(); most > 0 && int64(len(m.JSON)+len(m.ID)+entryOverhead) > most {
 		return fmt.Errorf("nats: join: %w: the member has %d bytes, and the max_payload of NATS is %d",
 			pushy.ErrTooLarge, len(m.JSON), most)
 	}

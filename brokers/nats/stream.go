@@ -59,7 +59,7 @@ var (
 
 func newStream(nc *natsgo.Conn, o settings, denials *denials) (*stream, error) {
 	js, err := jetstream.New(nc)
-	return &stream{js: js, name: o.Prefix + "-presence", base: o.Prefix, o: o, denials: denials}, err
+	return &stream{js: js, name: o.streamName(), base: o.Prefix, o: o, denials: denials}, err
 }
 
 // api is the subject of JetStream's requests of a kind.
@@ -317,54 +317,65 @@ func (s *stream) skipped(subject string, err error) {
 
 // fetch returns the stored entries, by subject and sequence, of the subjects
 // that match filter.
-func (s *stream) fetch(ctx context.Context, filter string) (_ map[string]map[uint64]*entry, err error) {
+func (s *stream) fetch(ctx context.Context, filter string) (map[string]map[uint64]*entry, error) {
+	logs := map[string]map[uint64]*entry{}
+	err := s.each(ctx, filter, func(subject string, seq uint64, data []byte) {
+		if logs[subject] == nil {
+			logs[subject] = map[uint64]*entry{}
+		}
+		logs[subject][seq] = s.decode(subject, seq, data)
+	})
+	return logs, err
+}
+
+// each calls take with the stored messages of the subjects that match filter.
+func (s *stream) each(ctx context.Context, filter string, take func(subject string, seq uint64, data []byte)) (err error) {
 	ctx, done := s.denials.guard(ctx, api("CONSUMER.CREATE"), api("CONSUMER.MSG.NEXT"))
 	defer done(&err)
 	made, err := s.get()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c, err := made.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverAllPolicy,
-		InactiveThreshold: consumerIdle, MemoryStorage: true, Replicas: 1,
+		FilterSubject:     filter,
+		AckPolicy:         jetstream.AckNonePolicy,
+		DeliverPolicy:     jetstream.DeliverAllPolicy,
+		InactiveThreshold: consumerIdle,
+		MemoryStorage:     true,
+		Replicas:          1,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	name := c.CachedInfo().Name
 	defer func() {
 		// Nobody waits for the answer; a consumer that is left ends by itself.
 		_ = s.js.Conn().Publish("$JS.API.CONSUMER.DELETE."+s.name+"."+name, nil)
 	}()
-	logs := map[string]map[uint64]*entry{}
 	for left := c.CachedInfo().NumPending; left > 0; {
 		// Not FetchNoWait: when the messages are deleted meanwhile the server may
 		// not answer that, and nats.go waits for a second.
 		batch, err := c.Fetch(int(min(left, readBatch)), jetstream.FetchMaxWait(readWait))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		got := false
 		for msg := range batch.Messages() {
 			meta, err := msg.Metadata()
 			if err != nil {
-				return nil, err
+				return err
 			}
 			got, left = true, meta.NumPending
-			e := s.decode(msg.Subject(), meta.Sequence.Stream, msg.Data())
-			if logs[msg.Subject()] == nil {
-				logs[msg.Subject()] = map[uint64]*entry{}
-			}
-			logs[msg.Subject()][e.seq] = e
+			take(msg.Subject(), meta.Sequence.Stream, msg.Data())
 		}
 		if err := batch.Error(); err != nil {
-			return nil, err
+			return err
 		}
 		if !got || ctx.Err() != nil {
-			return logs, ctx.Err() // deleted meanwhile
+			return ctx.Err() // deleted meanwhile
 		}
 	}
-	return logs, nil
+	return nil
 }
 
 // checkTold returns a told message's place in the stream, and that of the one before
