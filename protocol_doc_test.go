@@ -229,7 +229,7 @@ func TestProtocolListsEveryError(t *testing.T) {
 
 	require.NotEmpty(t, reasons)
 	table := protocolSection(t, "### What subscribe and unsubscribe answer")
-	reasons = append(reasons, "Invalid credentials", "Temporarily unavailable", "Invalid presence data")
+	reasons = append(reasons, "Invalid credentials", "Temporarily unavailable", "Invalid presence data", "Presence data too large")
 	for _, reason := range reasons {
 		assert.Contains(t, table, "reason `"+reason+"`")
 	}
