@@ -78,10 +78,11 @@ export interface Options {
   /** Writes each step and each message to the console, without the tokens that are sent. */
   debug?: boolean;
   /**
-   * Tried in this order; all three by default. The one that gets through is remembered for an
-   * hour. While it is not the first, those before it are tried in the background, after 5 s,
-   * 10 s and so on up to 10 minutes, and the next connection uses what gets through. The server
-   * sees each of these tries as a connection that is closed again at once.
+   * Tried in this order; all three by default. An empty list, or one with another name, is a
+   * TypeError. The one that gets through is remembered for an hour. While it is not the first,
+   * those before it are tried in the background, after 5 s, 10 s and so on up to 10 minutes,
+   * and the next connection uses what gets through. The server sees each of these tries as a
+   * connection that is closed again at once.
    */
   transports?: Transport[];
   /** The page's own sockjs-client, used instead of our transports. */

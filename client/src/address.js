@@ -12,22 +12,22 @@
  *   undefined if url is relative and there is no page, as when a server renders one
  */
 export function address(url) {
-  const { document, location, origin } = /** @type {any} */ (globalThis);
+  const text = /** @type {any} */ (url)?.href ?? url;
   const parse = (/** @type {string | undefined} */ base) => {
     try {
-      return new URL(/** @type {string} */ (url), base);
+      return new URL(text.trim(), base); // which only strings have
     } catch {}
   };
   const alone = parse("http://h");
   // A document of about:srcdoc has its parent's base, one of blob: only an origin.
-  const found = parse(document?.baseURI) ?? parse(location?.href) ?? parse(origin);
-  if (alone && !found && !location) return;
-  const scheme = found?.protocol.match(/^(?:http|ws)(s?:)$/);
+  const found = /** @type {any} */ (parse(globalThis.document?.baseURI) ?? parse(globalThis.location?.href) ?? parse(globalThis.origin));
+  if (alone && !found && !globalThis.location) return;
+  const scheme = found?.protocol.match(/^(http|ws)(s?:)$/);
   // A page's own URL may have a user: browsers refuse to send one that a request names.
-  if (!found || !scheme || !alone || alone.username + alone.password) {
-    throw new TypeError(`pushy: "${`${url}`.replace(/\/\/.*@/, "//…@")}" is not a URL of HTTP or WebSocket without user and password`);
+  if (!scheme || !alone || alone.username + alone.password) {
+    throw new TypeError(`pushy: "${`${text}`.replace(/\/\/.*@/, "//…@")}" is not a URL of HTTP or WebSocket without user and password`);
   }
-  const prefix = `http${scheme[1]}//${found.host}${found.pathname.replace(/\/+$/, "") || "/pushy"}`.replace(/\/socket$/, "");
+  const prefix = `http${scheme[2]}//${found.host}${found.pathname.replace(/\/+$/, "") || "/pushy"}`.replace(/\/socket$/, "");
   return Object.assign((/** @type {string} */ rest) => `${prefix}/socket${rest}${found.search}`, {
     _auth: `${prefix}/auth${found.search}`,
   });

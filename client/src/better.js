@@ -25,7 +25,6 @@ export function seek(at, how, names, found) {
   const stop = () => {
     clearTimeout(timer);
     link?._close();
-    link = undefined;
   };
   const wait = () => {
     stop();

@@ -112,7 +112,7 @@ export class Channel extends Source {
    * has a token from the start; otherwise the server may answer that it needs one.
    * @param {boolean} [asked]
    */
-  async _join(asked = this._key.startsWith("private-") && !!this._pushy._authHandler) {
+  async _join(asked = this._key.startsWith("private-") && !!this._pushy._how.auth) {
     if (this.subscribed || this._asking || this._leaving) return; // after the end, see _left
     this._stop();
     const turn = (this._turn = {});
@@ -176,7 +176,6 @@ export class Channel extends Source {
   /** @param {string} [reason] */
   _left(reason) {
     const again = this._leaving && this._wanted;
-    this._leaving = false;
     if (!again) this._wanted = false; // removed by the host: that is final
     this.members = new Map();
     this._lost(reason);

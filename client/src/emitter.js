@@ -14,7 +14,7 @@ export class Emitter {
    * @param {Listener} listener
    */
   bind(event, listener) {
-    this._listeners.set(event, [...(this._listeners.get(event) ?? []), listener]);
+    this._listeners.set(event, [...this._of(event), listener]);
     return this;
   }
 
@@ -24,16 +24,20 @@ export class Emitter {
    * @param {Listener} [listener]
    */
   unbind(event, listener) {
-    const listeners = [...(this._listeners.get(event) ?? [])];
-    const at = listeners.indexOf(/** @type {Listener} */ (listener));
+    const listeners = [...this._of(event)], at = listeners.indexOf(/** @type {Listener} */ (listener));
     if (at >= 0) listeners.splice(at, 1);
     this._listeners.set(event, listener ? listeners : []);
     return this;
   }
 
   /** @param {string} event */
+  _of(event) {
+    return this._listeners.get(event) ?? [];
+  }
+
+  /** @param {string} event */
   _heard(event) {
-    return this._listeners.get(event)?.length;
+    return this._of(event).length;
   }
 
   /**
@@ -42,7 +46,7 @@ export class Emitter {
    * @param {any[]} args
    */
   _emit(event, ...args) {
-    for (const listener of this._listeners.get(event) ?? []) {
+    for (const listener of this._of(event)) {
       try {
         listener.apply(this, args);
       } catch (error) {

@@ -99,7 +99,7 @@ const http = (receiver) => (at, how, on) => {
   const refused = async (response) => {
     const { status, headers } = response;
     const denied = !opened && (status === 401 || status === 403);
-    const body = denied ? (await response.text()).slice(0, 1000) : undefined;
+    const body = denied ? (await response.text().catch(() => "")).slice(0, 1000) : undefined;
     end(denied ? status : 1006, `HTTP ${status || "redirect"}`, { _retryAfter: headers.get("Retry-After"), _body: body });
   };
 
@@ -111,10 +111,11 @@ const http = (receiver) => (at, how, on) => {
    * @returns {boolean | void} whether it moved the session on
    */
   const frame = (line) => {
+    /** @type {any} */
     const data = line[1] === "[" && JSON.parse(line.slice(1));
     if (line === "o" && !opened) return (opened = true);
     if (line[0] === "a" && data) return data.map(on._message).includes(true);
-    if (line[0] === "c" && data) end(data[0], data[1]);
+    if (line[0] === "c" && data) end(.../** @type {[number, string]} */ (data));
     // A session that ended unseen, in a proxy for example, has been replaced by a new one.
     else if (line === "o") end(1006);
     else if (!/^h+$/.test(line)) foreign(line);
@@ -143,7 +144,7 @@ const http = (receiver) => (at, how, on) => {
       }
       const took = Date.now() - began;
       fruitless = moved || took >= brief ? 0 : fruitless + 1;
-      if (!frames || fruitless > mostBrief) end(1006, "an empty answer");
+      if (!frames || fruitless > mostBrief) end(1006, "not an answer of pushy");
       else if (fruitless) await new Promise((done) => setTimeout(done, brief * fruitless - took));
     }
   };
@@ -166,7 +167,7 @@ const http = (receiver) => (at, how, on) => {
     sending = false;
   };
 
-  const lost = () => end(1006);
+  const lost = (/** @type {unknown} */ error) => end(1006, `${error}`);
   /** @type {Link} */
   const link = {
     _send(text) {

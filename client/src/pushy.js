@@ -79,13 +79,13 @@ export class Pushy extends Source {
    */
   constructor(url = "/pushy", authHandler, options = {}) {
     super(/^(pushy:|((dis)?connect|state|auth-error|internal-msg)$)/);
-    if (typeof authHandler === "object") options = { ...authHandler, ...options };
     this.url = url;
-    this._authHandler = typeof authHandler === "object" ? options.auth : authHandler ?? options.auth;
-    this._how = options;
+    this._how = options = { ...options, ...(typeof authHandler === "object" ? authHandler : authHandler && { auth: authHandler }) };
     /** @type {string[]} */
     this._transports = options.SockJS ? ["sockjs"] : options.transports ?? ["websocket", "streaming", "polling"];
-    if (typeof url !== "function") address(url); // otherwise nothing would report a typing mistake
+    // Otherwise nothing would report a typing mistake.
+    if (!this._transports[0] || this._transports.some((name) => !links[name])) throw new TypeError(`pushy: "${this._transports}" is not a list of transports`);
+    if (typeof url !== "function") address(url);
   }
 
   get connected() {
@@ -208,7 +208,7 @@ export class Pushy extends Source {
    * @returns {Promise<Token>}
    */
   async _authorize(channel) {
-    const handler = this._authHandler ?? /** @type {Address} */ (this._at)._auth;
+    const handler = this._how.auth ?? /** @type {Address} */ (this._at)._auth;
     const connection_id = /** @type {string} */ (this.socketId);
     this._log("needs a token", channel);
     if (typeof handler === "function") return handler(channel, connection_id);
@@ -329,7 +329,7 @@ export class Pushy extends Source {
     this._set("connected");
     this._emit("connect", this);
     for (const channel of this.channels.values()) if (channel._wanted && !channel._turn && this.connected) channel._join();
-    for (const [name, data, request] of this.connected ? this._waiting.splice(0) : []) this._request(name, data, request);
+    if (this.connected) for (const waiting of this._waiting.splice(0)) this._request(...waiting);
   }
 
   /**
@@ -362,8 +362,7 @@ export class Pushy extends Source {
     // The message that was too large is among those that are not answered yet.
     const requests = [...this._requests], largest = Math.max(...requests.map(([, { _size }]) => _size));
     for (const [id, { _size }] of requests) {
-      const tooMuch = code === 1009 && _size === largest;
-      this._settle(id, tooMuch ? tooLarge(largest, 1009) : new PushyError("Disconnected before the answer", "unknown"));
+      this._settle(id, code === 1009 && _size === largest ? tooLarge(largest, code) : new PushyError("Disconnected before the answer", "unknown"));
     }
     if (final) for (const [name, , { _done }] of this._waiting.splice(0)) _done(unsent(name, "closed"));
     if (!was) return;
@@ -387,14 +386,14 @@ export class Pushy extends Source {
 
   /** Checks that the server is there: it answers any command, if only that it does not know it. */
   _probe() {
-    const turn = this._try, asked = Date.now();
+    const turn = this._try, alive = this._alive;
     if (this._probing === turn) return;
     this._probing = turn;
     this._request("pushy:ping", undefined, {
       _quiet: true, _timeout: answer,
       _done: (error) => {
         this._probing = undefined;
-        if (error?.code === "timeout" && this._try === turn && this._alive < asked) this._end(1006, "no answer");
+        if (error?.code === "timeout" && this._try === turn && this._alive === alive) this._end(1006, "no answer");
       },
     });
   }

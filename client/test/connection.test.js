@@ -184,6 +184,21 @@ test("a page that slept asks whether the server is there, and comes back if not"
   pushy.disconnect();
 });
 
+// Issue 11, number 32: signs of life that lie in the future kept a dead connection.
+test("a clock that is set back does not hide that the server is gone", async (t) => {
+  const turn = clock(t);
+  const { pushy, socket } = client();
+  pushy.connect();
+  await flush();
+  socket().connect();
+  turn.sleep(-24 * 3_600_000);
+  await turn(5000);
+  assert.equal(socket().last("pushy:ping")?.command, "pushy:ping");
+  await turn(5000);
+  assert.equal(pushy.state, "waiting");
+  pushy.disconnect();
+});
+
 test("a silent connection is asked after 45 s; any word will do for an answer", async (t) => {
   const turn = clock(t);
   const { pushy, socket } = client();

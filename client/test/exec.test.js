@@ -180,13 +180,13 @@ test("streaming: what is sent meanwhile shares a request, in order and in bounds
 test("streaming: what ends it", async (t) => {
   const turn = clock(t);
   for (const [name, act, code, reason] of [
-    ["a send that fails", (server, pushy) => { server.answers(() => Promise.reject(new TypeError("network"))); pushy.exec("a"); }, 1006, ""],
+    ["a send that fails", (server, pushy) => { server.answers(() => Promise.reject(new TypeError("network"))); pushy.exec("a"); }, 1006, "TypeError: network"],
     ["a session that is gone", (server, pushy) => { server.answers(() => new Response("", { status: 404 })); pushy.exec("a"); }, 1006, "HTTP 404"],
     ["a send that something else answers", (server, pushy) => { server.answers(() => new Response("<html>", { status: 200 })); pushy.exec("a"); }, 1006, "HTTP 200"],
     ["a login that has ended", (server, pushy) => { server.answers(() => new Response("", { status: 401 })); pushy.exec("a"); }, 1006, "HTTP 401"],
     ["a goodbye", (server) => server.receivers[0].write('c[3001,"later"]\n'), 3001, "later"],
     ["a new session in its place", (server) => server.receivers[0].end().then(soon).then(() => server.receivers[1].write("o\n" + hello)), 1006, ""],
-    ["a frame that is none", (server) => server.receivers[0].write("a[\n"), 1006, ""],
+    ["a frame that is none", (server) => server.receivers[0].write("a[\n"), 1006, "SyntaxError: Unexpected end of JSON input"],
   ]) {
     const server = sockjs();
     const { pushy } = client({ transports: ["streaming"], fetch: server.fetch });
@@ -232,6 +232,25 @@ test("a server that refuses for good is asked once, and says with what", async (
     assert.equal(socket().last("subscribe").data.channel, "news");
     pushy.disconnect();
   }
+});
+
+// Issue 11, number 33.
+test("a refusal whose body cannot be read is final all the same", async (t) => {
+  const turn = clock(t);
+  let asked = 0;
+  const broken = () => new ReadableStream({ pull: (controller) => controller.error(new TypeError("not gzip")) });
+  const { pushy } = client({
+    transports: ["streaming", "polling"],
+    fetch: async () => {
+      asked++;
+      return new Response(broken(), { status: 403 });
+    },
+  });
+  let last;
+  pushy.bind("state", (state) => (last = state)).connect();
+  await soon();
+  await turn(60_000);
+  assert.deepEqual([last.state, last.code, last.body, asked], ["closed", 403, "", 1]);
 });
 
 // Issue 11, number 33.

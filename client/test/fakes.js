@@ -85,4 +85,39 @@ export function record(emitter, ...names) {
   return told;
 }
 
+/** The names of what a channel has told. */
+export const told = (channel) =>
+  record(channel, "subscribe", "unsubscribe", "subscribe-error", "auth-error", "pushy:member-added", "pushy:member-quit", "pushy:presence-sync");
+
+/** A client that is connected. */
+export async function connected(options) {
+  const all = client(options);
+  all.pushy.connect();
+  await flush();
+  all.socket().connect("first");
+  return all;
+}
+
+/** An auth endpoint that gives the answers in turn, the last one for ever. */
+export function endpoint(...answers) {
+  const asked = [];
+  return {
+    asked,
+    fetch: async (url, { body, headers, method, credentials }) => {
+      asked.push({ url, method, credentials, headers, ...Object.fromEntries(body) });
+      const answer = answers.length > 1 ? answers.shift() : answers[0];
+      if (answer instanceof Error) throw answer;
+      const [status, text] = typeof answer === "number" ? [answer, "no"] : [200, answer];
+      return new Response(text, { status });
+    },
+  };
+}
+
+/** What is written to the console meanwhile. */
+export function warnings(t) {
+  const all = [];
+  t.mock.method(console, "warn", (...what) => all.push(what.join(" ")));
+  return all;
+}
+
 export { flush };

@@ -80,3 +80,10 @@ test("what npm shows", () => {
   assert.ok(keywords.length && license && homepage && bugs);
   for (const file of ["README.md", "LICENSE", "pushy.js"]) assert.ok(readFileSync(path.join(home, "node_modules/pushy-client", file)).length);
 });
+
+// Issue 11, number 34: bundlers leave out an import of what is said to have no side effects.
+test("the classic script is known to have a side effect", () => {
+  const { sideEffects, exports } = JSON.parse(readFileSync(path.join(home, "node_modules/pushy-client/package.json")));
+  assert.ok(sideEffects.includes(exports["./pushy.js"]), `${sideEffects}`);
+  for (const file of [exports["."].import.default, exports["."].require.default]) assert.ok(!sideEffects.includes(file), file);
+});

@@ -63,6 +63,7 @@ test("address: with or without the socket path, with the query", () => {
     ["WSS://H:444/ws", "https://h:444/ws/socket/websocket"],
     ["HTTP://h/ws/pushy", "http://h/ws/pushy/socket/websocket"],
     [new URL("https://h/rt"), "https://h/rt/socket/websocket"],
+    [{ href: "https://h/rt?id=1" }, "https://h/rt/socket/websocket?id=1"],
   ]) assert.equal(address(url)("/websocket"), websocket, url);
 });
 
@@ -105,6 +106,14 @@ test("address: a URL that cannot be one is named, without its password", (t) => 
   assert.throws(() => address("/pushy"), /"\/pushy" is not a URL/);
   page(t, { baseURI: "file:///home/page.html", href: "file:///home/page.html", origin: "null" });
   assert.throws(() => address("/pushy"), /"\/pushy" is not a URL/);
+});
+
+// Issue 11, number 31: such a value was taken for the name of a path, such as /[object%20Object].
+test("address: what is no URL at all is an error, with a page and without", (t) => {
+  const wrong = [null, 5, true, {}, [], { auth: "/auth" }, { href: 5 }, () => "/pushy"];
+  for (const url of wrong) assert.throws(() => address(url), /^TypeError: pushy: ".*" is not a URL/s, `${url}`);
+  page(t, { baseURI: "https://h/a", href: "https://h/a" });
+  for (const url of wrong) assert.throws(() => address(url), /^TypeError: pushy: ".*" is not a URL/s, `${url}`);
 });
 
 // Issue 11, number 31.
