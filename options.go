@@ -61,7 +61,8 @@ type Options struct {
 	// return a header that it overwrites, such as nginx's X-Real-IP (proxy_set_header
 	// X-Real-IP $remote_addr), or the entry of X-Forwarded-For that it appends,
 	// which is the last. Never return the first entry: the client writes it.
-	// What is no address, or a panic, counts as RemoteAddr and is logged.
+	// If it panics or returns what is no address, RemoteAddr counts, and the log
+	// says so.
 	Address func(r *http.Request) string
 	// Authorizer decides every subscription. Default: public channels are
 	// open, private ones take a token (PROTOCOL.md, section 6).

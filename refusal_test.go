@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
@@ -225,6 +226,75 @@ func TestCombinedErrors(t *testing.T) {
 				assert.Equal(t, "Options.Accept refused this connection; the server's log says why", message)
 			default:
 				assert.Equal(t, c.message, message)
+			}
+		})
+	}
+}
+
+// Issue 11, number 18: a refusal by Limits.PerAddress names the address that was
+// counted, and where it came from.
+func TestRefusedAddressIsTheOneThatWasCounted(t *testing.T) {
+	t.Parallel()
+	const header = "X-Real-IP"
+	fromHeader := func(r *http.Request) string {
+		if r.Header.Get(header) == "panic" {
+			panic("no header")
+		}
+		return r.Header.Get(header)
+	}
+	for _, c := range []struct {
+		name    string
+		address func(*http.Request) string
+		header  string
+		remote  string
+		says    []string
+		not     string
+	}{
+		{"own", nil, "", "192.0.2.7:1234", []string{"192.0.2.7", "RemoteAddr", "set Options.Address"}, ""},
+		{"ownIPv6", nil, "", "[2001:db8::7]:1234", []string{"2001:db8::7", "2001:db8::/64", "RemoteAddr"}, ""},
+		{"given", fromHeader, "198.51.100.9", "192.0.2.7:1234", []string{"198.51.100.9", "from Options.Address"}, "192.0.2.7"},
+		{"givenPort", fromHeader, " 198.51.100.9:55 ", "@", []string{"198.51.100.9", "from Options.Address"}, "RemoteAddr"},
+		{"givenIPv6", fromHeader, "[2001:db8:0:1::9]", "192.0.2.7:1234", []string{"2001:db8:0:1::9", "2001:db8:0:1::/64", "from Options.Address"},
+			"192.0.2.7"},
+		{"empty", fromHeader, "", "192.0.2.7:1234", []string{"192.0.2.7", "RemoteAddr", `Options.Address returned ""`}, "set Options.Address"},
+		{"list", fromHeader, "203.0.113.1, 198.51.100.9", "192.0.2.7:1234",
+			[]string{"address is 192.0.2.7", "RemoteAddr", "Options.Address returned 203.0.113.1, 198.51.100.9"}, ""},
+		{"panic", fromHeader, "panic", "192.0.2.7:1234", []string{"address is 192.0.2.7", "RemoteAddr", "Options.Address failed"}, "returned"},
+		{"neither", fromHeader, "unknown", "@", []string{"Options.Address returned unknown", "no address", "count as one"}, "192.0.2"},
+		{"panicNeither", fromHeader, "panic", "", []string{"Options.Address failed", "no address", "count as one"}, "returned"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			log, lines := logged()
+			srv := startServer(t, pushy.Options{
+				Logger:  log,
+				Address: c.address,
+				Limits:  pushy.Limits{PerAddress: 1},
+				SockJS:  pushy.SockJS{DisconnectDelay: time.Hour},
+			})
+			status := func(session string) *http.Response {
+				r := httptest.NewRequest("POST", "/pushy/socket/0/"+session+"/xhr", nil)
+				r.RemoteAddr = c.remote
+				r.Header.Set(header, c.header)
+				w := httptest.NewRecorder()
+				allAbilities(srv).ServeHTTP(w, r)
+				return w.Result()
+			}
+			require.Equal(t, 200, status("a").StatusCode)
+			w := status("b")
+			require.Equal(t, 503, w.StatusCode)
+			_, message := httpError(t, w)
+			last := lines()[len(lines())-1]
+			assert.Contains(t, last, "connection refused")
+			last = strings.ReplaceAll(last, `\"`, `"`)
+			for _, text := range []string{message, last} {
+				assert.Contains(t, text, "Options.Limits.PerAddress is 1")
+				for _, part := range c.says {
+					assert.Contains(t, text, part)
+				}
+				if c.not != "" {
+					assert.NotContains(t, text, c.not)
+				}
 			}
 		})
 	}

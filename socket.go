@@ -108,9 +108,10 @@ func (s *Server) endpoint(r *http.Request) string {
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
-	from := s.network(w, r)
+	client := s.count(r)
+	from := client.network
 	if refused := s.door.Reserve(from); refused != "" {
-		s.refusePlace(w, r, refused)
+		s.refusePlace(w, r, refused, client)
 		return nil, false
 	}
 	var user any
@@ -130,7 +131,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 }
 
 // refusePlace answers a connection for which there is no place.
-func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason string) {
+func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason string, client counted) {
 	message := "the server is shutting down"
 	address, limit := r.RemoteAddr, 0
 	switch reason {
@@ -139,9 +140,9 @@ func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason stri
 		message = "no more connections now: Options.Limits.Connections is " + strconv.Itoa(limit)
 	case lifecycle.Crowded:
 		limit = s.opts.Limits.PerAddress
-		address = httperror.Shown(s.address(w, r))
+		address = client.address
 		message = "no more connections of this address now: Options.Limits.PerAddress is " + strconv.Itoa(limit) +
-			" and the address is " + address + "; behind a proxy set Options.Address"
+			" and the address is " + client.String()
 	}
 	if limit > 0 {
 		s.notices.Warn("connection refused: a limit is reached", reason,
@@ -202,45 +203,6 @@ func (s *Server) accept(r *http.Request) (user any, err error) {
 		return nil, errAcceptEnded
 	}
 	return nil, errAcceptPanicked
-}
-
-// address is the client's, as Options.Address or else the connection says.
-func (s *Server) address(w http.ResponseWriter, r *http.Request) string {
-	if s.opts.Address == nil {
-		return r.RemoteAddr
-	}
-	address := ""
-	s.decide("Options.Address", func() { address = strings.TrimSpace(s.opts.Address(r)) })
-	return address
-}
-
-// network is what Limits.PerAddress counts r's client as. What Options.Address
-// returns may come from a header: if it is no address, the connection's own
-// counts instead, so that nobody gets around the limit with it.
-func (s *Server) network(w http.ResponseWriter, r *http.Request) lifecycle.Network {
-	if s.opts.Limits.PerAddress <= 0 {
-		return 0
-	}
-	address := s.address(w, r)
-	from := lifecycle.NetworkOf(address)
-	switch {
-	case from != 0:
-	case s.opts.Address == nil:
-		if s.unaddressed.CompareAndSwap(false, true) {
-			s.notices.Warn("Limits.PerAddress counts nobody: the connections have no IP address", "",
-				slog.String("address", httperror.Shown(address)),
-				slog.String("hint", "behind a Unix socket set Options.Address, "+
-					"so that it returns the client's address from the proxy's header"))
-		}
-	default:
-		s.notices.Warn("Options.Address returned what is no IP address", "",
-			slog.String("address", httperror.Shown(address)),
-			slog.String("remoteAddr", httperror.Shown(r.RemoteAddr)),
-			slog.String("hint", "the connection's own address counts instead; "+
-				"does the proxy set the header that Options.Address reads?"))
-		from = max(lifecycle.NetworkOf(r.RemoteAddr), lifecycle.Unknown)
-	}
-	return from
 }
 
 // connect makes an admitted session a connection and starts its reader.

@@ -72,6 +72,19 @@ func NetworkOf(address string) Network {
 	return max(Unknown+1, Network(binary.BigEndian.Uint64(b[:]))) // ::1 is one, too
 }
 
+// Prefix returns an IPv6 network as "2001:db8::/64", and "" for what is none.
+func (n Network) Prefix() string {
+	switch {
+	case n == 0, n == Unknown, n>>32 == 1:
+		return ""
+	case n == Unknown+1:
+		n = 0 // ::1's
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(n))
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64).String()
+}
+
 // Reserve takes a place for one from that network: Enter or GiveBack must
 // follow. If there is none it counts a refusal and returns its reason, else "".
 func (d *Door[T]) Reserve(from Network) (refused string) {

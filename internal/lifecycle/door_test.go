@@ -33,6 +33,17 @@ func TestNetworkOf(t *testing.T) {
 	}
 }
 
+func TestPrefixOfANetwork(t *testing.T) {
+	t.Parallel()
+	for address, prefix := range map[string]string{
+		"192.0.2.1": "", "0.0.0.0": "", "255.255.255.255:1": "", "::ffff:192.0.2.1": "", "unknown": "",
+		"::1": "::/64", "[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		assert.Equal(t, prefix, lifecycle.NetworkOf(address).Prefix(), address)
+	}
+	assert.Empty(t, lifecycle.Unknown.Prefix())
+}
+
 func TestDoorCountsEachNetwork(t *testing.T) {
 	t.Parallel()
 	one, other, none := lifecycle.NetworkOf("192.0.2.1:1"), lifecycle.NetworkOf("192.0.2.2:1"), lifecycle.Network(0)
