@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"time"
 
@@ -212,22 +213,34 @@ func (s *Server) chargeJoin(c *connection, channel string, data json.RawMessage)
 	}
 }
 
+// maxJoined is how many channels firstJoin remembers of one connection where
+// Limits.Channels is off. They take less than 100 KiB.
+const maxJoined = 4096
+
 // firstJoin reports whether the connection joins a channel for the first time,
-// and remembers that it did. Of more channels than it may be in at once it
-// remembers none: to those it is never the first time.
+// and remembers that it did. It remembers no more channels than the connection may
+// be in at once: a join of any other never counts as the first.
 func (c *connection) firstJoin(channel string) bool {
-	limit := c.srv.opts.Limits.Channels
+	most := c.srv.opts.Limits.Channels
+	if most <= 0 {
+		most = maxJoined
+	}
+	// Two names with one hash cost a client tokens once in a great while.
+	hash := maphash.String(joinedSeed, channel)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, joined := c.joined[channel]; joined || limit > 0 && len(c.joined) >= limit {
+	if _, joined := c.joined[hash]; joined || len(c.joined) >= most {
 		return false
 	}
 	if c.joined == nil {
-		c.joined = map[string]struct{}{}
+		c.joined = map[uint64]struct{}{}
 	}
-	c.joined[channel] = struct{}{}
+	c.joined[hash] = struct{}{}
 	return true
 }
+
+// joinedSeed keeps clients from choosing names that have one hash.
+var joinedSeed = maphash.MakeSeed()
 
 // Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}.
 func Unsubscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {

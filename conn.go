@@ -61,7 +61,7 @@ type connection struct {
 	subs     roster.Small[*subscription] // by channel
 	reason   string
 	finished chan struct{}       // set when the clean-up begins, closed when it is done
-	joined   map[string]struct{} // large presence channels that it has joined, see firstJoin
+	joined   map[uint64]struct{} // hashes of large presence channels that it has joined, see firstJoin
 
 	debt atomic.Int32 // tokens that joins cost, to be charged with the next message
 
