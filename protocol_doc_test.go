@@ -193,24 +193,12 @@ func TestProtocolListsEveryEvent(t *testing.T) {
 func TestProtocolListsEveryError(t *testing.T) {
 	t.Parallel()
 	sent := map[string]string{}
-	var reasons []string
 	for _, file := range goFiles(t, ".") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			literal, is := n.(*ast.CompositeLit)
-			if !is {
-				return true
-			}
-			switch lastName(literal.Type) {
-			case "Error":
-				if len(literal.Elts) == 2 && !strings.Contains(constantText(literal.Elts[1]), "…") {
-					sent[constantText(literal.Elts[0])] = constantText(literal.Elts[1])
-				}
-			case "JoinError":
-				for _, element := range literal.Elts {
-					field := element.(*ast.KeyValueExpr)
-					if lastName(field.Key) == "Reason" && constantText(field.Value) != "…" {
-						reasons = append(reasons, constantText(field.Value))
-					}
+			if is && lastName(literal.Type) == "Error" && len(literal.Elts) == 2 {
+				if message := constantText(literal.Elts[1]); !strings.Contains(message, "…") {
+					sent[constantText(literal.Elts[0])] = message
 				}
 			}
 			return true
@@ -227,9 +215,9 @@ func TestProtocolListsEveryError(t *testing.T) {
 	}
 	assert.Equal(t, sent, listed)
 
-	require.NotEmpty(t, reasons)
+	reasons := joinReasons(t)
+	require.Len(t, reasons, 6)
 	table := protocolSection(t, "### What subscribe and unsubscribe answer")
-	reasons = append(reasons, "Invalid credentials", "Temporarily unavailable", "Invalid presence data", "Presence data too large")
 	for _, reason := range reasons {
 		assert.Contains(t, table, "reason `"+reason+"`")
 	}
@@ -238,6 +226,52 @@ func TestProtocolListsEveryError(t *testing.T) {
 	for _, m := range named {
 		assert.Contains(t, reasons, m[1], "the document names a reason that is not sent")
 	}
+}
+
+// joinReasons are the reasons of pushy:subscription-failed.
+func joinReasons(t *testing.T) (reasons []string) {
+	t.Helper()
+	constants := map[string]string{}
+	var used []ast.Expr
+	for _, directory := range []string{".", "internal/wire"} {
+		for _, file := range goFiles(t, directory) {
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.ValueSpec:
+					for i, value := range n.Values {
+						constants[n.Names[i].Name] = constantText(value)
+					}
+				case *ast.CompositeLit:
+					name := lastName(n.Type)
+					if name != "JoinError" && name != "PresenceError" {
+						break
+					}
+					for _, element := range n.Elts {
+						if field := element.(*ast.KeyValueExpr); lastName(field.Key) == "Reason" {
+							used = append(used, field.Value)
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+	for len(used) > 0 {
+		next := used[0]
+		used = used[1:]
+		if call, is := next.(*ast.CallExpr); is { // cmp.Or
+			used = append(used, call.Args...)
+			continue
+		}
+		reason := constantText(next)
+		if constant, is := constants[lastName(next)]; is {
+			reason = constant
+		}
+		if reason != "…" && reason != "" && !slices.Contains(reasons, reason) {
+			reasons = append(reasons, reason)
+		}
+	}
+	return reasons
 }
 
 // The messages of the HTTP endpoints are in the document word by word, and those of

@@ -550,3 +550,47 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	assert.Equal(t, "rawwebsocket", ann.protocol)
 	assert.Equal(t, "websocket", dial(t, baseURL, true).protocol)
 }
+
+// Section 9: the rules about origins, for a server at http://example.com.
+func TestProtocolOriginRules(t *testing.T) {
+	t.Parallel()
+	const own, other = "http://example.com", "https://friend.example"
+	servers := []*pushy.Server{
+		startServer(t, pushy.Options{}),
+		startServer(t, pushy.Options{Origins: []string{other}}),
+		startServer(t, pushy.Options{AllowOrigin: func(_ *http.Request, page string) bool { return page == other }}),
+		startServer(t, pushy.Options{Origins: []string{"*"}}),
+	}
+	for _, c := range []struct {
+		header  []string
+		allowed []bool // by each of the servers
+	}{
+		{nil, []bool{true, true, true, true}},
+		{[]string{"Origin", own}, []bool{true, true, true, true}},
+		{[]string{"Origin", "https://example.com"}, []bool{true, true, true, true}},
+		{[]string{"Origin", own + ":81"}, []bool{false, false, false, true}},
+		{[]string{"Origin", other}, []bool{false, true, true, true}},
+		{[]string{"Origin", "null"}, []bool{false, false, false, true}},
+		{[]string{"Origin", own, "Origin", own}, []bool{false, false, false, true}},
+		{[]string{"Sec-Fetch-Site", "same-origin"}, []bool{true, true, true, true}},
+		{[]string{"Sec-Fetch-Site", "none"}, []bool{true, true, true, true}},
+		{[]string{"Sec-Fetch-Site", "cross-site"}, []bool{false, false, false, true}},
+		{[]string{"Sec-Fetch-Site", "cross-site", "Referer", other + "/x"}, []bool{false, true, true, true}},
+		{[]string{"Sec-Fetch-Site", "same-site", "Referer", own + "/x"}, []bool{false, false, false, true}},
+		{[]string{"Referer", own + "/x"}, []bool{true, true, true, true}},
+		{[]string{"Referer", other + "/x"}, []bool{false, true, true, true}},
+		{[]string{"Referer", "https://evil.example/x"}, []bool{false, false, false, true}},
+		{[]string{"Origin", other, "X-Forwarded-Host", "friend.example"}, []bool{false, true, true, true}},
+	} {
+		for i, srv := range servers {
+			w := ask(srv, "GET", own+"/pushy/socket/info", c.header...)
+			status := 403
+			if c.allowed[i] {
+				status = 200
+			}
+			assert.Equal(t, status, w.StatusCode, "server %d: %s", i, c.header)
+			assert.Equal(t, "Origin", w.Header.Values("Vary")[0])
+			assert.Equal(t, c.allowed[i] && i < 3, w.Header.Get("Content-Security-Policy") != "", "server %d", i)
+		}
+	}
+}
