@@ -12,6 +12,7 @@ import (
 	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/transport"
 )
 
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
@@ -30,7 +31,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if ok && client.Serve(w, r, rest) {
 		return
 	}
-	if socket, ok := s.socketPath(path); ok {
+	if _, socket, ok := s.socketPath(path); ok {
 		s.serveSocket(w, r, socket)
 		return
 	}
@@ -62,24 +63,37 @@ func triggerName(rest string) (name string, ok bool) {
 	return name, ok
 }
 
-// socketPath returns what follows the SockJS prefix in path. The browser client
-// takes the URL of the prefix or of the socket: to one that does not end in
-// /socket it appends that. So where Options.Prefix itself ends in /socket, and
-// where SockJS.Prefix does not, what the client makes of them is served too.
-func (s *Server) socketPath(path string) (rest string, ok bool) {
-	prefix := s.opts.SockJS.Prefix
-	if rest, ok = under(path, prefix); ok {
-		appended, is := under(rest, "/socket")
-		// With two more parts it is a session of SockJS's, whose server is named "socket".
-		if is && !strings.HasSuffix(prefix, "/socket") && strings.Count(rest, "/") != 3 {
-			rest = appended
+// socketBases returns the paths under which SockJS is served. The browser client
+// takes the URL of the prefix or of the socket: to one that does not end in /socket
+// it appends that. So where SockJS.Prefix does not end in /socket, and where
+// Options.Prefix itself does, what the client makes of them is served, too.
+func (o *Options) socketBases() []string {
+	bases := []string{o.SockJS.Prefix}
+	if !strings.HasSuffix(o.SockJS.Prefix, "/socket") {
+		bases = append(bases, o.SockJS.Prefix+"/socket")
+	}
+	if strings.HasSuffix(o.Prefix, "/socket") && o.SockJS.Prefix == o.Prefix+"/socket" {
+		bases = append(bases, o.Prefix)
+	}
+	return bases
+}
+
+// socketPath returns which of the bases path is under, and what follows it. Two of
+// them differ by one "/socket", which may also be the server in a session's URL. What
+// follows decides: no endpoint of SockJS is another one with "/socket" before it.
+func (s *Server) socketPath(path string) (base, rest string, ok bool) {
+	for _, base := range s.socketBases {
+		if rest, ok := under(path, base); ok && transport.IsEndpoint(rest) {
+			return base, rest, true
 		}
-		return rest, true
 	}
-	if strings.HasSuffix(s.opts.Prefix, "/socket") && prefix == s.opts.Prefix+"/socket" {
-		return under(path, s.opts.Prefix)
+	// SockJS has an answer of its own for what is under its prefix and nothing.
+	rest, ok = under(path, s.opts.SockJS.Prefix)
+	if inside, is := under(path, s.opts.Prefix); is {
+		_, trigger := triggerName(inside)
+		ok = ok && !trigger
 	}
-	return "", false
+	return s.opts.SockJS.Prefix, rest, ok
 }
 
 // serveNothing answers a request for a path at which nothing is, which most

@@ -3,6 +3,7 @@ package pushy_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -67,6 +68,97 @@ func TestPrefixesWithTheBrowserClient(t *testing.T) {
 			assert.Equal(t, 400, ask(srv, "POST", prefix+"/channel/x/trigger").StatusCode)
 		})
 	}
+}
+
+// Issue 11, number 16: whatever the prefixes are, and the server and session ids of
+// SockJS's URLs, each of its endpoints is found under every URL that a client makes
+// of them, and nothing else is hidden.
+func TestEveryPrefixServesEveryEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, prefix := range []string{
+		"", "/", "/rt", "/rt/", "/socket", "/socket/", "/app/socket", "/socket/socket", "/socket/socket/socket",
+		"/websocket", "/info", "/channel", "/app/xhr",
+	} {
+		own := strings.TrimSuffix(prefix, "/")
+		if prefix == "" {
+			own = "/pushy"
+		}
+		for _, sockjs := range []string{
+			"", "/", "/ws", "/socket", "/x/socket", "/socket/ws", own + "/", own + "/ws", own + "/socket", own + "/socket/ws", own + "/socket/socket",
+		} {
+			t.Run(prefix+" "+sockjs, func(t *testing.T) {
+				t.Parallel()
+				srv := startServer(t, pushy.Options{
+					Prefix: prefix,
+					SockJS: pushy.SockJS{
+						Prefix:          sockjs,
+						Legacy:          true,
+						ScriptURL:       "/s.js",
+						DisconnectDelay: time.Hour,
+					},
+				})
+				base := strings.TrimSuffix(sockjs, "/")
+				url := base // what the client is given
+				if sockjs == "" {
+					base, url = own+"/socket", own
+				}
+				fromClient := strings.TrimSuffix(url, "/socket") + "/socket"
+				testEndpoints(t, srv, base)
+				if fromClient != base {
+					testEndpoints(t, srv, fromClient)
+				}
+				triggerAt := own + "/channel/%s/trigger"
+				assert.Equal(t, 400, ask(srv, "POST", fmt.Sprintf(triggerAt, "x")).StatusCode)
+				assert.Equal(t, 200, ask(srv, "GET", own+"/pushy.js").StatusCode)
+				w := ask(srv, "POST", fmt.Sprintf(triggerAt, "x/y"))
+				assert.Equal(t, 404, w.StatusCode)
+				_, message := httpError(t, w)
+				assert.Contains(t, message, "%2F")
+			})
+		}
+	}
+}
+
+// testEndpoints asks every endpoint under a URL for SockJS.
+func testEndpoints(t *testing.T, srv *pushy.Server, at string) {
+	t.Helper()
+	status := func(method, path string) int {
+		target := at + path
+		if target == "" {
+			target = "/"
+		}
+		return ask(srv, method, target).StatusCode
+	}
+	for _, path := range []string{"", "/"} {
+		assert.Equal(t, 200, status("GET", path), "%s%s", at, path)
+	}
+	for _, path := range []string{"/info", "/iframe.html", "/iframe-1.2.3.html"} {
+		assert.Equal(t, 204, status("OPTIONS", path), "%s%s", at, path)
+	}
+	assert.Equal(t, 400, status("GET", "/websocket"), at)
+	ids := []string{"0", "socket", "channel", "info", "websocket", "pushy", "ws"}
+	for _, server := range ids {
+		for _, id := range ids {
+			session := "/" + server + "/" + id
+			for _, transport := range []string{
+				"xhr", "xhr_send", "xhr_streaming", "eventsource", "htmlfile", "jsonp", "jsonp_send",
+			} {
+				assert.Equal(t, 204, status("OPTIONS", session+"/"+transport), "%s%s/%s", at, session, transport)
+			}
+			assert.Equal(t, 400, status("GET", session+"/websocket"), "%s%s", at, session)
+			assert.Equal(t, 404, status("GET", session+"/nothing"), "%s%s", at, session)
+		}
+	}
+	// A session is one, whichever server its URL names, and has messages both ways.
+	id := strings.ReplaceAll(at, "/", "_") + "_"
+	w := ask(allAbilities(srv), "POST", at+"/socket/"+id+"/xhr")
+	text, err := io.ReadAll(w.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "o\n", string(text))
+	r := httptest.NewRequest("POST", at+"/socket/"+id+"/xhr_send", strings.NewReader(`["{}"]`))
+	rec := httptest.NewRecorder()
+	allAbilities(srv).ServeHTTP(rec, r)
+	assert.Equal(t, 204, rec.Code)
 }
 
 // Issue 11, number 16: a body that comes slowly is bounded wherever it is sent,

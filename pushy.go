@@ -109,6 +109,7 @@ type Server struct {
 	linger      time.Duration // see Channel's life
 	engine      *fanout.Engine
 	sockets     *transport.Handler
+	socketBases []string                     // see socketPath
 	door        *lifecycle.Door[*connection] // the connections
 	channels    Channels
 	origins     origin.Policy
@@ -174,6 +175,7 @@ func newServer(options Options) (*Server, error) {
 		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
 		door: lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
 	}
+	s.socketBases = o.socketBases()
 	o.warnOfLimits()
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)

@@ -98,8 +98,8 @@ func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request, page strin
 // which is a secret.
 func (s *Server) endpoint(r *http.Request) string {
 	path := r.URL.EscapedPath()
-	if rest, ok := s.socketPath(path); ok && strings.Count(rest, "/") > 1 {
-		return s.opts.SockJS.Prefix + "/…" + rest[strings.LastIndexByte(rest, '/'):]
+	if base, rest, ok := s.socketPath(path); ok && strings.Count(rest, "/") > 1 {
+		return base + "/…" + rest[strings.LastIndexByte(rest, '/'):]
 	}
 	return path
 }

@@ -116,6 +116,27 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 	}
 }
 
+// IsEndpoint reports whether path, which follows a SockJS prefix, has the form of an
+// endpoint's, whether that is switched on or not.
+func IsEndpoint(path string) bool {
+	switch path {
+	case "", "/", "/info", "/websocket":
+		return true
+	}
+	if isIframe(path) {
+		return true
+	}
+	parts := strings.Split(path, "/") // "", server, session, transport
+	if len(parts) != 4 || !isPart(parts[1]) || !isPart(parts[2]) {
+		return false
+	}
+	switch parts[3] {
+	case "websocket", "xhr_send", "jsonp_send":
+		return true
+	}
+	return receivers[parts[3]] != nil
+}
+
 func notFound(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
 	w.WriteHeader(http.StatusNotFound)
