@@ -241,6 +241,14 @@ func TestProtocolTriggerRows(t *testing.T) {
 	nobody.channel = "nobody"
 	check(rows[len(rows)-1], nobody, "nobody")
 	p.quiet()
+
+	// T3: a name of a form has 32 brackets, so a value is 33 names deep.
+	deep := good
+	deep.body, deep.contentType = "a"+strings.Repeat("[b]", 32)+"=1", form
+	data := `{"a":` + strings.Repeat(`{"b":`, 32) + `"1"` + strings.Repeat("}", 33)
+	deep.key = ownSum(strings.Join([]string{deep.channel, deep.event, deep.timestamp, data, vectorKey}, ":"))
+	require.Equal(t, 201, deep.send(srv).Code)
+	p.expect("told room " + data)
 }
 
 func TestProtocolSubscribeRows(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -592,5 +593,60 @@ func TestProtocolOriginRules(t *testing.T) {
 			assert.Equal(t, "Origin", w.Header.Values("Vary")[0])
 			assert.Equal(t, c.allowed[i] && i < 3, w.Header.Get("Content-Security-Policy") != "", "server %d", i)
 		}
+	}
+}
+
+// Section 1: the cookie for load balancers, and a server without WebSockets.
+func TestProtocolSockJSOptions(t *testing.T) {
+	t.Parallel()
+	info := func(o pushy.SockJS) (srv *pushy.Server, text string) {
+		srv = startServer(t, pushy.Options{SockJS: o})
+		body, err := io.ReadAll(ask(srv, "GET", "/pushy/socket/info").Body)
+		require.NoError(t, err)
+		return srv, string(body)
+	}
+	srv, text := info(pushy.SockJS{})
+	row := spans(protocolSection(t, "## 1. Endpoints"))
+	i := slices.IndexFunc(row, func(text string) bool { return strings.HasPrefix(text, `{"websocket"`) })
+	entropy := regexp.MustCompile(`"entropy":\d+`)
+	assert.Equal(t, entropy.ReplaceAllString(row[i], ""), entropy.ReplaceAllString(text, ""))
+	assert.Empty(t, ask(allAbilities(srv), "POST", "/pushy/socket/0/s/xhr").Header.Get("Set-Cookie"))
+
+	srv, text = info(pushy.SockJS{JSessionID: true})
+	assert.Contains(t, text, `"cookie_needed":true`)
+	cookie := ask(allAbilities(srv), "POST", "/pushy/socket/0/s/xhr").Header.Get("Set-Cookie")
+	assert.Equal(t, "JSESSIONID=dummy; Path=/", cookie)
+
+	srv, text = info(pushy.SockJS{DisableWebSocket: true})
+	assert.Contains(t, text, `"websocket":false`)
+	for _, path := range []string{"/websocket", "/0/s/websocket"} {
+		assert.Equal(t, 404, ask(allAbilities(srv), "GET", "/pushy/socket"+path, upgradeHeader...).StatusCode)
+	}
+}
+
+// Section 3: what an Authorizer's errors are for the client.
+func TestProtocolHostsOwnRule(t *testing.T) {
+	t.Parallel()
+	shown := &pushy.Error{Code: "paid", Message: "Members only"}
+	for _, c := range []struct {
+		err    error
+		answer string
+	}{
+		{pushy.ErrNeedAuth, `pushy:subscription-needauth {"channel":"news"}`},
+		{
+			errors.Join(pushy.ErrNeedAuth, shown),
+			`pushy:subscription-needauth {"channel":"news","reason":"Members only","code":"paid"}`,
+		},
+		{shown, `pushy:subscription-failed {"channel":"news","reason":"Members only","code":"paid"}`},
+		{&pushy.Error{Message: "No"}, `pushy:subscription-failed {"channel":"news","reason":"No"}`},
+		{&pushy.Error{}, `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`},
+		{pushy.ErrDenied, `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`},
+		{errHub, `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`},
+	} {
+		srv := startServer(t, pushy.Options{Authorizer: allowAll{c.err}})
+		p := connectPeer(t, srv)
+		p.send(`{"command":"subscribe","data":{"channel":"News"}}`)
+		p.expect(c.answer)
+		p.quiet()
 	}
 }
