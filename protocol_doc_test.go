@@ -460,11 +460,12 @@ func sourcesContain(t *testing.T, text string) bool {
 func TestProtocolLimitsAreTheOptions(t *testing.T) {
 	t.Parallel()
 	defaults := map[string]string{} // by the option's name
-	word := regexp.MustCompile(`[Dd]efault:? (\d[\d,]*\d( [KM]iB)?|\d( [KM]iB)?|off)`)
+	word := regexp.MustCompile(`[Dd]efault:? ((\d[\d,]*\d|\d)( [KM]iB| s)?|off)`)
 	for _, file := range goFiles(t, ".") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			declared, is := n.(*ast.TypeSpec)
-			if !is || declared.Name.Name != "Limits" && declared.Name.Name != "Options" {
+			prefix := map[string]string{"Options": "Options.", "Limits": "Limits.", "SockJS": "Options.SockJS."}
+			if !is || prefix[declared.Name.Name] == "" {
 				return true
 			}
 			structure, is := declared.Type.(*ast.StructType)
@@ -474,7 +475,7 @@ func TestProtocolLimitsAreTheOptions(t *testing.T) {
 			for _, field := range structure.Fields.List {
 				comment := strings.Join(strings.Fields(field.Doc.Text()+" "+field.Comment.Text()), " ")
 				if m := word.FindStringSubmatch(comment); m != nil && len(field.Names) == 1 {
-					defaults[declared.Name.Name+"."+field.Names[0].Name] = m[1]
+					defaults[prefix[declared.Name.Name]+field.Names[0].Name] = m[1]
 				}
 			}
 			return true
@@ -489,6 +490,17 @@ func TestProtocolLimitsAreTheOptions(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 11, checked)
+
+	// And those in the text, such as 25 s (`Options.Heartbeat`).
+	const value, option = `(\d[\d,]*(?: s| KiB| MiB| channels| members)?)`, `((?:Options|Limits)\.[A-Za-z.]+)`
+	named := regexp.MustCompile(value + "(?: of frames)? \\(`" + option + "`")
+	checked = 0
+	for _, m := range named.FindAllStringSubmatch(strings.ReplaceAll(protocol(t), "\n", " "), -1) {
+		require.Contains(t, defaults, m[2], "%s", m[0])
+		assert.Equal(t, defaults[m[2]], strings.TrimSuffix(strings.TrimSuffix(m[1], " channels"), " members"), "%s", m[2])
+		checked++
+	}
+	assert.Greater(t, checked, 9)
 }
 
 // Every difference has its number once, and whatever names a section or a
@@ -555,4 +567,25 @@ func TestProtocolExamplesAreJSON(t *testing.T) {
 		}
 	}
 	assert.Greater(t, lines, 10)
+}
+
+// The times that the document gives for our client are those of its sources.
+func TestProtocolTimesOfTheClient(t *testing.T) {
+	t.Parallel()
+	text := strings.ReplaceAll(protocol(t), "\n", " ")
+	for _, c := range []struct{ file, source, says string }{
+		{"retry.js", "minDelay: min = 500, maxDelay: max = 20_000", "a random time from 0.5 s up to a bound"},
+		{"retry.js", "Math.min(max, (min || 100) * 2 ** (failures + 1))", "begins at 1 s and doubles with each failure"},
+		{"retry.js", "Math.min(3_600_000,", "at most an hour"},
+		{"pushy.js", "const steady = 5000;", "After a connection that lasted 5 s the count of failures begins again"},
+		{"pushy.js", "const silence = 45_000;", "after 45 s without a message"},
+		{"pushy.js", "const answer = 5000;", "if no answer arrives within 5 s"},
+		{"pushy.js", "const cached = 4001;", "| 4001 | client | pushy's client"},
+		{"channel.js", "const mostRefusals = 10;", "the tenth failure in a row is final"},
+	} {
+		source, err := os.ReadFile(filepath.Join("client", "src", c.file))
+		require.NoError(t, err)
+		assert.Contains(t, string(source), c.source, "the client has changed: change the document, too")
+		assert.Contains(t, regexp.MustCompile(` +`).ReplaceAllString(text, " "), c.says)
+	}
 }
