@@ -21,7 +21,7 @@ import (
 type AuthRequest struct {
 	Conn    *Conn           // belongs to no command
 	Channel string          // lower-cased, checked
-	Auth    string          // as sent; "" if absent or not a text
+	Auth    string          // as sent; "" if absent or not a string
 	Data    json.RawMessage // presence data as sent, nil if absent or null
 }
 

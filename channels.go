@@ -37,7 +37,7 @@ func (e *JoinError) Error() string {
 func (e *JoinError) Unwrap() error { return e.Err }
 
 // Channels is a Server's channels that have subscribers on this node. A
-// command gets one that belongs to that command for good: what its Join and Leave
+// command gets one that always belongs to that command: what its Join and Leave
 // send to the client carries the command's id. Server.Channels returns one that
 // belongs to no command. All methods are safe for concurrent use.
 type Channels struct {

@@ -27,7 +27,7 @@ var ErrClosed = errors.New("pushy: closed")
 // Conn is one client's connection, whatever transport carries it. All methods
 // are safe for concurrent use and none blocks on the client.
 //
-// Each command gets a *Conn of its own, which belongs to that command for good:
+// Each command gets a *Conn of its own, which always belongs to that command:
 // Reply and ReplyError carry the command's id, from any goroutine and also after
 // the command has returned. A *Conn from anywhere else, such as a hook,
 // Server.Conn or Channel.Conns, belongs to no command. Compare connections by ID,
@@ -98,8 +98,9 @@ func (c *Conn) Channels() []string {
 
 // Send queues a direct message, {"event":…,"data":…}. data is encoded as
 // encoding/json does, a json.RawMessage without its blanks. The error is ErrClosed
-// or says why data cannot be encoded. A client that does not read is cut once
-// more than Limits.ConnBuffer waits for it.
+// or says why data cannot be encoded. It does not wait for the client: if more than
+// Limits.ConnBuffer bytes are queued for one that does not read, the connection is
+// closed with CloseSlowConsumer.
 func (c *Conn) Send(event string, data any) error { return c.send(event, data, nil) }
 
 // Reply is Send for the answer to the command that c belongs to: if the client
@@ -141,10 +142,9 @@ func (c *Conn) requestID() json.RawMessage {
 
 // Close ends the connection with a close code and a reason of at most 123
 // bytes: code 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999. A bare WebSocket
-// gets 1012 for CloseShutdown. What was queued
-// before is still sent, within the write timeout. It does not wait; the
-// Disconnect hook tells when the connection is gone. A second Close does
-// nothing.
+// gets 1012 for CloseShutdown. What was queued before is still sent, within the
+// write timeout. Close does not wait: the Disconnect hook runs when the connection
+// has ended. A second Close does nothing.
 func (c *Conn) Close(code int, reason string) error {
 	switch {
 	case code == 1000, code == 1001, code == 1008, code >= 1011 && code <= 1014, code >= 3000 && code <= 4999:

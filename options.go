@@ -40,8 +40,9 @@ type Options struct {
 	// or more in place of the star; of a domain under which others register names,
 	// such as co.uk or github.io, it would allow everybody's. "file://" allows
 	// local pages whose browser sends that, as WebViews of apps do; desktop browsers
-	// send null, which any page can, and which only AllowOrigin or "*" allows. "*" allows any, at AuthHandler too: with it any page may
-	// ask for tokens with its visitor's cookies. Default: none.
+	// send null, which any page can, and which only AllowOrigin or "*" allows. "*"
+	// allows any origin, at AuthHandler too: with it any page may ask for tokens with
+	// its visitor's cookies. Default: none.
 	Origins []string
 	// AllowOrigin is asked about origins that are neither the host's own nor
 	// listed, "null" among them, in the form that browsers send. It is called from
@@ -68,15 +69,16 @@ type Options struct {
 	// open, private ones take a token (PROTOCOL.md, section 6).
 	Authorizer Authorizer
 	// CheckChannel and CheckEvent refuse names that the protocol would allow.
-	// They are given the lower-cased channel and the event. Whoever asks is told
-	// the error's text, without having shown a key.
+	// They are given the lower-cased channel and the event. The client or sender
+	// receives the error's message, even without a key.
 	CheckChannel func(channel string) error
 	CheckEvent   func(event string) error
 
 	Hooks  Hooks
 	Limits Limits
-	// MaxBuffered is how many bytes may wait for all connections together,
-	// over which the one with most waiting is cut. Default 256 MiB.
+	// MaxBuffered is how many bytes may be queued for all connections together.
+	// Over it the Server closes the connection with the most queued bytes, with
+	// CloseSlowConsumer. Default 256 MiB.
 	MaxBuffered int64
 	// Heartbeat is how often a connection is asked for a sign of life; one
 	// that gives none for two heartbeats is dead. At least 1 s; default 25 s.
@@ -93,10 +95,10 @@ type Options struct {
 	CommandTimeout time.Duration
 
 	// Broker and Presence connect Servers that act as one. Default: this
-	// process alone. The Server closes them, and New does if it fails. If only one of them is set and it
-	// is the other, too, as the brokers of this module are, it serves as both. A
-	// Broker without a PresenceStore is an error: each Server would have members
-	// of its own in private channels.
+	// process alone. The Server closes them, and New does if it fails. If only one
+	// of them is set and it is the other, too, as the brokers of this module are, it
+	// serves as both. A Broker without a PresenceStore is an error: each Server would
+	// have members of its own in private channels.
 	Broker   Broker
 	Presence PresenceStore
 
@@ -113,8 +115,8 @@ type SockJS struct {
 	// ResponseLimit is how many bytes a streaming response carries before the
 	// client has to ask for the next. Default 128 KiB.
 	ResponseLimit int
-	// DisconnectDelay is how long a client over HTTP may stay away before it
-	// counts as gone. Default 5 s.
+	// DisconnectDelay is how long a client over HTTP may be without a request that
+	// the Server can answer before it counts as disconnected. Default 5 s.
 	DisconnectDelay time.Duration
 	// JSessionID sets a cookie of that name, by which some load balancers send
 	// all requests of a client to one server.
@@ -144,21 +146,47 @@ type Limits struct {
 }
 
 // Hooks observe. Any may be nil. They are called with no lock held, from many
-// goroutines; a hook holds up the connection or channel that it is told of, and
-// nothing else. Connect comes first and Disconnect last for a connection, all
-// others between. ChannelOccupied and ChannelVacated take turns for a channel,
-// and must not wait for somebody to join it. A hook that panics or ends its
-// goroutine is logged and counts as having returned.
+// goroutines at once, and may use every method of this package except as said below.
+// A hook delays the connection or channel that it is called for, and nothing else.
+// For one connection Connect comes first and Disconnect last. A hook that panics or
+// ends its goroutine (runtime.Goexit) is logged with its stack and counts as having
+// returned: it undoes nothing. Options.Accept and Options.Authorizer are for refusing.
 type Hooks struct {
+	// Connect runs once for each connection, when it is accepted and before the
+	// client receives anything: pushy:connect is sent when Connect has returned, and
+	// what Connect itself sends comes after that. Until then no command of the client
+	// is read, and Server.Conn does not find the connection.
 	Connect func(conn *Conn)
-	// Disconnect's code is the close code that ended the connection: the
-	// client's own, one that the Server gave, or 1006 for one that was lost. For a
-	// Shutdown it is CloseShutdown, whatever transport the client has.
-	Disconnect      func(conn *Conn, code int, reason string)
-	Subscribe       func(conn *Conn, ch *Channel)
-	Unsubscribe     func(conn *Conn, ch *Channel)
-	ChannelOccupied func(ch *Channel) // on this node, before its first subscriber is in
-	ChannelVacated  func(ch *Channel) // on this node, after its last subscriber is out
+	// Disconnect runs once for each connection, when the connection has ended and its
+	// Unsubscribe hooks have returned; if they have not by the deadline of a Shutdown,
+	// it runs all the same. The client receives nothing any more, conn's methods
+	// return ErrClosed, and Server.Conn does not find it. code is the close code that
+	// ended the connection: the client's own, one that the Server gave, or 1006 for one
+	// that was lost. For a Shutdown it is CloseShutdown, whatever transport the client
+	// has.
+	Disconnect func(conn *Conn, code int, reason string)
+	// Subscribe runs after each successful subscription, when conn is a member and
+	// pushy:subscription-success is queued: the client may have received it, and
+	// events of the channel, before Subscribe runs. The command that subscribed, or the
+	// host's call of Channels.Join, returns after it, and whatever ends the membership
+	// takes effect after it.
+	Subscribe func(conn *Conn, ch *Channel)
+	// Unsubscribe runs once for each membership that has ended, after the Subscribe
+	// hook of the same membership has returned: when conn is no member any more,
+	// pushy:subscription-end is queued (if the connection is still there), and the
+	// PresenceStore has logged the leave or failed. A membership that the host ends,
+	// with Channel.Remove, can be followed by the client's next one at once: that one's
+	// Subscribe may run at the same time.
+	Unsubscribe func(conn *Conn, ch *Channel)
+	// ChannelOccupied runs before the channel's first subscriber on this node is a
+	// member: those that subscribe wait for it, so it must not wait for one of them. If
+	// the first subscription then fails, ChannelVacated follows without a Subscribe.
+	ChannelOccupied func(ch *Channel)
+	// ChannelVacated runs after the channel's last subscriber on this node has left
+	// and its Unsubscribe hook has returned; with a Broker of the host's about a second
+	// later, if nobody has subscribed again. Those that subscribe meanwhile wait for it,
+	// and ChannelOccupied runs again. For one channel the two never run at the same time.
+	ChannelVacated func(ch *Channel)
 }
 
 // withDefaults returns a checked copy.
@@ -193,8 +221,14 @@ func (o Options) withDefaults() (Options, error) {
 		field *int
 		value int
 	}{
-		{&l.Connections, 100_000}, {&l.Channels, 200}, {&l.Members, 1000}, {&l.PresenceBytes, 4 << 10},
-		{&l.MessageBytes, 64 << 10}, {&l.TriggerBytes, 256 << 10}, {&l.CommandRate, 100}, {&l.CommandBurst, max(200, l.Channels)},
+		{&l.Connections, 100_000},
+		{&l.Channels, 200},
+		{&l.Members, 1000},
+		{&l.PresenceBytes, 4 << 10},
+		{&l.MessageBytes, 64 << 10},
+		{&l.TriggerBytes, 256 << 10},
+		{&l.CommandRate, 100},
+		{&l.CommandBurst, max(200, l.Channels)},
 		{&l.ConnBuffer, 1 << 20},
 	} {
 		limit.Default(f.field, f.value)
@@ -232,7 +266,8 @@ func (o *Options) check() error {
 		}
 	}
 	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
-		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: tokens and triggers are off without it")
+		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: " +
+			"tokens and triggers are off without it")
 	}
 	return nil
 }

@@ -46,8 +46,8 @@ type Snapshot struct {
 // process. Every member is logged, with or without data, so that all nodes
 // read one state at one revision.
 //
-// A member is logged as left when the Server that joined it is gone for good,
-// however it went. A store that was away logs its members' joins again as far as
+// A member is logged as left when the Server that joined it has ended or failed,
+// however that happened. A store that was away logs its members' joins again as far as
 // needed, and gives apply the new State.
 //
 // A Server skips members whose ID is not 1 to 64 of A-Z a-z 0-9 _ -, or whose JSON
@@ -129,7 +129,7 @@ func (p *presence) list() []byte {
 }
 
 // Presence returns the channel's members on all nodes in joining order, and
-// whether presence is on; without it clients are not told of them. Channels
+// whether presence is on; while it is off clients do not see them. Channels
 // that are not private have none.
 func (ch *Channel) Presence() (members []Member, on bool) {
 	ch.fan.Lock()

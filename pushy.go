@@ -49,11 +49,11 @@
 //
 // # Channels
 //
-// A channel exists while somebody is in it. Names match without case. Those
+// A channel exists while it has subscribers. Names are case-insensitive. Those
 // that begin with "private-" take a token, which [Server.AuthHandler] gives to
 // the app's own users, or whatever [Options.Authorizer] asks for. Members of a
 // private channel that bring data (a name, say) turn its presence on: all its
-// members then get the list, and hear who comes and goes.
+// members then receive the list, and an event for each that joins or leaves.
 //
 // # Commands
 //
@@ -170,10 +170,17 @@ func newServer(options Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		opts: o, log: o.Logger, notices: ratelog.New(o.Logger), node: names.RandomHex(8),
-		inline: o.Broker == nil && o.Presence == nil,
-		now:    time.Now, newConnID: names.NewUUID, newMemberID: func() string { return names.RandomHex(16) },
-		door: lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress), commands: map[string]command{}, ended: make(chan struct{}),
+		opts:        o,
+		log:         o.Logger,
+		notices:     ratelog.New(o.Logger),
+		node:        names.RandomHex(8),
+		inline:      o.Broker == nil && o.Presence == nil,
+		now:         time.Now,
+		newConnID:   names.NewUUID,
+		newMemberID: func() string { return names.RandomHex(16) },
+		door:        lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress),
+		commands:    map[string]command{},
+		ended:       make(chan struct{}),
 	}
 	s.socketBases = o.socketBases()
 	o.warnOfLimits()

@@ -184,13 +184,15 @@ func TestCombinedErrors(t *testing.T) {
 			"Your session has ended", `needauth {"channel":"news","reason":"Your session has ended","code":"expired"}`},
 		{"bothShown", errors.Join(both, shown("", "Log in first")), 401, "401", "Log in first",
 			`needauth {"channel":"news","reason":"Log in first"}`},
-		{"deniedShown", fmt.Errorf("%w: %w", pushy.ErrDenied, shown("banned", "You are banned")), 403, "banned", "You are banned",
+		{"deniedShown", fmt.Errorf("%w: %w", pushy.ErrDenied, shown("banned", "You are banned")), 403, "banned",
+			"You are banned",
 			`failed {"channel":"news","reason":"You are banned","code":"banned"}`},
 		{"needAuthShownStatus", errors.Join(pushy.ErrNeedAuth, shown("404", "No such room")), 404, "404", "No such room",
 			`needauth {"channel":"news","reason":"No such room","code":"404"}`},
 		{"twoShown", errors.Join(shown("429", "Slow down"), shown("404", "No such room")), 429, "429", "Slow down",
 			`failed {"channel":"news","reason":"Slow down","code":"429"}`},
-		{"noMessage", shown("403", ""), 403, "403", "not authorized", `failed {"channel":"news","reason":"Invalid credentials","code":"403"}`},
+		{"noMessage", shown("403", ""), 403, "403", "not authorized",
+			`failed {"channel":"news","reason":"Invalid credentials","code":"403"}`},
 		{"noMessageNeedAuth", errors.Join(pushy.ErrNeedAuth, shown("", "")), 401, "401", "authentication needed",
 			`needauth {"channel":"news"}`},
 		{"status401", shown("401", ""), 401, "401", "authentication needed",
@@ -204,7 +206,8 @@ func TestCombinedErrors(t *testing.T) {
 				Authorizer: authorizerFunc(func(context.Context, pushy.AuthRequest) error { return c.err }),
 				Accept:     func(*http.Request) (any, error) { return nil, c.err },
 			})
-			w := postAuth(srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, c.err }), "private-x").Result()
+			allow := func(*http.Request, string, string) (any, error) { return nil, c.err }
+			w := postAuth(srv.AuthHandler(allow), "private-x").Result()
 			assert.Equal(t, c.status, w.StatusCode)
 			code, message := httpError(t, w)
 			assert.Equal(t, []string{c.code, c.message}, []string{code, message})
@@ -252,16 +255,22 @@ func TestRefusedAddressIsTheOneThatWasCounted(t *testing.T) {
 	}{
 		{"own", nil, "", "192.0.2.7:1234", []string{"192.0.2.7", "RemoteAddr", "set Options.Address"}, ""},
 		{"ownIPv6", nil, "", "[2001:db8::7]:1234", []string{"2001:db8::7", "2001:db8::/64", "RemoteAddr"}, ""},
-		{"given", fromHeader, "198.51.100.9", "192.0.2.7:1234", []string{"198.51.100.9", "from Options.Address"}, "192.0.2.7"},
-		{"givenPort", fromHeader, " 198.51.100.9:55 ", "@", []string{"198.51.100.9", "from Options.Address"}, "RemoteAddr"},
-		{"givenIPv6", fromHeader, "[2001:db8:0:1::9]", "192.0.2.7:1234", []string{"2001:db8:0:1::9", "2001:db8:0:1::/64", "from Options.Address"},
+		{"given", fromHeader, "198.51.100.9", "192.0.2.7:1234", []string{"198.51.100.9", "from Options.Address"},
 			"192.0.2.7"},
-		{"empty", fromHeader, "", "192.0.2.7:1234", []string{"192.0.2.7", "RemoteAddr", `Options.Address returned ""`}, "set Options.Address"},
+		{"givenPort", fromHeader, " 198.51.100.9:55 ", "@", []string{"198.51.100.9", "from Options.Address"}, "RemoteAddr"},
+		{"givenIPv6", fromHeader, "[2001:db8:0:1::9]", "192.0.2.7:1234", []string{"2001:db8:0:1::9",
+			"2001:db8:0:1::/64", "from Options.Address"},
+			"192.0.2.7"},
+		{"empty", fromHeader, "", "192.0.2.7:1234", []string{"192.0.2.7", "RemoteAddr",
+			`Options.Address returned ""`}, "set Options.Address"},
 		{"list", fromHeader, "203.0.113.1, 198.51.100.9", "192.0.2.7:1234",
 			[]string{"address is 192.0.2.7", "RemoteAddr", "Options.Address returned 203.0.113.1, 198.51.100.9"}, ""},
-		{"panic", fromHeader, "panic", "192.0.2.7:1234", []string{"address is 192.0.2.7", "RemoteAddr", "Options.Address failed"}, "returned"},
-		{"neither", fromHeader, "unknown", "@", []string{"Options.Address returned unknown", "no address", "count as one"}, "192.0.2"},
-		{"panicNeither", fromHeader, "panic", "", []string{"Options.Address failed", "no address", "count as one"}, "returned"},
+		{"panic", fromHeader, "panic", "192.0.2.7:1234", []string{"address is 192.0.2.7", "RemoteAddr",
+			"Options.Address failed"}, "returned"},
+		{"neither", fromHeader, "unknown", "@", []string{"Options.Address returned unknown", "no address",
+			"count as one"}, "192.0.2"},
+		{"panicNeither", fromHeader, "panic", "", []string{"Options.Address failed", "no address", "count as one"},
+			"returned"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

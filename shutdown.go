@@ -15,8 +15,8 @@ const (
 )
 
 // Shutdown ends the Server. New connections and triggers are refused with 503;
-// every client is closed with code 3001 (1012 on bare WebSockets), in batches over at most 5 s or half
-// the time that ctx has; what was queued for it is still written. When it
+// every connection is closed with code 3001 (1012 on bare WebSockets), in batches over
+// at most 5 s or half the time that ctx has; what was queued for it is still written. When it
 // returns nil all Disconnect hooks have run and Broker and PresenceStore are
 // closed. If ctx ends first, the remaining connections are closed without a
 // goodbye, the hooks run all the same, and it returns ctx's error. A second call

@@ -126,7 +126,14 @@ func isCaseIgnorable(r rune) bool {
 
 // The newX tables hold what is X by Unicode 17.0 and not by 15.0.
 var (
-	cased         = []*unicode.RangeTable{unicode.Lu, unicode.Ll, unicode.Lt, unicode.Other_Lowercase, unicode.Other_Uppercase, newCased}
+	cased = []*unicode.RangeTable{
+		unicode.Lu,
+		unicode.Ll,
+		unicode.Lt,
+		unicode.Other_Lowercase,
+		unicode.Other_Uppercase,
+		newCased,
+	}
 	caseIgnorable = []*unicode.RangeTable{unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk, newCaseIgnorable}
 
 	newCased = &unicode.RangeTable{

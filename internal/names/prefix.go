@@ -20,7 +20,8 @@ func Prefix(prefix, otherwise string) (string, error) {
 	}
 	trimmed := strings.TrimSuffix(prefix, "/")
 	if trimmed != "" && path.Clean(trimmed) != trimmed {
-		return "", errors.New("must be a plain path that begins with a slash: clients resolve the segments . and .. themselves")
+		return "", errors.New("must be a plain path that begins with a slash: " +
+			"clients resolve the segments . and .. themselves")
 	}
 	return trimmed, nil
 }

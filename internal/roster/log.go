@@ -108,7 +108,9 @@ func (g *log[T]) tell(e Entry[T]) {
 
 // Watch returns the values in order, whether the Roster is on, and the revision
 // they stand at; apply gets every later entry until ctx ends.
-func (l *Logs[T]) Watch(ctx context.Context, name string, apply func(Entry[T])) (values []T, on bool, revision uint64, err error) {
+func (l *Logs[T]) Watch(
+	ctx context.Context, name string, apply func(Entry[T]),
+) (values []T, on bool, revision uint64, err error) {
 	g, err := l.use(name, true)
 	if err != nil {
 		return nil, false, 0, err

@@ -69,7 +69,8 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 	case reflect.Map:
 		return p.dictionary(t)
 	case reflect.Slice:
-		if e := reflect.PointerTo(t.Elem()); t.Elem().Kind() == reflect.Uint8 && !e.Implements(readsJSON) && !e.Implements(readsText) {
+		e := reflect.PointerTo(t.Elem())
+		if t.Elem().Kind() == reflect.Uint8 && !e.Implements(readsJSON) && !e.Implements(readsText) {
 			return reading('"', "must be bytes in base64"), nil
 		}
 		return p.list(t)

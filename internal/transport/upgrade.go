@@ -86,7 +86,7 @@ func checkHandshake(r *http.Request) (key string, err *handshakeError) {
 	case !hasToken(r.Header, "Connection", "upgrade"):
 		return "", &handshakeError{http.StatusBadRequest, `"Connection" must be "Upgrade".`, true}
 	case !slices.Equal(r.Header["Sec-Websocket-Version"], []string{"13"}):
-		return "", &handshakeError{status: http.StatusUpgradeRequired, text: `"Sec-WebSocket-Version" must be 13.`, plain: true}
+		return "", &handshakeError{http.StatusUpgradeRequired, `"Sec-WebSocket-Version" must be 13.`, true}
 	case !r.ProtoAtLeast(1, 1):
 		return "", &handshakeError{status: http.StatusBadRequest, text: "HTTP/1.1 is needed.", plain: true}
 	case r.ContentLength != 0:
@@ -97,7 +97,7 @@ func checkHandshake(r *http.Request) (key string, err *handshakeError) {
 		key = keys[0]
 	}
 	if nonce, err := base64.StdEncoding.DecodeString(key); err != nil || len(nonce) != 16 || len(key) != 24 {
-		return "", &handshakeError{status: http.StatusBadRequest, text: `"Sec-WebSocket-Key" must be 16 bytes in base64.`, plain: true}
+		return "", &handshakeError{http.StatusBadRequest, `"Sec-WebSocket-Key" must be 16 bytes in base64.`, true}
 	}
 	return key, nil
 }

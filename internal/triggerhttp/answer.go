@@ -45,7 +45,8 @@ func TooLarge(message string) *Answer { return refuse(http.StatusRequestEntityTo
 // bodyTooLarge is the answer to a body over the limit; size is its size in words.
 func bodyTooLarge(size string, limit int) *Answer {
 	refused := TooLarge("Body too large")
-	refused.hint = fmt.Sprintf("a body of %s is over the limit of %d: send less, or raise Options.Limits.TriggerBytes", size, limit)
+	refused.hint = fmt.Sprintf("a body of %s is over the limit of %d: "+
+		"send less, or raise Options.Limits.TriggerBytes", size, limit)
 	return refused
 }
 

@@ -12,22 +12,22 @@ type Kind uint8
 
 const (
 	Bogus   Kind = iota // not a message of the protocol
-	Ignored             // an event of the client's own: never relayed
+	Ignored             // an event that the client sends, which no one receives
 	Command
 )
 
-// Message is what a client sent (PROTOCOL.md, section 3). Its slices are parts
-// of the text that was parsed.
+// Message is what a client sent (PROTOCOL.md, section 3). Its slices share memory
+// with what was parsed.
 type Message struct {
 	Kind Kind
 	Name string // of the command
 	Data []byte // as sent; nil if absent
-	ID   []byte // a JSON text or number; nil without one, or with any other value
+	ID   []byte // a JSON string or number; nil if it is absent or anything else
 }
 
-// Parse reads a client's message. Names match exactly, a repeated one counts
-// last. Bytes that are no UTF-8, which not every transport refuses, are read as
-// U+FFFD: an id goes back as it came.
+// Parse reads a client's message. Field names match exactly; of a repeated field the
+// last counts. Invalid UTF-8, which not every transport refuses, is read as U+FFFD, so
+// an id that contains it is returned with that.
 func Parse(text []byte) Message {
 	if !utf8.Valid(text) {
 		text = jsvalue.AppendValid(nil, text)
@@ -69,12 +69,13 @@ func Parse(text []byte) Message {
 
 // Subscription is the data of SUBSCRIBE and UNSUBSCRIBE.
 type Subscription struct {
-	Channel  string // "" if absent or not a text
-	Auth     string // "" if absent or not a text
+	Channel  string // "" if absent or not a string
+	Auth     string // "" if absent or not a string
 	Presence []byte // as sent; nil if absent or null
 }
 
-// ParseSubscription reads a built-in command's data; what is no object is empty.
+// ParseSubscription reads a built-in command's data. All fields are empty if it is not
+// an object.
 func ParseSubscription(data []byte) Subscription {
 	var s Subscription
 	err := jsvalue.Fields(data, func(field, value []byte) {
@@ -145,8 +146,8 @@ func PresenceFields(data []byte, limit int) (fields []byte, refused *PresenceErr
 }
 
 // Member returns a member as clients see it: its own fields, in canonical form
-// or nil, then those that the server gives it. These stand where the client put
-// fields of the same name, so it cannot choose them.
+// or nil, then those that the server sets. The latter replace fields of the same name,
+// in their place, so that a client cannot choose them.
 func Member(fields []byte, subscribed []byte, id string) ([]byte, error) {
 	if fields == nil {
 		fields = []byte("{}")

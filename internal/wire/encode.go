@@ -8,7 +8,7 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// Encode turns a host's value into the compact JSON that goes on the wire.
+// Encode encodes a host's value as compact JSON.
 func Encode(data any) (json.RawMessage, error) {
 	raw, ok := data.(json.RawMessage)
 	if !ok || raw == nil {

@@ -1,19 +1,20 @@
-// Package wire builds the JSON texts that go to clients (PROTOCOL.md, section 2).
+// Package wire reads the JSON messages that clients send, and builds those that they
+// receive (PROTOCOL.md, sections 2 and 3).
 package wire
 
 import "github.com/gopushy/pushy/internal/jsvalue"
 
-// Object is a JSON object under construction, its members in the order given.
-// nil is an object without members yet.
+// Object is a JSON object under construction. Its members have the order in which
+// they were added; nil is an object without members.
 type Object []byte
 
-// Text adds a member with a text value.
+// Text adds a member whose value is a string.
 func (o Object) Text(name, value string) Object {
 	o = jsvalue.AppendQuote(o.member(name), value)
 	return append(o, '}')
 }
 
-// Raw adds a member with a value that is JSON already.
+// Raw adds a member whose value is JSON already.
 func (o Object) Raw(name string, value []byte) Object {
 	o = append(o.member(name), value...)
 	return append(o, '}')
@@ -28,7 +29,7 @@ func (o Object) member(name string) Object {
 	return append(jsvalue.AppendQuote(o, name), ':')
 }
 
-// Event returns the text of a channel event. data is JSON.
+// Event returns a channel event as JSON. data is JSON.
 func Event(event, channel string, data []byte) []byte {
 	b := make([]byte, 0, len(event)+len(channel)+len(data)+40)
 	b = append(b, `{"event":`...)
@@ -40,9 +41,9 @@ func Event(event, channel string, data []byte) []byte {
 	return append(b, '}')
 }
 
-// Reply returns the text of a direct message. id, if it is not nil, becomes data's
-// last member if data is an object without an id of its own; else data stays as it
-// is and id is the message's last member.
+// Reply returns a direct message as JSON. id, if it is not nil, becomes the last
+// member of data if that is an object without an id of its own. Otherwise data stays
+// as it is, and id becomes the last member of the message.
 func Reply(event string, data, id []byte) []byte {
 	b := make([]byte, 0, len(event)+len(data)+len(id)+40)
 	b = append(b, `{"event":`...)
@@ -72,7 +73,7 @@ func has(object []byte, name string) bool {
 	return found
 }
 
-// List is the JSON array of what each of values is as JSON.
+// List returns the JSON array of values; json returns one of them as JSON.
 func List[T any](values []T, json func(T) []byte) []byte {
 	b := []byte{'['}
 	for i, v := range values {

@@ -28,7 +28,12 @@ func main() {
 		"/cookie_needed_echo":      {JSessionID: true},
 		"/close":                   {},
 	} {
-		cfg.Config = transport.Config{MaxMessage: 64 << 10, Heartbeat: 25 * time.Second, WriteTimeout: 10 * time.Second, CloseTimeout: 5 * time.Second}
+		cfg.Config = transport.Config{
+			MaxMessage:   64 << 10,
+			Heartbeat:    25 * time.Second,
+			WriteTimeout: 10 * time.Second,
+			CloseTimeout: 5 * time.Second,
+		}
 		cfg.ResponseLimit = 4096
 		cfg.Legacy = true
 		cfg.ScriptURL = "/sockjs.js"
