@@ -8,11 +8,11 @@ import (
 )
 
 // deviationNumber is how PROTOCOL.md calls a difference.
-var deviationNumber = regexp.MustCompile(`^(D([1-9]|1[0-9]|2[0-4])|section [1-9])$`)
+var deviationNumber = regexp.MustCompile(`^D([1-9]|[12][0-9]|3[0-5])$`)
 
 // deviation is a step where the server is meant to differ from the recording,
-// with the number of the difference (PROTOCOL.md, section 10) or its section,
-// and what is due instead. Without effect it fails.
+// with the number of the difference (PROTOCOL.md, section 10), and what is due
+// instead. Without effect it fails.
 type deviation struct {
 	scenario string
 	number   string
@@ -96,7 +96,7 @@ var connectDeviations = []deviation{
 	said("connect-raw-websocket", "D1", 0, `{"event":"pushy:connect","data":{"socketId":"<socketId:A>","protocol":"rawwebsocket"}}`),
 	said("raw-websocket-null", "D1", 0, `{"event":"pushy:connect","data":{"socketId":"<socketId:A>","protocol":"rawwebsocket"}}`),
 	answered("upgrade-outside-prefix", "D21", noPage, 0),
-	{scenario: "ws-framing", number: "section 3", steps: []int{14}, closing: &closing{1002, "Broken framing."}},
+	{scenario: "ws-framing", number: "D28", steps: []int{14}, closing: &closing{1002, "Broken framing."}},
 	said("command-constructor", "D3", 2, unknownCommand),
 }
 

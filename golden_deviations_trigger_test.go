@@ -33,15 +33,15 @@ var triggerDeviations = slices.Concat(
 		answered("trigger-spelling-vectors", "D12", refused(400, "400", "Parameter event …"), 26, 27),
 		answered("trigger-spelling-vectors", "D4", badName, 30, 31),
 		answered("missing-parameters", "D4", badName, 9),
-		answered("auth-key", "section 7", refused(403, "403", // 64 of its 65 characters
+		answered("auth-key", "D32", refused(403, "403", // 64 of its 65 characters
 			"Invalid credentials ( ceb8bafe00a393e0fa1914c9916a702c0a767a14889a681736fd3ee14cf8dcf)"), 4),
 		answered("auth-key", "D12", refused(400, "400", "Parameter auth_key …"), 5),
 		answered("auth-key", "D12", missing, 6, 7),
 		said("channel-in-url", "D4", 13, badChannel),
 		answered("channel-in-url", "D4", badName, 42, 44),
-		taken("channel-in-url", "section 7", 35, `{"event":"test","channel":"é","data":{"a":1}}`), // net/http allows a raw é
+		taken("channel-in-url", "D33", 35, `{"event":"test","channel":"é","data":{"a":1}}`), // net/http allows a raw é
 		answered("channel-in-url", "D21", noPage, 30),
-		answered("channel-in-url", "section 9", badURL, 43, 45),
+		answered("channel-in-url", "D33", badURL, 43, 45),
 		silent("socket-id-exclusion", "D14", 8),
 		said("socket-id-exclusion", "D12", 12, `{"event":"e","channel":"ex","data":{"a":1}}`), // socket_id[id] is no socket_id
 		silent("socket-id-exclusion", "D14", 13, 14),
@@ -75,7 +75,7 @@ var bodyDeviations = slices.Concat(
 		taken("trigger-bodies-foreign-encoders", "D10", 16, `{"event":"test","channel":"neg","data":{}}`),
 
 		answered("trigger-bodies", "D20", wrongKeyX, 8),
-		answered("trigger-bodies", "section 7", badJSON, 31, 33, 35, 37, 39, 44, 46,
+		answered("trigger-bodies", "D31", badJSON, 31, 33, 35, 37, 39, 44, 46,
 			218, 220, 222, 224, 226, 228, 230, 232, 234, 236, 238, 240),
 		answered("trigger-bodies", "D24", badEncoding, 210),
 		answered("trigger-bodies", "D13", badType, 371, 373, 375),
@@ -89,7 +89,7 @@ var bodyDeviations = slices.Concat(
 	unpublished("trigger-bodies", "D13", refused(403, "403", "Invalid credentials ("+emptyObjectKey+")"), 187, 190, 193),
 	unpublished("trigger-bodies", "D13", badType, 196, 199, 202, 205, 208),
 	unpublished("trigger-bodies", "D24", badEncoding, 216),
-	unpublished("trigger-bodies", "section 7", refused(403, "403", "Invalid credentials (…)"), 315), // a form is an object
+	unpublished("trigger-bodies", "D34", refused(403, "403", "Invalid credentials (…)"), 315), // a form is an object
 	unpublished("trigger-bodies", "D3", refused(403, "403", "Invalid credentials (…)"), 348, 351, 354),
 )
 

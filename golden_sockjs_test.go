@@ -27,7 +27,7 @@ var sockjsAnswers = map[string]map[int]struct {
 }{
 	"connect-htmlfile":        {0: {"D22", reply{400, "", `"callback" parameter required`}}},
 	"connect-jsonp?c=a(b":     {0: {"D22", reply{400, "", `invalid "callback" parameter`}}},
-	"connect-eventsource":     {0: {"SSE is always UTF-8 and says no charset, as SockJS's own suite wants", reply{200, "text/event-stream", ""}}},
+	"connect-eventsource":     {0: {"D35, as SockJS's own suite wants", reply{200, "text/event-stream", ""}}},
 	"sockjs-http-misc":        {6: {"D23: no script was named", reply{404, "text/plain; charset=UTF-8", "404 Error: Page not found\n"}}},
 	"json-null-over-xhr_send": {1: {"D2", reply{204, "text/plain; charset=UTF-8", ""}}},
 	"crash-inputs-over-xhr_send": {

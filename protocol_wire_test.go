@@ -650,3 +650,30 @@ func TestProtocolHostsOwnRule(t *testing.T) {
 		p.quiet()
 	}
 }
+
+// Section 2: the content type and the beginning of each HTTP transport's response.
+func TestProtocolResponsesOverHTTP(t *testing.T) {
+	t.Parallel()
+	srv, baseURL := serve(t, pushy.Options{SockJS: pushy.SockJS{Legacy: true}})
+	begins := map[string]string{
+		"xhr":           "o\n",
+		"xhr_streaming": strings.Repeat("h", 2048) + "\no\na[",
+		"eventsource":   "\r\ndata: o\r\n\r\ndata: a[",
+		"jsonp":         "/**/cb(\"o\");\r\n",
+		"htmlfile":      "<!doctype html>\n",
+	}
+	for _, row := range tableRows(protocolSection(t, "### Over HTTP"))[:len(begins)] {
+		transport, contentType := spans(row[0])[0], spans(row[2])[0]
+		path := "/0/" + transport + "/" + transport
+		if strings.Contains(row[1], "callback") {
+			path += "?c=cb"
+		}
+		answer := knock(t, baseURL, spans(row[1])[0], path)
+		assert.Equal(t, contentType, answer.Header.Get("Content-Type"), transport)
+		text := make([]byte, len(begins[transport]))
+		_, err := io.ReadFull(answer.Body, text)
+		require.NoError(t, err, transport)
+		assert.Equal(t, begins[transport], string(text))
+	}
+	require.NoError(t, srv.Close()) // ends the streams
+}
