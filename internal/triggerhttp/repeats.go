@@ -119,7 +119,8 @@ func (rs *Repeats) expireLocked(now time.Time) {
 		delete(rs.received, rs.order[0].key)
 		rs.order = rs.order[1:]
 	}
-	if len(rs.order) == 0 {
-		rs.order = nil // and the array under it
+	if len(rs.order) == 0 && rs.order != nil {
+		rs.order = nil // and the array under it, and what the map has grown to
+		rs.received = map[digest]bool{}
 	}
 }

@@ -3,6 +3,7 @@ package triggerhttp_test
 import (
 	"context"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -151,4 +152,34 @@ func TestRepeatsAtAHighRate(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 100_000, published)
+}
+
+// Issue 11, number 24: what is remembered takes what the comment says, 64 bytes for
+// each, and its memory is given back. Not parallel: it measures the heap.
+func TestRepeatsMemory(t *testing.T) {
+	const most = 1 << 17
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	rs := triggerhttp.Repeats{Max: most}
+	before := heap()
+	at := start
+	once := func(key int) {
+		rs.Once(t.Context(), strconv.Itoa(key), at, func() *triggerhttp.Answer { return triggerhttp.Done(true) })
+	}
+	for i := range 3 * most {
+		once(i)
+		if i%100 == 0 {
+			at = at.Add(time.Second) // three windows
+		}
+	}
+	assert.LessOrEqual(t, heap()-before, int64(most*64*5/4))
+	at = at.Add(time.Hour)
+	once(-1)
+	assert.Less(t, heap()-before, int64(most))
+	runtime.KeepAlive(&rs)
 }
