@@ -19,6 +19,9 @@ import (
 // trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.Body == nil { // net/http never does that, but middleware may
+		r.Body = http.NoBody
+	}
 	s.boundBody(w, r)
 	path := r.URL.EscapedPath()
 	rest, ok := under(path, s.opts.Prefix)

@@ -461,3 +461,65 @@ func TestPrefixesThatNoRequestHas(t *testing.T) {
 		startServer(t, pushy.Options{Prefix: prefix})
 	}
 }
+
+// Issue 11, number 17: middleware that bounds bodies, or takes them away, is answered
+// with its own limit, or as if there were no body.
+func TestMiddlewareAroundBodies(t *testing.T) {
+	t.Parallel()
+	log, lines := logged()
+	srv, err := pushy.New(pushy.Options{SecretKey: peerKey, Logger: log, SockJS: pushy.SockJS{Legacy: true}})
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	mux.Handle("/pushy/", srv)
+	mux.Handle("/auth", srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, nil }))
+	const form = "application/x-www-form-urlencoded"
+	bounded := serveHandler(t, srv, http.MaxBytesHandler(mux, 10))
+	post := func(base, path, contentType, body string) (status int, message string) {
+		res, err := http.Post(base+path, contentType, strings.NewReader(body))
+		require.NoError(t, err, path)
+		text, err := io.ReadAll(res.Body)
+		require.NoError(t, err, path)
+		require.NoError(t, res.Body.Close())
+		return res.StatusCode, string(text)
+	}
+	open, _ := post(bounded, "/pushy/socket/0/a/xhr", "", "")
+	require.Equal(t, 200, open)
+	for path, contentType := range map[string]string{
+		"/auth":                         form,
+		"/pushy/socket/0/a/xhr_send":    "",
+		"/pushy/socket/0/a/jsonp_send":  form,
+		"/pushy/channel/news/trigger?x": "application/json",
+	} {
+		if strings.Contains(path, "trigger") {
+			key, err := pushy.SignTrigger(peerKey, "news", "x", time.Now().Unix(), []byte("{}"))
+			require.NoError(t, err)
+			path = fmt.Sprintf("/pushy/channel/news/trigger?event=x&timestamp=%d&auth_key=%s", time.Now().Unix(), key)
+		}
+		status, message := post(bounded, path, contentType, `["{}"]`+strings.Repeat(" ", 20))
+		assert.Equal(t, 413, status, path)
+		assert.NotContains(t, message, "65536", path)
+	}
+	all := strings.Join(lines(), "\n")
+	assert.Contains(t, all, "10 bytes")
+	assert.Contains(t, all, "http.MaxBytesHandler")
+	assert.NotContains(t, all, "raise")
+
+	nobody := serveHandler(t, srv, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = nil
+		mux.ServeHTTP(w, r)
+	}))
+	for path, want := range map[string]int{
+		"/auth":                       400,
+		"/pushy/socket/0/b/xhr":       200,
+		"/pushy/socket/0/b/xhr_send":  500, // "Payload expected."
+		"/pushy/channel/news/trigger": 400,
+		"/pushy/pushy.js":             405,
+	} {
+		if strings.HasSuffix(path, "_send") {
+			status, _ := post(nobody, "/pushy/socket/0/b/xhr", "", "")
+			require.Equal(t, 200, status)
+		}
+		status, _ := post(nobody, path, form, "")
+		assert.Equal(t, want, status, path)
+	}
+}

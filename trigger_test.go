@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -452,4 +454,90 @@ func TestTooLargeForTheBroker(t *testing.T) {
 	p := connectPeer(t, srv)
 	p.send(subscribeText(t, p.id, "private-room", `{"a":1}`))
 	p.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Presence data too large"}`)
+}
+
+// Issue 11, number 20: many publishers that leave at once, and try again, have each
+// event delivered once.
+func TestManyTriggersWhoseClientsLeave(t *testing.T) {
+	t.Parallel()
+	const many = 200
+	broker := &slowPublish{Broker: pushy.NewLocalBroker(), all: make(chan struct{})}
+	srv, base := serve(t, pushy.Options{
+		SecretKey: peerKey,
+		Broker:    broker,
+		Presence:  pushy.NewLocalPresence(),
+		Limits:    pushy.Limits{ConnBuffer: -1},
+	})
+	p := connectPeer(t, srv)
+	p.subscribe("news", "")
+	client := &http.Client{Timeout: peerPatience, Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	now := time.Now().Unix()
+	send := func(ctx context.Context, i int) (status int, err error) {
+		body := fmt.Sprintf(`{"n":%d}`, i)
+		key, err := pushy.SignTrigger(peerKey, "news", "x", now, []byte(body))
+		if err != nil {
+			return 0, err
+		}
+		target := fmt.Sprintf("%s/pushy/channel/news/trigger?event=x&timestamp=%d&auth_key=%s&id=i%d", base, now, key, i)
+		r, err := http.NewRequestWithContext(ctx, "POST", target, strings.NewReader(body))
+		if err != nil {
+			return 0, err
+		}
+		r.Header.Set("Content-Type", "application/json")
+		res, err := client.Do(r)
+		if err != nil {
+			return 0, err
+		}
+		return res.StatusCode, res.Body.Close()
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	var first, again sync.WaitGroup
+	for i := range many {
+		first.Go(func() {
+			_, err := send(ctx, i)
+			assert.ErrorIs(t, err, context.Canceled)
+		})
+	}
+	wait(t, peerPatience, "all are being published", func() {
+		for broker.waiting.Load() < many {
+			runtime.Gosched()
+		}
+	})
+	leave()
+	first.Wait()
+	for i := range many {
+		again.Go(func() {
+			status, err := send(t.Context(), i)
+			assert.NoError(t, err)
+			assert.Equal(t, 201, status)
+		})
+	}
+	close(broker.all)
+	again.Wait()
+	seen := map[string]bool{}
+	for range many {
+		data := string(p.next().Data)
+		assert.False(t, seen[data], data)
+		seen[data] = true
+	}
+	p.quiet()
+}
+
+// slowPublish holds up what is published.
+type slowPublish struct {
+	pushy.Broker
+	all     chan struct{}
+	waiting atomic.Int64
+}
+
+func (b *slowPublish) Publish(ctx context.Context, channel string, m pushy.Message) (pushy.Receivers, error) {
+	b.waiting.Add(1)
+	select {
+	case <-b.all:
+		return b.Broker.Publish(ctx, channel, m)
+	case <-ctx.Done():
+		return pushy.None, ctx.Err()
+	}
 }

@@ -4,6 +4,7 @@ package authhttp
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -43,6 +44,9 @@ type Refusal struct {
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.Body == nil { // net/http never does that, but middleware may
+		r.Body = http.NoBody
+	}
 	// First, since the server reads on for what we refuse, where it can be set.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(h.BodyTimeout))
@@ -83,7 +87,13 @@ func bad(message string) *Refusal { return &Refusal{Status: http.StatusBadReques
 // again afterwards.
 func (h *Handler) read(r *http.Request) (connID, channel string, refused *Refusal) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	var over *http.MaxBytesError // middleware's
 	switch {
+	case errors.As(err, &over):
+		return "", "", &Refusal{
+			Status:  http.StatusRequestEntityTooLarge,
+			Message: fmt.Sprintf("body over the %d bytes that middleware allows", over.Limit),
+		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "", "", &Refusal{Status: http.StatusRequestTimeout, Message: "the body did not come in time"}
 	case err != nil:

@@ -37,6 +37,12 @@ func Body(code, message string) []byte {
 	return wire.Object(nil).Raw("error", wire.Object(nil).Text("code", code).Text("message", message))
 }
 
+// OverMiddleware says that a body is over a limit that is not pushy's.
+func OverMiddleware(over *http.MaxBytesError) string {
+	return "the body is over the limit of " + strconv.FormatInt(over.Limit, 10) +
+		" bytes that middleware sets (http.MaxBytesHandler or http.MaxBytesReader)"
+}
+
 // Shown returns what a client sent so that it can stand in a message: at most
 // 200 bytes, and quoted with escapes if it has anything that does not print as
 // itself, such as control characters, bidirectional marks or invalid UTF-8.

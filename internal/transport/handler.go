@@ -307,6 +307,11 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, limit int) ([
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(limit)))
 	var over *http.MaxBytesError
 	switch {
+	case errors.As(err, &over) && over.Limit < int64(limit):
+		h.refused("large body")
+		hint := httperror.OverMiddleware(over)
+		h.notices.Warn("message refused: too large", "middleware", slog.String("hint", hint))
+		return nil, &handshakeError{status: http.StatusRequestEntityTooLarge, text: hint}
 	case errors.As(err, &over):
 		return nil, h.tooLarge()
 	case err != nil:

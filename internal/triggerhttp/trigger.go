@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/formbody"
+	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
@@ -163,7 +164,11 @@ func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJ
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, false, bodyTooLarge(fmt.Sprintf("more than %d bytes", over.Limit), rd.MaxBody)
+		refused = bodyTooLarge(fmt.Sprintf("more than %d bytes", over.Limit), rd.MaxBody)
+		if rd.MaxBody <= 0 || over.Limit < int64(rd.MaxBody) {
+			refused.hint = httperror.OverMiddleware(over)
+		}
+		return nil, false, refused
 	case err != nil:
 		return nil, false, refuse(http.StatusRequestTimeout, "Cannot read the body")
 	case b.Len() > 0 && !isJSON && !isForm:
