@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -157,7 +158,7 @@ func TestProtocolAuthExample(t *testing.T) {
 // bubble, whose time the test sets.
 func TestProtocolTriggerVectors(t *testing.T) {
 	t.Parallel()
-	fakeTime(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		_, triggers := printedVectors(t)
 		time.Sleep(time.Until(time.Unix(triggerNow, 0)))
 		srv, err := pushy.New(pushy.Options{SecretKey: vectorKey, Logger: slog.New(slog.DiscardHandler)})
