@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -29,10 +30,10 @@ func parseServers(list string) ([]server, error) {
 		if part == "" {
 			continue // a comma too many changes nothing
 		}
-		// An address that is not understood may be a part of a password.
+		// What is not plainly a host and a port may be a password, or a part of one.
 		shown := strconv.Quote(part)
-		if strings.Contains(list, "@") {
-			shown = fmt.Sprintf("address %d of %d (not shown, since it may be part of a password)", i+1, len(parts))
+		if strings.Contains(list, "@") || !plain.MatchString(part) {
+			shown = fmt.Sprintf("address %d of %d (not shown, since it may contain a password)", i+1, len(parts))
 		}
 		s, err := parseServer(part, shown)
 		if err != nil {
@@ -48,6 +49,9 @@ func parseServers(list string) ([]server, error) {
 	}
 	return servers, nil
 }
+
+// plain is an address that an error may repeat.
+var plain = regexp.MustCompile(`^([A-Za-z]+:/*)?([A-Za-z0-9._-]*|\[?[0-9A-Fa-f:]*\]?)(:[0-9]*)?/?$`)
 
 // parseServer checks one address. Errors call it shown.
 func parseServer(part, shown string) (server, error) {
@@ -67,6 +71,8 @@ func parseServer(part, shown string) (server, error) {
 	u.Path = strings.TrimSuffix(u.Path, "/")
 	port, err := strconv.Atoi(u.Port())
 	switch host := u.Hostname(); {
+	case strings.Contains(part, ";"):
+		return server{}, fmt.Errorf("%s has a semicolon: commas separate addresses", shown)
 	case host == "", strings.ContainsAny(host, " \t*"):
 		return server{}, unlike
 	case strings.Contains(host, ":") && !strings.HasPrefix(u.Host, "["):

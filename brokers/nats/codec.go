@@ -2,13 +2,13 @@ package nats
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/untrusted"
 )
 
 // Messages begin with the version of their form, so that nodes of two releases
@@ -90,7 +90,7 @@ func decodeEvent(data []byte) (m pushy.Message, err error) {
 	case len(node) > maxField || len(except) > maxField:
 		return m, errors.New("nats: a message with an id that is too long")
 	case !utf8.Valid(node) || !utf8.Valid(except):
-		return m, errUTF8
+		return m, untrusted.ErrUTF8
 	}
 	m.Node, m.Except, m.Event = string(node), string(except), string(event)
 	if m.Event != pushy.EventResync {
@@ -99,22 +99,7 @@ func decodeEvent(data []byte) (m pushy.Message, err error) {
 		}
 	}
 	m.Data = c.rest
-	return m, checkJSON(m.Data)
-}
-
-var (
-	errUTF8 = errors.New("nats: a message with invalid UTF-8")
-	errJSON = errors.New("nats: a message with invalid JSON")
-)
-
-func checkJSON(text []byte) error {
-	switch {
-	case !utf8.Valid(text):
-		return errUTF8
-	case !json.Valid(text):
-		return errJSON
-	}
-	return nil
+	return m, untrusted.JSON(m.Data)
 }
 
 // checkMember checks a member of a presence log. The Server checks what its JSON
@@ -123,5 +108,5 @@ func checkMember(m pushy.Member) error {
 	if !names.IsToken(m.ID) {
 		return fmt.Errorf("nats: a member whose id is not 1 to 64 of A-Z a-z 0-9 _ -: %.70q", m.ID)
 	}
-	return checkJSON(m.JSON)
+	return untrusted.JSON(m.JSON)
 }

@@ -72,6 +72,9 @@ func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsg
 	if err == nil {
 		return nc, nil
 	}
+	if !isRefusal(err) && o.wantsTLS() {
+		err = fmt.Errorf("%w: %w", natsgo.ErrSecureConnRequired, err)
+	}
 	said := o.explain(err)
 	if o.RequireAtStart || isRefusal(err) {
 		return nil, said
@@ -82,6 +85,26 @@ func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsg
 		return nil, o.explain(err)
 	}
 	return nc, nil
+}
+
+// wantsTLS reports whether a server that was spoken to without TLS over ws wants it:
+// nats.go's error says no more than that the answer was not understood.
+func (o settings) wantsTLS() bool {
+	s := o.servers[0]
+	if s.url.Scheme != "ws" || o.TLS != nil {
+		return false
+	}
+	address := s.url.Host
+	if s.url.Port() == "" {
+		address = net.JoinHostPort(s.url.Hostname(), "80")
+	}
+	// Nothing is sent over this connection, so nothing need be verified.
+	dialer := &net.Dialer{Timeout: min(o.Timeout, time.Second)}
+	conn, err := tls.DialWithDialer(dialer, "tcp", address, &tls.Config{InsecureSkipVerify: true})
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
 }
 
 const handshakeRetries = 8

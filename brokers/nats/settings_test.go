@@ -130,6 +130,17 @@ func TestValidateURL(t *testing.T) {
 		{"question", "nats://user:secret?secret@a:4222", "percent-encoded"},
 		{"slash", "nats://user:secret/secret@a:4222", "percent-encoded"},
 		{"twoAts", "nats://user:sec ret@secret@a:4222", "percent-encoded"},
+		{"userWithoutHost", "nats://user:secret", "not like nats://host:4222"},
+		{"userWithoutHostOrSlashes", "nats:user:secret", "not like nats://host:4222"},
+		{"tokenInQuery", "nats://a:4222?token=secret", "more than a host and a port"},
+		{"tokenInFragment", "nats://a:4222#secret", "more than a host and a port"},
+		{"tokenInPath", "nats://a:4222/secret", "more than a host and a port"},
+		{"tokenAfterPort", "nats://a:4222:secret", "not like nats://host:4222"},
+		{"control", "nats://\x01secret", "not like nats://host:4222"},
+		{"semicolon", "nats://a:4222;nats://b:4222", "commas separate"},
+		{"blankBetween", "nats://a:4222 nats://b:4222", "not like nats://host:4222"},
+		{"upperCase", "NATS://a:4222, TLS://b", ""},
+		{"lines", "nats://a:4222,\n\tnats://b:4222\n", ""},
 		{"noUser", "nats://:secret@a:4222", "before it"},
 		{"noPassword", "nats://secret:@a:4222", "before it"},
 	} {
@@ -220,6 +231,7 @@ func TestIdentitiesAndTLS(t *testing.T) {
 	nkey := configured(t, `authorization { users: [ { nkey: `+public.Nkey+` } ] }`)
 	webSocket := configured(t, `websocket { listen: "127.0.0.1:-1", no_tls: true }`)
 	wsURL := webSocket.webSocketURL(t)
+	wssURL := configured(t, `websocket { listen: "127.0.0.1:-1", tls { `+files+` } }`).webSocketURL(t)
 	with := func(s *natsServer, user *url.Userinfo) string {
 		return (&url.URL{Scheme: "nats", User: user, Host: "127.0.0.1:" + s.port}).String()
 	}
@@ -250,6 +262,9 @@ func TestIdentitiesAndTLS(t *testing.T) {
 		{"nkey", "", nats.Options{URL: nkey.url, NKey: seedFile}},
 		{"noNKey", "Password", nats.Options{URL: nkey.url}},
 		{"webSocket", "", nats.Options{URL: wsURL}},
+		{"webSocketWithoutTLS", "TLS", nats.Options{URL: "ws" + strings.TrimPrefix(wssURL, "wss")}},
+		{"secureWebSocketOfPlain", "TLS", nats.Options{URL: "wss" + strings.TrimPrefix(wsURL, "ws"), TLS: trusts(ca)}},
+		{"secureWebSocket", "", nats.Options{URL: wssURL, TLS: trusts(ca)}},
 		{"webSocketOfNothing", "URL", nats.Options{URL: "ws://127.0.0.1:" + user.port, RequireAtStart: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/untrusted"
 )
 
 // What a message on a subscription is, by its first byte.
@@ -65,30 +65,15 @@ func decode(text string) (m pushy.Message, err error) {
 			return pushy.Message{}, errFormat
 		}
 		if !utf8.Valid(rest[:n]) {
-			return pushy.Message{}, errUTF8
+			return pushy.Message{}, untrusted.ErrUTF8
 		}
 		*field, rest = string(rest[:n]), rest[n:]
 	}
-	if err := checkJSON(rest); err != nil {
+	if err := untrusted.JSON(rest); err != nil {
 		return pushy.Message{}, err
 	}
 	m.Data = rest
 	return m, nil
-}
-
-var (
-	errUTF8 = errors.New("invalid UTF-8")
-	errJSON = errors.New("invalid JSON")
-)
-
-func checkJSON(text []byte) error {
-	switch {
-	case !utf8.Valid(text):
-		return errUTF8
-	case !json.Valid(text):
-		return errJSON
-	}
-	return nil
 }
 
 // body is a member as the log has it.
@@ -108,7 +93,7 @@ func parseMember(id, hasData, text string) (pushy.Member, error) {
 		return pushy.Member{}, errFormat
 	}
 	m := pushy.Member{ID: id, HasData: hasData == "1", JSON: []byte(text)}
-	if err := checkJSON(m.JSON); err != nil {
+	if err := untrusted.JSON(m.JSON); err != nil {
 		return pushy.Member{}, err
 	}
 	return m, nil
