@@ -510,3 +510,48 @@ func TestLeavesAtDisconnectAreConcurrent(t *testing.T) {
 		})
 	}
 }
+
+// A store that does not answer does not keep the hooks from running before a Shutdown
+// or Close returns that has waited long enough. Issue 11, number 22.
+func TestShutdownDoesNotWaitForAHangingStore(t *testing.T) {
+	t.Parallel()
+	for _, ending := range []string{"shutdown", "close"} {
+		t.Run(ending, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const channels, clients = 200, 5
+				store := &hangingStore{PresenceStore: pushy.NewLocalPresence()}
+				var unsubscribed, disconnected atomic.Int64
+				srv := startServer(t, pushy.Options{
+					Broker:    pushy.NewLocalBroker(),
+					Presence:  store,
+					Heartbeat: -1,
+					Hooks: pushy.Hooks{
+						Unsubscribe: func(*pushy.Conn, *pushy.Channel) { unsubscribed.Add(1) },
+						Disconnect:  func(*pushy.Conn, int, string) { disconnected.Add(1) },
+					},
+				})
+				for range clients {
+					p := connectPeer(t, srv)
+					for c := range channels {
+						require.NoError(t, srv.Channels().Join(p.conn(srv), fmt.Sprintf("private-%d", c), nil))
+						p.next()
+					}
+				}
+				store.hang.Store(true)
+				began := time.Now()
+				if ending == "shutdown" {
+					ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+					defer cancel()
+					assert.ErrorIs(t, srv.Shutdown(ctx), context.DeadlineExceeded)
+				} else {
+					assert.NoError(t, srv.Close())
+				}
+				assert.Less(t, time.Since(began), 4*time.Second)
+				assert.EqualValues(t, channels*clients, unsubscribed.Load())
+				assert.EqualValues(t, clients, disconnected.Load())
+				store.hang.Store(false)
+			})
+		})
+	}
+}

@@ -103,9 +103,12 @@ func (s *Server) tell(ctx context.Context) bool {
 }
 
 // cut ends what is left without a word. It cleans up for readers that a command
-// holds up; a hook that does not return is left behind after a second.
+// holds up. The Broker and PresenceStore have half the grace for what is under way,
+// so that the hooks that wait for them run; a hook that does not return is left
+// behind after all of it.
 func (s *Server) cut(idle <-chan struct{}) {
 	s.cutRest()
+	defer time.AfterFunc(cutGrace/2, s.cancel).Stop()
 	conns := s.door.All()
 	for _, c := range conns {
 		c.abort(CloseShutdown, "server shutting down")
