@@ -17,29 +17,31 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// readmeBlock returns README's first code block in a language that has what is
-// asked for in it.
-func readmeBlock(t *testing.T, language, has string) string {
+// docsBlock returns a file's first code block in a language that has what is asked
+// for in it.
+func docsBlock(t *testing.T, file, language, has string) string {
 	t.Helper()
-	readme, err := os.ReadFile("README.md")
+	readme, err := os.ReadFile(file)
 	require.NoError(t, err)
 	for _, block := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
 		if strings.Contains(block[1], has) {
 			return block[1]
 		}
 	}
-	t.Fatalf("README.md has no %s block with %q", language, has)
+	t.Fatalf("%s has no %s block with %q", file, language, has)
 	return ""
 }
 
 func TestReadmeProgramBuilds(t *testing.T) {
 	t.Parallel()
-	program := readmeBlock(t, "go", "package main")
+	program := docsBlock(t, "README.md", "go", "package main")
 	assert.LessOrEqual(t, strings.Count(program, "\n"), 40, "a first program fits on a screen")
-	file := filepath.Join(t.TempDir(), "main.go")
-	require.NoError(t, os.WriteFile(file, []byte(program), 0o600))
-	out, err := exec.Command("go", "vet", file).CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	for _, page := range []string{"README.md", "docs/getting-started.md"} {
+		file := filepath.Join(t.TempDir(), "main.go")
+		require.NoError(t, os.WriteFile(file, []byte(docsBlock(t, page, "go", "package main")), 0o600))
+		out, err := exec.Command("go", "vet", file).CombinedOutput()
+		require.NoError(t, err, "%s: %s", page, out)
+	}
 }
 
 func TestReadmeTriggerWorks(t *testing.T) {
@@ -49,7 +51,7 @@ func TestReadmeTriggerWorks(t *testing.T) {
 	t.Cleanup(func() { assert.NoError(t, srv.Close()) })
 	web := httptest.NewServer(srv)
 	t.Cleanup(web.Close)
-	script := strings.ReplaceAll(readmeBlock(t, "sh", "sha256sum"), "http://127.0.0.1:8080", web.URL)
+	script := strings.ReplaceAll(docsBlock(t, "README.md", "sh", "sha256sum"), "http://127.0.0.1:8080", web.URL)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euc", script)
