@@ -39,6 +39,7 @@ func TestProtocolAuthRows(t *testing.T) {
 		method, contentType, body, origin string
 		reader                            io.Reader
 		err                               error
+		most                              int64 // of http.MaxBytesHandler
 	}{
 		"malformed body":                         {contentType: asJSON, body: "{"},
 		"cannot read the body":                   {reader: broken{}},
@@ -52,6 +53,7 @@ func TestProtocolAuthRows(t *testing.T) {
 		"the host's":                             {body: good, err: &pushy.Error{Code: "429", Message: "Later"}},
 		"body over 64 KiB":                       {body: good + strings.Repeat("&", 64<<10)},
 
+		"body over the … bytes that middleware allows":       {body: good, most: 8},
 		"method not allowed: POST channel and connection_id": {method: "GET"},
 		"the channel is not private: it needs no token":      {body: "channel=x" + id},
 		"the body did not come in time":                      {}, // below
@@ -80,7 +82,8 @@ func TestProtocolAuthRows(t *testing.T) {
 			r.Header.Set("Origin", c.origin)
 		}
 		w := httptest.NewRecorder()
-		srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, c.err }).ServeHTTP(w, r)
+		h := srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, c.err })
+		http.MaxBytesHandler(h, cmp.Or(c.most, 1<<20)).ServeHTTP(w, r)
 		status := row[0]
 		if message == "the host's" {
 			status = "429"
