@@ -34,7 +34,7 @@ func (e Event) String() string {
 	return fmt.Sprintf("%s on %s %s", e.Event, e.Channel, e.Data)
 }
 
-// Client is a client in memory.
+// Client is an in-memory client.
 type Client struct {
 	kit     *Kit
 	name    string // for messages
@@ -154,7 +154,8 @@ func listed(title string, all []string) string {
 // ExpectEvent returns the first event of that name on that channel that has
 // arrived and was not expected before, waiting for it; channel is "" for direct
 // messages. Its data is decoded into what into points to, unless that is nil. Other
-// events stay for other expectations: order is what two calls for one name check.
+// events remain for later expectations: to check the order of events, expect the same
+// name several times.
 func (c *Client) ExpectEvent(channel, event string, into any) Event {
 	c.kit.t.Helper()
 	channel = lower(channel)
@@ -213,7 +214,7 @@ func (c *Client) Send(command string, data any) {
 	c.send(command, data, "")
 }
 
-// SendText sends a text as it is, such as one that is no command.
+// SendText sends a message as it is, for example one that is not a command.
 func (c *Client) SendText(text string) {
 	c.kit.t.Helper()
 	sent := make(chan error, 1)
@@ -265,10 +266,10 @@ func (e Event) answers(id string) bool {
 	return json.Unmarshal(e.Data, &data) == nil && data.ID == id
 }
 
-// Exec runs a command, as a page's exec does, and waits for its answer: what a
-// command of pushy.Handle returned, or what another gave to Conn.Reply, is decoded
-// into what into points to, unless that is nil. If it was refused the error is a
-// *pushy.Error. A command that answers nothing is for Send.
+// Exec runs a command, as a page's exec does, and waits for its answer. The value that
+// a command of pushy.Handle returned, or that another passed to Conn.Reply, is decoded
+// into the variable that into points to, unless into is nil. If the command was refused,
+// the error is a *pushy.Error. For a command without an answer use Send.
 func (c *Client) Exec(command string, data, into any) error {
 	c.kit.t.Helper()
 	e, ok := c.ask(command, data, commandID)
@@ -305,23 +306,23 @@ func (c *Client) decode(data json.RawMessage, into any) {
 	}
 }
 
-// Drop cuts the connection without a word, as a lost network does, and returns
-// when the Disconnect hook has.
+// Drop ends the connection without a close frame, as a lost network does, and returns
+// when the Disconnect hook has returned.
 func (c *Client) Drop() {
 	c.kit.t.Helper()
 	c.pipe.Abort()
 	c.await("the Server still holds it", c.pipe.Over())
 }
 
-// Close says goodbye with a close code, as a page does that is left (1001), and
-// returns when the Disconnect hook has.
+// Close ends the connection with a close code, such as 1001, which a browser sends when
+// the user leaves the page. It returns when the Disconnect hook has returned.
 func (c *Client) Close(code int) {
 	c.kit.t.Helper()
 	c.pipe.Close(code, "")
 	c.await("the Server still holds it", c.pipe.Over())
 }
 
-// ExpectClose waits for the Server to end the connection. Without a goodbye the
+// ExpectClose waits for the Server to end the connection. Without a close frame the
 // code is 1006.
 func (c *Client) ExpectClose() (code int, reason string) {
 	c.kit.t.Helper()

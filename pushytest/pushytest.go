@@ -1,5 +1,5 @@
-// Package pushytest tests what a host app does with pushy, its commands, hooks and
-// auth endpoint, without sockets: clients in memory connect to the app's own
+// Package pushytest tests an app's use of pushy (its commands, hooks and auth
+// endpoint) without sockets: in-memory clients connect to the app's own
 // [pushy.Server].
 //
 //	kit := pushytest.New(t, srv)
@@ -10,15 +10,15 @@
 //	bob.ExpectEvent("lobby", "said", &line)
 //	ann.ExpectNone("lobby", "said")
 //
-// It works in a testing/synctest bubble, where nothing takes longer than it has
-// to, and outside. A client obeys the Server's limits like any other: in a bubble,
-// where no time passes by itself, that is 200 commands until the test sleeps.
+// It works inside of a testing/synctest bubble, where waiting takes no real time, and
+// outside of one. The Server's limits apply to these clients, too: in a bubble, where
+// time passes only when the test sleeps, a client can send 200 commands between sleeps.
 //
 // # Leaks
 //
-// When the test ends, all clients are dropped. It fails if the Server still holds
-// one of them, or if something that a command or hook has started with go still
-// runs; the message has the stacks. [Kit.Allow] lists what may.
+// When the test ends, the Kit disconnects all clients. The test fails if the Server
+// still has one of them, or if a goroutine that a command or hook started still
+// runs; the message has the stacks. [Kit.Allow] makes exceptions.
 package pushytest
 
 import (
@@ -41,14 +41,14 @@ type TB interface {
 	Cleanup(func())
 }
 
-// DefaultPatience is how long a Kit waits for what must come.
+// DefaultPatience is how long a Kit waits for something that must happen.
 const DefaultPatience = 10 * time.Second
 
 // Kit connects clients to one Server. Its methods, like those of its clients, are
-// for the test's own goroutine: they end the test when something is not as it must be.
+// for the test's own goroutine: they end the test if an expectation is not met.
 type Kit struct {
-	// Patience is how long a client waits for what must come, in the bubble's time
-	// if the test is in one. Set it before the first Connect.
+	// Patience is how long a client waits for something that must happen, in the
+	// bubble's time if the test runs in one. Set it before the first Connect.
 	Patience time.Duration
 
 	t       TB
@@ -60,8 +60,8 @@ type Kit struct {
 	clients []*Client
 }
 
-// New returns a Kit for srv. The Server stays the test's: to end it too, call
-// t.Cleanup before New, which then comes last.
+// New returns a Kit for srv. The Kit does not close the Server: the test does, with
+// a t.Cleanup before New, which then runs after the Kit's own.
 func New(t TB, srv *pushy.Server) *Kit {
 	t.Helper()
 	if srv == nil {
@@ -72,7 +72,7 @@ func New(t TB, srv *pushy.Server) *Kit {
 	return k
 }
 
-// Allow lets goroutines go on at the test's end that have one of these texts in
+// Allow permits goroutines to run at the test's end that have one of these strings in
 // their stacks, such as "(*Mailer).run" for a worker that the first command starts.
 func (k *Kit) Allow(frames ...string) {
 	k.allowed = append(append([]string{}, k.allowed...), frames...)
@@ -100,8 +100,8 @@ func (k *Kit) Connect(edit ...func(r *http.Request)) *Client {
 	return c
 }
 
-// Refused connects as Connect does, must be refused, and returns the status: 403
-// or 401 is Options.Accept's word.
+// Refused tries to connect as Connect does, fails the test if the client is accepted,
+// and returns the status: Options.Accept refuses with 401 or 403.
 func (k *Kit) Refused(edit ...func(r *http.Request)) (status int) {
 	k.t.Helper()
 	w, _, ticket := k.admit(edit)

@@ -14,11 +14,11 @@ import (
 
 func lower(channel string) string { return jsvalue.Lower(channel) }
 
-// Subscribed is what a client learns when it is in.
+// Subscribed is the data of pushy:subscription-success.
 type Subscribed struct {
 	Channel  string            `json:"channel"` // lower-cased
 	MemberID string            `json:"memberId"`
-	Presence []json.RawMessage `json:"presence"` // who is there, the client too; nil without presence
+	Presence []json.RawMessage `json:"presence"` // the members, including the client; nil without presence
 }
 
 // RefusedError is a subscription that the Server refuses.
@@ -30,7 +30,7 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return fmt.Sprintf("pushytest: %s %s", e.Event, e.Reason) }
 
-// A Grant is where a client has its token for a private channel from.
+// A Grant gets a client its token for a private channel.
 type Grant func(c *Client, channel string) (token any, err error)
 
 // Member grants a token that the Server signs, with that presence data (nil for
@@ -66,7 +66,7 @@ func Endpoint(handler http.Handler, path string, edit ...func(r *http.Request)) 
 	}
 }
 
-// Token grants the token given, and sends data with it.
+// Token grants the given token, and sends data with it.
 func Token(auth string, data any) Grant {
 	return func(*Client, string) (any, error) {
 		return struct {
@@ -87,8 +87,8 @@ func (c *Client) Subscribe(channel string, grant ...Grant) Subscribed {
 	return in
 }
 
-// TrySubscribe is Subscribe for what may be refused: the error is a *RefusedError
-// or, for a name that is not allowed and the like, a *pushy.Error.
+// TrySubscribe is Subscribe for a subscription that may be refused: the error is a
+// *RefusedError or, for example for a name that is not allowed, a *pushy.Error.
 func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error) {
 	c.kit.t.Helper()
 	data := map[string]any{}

@@ -17,18 +17,18 @@ import (
 	"time"
 )
 
-// What errors.Is finds in an *Error.
+// The kinds of an *Error, for errors.Is.
 var (
 	ErrBadRequest = errors.New("trigger: bad request")    // 400: a name, or data nested too deep
 	ErrDenied     = errors.New("trigger: not allowed")    // 403: another secret key, or a clock that is 10 minutes off
 	ErrTooLarge   = errors.New("trigger: data too large") // 413: over the server's Limits.TriggerBytes
 )
 
-// ErrOutcomeUnknown says that the event may have been published or not: it was
-// sent, and no try brought an answer that tells.
+// ErrOutcomeUnknown means that the event may or may not have been published: it
+// was sent, and no try got an answer that says which.
 var ErrOutcomeUnknown = errors.New("trigger: the event may have been published")
 
-// Error is an answer other than a success.
+// Error is an answer of the server other than success.
 type Error struct {
 	Status  int
 	Code    string // the server's own, such as "501" for a timestamp out of bounds; may be ""

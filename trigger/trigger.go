@@ -10,18 +10,18 @@
 //
 // # Tries
 //
-// What may pass by itself is tried again: a connection that cannot be made or
-// breaks, an answer that does not come, 408, 425, 429 and 5xx. The pauses are random, up
-// to 100 ms and twice that each time until 5 s, and as long as Retry-After asks. All tries
-// of an event carry one id, by which the server tells that it has it already, so an
-// event is delivered once.
+// The Client retries after temporary failures: a connection that cannot be made or
+// breaks, a missing answer, and the statuses 408, 425, 429 and 5xx. It waits a random
+// time, at first up to 100 ms, then up to twice that each time until 5 s, and at least as
+// long as Retry-After says. All tries of an event have the same id, by which the server
+// recognizes a repeat, so an event is delivered once.
 //
-// Two things limit that. A server remembers ids in its memory: one that restarts between
-// delivering and a second try, or another behind the same load balancer that gets
-// the second try, delivers again. And who gives up after a try that was not answered
-// does not know: the error is [ErrOutcomeUnknown] then. Options.Tries of 1
-// makes delivery at most once; a reader that must not see an event twice, or
-// miss one, needs ids in its data.
+// There are two limits. A server keeps ids in memory only: if it restarts between
+// the delivery and the second try, or if another server behind the same load balancer
+// gets the second try, the event is delivered again. And if the Client gives up after a
+// try without an answer, the outcome is unknown: the error is [ErrOutcomeUnknown].
+// Options.Tries of 1 makes delivery at most once. A reader that must not receive an
+// event twice, or miss one, needs ids in the data.
 package trigger
 
 import (
@@ -51,13 +51,13 @@ type Options struct {
 	// HTTPClient makes the requests. Default: one that keeps up to 64
 	// connections to the server open. Redirects are never followed.
 	HTTPClient *http.Client
-	// Timeout is how long a Publish may take with all its tries, where its context
-	// does not end before. Default 30 s, at most 9 minutes: then the signature ends.
+	// Timeout is how long a Publish may take with all its tries, unless its context
+	// ends before. Default 30 s. At most 9 minutes, because the signature expires.
 	Timeout time.Duration
 	// TryTimeout is how long one try waits for its answer. Default 10 s.
 	TryTimeout time.Duration
-	// Tries is how often an event is sent at most. Default: as often as the
-	// time allows.
+	// Tries is the maximum number of times that an event is sent. Default: as many
+	// as Timeout allows.
 	Tries int
 }
 
@@ -118,7 +118,8 @@ func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 // PublishOption changes one Publish.
 type PublishOption func(url.Values)
 
-// Except leaves one connection out, by the socketId that its page has sent along.
+// Except excludes one connection from an event. connID is the connection's
+// socketId, which the page has sent to the publisher.
 func Except(connID string) PublishOption {
 	return func(query url.Values) { query.Set("socket_id", connID) }
 }
@@ -126,11 +127,11 @@ func Except(connID string) PublishOption {
 // Publish sends an event to every subscriber of a channel. data is encoded as
 // encoding/json does and must come out as an object or an array; nil is {}.
 //
-// delivered says whether the channel had a subscriber when the server took the
-// event; false with a nil error is an event that nobody was there to get. The error
-// is an *Error, for what the server refuses, ErrOutcomeUnknown, the context's, or
-// what the network said, each for errors.Is and errors.As; and says what is wrong
-// with the arguments, before anything is sent.
+// delivered reports whether the channel had a subscriber when the server accepted the
+// event; false with a nil error means that nobody was subscribed. The error wraps an
+// *Error if the server refused the event, ErrOutcomeUnknown, the context's error, or
+// the network's, for errors.Is and errors.As. If an argument is not valid, the error
+// says which, and nothing is sent.
 func (c *Client) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) (delivered bool, err error) {
 	m, err := c.message(channel, event, data, options)
 	if err == nil {
