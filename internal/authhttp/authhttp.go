@@ -4,7 +4,6 @@ package authhttp
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -92,7 +91,7 @@ func (h *Handler) read(r *http.Request) (connID, channel string, refused *Refusa
 	case errors.As(err, &over):
 		return "", "", &Refusal{
 			Status:  http.StatusRequestEntityTooLarge,
-			Message: fmt.Sprintf("body over the %d bytes that middleware allows", over.Limit),
+			Message: httperror.OverMiddleware(over),
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "", "", &Refusal{Status: http.StatusRequestTimeout, Message: "the body did not come in time"}
