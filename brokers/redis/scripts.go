@@ -46,6 +46,11 @@ local function sound(text)
 	return 0
 end
 
+-- hash deletes what others have written in a room's place: nothing in it is pushy's.
+local function hash(room)
+	if type(redis.pcall('HLEN', room)) ~= 'number' then redis.call('DEL', room) end
+end
+
 local function owner(entry) return string.match(entry, '^%d+ (%S+)') end
 
 local function stamp(room)
@@ -85,6 +90,7 @@ end
 
 local function join(channel, id, body)
 	local room = T .. 'r:' .. channel
+	hash(room)
 	if redis.call('HEXISTS', room, 'm' .. id) == 1 then return end
 	local last, now = stamp(room)
 	redis.call('HSET', room, 'm' .. id, now .. ' ' .. node .. body, 'r', now)
@@ -95,6 +101,7 @@ end
 
 local function leave(channel, id)
 	local room = T .. 'r:' .. channel
+	hash(room)
 	local entry = redis.call('HGET', room, 'm' .. id)
 	if not entry then return false end
 	local last, now = stamp(room)
@@ -106,6 +113,7 @@ local function leave(channel, id)
 end
 
 local function read(channel)
+	hash(T .. 'r:' .. channel)
 	local all = redis.call('HGETALL', T .. 'r:' .. channel)
 	for i = 1, #all, 2 do
 		if all[i] == 'r' and sound(all[i + 1]) > 0 then return all end
@@ -176,10 +184,11 @@ if redis.call('PEXPIRE', T .. 'l:' .. node, ARGV[4]) == 0 then
 	redis.call('SET', T .. 'l:' .. node, '1', 'PX', ARGV[4])
 	lapsed = 1
 end
+if redis.call('EXISTS', T .. 'n:' .. node) == 1 then remember(node) end -- others may have deleted it
 local swept, most = 0, tonumber(ARGV[5])
 local nodes = redis.pcall('SMEMBERS', T .. 'nodes')
-if nodes.err then
-	remember(node)
+if nodes.err then -- others have written there; each node that has members is in it again soon
+	redis.call('DEL', T .. 'nodes')
 	nodes = {}
 end
 for _, who in ipairs(nodes) do
@@ -195,6 +204,7 @@ return {lapsed, swept}
 	// each. It answers the hash.
 	settleScript = newScript("settle", `
 local channel, room = ARGV[4], T .. 'r:' .. ARGV[4]
+hash(room)
 local own = {}
 for i = 7, #ARGV, 2 do own[ARGV[i]] = true end
 local all = redis.call('HGETALL', room)

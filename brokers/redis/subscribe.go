@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -58,7 +59,7 @@ func await(ctx context.Context, done <-chan error) error {
 	select {
 	case err := <-done:
 		if err != nil {
-			return fmt.Errorf("redis: subscribe: %w", err)
+			return fmt.Errorf("redis: %w", err)
 		}
 		return nil
 	case <-ctx.Done():
@@ -128,6 +129,7 @@ func (l *lane) send(ctx context.Context, k *link, conn rueidis.DedicatedClient, 
 // answered passes the results of ops on and returns what ends the connection.
 func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bool) (broken error) {
 	var refused error
+	verb := "" // of the refused one
 	l.mu.Lock()
 	for i, r := range results {
 		err := r.Error()
@@ -137,17 +139,33 @@ func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bo
 		if _, said := rueidis.IsRedisErr(err); err != nil && (!said || isMoved(err)) {
 			broken, err = err, nil
 		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", strings.ToLower(ops[i].verb(k)), err)
+		}
 		if err != nil && refused == nil {
-			refused = fmt.Errorf("subscribe: %w", err)
+			refused, verb = err, ops[i].verb(k)
 		}
 		ops[i].done <- err
 	}
 	l.mu.Unlock()
 	if refused != nil {
-		l.b.judge(k, "SUBSCRIBE "+l.tag+"*", refused)
+		l.b.judge(k, verb+" "+l.tag+"*", refused)
 		if all && broken == nil {
 			return l.b.opts.explain(refused)
 		}
 	}
 	return broken
+}
+
+// verb is the op's command.
+func (o op) verb(k *link) string {
+	switch {
+	case k.sharded && o.off:
+		return "SUNSUBSCRIBE"
+	case k.sharded:
+		return "SSUBSCRIBE"
+	case o.off:
+		return "UNSUBSCRIBE"
+	}
+	return "SUBSCRIBE"
 }

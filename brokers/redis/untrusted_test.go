@@ -3,6 +3,7 @@ package redis_test
 import (
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,6 +234,80 @@ func TestForeignKeysDoNotStopTheSweep(t *testing.T) {
 	for c := nextChange(t, changes); c.Member.ID != "2"; c = nextChange(t, changes) {
 		assert.True(t, c.State != nil, "%+v", c)
 	}
+}
+
+// Whatever others have written in place of a channel's hash, members get in and out, be
+// it there before them or come while they are in.
+func TestForeignKeyInPlaceOfAChannel(t *testing.T) {
+	t.Parallel()
+	for name, command := range map[string][]string{
+		"string":    {"SET", "KEY", "\xff\x00"},
+		"list":      {"LPUSH", "KEY", "x"},
+		"set":       {"SADD", "KEY", "x"},
+		"sortedSet": {"ZADD", "KEY", "1", "x"},
+		"stream":    {"XADD", "KEY", "*", "x", "y"},
+		"bits":      {"SETBIT", "KEY", "9", "1"},
+		"places":    {"GEOADD", "KEY", "13.3", "38.1", "x"},
+		"count":     {"PFADD", "KEY", "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, log := options(t), &lines{}
+			o.Addresses, o.Logger = []string{server.Addr}, log.logger()
+			one, two := serve(t, connect(t, o), o.Logger), serve(t, connect(t, o), o.Logger)
+			key := "{" + o.Prefix + "}r:private-x"
+			overwrite := func() {
+				set(t, server, "DEL", key)
+				all := append([]string{}, command...)
+				all[1] = key
+				set(t, server, all...)
+			}
+			overwrite()
+			ann := newKit(t, one).Connect()
+			in := ann.Subscribe("private-x", named("Ann"))
+			assert.Equal(t, []string{"Ann"}, names(t, in.Presence))
+			overwrite()
+			kit := newKit(t, two)
+			bob := kit.Connect()
+			bob.Subscribe("private-x", named("Bob"))
+			// Ann's node finds that its member is missing, and logs it again.
+			require.Eventually(t, func() bool {
+				kim := kit.Connect()
+				defer kim.Close(1000)
+				return slices.Contains(names(t, kim.Subscribe("private-x", named("Kim")).Presence), "Ann")
+			}, patience, tick)
+			overwrite()
+			require.NoError(t, ann.Unsubscribe("private-x"))
+			require.NoError(t, bob.Unsubscribe("private-x"))
+			assert.Empty(t, log.with("WRONGTYPE"), log)
+			assert.NotContains(t, log.String(), "panic")
+		})
+	}
+}
+
+// The set of nodes that others have deleted is there again before it is needed: who has
+// members is swept when it is dead.
+func TestNodesAreNamedAgain(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	o.Addresses = []string{server.Addr}
+	a, dead := connect(t, o), connect(t, o)
+	require.NoError(t, dead.Join(t.Context(), "private-x", pushy.Member{ID: "1", HasData: true, JSON: []byte(`{"memberId":"1"}`)}))
+	changes := make(chan pushy.Change, 10)
+	_, err := a.Watch(t.Context(), "private-x", func(c pushy.Change) { changes <- c })
+	require.NoError(t, err)
+	nodes := "{" + o.Prefix + "}nodes"
+	for _, foreign := range [][]string{{"DEL", nodes}, {"SET", nodes, "x"}} {
+		set(t, server, "DEL", nodes)
+		set(t, server, foreign...)
+		require.Eventually(t, func() bool {
+			kind, err := server.Command("TYPE", nodes)
+			return err == nil && kind == "+set"
+		}, patience, tick)
+	}
+	dead.Kill()
+	c := nextChange(t, changes)
+	assert.True(t, c.Left || c.State != nil && len(c.State.Members) == 0, "%+v", c)
 }
 
 // FuzzDecode, FuzzChange and FuzzFields: no bytes make a decoder panic, and what it
