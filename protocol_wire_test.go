@@ -191,7 +191,8 @@ func post(t *testing.T, baseURL, path, body string) (status int, text string) {
 // Section 2, over HTTP: what xhr_send answers, and D27 and D29.
 func TestProtocolSendRows(t *testing.T) {
 	t.Parallel()
-	_, baseURL := serve(t, pushy.Options{})
+	// Sessions must outlast a pause on a busy machine.
+	_, baseURL := serve(t, pushy.Options{SockJS: pushy.SockJS{DisconnectDelay: time.Minute}})
 	framed := func(data string) string {
 		return `a["` + strings.ReplaceAll(`{"event":"pushy:error","data":`+data+`}`, `"`, `\"`) + "\"]\n"
 	}
