@@ -53,11 +53,14 @@ func TestProtocolAuthRows(t *testing.T) {
 		"the host's":                             {body: good, err: &pushy.Error{Code: "429", Message: "Later"}},
 		"body over 64 KiB":                       {body: good + strings.Repeat("&", 64<<10)},
 
-		"body over the … bytes that middleware allows":       {body: good, most: 8},
 		"method not allowed: POST channel and connection_id": {method: "GET"},
 		"the channel is not private: it needs no token":      {body: "channel=x" + id},
 		"the body did not come in time":                      {}, // below
 
+		"the body is over the limit of … bytes that middleware sets (http.MaxBytesHandler or http.MaxBytesReader)": {
+			body: good,
+			most: 8,
+		},
 		"body must be application/x-www-form-urlencoded (URLSearchParams) or application/json": {
 			contentType: "text/plain",
 			body:        good,
