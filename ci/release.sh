@@ -71,11 +71,17 @@ check() {
 	done
 }
 
-# For each tag that exists: it must be at HEAD.
+# For each tag that exists: it must be at HEAD. A tag may be at origin only, if the clone was
+# made without tags; an origin that cannot be reached is an error before anything is pushed.
 check_tags() {
-	local tag
+	local tag remote=
+	if [ "$1" = missing ] && git remote get-url origin >/dev/null 2>&1; then
+		remote=$(GIT_TERMINAL_PROMPT=0 git ls-remote --tags origin) || wrong "the tags at origin cannot be read"
+	fi
 	for tag in "${tags[@]}"; do
-		if ! git rev-parse -q --verify "refs/tags/$tag" >/dev/null; then
+		if grep -qE "[[:space:]]refs/tags/$tag\$" <<<"$remote"; then
+			wrong "the tag $tag exists at origin: a version that may be in use never changes, take the next one"
+		elif ! git rev-parse -q --verify "refs/tags/$tag" >/dev/null; then
 			[ "$1" = missing ] || wrong "there is no tag $tag: run ci/release.sh --tag $version"
 		elif [ "$1" = missing ]; then
 			wrong "the tag $tag exists: a version that may be in use never changes, take the next one"

@@ -40,6 +40,15 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 	printf '# Changelog\n\n## %s (2026-12-01)\n\n- All of it.\n' "$next" >CHANGELOG.md
 	ci/release.sh --prepare "$next"
 	git commit -qam "the release"
+	# A tag that only origin has, and one that only this clone has.
+	git push -q origin "HEAD:refs/tags/brokers/nats/$next"
+	refuses "the tag brokers/nats/$next exists at origin"
+	git push -q origin ":refs/tags/brokers/nats/$next"
+	git tag "cmd/pushy-server/$next"
+	! said=$(ci/release.sh --tag "$next" 2>&1) || die "it tagged although a tag exists"
+	grep -qF "the tag cmd/pushy-server/$next exists:" <<<"$said" || die "$said"
+	equal "the tags after that" "cmd/pushy-server/$next" "$(git tag -l)"
+	git tag -d "cmd/pushy-server/$next" >/dev/null
 	before=$(git rev-parse HEAD)
 	ci/release.sh --tag "$next"
 	equal "the tags" "$(for module in "${released[@]}"; do tag_of "$module" "$next"; done | sort)" "$(git tag -l | sort)"
