@@ -153,15 +153,19 @@ type keyError struct {
 }
 
 func (e *keyError) Error() string {
-	text := optionsField.ReplaceAllStringFunc(e.err.Error(), func(field string) string {
-		return e.path + keyOf(strings.TrimPrefix(field, "Options."))
+	text := optionsField.ReplaceAllStringFunc(e.err.Error(), func(match string) string {
+		field := match[strings.LastIndexAny(match, ". ")+1:]
+		return strings.TrimSuffix(strings.TrimSuffix(match, field), "Options.") + e.path + keyOf(field)
 	})
 	return e.path + keyOf(e.field) + ": " + text
 }
 
 func (e *keyError) Unwrap() error { return e.err }
 
-var optionsField = regexp.MustCompile(`\bOptions\.[A-Z][A-Za-z]*`)
+// optionsField is a field in a broker's error, by its full name or, where no other word
+// is written like that, by the short one.
+var optionsField = regexp.MustCompile(`\bOptions\.[A-Z][A-Za-z]*` +
+	`|\b(?:Username|Password|Database|Sentinel(?:Master|Username|Password))\b|\b(?:set|neither) (?:TLS|Cluster)\b`)
 
 // keyOf is the key for a field of Options: its first letter is small, or all of
 // URL, TLS and NKey.
@@ -178,8 +182,19 @@ func byKeys(_ []string, a slog.Attr) slog.Attr {
 	if err, ok := a.Value.Any().(error); ok {
 		a.Value = slog.AnyValue(byKey(err))
 	}
-	if a.Value.Kind() == slog.KindString && (a.Key == slog.MessageKey || a.Key == "hint") {
+	if a.Value.Kind() != slog.KindString {
+		return a
+	}
+	switch a.Key {
+	case slog.MessageKey, "hint":
 		a.Value = slog.StringValue(optionsToKeys(a.Value.String()))
+	case "small", "because of", "effect": // limits that do not fit each other
+		a.Value = slog.StringValue(limitName.ReplaceAllStringFunc(a.Value.String(), func(name string) string {
+			return "limits." + keyOf(strings.TrimPrefix(name, "Limits."))
+		}))
 	}
 	return a
 }
+
+var limitName = regexp.MustCompile(`\b(?:Limits\.)?(?:MaxBuffered|ConnBuffer|TriggerBytes|MessageBytes|` +
+	`PresenceBytes|Members|Channels|CommandRate|CommandBurst)\b`)

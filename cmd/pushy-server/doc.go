@@ -11,8 +11,8 @@
 // channels; each has a -h of its own.
 //
 //	-check    check the config file, the files that it names and the
-//	          broker's settings, print where the server would listen, and
-//	          exit; it connects to nothing
+//	          broker's settings, log what the server would warn of, print
+//	          where it would listen, and exit; it connects to nothing
 //	-version  print the version
 //	-h        print this
 //

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gopushy/pushy"
 )
 
 // Exit statuses.
@@ -94,6 +96,14 @@ func (p *program) run(args []string) int {
 		log.Warn(w.message, w.attrs...)
 	}
 	if check {
+		// It warns of what it warns of at the start.
+		options := cfg.options
+		options.Logger = log
+		srv, err := pushy.New(options)
+		if err != nil {
+			return p.fail(exitUsage, err)
+		}
+		_ = srv.Close()
 		fmt.Fprintln(p.stdout, printable(files[0]+": ok: would listen on "+cfg.summary()))
 		return exitOK
 	}

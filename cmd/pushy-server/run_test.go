@@ -269,6 +269,20 @@ func TestCheck(t *testing.T) {
 	})
 }
 
+// Issue 11, number 11: -check shows all that the start would warn of, by the config's keys.
+func TestCheckWarnsAsTheStartDoes(t *testing.T) {
+	t.Parallel()
+	file := writeConfig(t, `{"secretKey":"short","limits":{"triggerBytes":900000,"connBuffer":70000}}`)
+	status, stdout, stderr := runProgram(t, "-check", file)
+	assert.Equal(t, exitOK, status)
+	assert.Contains(t, stdout, file+": ok: ")
+	assert.Contains(t, stderr, "the secret key is under 16 bytes")
+	assert.Contains(t, stderr, `"small":"limits.connBuffer"`)
+	assert.Contains(t, stderr, `"because of":"limits.triggerBytes"`)
+	assert.Contains(t, stderr, "raise limits.connBuffer or lower limits.triggerBytes")
+	assert.NotContains(t, stderr, "Limits.")
+}
+
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
