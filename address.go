@@ -6,12 +6,12 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/internal/httperror"
-	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/limit"
 )
 
 // counted is what Limits.PerAddress counts a client as.
 type counted struct {
-	network lifecycle.Network
+	network limit.Network
 	address string // as it is shown; "" without one
 	source  string // completes a sentence that begins with the address
 }
@@ -38,7 +38,7 @@ func (s *Server) count(r *http.Request) counted {
 		return counted{}
 	}
 	own := counted{
-		network: lifecycle.NetworkOf(r.RemoteAddr),
+		network: limit.NetworkOf(r.RemoteAddr),
 		address: httperror.Shown(r.RemoteAddr),
 		source:  ownAddress,
 	}
@@ -55,7 +55,7 @@ func (s *Server) count(r *http.Request) counted {
 	address := ""
 	f := s.decide("Options.Address", func() { address = strings.TrimSpace(s.opts.Address(r)) })
 	shown := httperror.Shown(address)
-	if network := lifecycle.NetworkOf(address); network != 0 {
+	if network := limit.NetworkOf(address); network != 0 {
 		return counted{
 			network: network,
 			address: shown,
@@ -73,7 +73,7 @@ func (s *Server) count(r *http.Request) counted {
 	}
 	if own.network == 0 {
 		return counted{
-			network: lifecycle.Unknown,
+			network: limit.Unknown,
 			source:  why + ", and the connection has no address; all such clients count as one",
 		}
 	}

@@ -11,10 +11,11 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/internal/authhttp"
+	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
-	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/sign"
-	"github.com/gopushy/pushy/internal/wire"
 )
 
 // AuthRequest is one subscription that wants to be allowed.
@@ -23,6 +24,7 @@ type AuthRequest struct {
 	Channel string          // lower-cased, checked
 	Auth    string          // as sent; "" if absent or not a string
 	Data    json.RawMessage // presence data as sent, nil if absent or null
+	private bool
 }
 
 // An Authorizer decides every subscription, of private channels and others. It
@@ -45,11 +47,6 @@ var (
 	ErrDenied   = errors.New("pushy: invalid credentials")
 )
 
-const (
-	invalidCredentials     = "Invalid credentials"
-	temporarilyUnavailable = "Temporarily unavailable"
-)
-
 // tokens is the default Authorizer: public channels are open, private ones take
 // a token (PROTOCOL.md, section 6).
 type tokens struct{ keys []string }
@@ -57,35 +54,46 @@ type tokens struct{ keys []string }
 var _ Authorizer = tokens{}
 
 func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
-	if !names.Private(r.Channel) {
+	if !r.private {
 		return nil
 	}
 	if strings.TrimSpace(r.Auth) == "" {
 		return ErrNeedAuth
 	}
-	if !sign.TokenHolds(t.keys, r.Auth, r.Conn.id, r.Channel, r.Data) {
+	if !sign.TokenHolds(t.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data) {
 		return ErrDenied
 	}
 	return nil
 }
 
-// authorize asks the Authorizer and gives its answer as Subscribe wants it.
-func (s *Server) authorize(ctx context.Context, r AuthRequest) error {
-	err := s.askAuthorizer(ctx, r)
+// authorize asks the Authorizer and gives its answer to the hub.
+func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) error {
+	err := s.askAuthorizer(ctx, AuthRequest{
+		Conn:    hostConn(r.Conn),
+		Channel: r.Channel,
+		Auth:    r.Auth,
+		Data:    r.Data,
+		private: r.Private,
+	})
 	seen := visible(err)
 	switch {
-	case err == nil, errors.Is(err, ErrNeedAuth):
-		return err
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrNeedAuth):
+		refused := &hub.RefusedError{NeedAuth: true}
+		if seen != nil {
+			refused.Reason, refused.Code = seen.Message, seen.Code
+		}
+		return refused
 	case seen != nil:
-		return &JoinError{
-			Channel: r.Channel,
-			Reason:  cmp.Or(seen.Message, invalidCredentials),
-			Code:    seen.Code,
+		return &hub.RefusedError{
+			Reason: cmp.Or(seen.Message, pushyjson.ReasonDenied),
+			Code:   seen.Code,
 		}
 	case errors.Is(err, ErrDenied):
-		return &JoinError{Channel: r.Channel, Reason: invalidCredentials}
+		return hub.ErrDenied
 	case ctx.Err() != nil:
-		return ErrClosed
+		return hub.ErrClosed
 	case !errors.Is(err, errAuthorizerFailed):
 		s.notices.Warn("Options.Authorizer failed", "",
 			slog.String("channel", r.Channel),
@@ -93,7 +101,7 @@ func (s *Server) authorize(ctx context.Context, r AuthRequest) error {
 			slog.String("error", err.Error()),
 			slog.String("hint", "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"))
 	}
-	return &JoinError{Channel: r.Channel, Reason: temporarilyUnavailable}
+	return &hub.UnavailableError{}
 }
 
 var errAuthorizerFailed = errors.New("pushy: Authorizer failed")
@@ -123,7 +131,7 @@ func SignChannel(secretKey, connID, channel string, data any) (auth string, err 
 
 // presenceJSON encodes presence data; nil, and what encodes as null, is none.
 func presenceJSON(data any) (json.RawMessage, error) {
-	raw, err := wire.Encode(data)
+	raw, err := jsvalue.Encode(data)
 	if string(raw) == "null" {
 		raw = nil
 	}
@@ -164,7 +172,14 @@ func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string)
 		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
 		Channel:     s.channelName,
 		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, refused *authhttp.Refusal) {
-			if !names.Private(channel) {
+			policy, err := s.hub.PolicyOf(channel)
+			if err != nil {
+				return "", nil, &authhttp.Refusal{
+					Status:  http.StatusInternalServerError,
+					Message: "Internal error",
+				}
+			}
+			if !policy.Private {
 				return "", nil, &authhttp.Refusal{
 					Status:  http.StatusForbidden,
 					Message: "the channel is not private: it needs no token",
@@ -173,7 +188,7 @@ func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string)
 			if s.opts.SecretKey == "" {
 				return "", nil, s.refusal(r, channel, errNoKey)
 			}
-			err := errAllowFailed // unless it returns
+			err = errAllowFailed // unless it returns
 			s.decide("the func given to AuthHandler", func() {
 				shown, refused := allow(r, connID, channel)
 				if refused == nil {
@@ -213,7 +228,7 @@ func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.R
 	}
 	if !errors.Is(err, errAllowFailed) && r.Context().Err() == nil { // else it is logged, or the client has left
 		hint := "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"
-		var data *wire.PresenceError
+		var data *pushyjson.PresenceError
 		if errors.As(err, &data) {
 			hint = "the data that the func given to AuthHandler returned cannot be used for presence"
 		}
@@ -229,7 +244,7 @@ func (s *Server) grant(connID, channel string, data any) (auth string, raw json.
 	if raw, err = presenceJSON(data); err != nil {
 		return "", nil, err
 	}
-	if _, refused := wire.PresenceFields(raw, s.opts.Limits.PresenceBytes); refused != nil {
+	if _, refused := pushyjson.PresenceFields(raw, s.opts.Limits.PresenceBytes); refused != nil {
 		return "", nil, refused
 	}
 	auth, err = SignChannel(s.opts.SecretKey, connID, channel, data)

@@ -51,7 +51,7 @@ func TestStateReplacesPresence(t *testing.T) {
 		annID := ann.subscribe("private-room", `{"name":"Ann"}`).field("memberId")
 		bob.subscribe("private-room", `{"name":"Bob"}`)
 		require.Equal(t, "pushy:presence-add", ann.next().Event)
-		cyd := pushy.Member{ID: "c", HasData: true, JSON: []byte(`{"name":"Cyd","memberId":"c"}`)}
+		cyd := pushy.Member{ID: "c", HasData: true, JSON: []byte(`{"name":"Cyd","subscribed":5,"memberId":"c","idle":false}`)}
 		self := listed(h, "private-room", annID)
 		h.lose("private-room", 1, true, cyd, self)
 		hubStore{nodes[0]}.restate("private-room")

@@ -55,6 +55,7 @@ var _ session.Session = (*listener)(nil)
 
 func (l *listener) Form() fanout.Form                 { return fanout.Framed }
 func (l *listener) Protocol() string                  { return "websocket" }
+func (l *listener) ShutdownCode() int                 { return pushy.CloseShutdown }
 func (l *listener) Start(*fanout.Outbox)              {}
 func (l *listener) Stop()                             { l.stop.Do(func() { close(l.over) }) }
 func (l *listener) Abort()                            { l.Stop() }

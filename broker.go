@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"sync"
+
+	"github.com/gopushy/pushy/broker"
 )
 
 // Message is one channel event on its way through a Broker.
@@ -32,7 +34,7 @@ const (
 // ErrTooLarge is what a Broker's Publish and a PresenceStore's Join return, wrapped
 // with the sizes, for what they can never take however often it is tried again, such
 // as a message over a server's maximum. The trigger answers it with 413.
-var ErrTooLarge = errors.New("pushy: too large for the broker")
+var ErrTooLarge = broker.ErrTooLarge
 
 // EventResync tells clients that events of the channel may have been lost.
 const EventResync = "pushy:resync"

@@ -1,17 +1,13 @@
 package pushy
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"iter"
-	"maps"
-	"slices"
-	"sync"
 
-	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/names"
-	"github.com/gopushy/pushy/internal/wire"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
 // ErrNotMember is returned for a connection that is not in the channel.
@@ -41,14 +37,8 @@ func (e *JoinError) Unwrap() error { return e.Err }
 // send to the client carries the command's id. Server.Channels returns one that
 // belongs to no command. All methods are safe for concurrent use.
 type Channels struct {
-	*registry
-	id json.RawMessage // of the command; nil without one
-}
-
-type registry struct {
 	srv *Server
-	mu  sync.RWMutex
-	all map[string]*Channel // by lower-cased name
+	id  json.RawMessage // of the command; nil without one
 }
 
 // Lookup returns the channel of that name, in any case, if it has subscribers
@@ -58,106 +48,75 @@ func (cs *Channels) Lookup(name string) (*Channel, bool) {
 	if err != nil {
 		return nil, false
 	}
-	ch := cs.find(lower)
-	if ch == nil || ch.Len() == 0 {
+	ch := cs.srv.hub.Lookup(lower)
+	if ch == nil {
 		return nil, false
 	}
-	return ch, true
+	return hostChannel(ch), true
 }
 
 // All yields the channels that have subscribers on this node, in no order.
 func (cs *Channels) All() iter.Seq[*Channel] {
 	return func(yield func(*Channel) bool) {
-		for _, ch := range cs.entries() {
-			if ch.Len() > 0 && !yield(ch) {
+		for _, ch := range cs.srv.hub.Channels() {
+			if ch.Len() > 0 && !yield(hostChannel(ch)) {
 				return
 			}
 		}
 	}
 }
 
-// Join makes conn a member of a channel without asking the Authorizer: who
-// calls it has decided. data is presence data for a private channel, nil for
-// none, and ignored for others. The client gets pushy:subscription-success
-// before Join returns nil, and nothing when it fails. The error is an *Error
-// (301, 302), a *JoinError or ErrClosed. It waits for Broker and PresenceStore,
-// as long as conn lives.
+// Join makes conn a member of a channel without asking the Authorizer: the caller
+// has decided. data is presence data for a private channel, nil for none, and
+// ignored for others. The client gets pushy:subscription-success before Join
+// returns nil, and nothing when it fails. The error is an *Error (301, 302), a
+// *JoinError or ErrClosed. It waits for Broker and PresenceStore, as long as conn
+// lives.
 func (cs *Channels) Join(conn *Conn, name string, data json.RawMessage) error {
 	lower, err := cs.srv.channelName(name)
 	switch {
 	case errors.Is(err, names.ErrNotChecked):
-		return errInternal
+		return errorOf(pushyjson.ErrInternal)
 	case err != nil:
-		return errInvalidChannel
+		return errorOf(pushyjson.ErrInvalidChannel)
+	case conn.c.Hub() != cs.srv.hub:
+		return errors.New("pushy: join: the connection belongs to another Server")
 	}
-	return cs.join(conn.connection, lower, data, cs.id)
+	err = conn.c.Join(hub.JoinRequest{
+		Channel: lower,
+		Data:    data,
+		Request: cs.id,
+		Trusted: true,
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, hub.ErrClosed):
+		return ErrClosed
+	case errors.Is(err, hub.ErrTooManyChannels):
+		return errorOf(pushyjson.ErrTooManyChannels)
+	}
+	refused := &JoinError{Channel: lower}
+	refused.Reason, refused.Code = pushyjson.Reason(err)
+	var unavailable *hub.UnavailableError
+	var own *hub.RefusedError
+	switch {
+	case errors.As(err, &unavailable):
+		refused.Err = unavailable.Err
+	case errors.As(err, &own):
+		refused.Err = own.Err
+	case errors.Is(err, hub.ErrDataTooLarge):
+		refused.Err = err
+	}
+	return refused
 }
 
 // Leave ends conn's membership; the client gets pushy:subscription-end. A join
 // that is under way ends as soon as it is through. The error is ErrNotMember.
 func (cs *Channels) Leave(conn *Conn, name string) error {
 	lower, err := names.Channel(name)
-	if err != nil {
-		return ErrNotMember
-	}
-	sub := conn.subscription(lower)
-	end := wire.Object(nil).Text("channel", lower)
-	if sub == nil || conn.srv != cs.srv || !sub.leaveSoon(replyFrame(eventEnd, end, cs.id)) {
+	if err != nil || conn.c.Hub() != cs.srv.hub || conn.c.Leave(lower, "", cs.id) != nil {
 		return ErrNotMember
 	}
 	return nil
-}
-
-// entries returns the channels in whatever state.
-func (r *registry) entries() []*Channel {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return slices.Collect(maps.Values(r.all))
-}
-
-func (r *registry) find(lower string) *Channel {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.all[lower]
-}
-
-// acquire returns the open channel of that name and holds it: it stays open
-// until its life is released. It waits for Broker and PresenceStore as long as
-// ctx allows.
-func (r *registry) acquire(ctx context.Context, name string) (*Channel, error) {
-	for {
-		ch := r.entry(name)
-		held, err := ch.life.Acquire(ctx)
-		if held || err != nil {
-			return ch, err
-		}
-		r.drop(ch)
-	}
-}
-
-func (r *registry) entry(name string) *Channel {
-	if ch := r.find(name); ch != nil {
-		return ch
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ch := r.all[name]
-	if ch == nil {
-		ch = &Channel{reg: r, name: name, private: names.Private(name)}
-		ch.life = lifecycle.New(lifecycle.Plan{
-			Open: ch.open, Close: ch.close, Gone: func() { r.drop(ch) },
-			Linger: r.srv.linger, Run: r.srv.background,
-		})
-		r.all[name] = ch
-	}
-	return ch
-}
-
-// drop takes an entry that is gone out of the registry.
-func (r *registry) drop(ch *Channel) {
-	r.mu.Lock()
-	if r.all[ch.name] == ch {
-		delete(r.all, ch.name)
-	}
-	r.mu.Unlock()
 }

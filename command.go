@@ -1,18 +1,13 @@
 package pushy
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/maphash"
 	"log/slog"
-	"time"
 
-	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
-	"github.com/gopushy/pushy/internal/wire"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
 // A CommandFunc answers one command of a client. data is the command's data as
@@ -40,237 +35,100 @@ type request struct {
 // logged and answered with "Internal error".
 type handler func(*request) error
 
-type command struct {
-	run     handler
-	builtin bool // may still be replaced
-}
+// builtin are the names of the protocol's own commands, each of which may be
+// replaced once.
+var builtin = map[string]bool{"subscribe": true, "unsubscribe": true}
 
-// RegisterCommand adds a command. Names match without regard to ASCII case. The
-// built-in "subscribe" and "unsubscribe" may each be replaced once, and called
+// RegisterCommand adds a command. Names are compared without regard to ASCII case.
+// The built-in "subscribe" and "unsubscribe" may each be replaced once, and called
 // from what replaces them. Any other name taken twice, an empty name and a nil
 // func panic: they are mistakes in the program. It may be called at any time.
 func (s *Server) RegisterCommand(name string, run CommandFunc) {
 	if run == nil {
 		panic("pushy: RegisterCommand: nil func for command " + name)
 	}
-	s.register(name, false, adapt(run))
-}
-
-func adapt(run CommandFunc) handler {
-	return func(r *request) error {
+	s.register(name, func(r *request) error {
 		run(r.srv, &r.conn, r.data, &r.channels)
 		return nil
-	}
+	})
 }
 
-func (s *Server) register(name string, builtin bool, run handler) {
+func (s *Server) register(name string, run handler) {
 	if name == "" {
 		panic("pushy: a command with an empty name")
 	}
 	key := string(names.AppendLowerASCII(nil, name))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, taken := s.commands[key]; taken && !old.builtin {
+	if _, taken := s.commands[key]; taken {
 		panic("pushy: command " + name + " is taken")
 	}
-	s.commands[key] = command{run, builtin}
-}
-
-// dispatch answers one message of a client. Whatever it holds, the connection
-// gets an answer or, for a client's own events, nothing.
-func (s *Server) dispatch(c *connection, text []byte, now time.Time) {
-	m := wire.Parse(text)
-	r := &request{
-		ctx:  c.ctx,
-		srv:  s,
-		name: m.Name,
-		data: m.Data,
-		// The id is needed after the next message has overwritten this one.
-		channels: Channels{registry: s.channels.registry, id: bytes.Clone(m.ID)},
-	}
-	r.conn = Conn{connection: c, command: &r.channels}
-	refused := errInternal // unless the command returns
-	defer func() {
-		r.data = nil
-		if refused != nil {
-			_ = r.conn.ReplyError(refused) // a connection that has ended needs no answer
-		}
-	}()
-	if debt := c.debt.Load(); debt > 0 {
-		c.debt.Add(-debt)
-		c.budget.Charge(int(debt))
-	}
-	switch verdict := c.budget.Spend(now, s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst); {
-	case verdict == limit.Abuse:
-		c.end(1008, "too many requests")
-		refused = nil
-	case verdict == limit.Over:
-		refused = errTooManyRequests
-	case m.Kind == wire.Bogus:
-		refused = errBogus
-	case m.Kind == wire.Ignored:
-		refused = nil
-	default:
-		refused = s.runCommand(r)
-	}
+	s.commands[key] = run
 }
 
 // runCommand is the one place where a host's command runs. It returns the error
 // that the client is to see. If the command ends its goroutine it does not return.
-func (s *Server) runCommand(r *request) (refused *Error) {
+func (s *Server) runCommand(p *pushyjson.Request) (refused *pushyjson.Error, known bool) {
 	var buf [64]byte
 	s.mu.RLock()
-	cmd, known := s.commands[string(names.AppendLowerASCII(buf[:0], r.name))]
+	run, known := s.commands[string(names.AppendLowerASCII(buf[:0], p.Name))]
 	s.mu.RUnlock()
 	if !known {
-		return errUnknownCommand
+		return nil, false
+	}
+	r := &request{
+		ctx:      p.Conn.Context(),
+		srv:      s,
+		conn:     Conn{c: p.Conn, id: p.ID},
+		channels: Channels{srv: s, id: p.ID},
+		name:     p.Name,
+		data:     p.Data,
 	}
 	returned := false
 	defer func() {
+		r.data = nil
 		if !returned {
 			s.logFailure("command", failed(recover()),
-				slog.String("command", r.name), slog.String("conn", r.conn.id))
-			refused = errInternal
+				slog.String("command", r.name), slog.String("conn", r.conn.ID()))
+			refused, known = pushyjson.ErrInternal, true
 		}
 	}()
-	err := cmd.run(r)
-	if err != nil && (!errors.As(err, &refused) || refused == nil) {
-		s.log.Error("command failed", "command", r.name, "conn", r.conn.id, "error", err)
-		refused = errInternal
+	err := run(r)
+	if err != nil {
+		var seen *Error
+		if errors.As(err, &seen) && seen != nil {
+			refused = seen.shown()
+		} else {
+			s.log.Error("command failed", "command", r.name, "conn", r.conn.ID(), "error", err)
+			refused = pushyjson.ErrInternal
+		}
 	}
 	returned = true
-	return refused
+	return refused, true
 }
 
 // Subscribe is the built-in command SUBSCRIBE: {"channel":…} and, for private
-// channels, "auth" and "data" (PROTOCOL.md, sections 3, 4 and 6).
+// channels, "auth" and "data" (PROTOCOL.md, sections 3, 4 and 6). It is called
+// from what replaces that command.
 func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {
-	channel, want, err := srv.subscription(data)
-	if err != nil {
-		_ = conn.ReplyError(err)
-		return
-	}
-	reply := struct {
-		Channel string `json:"channel"`
-		Reason  string `json:"reason,omitempty"`
-		Code    string `json:"code,omitempty"`
-	}{Channel: channel}
-
-	joinErr := srv.authorize(conn.Context(), AuthRequest{
-		Conn:    &conn.plain,
-		Channel: channel,
-		Auth:    want.Auth,
-		Data:    want.Presence,
-	})
-	if joinErr == nil {
-		joinErr = channels.Join(conn, channel, want.Presence)
-		if joinErr == nil {
-			srv.chargeJoin(conn.connection, channel, want.Presence)
-		}
-	}
-	var refused *JoinError
-	var seen *Error
-	switch {
-	case joinErr == nil, errors.Is(joinErr, ErrClosed):
-	case errors.Is(joinErr, ErrNeedAuth):
-		if seen := visible(joinErr); seen != nil {
-			reply.Reason = seen.Message
-			reply.Code = seen.Code
-		}
-		_ = conn.Reply(eventNeedAuth, reply)
-	case errors.As(joinErr, &refused):
-		reply.Reason = refused.Reason
-		reply.Code = refused.Code
-		if refused.Err != nil {
-			srv.notices.Warn("clients cannot subscribe", channel,
-				slog.String("channel", channel), slog.Any("error", refused.Err))
-		}
-		_ = conn.Reply(eventFailed, reply)
-	case errors.As(joinErr, &seen):
-		_ = conn.ReplyError(seen)
-	default:
-		panic(fmt.Sprintf("pushy: Join returned %v", joinErr))
-	}
+	srv.answer(conn, data, channels, srv.protocol.Subscribe)
 }
 
-// joinToken is how many bytes of what a join makes the server send cost one token
-// of the client's message rate.
-const joinToken = 4 << 10
-
-// chargeJoin charges the client's message rate for a join of a presence channel
-// that it has joined before, by the size of what that made the server send, at
-// most half the burst. The first join of each channel costs one message: a
-// client that reconnects may subscribe to all of its channels at once.
-func (s *Server) chargeJoin(c *connection, channel string, data json.RawMessage) {
-	rate, burst := s.opts.Limits.CommandRate, s.opts.Limits.CommandBurst
-	ch := s.channels.find(channel)
-	if rate <= 0 || ch == nil || !ch.private {
-		return
-	}
-	tokens := min(ch.joinBytes(data)/joinToken, int64(burst/2))
-	if tokens > 0 && !c.firstJoin(channel) {
-		c.debt.Add(int32(tokens))
-	}
-}
-
-// maxJoined is how many channels firstJoin remembers of one connection where
-// Limits.Channels is off. They take less than 100 KiB.
-const maxJoined = 4096
-
-// firstJoin reports whether the connection joins a channel for the first time,
-// and remembers that it did. It remembers no more channels than the connection may
-// be in at once: a join of any other never counts as the first.
-func (c *connection) firstJoin(channel string) bool {
-	most := c.srv.opts.Limits.Channels
-	if most <= 0 {
-		most = maxJoined
-	}
-	// Two names with one hash cost a client tokens once in a great while.
-	hash := maphash.String(joinedSeed, channel)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, joined := c.joined[hash]; joined || len(c.joined) >= most {
-		return false
-	}
-	if c.joined == nil {
-		c.joined = map[uint64]struct{}{}
-	}
-	c.joined[hash] = struct{}{}
-	return true
-}
-
-// joinedSeed keeps clients from choosing names that have one hash.
-var joinedSeed = maphash.MakeSeed()
-
-// Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}.
+// Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}. It is called
+// from what replaces that command.
 func Unsubscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {
-	channel, _, err := srv.subscription(data)
-	switch {
-	case err != nil:
-	case channels.Leave(conn, channel) == nil:
-		return
-	default:
-		err = errNotSubscribed
-		if _, known := channels.Lookup(channel); !known {
-			err = errChannelNotFound
-		}
-	}
-	_ = conn.ReplyError(err)
+	srv.answer(conn, data, channels, srv.protocol.Unsubscribe)
 }
 
-// subscription reads the data of the built-in commands; the channel's name comes
-// back checked and in lower case.
-func (s *Server) subscription(data json.RawMessage) (channel string, want wire.Subscription, err *Error) {
-	want = wire.ParseSubscription(data)
-	if want.Channel == "" {
-		return "", want, errNoChannel
+func (s *Server) answer(conn *Conn, data json.RawMessage, channels *Channels,
+	run func(*pushyjson.Request) *pushyjson.Error,
+) {
+	refused := run(&pushyjson.Request{
+		Conn: conn.c,
+		Data: data,
+		ID:   channels.id,
+	})
+	if refused != nil {
+		_ = pushyjson.Fail(conn.c, refused, conn.id)
 	}
-	channel, nameErr := s.channelName(want.Channel)
-	switch {
-	case errors.Is(nameErr, names.ErrNotChecked):
-		return "", want, errInternal
-	case nameErr != nil:
-		return "", want, errInvalidChannel
-	}
-	return channel, want, nil
 }

@@ -1,23 +1,6 @@
 package pushy
 
-import (
-	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/wire"
-)
-
-// Event names of the protocol (PROTOCOL.md, sections 2 to 4).
-const (
-	eventConnect      = "pushy:connect"
-	eventError        = "pushy:error"
-	eventReply        = "pushy:reply"
-	eventSuccess      = "pushy:subscription-success"
-	eventFailed       = "pushy:subscription-failed"
-	eventNeedAuth     = "pushy:subscription-needauth"
-	eventEnd          = "pushy:subscription-end"
-	eventPresenceAdd  = "pushy:presence-add"
-	eventPresenceQuit = "pushy:presence-quit"
-	eventPresenceSync = "pushy:presence-sync"
-)
+import "github.com/gopushy/pushy/internal/protocol/pushyjson"
 
 // Close codes that a Server gives (PROTOCOL.md, section 3, says after which codes
 // clients reconnect: after 3000 to 3499 they do, after 3500 to 3999 they do not).
@@ -28,15 +11,8 @@ const (
 	CloseRefused      = 3501 // the host refuses this client
 )
 
-// codeLost is never sent: the connection ended without a word.
-const codeLost = 1006
-
 // codeTooBig ends a connection whose message is over Limits.MessageBytes.
 const codeTooBig = 1009
-
-// codeServiceRestart is what a bare WebSocket gets for CloseShutdown (RFC 6455's
-// registry of close codes).
-const codeServiceRestart = 1012
 
 // Error is an error that a client may see, as pushy:error. Any other error of
 // a command reaches it as "Internal error" and the log in full. Code is free
@@ -48,24 +24,18 @@ type Error struct {
 
 func (e *Error) Error() string { return "pushy: " + e.Message + " (" + e.Code + ")" }
 
-// The errors of PROTOCOL.md, section 3. "recieved" is how the original spells it.
-var (
-	errBogus           = &Error{"100", "Bogus message recieved"}
-	errUnknownCommand  = &Error{"200", "Unknown command"}
-	errNoChannel       = &Error{"300", "No channel specified"}
-	errInvalidChannel  = &Error{"301", "Invalid channel name"}
-	errTooManyChannels = &Error{"302", "Too many channels"}
-	errTooManyRequests = &Error{"429", "Too many requests"}
-	errChannelNotFound = &Error{"404", "Channel not found"}
-	errNotSubscribed   = &Error{"403", "Not subscribed to this channel"}
-	errInternal        = &Error{"500", "Internal error"}
-	errTimedOut        = &Error{"504", "Command timed out"}
-)
-
-func replyFrame(event string, data, id []byte) *fanout.Frame {
-	return fanout.NewFrame(wire.Reply(event, data, id))
+// shown is e as the protocol shows it.
+func (e *Error) shown() *pushyjson.Error {
+	return &pushyjson.Error{
+		Code:    e.Code,
+		Message: e.Message,
+	}
 }
 
-func eventFrame(event, channel string, data []byte) *fanout.Frame {
-	return fanout.NewFrame(wire.Event(event, channel, data))
+// errorOf is an error of the protocol's own as the host sees it.
+func errorOf(e *pushyjson.Error) *Error {
+	return &Error{
+		Code:    e.Code,
+		Message: e.Message,
+	}
 }

@@ -14,8 +14,8 @@ func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 
 // Connect brings a session of the test's own, as an upgrade would.
 func (s *Server) Connect(session session.Session, user any) {
-	s.door.Reserve(0)
-	s.connect(session, user, 0)
+	s.hub.Admission().Reserve(0)
+	s.hub.Connect(session, user, "", 0)
 }
 
 // NewLocalBroker and NewLocalPresence return what a Server has by default.
@@ -24,5 +24,5 @@ func NewLocalPresence() PresenceStore { return &localPresence{} }
 
 // Entries returns how many channels the registry holds, in whatever state.
 func (s *Server) Entries() int {
-	return len(s.channels.entries())
+	return len(s.hub.Channels())
 }

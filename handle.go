@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 
+	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/strictjson"
-	"github.com/gopushy/pushy/internal/wire"
 )
 
 // Handle adds a command whose data and answer are Go values. It panics where
@@ -33,10 +35,10 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 	if err != nil {
 		panic("pushy: Handle: command " + name + ": " + err.Error())
 	}
-	srv.register(name, false, func(r *request) error {
+	srv.register(name, func(r *request) error {
 		req, err := decoder.DecodePHP(r.data)
 		if err != nil {
-			srv.log.Debug("command refused", "command", name, "conn", r.conn.id, "error", err, "cause", errors.Unwrap(err))
+			srv.log.Debug("command refused", "command", name, "conn", r.conn.ID(), "error", err, "cause", errors.Unwrap(err))
 			return &Error{"400", err.Error()}
 		}
 		ctx, cancel := context.WithTimeout(r.ctx, limit.Or(srv.opts.CommandTimeout, forever))
@@ -45,11 +47,16 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 		if err != nil {
 			return r.failed(ctx, err)
 		}
-		raw, err := wire.Encode(resp)
-		if id := r.channels.id; err == nil && id != nil {
-			_ = r.conn.queue(replyFrame(eventReply, wire.Object(nil).Raw("id", id).Raw("data", raw), nil))
+		raw, err := jsvalue.Encode(resp)
+		if err != nil || r.conn.id == nil {
+			return err
 		}
-		return err
+		_ = r.conn.c.Send(&hub.Event{ // a connection that has ended needs no answer
+			Kind:    hub.Replied,
+			Data:    raw,
+			Request: r.conn.id,
+		})
+		return nil
 	})
 }
 
@@ -60,8 +67,8 @@ func (r *request) failed(ctx context.Context, err error) error {
 	case r.ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return nil // nobody is there, and nothing is wrong
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		r.srv.log.Warn("command timed out", "command", r.name, "conn", r.conn.id, "error", err)
-		return errTimedOut
+		r.srv.log.Warn("command timed out", "command", r.name, "conn", r.conn.ID(), "error", err)
+		return errorOf(pushyjson.ErrTimedOut)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -74,7 +75,7 @@ func (s *Server) hook(name string, run func()) {
 }
 
 func (s *Server) logFailure(what string, f *failure, attrs ...slog.Attr) {
-	s.log.LogAttrs(s.ctx, slog.LevelError, what+" "+f.String(), append(attrs, f.attrs()...)...)
+	s.log.LogAttrs(context.Background(), slog.LevelError, what+" "+f.String(), append(attrs, f.attrs()...)...)
 }
 
 // decide runs a func of the host's that decides about a request. A failure is

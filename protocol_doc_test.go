@@ -161,7 +161,7 @@ func TestProtocolListsEveryEvent(t *testing.T) {
 	const ownPing = "pushy:ping" // a command of our client that no server knows
 	name := regexp.MustCompile(`^pushy:[a-z]+(-[a-z]+)*$`)
 	sent := map[string]bool{}
-	for _, file := range goFiles(t, ".") {
+	for _, file := range goFiles(t, "internal/protocol/pushyjson") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if text, is := n.(*ast.BasicLit); is && name.MatchString(constantText(text)) {
 				sent[constantText(text)] = true
@@ -193,7 +193,7 @@ func TestProtocolListsEveryEvent(t *testing.T) {
 func TestProtocolListsEveryError(t *testing.T) {
 	t.Parallel()
 	sent := map[string]string{}
-	for _, file := range goFiles(t, ".") {
+	for _, file := range goFiles(t, "internal/protocol/pushyjson") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			literal, is := n.(*ast.CompositeLit)
 			if is && lastName(literal.Type) == "Error" && len(literal.Elts) == 2 {
@@ -231,45 +231,19 @@ func TestProtocolListsEveryError(t *testing.T) {
 // joinReasons are the reasons of pushy:subscription-failed.
 func joinReasons(t *testing.T) (reasons []string) {
 	t.Helper()
-	constants := map[string]string{}
-	var used []ast.Expr
-	for _, directory := range []string{".", "internal/wire"} {
-		for _, file := range goFiles(t, directory) {
-			ast.Inspect(file, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.ValueSpec:
-					for i, value := range n.Values {
-						constants[n.Names[i].Name] = constantText(value)
-					}
-				case *ast.CompositeLit:
-					name := lastName(n.Type)
-					if name != "JoinError" && name != "PresenceError" {
-						break
-					}
-					for _, element := range n.Elts {
-						if field := element.(*ast.KeyValueExpr); lastName(field.Key) == "Reason" {
-							used = append(used, field.Value)
-						}
-					}
-				}
+	for _, file := range goFiles(t, "internal/protocol/pushyjson") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, is := n.(*ast.ValueSpec)
+			if !is {
 				return true
-			})
-		}
-	}
-	for len(used) > 0 {
-		next := used[0]
-		used = used[1:]
-		if call, is := next.(*ast.CallExpr); is { // cmp.Or
-			used = append(used, call.Args...)
-			continue
-		}
-		reason := constantText(next)
-		if constant, is := constants[lastName(next)]; is {
-			reason = constant
-		}
-		if reason != "…" && reason != "" && !slices.Contains(reasons, reason) {
-			reasons = append(reasons, reason)
-		}
+			}
+			for i, value := range spec.Values {
+				if strings.HasPrefix(strings.ToLower(spec.Names[i].Name), "reason") {
+					reasons = append(reasons, constantText(value))
+				}
+			}
+			return true
+		})
 	}
 	return reasons
 }
@@ -409,7 +383,7 @@ func TestProtocolListsEveryCloseCode(t *testing.T) {
 	}
 	codeName := regexp.MustCompile(`^[cC](ode|lose)[A-Z]`)
 	constants := 0
-	for _, directory := range []string{".", "internal/fanout", "internal/transport"} {
+	for _, directory := range []string{".", "internal/fanout", "internal/hub", "internal/session", "internal/transport"} {
 		for _, file := range goFiles(t, directory) {
 			ast.Inspect(file, func(n ast.Node) bool {
 				value, is := n.(*ast.ValueSpec)

@@ -84,15 +84,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/triggerhttp"
-	"github.com/gopushy/pushy/internal/wire"
 )
 
 // Server is one node: the connections and channels of one process. It is an
@@ -102,42 +105,24 @@ type Server struct {
 	log         *slog.Logger
 	notices     *ratelog.Logger // what other parties cause: one line a minute for each kind
 	keys        []string
-	node        string
-	broker      Broker
-	presence    PresenceStore
-	inline      bool          // both are the process's own: nothing waits for them
-	linger      time.Duration // see Channel's life
+	hub         *hub.Hub
+	protocol    *pushyjson.Protocol
 	engine      *fanout.Engine
 	sockets     *transport.Handler
-	socketBases []string                     // see socketPath
-	door        *lifecycle.Door[*connection] // the connections
+	socketBases []string // see socketPath
+	local       bool     // the broker is the process's own: no code of the host runs
 	channels    Channels
 	origins     origin.Policy
 	unaddressed atomic.Bool // it was logged that connections have no IP address
 	triggers    triggerhttp.Reader
 	repeats     triggerhttp.Repeats
-	seq         atomic.Uint64
-	published   atomic.Uint64   // messages that the Broker took
-	ctx         context.Context // ends when the last connection has
-	cancel      context.CancelFunc
-	tasks       lifecycle.Tasks    // readers and transitions
-	leavers     atomic.Int64       // goroutines that log leaves, beside the readers
-	publishes   lifecycle.Tasks    // under way
-	closeNow    context.CancelFunc // makes a Shutdown wait no longer
-	closed      context.Context
-	cutRest     context.CancelFunc // ends cutOff: what is left says no goodbye
-	cutOff      context.Context
-	ended       chan struct{} // closed after both errors are set
-	endErr      error
-	closeErr    error // of endErr, what Broker and PresenceStore said
 
 	// The tests pin these.
-	now         func() time.Time
-	newConnID   func() string
-	newMemberID func() string
+	now       func() time.Time
+	newConnID func() string
 
 	mu       sync.RWMutex
-	commands map[string]command // by lower-case name
+	commands map[string]handler // by lower-case name
 }
 
 // New returns a Server. The error says which option is wrong, or that the
@@ -170,18 +155,15 @@ func newServer(options Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		opts:        o,
-		log:         o.Logger,
-		notices:     ratelog.New(o.Logger),
-		node:        names.RandomHex(8),
-		inline:      o.Broker == nil && o.Presence == nil,
-		now:         time.Now,
-		newConnID:   names.NewUUID,
-		newMemberID: func() string { return names.RandomHex(16) },
-		door:        lifecycle.NewDoor[*connection](o.Limits.Connections, o.Limits.PerAddress),
-		commands:    map[string]command{},
-		ended:       make(chan struct{}),
+		opts:      o,
+		log:       o.Logger,
+		notices:   ratelog.New(o.Logger),
+		now:       time.Now,
+		newConnID: names.NewUUID,
+		commands:  map[string]handler{},
+		local:     o.Broker == nil && o.Presence == nil,
 	}
+	s.channels.srv = s
 	s.socketBases = o.socketBases()
 	o.warnOfLimits()
 	if o.SecretKey != "" {
@@ -190,33 +172,23 @@ func newServer(options Options) (*Server, error) {
 			s.log.Warn("the secret key is under 16 bytes: it can be guessed")
 		}
 	}
-	arrivals := newArrivals(s)
-	onlyOne := (options.Broker == nil) != (options.Presence == nil)
-	if o.Broker == nil {
-		s.broker = &localBroker{}
-	} else {
-		s.broker = &sharedBroker{Broker: o.Broker, arrivals: arrivals}
-		s.linger = linger
+	if s.origins, err = origin.New(o.Origins); err != nil {
+		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
 	}
-	if o.Presence == nil {
-		s.presence = &localPresence{}
-	} else {
-		s.presence = &sharedStore{
-			PresenceStore: o.Presence,
-			arrivals:      arrivals,
-			isBroker:      onlyOne && o.Broker != nil,
-		}
-	}
-	s.cutOff, s.cutRest = context.WithCancel(context.Background())
-	s.closed, s.closeNow = context.WithCancel(context.Background())
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.channels = Channels{registry: &registry{srv: s, all: map[string]*Channel{}}}
 	s.engine = fanout.New(fanout.Config{
 		MaxBytes:     limit.Or(o.Limits.ConnBuffer, math.MaxInt),
 		MaxTotal:     limit.Or(o.MaxBuffered, math.MaxInt64),
 		WriteTimeout: limit.Or(o.WriteTimeout, forever),
 		MaxGather:    o.MaxGather,
 	})
+	s.protocol = &pushyjson.Protocol{
+		Channel:       s.channelName,
+		Command:       s.runCommand,
+		PresenceBytes: o.Limits.PresenceBytes,
+	}
+	if s.hub, err = hub.New(s.hubConfig(options)); err != nil {
+		return nil, fmt.Errorf("pushy: open broker: %w", err)
+	}
 	s.sockets = transport.NewHandler(transport.HandlerConfig{
 		Config: transport.Config{
 			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),
@@ -232,13 +204,10 @@ func newServer(options Options) (*Server, error) {
 		ScriptURL:        o.SockJS.ScriptURL,
 		SessionID:        names.IsToken,
 		BodyTimeout:      limit.Or(o.BodyTimeout, forever),
-		Refused:          s.door.Refuse,
+		Refused:          s.hub.Admission().Refuse,
 		Admit:            s.admit,
 		Log:              s.log,
 	})
-	if s.origins, err = origin.New(o.Origins); err != nil {
-		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
-	}
 	s.triggers = triggerhttp.Reader{
 		Keys:               s.keys,
 		MaxBody:            o.Limits.TriggerBytes,
@@ -249,25 +218,140 @@ func newServer(options Options) (*Server, error) {
 		AllowPrivateEvents: o.AllowPrivateEvents,
 	}
 	s.repeats.Full = s.repeatsFull
-	s.register("subscribe", true, adapt(Subscribe))
-	s.register("unsubscribe", true, adapt(Unsubscribe))
-	ctx, cancel := s.operation(s.ctx)
-	defer cancel()
-	if err := s.broker.Open(ctx, s.deliver); err != nil {
-		s.cancel()
-		return nil, fmt.Errorf("pushy: open broker: %w", err)
-	}
 	return s, nil
+}
+
+// hubConfig is what the core needs of the options; options are as the host gave
+// them.
+func (s *Server) hubConfig(options Options) hub.Config {
+	o := &s.opts
+	l := &o.Limits
+	cfg := hub.Config{
+		Node:      names.RandomHex(8),
+		Lease:     lease,
+		Timeout:   operationTimeout,
+		Engine:    s.engine,
+		Protocol:  s.protocol,
+		Policy:    s.policy,
+		Authorize: s.authorize,
+		Limits: hub.Limits{
+			Connections: l.Connections,
+			PerNetwork:  l.PerAddress,
+			Channels:    l.Channels,
+			Members:     l.Members,
+			Rate:        l.CommandRate,
+			Burst:       l.CommandBurst,
+		},
+		Hooks:       s.hubHooks(),
+		HostConn:    func(c *hub.Conn) any { return &Conn{c: c} },
+		HostChannel: func(ch *hub.Channel) any { return &Channel{ch} },
+		Now:         func() time.Time { return s.now() },
+		NewConnID:   func() string { return s.newConnID() },
+		NewMemberID: func() string { return names.RandomHex(16) },
+		NewOwner:    func() string { return names.RandomHex(8) },
+		Log:         s.log,
+		Notices:     s.notices,
+	}
+	if s.local {
+		cfg.Broker, cfg.Local = memory.New(), true
+		return cfg
+	}
+	arrivals := newArrivals(s)
+	onlyOne := (options.Broker == nil) != (options.Presence == nil)
+	legacy := &legacyBroker{
+		broker:   &localBroker{},
+		store:    &localPresence{},
+		private:  names.Private,
+		protocol: s.protocol,
+		arrivals: arrivals,
+		shared:   []any{o.Presence, o.Broker},
+	}
+	if o.Broker != nil {
+		legacy.broker = &sharedBroker{
+			Broker:   o.Broker,
+			arrivals: arrivals,
+		}
+		cfg.Linger = linger
+	}
+	if o.Presence != nil {
+		legacy.store = &sharedStore{
+			PresenceStore: o.Presence,
+			arrivals:      arrivals,
+			isBroker:      onlyOne && o.Broker != nil,
+		}
+	}
+	cfg.Broker = legacy
+	return cfg
+}
+
+// hubHooks are the host's hooks, of which those that fail are logged.
+func (s *Server) hubHooks() (h hub.Hooks) {
+	o := s.opts.Hooks
+	h.Fault = s.logFault
+	if o.Connect != nil {
+		h.Connect = func(c *hub.Conn) {
+			s.hook("Connect", func() { o.Connect(hostConn(c)) })
+		}
+	}
+	if o.Disconnect != nil {
+		h.Disconnect = func(c *hub.Conn, code int, reason string) {
+			s.hook("Disconnect", func() { o.Disconnect(hostConn(c), code, reason) })
+		}
+	}
+	if o.Subscribe != nil {
+		h.Subscribe = func(c *hub.Conn, ch *hub.Channel) {
+			s.hook("Subscribe", func() { o.Subscribe(hostConn(c), hostChannel(ch)) })
+		}
+	}
+	if o.Unsubscribe != nil {
+		h.Unsubscribe = func(c *hub.Conn, ch *hub.Channel) {
+			s.hook("Unsubscribe", func() { o.Unsubscribe(hostConn(c), hostChannel(ch)) })
+		}
+	}
+	if o.ChannelOccupied != nil {
+		h.Occupied = func(ch *hub.Channel) {
+			s.hook("ChannelOccupied", func() { o.ChannelOccupied(hostChannel(ch)) })
+		}
+	}
+	if o.ChannelVacated != nil {
+		h.Vacated = func(ch *hub.Channel) {
+			s.hook("ChannelVacated", func() { o.ChannelVacated(hostChannel(ch)) })
+		}
+	}
+	return h
+}
+
+// logFault logs why a client was disconnected that has broken a rule.
+func (s *Server) logFault(c *hub.Conn, code int) {
+	if code != codeTooBig {
+		return
+	}
+	most := s.opts.Limits.MessageBytes
+	s.notices.Warn("connection closed: a message is too large", "",
+		slog.Int("limit", most),
+		slog.String("conn", c.ID()),
+		slog.String("hint", fmt.Sprintf("a message is over the limit of %d bytes: "+
+			"send less, or raise Options.Limits.MessageBytes", most)))
+}
+
+// policy is what a channel is.
+func (s *Server) policy(channel string) (hub.Policy, error) {
+	return hub.Policy{
+		Private:  names.Private(channel),
+		Presence: true,
+	}, nil
 }
 
 const (
 	// linger is how long a channel outlives its last subscriber where a Broker
-	// has to be told: a page that reloads must not cost it two round trips.
+	// has to be asked: a page that reloads must not cost it two round trips.
 	linger = time.Second
 	// operationTimeout bounds a call to a Broker or PresenceStore.
 	operationTimeout = 10 * time.Second
-	closeTimeout     = 5 * time.Second
-	forever          = 1 << 30 * time.Second
+	// lease is how long the members of a Server outlive it.
+	lease        = 15 * time.Second
+	closeTimeout = 5 * time.Second
+	forever      = 1 << 30 * time.Second
 )
 
 // PublishOption changes one Publish.
@@ -275,7 +359,7 @@ type PublishOption func(*Message)
 
 // Except leaves one connection out, such as the one whose command publishes.
 func Except(conn *Conn) PublishOption {
-	return func(m *Message) { m.Except = conn.id }
+	return func(m *Message) { m.Except = conn.ID() }
 }
 
 // Publish sends an event to every subscriber of a channel, on all nodes. data
@@ -292,7 +376,7 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any, o
 	if err := s.eventName(event); err != nil {
 		return fmt.Errorf("pushy: publish: event name %w", err)
 	}
-	raw, err := wire.Encode(data)
+	raw, err := jsvalue.Encode(data)
 	if err != nil {
 		return fmt.Errorf("pushy: %w", err)
 	}
@@ -305,56 +389,33 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any, o
 }
 
 // publish sends a checked message and says whether anybody gets it.
-func (s *Server) publish(ctx context.Context, channel string, m Message) (Receivers, error) {
-	if !s.publishes.Start() {
-		return None, ErrClosed
+func (s *Server) publish(ctx context.Context, channel string, m Message) (broker.Receivers, error) {
+	e := broker.Entry{
+		Kind:  broker.Event,
+		Event: m.Event,
+		Data:  m.Data,
 	}
-	defer s.publishes.End()
-	ctx, cancel := s.operation(ctx)
-	defer cancel()
-	here := false
-	if ch := s.channels.find(channel); ch != nil {
-		here = ch.Len() > 0
+	if m.Except != "" {
+		e.Except = []string{m.Except}
 	}
-	m.Node, m.Seq = s.node, s.seq.Add(1)
-	elsewhere, err := s.broker.Publish(ctx, channel, m)
+	appended, err := s.hub.Publish(ctx, channel, e)
+	if errors.Is(err, hub.ErrClosed) {
+		return broker.None, ErrClosed
+	}
 	if err != nil {
-		return None, fmt.Errorf("pushy: publish: %w", err)
+		return broker.None, fmt.Errorf("pushy: publish: %w", err)
 	}
-	s.published.Add(1)
-	if here {
-		return Some, nil
-	}
-	return elsewhere, nil
-}
-
-// subscribed reports whether anybody on this node is in a channel.
-func (s *Server) subscribed(channel string) bool {
-	ch := s.channels.find(channel)
-	return ch != nil && ch.Len() > 0
-}
-
-// deliver takes a message from the Broker: the one way to the members.
-func (s *Server) deliver(channel string, m Message) {
-	if ch := s.channels.find(channel); ch != nil && ch.Len() > 0 {
-		ch.broadcast(eventFrame(m.Event, channel, m.Data), m.Except)
-	}
+	return appended.Receivers, nil
 }
 
 // Conn returns the connection of that id, if it is on this node and its Connect
 // hook has returned.
 func (s *Server) Conn(id string) (*Conn, bool) {
-	c, ok := s.door.Find(id)
-	if !ok {
+	c := s.hub.Conn(id)
+	if c == nil {
 		return nil, false
 	}
-	c.mu.Lock()
-	greeted := c.greeted
-	c.mu.Unlock()
-	if !greeted {
-		return nil, false
-	}
-	return &c.plain, true
+	return hostConn(c), true
 }
 
 // Channels returns the channels on this node.
@@ -378,17 +439,13 @@ func (s *Server) Stats() Stats {
 	for range s.channels.All() {
 		channels++
 	}
-	var away error
-	for _, shared := range []any{s.opts.Presence, s.opts.Broker} {
-		if told, ok := shared.(interface{ Away() error }); ok && away == nil {
-			if f := hosted(func() { away = readable(told.Away()) }); f != nil {
-				away = s.callFailed("Away", f)
-			}
-		}
-	}
 	return Stats{
-		Connections: s.door.Len(), Channels: channels, Buffered: s.engine.Waiting(),
-		Published: s.published.Load(), Refused: s.door.Refused(), Away: away,
+		Connections: s.hub.Admission().Len(),
+		Channels:    channels,
+		Buffered:    s.engine.Waiting(),
+		Published:   s.hub.Published(),
+		Refused:     s.hub.Admission().Refused(),
+		Away:        s.hub.Away(),
 	}
 }
 
@@ -404,25 +461,4 @@ func (s *Server) eventName(event string) error {
 		return err
 	}
 	return s.check("Options.CheckEvent", s.opts.CheckEvent, event)
-}
-
-// operation bounds a call to a Broker or PresenceStore.
-func (s *Server) operation(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.inline {
-		return ctx, func() {} // nothing waits, so nothing needs a timer
-	}
-	return context.WithTimeout(ctx, operationTimeout)
-}
-
-// background runs a channel's transition: at once where nothing can wait, else
-// in a goroutine that Shutdown waits for.
-func (s *Server) background(transition func()) {
-	if s.inline || !s.tasks.Start() {
-		transition()
-		return
-	}
-	go func() {
-		defer s.tasks.End()
-		transition()
-	}()
 }

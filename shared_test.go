@@ -175,7 +175,7 @@ func TestBrokenMessagesAreSkipped(t *testing.T) {
 }
 
 func foreignMember(id, more string) pushy.Member {
-	return pushy.Member{ID: id, HasData: true, JSON: json.RawMessage(fmt.Sprintf(`{"memberId":%q%s}`, id, more))}
+	return pushy.Member{ID: id, HasData: true, JSON: json.RawMessage(fmt.Sprintf(`{"memberId":%q,"subscribed":5,"idle":false%s}`, id, more))}
 }
 
 // brokenMembers are not shown to clients, each for a reason of its own.
@@ -218,16 +218,16 @@ func TestBrokenMembersAreSkipped(t *testing.T) {
 			f.apply(pushy.Change{Revision: 7, Member: broken})
 			f.apply(pushy.Change{Revision: 8, Left: true, Member: pushy.Member{ID: broken.ID}})
 			f.apply(pushy.Change{Revision: 9, Member: cyd})
-			p.expect(`pushy:presence-add private-room {"member":{"memberId":"cyd","n":1}}`)
+			p.expect(`pushy:presence-add private-room {"member":{"memberId":"cyd","subscribed":5,"idle":false,"n":1}}`)
 			f.apply(pushy.Change{Revision: 1<<64 - 1, Member: foreignMember("dan", "")})
 			f.apply(pushy.Change{Revision: 10, Left: true, Member: pushy.Member{ID: "cyd"}})
-			p.expect(`pushy:presence-quit private-room {"member":{"memberId":"cyd","n":1}}`)
+			p.expect(`pushy:presence-quit private-room {"member":{"memberId":"cyd","subscribed":5,"idle":false,"n":1}}`)
 
 			f.apply(pushy.Change{State: &pushy.Snapshot{Revision: 1, On: true, Members: []pushy.Member{cyd, broken, bob}}})
 			sync := p.next()
 			assert.Equal(t, "pushy:presence-sync", sync.Event)
 			ids, _ = memberIDs(sync.Data, "presence")
-			assert.Equal(t, []string{"cyd", "bob"}, ids)
+			assert.Equal(t, []string{"cyd", "bob", self}, ids)
 			f.apply(pushy.Change{State: &pushy.Snapshot{Revision: 1<<64 - 1, On: true}})
 			p.quiet()
 			assert.Len(t, log.with("skipped a broken member from the presence store"), 1)

@@ -2,7 +2,6 @@ package pushy
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -10,13 +9,13 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/internal/httperror"
-	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Why a connection was refused, as Stats counts it, beside what a Door says.
+// Why a connection was refused, as Stats counts it, beside what a hub.Admission says.
 const (
 	refusedOrigin   = "origin"
 	refusedByAccept = "accept"
@@ -54,7 +53,7 @@ func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) (page
 		s.decide("Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
 	}
 	if !ok {
-		s.door.Refuse(refusedOrigin)
+		s.hub.Admission().Refuse(refusedOrigin)
 		s.refuseOrigin(w, r, page)
 		return "", false
 	}
@@ -110,7 +109,7 @@ func (s *Server) endpoint(r *http.Request) string {
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 	client := s.count(r)
 	from := client.network
-	if refused := s.door.Reserve(from); refused != "" {
+	if refused := s.hub.Admission().Reserve(from); refused != "" {
 		s.refusePlace(w, r, refused, client)
 		return nil, false
 	}
@@ -118,36 +117,36 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 	if s.opts.Accept != nil {
 		var err error
 		if user, err = s.accept(r); err != nil {
-			s.door.GiveBack(from)
-			s.door.Refuse(refusedByAccept)
+			s.hub.Admission().GiveBack(from)
+			s.hub.Admission().Refuse(refusedByAccept)
 			s.refuseAccept(w, r, err)
 			return nil, false
 		}
 	}
 	return &transport.Ticket{
-		Start:    func(session session.Session) { s.connect(session, user, from) },
-		GiveBack: func() { s.door.GiveBack(from) },
+		Start:    func(session session.Session) { s.hub.Connect(session, user, "", from) },
+		GiveBack: func() { s.hub.Admission().GiveBack(from) },
 	}, true
 }
 
 // refusePlace answers a connection for which there is no place.
 func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason string, client counted) {
 	message := "the server is shutting down"
-	address, limit := r.RemoteAddr, 0
+	address, most := r.RemoteAddr, 0
 	switch reason {
-	case lifecycle.Full:
-		limit = s.opts.Limits.Connections
-		message = "no more connections now: Options.Limits.Connections is " + strconv.Itoa(limit)
-	case lifecycle.Crowded:
-		limit = s.opts.Limits.PerAddress
+	case hub.RefusedFull:
+		most = s.opts.Limits.Connections
+		message = "no more connections now: Options.Limits.Connections is " + strconv.Itoa(most)
+	case hub.RefusedAddress:
+		most = s.opts.Limits.PerAddress
 		address = client.address
-		message = "no more connections of this address now: Options.Limits.PerAddress is " + strconv.Itoa(limit) +
+		message = "no more connections of this address now: Options.Limits.PerAddress is " + strconv.Itoa(most) +
 			" and the address is " + client.String()
 	}
-	if limit > 0 {
+	if most > 0 {
 		s.notices.Warn("connection refused: a limit is reached", reason,
 			slog.String("limit", reason),
-			slog.Int("value", limit),
+			slog.Int("value", most),
 			slog.String("address", address),
 			slog.String("hint", message))
 	}
@@ -203,24 +202,4 @@ func (s *Server) accept(r *http.Request) (user any, err error) {
 		return nil, errAcceptEnded
 	}
 	return nil, errAcceptPanicked
-}
-
-// connect makes an admitted session a connection and starts its reader.
-func (s *Server) connect(session session.Session, user any, from lifecycle.Network) {
-	c := &connection{
-		srv:     s,
-		id:      s.newConnID(),
-		user:    user,
-		session: session,
-	}
-	c.plain.connection = c
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.out = s.engine.NewOutbox(session, c.end)
-	if !s.door.Enter(c.id, c, from, s.tasks.Start) {
-		c.cancel()
-		c.out.Discard()
-		session.Abort()
-		return
-	}
-	go c.serve()
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/triggerhttp"
 )
@@ -40,7 +41,7 @@ var errPublishEnded = errors.New("pushy: the Broker's Publish ended its goroutin
 // taken, to be delivered again by the retry. The Server's own time for a Broker
 // bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
-	var received Receivers
+	var received broker.Receivers
 	err := errPublishEnded // unless it returns
 	publish := func() {
 		received, err = s.publish(context.WithoutCancel(r.Context()), t.Channel, Message{
@@ -49,13 +50,13 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 			Except: t.Except,
 		})
 	}
-	if s.inline {
+	if s.local {
 		publish() // no code of the host runs
 	} else {
 		hosted(publish)
 	}
 	if err == nil {
-		return triggerhttp.Done(received != None)
+		return triggerhttp.Done(received != broker.None)
 	}
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, errPublishEnded) { // the latter is logged
 		s.notices.Warn("cannot publish a trigger", "",

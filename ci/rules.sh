@@ -28,6 +28,10 @@ newer=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE "$newer" | grep -v "^ci/rules.s
 gnu=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE '\b(nproc|sha256sum|readlink -f|realpath|sed -i|timeout [0-9]|date -d|stat -c|cp -[a-z]*d|grep -[a-zA-Z]*P|xargs -r)\b' | grep -v "^ci/rules.sh:[0-9]*:gnu=" || true)
 [ -z "$gnu" ] || fail "only GNU systems know:"$'\n'"$gnu"
 
+# The core is in terms of events: a second protocol or transport must not need a change of it.
+hub_imports=$(files 'internal/hub/*.go' | grep -v '_test\.go$' | xargs grep -nE '^[[:space:]]+"(net/http|encoding/json|net/url|crypto/.*|[^"]*/internal/(protocol|transport|triggerhttp|authhttp|httperror|jsvalue|strictjson|formbody|sign|origin)[^"]*|github.com/gopushy/pushy)"' || true)
+[ -z "$hub_imports" ] || fail "internal/hub must not import protocols, transports, HTTP, JSON or signatures:"$'\n'"$hub_imports"
+
 replaced=$(files '*go.mod' | grep -v '^bench/' | xargs grep -n '^replace' || true)
 [ -z "$replaced" ] || fail "go install refuses modules with replace directives:"$'\n'"$replaced"
 exit "$failed"

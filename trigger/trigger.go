@@ -35,9 +35,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
-	"github.com/gopushy/pushy/internal/wire"
 )
 
 // Options configure a Client. URL and SecretKey must be set; for the others zero
@@ -175,7 +175,7 @@ func (c *Client) message(channel, event string, data any, options []PublishOptio
 	body := []byte("{}")
 	if data != nil {
 		var err error
-		if body, err = wire.Encode(data); err != nil {
+		if body, err = jsvalue.Encode(data); err != nil {
 			return message{}, err
 		}
 	}

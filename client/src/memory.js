@@ -34,7 +34,6 @@ export function remember(at, name) {
   const text = JSON.stringify([name, Date.now()]);
   here.set(key, text);
   try {
-    localStorage.removeItem(key); // which is done even if there is no room
     localStorage.setItem(key, text);
   } catch {}
 }

@@ -256,7 +256,7 @@ export class Pushy extends Source {
   /** @param {Address} at */
   _order(at) {
     const transports = this._transports;
-    const known = transports.indexOf(/** @type {string} */ (recall(at)));
+    const known = transports.indexOf(recall(at) ?? "");
     // What has worked for this page will work again: more likely the server is down.
     if (this.transport && this._failures < 3 && (known > 0 || this.transport === transports[0])) return [this.transport];
     return known > 0 && !this._failures ? transports.slice(known) : transports;
@@ -319,9 +319,9 @@ export class Pushy extends Source {
   _connected({ socketId, protocol }) {
     clearTimeout(this._timer);
     this._since = Date.now();
-    const at = /** @type {Address} */ (this._at), better = this._transports.slice(0, this._transports.indexOf(/** @type {string} */ (this.transport)));
+    const at = /** @type {Address} */ (this._at), better = this._transports.slice(0, this._transports.indexOf(this.transport ?? ""));
     this._unseek = seek(at, this._how, better, (name) => {
-      this._log(name, "connected");
+      this._log(name, "works");
       remember(at, name);
     });
     this.socketId = socketId;

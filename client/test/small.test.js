@@ -145,31 +145,6 @@ test("memory: an hour, by a clock that may be set back", (t) => {
   assert.equal(recall(at), undefined);
 });
 
-// Issue 11, number 32: where nothing can be stored, what was stored before does not win.
-test("memory: a storage that is full, that throws, or that has something else", (t) => {
-  const at = (path) => `http://full/pushy/socket${path}`, key = "pushy:http://full/pushy/socket";
-  const full = () => {
-    throw new Error("QuotaExceededError");
-  };
-  t.after(() => delete globalThis.localStorage);
-  const store = (storage) => Object.defineProperty(globalThis, "localStorage", { configurable: true, ...storage });
-  const entries = new Map([[key, JSON.stringify(["polling", Date.now()])]]);
-  const getItem = (name) => entries.get(name) ?? null, removeItem = (name) => entries.delete(name);
-  store({ value: { getItem, removeItem, setItem: full } });
-  assert.equal(recall(at), "polling");
-  remember(at, "websocket");
-  assert.equal(recall(at), "websocket");
-  store({ value: { getItem: full, removeItem: full, setItem: full } });
-  assert.equal(recall(at), "websocket");
-  store({ get: full }); // as for a page whose storage is blocked
-  remember(at, "streaming");
-  assert.equal(recall(at), "streaming");
-  for (const text of ["", "null", "5", "{}", "[]", '["polling"]', '["polling","soon"]', "polling", `["polling",${Date.now() + 1e6}]`]) {
-    store({ value: { getItem: () => text, removeItem() {}, setItem() {} } });
-    assert.equal(recall(at), undefined, text);
-  }
-});
-
 // Issue 11, numbers 30 and 33.
 test("retry: Retry-After in seconds and as a date, at most an hour", (t) => {
   t.mock.method(Date, "now", () => 1_700_000_000_000);

@@ -16,7 +16,6 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/origin"
-	"github.com/gopushy/pushy/internal/wire"
 )
 
 const maxBody = 64 << 10
@@ -163,7 +162,7 @@ func refuse(w http.ResponseWriter, refused *Refusal) {
 
 // answer answers {"auth":…,"data":…}, without data if it is nil.
 func answer(w http.ResponseWriter, auth string, data []byte) {
-	body := wire.Object(nil).Text("auth", auth)
+	body := jsvalue.Object(nil).Text("auth", auth)
 	if data != nil {
 		body = body.Raw("data", data)
 	}

@@ -10,7 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/gopushy/pushy/internal/wire"
+	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 // maxShown bounds a value that a client sent, in bytes.
@@ -34,7 +34,7 @@ func WriteCode(w http.ResponseWriter, status int, code, message string) {
 
 // Body returns an error's JSON.
 func Body(code, message string) []byte {
-	return wire.Object(nil).Raw("error", wire.Object(nil).Text("code", code).Text("message", message))
+	return jsvalue.Object(nil).Raw("error", jsvalue.Object(nil).Text("code", code).Text("message", message))
 }
 
 // OverMiddleware says that a body is over a limit that is not pushy's.

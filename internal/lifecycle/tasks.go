@@ -1,6 +1,25 @@
+// Package lifecycle has what a server needs to wait for its goroutines.
 package lifecycle
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
+
+// Wait waits for done, as long as ctx allows.
+func Wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done: // even if ctx has ended too
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // Tasks counts the goroutines that somebody waits for. Starting one and closing
 // share a lock, so none slips past the wait. Its zero value is ready.

@@ -3,7 +3,6 @@ package roster_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -15,72 +14,6 @@ import (
 
 	"github.com/gopushy/pushy/internal/roster"
 )
-
-func TestSmallAgainstAMap(t *testing.T) {
-	t.Parallel()
-	r := rand.New(rand.NewPCG(3, 4))
-	var small roster.Small[int]
-	want := map[string]int{}
-	most := 5
-	for step := 1; step <= 20_000; step++ {
-		if step%1000 == 0 {
-			most = 1 + r.IntN(60)
-		}
-		name := strconv.Itoa(r.IntN(80))
-		assert.Equal(t, want[name], small.Get(name))
-		if _, in := want[name]; in || len(want) >= most {
-			small.Remove(name)
-			delete(want, name)
-		} else {
-			small.Add(name, step)
-			want[name] = step
-		}
-		require.Equal(t, len(want), small.Len())
-		require.ElementsMatch(t, slices.Collect(maps.Values(want)), small.Values())
-	}
-}
-
-func TestSlotsAgainstASet(t *testing.T) {
-	t.Parallel()
-	type member struct{ place int }
-	r := rand.New(rand.NewPCG(1, 2))
-	var slots roster.Slots[member]
-	in := map[*member]bool{}
-	for step := range 20_000 {
-		switch n := r.IntN(10); {
-		case n < 5 && (step/2000)%2 == 0 || n < 2:
-			m := &member{}
-			m.place = slots.Add(m)
-			in[m] = true
-		case n < 9:
-			for m := range in {
-				slots.Remove(m, m.place)
-				slots.Remove(m, m.place) // does nothing
-				delete(in, m)
-				break
-			}
-		default:
-			slots.Compact(func(m *member, place int) { m.place = place })
-		}
-		require.Equal(t, len(in), slots.Len())
-	}
-	seen := map[*member]bool{}
-	var chunk [7]*member
-	for from := 0; ; from += len(chunk) {
-		n := slots.Copy(chunk[:], from)
-		if n == 0 {
-			break
-		}
-		for i, m := range chunk[:n] {
-			if m != nil {
-				assert.False(t, seen[m])
-				assert.Equal(t, from+i, m.place)
-				seen[m] = true
-			}
-		}
-	}
-	assert.Equal(t, in, seen)
-}
 
 func TestRosterAgainstASlice(t *testing.T) {
 	t.Parallel()

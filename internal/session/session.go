@@ -21,6 +21,9 @@ type Session interface {
 	fanout.Endpoint
 	// Protocol is the transport's name as pushy:connect announces it.
 	Protocol() string
+	// ShutdownCode is the close code that the client understands as the server's
+	// shutting down (PROTOCOL.md, section 3).
+	ShutdownCode() int
 	// Start is called once, before Receive. It queues the transport's opening
 	// and starts its heartbeats, which go through out.
 	Start(out *fanout.Outbox)
@@ -40,6 +43,9 @@ type Session interface {
 	// Of Stop and Abort, Receive reports which came first.
 	Abort()
 }
+
+// CloseShutdown is the ShutdownCode of SockJS's transports.
+const CloseShutdown = 3001
 
 // Cause says why Receive ended, and so what is left to do.
 type Cause uint8

@@ -96,6 +96,7 @@ func (s *httpSession) belongsTo(r *http.Request) bool {
 
 func (s *httpSession) Form() fanout.Form { return fanout.Text }
 func (s *httpSession) Protocol() string  { return s.protocol }
+func (s *httpSession) ShutdownCode() int { return session.CloseShutdown }
 func (s *httpSession) Wake()             { signal(s.wake) }
 
 // signal leaves a note in a channel that holds one.

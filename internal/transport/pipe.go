@@ -92,6 +92,13 @@ func (p *pipe) Form() fanout.Form { return fanout.Bare }
 
 func (p *pipe) Protocol() string { return p.protocol }
 
+func (p *pipe) ShutdownCode() int {
+	if p.protocol == "rawwebsocket" {
+		return codeServiceRestart
+	}
+	return session.CloseShutdown
+}
+
 func (p *pipe) Start(out *fanout.Outbox) { p.out = out }
 
 func (p *pipe) Receive() ([]byte, error) {

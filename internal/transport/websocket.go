@@ -94,6 +94,15 @@ func (s *websocket) Protocol() string {
 	return "rawwebsocket"
 }
 
+// ShutdownCode is 1012 for clients that are not SockJS's: those that know the
+// standard codes only reconnect after it (RFC 6455's registry of close codes).
+func (s *websocket) ShutdownCode() int {
+	if s.framed {
+		return session.CloseShutdown
+	}
+	return codeServiceRestart
+}
+
 func (s *websocket) Start(out *fanout.Outbox) {
 	s.out = out
 	if s.framed {

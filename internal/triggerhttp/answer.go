@@ -7,8 +7,8 @@ import (
 	"strconv"
 
 	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
-	"github.com/gopushy/pushy/internal/wire"
 )
 
 // Answer is a trigger's reply.
@@ -85,10 +85,10 @@ func (a *Answer) Write(w http.ResponseWriter) {
 		httperror.WriteCode(w, a.status, a.code, a.message)
 		return
 	}
-	status := wire.Object(nil).Raw("code", strconv.AppendInt(nil, int64(a.status), 10)).Text("message", "Ok")
+	status := jsvalue.Object(nil).Raw("code", strconv.AppendInt(nil, int64(a.status), 10)).Text("message", "Ok")
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
-	_, _ = w.Write(wire.Object(nil).Raw("status", status))
+	_, _ = w.Write(jsvalue.Object(nil).Raw("status", status))
 }
 
 func refuse(status int, message string) *Answer {

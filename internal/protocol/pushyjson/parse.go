@@ -1,4 +1,4 @@
-package wire
+package pushyjson
 
 import (
 	"fmt"
@@ -25,9 +25,9 @@ type Message struct {
 	ID   []byte // a JSON string or number; nil if it is absent or anything else
 }
 
-// Parse reads a client's message. Field names match exactly; of a repeated field the
-// last counts. Invalid UTF-8, which not every transport refuses, is read as U+FFFD, so
-// an id that contains it is returned with that.
+// Parse reads a client's message. Names are matched
+// exactly, and of a repeated one the last counts. Bytes that are not UTF-8, which
+// not every transport refuses, are read as U+FFFD.
 func Parse(text []byte) Message {
 	if !utf8.Valid(text) {
 		text = jsvalue.AppendValid(nil, text)
@@ -74,8 +74,7 @@ type Subscription struct {
 	Presence []byte // as sent; nil if absent or null
 }
 
-// ParseSubscription reads a built-in command's data. All fields are empty if it is not
-// an object.
+// ParseSubscription reads a built-in command's data; the result is empty for what is not an object.
 func ParseSubscription(data []byte) Subscription {
 	var s Subscription
 	err := jsvalue.Fields(data, func(field, value []byte) {
@@ -97,10 +96,6 @@ func ParseSubscription(data []byte) Subscription {
 	return s
 }
 
-// PresenceTooLarge is the reason that a client receives for presence data that is
-// over a limit.
-const PresenceTooLarge = "Presence data too large"
-
 // PresenceError is why presence data is refused.
 type PresenceError struct {
 	Reason string // for the client
@@ -111,21 +106,22 @@ func (e *PresenceError) Error() string { return e.detail }
 
 // PresenceFields turns presence data as a client sent it into a member's own
 // fields, in canonical form, or nil if there are none. Valid data is an object, a
-// string that contains one, or PHP's empty array.
+// string that contains one, or PHP's empty array. A limit that is not above zero is no
+// limit.
 func PresenceFields(data []byte, limit int) (fields []byte, refused *PresenceError) {
 	if len(data) == 0 || string(data) == "null" {
 		return nil, nil
 	}
 	if limit > 0 && len(data) > limit {
 		return nil, &PresenceError{
-			Reason: PresenceTooLarge,
+			Reason: reasonDataTooLarge,
 			detail: fmt.Sprintf("presence data of %d bytes is over the limit of %d: "+
 				"send less, or raise Options.Limits.PresenceBytes", len(data), limit),
 		}
 	}
 	invalid := func(why string) *PresenceError {
 		return &PresenceError{
-			Reason: "Invalid presence data",
+			Reason: reasonInvalidData,
 			detail: "presence data " + why,
 		}
 	}
@@ -143,17 +139,4 @@ func PresenceFields(data []byte, limit int) (fields []byte, refused *PresenceErr
 		return nil, invalid("must be an object, not " + jsvalue.KindName(jsvalue.Kind(fields)))
 	}
 	return fields, nil
-}
-
-// Member returns a member as clients see it: its own fields, in canonical form
-// or nil, then those that the server sets. The latter replace fields of the same name,
-// in their place, so that a client cannot choose them.
-func Member(fields []byte, subscribed []byte, id string) ([]byte, error) {
-	if fields == nil {
-		fields = []byte("{}")
-	}
-	return jsvalue.SetFields(nil, fields,
-		jsvalue.Field{Name: "subscribed", Value: subscribed},
-		jsvalue.Field{Name: "memberId", Value: jsvalue.AppendQuote(nil, id)},
-		jsvalue.Field{Name: "idle", Value: []byte("false")})
 }

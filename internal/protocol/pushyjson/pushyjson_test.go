@@ -1,41 +1,43 @@
-package wire_test
+package pushyjson_test
 
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/wire"
+	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
 func TestParse(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, text string
-		kind       wire.Kind
+		kind       pushyjson.Kind
 		command    string
 		data, id   string
 	}{
-		{"command", ` {"command":"x","data":{"a":1},"id":"i"} `, wire.Command, "x", `{"a":1}`, `"i"`},
-		{"escapedKey", `{"\u0063ommand":"x"}`, wire.Command, "x", "", ""},
-		{"otherCase", `{"Command":"x"}`, wire.Bogus, "", "", ""},
-		{"lastCounts", `{"command":1,"command":"x","data":1,"data":null,"id":1,"id":{}}`, wire.Command, "x", "null", ""},
-		{"event", `{"event":"x"}`, wire.Ignored, "", "", ""},
-		{"both", `{"event":"x","command":"y"}`, wire.Bogus, "", "", ""},
-		{"nullEvent", `{"event":null,"command":"y"}`, wire.Command, "y", "", ""},
-		{"neither", `{}`, wire.Bogus, "", "", ""},
-		{"text", `"command"`, wire.Bogus, "", "", ""},
-		{"trailing", `{"command":"x"}x`, wire.Bogus, "", "", ""},
-		{"empty", ``, wire.Bogus, "", "", ""},
-		{"deep", `{"command":"x","data":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`, wire.Bogus, "", "", ""},
+		{"command", ` {"command":"x","data":{"a":1},"id":"i"} `, pushyjson.Command, "x", `{"a":1}`, `"i"`},
+		{"escapedKey", `{"\u0063ommand":"x"}`, pushyjson.Command, "x", "", ""},
+		{"otherCase", `{"Command":"x"}`, pushyjson.Bogus, "", "", ""},
+		{"lastCounts", `{"command":1,"command":"x","data":1,"data":null,"id":1,"id":{}}`, pushyjson.Command, "x", "null", ""},
+		{"event", `{"event":"x"}`, pushyjson.Ignored, "", "", ""},
+		{"both", `{"event":"x","command":"y"}`, pushyjson.Bogus, "", "", ""},
+		{"nullEvent", `{"event":null,"command":"y"}`, pushyjson.Command, "y", "", ""},
+		{"neither", `{}`, pushyjson.Bogus, "", "", ""},
+		{"text", `"command"`, pushyjson.Bogus, "", "", ""},
+		{"trailing", `{"command":"x"}x`, pushyjson.Bogus, "", "", ""},
+		{"empty", ``, pushyjson.Bogus, "", "", ""},
+		{"deep", `{"command":"x","data":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`, pushyjson.Bogus, "", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			m := wire.Parse([]byte(c.text))
+			m := pushyjson.Parse([]byte(c.text))
 			require.Equal(t, c.kind, m.Kind)
-			if c.kind == wire.Command {
+			if c.kind == pushyjson.Command {
 				assert.Equal(t, []string{c.command, c.data, c.id}, []string{m.Name, string(m.Data), string(m.ID)})
 			}
 		})
@@ -59,10 +61,22 @@ func TestReply(t *testing.T) {
 			if c.id != "" {
 				id = []byte(c.id)
 			}
-			assert.Equal(t, c.want, string(wire.Reply(`e"`, []byte(c.data), id)))
+			e := hub.Event{
+				Kind:    hub.Direct,
+				Name:    `e"`,
+				Data:    []byte(c.data),
+				Request: id,
+			}
+			assert.Equal(t, c.want, string(new(pushyjson.Protocol).Append(nil, &e)))
 		})
 	}
-	assert.Equal(t, `{"event":"e","channel":"c\\","data":[]}`, string(wire.Event("e", `c\`, []byte("[]"))))
+	e := hub.Event{
+		Kind:    hub.Published,
+		Name:    "e",
+		Channel: `c\`,
+		Data:    []byte("[]"),
+	}
+	assert.Equal(t, `{"event":"e","channel":"c\\","data":[]}`, string(new(pushyjson.Protocol).Append(nil, &e)))
 }
 
 func TestPresenceFieldsAndMember(t *testing.T) {
@@ -75,7 +89,7 @@ func TestPresenceFieldsAndMember(t *testing.T) {
 		{"textOfText", `"\"{}\""`, "", "Invalid presence data"},
 		{"largeFirst", `"` + strings.Repeat("x", 100) + `"`, "", "Presence data too large"},
 	} {
-		fields, refused := wire.PresenceFields([]byte(c.data), 64)
+		fields, refused := pushyjson.PresenceFields([]byte(c.data), 64)
 		reason := ""
 		if refused != nil {
 			reason = refused.Reason
@@ -93,8 +107,11 @@ func TestPresenceFieldsAndMember(t *testing.T) {
 		if c.fields != "" {
 			fields = []byte(c.fields)
 		}
-		got, err := wire.Member(fields, []byte("5"), "m")
-		require.NoError(t, err)
+		got := new(pushyjson.Protocol).AppendMember(nil, &hub.Member{
+			ID:     "m",
+			Data:   fields,
+			Joined: time.UnixMilli(5),
+		})
 		assert.Equal(t, c.want, string(got))
 	}
 }

@@ -1,11 +1,9 @@
-package wire
+package jsvalue
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-
-	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 // Encode encodes a host's value as compact JSON.
@@ -20,7 +18,7 @@ func Encode(data any) (json.RawMessage, error) {
 		}
 		raw = b.Bytes()
 	}
-	out, err := jsvalue.Compact(make([]byte, 0, len(raw)), raw, jsvalue.Limits{})
+	out, err := Compact(make([]byte, 0, len(raw)), raw, Limits{})
 	if err != nil {
 		return nil, fmt.Errorf("encode data: %w", err)
 	}

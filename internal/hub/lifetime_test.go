@@ -1,4 +1,4 @@
-package lifecycle_test
+package hub
 
 import (
 	"context"
@@ -12,8 +12,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
 // thing counts what its Life does to it.
@@ -21,21 +19,21 @@ type thing struct {
 	opened, closed, gone atomic.Int64
 	fail                 error
 	slow                 time.Duration
-	life                 *lifecycle.Life
+	life                 *lifetime
 }
 
 func newThing(linger time.Duration) *thing {
 	th := &thing{}
-	th.life = lifecycle.New(lifecycle.Plan{
-		Open: func() error {
+	th.life = newLifetime(lifetimePlan{
+		open: func() error {
 			time.Sleep(th.slow)
 			th.opened.Add(1)
 			return th.fail
 		},
-		Close:  func() { time.Sleep(th.slow); th.closed.Add(1) },
-		Gone:   func() { th.gone.Add(1) },
-		Linger: linger,
-		Run:    func(transition func()) { go transition() },
+		close:  func() { time.Sleep(th.slow); th.closed.Add(1) },
+		gone:   func() { th.gone.Add(1) },
+		linger: linger,
+		run:    func(transition func()) { go transition() },
 	})
 	return th
 }
@@ -44,32 +42,32 @@ func (th *thing) counts() [3]int64 {
 	return [3]int64{th.opened.Load(), th.closed.Load(), th.gone.Load()}
 }
 
-func TestLifeLingersAndCloses(t *testing.T) {
+func TestLifetimeLingersAndCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		th := newThing(time.Second)
-		held, err := th.life.Acquire(t.Context())
+		held, err := th.life.acquire(t.Context())
 		require.True(t, held && err == nil)
-		th.life.Release()
+		th.life.release()
 		time.Sleep(999 * time.Millisecond)
-		held, err = th.life.Acquire(t.Context())
+		held, err = th.life.acquire(t.Context())
 		require.True(t, held && err == nil)
 		time.Sleep(time.Minute)
 		assert.Equal(t, [3]int64{1, 0, 0}, th.counts(), "held")
-		th.life.Release()
+		th.life.release()
 		time.Sleep(999 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, [3]int64{1, 0, 0}, th.counts(), "lingers")
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, [3]int64{1, 1, 1}, th.counts(), "gone")
-		held, err = th.life.Acquire(t.Context())
+		held, err = th.life.acquire(t.Context())
 		assert.False(t, held)
 		assert.NoError(t, err, "there will have to be a new one")
 	})
 }
 
-func TestLifeFailedOpen(t *testing.T) {
+func TestLifetimeFailedOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		th := newThing(time.Second)
@@ -77,7 +75,7 @@ func TestLifeFailedOpen(t *testing.T) {
 		var all sync.WaitGroup
 		for range 10 {
 			all.Go(func() {
-				held, err := th.life.Acquire(t.Context())
+				held, err := th.life.acquire(t.Context())
 				assert.False(t, held)
 				assert.Equal(t, th.fail, err)
 			})
@@ -89,7 +87,7 @@ func TestLifeFailedOpen(t *testing.T) {
 }
 
 // All who wait give up: what opens then closes again.
-func TestLifeAbandonedOpen(t *testing.T) {
+func TestLifetimeAbandonedOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		th := newThing(0)
@@ -97,7 +95,7 @@ func TestLifeAbandonedOpen(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		held, err := th.life.Acquire(ctx)
+		held, err := th.life.acquire(ctx)
 		assert.False(t, held)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, time.Second, time.Since(began))
@@ -106,68 +104,68 @@ func TestLifeAbandonedOpen(t *testing.T) {
 	})
 }
 
-func TestLifeAcquireWhileClosing(t *testing.T) {
+func TestLifetimeAcquireWhileClosing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		th := newThing(0)
-		_, err := th.life.Acquire(t.Context())
+		_, err := th.life.acquire(t.Context())
 		require.NoError(t, err)
 		th.slow = time.Minute
-		th.life.Release()
+		th.life.release()
 		synctest.Wait()
 		began := time.Now()
-		held, err := th.life.Acquire(t.Context())
+		held, err := th.life.acquire(t.Context())
 		assert.False(t, held)
 		assert.NoError(t, err)
 		assert.Equal(t, time.Minute, time.Since(began), "it waits for the end")
 	})
 }
 
-func TestLifeEndLinger(t *testing.T) {
+func TestLifetimeEndLinger(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		th := newThing(time.Hour)
-		_, err := th.life.Acquire(t.Context())
+		_, err := th.life.acquire(t.Context())
 		require.NoError(t, err)
-		th.life.EndLinger()
+		th.life.endLingerAndWait()
 		assert.Equal(t, [3]int64{1, 0, 0}, th.counts(), "held")
-		th.life.Release()
+		th.life.release()
 		th.slow = time.Minute
 		began := time.Now()
-		th.life.EndLinger()
+		th.life.endLingerAndWait()
 		assert.Equal(t, [3]int64{1, 1, 1}, th.counts())
 		assert.Equal(t, time.Minute, time.Since(began), "it waits for the end")
 	})
 }
 
 // A held Life is open, whatever others do.
-func TestLifeHolds(t *testing.T) {
+func TestLifetimeHolds(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			var mu sync.Mutex
 			var open atomic.Bool
-			var life *lifecycle.Life
-			get := func() *lifecycle.Life {
+			var life *lifetime
+			get := func() *lifetime {
 				mu.Lock()
 				defer mu.Unlock()
 				if life == nil {
-					life = lifecycle.New(lifecycle.Plan{
-						Open: func() error {
+					life = newLifetime(lifetimePlan{
+						open: func() error {
 							time.Sleep(time.Second)
 							assert.False(t, open.Swap(true), "opened twice")
 							return nil
 						},
-						Close: func() {
+						close: func() {
 							assert.True(t, open.Swap(false), "closed twice")
 							time.Sleep(time.Second)
 						},
-						Gone: func() {
+						gone: func() {
 							mu.Lock()
 							life = nil
 							mu.Unlock()
 						},
-						Linger: time.Second, Run: func(transition func()) { go transition() },
+						linger: time.Second, run: func(transition func()) { go transition() },
 					})
 				}
 				return life
@@ -180,11 +178,11 @@ func TestLifeHolds(t *testing.T) {
 						pause()
 						ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.Int64N(int64(2*time.Second))))
 						l := get()
-						if held, err := l.Acquire(ctx); held && assert.NoError(t, err) {
+						if held, err := l.acquire(ctx); held && assert.NoError(t, err) {
 							assert.True(t, open.Load(), "held and not open")
 							pause()
 							assert.True(t, open.Load(), "held and not open")
-							l.Release()
+							l.release()
 						}
 						cancel()
 					}
@@ -195,36 +193,5 @@ func TestLifeHolds(t *testing.T) {
 			assert.False(t, open.Load())
 			assert.Nil(t, life, "nothing is left")
 		})
-	}
-}
-
-func TestTasks(t *testing.T) {
-	t.Parallel()
-	var tasks lifecycle.Tasks
-	require.True(t, tasks.Start())
-	require.True(t, tasks.Start())
-	tasks.End()
-	none := tasks.Close()
-	assert.False(t, tasks.Start(), "closed")
-	select {
-	case <-none:
-		t.Fatal("one still runs")
-	default:
-	}
-	tasks.End()
-	<-none
-	var empty lifecycle.Tasks
-	<-empty.Close()
-}
-
-func TestWaitPrefersDone(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	done := make(chan struct{})
-	assert.ErrorIs(t, lifecycle.Wait(ctx, done), context.Canceled)
-	close(done)
-	for range 100 {
-		assert.NoError(t, lifecycle.Wait(ctx, done))
 	}
 }

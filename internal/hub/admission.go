@@ -1,0 +1,153 @@
+package hub
+
+import (
+	"maps"
+	"sync"
+
+	"github.com/gopushy/pushy/internal/limit"
+)
+
+// Why an Admission refuses a connection by itself.
+const (
+	RefusedFull    = "connections" // Limits.Connections is reached
+	RefusedAddress = "address"     // Limits.PerAddress is reached
+	RefusedClosed  = "shutdown"
+)
+
+// Admission keeps the connections by id, and admits no more than its limits, in
+// all and of one network, and none once it is closed. A place is reserved before
+// there is a connection, so that what takes time in between cannot admit too
+// many. All methods are safe for concurrent use.
+type Admission struct {
+	limit      int // of connections; none if not above zero
+	perNetwork int // of those from one network; none if not above zero
+
+	mu       sync.RWMutex
+	conns    map[string]*Conn
+	networks map[limit.Network]int // connections and reserved places, if there is a limit
+	reserved int
+	closed   bool
+	refused  map[string]uint64 // how often, by reason
+}
+
+func newAdmission(limits Limits) *Admission {
+	return &Admission{
+		limit:      limits.Connections,
+		perNetwork: limits.PerNetwork,
+		conns:      map[string]*Conn{},
+		networks:   map[limit.Network]int{},
+		refused:    map[string]uint64{},
+	}
+}
+
+// Reserve takes a place for a connection from that network: Hub.Connect or
+// GiveBack must follow. If there is none it counts a refusal and returns its
+// reason, else "".
+func (a *Admission) Reserve(from limit.Network) (refused string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		refused = RefusedClosed
+	case a.limit > 0 && len(a.conns)+a.reserved >= a.limit:
+		refused = RefusedFull
+	case a.perNetwork > 0 && from != 0 && a.networks[from] >= a.perNetwork:
+		refused = RefusedAddress
+	default:
+		a.reserved++
+		a.countLocked(from, 1)
+		return ""
+	}
+	a.refused[refused]++
+	return refused
+}
+
+func (a *Admission) countLocked(from limit.Network, n int) {
+	if a.perNetwork <= 0 || from == 0 {
+		return
+	}
+	a.networks[from] += n
+	if a.networks[from] == 0 {
+		delete(a.networks, from)
+	}
+}
+
+// GiveBack returns a reserved place.
+func (a *Admission) GiveBack(from limit.Network) {
+	a.mu.Lock()
+	a.reserved--
+	a.countLocked(from, -1)
+	a.mu.Unlock()
+}
+
+// add fills a reserved place, unless the Admission was closed meanwhile, which
+// counts as a refusal. start runs before anybody can find c; false is a refusal,
+// too.
+func (a *Admission) add(c *Conn, start func() bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reserved--
+	if a.closed || !start() {
+		a.refused[RefusedClosed]++
+		a.countLocked(c.network, -1)
+		return false
+	}
+	a.conns[c.id] = c
+	return true
+}
+
+func (a *Admission) remove(c *Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conns[c.id] == c {
+		delete(a.conns, c.id)
+		a.countLocked(c.network, -1)
+	}
+}
+
+func (a *Admission) find(id string) *Conn {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.conns[id]
+}
+
+// all returns the connections, in no order.
+func (a *Admission) all() []*Conn {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	all := make([]*Conn, 0, len(a.conns))
+	for _, c := range a.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Len returns the number of connections.
+func (a *Admission) Len() int {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return len(a.conns)
+}
+
+// close admits nobody any more. It reports whether this call closed it.
+func (a *Admission) close() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	first := !a.closed
+	a.closed = true
+	return first
+}
+
+// Refuse counts a refusal for a reason of the caller's.
+func (a *Admission) Refuse(reason string) {
+	a.mu.Lock()
+	a.refused[reason]++
+	a.mu.Unlock()
+}
+
+// Refused returns how many connections were refused, by reason.
+func (a *Admission) Refused() map[string]uint64 {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return maps.Clone(a.refused)
+}

@@ -1,0 +1,180 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+const (
+	backlogWorkers  = 32
+	minBacklogPause = 250 * time.Millisecond
+	maxBacklogPause = 5 * time.Second
+)
+
+// backlog is the joins and leaves that the broker could not log. It tries each
+// until the broker has it, so that what the nodes see of this one becomes right.
+type backlog struct {
+	hub *Hub
+
+	mu      sync.Mutex
+	items   map[memberKey]backlogItem
+	running chan struct{} // closed when the goroutine has ended; nil while there is none
+	again   chan struct{} // has an element if there is reason to try at once
+}
+
+type memberKey struct{ channel, member string }
+
+type backlogItem struct {
+	owner string
+	join  *membership // to be joined again while it lasts; nil for one that has left
+}
+
+// addLeave adds a member that has left.
+func (b *backlog) addLeave(channel, member, owner string) {
+	b.add(memberKey{channel, member}, backlogItem{owner: owner})
+}
+
+// addJoin adds a member whose join is to be logged, or logged again.
+func (b *backlog) addJoin(m *membership) {
+	b.add(memberKey{m.name, m.id}, backlogItem{
+		owner: m.logged.member.Owner,
+		join:  m,
+	})
+}
+
+func (b *backlog) add(key memberKey, item backlogItem) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.hub.ctx.Err() != nil {
+		return // the broker removes this node's members when the lease expires
+	}
+	if b.items == nil {
+		b.items = map[memberKey]backlogItem{}
+	}
+	b.items[key] = item
+	if b.running == nil {
+		b.running = make(chan struct{})
+		b.again = make(chan struct{}, 1)
+		go b.run(b.running, b.again)
+	}
+}
+
+// retry makes the backlog try at once.
+func (b *backlog) retry() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.running == nil {
+		return
+	}
+	select {
+	case b.again <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when the goroutine has ended. The hub's ctx has ended.
+func (b *backlog) wait() {
+	b.mu.Lock()
+	running := b.running
+	b.mu.Unlock()
+	if running != nil {
+		<-running
+	}
+}
+
+func (b *backlog) run(running, again chan struct{}) {
+	defer close(running)
+	ctx := b.hub.ctx
+	for pause := minBacklogPause; ctx.Err() == nil; pause = min(2*pause, maxBacklogPause) {
+		if b.tryAll(ctx) {
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-again:
+			pause = minBacklogPause / 2
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// tryAll tries each item once. It reports whether none is left; then the
+// goroutine ends.
+func (b *backlog) tryAll(ctx context.Context) bool {
+	b.mu.Lock()
+	keys := make(chan memberKey, len(b.items))
+	for key := range b.items {
+		keys <- key
+	}
+	b.mu.Unlock()
+	close(keys)
+	var workers sync.WaitGroup
+	for range min(backlogWorkers, len(keys)) {
+		workers.Go(func() {
+			for key := range keys {
+				b.try(ctx, key)
+			}
+		})
+	}
+	workers.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.items) > 0 {
+		return false
+	}
+	b.running = nil
+	return true
+}
+
+func (b *backlog) try(ctx context.Context, key memberKey) {
+	b.mu.Lock()
+	item, ok := b.items[key]
+	b.mu.Unlock()
+	if !ok || ctx.Err() != nil {
+		return
+	}
+	done := false
+	if item.join != nil && !item.join.hasEnded() {
+		done = b.join(ctx, key, item.join)
+	} else {
+		done = b.leave(ctx, key, item.owner)
+	}
+	if !done {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.items[key] == item { // else something newer is to be done
+		delete(b.items, key)
+	}
+}
+
+func (b *backlog) join(ctx context.Context, key memberKey, m *membership) (done bool) {
+	ctx, cancel := b.hub.operation(ctx)
+	defer cancel()
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, m.logged.member.entry())
+	switch {
+	case errors.Is(err, broker.ErrNotOwner), errors.Is(err, broker.ErrMemberExists), errors.Is(err, broker.ErrTooLarge):
+		// Another node has adopted the member, or the log can never have it.
+		m.leaveSoon(m.endFrame("", nil))
+		return true
+	case err != nil:
+		return false
+	case m.hasEnded(): // its own leave may have come before this join
+		return b.leave(ctx, key, m.logged.member.Owner)
+	}
+	return true
+}
+
+func (b *backlog) leave(ctx context.Context, key memberKey, owner string) (done bool) {
+	ctx, cancel := b.hub.operation(ctx)
+	defer cancel()
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, leaveEntry(key.member, owner))
+	return err == nil || errors.Is(err, broker.ErrNotOwner)
+}

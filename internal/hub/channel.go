@@ -1,0 +1,162 @@
+package hub
+
+import (
+	"errors"
+	"iter"
+	"slices"
+	"sync"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+// Channel is a channel as this node sees it.
+type Channel struct {
+	hub    *Hub
+	name   string
+	policy Policy
+	host   any       // see Config.HostChannel
+	life   *lifetime // open while anybody here is in, or coming in
+
+	// fan lets one fan-out at a time walk the members, so that all members see
+	// one order. Taken before mu.
+	fan      sync.Mutex
+	replica  replica
+	ready    bool                   // the State of Follow is in the replica
+	early    []arrival              // delivered before that
+	own      map[string]*membership // of a private channel on this node, by id
+	arriving int                    // of own: those whose join has not come back
+
+	mu      sync.Mutex
+	members slots
+}
+
+// Name returns the channel's name.
+func (ch *Channel) Name() string { return ch.name }
+
+// Host returns what Config.HostChannel made of the channel.
+func (ch *Channel) Host() any { return ch.host }
+
+// Hub returns the node.
+func (ch *Channel) Hub() *Hub { return ch.hub }
+
+// Policy returns what the channel is.
+func (ch *Channel) Policy() Policy { return ch.policy }
+
+// Len returns the number of members on this node.
+func (ch *Channel) Len() int {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.members.live
+}
+
+// Conns yields the members on this node, in no order. Members that come or go
+// meanwhile may be seen or not.
+func (ch *Channel) Conns() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		ch.mu.Lock()
+		all := ch.members.all()
+		ch.mu.Unlock()
+		for _, m := range all {
+			if !yield(m.conn) {
+				return
+			}
+		}
+	}
+}
+
+// Has reports whether c is a member.
+func (ch *Channel) Has(c *Conn) bool {
+	m := c.membership(ch.name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return m != nil && m.isMember() && c.hub == ch.hub
+}
+
+// each walks the members, chunk by chunk, so that joining and leaving go on. It
+// needs fan, or compact could move members that it has not seen.
+func (ch *Channel) each() iter.Seq[*membership] {
+	return func(yield func(*membership) bool) {
+		var chunk [128]*membership
+		for from := 0; ; from += len(chunk) {
+			ch.mu.Lock()
+			n := ch.members.copyTo(chunk[:], from)
+			ch.mu.Unlock()
+			if n == 0 {
+				return
+			}
+			for _, m := range chunk[:n] {
+				if m != nil && !yield(m) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// broadcast queues f for every member but the connections named except.
+func (ch *Channel) broadcast(f *fanout.Frame, except []string) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	ch.mu.Lock()
+	ch.members.compact()
+	ch.mu.Unlock()
+	ch.broadcastLocked(f, except)
+}
+
+// broadcastLocked needs fan.
+func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
+	for m := range ch.each() {
+		if len(except) == 0 || !slices.Contains(except, m.conn.id) {
+			m.out.SendThrough(&m.gate, f)
+		}
+	}
+	ch.hub.cfg.Engine.Flush()
+}
+
+// admit makes m a member: its Subscribed is queued and the gate opened in one
+// step. Conn.Channels has the channel when the client receives it.
+func (ch *Channel) admit(m *membership, subscribed *fanout.Frame) {
+	m.conn.mu.Lock()
+	m.state = memberHooked
+	m.conn.mu.Unlock()
+	ch.mu.Lock()
+	m.slot = ch.members.add(m)
+	ch.mu.Unlock()
+	m.out.Open(&m.gate, subscribed)
+}
+
+// open follows the channel.
+func (ch *Channel) open() error {
+	h := ch.hub
+	if h.ctx.Err() != nil {
+		return ErrClosed
+	}
+	ctx, cancel := h.operation(h.ctx)
+	defer cancel()
+	s, err := h.cfg.Broker.Follow(ctx, ch.name)
+	if err != nil && !errors.Is(err, broker.ErrAway) {
+		ch.forgetEarly()
+		return wrap("follow the channel", err)
+	}
+	ch.begin(s)
+	if occupied := h.cfg.Hooks.Occupied; occupied != nil {
+		occupied(ch)
+	}
+	return nil
+}
+
+func (ch *Channel) close() {
+	h := ch.hub
+	if h.ctx.Err() == nil { // else the broker is closed
+		ctx, cancel := h.operation(h.ctx)
+		err := h.cfg.Broker.Unfollow(ctx, ch.name)
+		cancel()
+		if err != nil && h.ctx.Err() == nil && !errors.Is(err, broker.ErrAway) {
+			h.cfg.Log.Error("cannot unfollow a channel", "channel", ch.name, "error", err)
+		}
+	}
+	if vacated := h.cfg.Hooks.Vacated; vacated != nil {
+		vacated(ch)
+	}
+}

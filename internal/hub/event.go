@@ -1,0 +1,112 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+// EventKind is what an Event says.
+type EventKind uint8
+
+// The kinds of events. Connected, Subscribed, Ended, Direct, Replied and Failed
+// go to one connection, the others to the members of a channel.
+const (
+	Connected  EventKind = iota + 1 // the connection is open
+	Subscribed                      // the connection is in the channel from here on
+	Ended                           // the connection is not in the channel any more
+	Direct                          // the host sends a message to the connection
+	Replied                         // a typed command has succeeded
+	Failed                          // a command has failed
+	Published                       // an event was published
+	Joined                          // a member has joined
+	Left                            // a member has left
+	Members                         // the list of members is this one from here on
+	Gap                             // events of the channel may have been lost
+)
+
+// Event is one message to clients, before a Protocol gives it its form. Which
+// fields count depends on Kind.
+type Event struct {
+	Kind    EventKind
+	Channel string
+	Name    string // of Published and Direct
+	Data    []byte // of Published, Direct and Replied
+	Conn    *Conn  // of Connected
+
+	Member   string    // of Subscribed: the id of the membership
+	Joiner   *Member   // of Joined and Left
+	Presence bool      // of Subscribed: Members is shown
+	Members  []*Member // of Members and Subscribed, in joining order
+
+	Code   string // of Failed
+	Reason string // of Ended and Failed
+
+	// Request is the id of the command that the event answers, in the protocol's
+	// own form, or nil.
+	Request []byte
+}
+
+// A Protocol is one wire format: what a client's message means, and how an event
+// looks. It keeps no state of a client.
+type Protocol interface {
+	// Append appends the message of an event to dst.
+	Append(dst []byte, e *Event) []byte
+	// AppendMember appends a member as lists and events show it. The core keeps
+	// the result in Member.Text.
+	AppendMember(dst []byte, m *Member) []byte
+	// MemberData reads the presence data that a client sent with its Join. The
+	// result is what other nodes and AppendMember get, nil for none. The error is
+	// shown to the client.
+	MemberData(data []byte) ([]byte, error)
+	// Handle answers a client's message, which is valid during the call and was
+	// read at the time given. It calls the verbs of Conn. It may end its goroutine.
+	Handle(c *Conn, message []byte, now time.Time)
+}
+
+// frame is an event in its form on the wire.
+func (h *Hub) frame(e *Event) *fanout.Frame {
+	return fanout.NewFrame(h.cfg.Protocol.Append(nil, e))
+}
+
+// listFrame is frame for an event with a list that clients have asked for.
+func (h *Hub) listFrame(e *Event) *fanout.Frame {
+	return fanout.NewList(h.cfg.Protocol.Append(nil, e))
+}
+
+// Member is a member of a channel, on whichever node.
+type Member struct {
+	ID     string
+	Owner  string // see package broker
+	Node   string
+	User   string
+	Data   []byte // as the protocol's MemberData returned it; nil if it has none
+	Joined time.Time
+	// Text is the member as the protocol shows it, or nil if it has not been shown.
+	// The lock of the channel's fan-outs guards it.
+	Text []byte
+}
+
+func newMember(m *broker.Member) *Member {
+	return &Member{
+		ID:     m.ID,
+		Owner:  m.Owner,
+		Node:   m.Node,
+		User:   m.User,
+		Data:   m.Data,
+		Joined: m.Joined,
+	}
+}
+
+// entry is the Join that logs m.
+func (m *Member) entry() broker.Entry {
+	return broker.Entry{
+		Kind:   broker.Join,
+		Member: m.ID,
+		Owner:  m.Owner,
+		User:   m.User,
+		Data:   m.Data,
+		Joined: m.Joined,
+	}
+}

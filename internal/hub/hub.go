@@ -1,0 +1,469 @@
+// Package hub is the core of pushy: connections, channels, memberships and the
+// replicas of their members, on one node. It handles events and knows no JSON, no
+// HTTP and no paths: a Protocol turns a client's messages into calls of Conn's
+// verbs and events into messages, a session.Session moves the bytes, and a
+// broker.Broker connects the nodes.
+//
+// # Locks
+//
+// They are taken in the order: the broker's own, a channel's fan, the registry's
+// and the channel's mu, a connection's mu, its outbox's. Under them there is map
+// work and queueing only: no I/O, no hook, no command, no call of the broker.
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/lifecycle"
+	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/ratelog"
+	"github.com/gopushy/pushy/internal/session"
+)
+
+// Errors that callers of the hub tell apart.
+var (
+	// ErrClosed is returned for a connection that has ended, and by a Hub that has
+	// begun to shut down.
+	ErrClosed = errors.New("closed")
+	// ErrNotMember is returned for a connection that is not in the channel.
+	ErrNotMember = errors.New("not a member of the channel")
+
+	// Join refuses with these, with a *RefusedError and with an *UnavailableError.
+	ErrAlreadyMember   = errors.New("already a member of the channel")
+	ErrTooManyChannels = errors.New("too many channels")
+	ErrChannelFull     = errors.New("the channel is full")
+	ErrDataTooLarge    = errors.New("the member's data is too large")
+	ErrNeedAuth        = errors.New("authentication needed")
+	ErrDenied          = errors.New("invalid credentials")
+)
+
+// RefusedError is a Join that the host, or the protocol, refuses with a reason of
+// its own.
+type RefusedError struct {
+	Reason   string // for the client; "" is possible if NeedAuth is set
+	Code     string // or ""
+	NeedAuth bool   // the error is an ErrNeedAuth
+	Err      error  // for the log, or nil
+}
+
+func (e *RefusedError) Error() string { return "refused: " + e.Reason }
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Is makes errors.Is find ErrNeedAuth.
+func (e *RefusedError) Is(target error) bool { return e.NeedAuth && target == ErrNeedAuth }
+
+// UnavailableError is a Join that cannot be decided or carried out now.
+type UnavailableError struct {
+	Err error // nil if it has been logged
+}
+
+func (e *UnavailableError) Error() string {
+	if e.Err == nil {
+		return "temporarily unavailable"
+	}
+	return "temporarily unavailable: " + e.Err.Error()
+}
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// Close codes that a Hub gives.
+const (
+	CloseShutdown = session.CloseShutdown
+	CloseAbuse    = 1008
+	codeLost      = 1006 // never sent
+)
+
+// Policy is what a channel is. It is asked for when a channel is opened, and
+// holds until the channel is closed.
+type Policy struct {
+	// Private channels need an authorization, and log their members.
+	Private bool
+	// Presence lets the members of a private channel see each other.
+	Presence bool
+	// Keep is how much of its events is kept.
+	Keep broker.Keep
+}
+
+// Limits bound what one client can cause. None applies that is not above zero.
+type Limits struct {
+	Connections int
+	PerNetwork  int // connections from one network
+	Channels    int // of one connection
+	Members     int // of a channel with presence
+	Rate, Burst int // messages of one connection, a second and at once
+}
+
+// Hooks observe. Any may be nil. They are called without a lock, and return.
+type Hooks struct {
+	Connect     func(c *Conn)
+	Disconnect  func(c *Conn, code int, reason string)
+	Subscribe   func(c *Conn, ch *Channel)
+	Unsubscribe func(c *Conn, ch *Channel)
+	Occupied    func(ch *Channel)
+	Vacated     func(ch *Channel)
+	// Fault is called when a client has broken a rule of its transport.
+	Fault func(c *Conn, code int)
+}
+
+// AuthRequest is a Join that is to be decided.
+type AuthRequest struct {
+	Conn    *Conn
+	Channel string
+	Private bool
+	Auth    string // as the client sent it
+	Data    []byte // presence data as the client sent it
+}
+
+// Config is what a Hub needs. All fields must be set but those of which it is said.
+type Config struct {
+	Node     string // a random id
+	Broker   broker.Broker
+	Lease    time.Duration // of the node's members
+	Settings map[string]string
+	// Local says that the broker serves this node only and never waits.
+	Local bool
+	// Linger is how long a channel outlives its last member.
+	Linger time.Duration
+	// Timeout bounds one call of a broker that is not local.
+	Timeout  time.Duration
+	Engine   *fanout.Engine
+	Protocol Protocol
+	// Policy returns what a channel is. An error refuses whoever asks.
+	Policy func(channel string) (Policy, error)
+	// Authorize decides a Join: nil allows, ErrNeedAuth, ErrDenied and a
+	// *RefusedError refuse, and an *UnavailableError cannot tell.
+	Authorize func(ctx context.Context, r AuthRequest) error
+	Limits    Limits
+	Hooks     Hooks
+	// HostConn and HostChannel return what the host knows a connection and a channel
+	// as; it is kept with them.
+	HostConn    func(c *Conn) any
+	HostChannel func(ch *Channel) any
+	// Now is the clock, the others are the sources of ids. Owner ids are secrets of
+	// the nodes.
+	Now         func() time.Time
+	NewConnID   func() string
+	NewMemberID func() string
+	NewOwner    func() string
+	Log         *slog.Logger
+	Notices     *ratelog.Logger // for what others cause
+}
+
+const shardCount = 64
+
+// shard is a part of the registry of channels.
+type shard struct {
+	mu       sync.RWMutex
+	channels map[string]*Channel
+}
+
+// Hub is one node. All methods are safe for concurrent use.
+type Hub struct {
+	cfg       Config
+	admission *Admission
+	seed      maphash.Seed
+	shards    [shardCount]shard
+	backlog   backlog
+
+	published atomic.Uint64   // events that the broker took
+	leavers   atomic.Int64    // goroutines that log leaves, beside the readers
+	ctx       context.Context // ends when the last connection has
+	cancel    context.CancelFunc
+	tasks     lifecycle.Tasks    // readers, transitions of channels, the backlog
+	publishes lifecycle.Tasks    // under way
+	closeNow  context.CancelFunc // makes a Shutdown wait no longer
+	closed    context.Context
+	cutRest   context.CancelFunc // ends cutOff: what is left gets no close frame
+	cutOff    context.Context
+	ended     chan struct{} // closed after both errors are set
+	endErr    error
+	closeErr  error // of endErr, what the broker said
+}
+
+var _ broker.Sink = (*Hub)(nil)
+
+// New returns a Hub, whose broker has been opened. If it fails, the broker is
+// still to be closed.
+func New(cfg Config) (*Hub, error) {
+	h := &Hub{
+		cfg:       cfg,
+		admission: newAdmission(cfg.Limits),
+		seed:      maphash.MakeSeed(),
+		ended:     make(chan struct{}),
+	}
+	for i := range h.shards {
+		h.shards[i].channels = map[string]*Channel{}
+	}
+	h.backlog.hub = h
+	h.cutOff, h.cutRest = context.WithCancel(context.Background())
+	h.closed, h.closeNow = context.WithCancel(context.Background())
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	ctx, cancel := h.operation(h.ctx)
+	defer cancel()
+	options := broker.OpenOptions{
+		Node:     cfg.Node,
+		Lease:    cfg.Lease,
+		Settings: cfg.Settings,
+	}
+	if err := cfg.Broker.Open(ctx, options, h); err != nil {
+		h.cancel()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Admission is where places for connections are reserved.
+func (h *Hub) Admission() *Admission { return h.admission }
+
+// Connect makes a session a connection and starts its reader. A place for it has
+// been reserved.
+func (h *Hub) Connect(s session.Session, user any, userID string, from limit.Network) {
+	c := &Conn{
+		hub:     h,
+		id:      h.cfg.NewConnID(),
+		user:    user,
+		userID:  userID,
+		network: from,
+		session: s,
+	}
+	c.host = h.cfg.HostConn(c)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.out = h.cfg.Engine.NewOutbox(s, c.end)
+	if !h.admission.add(c, h.tasks.Start) {
+		c.cancel()
+		c.out.Discard()
+		s.Abort()
+		return
+	}
+	go c.serve()
+}
+
+// Conn returns the connection of that id, or nil if it is not on this node or
+// its Connect hook has not returned.
+func (h *Hub) Conn(id string) *Conn {
+	c := h.admission.find(id)
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.greeted {
+		return nil
+	}
+	return c
+}
+
+// Conns returns the connections whose Connect hook has returned, in no order.
+func (h *Hub) Conns() []*Conn {
+	all := h.admission.all()
+	greeted := all[:0]
+	for _, c := range all {
+		c.mu.Lock()
+		if c.greeted {
+			greeted = append(greeted, c)
+		}
+		c.mu.Unlock()
+	}
+	return greeted
+}
+
+// Published returns the number of events published here that the broker took.
+func (h *Hub) Published() uint64 { return h.published.Load() }
+
+// Away returns why the broker cannot be reached, or nil.
+func (h *Hub) Away() error {
+	if health, ok := h.cfg.Broker.(broker.Health); ok {
+		return health.Away()
+	}
+	return nil
+}
+
+// Publish appends an event to a channel. While the broker is away, the members on
+// this node get events that are not kept all the same.
+func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+	if !h.publishes.Start() {
+		return broker.Appended{}, ErrClosed
+	}
+	defer h.publishes.End()
+	ctx, cancel := h.operation(ctx)
+	defer cancel()
+	here := h.hasMembers(channel)
+	appended, err := h.cfg.Broker.Append(ctx, channel, e)
+	if err != nil && e.Keep.Size <= 0 && errors.Is(err, broker.ErrAway) {
+		h.Deliver(channel, e)
+		appended, err = broker.Appended{}, nil
+	}
+	if err != nil {
+		return appended, err
+	}
+	h.published.Add(1)
+	if here {
+		appended.Receivers = broker.Some
+	}
+	return appended, nil
+}
+
+// Deliver implements broker.Sink: it is the one way to the members.
+func (h *Hub) Deliver(channel string, e broker.Entry) {
+	ch := h.find(channel)
+	if ch == nil {
+		return
+	}
+	if e.Kind != broker.Event {
+		ch.deliver(e)
+		return
+	}
+	if ch.Len() > 0 {
+		ch.broadcast(h.frame(&Event{
+			Kind:    Published,
+			Channel: channel,
+			Name:    e.Event,
+			Data:    e.Data,
+		}), e.Except)
+	}
+}
+
+// Reset implements broker.Sink. Without a reason no events have been lost.
+func (h *Hub) Reset(channel string, s broker.State, reason string) {
+	if ch := h.find(channel); ch != nil {
+		ch.receive(arrival{
+			state: &s,
+			gap:   reason != "",
+		})
+	}
+}
+
+// Wants reports whether anybody on this node is in a channel, or about to be: if
+// not, what is delivered for it concerns nobody.
+func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil }
+
+func (h *Hub) hasMembers(channel string) bool {
+	ch := h.find(channel)
+	return ch != nil && ch.Len() > 0
+}
+
+// PolicyOf returns the policy of a channel, that of its present life if it is open.
+func (h *Hub) PolicyOf(channel string) (Policy, error) {
+	if ch := h.find(channel); ch != nil {
+		return ch.policy, nil
+	}
+	return h.cfg.Policy(channel)
+}
+
+func (h *Hub) shard(channel string) *shard {
+	return &h.shards[maphash.String(h.seed, channel)%shardCount]
+}
+
+func (h *Hub) find(channel string) *Channel {
+	s := h.shard(channel)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.channels[channel]
+}
+
+// Lookup returns a channel that has members on this node, or nil.
+func (h *Hub) Lookup(channel string) *Channel {
+	ch := h.find(channel)
+	if ch == nil || ch.Len() == 0 {
+		return nil
+	}
+	return ch
+}
+
+// Channels returns the channels in whatever state, in no order. Those without
+// members are being opened or closed.
+func (h *Hub) Channels() []*Channel {
+	var all []*Channel
+	for i := range h.shards {
+		s := &h.shards[i]
+		s.mu.RLock()
+		for _, ch := range s.channels {
+			all = append(all, ch)
+		}
+		s.mu.RUnlock()
+	}
+	return all
+}
+
+// acquire returns the open channel of that name and holds it: it stays open
+// until its life is released. It waits for the broker as long as ctx allows.
+func (h *Hub) acquire(ctx context.Context, name string, policy Policy) (*Channel, error) {
+	for {
+		ch := h.entry(name, policy)
+		held, err := ch.life.acquire(ctx)
+		if held || err != nil {
+			return ch, err
+		}
+		h.drop(ch)
+	}
+}
+
+func (h *Hub) entry(name string, policy Policy) *Channel {
+	if ch := h.find(name); ch != nil {
+		return ch
+	}
+	s := h.shard(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ch := s.channels[name]; ch != nil {
+		return ch
+	}
+	ch := &Channel{
+		hub:    h,
+		name:   name,
+		policy: policy,
+	}
+	ch.host = h.cfg.HostChannel(ch)
+	ch.life = newLifetime(lifetimePlan{
+		open:   ch.open,
+		close:  ch.close,
+		gone:   func() { h.drop(ch) },
+		linger: h.cfg.Linger,
+		run:    h.background,
+	})
+	s.channels[name] = ch
+	return ch
+}
+
+// drop takes a channel that is gone out of the registry.
+func (h *Hub) drop(ch *Channel) {
+	s := h.shard(ch.name)
+	s.mu.Lock()
+	if s.channels[ch.name] == ch {
+		delete(s.channels, ch.name)
+	}
+	s.mu.Unlock()
+}
+
+// operation bounds a call of the broker.
+func (h *Hub) operation(ctx context.Context) (context.Context, context.CancelFunc) {
+	if h.cfg.Local {
+		return ctx, func() {} // nothing waits, so nothing needs a timer
+	}
+	return context.WithTimeout(ctx, h.cfg.Timeout)
+}
+
+// background runs a channel's transition: at once where nothing can wait, else
+// in a goroutine that Shutdown waits for.
+func (h *Hub) background(transition func()) {
+	if h.cfg.Local || !h.tasks.Start() {
+		transition()
+		return
+	}
+	go func() {
+		defer h.tasks.End()
+		transition()
+	}()
+}
+
+func wrap(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }

@@ -1,0 +1,467 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/lifecycle"
+)
+
+// maxMembers bounds the members of a channel that a broker may bring. It is far
+// above what a node would log by default, since other nodes may have other limits.
+const maxMembers = 1_000_000
+
+// replica is the members of a channel on all nodes, in joining order, as this
+// node knows them. The zero value is empty.
+type replica struct {
+	list     []*Member // with nil for gaps
+	index    map[string]int
+	on       bool  // a member with data has joined since it was last empty
+	skipped  bool  // a member was, which is still to be logged
+	bytes    int64 // about what a list of all members has
+	revision broker.Position
+}
+
+// memberOverhead is about what a protocol adds to a member's data.
+const memberOverhead = 100
+
+func (m *Member) size() int64 { return int64(len(m.Data) + memberOverhead) }
+
+func (r *replica) len() int { return len(r.index) }
+
+func (r *replica) get(id string) *Member {
+	i, ok := r.index[id]
+	if !ok {
+		return nil
+	}
+	return r.list[i]
+}
+
+// add puts in a member that is not in.
+func (r *replica) add(m *Member) {
+	if r.index == nil {
+		r.index = map[string]int{}
+	}
+	r.index[m.ID] = len(r.list)
+	r.list = append(r.list, m)
+	r.on = r.on || m.Data != nil
+	r.bytes += m.size()
+}
+
+// remove takes a member out and returns it, or nil. It stays on while there are
+// others.
+func (r *replica) remove(id string) *Member {
+	i, ok := r.index[id]
+	if !ok {
+		return nil
+	}
+	m := r.list[i]
+	r.list[i] = nil
+	delete(r.index, id)
+	r.bytes -= m.size()
+	switch {
+	case len(r.index) == 0:
+		*r = replica{revision: r.revision, skipped: r.skipped}
+	case len(r.list) > 32 && len(r.index) < len(r.list)/2:
+		kept := make([]*Member, 0, len(r.index))
+		for _, other := range r.list {
+			if other != nil {
+				r.index[other.ID] = len(kept)
+				kept = append(kept, other)
+			}
+		}
+		r.list = kept
+	}
+	return m
+}
+
+// values returns the members in order.
+func (r *replica) values() []*Member {
+	values := make([]*Member, 0, len(r.index))
+	for _, m := range r.list {
+		if m != nil {
+			values = append(values, m)
+		}
+	}
+	return values
+}
+
+// arrival is what was delivered: an entry, or a State.
+type arrival struct {
+	entry broker.Entry
+	state *broker.State
+	gap   bool // of a state: events may have been lost
+}
+
+// shownLocked returns the members in order, each with its Text.
+func (ch *Channel) shownLocked() []*Member {
+	members := ch.replica.values()
+	for _, m := range members {
+		ch.showLocked(m)
+	}
+	return members
+}
+
+func (ch *Channel) showLocked(m *Member) {
+	if m.Text == nil {
+		m.Text = ch.hub.cfg.Protocol.AppendMember(nil, m)
+	}
+}
+
+// Members returns the channel's members on all nodes in joining order, with their
+// Text, and whether clients see them.
+func (ch *Channel) Members() (members []Member, on bool) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	for _, m := range ch.shownLocked() {
+		members = append(members, *m)
+	}
+	return members, ch.replica.on
+}
+
+// joinBytes is about how many bytes a join makes the server send: the list to
+// the newcomer, and to the members here its Joined and, later, its Left.
+func (ch *Channel) joinBytes(data []byte) int64 {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if !ch.replica.on {
+		return 0
+	}
+	const around = 200 // what stands around the data in an event
+	return ch.replica.bytes + 2*int64(ch.Len())*int64(len(data)+around)
+}
+
+// forgetEarly drops what a Follow that failed has brought.
+func (ch *Channel) forgetEarly() {
+	ch.fan.Lock()
+	ch.early = nil
+	ch.fan.Unlock()
+}
+
+// begin takes the State that Follow returned, and what was delivered meanwhile.
+func (ch *Channel) begin(s broker.State) {
+	ch.beginUnlogged(s)
+	ch.logSkipped()
+}
+
+func (ch *Channel) beginUnlogged(s broker.State) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	ch.takeLocked(s)
+	ch.ready = true
+	for _, a := range ch.early {
+		ch.arriveLocked(a)
+	}
+	ch.early = nil
+}
+
+// deliver takes the next entry of the log of members: here joins and leaves get
+// the one order in which all members see them.
+func (ch *Channel) deliver(e broker.Entry) { ch.receive(arrival{entry: e}) }
+
+func (ch *Channel) receive(a arrival) {
+	if ch.receiveSkips(a) {
+		ch.logSkipped()
+	}
+}
+
+// receiveSkips is receive, and reports whether a member was skipped.
+func (ch *Channel) receiveSkips(a arrival) bool {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if ch.ready {
+		ch.arriveLocked(a)
+	} else {
+		ch.early = append(ch.early, a)
+	}
+	return ch.replica.skipped
+}
+
+// logSkipped logs that a member was skipped. The host's log handler must not run
+// under fan: it may publish to this channel.
+func (ch *Channel) logSkipped() {
+	ch.fan.Lock()
+	skipped := ch.replica.skipped
+	ch.replica.skipped = false
+	ch.fan.Unlock()
+	if skipped {
+		ch.hub.cfg.Notices.Warn("skipped a member: the channel has too many", "",
+			slog.String("channel", ch.name), slog.Int("limit", maxMembers))
+	}
+}
+
+func (ch *Channel) arriveLocked(a arrival) {
+	if a.state != nil {
+		ch.resetLocked(*a.state, a.gap)
+		return
+	}
+	e := a.entry
+	r := &ch.replica
+	if e.At.Epoch == r.revision.Epoch && e.At.Offset <= r.revision.Offset {
+		return // the State that the replica came from has it
+	}
+	r.revision = e.At
+	switch e.Kind {
+	case broker.Join:
+		ch.addLocked(newMember(&broker.Member{
+			ID:     e.Member,
+			Owner:  e.Owner,
+			User:   e.User,
+			Data:   e.Data,
+			Joined: e.Joined,
+		}))
+	case broker.Update:
+		if m := r.get(e.Member); m != nil {
+			r.bytes -= m.size()
+			m.Data, m.Text = e.Data, nil
+			r.bytes += m.size()
+		}
+	case broker.Adopt:
+		if m := r.get(e.Member); m != nil {
+			m.Owner = e.Owner
+		}
+		ch.adoptedLocked(e.Member, e.Owner)
+	case broker.Leave:
+		ch.removeLocked(e.Member)
+	}
+}
+
+// addLocked adds a member, of which the members here are notified, and lets it in
+// if it waits here.
+func (ch *Channel) addLocked(m *Member) {
+	r := &ch.replica
+	if old := r.get(m.ID); old != nil {
+		old.Owner = m.Owner // the member joined here while the broker was away
+		ch.letInLocked(m.ID)
+		return
+	}
+	if !ch.hub.cfg.Local && r.len() >= maxMembers {
+		r.skipped = true
+		return
+	}
+	var before []*Member
+	if !r.on && m.Data != nil && r.len() > 0 {
+		before = ch.shownLocked()
+	}
+	r.add(m)
+	if before != nil {
+		ch.sendListLocked(before)
+	}
+	if r.on {
+		ch.sendMemberLocked(Joined, m)
+	}
+	ch.letInLocked(m.ID)
+}
+
+// removeLocked removes a member, if it is in, of which the others are notified.
+func (ch *Channel) removeLocked(id string) {
+	on := ch.replica.on
+	m := ch.replica.remove(id)
+	if m != nil && on && ch.replica.len() > 0 {
+		ch.sendMemberLocked(Left, m)
+	}
+}
+
+func (ch *Channel) sendMemberLocked(kind EventKind, m *Member) {
+	ch.showLocked(m)
+	ch.broadcastLocked(ch.hub.frame(&Event{
+		Kind:    kind,
+		Channel: ch.name,
+		Joiner:  m,
+	}), nil)
+}
+
+func (ch *Channel) sendListLocked(members []*Member) {
+	ch.broadcastLocked(ch.hub.listFrame(&Event{
+		Kind:    Members,
+		Channel: ch.name,
+		Members: members,
+	}), nil)
+}
+
+// resetLocked replaces the replica after a gap, and lets clients know of both.
+func (ch *Channel) resetLocked(s broker.State, gap bool) {
+	wasOn := ch.replica.on
+	ch.takeLocked(s)
+	if wasOn || ch.replica.on {
+		ch.sendListLocked(ch.shownLocked())
+	}
+	if gap {
+		ch.broadcastLocked(ch.hub.frame(&Event{
+			Kind:    Gap,
+			Channel: ch.name,
+		}), nil)
+	}
+	for id := range ch.own {
+		if ch.replica.get(id) != nil {
+			ch.letInLocked(id)
+		}
+	}
+	ch.hub.backlog.retry()
+}
+
+// takeLocked makes the replica what s says. Members of this node that s lacks are
+// joined again, those that this node has not are removed, and memberships that
+// another node has adopted end.
+func (ch *Channel) takeLocked(s broker.State) {
+	h := ch.hub
+	r := replica{revision: s.Revision}
+	for i := range s.Members {
+		m := newMember(&s.Members[i])
+		own := ch.own[m.ID]
+		switch {
+		case own == nil && m.Node == h.cfg.Node:
+			h.backlog.addLeave(ch.name, m.ID, m.Owner)
+			continue
+		case own != nil:
+			ch.adoptedLocked(m.ID, m.Owner)
+		}
+		switch {
+		case r.get(m.ID) != nil:
+		case r.len() < maxMembers:
+			r.add(m)
+		default:
+			r.skipped = true
+		}
+	}
+	for id, m := range ch.own {
+		if m.logged.arrived && r.get(id) == nil {
+			member := m.logged.member
+			r.add(&member)
+			h.backlog.addJoin(m)
+		}
+	}
+	r.on = r.len() > 0 && (r.on || s.On)
+	ch.replica = r
+}
+
+// adoptedLocked ends the membership of this node that owner has taken over.
+func (ch *Channel) adoptedLocked(id, owner string) {
+	m := ch.own[id]
+	if m == nil || m.logged.member.Owner == owner || !ch.hub.tasks.Start() {
+		return
+	}
+	go func() {
+		defer ch.hub.tasks.End()
+		m.leaveSoon(m.endFrame("", nil))
+	}()
+}
+
+// letInLocked lets a member in whose join has come back, if it waits here.
+func (ch *Channel) letInLocked(id string) {
+	m := ch.own[id]
+	if m == nil || m.logged.arrived {
+		return
+	}
+	m.logged.arrived = true
+	ch.arriving--
+	e := Event{
+		Kind:     Subscribed,
+		Channel:  ch.name,
+		Member:   id,
+		Presence: ch.replica.on,
+		Request:  m.logged.request,
+	}
+	m.logged.request = nil
+	if e.Presence {
+		e.Members = ch.shownLocked()
+	}
+	ch.admit(m, ch.hub.listFrame(&e))
+	close(m.logged.through)
+}
+
+// disown is called when a membership has ended, before its leave is logged.
+func (ch *Channel) disown(m *membership) {
+	ch.fan.Lock()
+	delete(ch.own, m.id)
+	ch.fan.Unlock()
+}
+
+// joinPrivate logs m's join and waits until it has come back, at which point m is
+// a member. After an error nothing of it is left. It waits while the client has
+// not read the lists that it got before.
+func (ch *Channel) joinPrivate(m *membership) error {
+	h := ch.hub
+	member := &m.logged.member
+	ch.fan.Lock()
+	size, withList := member.size(), ch.replica.on || member.Data != nil
+	if withList {
+		size += ch.replica.bytes
+	}
+	ch.fan.Unlock()
+	if withList {
+		release, err := m.out.AwaitRoom(m.conn.ctx, size)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	if !ch.expect(m) {
+		return ErrChannelFull
+	}
+
+	ctx, cancel := h.operation(m.conn.ctx)
+	defer cancel()
+	_, err := h.cfg.Broker.Append(ctx, ch.name, member.entry())
+	if errors.Is(err, broker.ErrAway) {
+		ch.joinAlone(m)
+		return nil
+	}
+	if err == nil {
+		err = lifecycle.Wait(ctx, m.logged.through)
+	}
+	if err == nil || !ch.giveUp(m) {
+		return nil
+	}
+	if h.ctx.Err() == nil { // else the broker is closed
+		ctx, cancel := h.operation(h.ctx)
+		defer cancel()
+		ch.logLeave(ctx, m)
+	}
+	if errors.Is(err, broker.ErrTooLarge) {
+		return fmt.Errorf("%w: %w", ErrDataTooLarge, err)
+	}
+	return err
+}
+
+// joinAlone makes m a member while the broker is away. The backlog logs the join
+// when the broker is back.
+func (ch *Channel) joinAlone(m *membership) {
+	member := m.logged.member
+	ch.fan.Lock()
+	ch.addLocked(&member)
+	ch.fan.Unlock()
+	ch.hub.backlog.addJoin(m)
+}
+
+// expect takes a place for a member whose join is about to be logged.
+func (ch *Channel) expect(m *membership) bool {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	limit := ch.hub.cfg.Limits.Members
+	shown := ch.replica.on || m.logged.member.Data != nil
+	if limit > 0 && shown && ch.replica.len()+ch.arriving >= limit {
+		return false
+	}
+	if ch.own == nil {
+		ch.own = map[string]*membership{}
+	}
+	ch.own[m.id] = m
+	ch.arriving++
+	return true
+}
+
+// giveUp takes back the place of a member whose join has not come through. False
+// means that it has come through after all.
+func (ch *Channel) giveUp(m *membership) bool {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if m.logged.arrived {
+		return false
+	}
+	delete(ch.own, m.id)
+	ch.arriving--
+	return true
+}

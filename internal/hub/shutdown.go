@@ -1,0 +1,115 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gopushy/pushy/internal/lifecycle"
+)
+
+const (
+	shutdownSpread = 5 * time.Second // at most, over which clients are notified
+	shutdownBatch  = 500             // connections closed at once
+	abortGrace     = time.Second     // for hooks to run after the deadline
+	shutdownReason = "server shutting down"
+)
+
+// Shutdown ends the Hub: connections are closed with CloseShutdown, in batches
+// over at most 5 s or half the time that ctx has; what was queued for them is
+// still written. When it returns nil all hooks have run and the broker is closed.
+// If ctx ends first, the remaining connections are closed without a close frame,
+// the hooks run all the same, and it returns ctx's error. A second call waits for
+// the first.
+func (h *Hub) Shutdown(ctx context.Context) error {
+	if h.admission.close() {
+		h.endErr = h.shutdown(ctx)
+		close(h.ended)
+	}
+	if err := lifecycle.Wait(ctx, h.ended); err != nil {
+		return err
+	}
+	return h.endErr
+}
+
+// Close ends the Hub at once: every connection is closed without a close frame,
+// and a Shutdown under way waits no longer. The Disconnect hooks have run when it
+// returns, except that it waits only a second or two for commands and hooks that
+// do not return, such as its own caller.
+func (h *Hub) Close() error {
+	h.closeNow()
+	err := h.Shutdown(context.Background())
+	if errors.Is(err, errAborted) {
+		return h.closeErr
+	}
+	return err
+}
+
+var errAborted = errors.New("connections were aborted by Close")
+
+func (h *Hub) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(h.closed, func() { cancel(errAborted) })()
+	if h.closed.Err() != nil {
+		cancel(errAborted) // without waiting for the AfterFunc
+	}
+	idle := h.tasks.Close()
+	// What is accepted is queued before the outboxes close.
+	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && h.closeAll(ctx) {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
+	}
+	err := context.Cause(ctx)
+	if err != nil {
+		h.abortAll(idle)
+	}
+	giveUp := context.AfterFunc(ctx, h.cancel) // the broker is not waited for either
+	channels := lifecycle.Each(h.Channels(), func(ch *Channel) { ch.life.endLingerAndWait() })
+	if lifecycle.Wait(ctx, channels) != nil && !lifecycle.Within(abortGrace, channels) {
+		h.cfg.Log.Error("channel hooks still run after the shutdown's deadline")
+	}
+	giveUp()
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	h.cancel()
+	h.backlog.wait()
+	if err == nil {
+		h.cfg.Engine.Wait()
+	}
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), h.cfg.Timeout)
+	defer done()
+	h.closeErr = h.cfg.Broker.Close(closing)
+	return errors.Join(err, h.closeErr)
+}
+
+// closeAll closes all connections, in batches: clients that all reconnect at the
+// same moment would overload the next server. It reports whether ctx let it.
+func (h *Hub) closeAll(ctx context.Context) bool {
+	spread := shutdownSpread
+	if deadline, ok := ctx.Deadline(); ok {
+		spread = min(spread, time.Until(deadline)/2)
+	}
+	return lifecycle.Spread(ctx, h.admission.all(), shutdownBatch, spread, func(c *Conn) {
+		c.end(CloseShutdown, shutdownReason)
+	})
+}
+
+// abortAll ends what is left without a close frame. It cleans up for readers that
+// a command holds up. The broker has half the grace for what is under way, so that
+// the hooks that wait for it run; a hook that does not return is left behind after
+// all of it.
+func (h *Hub) abortAll(idle <-chan struct{}) {
+	defer time.AfterFunc(abortGrace/2, h.cancel).Stop()
+	h.cutRest()
+	conns := h.admission.all()
+	for _, c := range conns {
+		c.abort(CloseShutdown, shutdownReason)
+	}
+	if !lifecycle.Within(abortGrace, lifecycle.Each(conns, (*Conn).finish), idle) {
+		h.cfg.Log.Error("commands or hooks still run after the shutdown's deadline")
+	}
+}

@@ -1,0 +1,26 @@
+package jsvalue
+
+// Object is a JSON object under construction, with its members in the order in
+// which they are added. nil is an object without members yet.
+type Object []byte
+
+// Text adds a member whose value is a string.
+func (o Object) Text(name, value string) Object {
+	o = AppendQuote(o.member(name), value)
+	return append(o, '}')
+}
+
+// Raw adds a member whose value is JSON already.
+func (o Object) Raw(name string, value []byte) Object {
+	o = append(o.member(name), value...)
+	return append(o, '}')
+}
+
+func (o Object) member(name string) Object {
+	if len(o) == 0 {
+		o = append(make(Object, 0, 96), '{')
+	} else {
+		o[len(o)-1] = ','
+	}
+	return append(AppendQuote(o, name), ':')
+}

@@ -1,0 +1,50 @@
+package limit
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+)
+
+// Network is what counts as one client's address: an IPv4 address, or the /64
+// of an IPv6 address, all of which one machine can have. It is 0 for what has no
+// IP address, such as a Unix socket, and is not limited then.
+type Network uint64
+
+// Unknown is a Network of its own for clients whose address is to count and is
+// not known. No IP address has it.
+const Unknown Network = 1
+
+// NetworkOf returns the Network of an IP address, with a port or without.
+func NetworkOf(address string) Network {
+	var addr netip.Addr
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		addr = at.Addr()
+	} else if bare, ok := strings.CutPrefix(address, "["); ok && strings.HasSuffix(bare, "]") {
+		addr, _ = netip.ParseAddr(strings.TrimSuffix(bare, "]"))
+	} else {
+		addr, _ = netip.ParseAddr(address)
+	}
+	if !addr.IsValid() {
+		return 0
+	}
+	if addr = addr.Unmap(); addr.Is4() {
+		b := addr.As4()
+		return Network(binary.BigEndian.Uint32(b[:])) | 1<<32 // no IPv6 network begins with 0:1
+	}
+	b := addr.As16()
+	return max(Unknown+1, Network(binary.BigEndian.Uint64(b[:]))) // ::1 is one, too
+}
+
+// Prefix returns an IPv6 network as "2001:db8::/64", and "" for anything else.
+func (n Network) Prefix() string {
+	switch {
+	case n == 0, n == Unknown, n>>32 == 1:
+		return ""
+	case n == Unknown+1:
+		n = 0 // ::1's
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(n))
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64).String()
+}

@@ -1,0 +1,195 @@
+package pushyjson
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/names"
+)
+
+// Error is what pushy:error shows.
+type Error struct {
+	Code    string
+	Message string
+}
+
+// The errors of PROTOCOL.md, section 3. "recieved" is how the original spells it.
+var (
+	ErrBogus           = &Error{"100", "Bogus message recieved"}
+	ErrUnknownCommand  = &Error{"200", "Unknown command"}
+	ErrNoChannel       = &Error{"300", "No channel specified"}
+	ErrInvalidChannel  = &Error{"301", "Invalid channel name"}
+	ErrTooManyChannels = &Error{"302", "Too many channels"}
+	ErrTooManyRequests = &Error{"429", "Too many requests"}
+	ErrChannelNotFound = &Error{"404", "Channel not found"}
+	ErrNotSubscribed   = &Error{"403", "Not subscribed to this channel"}
+	ErrInternal        = &Error{"500", "Internal error"}
+	ErrTimedOut        = &Error{"504", "Command timed out"}
+)
+
+// Request is one command of a client.
+type Request struct {
+	Conn *hub.Conn
+	Name string // as the client spelled it
+	Data []byte // valid while the command runs; nil if absent
+	ID   []byte // JSON, or nil; may be kept
+}
+
+// Handle implements hub.Protocol. Whatever a message contains, the client gets an
+// answer or, for a client's own events, nothing.
+func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
+	m := Parse(message)
+	r := &Request{
+		Conn: c,
+		Name: m.Name,
+		Data: m.Data,
+		ID:   bytes.Clone(m.ID), // needed after the next message has overwritten this one
+	}
+	refused := ErrInternal // unless the command returns
+	defer func() {
+		if refused != nil {
+			_ = Fail(c, refused, r.ID) // a connection that has ended needs no answer
+		}
+	}()
+	switch verdict := c.Allow(now); {
+	case verdict == limit.Abuse:
+		refused = nil
+	case verdict == limit.Over:
+		refused = ErrTooManyRequests
+	case m.Kind == Bogus:
+		refused = ErrBogus
+	case m.Kind == Ignored:
+		refused = nil
+	default:
+		refused = p.run(r)
+	}
+}
+
+func (p *Protocol) run(r *Request) *Error {
+	if refused, known := p.Command(r); known {
+		return refused
+	}
+	var buf [64]byte
+	switch string(names.AppendLowerASCII(buf[:0], r.Name)) {
+	case "subscribe":
+		return p.Subscribe(r)
+	case "unsubscribe":
+		return p.Unsubscribe(r)
+	}
+	return ErrUnknownCommand
+}
+
+// Fail answers a command with pushy:error.
+func Fail(c *hub.Conn, e *Error, id []byte) error {
+	return c.Send(&hub.Event{
+		Kind:    hub.Failed,
+		Code:    e.Code,
+		Reason:  e.Message,
+		Request: id,
+	})
+}
+
+// Subscribe is the built-in command SUBSCRIBE: {"channel":…} and, for private
+// channels, "auth" and "data" (PROTOCOL.md, sections 3, 4 and 6).
+func (p *Protocol) Subscribe(r *Request) *Error {
+	channel, want, refused := p.subscription(r.Data)
+	if refused != nil {
+		return refused
+	}
+	err := r.Conn.Join(hub.JoinRequest{
+		Channel: channel,
+		Auth:    want.Auth,
+		Data:    want.Presence,
+		Request: r.ID,
+	})
+	switch {
+	case err == nil, errors.Is(err, hub.ErrClosed):
+		return nil
+	case errors.Is(err, hub.ErrTooManyChannels):
+		return ErrTooManyChannels
+	}
+	answer := hub.Event{
+		Kind:    hub.Direct,
+		Name:    eventFailed,
+		Request: r.ID,
+	}
+	if errors.Is(err, hub.ErrNeedAuth) {
+		answer.Name = eventNeedAuth
+	}
+	data := jsvalue.Object(nil).Text("channel", channel)
+	reason, code := Reason(err)
+	if reason != "" {
+		data = data.Text("reason", reason)
+	}
+	if code != "" {
+		data = data.Text("code", code)
+	}
+	answer.Data = data
+	_ = r.Conn.Send(&answer)
+	return nil
+}
+
+// The reasons that clients receive with pushy:subscription-failed, beside the host's
+// own (PROTOCOL.md, section 3).
+const (
+	ReasonDenied       = "Invalid credentials"
+	reasonMember       = "Already subscribed to this channel"
+	reasonInvalidData  = "Invalid presence data"
+	reasonDataTooLarge = "Presence data too large"
+	reasonFull         = "Channel is full"
+	reasonUnavailable  = "Temporarily unavailable"
+)
+
+// Reason is what pushy:subscription-failed, or pushy:subscription-needauth, shows of
+// an error of hub.Conn.Join.
+func Reason(err error) (reason, code string) {
+	var refused *hub.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return refused.Reason, refused.Code
+	case errors.Is(err, hub.ErrDenied):
+		return ReasonDenied, ""
+	case errors.Is(err, hub.ErrAlreadyMember):
+		return reasonMember, ""
+	case errors.Is(err, hub.ErrChannelFull):
+		return reasonFull, ""
+	case errors.Is(err, hub.ErrDataTooLarge):
+		return reasonDataTooLarge, ""
+	}
+	return reasonUnavailable, ""
+}
+
+// Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}.
+func (p *Protocol) Unsubscribe(r *Request) *Error {
+	channel, _, refused := p.subscription(r.Data)
+	switch {
+	case refused != nil:
+		return refused
+	case r.Conn.Leave(channel, "", r.ID) == nil:
+		return nil
+	case r.Conn.Hub().Lookup(channel) == nil:
+		return ErrChannelNotFound
+	}
+	return ErrNotSubscribed
+}
+
+// subscription reads the data of the built-in commands; the channel's name is
+// checked, and in the form in which it is compared.
+func (p *Protocol) subscription(data []byte) (channel string, want Subscription, refused *Error) {
+	want = ParseSubscription(data)
+	if want.Channel == "" {
+		return "", want, ErrNoChannel
+	}
+	channel, err := p.Channel(want.Channel)
+	switch {
+	case errors.Is(err, names.ErrNotChecked):
+		return "", want, ErrInternal
+	case err != nil:
+		return "", want, ErrInvalidChannel
+	}
+	return channel, want, nil
+}

@@ -1,0 +1,168 @@
+// Package pushyjson is the pushy protocol (PROTOCOL.md): it decodes what clients
+// send and renders what they receive. It is the one place that does.
+package pushyjson
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
+)
+
+// Names of events (PROTOCOL.md, sections 2 to 4).
+const (
+	eventConnect      = "pushy:connect"
+	eventError        = "pushy:error"
+	eventReply        = "pushy:reply"
+	eventSuccess      = "pushy:subscription-success"
+	eventFailed       = "pushy:subscription-failed"
+	eventNeedAuth     = "pushy:subscription-needauth"
+	eventEnd          = "pushy:subscription-end"
+	eventPresenceAdd  = "pushy:presence-add"
+	eventPresenceQuit = "pushy:presence-quit"
+	eventPresenceSync = "pushy:presence-sync"
+	eventResync       = "pushy:resync"
+)
+
+// Protocol implements hub.Protocol.
+type Protocol struct {
+	// Channel checks a channel's name and returns it in the form in which it is
+	// compared. The error wraps names.ErrNotChecked if the check failed.
+	Channel func(name string) (string, error)
+	// Command runs a command of the host's and returns what the client is to see.
+	// known is false if there is none of that name.
+	Command func(r *Request) (refused *Error, known bool)
+	// PresenceBytes bounds a member's presence data; not above zero is no bound.
+	PresenceBytes int
+}
+
+var _ hub.Protocol = (*Protocol)(nil)
+
+// Append implements hub.Protocol.
+func (p *Protocol) Append(dst []byte, e *hub.Event) []byte {
+	switch e.Kind {
+	case hub.Published:
+		return appendEvent(dst, e.Name, e.Channel, e.Data)
+	case hub.Joined:
+		return appendEvent(dst, eventPresenceAdd, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text))
+	case hub.Left:
+		return appendEvent(dst, eventPresenceQuit, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text))
+	case hub.Members:
+		return appendEvent(dst, eventPresenceSync, e.Channel, jsvalue.Object(nil).Raw("presence", list(e.Members)))
+	case hub.Gap:
+		return appendEvent(dst, eventResync, e.Channel, []byte("{}"))
+	case hub.Direct:
+		return appendReply(dst, e.Name, e.Data, e.Request)
+	case hub.Replied:
+		return appendReply(dst, eventReply, jsvalue.Object(nil).Raw("id", e.Request).Raw("data", e.Data), nil)
+	case hub.Failed:
+		data := jsvalue.Object(nil).Text("message", e.Reason).Text("code", e.Code)
+		return appendReply(dst, eventError, data, e.Request)
+	case hub.Connected:
+		data := jsvalue.Object(nil).Text("socketId", e.Conn.ID()).Text("protocol", e.Conn.Transport())
+		return appendReply(dst, eventConnect, data, nil)
+	case hub.Subscribed:
+		data := jsvalue.Object(nil).Text("channel", e.Channel).Text("memberId", e.Member)
+		if e.Presence {
+			data = data.Raw("presence", list(e.Members))
+		}
+		return appendReply(dst, eventSuccess, data, e.Request)
+	case hub.Ended:
+		data := jsvalue.Object(nil).Text("channel", e.Channel)
+		if e.Reason != "" {
+			data = data.Text("reason", e.Reason)
+		}
+		return appendReply(dst, eventEnd, data, e.Request)
+	}
+	panic("pushyjson: an event of unknown kind " + strconv.Itoa(int(e.Kind)))
+}
+
+// AppendMember implements hub.Protocol: the member's own fields, and then those
+// that the server gives it. These stand where the client put fields of the same
+// name, so that it cannot choose them.
+func (p *Protocol) AppendMember(dst []byte, m *hub.Member) []byte {
+	fields := m.Data
+	if fields == nil {
+		fields = []byte("{}")
+	}
+	out, err := jsvalue.SetFields(dst, fields,
+		jsvalue.Field{Name: "subscribed", Value: strconv.AppendInt(nil, m.Joined.UnixMilli(), 10)},
+		jsvalue.Field{Name: "memberId", Value: jsvalue.AppendQuote(nil, m.ID)},
+		jsvalue.Field{Name: "idle", Value: []byte("false")})
+	if err != nil {
+		panic(err) // MemberData and the checks of what a broker delivers let only objects through
+	}
+	return out
+}
+
+// MemberData implements hub.Protocol.
+func (p *Protocol) MemberData(data []byte) ([]byte, error) {
+	fields, refused := PresenceFields(data, p.PresenceBytes)
+	if refused != nil {
+		return nil, &hub.RefusedError{
+			Reason: refused.Reason,
+			Err:    refused,
+		}
+	}
+	return fields, nil
+}
+
+func list(members []*hub.Member) []byte {
+	size := 2
+	for _, m := range members {
+		size += len(m.Text) + 1
+	}
+	b := append(make([]byte, 0, size), '[')
+	for i, m := range members {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, m.Text...)
+	}
+	return append(b, ']')
+}
+
+// appendEvent appends a channel event. data is JSON.
+func appendEvent(b []byte, event, channel string, data []byte) []byte {
+	b = slices.Grow(b, len(event)+len(channel)+len(data)+40)
+	b = append(b, `{"event":`...)
+	b = jsvalue.AppendQuote(b, event)
+	b = append(b, `,"channel":`...)
+	b = jsvalue.AppendQuote(b, channel)
+	b = append(b, `,"data":`...)
+	b = append(b, data...)
+	return append(b, '}')
+}
+
+// appendReply appends a direct message. id, if it is not nil, becomes data's last
+// member if data is an object without an id of its own; else data stays as it is
+// and id is the message's last member.
+func appendReply(b []byte, event string, data, id []byte) []byte {
+	b = slices.Grow(b, len(event)+len(data)+len(id)+40)
+	b = append(b, `{"event":`...)
+	b = jsvalue.AppendQuote(b, event)
+	b = append(b, `,"data":`...)
+	b = append(b, data...)
+	switch {
+	case id == nil:
+	case jsvalue.Kind(data) != '{' || has(data, "id"):
+		b = append(b, `,"id":`...)
+		b = append(b, id...)
+	default:
+		b = b[:len(b)-1]
+		if len(data) > len("{}") {
+			b = append(b, ',')
+		}
+		b = append(b, `"id":`...)
+		b = append(b, id...)
+		b = append(b, '}')
+	}
+	return append(b, '}')
+}
+
+func has(object []byte, name string) bool {
+	found := false
+	_ = jsvalue.Fields(object, func(n, _ []byte) { found = found || string(n) == name })
+	return found
+}
