@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -188,3 +189,40 @@ type fakeConn struct {
 
 func (c fakeConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
 func (c fakeConn) Write(p []byte) (int, error) { return len(p), nil }
+
+// FuzzReplies: whatever a server sends, and however it is split, one connection passes on
+// the same, and what is not of a subscription as it is.
+func FuzzReplies(f *testing.F) {
+	for _, text := range []string{
+		"+OK\r\n$5\r\nhello\r\n",
+		">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\n{}\r\n-MISCONF x\r\n+PONG\r\n-BUSY\r\n",
+		">1\r\n-NOPERM this user has no permissions to run the 'unsubscribe' command\r\n+PONG\r\n",
+		"$9223372036854775807\r\n$-9\r\n=x\r\n\n-\n>",
+	} {
+		f.Add([]byte(text), 1)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, pings int) {
+		if len(text) > 32<<10 {
+			return // a line may be too long for Redis
+		}
+		read := func(in io.Reader) (string, string) {
+			conn := redis.Replies(fakeConn{in: in})
+			for range min(max(pings, 0), 10) {
+				_, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n"))
+				require.NoError(t, err)
+			}
+			got, err := io.ReadAll(conn)
+			if err != nil {
+				return string(got), err.Error()
+			}
+			return string(got), ""
+		}
+		whole, wholeErr := read(bytes.NewReader(text))
+		single, singleErr := read(iotest.OneByteReader(bytes.NewReader(text)))
+		require.Equal(t, whole, single)
+		require.Equal(t, wholeErr, singleErr)
+		if !bytes.ContainsRune(text, '>') && bytes.HasSuffix(text, []byte("\n")) {
+			require.Equal(t, string(text), whole)
+		}
+	})
+}
