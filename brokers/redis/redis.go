@@ -24,9 +24,10 @@
 // the connection exists, a command that fails or takes longer than Options.Timeout is an
 // error, and a trigger answers 503.
 //
-// A server that has become a replica, or that is loading its data, counts as away: the
-// node reconnects until it finds a primary. It therefore follows a failover behind one
-// address that always leads to the primary.
+// A server that has become a replica, is loading its data, or runs a script for so long
+// that it answers BUSY, counts as away: the node reconnects until it finds a primary that
+// answers. It therefore follows a failover behind one address that always leads to the
+// primary.
 //
 // # What Redis must be like
 //
