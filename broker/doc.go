@@ -27,7 +27,7 @@
 // # Positions and revisions
 //
 // The offset of a kept event and the revision of a member entry are numbers
-// that grow by one within an epoch. An epoch is a random string that belongs to
+// that grow within an epoch, offsets by one. An epoch is a string that belongs to
 // one life of the log: when the store was emptied, restarted without its data,
 // or replaced by a copy that may lack entries, the epoch changes. Numbers of
 // different epochs cannot be compared.

@@ -38,7 +38,7 @@ needed() {
 		npm|npm|it installs the tools that build the client and drive the browsers
 		redis-server|redis-server|brokers/redis is tested with servers of its own
 		redis-sentinel|redis-sentinel|brokers/redis is tested with a failover
-		nats-server|nats-server|brokers/nats is tested with servers of its own
+		nats-server|nats-server|broker/nats and brokers/nats are tested with servers of their own
 		chromium|chromium|the client and the examples are tested in it; PUSHY_CHROMIUM names another
 		firefox-esr|firefox-esr|the client is tested in it; PUSHY_FIREFOX names another
 	END
@@ -73,7 +73,7 @@ need() {
 
 # The modules that are released, each after those that it requires.
 # shellcheck disable=SC2034
-released=(. brokers/nats brokers/redis cmd/pushy-server examples/cluster)
+released=(. broker/nats brokers/nats brokers/redis cmd/pushy-server examples/cluster)
 root_path=$(sed -n 's/^module //p' go.mod)
 
 path_of() { if [ "$1" = . ]; then echo "$root_path"; else echo "$root_path/$1"; fi; }
@@ -85,7 +85,7 @@ tree_version() { sed -n "s|^[[:blank:]]*$root_path \(v[^ ]*\).*|\1|p" cmd/pushy-
 # set_version VERSION lets the modules below the current directory require each other at it.
 set_version() {
 	local file
-	for file in brokers/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod go.work; do
+	for file in broker/*/go.mod brokers/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod go.work; do
 		sed "s|\(${root_path}[^ ]*\) v[0-9][^ ]*|\1 $1|" "$file" >"$file.new"
 		cat "$file.new" >"$file"
 		rm "$file.new"

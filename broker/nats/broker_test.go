@@ -1,0 +1,37 @@
+package nats_test
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/brokertest"
+	"github.com/gopushy/pushy/broker/nats"
+)
+
+func testLogger(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+// testNode is a node behind a proxy.
+type testNode struct {
+	*nats.Broker
+	*proxy
+}
+
+// Kill is what brokertest.Killer says.
+func (n testNode) Kill() { n.Cut() }
+
+func newTestNode(t testing.TB) testNode {
+	p := newProxy(t, shared)
+	return testNode{nats.New(nats.Options{URL: p.url, Prefix: prefix(t), Logger: testLogger(t)}), p}
+}
+
+func TestBroker(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, brokertest.Options{
+		Lease:    3 * time.Second,
+		MaxBytes: 1 << 20, // the server's max_payload
+	}, func(t *testing.T) broker.Broker { return newTestNode(t) })
+}

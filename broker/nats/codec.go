@@ -1,0 +1,354 @@
+package nats
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// What is sent on a channel's subject begins with what it is.
+const (
+	formPlain = 'e' // an event that is not kept: its encoding follows
+	formKept  = 'k' // a message of a log
+)
+
+// formMark begins a message that only has to be there.
+const formMark = 'x'
+
+// Bounds on what is read.
+const (
+	maxTail    = 16 // sequences that a message of a log names
+	maxVersion = 8  // messages of one member that the stream keeps
+	maxAdopted = 16 // adoptions that a member's message remembers
+	maxText    = 1024
+	maxNumber  = 1<<53 - 1
+	maxLease   = 24 * time.Hour
+)
+
+var errBroken = errors.New("nats: a message that is broken, or not pushy's")
+
+func appendText[T ~string | ~[]byte](b []byte, text T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+func appendNumbers(b []byte, list []uint64) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, n := range list {
+		b = binary.AppendUvarint(b, n)
+	}
+	return b
+}
+
+// millis is a time as messages have it; the zero time is 0.
+func millis(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(max(t.UnixMilli(), 0))
+}
+
+// cutter takes fields off a message. After one that is not there all are zero.
+type cutter struct {
+	rest []byte
+	bad  bool
+}
+
+// cut begins to read a message whose first byte is first.
+func cut(data []byte, first byte) *cutter {
+	if len(data) == 0 || data[0] != first {
+		return &cutter{bad: true}
+	}
+	return &cutter{rest: data[1:]}
+}
+
+func (c *cutter) number() uint64 {
+	n, size := binary.Uvarint(c.rest)
+	if c.bad || size <= 0 || n > maxNumber {
+		c.bad = true
+		return 0
+	}
+	c.rest = c.rest[size:]
+	return n
+}
+
+func (c *cutter) bytes() []byte {
+	n := c.number()
+	if c.bad || n > uint64(len(c.rest)) {
+		c.bad = true
+		return nil
+	}
+	text := c.rest[:n]
+	c.rest = c.rest[n:]
+	return text
+}
+
+func (c *cutter) text() string {
+	text := c.bytes()
+	if len(text) > maxText {
+		c.bad = true
+		return ""
+	}
+	return string(text)
+}
+
+func (c *cutter) numbers(most int) []uint64 {
+	n := c.number()
+	if n > uint64(most) {
+		c.bad = true
+	}
+	var list []uint64
+	for i := uint64(0); i < n && !c.bad; i++ {
+		list = append(list, c.number())
+	}
+	return list
+}
+
+func (c *cutter) time() time.Time {
+	if n := c.number(); n > 0 {
+		return time.UnixMilli(int64(n))
+	}
+	return time.Time{}
+}
+
+// kept is a message of a channel's log. One without an event says that the log goes
+// on in another stream, if moved is set, or else that it has been emptied.
+type kept struct {
+	at    broker.Position
+	time  time.Time
+	moved bool
+	tail  []uint64      // sequences of the messages before it, the newest first
+	entry *broker.Entry // nil without an event
+}
+
+func (m kept) encode() []byte {
+	b := []byte{formKept}
+	b = appendText(b, m.at.Epoch)
+	b = binary.AppendUvarint(b, m.at.Offset)
+	b = binary.AppendUvarint(b, millis(m.time))
+	b = append(b, flag(m.moved))
+	b = appendNumbers(b, m.tail)
+	if m.entry != nil {
+		b = broker.AppendEntry(b, *m.entry)
+	}
+	return b
+}
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+func decodeKept(data []byte) (kept, error) {
+	c := cut(data, formKept)
+	m := kept{
+		at:    broker.Position{Epoch: c.text(), Offset: c.number()},
+		time:  c.time(),
+		moved: c.number() != 0,
+		tail:  c.numbers(maxTail),
+	}
+	if c.bad || !broker.ValidEpoch(m.at.Epoch) {
+		return kept{}, errBroken
+	}
+	if len(c.rest) == 0 {
+		return m, nil
+	}
+	e, err := broker.ParseEntry(c.rest)
+	if err != nil {
+		return kept{}, err
+	}
+	if e.Kind != broker.Event || m.at.Offset == 0 || m.moved {
+		return kept{}, errBroken
+	}
+	e.At, e.Prev, e.Time = m.at, m.at.Offset-1, m.time
+	m.entry = &e
+	return m, nil
+}
+
+// record is the last message of a member's subject: all that is known of the member.
+type record struct {
+	kind     broker.Kind // what the message did
+	oldOwner string      // of an Adopt
+	member   broker.Member
+	brought  bool   // its Join had data
+	sawOn    uint64 // State.On was set at this sequence, which is before the Join; or 0
+	past     past   // the membership before, under the same id
+	adopted  []adoption
+	tail     []uint64 // sequences of the subject's older messages, the oldest first
+
+	seq   uint64    // its own
+	taken time.Time // when this node received it
+}
+
+// past is a membership that has ended, by sequences of the stream.
+type past struct {
+	since, left uint64
+	brought     bool
+}
+
+// adoption says from whom a member was taken.
+type adoption struct {
+	owner string
+	until time.Time
+}
+
+func (r *record) left() bool { return r.kind == broker.Leave }
+
+const formRecord = 'm'
+
+func (r *record) encode() []byte {
+	b := []byte{formRecord, flag(r.brought)}
+	for _, n := range []uint64{r.member.Since, r.sawOn, r.past.since, r.past.left, uint64(flag(r.past.brought))} {
+		b = binary.AppendUvarint(b, n)
+	}
+	b = appendText(b, r.member.Node)
+	b = appendNumbers(b, r.tail)
+	b = binary.AppendUvarint(b, uint64(len(r.adopted)))
+	for _, a := range r.adopted {
+		b = appendText(b, a.owner)
+		b = binary.AppendUvarint(b, millis(a.until))
+	}
+	return broker.AppendEntry(b, broker.Entry{
+		Kind:     r.kind,
+		Member:   r.member.ID,
+		Owner:    r.member.Owner,
+		OldOwner: r.oldOwner,
+		User:     r.member.User,
+		Joined:   r.member.Joined,
+		Data:     r.member.Data,
+	})
+}
+
+// decodeRecord reads a message of a member's subject, whose sequence is seq.
+func decodeRecord(data []byte, member string, seq uint64) (*record, error) {
+	c := cut(data, formRecord)
+	r := &record{seq: seq, brought: c.number() != 0}
+	r.member.Since, r.sawOn = c.number(), c.number()
+	r.past = past{
+		since:   c.number(),
+		left:    c.number(),
+		brought: c.number() != 0,
+	}
+	r.member.Node = c.text()
+	r.tail = c.numbers(maxVersion)
+	adopted := c.number()
+	if c.bad || adopted > maxAdopted {
+		return nil, errBroken
+	}
+	for range adopted {
+		r.adopted = append(r.adopted, adoption{owner: c.text(), until: c.time()})
+	}
+	if c.bad {
+		return nil, errBroken
+	}
+	e, err := broker.ParseEntry(c.rest)
+	if err != nil {
+		return nil, err
+	}
+	isNew := r.member.Since == 0
+	if e.Kind == broker.Event || e.Member != member || r.member.Since >= seq || isNew != (e.Kind == broker.Join) {
+		return nil, errBroken
+	}
+	if e.Kind == broker.Join {
+		r.member.Since = seq
+	}
+	if r.sawOn > r.member.Since || r.past.left > r.member.Since || r.past.since > r.past.left || !older(r.tail, seq) {
+		return nil, errBroken
+	}
+	r.kind, r.oldOwner = e.Kind, e.OldOwner
+	r.member.ID, r.member.Owner, r.member.User = e.Member, e.Owner, e.User
+	r.member.Joined, r.member.Data = e.Joined, e.Data
+	return r, nil
+}
+
+// older reports whether the sequences grow and are all below seq.
+func older(list []uint64, seq uint64) bool {
+	return slices.IsSorted(list) && (len(list) == 0 || list[len(list)-1] < seq)
+}
+
+// sign is a node's sign of life. One with a lease of 0 says that the node is gone.
+type sign struct {
+	lease    time.Duration
+	settings map[string]string
+}
+
+const formSign = 'n'
+
+func (s sign) encode() []byte {
+	b := binary.AppendUvarint([]byte{formSign}, uint64(s.lease.Milliseconds()))
+	b = binary.AppendUvarint(b, uint64(len(s.settings)))
+	for name, value := range s.settings {
+		b = appendText(appendText(b, name), value)
+	}
+	return b
+}
+
+// maxSettings bounds how many settings a node may have.
+const maxSettings = 256
+
+func decodeSign(data []byte) (sign, error) {
+	c := cut(data, formSign)
+	lease, count := c.number(), c.number()
+	if c.bad || lease > uint64(maxLease.Milliseconds()) || count > maxSettings {
+		return sign{}, errBroken
+	}
+	s := sign{lease: time.Duration(lease) * time.Millisecond, settings: map[string]string{}}
+	for range count {
+		name, value := c.text(), c.text()
+		s.settings[name] = value
+	}
+	if c.bad {
+		return sign{}, errBroken
+	}
+	return s, nil
+}
+
+// claim is a record of the Ledger, or of an entry's ID.
+type claim struct {
+	key, digest string
+	until       time.Time
+	answered    bool
+	answer      []byte
+}
+
+const formClaim = 'c'
+
+func (r claim) encode() []byte {
+	b := appendText(appendText([]byte{formClaim}, r.key), r.digest)
+	b = binary.AppendUvarint(b, millis(r.until))
+	return append(append(b, flag(r.answered)), r.answer...)
+}
+
+func decodeClaim(data []byte) (claim, error) {
+	c := cut(data, formClaim)
+	r := claim{
+		key:      c.text(),
+		digest:   c.text(),
+		until:    c.time(),
+		answered: c.number() != 0,
+	}
+	if c.bad || !r.answered && len(c.rest) > 0 {
+		return claim{}, errBroken
+	}
+	if r.answered {
+		r.answer = append([]byte{}, c.rest...)
+	}
+	return r, nil
+}
+
+// encodeResult is an Appended as the answer of an entry's ID.
+func encodeResult(a broker.Appended) []byte {
+	return append([]byte{byte(a.Receivers)}, a.At.String()...)
+}
+
+func decodeResult(answer []byte) (broker.Appended, error) {
+	if len(answer) == 0 || answer[0] > byte(broker.Some) {
+		return broker.Appended{}, errBroken
+	}
+	at, err := broker.ParsePosition(string(answer[1:]))
+	return broker.Appended{At: at, Duplicate: true, Receivers: broker.Receivers(answer[0])}, err
+}

@@ -1,0 +1,316 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"sync"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// followed is a channel that the node follows. Its mu is held during each call of the
+// sink, and taken after the replica's.
+type followed struct {
+	b       *Broker
+	channel string
+	lane    *lane
+	opening chan struct{}        // holds one while the channel is opened
+	sub     *natsgo.Subscription // set while the channel is opened
+	mark    uint64               // the denials' mark when that was made
+	dropped int                  // messages of sub that nats.go had no room for; the lane's
+
+	mu      sync.Mutex
+	gone    bool            // it is not followed any more
+	live    bool            // the sink has a State, and gets what comes after
+	at      broker.Position // of the last kept event that the sink has
+	class   string          // in which that is; "" if it has come with no delivery
+	stalled bool            // the log is being read; what comes meanwhile waits in early
+	early   []kept
+}
+
+// maxEarly bounds what waits while a log is read. What is dropped is read from the log.
+const maxEarly = 1000
+
+// Follow implements broker.Broker.
+func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, error) {
+	f, found, err := b.follow(ctx, channel)
+	if err == nil {
+		var s broker.State
+		s, err = b.open(ctx, f, "", found)
+		if err == nil {
+			return s, nil
+		}
+		err = fmt.Errorf("follow: %w", err)
+	}
+	if f != nil && !found && !errors.Is(err, broker.ErrAway) {
+		b.unfollow(channel)
+	}
+	return broker.State{}, err
+}
+
+// follow returns the channel's entry in following, which is there while NATS is away,
+// too.
+func (b *Broker) follow(ctx context.Context, channel string) (f *followed, found bool, err error) {
+	err = b.ready(ctx)
+	if err != nil && !errors.Is(err, broker.ErrAway) {
+		return nil, false, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != opened {
+		return nil, false, broker.ErrClosed
+	}
+	f = b.following[channel]
+	if f != nil {
+		return f, true, err
+	}
+	f = &followed{
+		b:       b,
+		channel: channel,
+		lane:    b.lanes[maphash.String(b.seed, channel)%uint64(len(b.lanes))],
+		opening: make(chan struct{}, 1),
+		stalled: true,
+	}
+	b.following[channel] = f
+	return f, false, err
+}
+
+// Unfollow implements broker.Broker.
+func (b *Broker) Unfollow(_ context.Context, channel string) error {
+	if b.isClosed() {
+		return broker.ErrClosed
+	}
+	b.unfollow(channel)
+	return nil
+}
+
+func (b *Broker) unfollow(channel string) {
+	b.mu.Lock()
+	f := b.following[channel]
+	delete(b.following, channel)
+	b.mu.Unlock()
+	if f == nil {
+		return
+	}
+	f.end()
+	b.spawn(func() {
+		f.opening <- struct{}{} // whoever opens it ends soon
+		defer func() { <-f.opening }()
+		f.unsubscribe()
+	})
+}
+
+// end returns when the sink is not called for the channel any more.
+func (f *followed) end() {
+	f.mu.Lock()
+	f.gone, f.live, f.early = true, false, nil
+	f.mu.Unlock()
+}
+
+// subscribe is called while the channel is opened.
+func (f *followed) subscribe() error {
+	if f.sub != nil {
+		return nil
+	}
+	mark := f.b.denials.mark()
+	f.lane.mu.Lock() // so that the lane knows the subscription before its first message
+	defer f.lane.mu.Unlock()
+	sub, err := f.b.nc.ChanSubscribe(f.b.subjects.channel(f.channel), f.lane.in)
+	if err != nil {
+		return err
+	}
+	f.sub, f.mark, f.dropped = sub, mark, 0
+	f.lane.subs[sub] = f
+	return nil
+}
+
+func (f *followed) unsubscribe() {
+	if f.sub == nil {
+		return
+	}
+	_ = f.sub.Unsubscribe() // it fails if the connection is closed
+	f.lane.mu.Lock()
+	delete(f.lane.subs, f.sub)
+	f.lane.mu.Unlock()
+	f.sub = nil
+}
+
+// open subscribes, reads where the channel is, and lets the sink have what comes
+// after. With a reason the sink gets a Reset with the State, and without one the caller
+// does; known says that the sink may have a State already, which then remains.
+func (b *Broker) open(ctx context.Context, f *followed, reason string, known bool) (broker.State, error) {
+	select {
+	case f.opening <- struct{}{}:
+	case <-ctx.Done():
+		return broker.State{}, fmt.Errorf("nats: %w", context.Cause(ctx))
+	}
+	defer func() { <-f.opening }()
+	if f.isGone() {
+		return broker.State{}, errGone
+	}
+	link, asked := b.link(), action{subject: b.subjects.channel(f.channel)}
+	if b.denials.since(asked, f.mark) != nil {
+		f.unsubscribe() // nats.go subscribes again with the next connection only
+	}
+	if err := f.subscribe(); err != nil {
+		return broker.State{}, fmt.Errorf("%w: %w", broker.ErrAway, err)
+	}
+	if err := b.confirm(ctx, link); err != nil {
+		return broker.State{}, err
+	}
+	if err := b.denials.since(asked, f.mark); err != nil {
+		f.unsubscribe()
+		return broker.State{}, err
+	}
+	if err := b.catchUp(ctx); err != nil {
+		return broker.State{}, err
+	}
+	f.mu.Lock()
+	had, class := f.at, f.class
+	f.mu.Unlock()
+	h, err := b.head(ctx, f.channel)
+	if err != nil {
+		return broker.State{}, err
+	}
+	if class != "" && h.at.Epoch == had.Epoch && h.at.Offset < had.Offset {
+		// The store has lost the end of the log, whose numbers must not be used again.
+		_, err := b.abandon(ctx, f.channel, class, h.seqs[class])
+		if err == nil && reason != "" {
+			reason = broker.ResetRestarted
+		}
+		if err != nil && !errors.Is(err, errConflict) {
+			return broker.State{}, err
+		}
+		h, err = b.head(ctx, f.channel)
+		if err != nil {
+			return broker.State{}, err
+		}
+	}
+	return b.goLive(f, h.at, reason, known)
+}
+
+var errGone = errors.New("nats: the channel is not followed any more")
+
+func (f *followed) isGone() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gone
+}
+
+func (b *Broker) goLive(f *followed, at broker.Position, reason string, known bool) (broker.State, error) {
+	r := b.replica.Load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.gone:
+		return broker.State{}, errGone
+	case r != b.replica.Load():
+		return broker.State{}, fmt.Errorf("%w: %w", broker.ErrAway, errNotConnected) // whoever replaced it opens the channel
+	case known && f.live:
+		return b.stateLocked(r, f), nil
+	}
+	if reason == broker.ResetGap && f.at.Offset > 0 && f.at.Epoch != at.Epoch {
+		reason = broker.ResetEpoch
+	}
+	f.at, f.live, f.stalled = at, true, false
+	s := b.stateLocked(r, f)
+	if reason != "" {
+		b.sink.Reset(f.channel, s, reason)
+	}
+	f.drainLocked()
+	return s, nil
+}
+
+func (b *Broker) stateLocked(r *replica, f *followed) broker.State {
+	s := r.stateLocked(f.channel)
+	s.At = f.at
+	return s
+}
+
+// reopen resets a channel.
+func (b *Broker) reopen(f *followed, reason string) {
+	link := b.link()
+	_, err := b.open(link, f, reason, false)
+	if err != nil && !errors.Is(err, errGone) {
+		b.goAway(link, err) // and all are reset
+	}
+}
+
+// takeKeptLocked delivers a kept event if it follows the last, and else has the log
+// read.
+func (f *followed) takeKeptLocked(m kept) {
+	switch next := m.at.Offset == f.at.Offset+1; {
+	case f.gone:
+	case f.stalled:
+		if len(f.early) < maxEarly {
+			f.early = append(f.early, m)
+		}
+	case m.at.Epoch == f.at.Epoch && m.entry != nil && next:
+		f.at = m.at
+		f.b.sink.Deliver(f.channel, *m.entry)
+	case m.at.Epoch == f.at.Epoch && m.at.Offset <= f.at.Offset:
+		// The sink has it: it came while the log was read.
+	default:
+		f.stalled, f.early = true, nil
+		f.b.spawn(func() { f.b.refill(f) })
+	}
+}
+
+func (f *followed) drainLocked() {
+	early := f.early
+	f.early = nil
+	for _, m := range early {
+		f.takeKeptLocked(m)
+	}
+	if len(early) == maxEarly && !f.stalled {
+		f.stalled = true // some may have been dropped
+		f.b.spawn(func() { f.b.refill(f) })
+	}
+}
+
+// refill delivers what is missing from the log, or resets the channel if the log does
+// not have it any more.
+func (b *Broker) refill(f *followed) {
+	link := b.link()
+	f.mu.Lock()
+	at := f.at
+	f.mu.Unlock()
+	h, missing, err := b.after(link, f.channel, at)
+	if err != nil {
+		b.goAway(link, err)
+		return
+	}
+	f.mu.Lock()
+	switch {
+	case !f.live || !f.stalled || f.at != at:
+		f.mu.Unlock()
+		return // opened anew meanwhile
+	case h.at.Epoch != at.Epoch || uint64(len(missing)) != h.at.Offset-at.Offset:
+		f.mu.Unlock()
+		b.reopen(f, broker.ResetGap)
+		return
+	}
+	defer f.mu.Unlock()
+	for _, m := range missing {
+		f.at = m.at
+		b.sink.Deliver(f.channel, *m.entry)
+	}
+	f.stalled = false
+	f.drainLocked()
+}
+
+// denies reports whether a followed channel needs to subscribe to a subject.
+func (b *Broker) denies(subject string) bool {
+	channel, ok := untoken(strings.TrimPrefix(subject, b.subjects.base+".c."))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := b.following[channel]
+	return ok && f != nil && len(f.opening) == 0 || subject == b.o.InboxPrefix+".>"
+}

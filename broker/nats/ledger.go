@@ -1,0 +1,393 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+const (
+	// shortLife is how long an entry's ID is remembered: 20 minutes, and one for clocks
+	// that differ. Records that live no longer are in the same stream, whose messages
+	// NATS removes by their age; the others are in a stream that the nodes sweep.
+	shortLife  = 21 * time.Minute
+	maxRecords = 1 << 20 // in each of the streams
+
+	maxListed = 10_000
+	maxKey    = 256
+	maxDigest = 64
+	maxAnswer = 4 << 10
+)
+
+var errRecordSize = errors.New("nats: a ledger's key is at most 256 bytes, its digest 64, its answer 4 KiB")
+
+// shelf is one of the streams with records.
+type shelf struct {
+	stream jetstream.Stream
+	kind   string // in subjects
+}
+
+// shelves returns the streams with records, first that for a lifetime.
+func (b *Broker) shelves(ttl time.Duration) []shelf {
+	both := []shelf{{b.streams.Load().ids, "i"}, {b.streams.Load().records, "l"}}
+	if ttl > shortLife {
+		slices.Reverse(both)
+	}
+	return both
+}
+
+// found is a record as it is stored.
+type found struct {
+	claim
+	shelf   shelf
+	subject string
+	seq     uint64 // 0: there is none
+	at      time.Time
+}
+
+// find returns the record of a key on a shelf, also one that has expired.
+func (b *Broker) find(ctx context.Context, s shelf, key string) (found, error) {
+	hash := sha256.Sum256([]byte(key))
+	f := found{shelf: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}
+	msg, err := b.last(ctx, s.stream, f.subject)
+	if err != nil {
+		return f, ignore(err, errNone)
+	}
+	f.seq, f.at = msg.Sequence, msg.Time
+	f.claim, err = decodeClaim(msg.Data)
+	if err != nil || f.key != key {
+		b.skipped(f.subject, errBroken)
+		f.claim = claim{}
+	}
+	return f, nil
+}
+
+// isValid reports whether there is a record that has not expired.
+func (f found) isValid() bool { return f.seq > 0 && time.Now().Before(f.until) }
+
+// findAny returns the record of a key that has not expired, wherever it is.
+func (b *Broker) findAny(ctx context.Context, key string) (found, error) {
+	var f found
+	for _, s := range b.shelves(0) {
+		var err error
+		f, err = b.find(ctx, s, key)
+		if err != nil || f.isValid() {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// Claim implements broker.Ledger.
+func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duration) (broker.Claim, error) {
+	if err := b.usable(ctx, key, digest, nil); err != nil {
+		return broker.Claim{}, err
+	}
+	shelves := b.shelves(ttl)
+	other, err := b.find(ctx, shelves[1], userKey+key)
+	if err != nil {
+		return broker.Claim{}, err
+	}
+	if state, ok := other.state(digest); ok {
+		return state, nil
+	}
+	return b.claim(ctx, shelves[0], userKey+key, digest, ttl)
+}
+
+// Keys begin with what they are of.
+const (
+	userKey  = "k"
+	entryKey = "e"
+)
+
+// claim takes a key that has no record, or one that may be taken over.
+func (b *Broker) claim(ctx context.Context, s shelf, key, digest string, ttl time.Duration) (broker.Claim, error) {
+	for range appendAttempts {
+		f, err := b.find(ctx, s, key)
+		if err != nil {
+			return broker.Claim{}, err
+		}
+		if state, ok := f.state(digest); ok {
+			return state, nil
+		}
+		mine := claim{
+			key:    key,
+			digest: digest,
+			until:  time.Now().Add(ttl),
+		}
+		_, err = b.put(ctx, f.subject, f.seq, mine.encode())
+		if err == nil {
+			return broker.Claim{State: broker.Claimed}, nil
+		}
+		if !errors.Is(err, errConflict) {
+			return broker.Claim{}, full(err)
+		}
+	}
+	return broker.Claim{}, errChanging
+}
+
+// full makes broker.ErrBusy of the error of a stream that is full.
+func full(err error) error {
+	text := err.Error()
+	if strings.Contains(text, "maximum messages exceeded") || strings.Contains(text, "maximum bytes exceeded") {
+		return fmt.Errorf("%w: %w", broker.ErrBusy, err)
+	}
+	return err
+}
+
+// state returns what a record means to a claim, unless the key can be claimed.
+func (f found) state(digest string) (broker.Claim, bool) {
+	switch {
+	case !f.isValid():
+		return broker.Claim{}, false
+	case f.digest != digest:
+		return broker.Claim{State: broker.Mismatch}, true
+	case f.answered:
+		return broker.Claim{State: broker.Finished, Answer: f.answer}, true
+	case time.Since(f.at) < broker.ClaimTimeout:
+		return broker.Claim{State: broker.Pending}, true
+	}
+	return broker.Claim{}, false
+}
+
+// Finish implements broker.Ledger.
+func (b *Broker) Finish(ctx context.Context, key, digest string, answer []byte) error {
+	if err := b.usable(ctx, key, digest, answer); err != nil {
+		return err
+	}
+	return b.finish(ctx, userKey+key, digest, answer)
+}
+
+func (b *Broker) finish(ctx context.Context, key, digest string, answer []byte) error {
+	for range appendAttempts {
+		f, err := b.findAny(ctx, key)
+		if err != nil {
+			return err
+		}
+		if !f.isValid() || f.digest != digest {
+			return fmt.Errorf("nats: finish: %w", broker.ErrNotOwner)
+		}
+		f.answered, f.answer = true, answer
+		_, err = b.put(ctx, f.subject, f.seq, f.encode())
+		if !errors.Is(err, errConflict) {
+			return err
+		}
+	}
+	return errChanging
+}
+
+// Release implements broker.Ledger.
+func (b *Broker) Release(ctx context.Context, key, digest string) error {
+	if err := b.usable(ctx, key, digest, nil); err != nil {
+		return err
+	}
+	return b.release(ctx, userKey+key, digest)
+}
+
+// release stores a record that has expired, so that nobody's newer claim is removed.
+func (b *Broker) release(ctx context.Context, key, digest string) error {
+	f, err := b.findAny(ctx, key)
+	if err != nil || !f.isValid() || f.digest != digest || f.answered {
+		return err
+	}
+	_, err = b.put(ctx, f.subject, f.seq, claim{key: key}.encode())
+	return ignore(err, errConflict)
+}
+
+// List implements broker.Ledger.
+func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, error) {
+	if err := b.usable(ctx, prefix, "", nil); err != nil {
+		return nil, err
+	}
+	var list []broker.Record
+	for _, s := range b.shelves(0) {
+		err := b.scan(ctx, s, func(f found) {
+			key, ok := strings.CutPrefix(f.key, userKey+prefix)
+			if !ok || !f.isValid() {
+				return
+			}
+			r := broker.Record{Key: prefix + key, Digest: f.digest, Until: f.until}
+			if f.answered {
+				r.Answer = f.answer
+			}
+			list = append(list, r)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list: %w", err)
+		}
+	}
+	slices.SortFunc(list, func(x, y broker.Record) int { return cmp.Compare(x.Key, y.Key) })
+	return list[:min(len(list), maxListed)], nil
+}
+
+// scan calls visit with all records of a shelf.
+func (b *Broker) scan(ctx context.Context, s shelf, visit func(found)) error {
+	var c jetstream.Consumer
+	err := b.call(ctx, func(ctx context.Context) (err error) {
+		c, err = s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+			AckPolicy:         jetstream.AckNonePolicy,
+			DeliverPolicy:     jetstream.DeliverAllPolicy,
+			InactiveThreshold: consumerIdle,
+			MemoryStorage:     true,
+			Replicas:          1,
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	info := c.CachedInfo()
+	defer func() { _ = b.nc.Publish(api("CONSUMER.DELETE.")+info.Stream+"."+info.Name, nil) }()
+	for left := info.NumPending; left > 0; {
+		got := false
+		err := b.call(ctx, func(context.Context) error {
+			batch, err := c.Fetch(int(min(left, scanBatch)), jetstream.FetchMaxWait(scanWait))
+			if err != nil {
+				return err
+			}
+			for msg := range batch.Messages() {
+				meta, err := msg.Metadata()
+				if err != nil {
+					return err
+				}
+				got, left = true, meta.NumPending
+				f := found{
+					shelf:   s,
+					subject: msg.Subject(),
+					seq:     meta.Sequence.Stream,
+					at:      meta.Timestamp,
+				}
+				f.claim, err = decodeClaim(msg.Data())
+				if err != nil {
+					b.skipped(msg.Subject(), err)
+				}
+				visit(f)
+			}
+			return batch.Error()
+		})
+		if err != nil || !got {
+			return err // what was left has been removed meanwhile
+		}
+	}
+	return nil
+}
+
+const (
+	scanBatch = 1000
+	scanWait  = 200 * time.Millisecond
+)
+
+// sweepRecords removes records that have expired from the stream that has no limit of
+// age.
+func (b *Broker) sweepRecords(ctx context.Context) {
+	var old []uint64
+	_ = b.scan(ctx, shelf{b.streams.Load().records, "l"}, func(f found) {
+		if !f.isValid() {
+			old = append(old, f.seq)
+		}
+	})
+	b.remove(b.subjects.stream+"records", old...)
+}
+
+func (b *Broker) usable(ctx context.Context, key, digest string, answer []byte) error {
+	if len(key) > maxKey || len(digest) > maxDigest || len(answer) > maxAnswer {
+		return errRecordSize
+	}
+	return b.ready(ctx)
+}
+
+// pollID is how often an append looks whether another of the same ID is done.
+const pollID = 20 * time.Millisecond
+
+// appendOnce appends an entry with an ID unless that was done. The record of the ID is
+// claimed first, by the one of several appends that appends the entry.
+func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+	s, key := b.shelves(0)[0], entryKey+channel+"\x00"+e.ID
+	if len(key) > maxText {
+		return broker.Appended{}, errRecordSize
+	}
+	hash := sha256.Sum256([]byte(key))
+	f := found{shelf: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}
+	for {
+		mine := claim{key: key, until: time.Now().Add(shortLife)}
+		seq, err := b.put(ctx, f.subject, f.seq, mine.encode())
+		if err == nil {
+			again := f.isValid()
+			f.seq, f.claim = seq, mine
+			return b.appendClaimed(ctx, channel, e, f, again)
+		}
+		if !errors.Is(err, errConflict) {
+			return broker.Appended{}, full(err)
+		}
+		for wait := true; wait; {
+			f, err = b.find(ctx, s, key)
+			if err != nil {
+				return broker.Appended{}, err
+			}
+			var state broker.Claim
+			state, wait = f.state("")
+			if state.State == broker.Finished {
+				return decodeResult(state.Answer)
+			}
+			if !wait {
+				break // the key can be taken over
+			}
+			select {
+			case <-time.After(pollID):
+			case <-ctx.Done():
+				return broker.Appended{}, fmt.Errorf("nats: %w", context.Cause(ctx))
+			}
+		}
+	}
+}
+
+// appendClaimed appends an entry whose ID is claimed by f, and stores the result. If the
+// claim was taken over, another append may have got as far as the entry itself.
+func (b *Broker) appendClaimed(
+	ctx context.Context, channel string, e broker.Entry, f found, again bool,
+) (a broker.Appended, err error) {
+	if again && e.Keep.Size > 0 {
+		a.At, err = b.findEvent(ctx, channel, e.ID)
+		a.Duplicate = a.At != broker.Position{}
+	}
+	if err == nil && !a.Duplicate {
+		a, err = b.appendEntry(ctx, channel, e)
+	}
+	switch {
+	case err == nil:
+		f.answered, f.answer = true, encodeResult(a)
+	case errors.Is(err, broker.ErrAway) || ctx.Err() != nil:
+		return a, err // it may have been appended
+	default:
+		f.claim = claim{key: f.key} // which has expired
+	}
+	// Without the result a repetition waits for broker.ClaimTimeout, and looks for the
+	// entry itself.
+	_, _ = b.put(context.WithoutCancel(ctx), f.subject, f.seq, f.encode())
+	return a, err
+}
+
+// findEvent returns the position of the kept event with an ID.
+func (b *Broker) findEvent(ctx context.Context, channel, id string) (at broker.Position, err error) {
+	h, err := b.head(ctx, channel)
+	if err != nil {
+		return at, err
+	}
+	err = b.back(ctx, channel, h, 0, func(m kept) bool {
+		if m.entry.ID == id {
+			at = m.at
+		}
+		return at == broker.Position{}
+	})
+	return at, err
+}
