@@ -210,7 +210,6 @@ func TestSigningRefuses(t *testing.T) {
 		{"noKey", "", someID, "private-x", nil},
 		{"noUUID", "k", "a:b", "private-x", nil},
 		{"upperUUID", "k", strings.ToUpper(someID), "private-x", nil},
-		{"public", "k", someID, "x", nil},
 		{"name", "k", someID, "private-x:{}", nil},
 		{"data", "k", someID, "private-x", func() {}},
 	} {

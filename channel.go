@@ -15,7 +15,7 @@ func hostChannel(ch *hub.Channel) *Channel { return ch.Host().(*Channel) }
 // Name returns the channel's lower-cased name.
 func (ch *Channel) Name() string { return ch.ch.Name() }
 
-// Private reports whether the name begins with "private-".
+// Private reports whether clients need a token (Options.Channel).
 func (ch *Channel) Private() bool { return ch.ch.Policy().Private }
 
 // Len returns the number of members on this node.

@@ -39,6 +39,10 @@ func (c *Conn) ID() string { return c.c.ID() }
 // User returns what Options.Accept returned for this connection, or nil.
 func (c *Conn) User() any { return c.c.User() }
 
+// UserID returns the id of the connection's user: what Options.Accept returned, if it
+// is a string or has a method UserID() string, which is called once; else "".
+func (c *Conn) UserID() string { return c.c.UserID() }
+
 // Protocol returns the transport's name, such as "websocket".
 func (c *Conn) Protocol() string { return c.c.Transport() }
 

@@ -50,7 +50,13 @@ func ExampleServer_RegisterCommand() {
 			_ = conn.ReplyError(&pushy.Error{Code: "403", Message: "You are not in that room"})
 			return
 		}
-		if err := srv.Publish(conn.Context(), room.Name(), "moved", move, pushy.Except(conn)); err != nil {
+		_, err := srv.PublishEvent(conn.Context(), pushy.Event{
+			Channel: room.Name(),
+			Name:    "moved",
+			Data:    move,
+			Except:  []string{conn.ID()},
+		})
+		if err != nil {
 			log.Print(err)
 		}
 		_ = conn.Reply("move-accepted", struct{}{})
@@ -78,7 +84,13 @@ func ExampleHandle() {
 		if !ok || !room.Has(conn) {
 			return accepted{}, &pushy.Error{Code: "403", Message: "You are not in that room"}
 		}
-		if err := srv.Publish(ctx, room.Name(), "moved", m, pushy.Except(conn)); err != nil {
+		_, err := srv.PublishEvent(ctx, pushy.Event{
+			Channel: room.Name(),
+			Name:    "moved",
+			Data:    m,
+			Except:  []string{conn.ID()},
+		})
+		if err != nil {
 			return accepted{}, err // the client sees "Internal error"
 		}
 		return accepted{Turn: 1}, nil

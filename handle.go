@@ -35,39 +35,39 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 	if err != nil {
 		panic("pushy: Handle: command " + name + ": " + err.Error())
 	}
-	srv.register(name, func(r *request) error {
-		req, err := decoder.DecodePHP(r.data)
+	srv.register(name, func(r *Request) error {
+		req, err := decoder.DecodePHP(r.Data)
 		if err != nil {
-			srv.log.Debug("command refused", "command", name, "conn", r.conn.ID(), "error", err, "cause", errors.Unwrap(err))
+			srv.log.Debug("command refused", "command", name, "conn", r.Conn.ID(), "error", err, "cause", errors.Unwrap(err))
 			return &Error{"400", err.Error()}
 		}
-		ctx, cancel := context.WithTimeout(r.ctx, limit.Or(srv.opts.CommandTimeout, forever))
+		ctx, cancel := context.WithTimeout(r.Context(), limit.Or(srv.opts.CommandTimeout, forever))
 		defer cancel()
-		resp, err := run(ctx, &r.conn, req)
+		resp, err := run(ctx, r.Conn, req)
 		if err != nil {
 			return r.failed(ctx, err)
 		}
 		raw, err := jsvalue.Encode(resp)
-		if err != nil || r.conn.id == nil {
+		if err != nil || r.ID == nil {
 			return err
 		}
-		_ = r.conn.c.Send(&hub.Event{ // a connection that has ended needs no answer
+		_ = r.Conn.c.Send(&hub.Event{ // a connection that has ended needs no answer
 			Kind:    hub.Replied,
 			Data:    raw,
-			Request: r.conn.id,
+			Request: r.ID,
 		})
 		return nil
 	})
 }
 
 // failed turns the error of a run whose time is over, or whose client has gone.
-func (r *request) failed(ctx context.Context, err error) error {
-	switch seen := (*Error)(nil); {
-	case errors.As(err, &seen):
-	case r.ctx.Err() != nil && errors.Is(err, context.Canceled):
+func (r *Request) failed(ctx context.Context, err error) error {
+	switch {
+	case visible(err) != nil:
+	case r.Context().Err() != nil && errors.Is(err, context.Canceled):
 		return nil // nobody is there, and nothing is wrong
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		r.srv.log.Warn("command timed out", "command", r.name, "conn", r.conn.ID(), "error", err)
+		r.srv.log.Warn("command timed out", "command", r.Name, "conn", r.Conn.ID(), "error", err)
 		return errorOf(pushyjson.ErrTimedOut)
 	}
 	return err

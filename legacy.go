@@ -169,6 +169,9 @@ func (l *legacyBroker) Unfollow(ctx context.Context, channel string) error {
 func (l *legacyBroker) Append(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	switch e.Kind {
 	case broker.Event:
+		if e.ID != "" {
+			return broker.Appended{}, errors.New("the Broker cannot tell a repetition by an ID")
+		}
 		return l.publish(ctx, channel, e)
 	case broker.Join:
 		return broker.Appended{}, l.join(ctx, channel, e)

@@ -51,7 +51,8 @@ type Options struct {
 	// are refused unasked. Default: none.
 	AllowOrigin func(r *http.Request, origin string) bool
 	// Accept decides once per connection, before it is made, who may connect;
-	// user is what Conn.User returns. An error refuses with 403, or with 401
+	// user is what Conn.User returns; if it is a string or has a method UserID() string,
+	// that is Conn.UserID. An error refuses with 403, or with 401
 	// if it is ErrNeedAuth, or with an *Error's Code if that is a status from 400
 	// to 499. The client sees an *Error; the log has every error, at most one line
 	// a minute for each origin. Default: everybody.
@@ -65,6 +66,11 @@ type Options struct {
 	// If it panics or returns what is no address, RemoteAddr counts, and the log
 	// says so.
 	Address func(r *http.Request) string
+	// Channel says what a channel is, by its lower-cased name. It is called from many
+	// goroutines when a channel is opened, and whenever somebody asks about one that is
+	// not open, so it must be fast; it must give the same answer each time and on all
+	// nodes. A panic is logged and refuses. Default: the zero ChannelOptions.
+	Channel func(name string) ChannelOptions
 	// Authorizer decides every subscription. Default: public channels are
 	// open, private ones take a token (PROTOCOL.md, section 6).
 	Authorizer Authorizer

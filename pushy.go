@@ -50,8 +50,9 @@
 // # Channels
 //
 // A channel exists while it has subscribers. Names are case-insensitive. Those
-// that begin with "private-" take a token, which [Server.AuthHandler] gives to
-// the app's own users, or whatever [Options.Authorizer] asks for. Members of a
+// that begin with "private-", or that [Options.Channel] makes private, take a token,
+// which [Server.AuthHandler] gives to the app's own users, or whatever
+// [Options.Authorizer] asks for. Members of a
 // private channel that bring data (a name, say) turn its presence on: all its
 // members then receive the list, and an event for each that joins or leaves.
 //
@@ -75,7 +76,6 @@
 package pushy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -84,11 +84,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/hub"
-	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/origin"
@@ -122,7 +120,7 @@ type Server struct {
 	newConnID func() string
 
 	mu       sync.RWMutex
-	commands map[string]handler // by lower-case name
+	commands map[string]func(*Request) error // by lower-case name
 }
 
 // New returns a Server. The error says which option is wrong, or that the
@@ -160,7 +158,7 @@ func newServer(options Options) (*Server, error) {
 		notices:   ratelog.New(o.Logger),
 		now:       time.Now,
 		newConnID: names.NewUUID,
-		commands:  map[string]handler{},
+		commands:  map[string]func(*Request) error{},
 		local:     o.Broker == nil && o.Presence == nil,
 	}
 	s.channels.srv = s
@@ -261,7 +259,7 @@ func (s *Server) hubConfig(options Options) hub.Config {
 	legacy := &legacyBroker{
 		broker:   &localBroker{},
 		store:    &localPresence{},
-		private:  names.Private,
+		private:  s.private,
 		protocol: s.protocol,
 		arrivals: arrivals,
 		shared:   []any{o.Presence, o.Broker},
@@ -334,14 +332,6 @@ func (s *Server) logFault(c *hub.Conn, code int) {
 			"send less, or raise Options.Limits.MessageBytes", most)))
 }
 
-// policy is what a channel is.
-func (s *Server) policy(channel string) (hub.Policy, error) {
-	return hub.Policy{
-		Private:  names.Private(channel),
-		Presence: true,
-	}, nil
-}
-
 const (
 	// linger is how long a channel outlives its last subscriber where a Broker
 	// has to be asked: a page that reloads must not cost it two round trips.
@@ -353,60 +343,6 @@ const (
 	closeTimeout = 5 * time.Second
 	forever      = 1 << 30 * time.Second
 )
-
-// PublishOption changes one Publish.
-type PublishOption func(*Message)
-
-// Except leaves one connection out, such as the one whose command publishes.
-func Except(conn *Conn) PublishOption {
-	return func(m *Message) { m.Except = conn.ID() }
-}
-
-// Publish sends an event to every subscriber of a channel, on all nodes. data
-// is encoded once, as encoding/json does, a json.RawMessage without its blanks. When
-// it returns nil the event is queued for every subscriber of this process, or,
-// with a Broker of the host's, as far as that promises.
-// The error says which name or value is not allowed, is the Broker's, or
-// ErrClosed after Shutdown.
-func (s *Server) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) error {
-	lower, err := s.channelName(channel)
-	if err != nil {
-		return fmt.Errorf("pushy: publish: channel name %w", err)
-	}
-	if err := s.eventName(event); err != nil {
-		return fmt.Errorf("pushy: publish: event name %w", err)
-	}
-	raw, err := jsvalue.Encode(data)
-	if err != nil {
-		return fmt.Errorf("pushy: %w", err)
-	}
-	m := Message{Event: event, Data: raw}
-	for _, option := range options {
-		option(&m)
-	}
-	_, err = s.publish(ctx, lower, m)
-	return err
-}
-
-// publish sends a checked message and says whether anybody gets it.
-func (s *Server) publish(ctx context.Context, channel string, m Message) (broker.Receivers, error) {
-	e := broker.Entry{
-		Kind:  broker.Event,
-		Event: m.Event,
-		Data:  m.Data,
-	}
-	if m.Except != "" {
-		e.Except = []string{m.Except}
-	}
-	appended, err := s.hub.Publish(ctx, channel, e)
-	if errors.Is(err, hub.ErrClosed) {
-		return broker.None, ErrClosed
-	}
-	if err != nil {
-		return broker.None, fmt.Errorf("pushy: publish: %w", err)
-	}
-	return appended.Receivers, nil
-}
 
 // Conn returns the connection of that id, if it is on this node and its Connect
 // hook has returned.

@@ -114,9 +114,10 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		return nil, false
 	}
 	var user any
+	var userID string
 	if s.opts.Accept != nil {
 		var err error
-		if user, err = s.accept(r); err != nil {
+		if user, userID, err = s.accept(r); err != nil {
 			s.hub.Admission().GiveBack(from)
 			s.hub.Admission().Refuse(refusedByAccept)
 			s.refuseAccept(w, r, err)
@@ -124,7 +125,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		}
 	}
 	return &transport.Ticket{
-		Start:    func(session session.Session) { s.hub.Connect(session, user, "", from) },
+		Start:    func(session session.Session) { s.hub.Connect(session, user, userID, from) },
 		GiveBack: func() { s.hub.Admission().GiveBack(from) },
 	}, true
 }
@@ -190,16 +191,29 @@ var (
 	errAcceptEnded    = errors.New("pushy: Accept ended its goroutine")
 )
 
-func (s *Server) accept(r *http.Request) (user any, err error) {
+func (s *Server) accept(r *http.Request) (user any, userID string, err error) {
 	f := s.decide("Options.Accept", func() {
 		u, refused := s.opts.Accept(r)
 		user, err = u, readable(refused)
+		if err == nil {
+			userID = userIDOf(u)
+		}
 	})
 	switch {
 	case f == nil:
-		return user, err
+		return user, userID, err
 	case f.panicked == nil:
-		return nil, errAcceptEnded
+		return nil, "", errAcceptEnded
 	}
-	return nil, errAcceptPanicked
+	return nil, "", errAcceptPanicked
+}
+
+func userIDOf(user any) string {
+	switch user := user.(type) {
+	case string:
+		return user
+	case interface{ UserID() string }:
+		return user.UserID()
+	}
+	return ""
 }

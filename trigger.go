@@ -41,14 +41,18 @@ var errPublishEnded = errors.New("pushy: the Broker's Publish ended its goroutin
 // taken, to be delivered again by the retry. The Server's own time for a Broker
 // bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
-	var received broker.Receivers
+	var receipt Receipt
+	e := broker.Entry{
+		Kind:  broker.Event,
+		Event: t.Event,
+		Data:  t.Data,
+	}
+	if t.Except != "" {
+		e.Except = []string{t.Except}
+	}
 	err := errPublishEnded // unless it returns
 	publish := func() {
-		received, err = s.publish(context.WithoutCancel(r.Context()), t.Channel, Message{
-			Event:  t.Event,
-			Data:   t.Data,
-			Except: t.Except,
-		})
+		receipt, err = s.publish(context.WithoutCancel(r.Context()), t.Channel, e)
 	}
 	if s.local {
 		publish() // no code of the host runs
@@ -56,7 +60,7 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 		hosted(publish)
 	}
 	if err == nil {
-		return triggerhttp.Done(received != broker.None)
+		return triggerhttp.Done(receipt.Receivers != broker.None)
 	}
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, errPublishEnded) { // the latter is logged
 		s.notices.Warn("cannot publish a trigger", "",

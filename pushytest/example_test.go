@@ -23,7 +23,13 @@ func newChat() (*pushy.Server, error) {
 		if !ok || !lobby.Has(conn) {
 			return 0, &pushy.Error{Code: "403", Message: "Come in first"}
 		}
-		return len(l.Text), srv.Publish(ctx, "lobby", "said", l, pushy.Except(conn))
+		_, err := srv.PublishEvent(ctx, pushy.Event{
+			Channel: "lobby",
+			Name:    "said",
+			Data:    l,
+			Except:  []string{conn.ID()},
+		})
+		return len(l.Text), err
 	})
 	return srv, nil
 }

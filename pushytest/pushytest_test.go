@@ -78,7 +78,13 @@ func withCommands(srv *pushy.Server) *pushy.Server {
 		if l.Text == "" {
 			return 0, &pushy.Error{Code: "silence", Message: "Say something"}
 		}
-		return len(l.Text), srv.Publish(ctx, "lobby", "said", l, pushy.Except(conn))
+		_, err := srv.PublishEvent(ctx, pushy.Event{
+			Channel: "lobby",
+			Name:    "said",
+			Data:    l,
+			Except:  []string{conn.ID()},
+		})
+		return len(l.Text), err
 	})
 	srv.RegisterCommand("old", func(_ *pushy.Server, conn *pushy.Conn, _ json.RawMessage, _ *pushy.Channels) {
 		_ = conn.Reply("old-answer", map[string]int{"a": 1})
@@ -365,4 +371,21 @@ func TestExecOfAnswersThatAreNoObjects(t *testing.T) {
 		require.NoError(t, c.Exec("echo", json.RawMessage(data), &got))
 		assert.JSONEq(t, data, string(got))
 	}
+}
+
+// Options.Channel decides which channels need a token, and Subscribe finds out.
+func TestSubscribeToAChannelThatThePolicyMakesPrivate(t *testing.T) {
+	t.Parallel()
+	srv := start(t, pushy.Options{Channel: func(name string) pushy.ChannelOptions {
+		if name == "orders" {
+			return pushy.ChannelOptions{Access: pushy.AccessPrivate}
+		}
+		return pushy.ChannelOptions{}
+	}})
+	kit := pushytest.New(t, srv)
+	ann, bob := kit.Connect(), kit.Connect()
+	ann.Subscribe("orders", pushytest.Member(map[string]string{"name": "Ann"}))
+	in := bob.Subscribe("Orders")
+	require.Len(t, in.Presence, 2)
+	require.NotEmpty(t, ann.Subscribe("news").MemberID)
 }

@@ -91,8 +91,15 @@ func (c *Client) Subscribe(channel string, grant ...Grant) Subscribed {
 // *RefusedError or, for example for a name that is not allowed, a *pushy.Error.
 func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error) {
 	c.kit.t.Helper()
-	data := map[string]any{}
-	if names.Private(lower(channel)) {
+	data := map[string]any{"channel": channel}
+	private := names.Private(lower(channel)) || len(grant) > 0
+	var e Event
+	ok := true
+	if !private {
+		e, ok = c.ask("subscribe", data, commandID)
+		private = ok && e.Event == needAuth // the Server's Options.Channel says so
+	}
+	if private {
 		grant = append(grant, Member(nil))
 		token, err := grant[0](c, channel)
 		if err != nil {
@@ -105,9 +112,9 @@ func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error
 		if err != nil {
 			c.fail("the token for %s is no object: %v", channel, err)
 		}
+		data["channel"] = channel
+		e, ok = c.ask("subscribe", data, commandID)
 	}
-	data["channel"] = channel
-	e, ok := c.ask("subscribe", data, commandID)
 	var in Subscribed
 	switch {
 	case !ok:
@@ -123,6 +130,8 @@ func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error
 	}
 	return in, nil
 }
+
+const needAuth = "pushy:subscription-needauth"
 
 // Unsubscribe leaves a channel. The error is a *pushy.Error.
 func (c *Client) Unsubscribe(channel string) error {
