@@ -34,9 +34,10 @@
 //
 // Following or reading a channel writes nothing. A channel to which nothing was
 // appended has the epoch of the store and number 0, and its first kept event
-// has number 1 in that epoch. A log is forgotten at the earliest after the
-// longer of 24 hours and ten times its TTL without an append, and a log that
-// begins anew begins in a new epoch.
+// has number 1 in that epoch. The numbers of kept events are forgotten at the
+// earliest after the longer of 24 hours and ten times their TTL without an append,
+// revisions when a channel has had no members for a while. What begins anew begins
+// in a new epoch: its first entry has number 1 and Prev 0.
 //
 // # Ownership
 //
