@@ -36,8 +36,8 @@ needed() {
 		gcc|gcc libc6-dev|the race detector is linked with it
 		node|nodejs|JSON is compared with what JavaScript makes of it; the client's tests run in it
 		npm|npm|it installs the tools that build the client and drive the browsers
-		redis-server|redis-server|brokers/redis is tested with servers of its own
-		redis-sentinel|redis-sentinel|brokers/redis is tested with a failover
+		redis-server|redis-server|broker/redis and brokers/redis are tested with servers of their own
+		redis-sentinel|redis-sentinel|broker/redis and brokers/redis are tested with a failover
 		nats-server|nats-server|broker/nats and brokers/nats are tested with servers of their own
 		chromium|chromium|the client and the examples are tested in it; PUSHY_CHROMIUM names another
 		firefox-esr|firefox-esr|the client is tested in it; PUSHY_FIREFOX names another
@@ -73,7 +73,7 @@ need() {
 
 # The modules that are released, each after those that it requires.
 # shellcheck disable=SC2034
-released=(. broker/nats brokers/nats brokers/redis cmd/pushy-server examples/cluster)
+released=(. broker/nats broker/redis brokers/nats brokers/redis cmd/pushy-server examples/cluster)
 root_path=$(sed -n 's/^module //p' go.mod)
 
 path_of() { if [ "$1" = . ]; then echo "$root_path"; else echo "$root_path/$1"; fi; }

@@ -1,0 +1,160 @@
+package redistest
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// A Proxy is a way to a server that can be cut. It listens until Close.
+type Proxy struct {
+	Addr string
+
+	listener net.Listener
+	tasks    sync.WaitGroup
+
+	mu     sync.Mutex
+	to     string
+	delay  time.Duration // of everything, in each direction
+	cut    chan struct{} // closed when mended; nil while whole
+	closed bool
+	conns  map[net.Conn]bool
+}
+
+// NewProxy returns a Proxy to a server.
+func NewProxy(to string) (*Proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{Addr: l.Addr().String(), listener: l, to: to, conns: map[net.Conn]bool{}}
+	p.tasks.Go(p.accept)
+	return p, nil
+}
+
+func (p *Proxy) accept() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.tasks.Go(func() { p.serve(c) })
+	}
+}
+
+func (p *Proxy) serve(c net.Conn) {
+	defer p.drop(c)
+	if !p.keep(c) {
+		return
+	}
+	p.mu.Lock()
+	address := p.to
+	p.mu.Unlock()
+	to, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer p.drop(to)
+	if !p.keep(to) {
+		return
+	}
+	var both sync.WaitGroup
+	pipe := func(from, to net.Conn) {
+		defer from.Close()
+		defer to.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			p.mu.Lock()
+			cut, delay := p.cut, p.delay
+			p.mu.Unlock()
+			if delay > 0 {
+				<-time.After(delay)
+			}
+			if cut != nil {
+				<-cut // what was on its way is lost with the connection
+				return
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	both.Go(func() { pipe(c, to) })
+	both.Go(func() { pipe(to, c) })
+	both.Wait()
+}
+
+func (p *Proxy) keep(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.conns[c] = true
+	return true
+}
+
+func (p *Proxy) drop(c net.Conn) {
+	_ = c.Close()
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+}
+
+// Point lets new connections go to another server; those that are open stay.
+func (p *Proxy) Point(to string) {
+	p.mu.Lock()
+	p.to = to
+	p.mu.Unlock()
+}
+
+// Slow delays what goes through from now on, in each direction.
+func (p *Proxy) Slow(delay time.Duration) {
+	p.mu.Lock()
+	p.delay = delay
+	p.mu.Unlock()
+}
+
+// Cut lets nothing go through any more, in either direction, without a word to
+// either side: as a switch does that has lost power.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut == nil && !p.closed {
+		p.cut = make(chan struct{})
+	}
+}
+
+// Mend ends the connections that were open and lets new ones through.
+func (p *Proxy) Mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut == nil {
+		return
+	}
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	close(p.cut)
+	p.cut = nil
+}
+
+// Close ends the Proxy.
+func (p *Proxy) Close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	if p.cut != nil {
+		close(p.cut)
+		p.cut = nil
+	}
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	p.mu.Unlock()
+	p.tasks.Wait()
+}

@@ -1,0 +1,138 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+const (
+	maxRecords   = 1 << 20
+	maxListed    = 10_000
+	listedAtOnce = 500
+	maxKey       = 256
+	maxDigest    = 64
+	maxAnswer    = 4 << 10
+)
+
+var errRecordSize = errors.New("redis: a ledger's key is at most 256 bytes, its digest 64, its answer 4 KiB")
+
+// ledger runs the ledger's script. All records are in the first lane.
+func (b *Broker) ledger(ctx context.Context, what, key, digest string, args ...string) ([]rueidis.RedisMessage, error) {
+	if err := b.usable(ctx); err != nil {
+		return nil, err
+	}
+	l := b.lanes[0]
+	k, err := l.live()
+	if err != nil {
+		return nil, err
+	}
+	result := l.exec(ctx, k, k, ledgerScript, "", append([]string{what, key, digest}, args...)...)
+	if err := result.Error(); err != nil {
+		return nil, l.failed(ctx, what, err)
+	}
+	answer, _ := result.ToArray() // finish and release answer no list
+	return answer, nil
+}
+
+// Claim implements broker.Ledger.
+func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duration) (broker.Claim, error) {
+	if len(key) > maxKey || len(digest) > maxDigest {
+		return broker.Claim{}, errRecordSize
+	}
+	answer, err := b.ledger(ctx, "claim", key, digest,
+		milliseconds(max(ttl, time.Millisecond)), milliseconds(broker.ClaimTimeout), strconv.Itoa(maxRecords))
+	if err != nil {
+		return broker.Claim{}, err
+	}
+	if len(answer) != 2 {
+		return broker.Claim{}, wrapped("claim", errFormat)
+	}
+	state, err := answer[0].ToInt64()
+	if err != nil || state < int64(broker.Claimed) || state > int64(broker.Mismatch) {
+		return broker.Claim{}, wrapped("claim", errFormat)
+	}
+	c := broker.Claim{State: broker.ClaimState(state)}
+	if c.State == broker.Finished {
+		text, _ := answer[1].ToString()
+		c.Answer = []byte(text)
+	}
+	return c, nil
+}
+
+// Finish implements broker.Ledger.
+func (b *Broker) Finish(ctx context.Context, key, digest string, answer []byte) error {
+	if len(key) > maxKey || len(digest) > maxDigest || len(answer) > maxAnswer {
+		return errRecordSize
+	}
+	_, err := b.ledger(ctx, "finish", key, digest, string(answer))
+	return err
+}
+
+// Release implements broker.Ledger.
+func (b *Broker) Release(ctx context.Context, key, digest string) error {
+	_, err := b.ledger(ctx, "release", key, digest)
+	return err
+}
+
+// List implements broker.Ledger.
+func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, error) {
+	var list []broker.Record
+	from, to := "["+prefix, after(prefix)
+	for len(list) < maxListed {
+		answer, err := b.ledger(ctx, "list", from, to, strconv.Itoa(listedAtOnce))
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range answer {
+			key, r, ok := parseRecord(row)
+			from = "(" + key
+			if ok && len(list) < maxListed {
+				list = append(list, r)
+			}
+		}
+		if len(answer) < listedAtOnce {
+			break
+		}
+	}
+	return list, nil
+}
+
+// after is the end of all keys that begin with a prefix.
+func after(prefix string) string {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] < 0xff {
+			return "(" + prefix[:i] + string([]byte{prefix[i] + 1})
+		}
+	}
+	return "+"
+}
+
+// parseRecord reads one record: its key, digest, answer, whether it has one, and how
+// long it lives. It is not ok if it has expired.
+func parseRecord(row rueidis.RedisMessage) (key string, r broker.Record, ok bool) {
+	fields, err := row.ToArray()
+	if err != nil || len(fields) != 5 {
+		return "", r, false
+	}
+	key, _ = fields[0].ToString()
+	r.Key = key
+	r.Digest, _ = fields[1].ToString()
+	answer, _ := fields[2].ToString()
+	if has, _ := fields[3].ToInt64(); has == 1 {
+		r.Answer = []byte(answer)
+	}
+	left, err := fields[4].ToInt64()
+	r.Until = time.Now().Add(time.Duration(left) * time.Millisecond)
+	return key, r, err == nil && left > 0
+}
+
+// milliseconds rounds up: what lasts at all does not become nothing.
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)
+}

@@ -1,0 +1,2 @@
+-- check is what CheckEveryAppend adds.
+identify(ARGV[6], false)

@@ -1,0 +1,2 @@
+-- nodes answers the nodes whose lease is not over.
+return redis.call('ZRANGEBYSCORE', T .. 'nodes', '(' .. now, '+inf')

@@ -1,0 +1,61 @@
+-- renew renews the node's lease, and takes out members of nodes whose lease is over.
+-- ARGV: 5 the lease in milliseconds, 6 how many members are taken out at most,
+-- 7 a fresh epoch, 8 the key of the versions in use, 9 this node's, 10 its settings
+-- or ''. It answers whether the node's own lease was over, how many it took out, the
+-- store's life, what ends epochs now, and the nodes' settings.
+local lease, most = tonumber(ARGV[5]), tonumber(ARGV[6])
+for _, version in ipairs(redis.call('ZRANGEBYSCORE', ARGV[8], '(' .. now, '+inf')) do
+	if version ~= ARGV[9] then return redis.error_reply('OTHERVERSION ' .. version) end
+end
+register(ARGV[7], false)
+local s = redis.call('HMGET', store, 'life', 'run')
+
+-- A full server refuses writes that take memory only until a script has written.
+redis.call('HDEL', store, '')
+local score = redis.call('ZSCORE', T .. 'nodes', node)
+local over = not score or score == '0'
+redis.call('ZADD', T .. 'nodes', now + lease, node)
+redis.call('ZADD', ARGV[8], now + lease, ARGV[9])
+local settings = {}
+if over and ARGV[10] ~= '' then
+	local all = redis.call('HGETALL', T .. 'settings')
+	for i = 1, #all, 2 do
+		local score = tonumber(redis.call('ZSCORE', T .. 'nodes', all[i]) or '0')
+		if score > now then settings[#settings + 1], settings[#settings + 2] = all[i], all[i + 1] end
+	end
+	redis.call('HSET', T .. 'settings', node, ARGV[10])
+end
+
+-- expire takes a member of a node out; others may have written what is there.
+local function expire(who, member, channel)
+	local key = T .. 'm:' .. channel
+	local h = redis.pcall('HMGET', key, 'b', 'r', 'c', 'm' .. member)
+	if h.err then return end
+	local m, rev, count = split(h[4]), whole(h[2]), whole(h[3])
+	if not (m and m.node == who and rev and count and h[1] and #h[1] <= 20) then return end
+	remove(channel, member, m, rev + 1, count)
+	local epoch = h[1] .. '-' .. s[2]
+	redis.call(command, T .. 'c:' .. channel,
+		'x' .. struct.pack('>ddddB', rev + 1, now, 0, #member, #epoch) .. epoch .. member .. m.owner)
+end
+
+local taken = 0
+for _, who in ipairs(redis.call('ZRANGEBYSCORE', T .. 'nodes', '-inf', now, 'LIMIT', 0, 10)) do
+	while taken < most do
+		redis.call('ZADD', T .. 'nodes', 0, who) -- its lease is over, even if it is back before the end of this
+		local all = redis.pcall('SPOP', T .. 'n:' .. who, math.min(100, most - taken))
+		if all.err or #all == 0 then
+			redis.call('DEL', T .. 'n:' .. who)
+			redis.call('ZREM', T .. 'nodes', who)
+			redis.call('HDEL', T .. 'settings', who)
+			break
+		end
+		for _, name in ipairs(all) do
+			local length, at = string.match(name, '^(%d+):()')
+			length = whole(length)
+			if length then expire(who, string.sub(name, at, at + length - 1), string.sub(name, at + length)) end
+			taken = taken + 1
+		end
+	end
+end
+return {over and 1 or 0, taken, s[1], s[2], settings}

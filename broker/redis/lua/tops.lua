@@ -1,0 +1,7 @@
+-- tops answers what ends epochs, what begins that of a new log, and the metas of
+-- channels, which are ARGV from 5 on.
+local s = redis.call('HMGET', store, 'run', 'base')
+if not (s[1] and s[2]) then return redis.error_reply('NOSTORE the store was emptied') end
+local keys = {}
+for i = 5, #ARGV do keys[i - 4] = T .. 'e:' .. ARGV[i] end
+return {s[1], s[2], redis.call('MGET', unpack(keys))}

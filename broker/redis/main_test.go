@@ -1,0 +1,60 @@
+package redis_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+)
+
+// The servers that all tests share. Tests keep apart by their prefixes, and those
+// that stop a server have one of their own.
+var (
+	server  *redistest.Server
+	cluster []*redistest.Server
+)
+
+func TestMain(m *testing.M) {
+	if how := os.Getenv(childEnv); how != "" {
+		fmt.Fprintln(os.Stderr, child(how))
+		os.Exit(1)
+	}
+	flag.Parse()
+	if flag.Lookup("test.fuzz").Value.String() != "" || flag.Lookup("test.fuzzworker").Value.String() == "true" {
+		os.Exit(m.Run()) // fuzzing needs no servers
+	}
+	if runtime.GOMAXPROCS(0) < 6 && !parallelIsSet() {
+		_ = flag.Set("test.parallel", "6") // the tests wait for leases more than they compute
+	}
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func parallelIsSet() (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	return set
+}
+
+func run(m *testing.M) (code int, err error) {
+	if server, err = redistest.Start(); err != nil {
+		return 1, err
+	}
+	defer server.Close()
+	cluster, err = redistest.Cluster(3)
+	defer func() {
+		for _, s := range cluster {
+			s.Close()
+		}
+	}()
+	if err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
