@@ -265,11 +265,14 @@ func TestLostEndOfLog(t *testing.T) {
 	_, js := admin(t, s.url)
 	stream, err := js.Stream(t.Context(), prefix(t)+"-1-k64h48")
 	require.NoError(t, err)
-	for range 2 {
-		msg, err := stream.GetLastMsgForSubject(t.Context(), prefix(t)+".1.k.k64h48.room")
-		require.NoError(t, err)
-		require.NoError(t, stream.DeleteMsg(t.Context(), msg.Sequence))
-	}
+	subject := prefix(t) + ".1.k.k64h48.room"
+	last, err := stream.GetLastMsgForSubject(t.Context(), subject)
+	require.NoError(t, err)
+	third, err := stream.GetMsg(t.Context(), last.Sequence-2)
+	require.NoError(t, err)
+	require.NoError(t, stream.Purge(t.Context(), jetstream.WithPurgeSubject(subject)))
+	_, err = js.Publish(t.Context(), subject, third.Data)
+	require.NoError(t, err)
 	mend()
 	got := b.nextReset("room")
 	assert.Equal(t, broker.ResetRestarted, got.reason)

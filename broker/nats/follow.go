@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,6 +32,7 @@ type followed struct {
 	at      broker.Position // of the last kept event that the sink has
 	class   string          // in which that is; "" if it has come with no delivery
 	stalled bool            // the log is being read; what comes meanwhile waits in early
+	reading int             // counts how often the channel was opened
 	early   []kept
 }
 
@@ -39,31 +42,28 @@ const maxEarly = 1000
 // Follow implements broker.Broker.
 func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, error) {
 	f, found, err := b.follow(ctx, channel)
-	if err == nil {
-		var s broker.State
-		s, err = b.open(ctx, f, "", found)
-		if err == nil {
-			return s, nil
-		}
-		err = fmt.Errorf("follow: %w", err)
+	if err != nil {
+		return broker.State{}, err
 	}
-	if f != nil && !found && !errors.Is(err, broker.ErrAway) {
+	s, err := b.open(ctx, f, "", found)
+	switch {
+	case err == nil:
+		return s, nil
+	case b.isClosed():
+		return broker.State{}, broker.ErrClosed
+	case !found && !errors.Is(err, broker.ErrAway):
 		b.unfollow(channel)
 	}
-	return broker.State{}, err
+	return broker.State{}, fmt.Errorf("follow: %w", err)
 }
 
-// follow returns the channel's entry in following, which is there while NATS is away,
-// too.
+// follow returns the channel's entry in following. While NATS is away there is one, too.
 func (b *Broker) follow(ctx context.Context, channel string) (f *followed, found bool, err error) {
-	err = b.ready(ctx)
-	if err != nil && !errors.Is(err, broker.ErrAway) {
-		return nil, false, err
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state != opened {
-		return nil, false, broker.ErrClosed
+	err = b.readyLocked(ctx)
+	if err != nil && !errors.Is(err, broker.ErrAway) {
+		return nil, false, err
 	}
 	f = b.following[channel]
 	if f != nil {
@@ -165,14 +165,18 @@ func (b *Broker) open(ctx context.Context, f *followed, reason string, known boo
 	}
 	if err := b.denials.since(asked, f.mark); err != nil {
 		f.unsubscribe()
+		f.mu.Lock()
+		f.live = false // it is opened again later
+		f.mu.Unlock()
 		return broker.State{}, err
 	}
 	if err := b.catchUp(ctx); err != nil {
 		return broker.State{}, err
 	}
-	f.mu.Lock()
-	had, class := f.at, f.class
-	f.mu.Unlock()
+	had, class, live := f.begin(known)
+	if live {
+		return b.goLive(f, broker.Position{}, "", true)
+	}
 	h, err := b.head(ctx, f.channel)
 	if err != nil {
 		return broker.State{}, err
@@ -202,6 +206,20 @@ func (f *followed) isGone() bool {
 	return f.gone
 }
 
+// begin lets kept events wait while the log is read, unless known is set and the sink has
+// a State already.
+func (f *followed) begin(known bool) (at broker.Position, class string, live bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	live = known && f.live
+	if !live {
+		f.stalled = true
+		f.reading++
+	}
+	return f.at, f.class, live
+}
+
+// goLive lets the sink have what comes after a State, which it returns.
 func (b *Broker) goLive(f *followed, at broker.Position, reason string, known bool) (broker.State, error) {
 	r := b.replica.Load()
 	r.mu.Lock()
@@ -234,12 +252,45 @@ func (b *Broker) stateLocked(r *replica, f *followed) broker.State {
 	return s
 }
 
-// reopen resets a channel.
-func (b *Broker) reopen(f *followed, reason string) {
-	link := b.link()
+// reopen resets a channel. One that is not permitted is tried again later, and is in the
+// log.
+func (b *Broker) reopen(link context.Context, f *followed, reason string) error {
 	_, err := b.open(link, f, reason, false)
-	if err != nil && !errors.Is(err, errGone) {
-		b.goAway(link, err) // and all are reset
+	if errors.Is(err, errGone) || isDenied(err) {
+		return nil
+	}
+	return err
+}
+
+// reset is reopen in a goroutine of its own. If it fails, all channels are reset.
+func (b *Broker) reset(f *followed, reason string) {
+	b.spawn(func() {
+		link := b.link()
+		err := b.reopen(link, f, reason)
+		if err != nil {
+			b.goAway(link, err)
+		}
+	})
+}
+
+func (b *Broker) allFollowed() []*followed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.following))
+}
+
+// openAgain opens the channels that could not be opened when NATS came back.
+func (b *Broker) openAgain(link context.Context) {
+	for _, f := range b.allFollowed() {
+		f.mu.Lock()
+		live := f.live
+		f.mu.Unlock()
+		if !live && len(f.opening) == 0 {
+			if err := b.reopen(link, f, broker.ResetGap); err != nil {
+				b.goAway(link, err)
+				return
+			}
+		}
 	}
 }
 
@@ -259,8 +310,13 @@ func (f *followed) takeKeptLocked(m kept) {
 		// The sink has it: it came while the log was read.
 	default:
 		f.stalled, f.early = true, nil
-		f.b.spawn(func() { f.b.refill(f) })
+		f.refillLocked()
 	}
+}
+
+func (f *followed) refillLocked() {
+	at, reading := f.at, f.reading
+	f.b.spawn(func() { f.b.refill(f, at, reading) })
 }
 
 func (f *followed) drainLocked() {
@@ -271,17 +327,14 @@ func (f *followed) drainLocked() {
 	}
 	if len(early) == maxEarly && !f.stalled {
 		f.stalled = true // some may have been dropped
-		f.b.spawn(func() { f.b.refill(f) })
+		f.refillLocked()
 	}
 }
 
-// refill delivers what is missing from the log, or resets the channel if the log does
-// not have it any more.
-func (b *Broker) refill(f *followed) {
+// refill delivers what is missing from the log after a position, or resets the channel if
+// the log does not have it any more. It does nothing if the channel is opened meanwhile.
+func (b *Broker) refill(f *followed, at broker.Position, reading int) {
 	link := b.link()
-	f.mu.Lock()
-	at := f.at
-	f.mu.Unlock()
 	h, missing, err := b.after(link, f.channel, at)
 	if err != nil {
 		b.goAway(link, err)
@@ -289,12 +342,12 @@ func (b *Broker) refill(f *followed) {
 	}
 	f.mu.Lock()
 	switch {
-	case !f.live || !f.stalled || f.at != at:
+	case !f.live || f.reading != reading:
 		f.mu.Unlock()
-		return // opened anew meanwhile
+		return
 	case h.at.Epoch != at.Epoch || uint64(len(missing)) != h.at.Offset-at.Offset:
 		f.mu.Unlock()
-		b.reopen(f, broker.ResetGap)
+		b.reset(f, broker.ResetGap)
 		return
 	}
 	defer f.mu.Unlock()

@@ -139,7 +139,7 @@ func (l *lane) lost() {
 		dropped, err := sub.Dropped()
 		if err == nil && dropped != f.dropped {
 			f.dropped = dropped
-			l.b.spawn(func() { l.b.reopen(f, broker.ResetGap) })
+			l.b.reset(f, broker.ResetGap)
 		}
 	}
 }

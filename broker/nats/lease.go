@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -65,14 +64,12 @@ func (b *Broker) join(ctx context.Context) error {
 	case lapsed:
 		reason = broker.ResetLease
 	}
-	following := b.replace(r)
-	if !b.comeBack(link) {
+	b.replace(r)
+	following, ok := b.comeBack(link)
+	if !ok {
 		return errNotConnected
 	}
-	err = each(len(following), func(i int) error {
-		_, err := b.open(link, following[i], reason, false)
-		return ignore(err, errGone)
-	})
+	err = each(len(following), func(i int) error { return b.reopen(link, following[i], reason) })
 	if err != nil {
 		return err
 	}
@@ -182,17 +179,14 @@ func (b *Broker) permitted(ctx, link context.Context) error {
 	return err
 }
 
-// replace lets the entries of a replica be delivered, and returns the channels that are
-// followed: they have missed some, and get none until they are opened again.
-func (b *Broker) replace(r *replica) []*followed {
+// replace lets the entries of a replica be delivered. The channels that are followed have
+// missed some, and get none until they are opened again.
+func (b *Broker) replace(r *replica) {
 	old := b.replica.Load()
 	if old != nil {
 		old.stop()
 	}
-	b.mu.Lock()
-	following := slices.Collect(maps.Values(b.following))
-	b.mu.Unlock()
-	for _, f := range following {
+	for _, f := range b.allFollowed() {
 		f.mu.Lock()
 		f.live, f.stalled, f.early = false, true, nil
 		f.mu.Unlock()
@@ -201,7 +195,6 @@ func (b *Broker) replace(r *replica) []*followed {
 	r.mu.Lock()
 	r.current = !r.ended
 	r.mu.Unlock()
-	return following
 }
 
 // leaveOwn appends the Leaves of this node's members from before its lease expired, as
@@ -294,6 +287,7 @@ const (
 	// count for two.
 	keepLeft     = 3
 	recordsSweep = 10 * time.Minute
+	openRetry    = 5 * time.Second // for channels that NATS does not permit
 )
 
 var errDeaf = errors.New("nats: the members' stream brings nothing any more")
@@ -303,7 +297,7 @@ func (b *Broker) watch() {
 	every := min(b.lease/10, mostLook)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	last, swept, records := time.Now(), time.Now(), time.Now()
+	last, swept, records, opened := time.Now(), time.Now(), time.Now(), time.Now()
 	for {
 		select {
 		case <-b.done:
@@ -331,6 +325,10 @@ func (b *Broker) watch() {
 			swept = t
 			b.sweep(r, rank == 0)
 			b.trim()
+		}
+		if t.Sub(opened) > openRetry {
+			opened = t
+			b.openAgain(link)
 		}
 		if rank == 0 && t.Sub(records) > recordsSweep {
 			records = t

@@ -230,21 +230,23 @@ func (b *Broker) goAway(link context.Context, err error) {
 	b.mend()
 }
 
-// comeBack reports whether NATS has not gone away since link was made, and notes that
-// it can be used.
-func (b *Broker) comeBack(link context.Context) bool {
+// comeBack notes that NATS can be used, unless it has gone away since link was made. It
+// returns the channels that were followed until now: what is followed from now on is
+// opened by Follow.
+func (b *Broker) comeBack(link context.Context) (following []*followed, ok bool) {
 	b.mu.Lock()
 	if link != b.ctx || link.Err() != nil {
 		b.mu.Unlock()
-		return false
+		return nil, false
 	}
 	back := b.told
 	b.reason, b.told = nil, false
+	following = slices.Collect(maps.Values(b.following))
 	b.mu.Unlock()
 	if back {
 		b.o.Logger.Info("NATS is back")
 	}
-	return true
+	return following, true
 }
 
 // mend wakes tend.
@@ -288,6 +290,10 @@ func (b *Broker) tend() {
 func (b *Broker) ready(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.readyLocked(ctx)
+}
+
+func (b *Broker) readyLocked(ctx context.Context) error {
 	switch {
 	case b.state != opened:
 		return broker.ErrClosed

@@ -345,6 +345,34 @@ func TestPermissionsChange(t *testing.T) {
 	}
 }
 
+// A channel that a node follows, and may not any more, keeps no other from being served,
+// and is reset when it is permitted again.
+func TestChannelIsForbidden(t *testing.T) {
+	t.Parallel()
+	s := permitting(t, documented(t))
+	file := s.args[slices.Index(s.args, "-c")+1]
+	change := func(permissions string) {
+		s.stop()
+		require.NoError(t, os.WriteFile(file, []byte(permittingConfig(permissions)), 0o600))
+		require.NoError(t, s.start())
+	}
+	log, logger := newSaid(t)
+	n, err := try(t, app(s, logger), time.Minute, nil)
+	require.NoError(t, err)
+	n.follow("room")
+	n.follow("other")
+	change(`permissions: { publish: [">"], subscribe: { allow: [">"], deny: ["pushy.1.c.room"] } }`)
+	n.nextReset("other")
+	n.append("other", event("1"))
+	assert.Equal(t, "1", string(n.nextEvent().Data))
+	require.NoError(t, n.Away())
+	assert.Equal(t, 1, log.lines("does not permit", "subject=pushy.1.c.room "))
+	change(documented(t))
+	n.nextReset("room")
+	n.append("room", event("2"))
+	assert.Equal(t, "2", string(n.nextEvent().Data))
+}
+
 // A node that finds NATS later, and may not use it, says so.
 func TestForbiddenLater(t *testing.T) {
 	t.Parallel()
