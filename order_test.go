@@ -31,6 +31,8 @@ type crowd struct {
 	patience time.Duration      // with the slowest
 	pause    func(r *rand.Rand) // between two acts
 	fills    bool               // the clients' sockets are full at random
+	// start starts a Server; nil is startServer.
+	start func(pushy.Options) *pushy.Server
 
 	counts  hookCounts
 	readers atomic.Int32 // connections whose client still reads
@@ -128,7 +130,11 @@ func newCrowd(t *testing.T, pause func(*rand.Rand)) *crowd {
 func (c *crowd) addServer(o pushy.Options) {
 	o.Hooks = c.counts.hooks(len(c.servers))
 	o.Limits.CommandRate = -1
-	srv := startServer(c.t, o)
+	start := c.start
+	if start == nil {
+		start = func(o pushy.Options) *pushy.Server { return startServer(c.t, o) }
+	}
+	srv := start(o)
 	// "say" publishes to a channel as the member that the client is there.
 	srv.RegisterCommand("say", func(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
 		var ask struct{ Channel, Of string }

@@ -84,6 +84,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/hub"
@@ -126,7 +127,7 @@ type Server struct {
 // New returns a Server. The error says which option is wrong, or that the
 // Broker cannot be opened; then Options.Broker and Presence have been closed.
 func New(options Options) (*Server, error) {
-	s, err := newServer(options)
+	s, err := newServer(options, nil)
 	if err == nil {
 		return s, nil
 	}
@@ -147,7 +148,9 @@ func closed(name string, run func() error) (err error) {
 	return err
 }
 
-func newServer(options Options) (*Server, error) {
+// newServer is New with a broker of package broker's contract, which Options.Broker is
+// to be, or nil.
+func newServer(options Options, shared broker.Broker) (*Server, error) {
 	o, err := options.withDefaults()
 	if err != nil {
 		return nil, err
@@ -159,7 +162,7 @@ func newServer(options Options) (*Server, error) {
 		now:       time.Now,
 		newConnID: names.NewUUID,
 		commands:  map[string]func(*Request) error{},
-		local:     o.Broker == nil && o.Presence == nil,
+		local:     o.Broker == nil && o.Presence == nil && shared == nil,
 	}
 	s.channels.srv = s
 	s.socketBases = o.socketBases()
@@ -184,7 +187,7 @@ func newServer(options Options) (*Server, error) {
 		Command:       s.runCommand,
 		PresenceBytes: o.Limits.PresenceBytes,
 	}
-	if s.hub, err = hub.New(s.hubConfig(options)); err != nil {
+	if s.hub, err = hub.New(s.hubConfig(options, shared)); err != nil {
 		return nil, fmt.Errorf("pushy: open broker: %w", err)
 	}
 	s.sockets = transport.NewHandler(transport.HandlerConfig{
@@ -221,7 +224,7 @@ func newServer(options Options) (*Server, error) {
 
 // hubConfig is what the core needs of the options; options are as the host gave
 // them.
-func (s *Server) hubConfig(options Options) hub.Config {
+func (s *Server) hubConfig(options Options, shared broker.Broker) hub.Config {
 	o := &s.opts
 	l := &o.Limits
 	cfg := hub.Config{
@@ -249,6 +252,11 @@ func (s *Server) hubConfig(options Options) hub.Config {
 		NewOwner:    func() string { return names.RandomHex(8) },
 		Log:         s.log,
 		Notices:     s.notices,
+	}
+	if shared != nil {
+		cfg.Broker = s.checked(shared)
+		cfg.Linger = linger
+		return cfg
 	}
 	if s.local {
 		cfg.Broker, cfg.Local = memory.New(), true

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"math"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/untrusted"
 )
 
 // Bounds on what arrives from a Broker or PresenceStore of the host's. Other nodes
@@ -41,6 +43,18 @@ func newArrivals(s *Server) *arrivals {
 		eventBytes:  max(maxEventBytes, l.TriggerBytes),
 		memberBytes: max(maxMemberBytes, 2*limit.Or(l.PresenceBytes, 0)),
 	}
+}
+
+// checked is a broker whose deliveries are checked, and whose failures are errors of one
+// call.
+func (s *Server) checked(b broker.Broker) broker.Broker {
+	bounds := newArrivals(s)
+	return untrusted.Wrap(b, untrusted.Options{
+		EventBytes:  bounds.eventBytes,
+		MemberBytes: bounds.memberBytes,
+		Call:        bounds.call,
+		Skipped:     bounds.skip,
+	})
 }
 
 // call runs one call to the host's Broker or PresenceStore.

@@ -1,0 +1,254 @@
+package untrusted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/names"
+)
+
+// Bounds on what a broker delivers that no option of a node concerns. Other nodes may
+// have other limits, so they are far above what a node appends by default.
+const (
+	maxMembers   = 1_000_000
+	maxListBytes = 256 << 20
+	maxID        = 128     // bytes of an owner, a node's id and a user's
+	maxRevision  = 1 << 62 // leaves room for later ones
+)
+
+// Options configure Wrap. All fields must be set.
+type Options struct {
+	EventBytes  int // of an event's data
+	MemberBytes int // of a member's data
+	// Call runs one call of the broker and turns a panic, and a call of
+	// runtime.Goexit, into its error.
+	Call func(name string, run func() error) error
+	// Skipped is called for what was delivered and is broken.
+	Skipped func(kind, channel string, reason error)
+}
+
+// Broker is a broker.Broker whose deliveries have been checked: what is broken is
+// skipped, and JSON is without blanks. Append refuses what other nodes would skip.
+type Broker struct {
+	next broker.Broker
+	o    Options
+}
+
+var (
+	_ broker.Broker = (*Broker)(nil)
+	_ broker.Health = (*Broker)(nil)
+)
+
+// Wrap returns next behind the checks.
+func Wrap(next broker.Broker, o Options) *Broker {
+	return &Broker{
+		next: next,
+		o:    o,
+	}
+}
+
+// Open implements broker.Broker. A sink with a method Wants(channel string) bool gets
+// only what it wants: the checks of the rest would cost time for nothing.
+func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
+	s := &checkedSink{
+		next: sink,
+		b:    b,
+	}
+	if choosy, ok := sink.(interface{ Wants(channel string) bool }); ok {
+		s.wants = choosy.Wants
+	}
+	return b.o.Call("Broker.Open", func() error { return b.next.Open(ctx, o, s) })
+}
+
+// Follow implements broker.Broker.
+func (b *Broker) Follow(ctx context.Context, channel string) (s broker.State, err error) {
+	err = b.o.Call("Broker.Follow", func() error {
+		var err error
+		s, err = b.next.Follow(ctx, channel)
+		return err
+	})
+	if err != nil {
+		return broker.State{}, err
+	}
+	s, err = b.state(channel, s)
+	if err != nil {
+		return broker.State{}, fmt.Errorf("the channel's state is broken: %w", err)
+	}
+	return s, nil
+}
+
+// Unfollow implements broker.Broker.
+func (b *Broker) Unfollow(ctx context.Context, channel string) error {
+	return b.o.Call("Broker.Unfollow", func() error { return b.next.Unfollow(ctx, channel) })
+}
+
+// Append implements broker.Broker. An event that is not kept does not get a goroutine of
+// its own, which would cost as much again: a broker whose Append ends its goroutine ends
+// its caller's.
+func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
+	most := b.o.EventBytes
+	if e.Kind != broker.Event {
+		most = b.o.MemberBytes
+	}
+	if len(e.Data) > most {
+		return a, fmt.Errorf("%w: data of %d bytes is over the limit of %d for what nodes share",
+			broker.ErrTooLarge, len(e.Data), most)
+	}
+	if e.Kind == broker.Event {
+		return b.next.Append(ctx, channel, e)
+	}
+	err = b.o.Call("Broker.Append", func() error {
+		var err error
+		a, err = b.next.Append(ctx, channel, e)
+		return err
+	})
+	return a, err
+}
+
+// Close implements broker.Broker.
+func (b *Broker) Close(ctx context.Context) error {
+	return b.o.Call("Broker.Close", func() error { return b.next.Close(ctx) })
+}
+
+// Away implements broker.Health. A broker that does not is never away.
+func (b *Broker) Away() (away error) {
+	health, ok := b.next.(broker.Health)
+	if !ok {
+		return nil
+	}
+	err := b.o.Call("Broker.Away", func() error {
+		away = health.Away()
+		return nil
+	})
+	return errors.Join(away, err)
+}
+
+// checkedSink is a broker.Sink behind the checks.
+type checkedSink struct {
+	next  broker.Sink
+	b     *Broker
+	wants func(channel string) bool // nil for everything
+}
+
+func (s *checkedSink) Deliver(channel string, e broker.Entry) {
+	if s.wants != nil && !s.wants(channel) {
+		return
+	}
+	e, err := s.b.entry(e)
+	if err != nil {
+		s.b.o.Skipped("skipped a broken entry from the broker", channel, err)
+		return
+	}
+	s.next.Deliver(channel, e)
+}
+
+func (s *checkedSink) Reset(channel string, state broker.State, reason string) {
+	if s.wants != nil && !s.wants(channel) {
+		return
+	}
+	state, err := s.b.state(channel, state)
+	if err != nil {
+		s.b.o.Skipped("skipped a broken state from the broker", channel, err)
+		return
+	}
+	if reason == "" {
+		reason = broker.ResetGap
+	}
+	s.next.Reset(channel, state, reason)
+}
+
+// entry returns e as it may reach a node.
+func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
+	if e.At.Offset > maxRevision {
+		return e, fmt.Errorf("position %d is over %d", e.At.Offset, uint64(maxRevision))
+	}
+	var err error
+	if e.Kind == broker.Event {
+		if err := names.Event(e.Event); err != nil {
+			return e, fmt.Errorf("event name %w", err)
+		}
+		if e.Data, err = compact(e.Data, b.o.EventBytes); err != nil {
+			return e, fmt.Errorf("data: %w", err)
+		}
+		return e, nil
+	}
+	if e.Kind < broker.Event || e.Kind > broker.Adopt {
+		return e, fmt.Errorf("an entry of kind %d", e.Kind)
+	}
+	m := broker.Member{
+		ID:    e.Member,
+		Owner: e.Owner,
+		User:  e.User,
+		Data:  e.Data,
+	}
+	if err := b.member(&m); err != nil {
+		return e, err
+	}
+	e.Data = m.Data
+	return e, nil
+}
+
+// state returns s without the members that are broken or duplicate. Its own slice
+// stays as it is.
+func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
+	if s.Revision.Offset > maxRevision {
+		return s, fmt.Errorf("revision %d is over %d", s.Revision.Offset, uint64(maxRevision))
+	}
+	if len(s.Members) > maxMembers {
+		return s, fmt.Errorf("%d members, over the limit of %d", len(s.Members), maxMembers)
+	}
+	members := make([]broker.Member, 0, len(s.Members))
+	known := make(map[string]struct{}, len(s.Members))
+	size := 0
+	for _, m := range s.Members {
+		err := b.member(&m)
+		if _, twice := known[m.ID]; err == nil && twice {
+			err = errors.New("the member is in the list twice")
+		}
+		if err != nil {
+			b.o.Skipped("skipped a broken member from the broker", channel, err)
+			continue
+		}
+		size += len(m.Data)
+		if size > maxListBytes {
+			return s, fmt.Errorf("the list of members is over the limit of %d bytes", maxListBytes)
+		}
+		known[m.ID] = struct{}{}
+		members = append(members, m)
+	}
+	s.Members = members
+	return s, nil
+}
+
+// member checks m and takes the blanks out of its data.
+func (b *Broker) member(m *broker.Member) error {
+	if !names.IsToken(m.ID) {
+		return errors.New("the member's ID is not 1 to 64 of A-Z a-z 0-9 _ -")
+	}
+	if len(m.Owner) > maxID || len(m.Node) > maxID || len(m.User) > maxID {
+		return fmt.Errorf("an owner, node or user of over %d bytes", maxID)
+	}
+	if m.Data == nil {
+		return nil
+	}
+	data, err := compact(m.Data, b.o.MemberBytes)
+	if err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	if jsvalue.Kind(data) != '{' {
+		return errors.New("the member's data is not an object")
+	}
+	m.Data = data
+	return nil
+}
+
+// compact checks one JSON value and returns it without blanks.
+func compact(text []byte, most int) ([]byte, error) {
+	if len(text) > most {
+		return nil, fmt.Errorf("%d bytes, over the limit of %d", len(text), most)
+	}
+	return jsvalue.Compacted(text, jsvalue.Limits{})
+}
