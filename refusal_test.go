@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -118,6 +120,55 @@ func TestRefusedSizesAreLogged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Issue 11, number 15: what a client's limits refuse is in the log, once a minute, with
+// the option.
+func TestLimitsOfAClientAreLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log, lines := logged()
+		srv := startServer(t, pushy.Options{
+			Logger:    log,
+			Heartbeat: -1,
+			Limits: pushy.Limits{
+				Channels:     1,
+				Members:      1,
+				CommandRate:  1,
+				CommandBurst: 8,
+			},
+		})
+		first := connectPeer(t, srv)
+		first.subscribe("private-full", `{"a":1}`)
+		for range 2 {
+			p := connectPeer(t, srv)
+			p.send(subscribeText(t, p.id, "private-full", `{"a":1}`))
+			p.expect(`pushy:subscription-failed {"channel":"private-full","reason":"Channel is full"}`)
+			p.subscribe("news", "")
+			p.expect0(`{"command":"subscribe","data":{"channel":"more"}}`, `pushy:error {"message":"Too many channels","code":"302"}`)
+			for range 5 {
+				p.send(`{"command":"none"}`)
+				p.expect(`pushy:error {"message":"Unknown command","code":"200"}`)
+			}
+			p.expect0(`{"command":"none"}`, `pushy:error {"message":"Too many requests","code":"429"}`)
+			var sender sync.WaitGroup
+			sender.Go(func() {
+				for p.Send(`{"command":"none"}`) == nil { // until it is closed
+					time.Sleep(50 * time.Millisecond)
+				}
+			})
+			assert.Equal(t, 1008, p.ended().Code)
+			sender.Wait()
+		}
+		all := strings.Join(lines(), "\n")
+		assert.Len(t, lines(), 4, all)
+		for _, part := range []string{
+			"Options.Limits.Members is 1", "Options.Limits.Channels is 1", "Options.Limits.CommandRate is 1", "CommandBurst is 8",
+			"connection closed: too many requests",
+		} {
+			assert.Contains(t, all, part)
+		}
+	})
 }
 
 // Issue 11, number 13: a WebSocket that a large message ends is in the log.

@@ -134,6 +134,9 @@ func (o Options) withDefaults() (settings, error) {
 	if o.Timeout < 100*time.Millisecond {
 		return bad("Timeout", "%v is under 100ms", o.Timeout)
 	}
+	if o.Timeout > maxLease {
+		return bad("Timeout", "%v is over %v", o.Timeout, maxLease)
+	}
 	if o.Lease == 0 {
 		o.Lease = 15 * time.Second
 	}
@@ -179,7 +182,7 @@ func (o Options) checkIdentity(servers []server) error {
 		}
 	}
 	if o.Password != "" && o.User == "" {
-		return &SettingError{"User", errors.New("is empty, and Password is not")}
+		return &SettingError{"User", errors.New("is empty, and Options.Password is not")}
 	}
 	if len(set) > 1 {
 		return &SettingError{set[1], fmt.Errorf("is set, and Options.%s too: a node authenticates in one way", set[0])}

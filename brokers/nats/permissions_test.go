@@ -250,7 +250,7 @@ func TestMissingPart(t *testing.T) {
 					_ = b.Leave(t.Context(), "private-room", id)
 				}
 			}
-			assert.LessOrEqual(t, log.lines("does not permit", kind), 2, "one line of each node")
+			assert.LessOrEqual(t, log.lines("NATS does not permit what this node needs", kind), 2, "one line of each node")
 			assert.Zero(t, log.lines("is away"))
 		})
 	}

@@ -196,6 +196,8 @@ func TestValidateOthers(t *testing.T) {
 		{"inboxOurs", "InboxPrefix", "Options.Prefix", nats.Options{InboxPrefix: "pushy.i"}},
 		{"fewBytes", "MaxBytes", "65536", nats.Options{MaxBytes: 1}},
 		{"negativeBytes", "MaxBytes", "65536", nats.Options{MaxBytes: -1}},
+		{"shortTimeout", "Timeout", "100ms", nats.Options{Timeout: 3}},
+		{"longTimeout", "Timeout", "24h", nats.Options{Timeout: 1 << 62}},
 		{"longLease", "Lease", "24h", nats.Options{Lease: 25 * time.Hour}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func (k *link) close() { k.closing.Do(k.Client.Close) }
 func (b *Broker) judge(k *link, what string, err error) {
 	switch {
 	case err == nil:
-	case isRole(err):
+	case isRole(err), contains(err, "NOAUTH"): // a new connection authenticates itself
 		if !b.opts.Cluster { // there it is one server of several, and rueidis asks where the slots are
 			k.end(err)
 		}
@@ -108,6 +108,7 @@ func (o *Options) client() rueidis.ClientOption {
 		SelectDB:          o.Database,
 		TLSConfig:         o.TLS,
 		Dialer:            dialer,
+		DialCtxFn:         dial,
 		Sentinel: rueidis.SentinelOption{
 			MasterSet:               o.SentinelMaster,
 			Username:                o.SentinelUsername,
@@ -153,7 +154,7 @@ func (b *Broker) inspect(ctx context.Context, k *link) error {
 		return wrong("Addresses", "version %s of Redis is there; 6 or newer is needed", info["redis_version"])
 	}
 	if !o.Cluster && info["redis_mode"] == "cluster" {
-		return wrong("Cluster", "%s is a node of a Redis Cluster, but Cluster is not set", where)
+		return wrong("Cluster", "%s is a node of a Redis Cluster, but this is not set", where)
 	}
 	k.sharded = o.Cluster && major >= 7 && !o.plain
 	k.counts = k.sharded || !o.Cluster

@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 var (
@@ -98,10 +100,17 @@ func (o *Options) explain(err error) error {
 		err = fmt.Errorf("%s is not a Sentinel: %w", where, err)
 	case isRole(err):
 		err = awayError{fmt.Errorf("%s does not take writes: %w", where, err)}
+	case isAnswer(err):
+		err = awayError{fmt.Errorf("the server at %s refuses: %w", where, err)}
 	default:
 		err = awayError{fmt.Errorf("nobody answers as Redis at %s: %w", where, err)}
 	}
 	return &SettingError{Setting: setting, Err: err}
+}
+
+func isAnswer(err error) bool {
+	_, said := rueidis.IsRedisErr(err)
+	return said
 }
 
 // explainTLS finds out whether a connection failed because only one side uses TLS:
@@ -126,7 +135,7 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 		shaken := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
 		var alert tls.AlertError
 		if shaken == nil || errors.As(shaken, &alert) || contains(shaken, "remote error: tls") {
-			return wrong("TLS", "the server at %s speaks TLS, but TLS is not set", address)
+			return wrong("TLS", "the server at %s speaks TLS, but Options.TLS is not set", address)
 		}
 		return err
 	}

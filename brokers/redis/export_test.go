@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"log/slog"
+	"net"
 
 	"github.com/redis/rueidis"
 
@@ -47,6 +48,9 @@ func ParseFields(fields map[string]string) pushy.Snapshot {
 	snap, _ := snapshot(fields)
 	return snap
 }
+
+// Replies is a connection whose replies are looked at.
+func Replies(conn net.Conn) net.Conn { return &replies{Conn: conn} }
 
 // Feed has a node without a connection take a message, with what it delivers and the
 // changes of a watch checked by the funcs.

@@ -24,9 +24,10 @@
 // the connection exists, a command that fails or takes longer than Options.Timeout is an
 // error, and a trigger answers 503.
 //
-// A server that has become a replica, or that is loading its data, counts as away: the
-// node reconnects until it finds a primary. It therefore follows a failover behind one
-// address that always leads to the primary.
+// A server that has become a replica, is loading its data, or runs a script for so long
+// that it answers BUSY, counts as away: the node reconnects until it finds a primary that
+// answers. It therefore follows a failover behind one address that always leads to the
+// primary.
 //
 // # What Redis must be like
 //
@@ -107,6 +108,10 @@ type Broker struct {
 	receiver func(channel string, m pushy.Message) // Open's, nil before
 	away     error                                 // why the last lane that went down did
 	down     int                                   // lanes without a connection
+	// said is set when the log has a line of the outage, or of the start, and saidAt
+	// when it last got one: connections that come and go must not fill it.
+	said   bool
+	saidAt time.Time
 }
 
 var (
@@ -142,7 +147,7 @@ func New(ctx context.Context, o Options) (*Broker, error) {
 	if o.Cluster {
 		n = lanesOfCluster
 	}
-	b.down, b.away = n, errors.New("not connected yet")
+	b.down, b.away, b.said = n, errors.New("not connected yet"), true
 	for i := range n {
 		tag := "{" + o.Prefix + "}"
 		if o.Cluster {
@@ -218,20 +223,29 @@ func (b *Broker) lane(channel string) *lane {
 	return b.lanes[h.Sum32()%uint32(len(b.lanes))]
 }
 
+// outageInterval is how often an outage may be logged.
+const outageInterval = time.Minute
+
 // laneDown and laneUp keep count, and log when the first goes and the last comes.
 func (b *Broker) laneDown(err error, was bool) {
 	b.mu.Lock()
-	first := was && b.down == 0
+	if was && b.down == 0 {
+		b.said = false
+	}
 	if was {
 		b.down++
 	}
 	b.away = err
+	say := !b.said && time.Since(b.saidAt) > outageInterval
+	if say {
+		b.said, b.saidAt = true, time.Now()
+	}
 	b.mu.Unlock()
 	switch {
 	case b.ctx.Err() != nil:
 	case isSetting(err):
 		b.complain("this node serves its own clients alone until a setting is right", "", err)
-	case first:
+	case say:
 		b.log.Warn("redis is away: this node serves its own clients alone until it is back", "error", err)
 	}
 }
@@ -239,9 +253,9 @@ func (b *Broker) laneDown(err error, was bool) {
 func (b *Broker) laneUp(k *link) {
 	b.mu.Lock()
 	b.down--
-	all := b.down == 0
+	say := b.down == 0 && b.said
 	b.mu.Unlock()
-	if all {
+	if say {
 		b.log.Info("redis is connected", "addresses", b.opts.Addresses, "sharded", k.sharded)
 	}
 }

@@ -43,10 +43,10 @@ func TestAddresses(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2"
 	for _, c := range []struct{ address, says string }{
-		{"redis://ann:" + secret + "@host", "the user into Username, the password into Password"},
-		{"redis://ann:" + secret + "@host:6379/2", "the number of a database into Database"},
+		{"redis://ann:" + secret + "@host", "the user into Options.Username, the password into Options.Password"},
+		{"redis://ann:" + secret + "@host:6379/2", "the number of a database into Options.Database"},
 		{"redis://host:6379", "is not host:port"},
-		{"REDISS://:" + secret + "@host:6379", "set TLS"},
+		{"REDISS://:" + secret + "@host:6379", "set Options.TLS"},
 		{"unix:///" + secret, "Unix socket"},
 		{"//ann:" + secret + "@host:1", "Password"},
 		{"ann:" + secret + "@host:6379", "Password"},
@@ -120,11 +120,14 @@ func TestAddresses(t *testing.T) {
 		"Prefix":           {Prefix: "a\nb"},
 		"Lease":            {Lease: time.Millisecond},
 		"Timeout":          {Timeout: -1},
+		"Timeout ":         {Timeout: 3}, // nanoseconds
+		"Timeout  ":        {Timeout: 25 * time.Hour},
+		"Lease ":           {Lease: 1 << 62},
 		"Cluster":          {Cluster: true, SentinelMaster: "main"},
 	} {
 		var wrong *redis.SettingError
 		require.ErrorAs(t, o.Validate(), &wrong)
-		assert.Equal(t, setting, wrong.Setting)
+		assert.Equal(t, strings.TrimSpace(setting), wrong.Setting)
 		assert.NotContains(t, wrong.Error(), secret)
 	}
 }
@@ -470,8 +473,8 @@ func TestTLSSettings(t *testing.T) {
 		"expired":            {expired, &tls.Config{RootCAs: ours.pool()}, "expired"},
 		"otherHost":          {otherHost, &tls.Config{RootCAs: ours.pool()}, "127.0.0.1"},
 		"noCertificate":      {strict, &tls.Config{RootCAs: ours.pool()}, "certificate required"},
-		"plainToTLS":         {address, nil, "speaks TLS, but TLS is not set"},
-		"plainToStrictTLS":   {strict, nil, "speaks TLS, but TLS is not set"},
+		"plainToTLS":         {address, nil, "speaks TLS, but Options.TLS is not set"},
+		"plainToStrictTLS":   {strict, nil, "speaks TLS, but Options.TLS is not set"},
 		"tlsToPlain":         {server.Addr, &tls.Config{RootCAs: ours.pool()}, "does not speak TLS"},
 		"tlsVersionTooHigh":  {address, &tls.Config{RootCAs: ours.pool(), MaxVersion: tls.VersionTLS10}, "tls: "},
 		"otherServersName":   {address, &tls.Config{RootCAs: ours.pool(), ServerName: "redis.example"}, "redis.example"},

@@ -130,6 +130,7 @@ func (l *lane) send(ctx context.Context, k *link, conn rueidis.DedicatedClient, 
 func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bool) (broken error) {
 	var refused error
 	verb := "" // of the refused one
+	errs := make([]error, len(results))
 	l.mu.Lock()
 	for i, r := range results {
 		err := r.Error()
@@ -145,14 +146,15 @@ func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bo
 		if err != nil && refused == nil {
 			refused, verb = err, ops[i].verb(k)
 		}
-		ops[i].done <- err
+		errs[i] = err
 	}
 	l.mu.Unlock()
-	if refused != nil {
-		l.b.judge(k, verb+" "+l.tag+"*", refused)
-		if all && broken == nil {
-			return l.b.opts.explain(refused)
-		}
+	l.b.judge(k, verb+" "+l.tag+"*", refused)
+	for i, err := range errs {
+		ops[i].done <- err
+	}
+	if refused != nil && all && broken == nil {
+		return l.b.opts.explain(refused)
 	}
 	return broken
 }

@@ -20,12 +20,15 @@ export function address(url) {
   };
   const alone = parse("http://h");
   // A document of about:srcdoc has its parent's base, one of blob: only an origin.
-  const found = /** @type {any} */ (parse(globalThis.document?.baseURI) ?? parse(globalThis.location?.href) ?? parse(globalThis.origin));
+  /** @type {any} */
+  const found = parse(globalThis.document?.baseURI) ?? parse(globalThis.location?.href) ?? parse(globalThis.origin);
   if (alone && !found && !globalThis.location) return;
   const scheme = found?.protocol.match(/^(http|ws)(s?:)$/);
   // A page's own URL may have a user: browsers refuse to send one that a request names.
   if (!scheme || !alone || alone.username + alone.password) {
-    throw new TypeError(`pushy: "${`${text}`.replace(/\/\/.*@/, "//…@")}" is not a URL of HTTP or WebSocket without user and password`);
+    throw new TypeError(`pushy: "${
+      `${text}`.replace(/\/\/.*@/, "//…@")
+    }" is not a URL of HTTP or WebSocket without user and password`);
   }
   const prefix = `http${scheme[2]}//${found.host}${found.pathname.replace(/\/+$/, "") || "/pushy"}`.replace(/\/socket$/, "");
   return Object.assign((/** @type {string} */ rest) => `${prefix}/socket${rest}${found.search}`, {

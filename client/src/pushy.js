@@ -80,11 +80,16 @@ export class Pushy extends Source {
   constructor(url = "/pushy", authHandler, options = {}) {
     super(/^(pushy:|((dis)?connect|state|auth-error|internal-msg)$)/);
     this.url = url;
-    this._how = options = { ...options, ...(typeof authHandler === "object" ? authHandler : authHandler && { auth: authHandler }) };
+    this._how = options = {
+      ...options,
+      ...(typeof authHandler === "object" ? authHandler : authHandler && { auth: authHandler }),
+    };
     /** @type {string[]} */
     this._transports = options.SockJS ? ["sockjs"] : options.transports ?? ["websocket", "streaming", "polling"];
     // Otherwise nothing would report a typing mistake.
-    if (!this._transports[0] || this._transports.some((name) => !links[name])) throw new TypeError(`pushy: "${this._transports}" is not a list of transports`);
+    if (!this._transports[0] || this._transports.some((name) => !links[name])) {
+      throw new TypeError(`pushy: "${this._transports}" is not a list of transports`);
+    }
     if (typeof url !== "function") address(url);
   }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,6 +90,18 @@ func TestCheckOfBrokerSettings(t *testing.T) {
 		{"redisList", `{"redis":{"addresses":["a:1,b:2"]}}`, "broker.redis.addresses: "},
 		{"redisIPv6", `{"redis":{"addresses":["::1"]}}`, "broker.redis.addresses: "},
 		{"redisSocket", `{"redis":{"addresses":["unix:///run/redis.sock"]}}`, "broker.redis.addresses: "},
+		{"redisUser", `{"redis":{"addresses":["u:` + secret + `@host:6379"]}}`,
+			"the user into broker.redis.username, the password into broker.redis.password"},
+		{"redisTLSURL", `{"redis":{"addresses":["rediss://:` + secret + `@host:6379"]}}`, "and set broker.redis.tls"},
+		{"redisText", `{"redis":{"addresses":"redis://u:` + secret + `@host:6379"}}`, "must be an array of strings"},
+		{"redisTwo", `{"redis":{"addresses":["a:1","b:2"]}}`, "neither broker.redis.cluster nor broker.redis.sentinelMaster"},
+		{"redisPort", `{"redis":{"addresses":["host:65536"]}}`, "the port is not a number from 1 to 65535"},
+		{"redisSentinel", `{"redis":{"sentinelPassword":"` + secret + `"}}`, "broker.redis.sentinelMaster is not"},
+		{"redisTimeout", `{"redis":{"timeout":1}}`, "broker.redis.timeout: 1ms is under 100ms"},
+		{"natsPasswordAlone", `{"nats":{"password":"` + secret + `"}}`, "broker.nats.password is not"},
+		{"natsToken", `{"nats":{"url":"nats://host:4222?token=` + secret + `"}}`, "has more than a host and a port"},
+		{"natsList", `{"nats":{"url":["nats://u:` + secret + `@host"]}}`, "must be a string"},
+		{"natsMixed", `{"nats":{"url":"nats://a:1,ws://b:1"}}`, "all must be alike"},
 		{"redisDatabase", `{"redis":{"cluster":true,"database":1}}`, "broker.redis.database: "},
 		{"redisLease", `{"redis":{"lease":10}}`, "broker.redis.lease: "},
 		{"natsLease", `{"nats":{"lease":10}}`, "broker.nats.lease: "},
@@ -105,7 +118,7 @@ func TestCheckOfBrokerSettings(t *testing.T) {
 				return
 			}
 			assert.Equal(t, exitUsage, status)
-			assert.True(t, strings.HasPrefix(stderr, "pushy-server: "+file+": broker."), stderr)
+			assert.Regexp(t, "^pushy-server: "+regexp.QuoteMeta(file)+":(\\d+:\\d+:)? broker\\.", stderr)
 			assert.Contains(t, stderr, test.says)
 			assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
 			assert.NotContains(t, stderr, secret)

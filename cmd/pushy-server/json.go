@@ -50,7 +50,7 @@ func checkSyntax(text []byte) error {
 
 // members returns an object's members in their order; object is valid JSON, and
 // begins at the offset at. It returns a *fault if it is no object, or if a key
-// stands in it twice: which of the two counts would be a guess.
+// is in it twice: which of the two counts would be a guess.
 func members(object json.RawMessage, at int) ([]member, error) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
@@ -71,7 +71,7 @@ func members(object json.RawMessage, at int) ([]member, error) {
 			return nil, &fault{m.valueAt, err.Error()}
 		}
 		if seen[m.key] {
-			return nil, &fault{m.keyAt, fmt.Sprintf("%s stands here a second time", shown(m.key))}
+			return nil, &fault{m.keyAt, fmt.Sprintf("%s is given twice", shown(m.key))}
 		}
 		seen[m.key] = true
 		all = append(all, m)

@@ -58,9 +58,9 @@ func TestBadConfig(t *testing.T) {
 		{"path as a key", `{"sockjs.prefix":"/x","secretKey":"s"}`, `:1:2: unknown key sockjs.prefix`},
 		{"unknown limit", `{"limits":{"conns":1}}`, `:1:12: unknown key limits.conns`},
 		{"capital limit", `{"limits":{"Connections":1}}`, `:1:12: unknown key limits.Connections`},
-		{"repeated key", `{"port":1, "port":1}`, `:1:12: port stands here a second time`},
-		{"repeated in other spelling", `{"port":1, "\u0070ort":1}`, `:1:12: port stands here a second time`},
-		{"repeated in sockjs", `{"sockjs":{"a":1,"a":1}}`, `:1:18: sockjs a stands here a second time`},
+		{"repeated key", `{"port":1, "port":1}`, `:1:12: port is given twice`},
+		{"repeated in other spelling", `{"port":1, "\u0070ort":1}`, `:1:12: port is given twice`},
+		{"repeated in sockjs", `{"sockjs":{"a":1,"a":1}}`, `:1:18: sockjs a is given twice`},
 
 		{"no secret", `{}`, `: secretKey is missing; it can also be given in PUSHY_SECRET_KEY`},
 		{"empty secret", `{"secretKey":""}`, `: secretKey is missing; it can also be given in PUSHY_SECRET_KEY`},

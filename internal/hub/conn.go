@@ -3,6 +3,8 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -100,10 +102,22 @@ func (c *Conn) Allow(now time.Time) limit.Verdict {
 		c.budget.Charge(int(debt))
 	}
 	verdict := c.budget.Spend(now, c.hub.cfg.Limits.Rate, c.hub.cfg.Limits.Burst)
-	if verdict == limit.Abuse {
+	switch verdict {
+	case limit.Over:
+		c.logRate("commands refused: too many requests")
+	case limit.Abuse:
+		c.logRate("connection closed: too many requests")
 		c.end(CloseAbuse, "too many requests")
 	}
 	return verdict
+}
+
+func (c *Conn) logRate(kind string) {
+	limits := c.hub.cfg.Limits
+	c.hub.cfg.Notices.Warn(kind, "",
+		slog.String("conn", c.id),
+		slog.String("hint", fmt.Sprintf("Options.Limits.CommandRate is %d messages a second and CommandBurst is %d; "+
+			"joins of presence channels count by their size", limits.Rate, limits.Burst)))
 }
 
 // Close ends the connection with a close code and reason. The first caller's

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 
@@ -94,16 +95,20 @@ func (h *Hub) logRefusal(channel string, err error) {
 	var refused *RefusedError
 	var unavailable *UnavailableError
 	var cause error
+	subject := channel
 	switch {
 	case errors.As(err, &refused):
 		cause = refused.Err
 	case errors.As(err, &unavailable):
 		cause = unavailable.Err
-	case errors.Is(err, ErrDataTooLarge):
+	case errors.Is(err, ErrDataTooLarge), errors.Is(err, ErrChannelFull):
 		cause = err
+	case errors.Is(err, ErrTooManyChannels):
+		cause = err
+		subject = "" // whatever channels it asks for
 	}
 	if cause != nil {
-		h.cfg.Notices.Warn("clients cannot subscribe", channel,
+		h.cfg.Notices.Warn("clients cannot subscribe", subject,
 			slog.String("channel", channel), slog.Any("error", cause))
 	}
 }
@@ -225,7 +230,7 @@ func (c *Conn) tryReserve(name string) (m *membership, earlier <-chan struct{}, 
 	}
 	limit := c.hub.cfg.Limits.Channels
 	if limit > 0 && c.members.len() >= limit {
-		return nil, nil, ErrTooManyChannels
+		return nil, nil, fmt.Errorf("%w: Options.Limits.Channels is %d", ErrTooManyChannels, limit)
 	}
 	m = &membership{
 		out:  c.out,

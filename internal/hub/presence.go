@@ -399,7 +399,7 @@ func (ch *Channel) joinPrivate(m *membership) error {
 		defer release()
 	}
 	if !ch.expect(m) {
-		return ErrChannelFull
+		return fmt.Errorf("%w: Options.Limits.Members is %d", ErrChannelFull, h.cfg.Limits.Members)
 	}
 
 	ctx, cancel := h.operation(m.conn.ctx)
