@@ -339,6 +339,16 @@ func TestFull(t *testing.T) {
 	}
 	eventually(t, "the node says so", func() bool { return n.Away() != nil })
 	require.ErrorContains(t, n.Away(), "insufficient resources")
+	count := func() int {
+		var v struct {
+			In int `json:"in_msgs"`
+		}
+		s.monitored(t, "/varz", &v)
+		return v.In
+	}
+	before := count()
+	<-time.After(time.Second)
+	assert.Less(t, count()-before, 300, "it does not try again all the time")
 	require.NoError(t, js.DeleteStream(t.Context(), "others"))
 	n.nextReset("room")
 	eventually(t, "all is well", func() bool { return n.Away() == nil })

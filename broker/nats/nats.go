@@ -265,24 +265,29 @@ const (
 // tend brings the node back whenever NATS has been away.
 func (b *Broker) tend() {
 	wait := retryFirst
-	retry := time.NewTimer(wait)
-	defer retry.Stop()
 	for {
 		select {
 		case <-b.done:
 			return
 		case <-b.wake:
-		case <-retry.C:
 		}
 		if b.Away() == nil || !b.nc.IsConnected() {
-			wait = retryFirst
 			continue // the connection's callback wakes it
 		}
-		if err := b.join(context.Background()); err != nil {
-			b.goAway(b.link(), err)
-			retry.Reset(wait)
-			wait = min(2*wait, retryMost)
+		err := b.join(context.Background())
+		if err == nil {
+			wait = retryFirst
+			continue
 		}
+		b.goAway(b.link(), err)
+		b.o.notices.Warn("NATS is connected and cannot be used", "", slog.Any("error", err))
+		select {
+		case <-b.done:
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, retryMost)
+		b.mend()
 	}
 }
 
