@@ -73,8 +73,9 @@
 // brings them. Measured with ids of 36 bytes, owners of 42 and data of 50, a member takes
 // 600 bytes, so 100,000 take 60 MB on each node. When a node starts or finds NATS again it
 // reads them all, for 1.8 s of its CPU time. 100,000 members is what this is made for;
-// for many more use broker/redis. A revision is the sequence of an entry in the stream
-// of all channels: it grows by more than one.
+// for many more use broker/redis. A revision is the sequence of an entry in the stream of
+// all channels: it grows by more than one, and never begins anew within an epoch. A channel
+// whose members have all left has revision 0 again some leases later.
 //
 // An entry is stored only if the member's last entry is the one that the node knows, so
 // an append costs one request, and a refusal or a conflict two.

@@ -112,6 +112,9 @@ func (o Options) withDefaults() (settings, error) {
 	if o.Timeout < 100*time.Millisecond {
 		return settings{}, wrong("Timeout", "%v is under 100ms", o.Timeout)
 	}
+	if o.Timeout > maxLease {
+		return settings{}, wrong("Timeout", "%v is over %v", o.Timeout, maxLease)
+	}
 	if o.Replicas == 0 {
 		o.Replicas = 1
 	}
@@ -171,7 +174,7 @@ func (o Options) checkIdentity(servers []server) error {
 		}
 	}
 	if o.Password != "" && o.User == "" {
-		return &SettingError{"User", errors.New("is empty, and Password is not")}
+		return &SettingError{"User", errors.New("is empty, and Options.Password is not")}
 	}
 	if len(set) > 1 {
 		return wrong(set[1], "is set, and Options.%s too: a node authenticates in one way", set[0])

@@ -198,8 +198,9 @@ func TestValidateOthers(t *testing.T) {
 		{"negativeBytes", "MaxBytes", "65536", nats.Options{MaxBytes: -1}},
 		{"dottedPrefix", "Prefix", `"a.b"`, nats.Options{Prefix: "a.b"}},
 		{"manyReplicas", "Replicas", "from 1 to 5", nats.Options{Replicas: 6}},
+		{"longTimeout", "Timeout", "24h", nats.Options{Timeout: 1 << 62}},
 		{"shortTimeout", "Timeout", "under 100ms", nats.Options{Timeout: time.Millisecond}},
-		{"passwordWithoutUser", "User", "Password is not", nats.Options{Password: "secret"}},
+		{"passwordWithoutUser", "User", "Options.Password is not", nats.Options{Password: "secret"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
