@@ -63,7 +63,7 @@ func (k *link) close() {
 func (b *Broker) judge(k *link, what string, err error) {
 	switch {
 	case err == nil:
-	case isRole(err):
+	case isRole(err), contains(err, "NOAUTH"): // a new connection authenticates itself
 		if !b.opts.Cluster { // there it is one server of several, and rueidis asks where the slots are
 			k.end(err)
 		}
@@ -177,8 +177,11 @@ func (b *Broker) dial(ctx context.Context, address string, d *net.Dialer, t *tls
 	} else {
 		conn, err = d.DialContext(ctx, "tcp", address)
 	}
-	if err != nil || register == nil || d.Control != nil {
-		return conn, err
+	if err != nil {
+		return nil, err
+	}
+	if register == nil || d.Control != nil {
+		return &replies{Conn: conn}, nil
 	}
 	_ = conn.SetDeadline(time.Now().Add(b.opts.Timeout))
 	stop := context.AfterFunc(b.ctx, func() { _ = conn.Close() })
@@ -187,7 +190,7 @@ func (b *Broker) dial(ctx context.Context, address string, d *net.Dialer, t *tls
 		_ = conn.Close()
 		return nil, cmp.Or(err, b.ctx.Err())
 	}
-	return conn, conn.SetDeadline(time.Time{})
+	return &replies{Conn: conn}, conn.SetDeadline(time.Time{})
 }
 
 // register makes the epochs right for the server at the other end, for the scripts
@@ -242,7 +245,7 @@ func skipReply(r *bufio.Reader) error {
 	text := strings.TrimSpace(string(line))
 	switch {
 	case strings.HasPrefix(text, "-"):
-		return errors.New(text[1:])
+		return serverError(text[1:])
 	case strings.HasPrefix(text, "$"):
 		n, err := strconv.Atoi(text[1:])
 		if err != nil || n > 512 {
@@ -285,7 +288,7 @@ func (b *Broker) inspect(ctx context.Context, k *link) error {
 		return wrong("Addresses", "version %s of Redis is there; 6 or newer is needed", info["redis_version"])
 	}
 	if !o.Cluster && info["redis_mode"] == "cluster" {
-		return wrong("Cluster", "%s is a node of a Redis Cluster, but Cluster is not set", where)
+		return wrong("Cluster", "%s is a node of a Redis Cluster, but this is not set", where)
 	}
 	k.sharded = o.Cluster && major >= 7 && !o.testing.plain
 	k.counts = k.sharded || !o.Cluster

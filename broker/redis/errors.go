@@ -100,10 +100,24 @@ func (o *Options) explain(err error) error {
 		err = fmt.Errorf("%s is not a Sentinel: %w", where, err)
 	case isRole(err):
 		err = awayError{fmt.Errorf("%s does not take writes: %w", where, err)}
+	case isAnswer(err):
+		err = awayError{fmt.Errorf("the server at %s refuses: %w", where, err)}
 	default:
 		err = awayError{fmt.Errorf("nobody answers as Redis at %s: %w", where, err)}
 	}
 	return &SettingError{Setting: setting, Err: err}
+}
+
+// serverError is an error that the server answered before rueidis had the connection.
+type serverError string
+
+func (e serverError) Error() string { return string(e) }
+
+// isAnswer reports whether an error is what a server answered.
+func isAnswer(err error) bool {
+	var answer serverError
+	_, said := rueidis.IsRedisErr(err)
+	return said || errors.As(err, &answer)
 }
 
 // explainTLS finds out whether a connection failed because only one side uses TLS:
@@ -128,7 +142,7 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 		shaken := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
 		var alert tls.AlertError
 		if shaken == nil || errors.As(shaken, &alert) || contains(shaken, "remote error: tls") {
-			return wrong("TLS", "the server at %s speaks TLS, but TLS is not set", address)
+			return wrong("TLS", "the server at %s speaks TLS, but Options.TLS is not set", address)
 		}
 		return err
 	}

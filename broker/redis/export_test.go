@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"log/slog"
+	"net"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/ratelog"
@@ -50,6 +51,9 @@ func CompareSettings(own map[string]string, theirs string) int {
 	b.compareSettings(map[string]string{"other": theirs})
 	return len(b.warned)
 }
+
+// Replies is a connection whose replies are looked at.
+func Replies(conn net.Conn) net.Conn { return &replies{Conn: conn} }
 
 // MessageOf is a message on a channel, as Redis gets it.
 func MessageOf(e broker.Entry) string { return "e" + string(broker.AppendEntry(nil, e)) }

@@ -112,7 +112,6 @@ func (l *lane) session(up func()) error {
 	}
 	conn, lost, err := l.dial(ctx, k)
 	if err != nil {
-		l.b.judge(k, "SUBSCRIBE "+l.tag+"*", err)
 		return l.b.opts.explain(err)
 	}
 	defer func() {
@@ -211,11 +210,21 @@ func (l *lane) dial(ctx context.Context, k *link) (conn rueidis.DedicatedClient,
 			}
 		},
 	})
-	// A Cluster's connection is made by its first command.
-	if err := conn.Do(ctx, command(k, conn, op{name: l.probe()})).Error(); err != nil {
+	// A Cluster's connection is made by its first command. Nobody is subscribed to the
+	// other channel: that it is permitted to end a subscription is tried here, too.
+	unused := l.tag + "unused"
+	l.mu.Lock()
+	l.unsubs[unused]++
+	l.mu.Unlock()
+	for _, o := range []op{{name: l.probe()}, {name: unused, off: true}} {
+		err := conn.Do(ctx, command(k, conn, o)).Error()
+		if err == nil {
+			continue
+		}
 		conn.Close()
 		for range lost {
 		}
+		l.b.judge(k, o.verb(k)+" "+l.tag+"*", err)
 		return nil, nil, err
 	}
 	return conn, lost, nil

@@ -49,13 +49,19 @@ type Options struct {
 	// Redis about 10 µs an append.
 	CheckEveryAppend bool
 	// Timeout is how long a command, a new connection, or Redis's answer to a
-	// ping may take. Default 3 s.
+	// ping may take. At least 100 ms, at most 24 h, default 3 s.
 	Timeout time.Duration
 	// Logger is notified when Redis goes away and comes back. Default slog.Default().
 	Logger *slog.Logger
 
 	testing testOptions
 }
+
+// Shorter or longer times are mistakes, such as a number without a unit.
+const (
+	minTimeout = 100 * time.Millisecond
+	maxTimeout = 24 * time.Hour
+)
 
 // testOptions change what tests need differently.
 type testOptions struct {
@@ -121,19 +127,21 @@ func (o *Options) check() error {
 	case !plain(o.Prefix):
 		return wrong("Prefix", "%q is not up to 100 bytes of UTF-8 without control characters", o.Prefix)
 	case o.Cluster && o.SentinelMaster != "":
-		return wrong("Cluster", "a Cluster has no Sentinels: set it or SentinelMaster")
+		return wrong("Cluster", "a Cluster has no Sentinels: set it or Options.SentinelMaster")
 	case o.Cluster && o.Database != 0:
 		return wrong("Database", "a Cluster has only database 0")
 	case o.Database < 0:
 		return wrong("Database", "%d is negative", o.Database)
 	case !o.Cluster && o.SentinelMaster == "" && len(o.Addresses) > 1:
-		return wrong("Addresses", "%d of them, but neither Cluster nor SentinelMaster is set", len(o.Addresses))
+		return wrong("Addresses", "%d of them, but neither Options.Cluster nor Options.SentinelMaster is set", len(o.Addresses))
 	case o.SentinelMaster == "" && o.SentinelUsername != "":
-		return wrong("SentinelUsername", "it is set, but SentinelMaster is not")
+		return wrong("SentinelUsername", "it is set, but Options.SentinelMaster is not")
 	case o.SentinelMaster == "" && o.SentinelPassword != "":
-		return wrong("SentinelPassword", "it is set, but SentinelMaster is not")
-	case o.Timeout < 0:
-		return wrong("Timeout", "%v is negative", o.Timeout)
+		return wrong("SentinelPassword", "it is set, but Options.SentinelMaster is not")
+	case o.Timeout < minTimeout:
+		return wrong("Timeout", "%v is under %v", o.Timeout, minTimeout)
+	case o.Timeout > maxTimeout:
+		return wrong("Timeout", "%v is over %v", o.Timeout, maxTimeout)
 	}
 	return nil
 }
@@ -154,10 +162,11 @@ func checkAddress(which, a string) error {
 	case isURL && strings.EqualFold(scheme, "unix"):
 		return is("a Unix socket, which is not supported; write host:port")
 	case isURL && strings.EqualFold(scheme, "rediss"):
-		return is("a URL; write host:port, the user into Username, the password into Password, and set TLS")
+		return is("a URL; write host:port, the user into Options.Username, the password into Options.Password, " +
+			"and set Options.TLS")
 	case isURL, strings.ContainsAny(a, "@/?#\\"):
-		return is("not host:port; write the user into Username, the password into Password, " +
-			"and the number of a database into Database")
+		return is("not host:port; write the user into Options.Username, the password into Options.Password, " +
+			"and the number of a database into Options.Database")
 	case strings.ContainsAny(a, ",;"):
 		return is("several addresses in one; make each an element of its own")
 	}

@@ -44,6 +44,10 @@ type Broker struct {
 	reason error           // why the last lane that went down did
 	down   int             // lanes without a connection
 	warned map[string]bool // settings that were found to differ
+	// said is set when the log has a line of the outage, or of the start, and saidAt
+	// when it last got one: connections that come and go must not fill it.
+	said   bool
+	saidAt time.Time
 }
 
 var (
@@ -93,7 +97,7 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	for i := 0; checked.Cluster && i < lanesOfCluster; i++ {
 		b.lanes = append(b.lanes, newLane(b, "{"+checked.Prefix+":"+strconv.Itoa(i)+"}"))
 	}
-	b.down, b.reason = len(b.lanes), errors.New("not connected yet")
+	b.down, b.reason, b.said = len(b.lanes), errors.New("not connected yet"), true
 	if err := b.start(ctx); err != nil {
 		b.stop()
 		return err
@@ -196,20 +200,29 @@ func (b *Broker) lane(channel string) *lane {
 	return b.lanes[h.Sum32()%uint32(len(b.lanes))]
 }
 
+// outageInterval is how often an outage may be logged.
+const outageInterval = time.Minute
+
 // laneDown and laneUp count, and log when the first goes and the last comes.
 func (b *Broker) laneDown(err error, was bool) {
 	b.mu.Lock()
-	first := was && b.down == 0
+	if was && b.down == 0 {
+		b.said = false
+	}
 	if was {
 		b.down++
 	}
 	b.reason = err
+	say := !b.said && time.Since(b.saidAt) > outageInterval
+	if say {
+		b.said, b.saidAt = true, time.Now()
+	}
 	b.mu.Unlock()
 	switch {
 	case b.ctx.Err() != nil:
 	case isSetting(err):
 		b.complain("this node serves its own clients alone until a setting is right", "", err)
-	case first:
+	case say:
 		b.log.Warn("redis is away: this node serves its own clients alone until it is back", "error", err)
 	}
 }
@@ -217,9 +230,9 @@ func (b *Broker) laneDown(err error, was bool) {
 func (b *Broker) laneUp(k *link) {
 	b.mu.Lock()
 	b.down--
-	all := b.down == 0
+	say := b.down == 0 && b.said
 	b.mu.Unlock()
-	if all {
+	if say {
 		b.log.Info("redis is connected", "addresses", b.opts.Addresses, "sharded", k.sharded)
 	}
 }

@@ -41,10 +41,10 @@ func TestAddresses(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2"
 	for _, c := range []struct{ address, says string }{
-		{"redis://ann:" + secret + "@host", "the user into Username, the password into Password"},
-		{"redis://ann:" + secret + "@host:6379/2", "the number of a database into Database"},
+		{"redis://ann:" + secret + "@host", "the user into Options.Username, the password into Options.Password"},
+		{"redis://ann:" + secret + "@host:6379/2", "the number of a database into Options.Database"},
 		{"redis://host:6379", "is not host:port"},
-		{"REDISS://:" + secret + "@host:6379", "set TLS"},
+		{"REDISS://:" + secret + "@host:6379", "set Options.TLS"},
 		{"unix:///" + secret, "Unix socket"},
 		{"//ann:" + secret + "@host:1", "Password"},
 		{"ann:" + secret + "@host:6379", "Password"},
@@ -249,6 +249,7 @@ func TestMissingPermissions(t *testing.T) {
 		"resetchannels": "SUBSCRIBE|channel", // what Redis 7 gives a user with +@all ~*
 		"resetkeys":     "key",
 		"-subscribe":    "subscribe",
+		"-unsubscribe":  "unsubscribe",
 		"-eval":         "eval",
 		"-evalsha":      "evalsha",
 	}
@@ -492,8 +493,8 @@ func TestTLSSettings(t *testing.T) {
 		"expired":            {expired, &tls.Config{RootCAs: ours.pool()}, "expired"},
 		"otherHost":          {otherHost, &tls.Config{RootCAs: ours.pool()}, "127.0.0.1"},
 		"noCertificate":      {strict, &tls.Config{RootCAs: ours.pool()}, "certificate required"},
-		"plainToTLS":         {address, nil, "speaks TLS, but TLS is not set"},
-		"plainToStrictTLS":   {strict, nil, "speaks TLS, but TLS is not set"},
+		"plainToTLS":         {address, nil, "speaks TLS, but Options.TLS is not set"},
+		"plainToStrictTLS":   {strict, nil, "speaks TLS, but Options.TLS is not set"},
 		"tlsToPlain":         {server.Addr, &tls.Config{RootCAs: ours.pool()}, "does not speak TLS"},
 		"tlsVersionTooHigh":  {address, &tls.Config{RootCAs: ours.pool(), MaxVersion: tls.VersionTLS10}, "tls: "},
 		"otherServersName":   {address, &tls.Config{RootCAs: ours.pool(), ServerName: "redis.example"}, "redis.example"},
@@ -569,9 +570,9 @@ func TestWrongSettings(t *testing.T) {
 		{"no password", "Password", "one is required", at(secured)},
 		{"nobody there", "Addresses", "nobody answers as Redis at 127.0.0.1:1", redis.Options{Addresses: []string{"127.0.0.1:1"}, RequireAtStart: true}},
 		{"no port", "Addresses", "is not host:port", redis.Options{Addresses: []string{"localhost"}}},
-		{"a cluster as stand-alone", "Cluster", "is a node of a Redis Cluster, but Cluster is not set", at(cluster[0])},
+		{"a cluster as stand-alone", "Cluster", "is a node of a Redis Cluster, but this is not set", at(cluster[0])},
 		{"stand-alone as a cluster", "Cluster", "is not a Redis Cluster", with(at(server), func(o *redis.Options) { o.Cluster = true })},
-		{"two stand-alones", "Addresses", "neither Cluster nor SentinelMaster", redis.Options{Addresses: []string{server.Addr, server.Addr}}},
+		{"two stand-alones", "Addresses", "neither Options.Cluster nor Options.SentinelMaster", redis.Options{Addresses: []string{server.Addr, server.Addr}}},
 		{"a database that is not there", "Database", "", with(at(server), func(o *redis.Options) { o.Database = 99 })},
 		{"a database of a cluster", "Database", "only database 0", with(at(cluster[0]), func(o *redis.Options) { o.Cluster, o.Database = true, 1 })},
 		{"a server as sentinel", "Addresses", "is not a Sentinel", with(at(server), func(o *redis.Options) { o.SentinelMaster = "main" })},

@@ -85,21 +85,36 @@ func command(k *link, conn rueidis.DedicatedClient, o op) rueidis.Completed {
 	}
 }
 
+// verb is the op's command.
+func (o op) verb(k *link) string {
+	switch {
+	case k.sharded && o.off:
+		return "SUNSUBSCRIBE"
+	case k.sharded:
+		return "SSUBSCRIBE"
+	case o.off:
+		return "UNSUBSCRIBE"
+	}
+	return "SUBSCRIBE"
+}
+
 // answered passes the results of ops on and returns what ends the connection.
 func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bool) (broken error) {
 	var refused error
+	verb := "" // of the refused one
 	for i, r := range results {
 		err := r.Error()
 		if _, said := rueidis.IsRedisErr(err); err != nil && (!said || isMoved(err)) {
 			broken = err
 		}
 		if err != nil && refused == nil {
-			refused = wrapped("subscribe", err)
+			verb = ops[i].verb(k)
+			refused = wrapped(strings.ToLower(verb), err)
 		}
 		ops[i].done <- err
 	}
 	if refused != nil {
-		l.b.judge(k, "SUBSCRIBE "+l.tag+"*", refused)
+		l.b.judge(k, verb+" "+l.tag+"*", refused)
 		if all && broken == nil {
 			return l.b.opts.explain(refused)
 		}

@@ -124,11 +124,7 @@ func (s *Server) Command(args ...string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf("*%d\r\n", len(args))
-	for _, a := range args {
-		text += fmt.Sprintf("$%d\r\n%s\r\n", len(a), a)
-	}
-	if _, err := c.Write([]byte(text)); err != nil {
+	if _, err := io.WriteString(c, command(args)); err != nil {
 		return "", err
 	}
 	r := bufio.NewReader(c)
