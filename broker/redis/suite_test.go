@@ -37,9 +37,6 @@ var (
 func newNode(t testing.TB, o redis.Options) *testNode {
 	o.RequireAtStart = false
 	o.Timeout = suiteTimeout
-	if o.Cluster {
-		o.Timeout = 2 * suiteTimeout
-	}
 	n := &testNode{t: t, proxies: map[string]*redistest.Proxy{}}
 	n.Broker = redis.New(o.Via(n.via))
 	t.Cleanup(func() {

@@ -33,7 +33,18 @@ const patience = 30 * time.Second
 // Start runs a redis-server with these arguments beside its port.
 func Start(args ...string) (*Server, error) { return start("redis-server", nil, args) }
 
-func start(program string, config []string, args []string) (*Server, error) {
+// start tries other ports where one is taken, maybe by the second port of a Cluster's
+// server, after it was found free.
+func start(program string, config []string, args []string) (s *Server, err error) {
+	for range 5 {
+		if s, err = startOnce(program, config, args); err == nil || !strings.Contains(err.Error(), "Address already in use") {
+			break
+		}
+	}
+	return s, err
+}
+
+func startOnce(program string, config []string, args []string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "pushy-redis-")
 	if err != nil {
 		return nil, err
