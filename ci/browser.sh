@@ -18,4 +18,5 @@ if [ -z "${PUSHY_FIREFOX:-}" ]; then
 fi
 
 npm ci --no-audit --no-fund
-node --test --test-reporter=spec ./*.test.mjs
+# Pages mostly wait: two files at a time, each with servers and browsers of its own.
+node --test --test-reporter=spec --test-concurrency=2 ./*.test.mjs
