@@ -41,7 +41,6 @@ var errPublishEnded = errors.New("pushy: the Broker's Publish ended its goroutin
 // taken, to be delivered again by the retry. The Server's own time for a Broker
 // bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
-	var receipt Receipt
 	e := broker.Entry{
 		Kind:  broker.Event,
 		Event: t.Event,
@@ -50,15 +49,7 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 	if t.Except != "" {
 		e.Except = []string{t.Except}
 	}
-	err := errPublishEnded // unless it returns
-	publish := func() {
-		receipt, err = s.publish(context.WithoutCancel(r.Context()), t.Channel, e)
-	}
-	if s.local {
-		publish() // no code of the host runs
-	} else {
-		hosted(publish)
-	}
+	receipt, err := s.publishApart(r.Context(), t.Channel, e)
 	if err == nil {
 		return triggerhttp.Done(receipt.Receivers != broker.None)
 	}
@@ -71,6 +62,20 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 		return triggerhttp.TooLarge("Event too large for the broker")
 	}
 	return triggerhttp.Unavailable()
+}
+
+// publishApart is publish without ctx's end. A Broker of the host's may end the
+// goroutine of its Append, but not the caller's.
+func (s *Server) publishApart(ctx context.Context, channel string, e broker.Entry) (Receipt, error) {
+	if s.local { // no code of the host runs, and nothing waits
+		return s.publish(context.Background(), channel, e)
+	}
+	var receipt Receipt
+	err := errPublishEnded // unless it returns
+	hosted(func() {
+		receipt, err = s.publish(context.WithoutCancel(ctx), channel, e)
+	})
+	return receipt, err
 }
 
 // repeatsFull says that triggers are refused because too many ids are

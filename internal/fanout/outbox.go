@@ -39,7 +39,7 @@ type Outbox struct {
 	closed  bool // nothing more goes in
 	ended   bool // done is closed
 	form    Form
-	code    uint16       // of the goodbye, with reason
+	code    uint16       // of the goodbye; 0 while there is none
 	queue   *queue       // nil while nothing waits
 	bytes   atomic.Int64 // waiting or being written; changed under mu
 	flusher *flusher
@@ -51,10 +51,16 @@ type Outbox struct {
 
 	end    Endpoint // a Writer or a Puller
 	onCut  func(code int, reason string)
-	done   chan struct{} // nil until somebody waits for it
-	reason string
+	ending *ending // nil until it is closed, or somebody waits for its end
 
 	prev, next *Outbox // among the engine's, under its lock
+}
+
+// ending is what only an Outbox that ends needs. It is kept apart since there may be
+// very many that do not.
+type ending struct {
+	reason string        // of the goodbye
+	done   chan struct{} // nil until somebody waits for it
 }
 
 // Hold keeps what is queued from being written until Release. It is called
@@ -191,7 +197,7 @@ func (o *Outbox) Close(code int, reason string) bool {
 	if o.closed {
 		return false
 	}
-	o.closed, o.code, o.reason = true, uint16(code), reason
+	o.closeLocked(code, reason)
 	o.startLocked()
 	return true
 }
@@ -211,13 +217,33 @@ func (o *Outbox) Discard() {
 func (o *Outbox) Done() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.done == nil {
-		o.done = make(chan struct{})
+	e := o.endingLocked()
+	if e.done == nil {
+		e.done = make(chan struct{})
 		if o.ended {
-			close(o.done)
+			close(e.done)
 		}
 	}
-	return o.done
+	return e.done
+}
+
+func (o *Outbox) endingLocked() *ending {
+	if o.ending == nil {
+		o.ending = &ending{}
+	}
+	return o.ending
+}
+
+func (o *Outbox) goodbyeLocked() (code int, reason string) {
+	if o.code == 0 {
+		return 0, ""
+	}
+	return int(o.code), o.ending.reason
+}
+
+func (o *Outbox) closeLocked(code int, reason string) {
+	o.closed, o.code = true, uint16(code)
+	o.endingLocked().reason = reason
 }
 
 // cut gives the connection up: what waits is dropped, the goodbye is all that
@@ -237,7 +263,7 @@ func (o *Outbox) cut(code int, reason string) bool {
 func (o *Outbox) cutLocked(code int, reason string) {
 	o.dropLocked()
 	if !o.closed {
-		o.closed, o.code, o.reason = true, uint16(code), reason
+		o.closeLocked(code, reason)
 	}
 	o.startLocked()
 }
@@ -260,8 +286,8 @@ func (o *Outbox) endLocked() {
 		return
 	}
 	o.ended = true
-	if o.done != nil {
-		close(o.done)
+	if o.ending != nil && o.ending.done != nil {
+		close(o.ending.done)
 	}
 	o.flusher.engine.forget(o)
 }
@@ -345,7 +371,8 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bye *Goodbye) {
 	o.takenLocked(waiting[:i], int64(bytes))
 	o.dequeueLocked(i)
 	if i == 0 && o.code != 0 {
-		bye = &Goodbye{int(o.code), o.reason}
+		bye = &Goodbye{}
+		bye.Code, bye.Reason = o.goodbyeLocked()
 	}
 	return frames, bye
 }

@@ -175,9 +175,10 @@ func (o *Outbox) drain(p []byte) {
 			return
 		}
 		p = b.takeLocked(o)
+		code, reason := o.goodbyeLocked()
 		o.mu.Unlock()
 		if len(p) == 0 { // closed, and nothing waits
-			writer.Finish(int(o.code), o.reason, e.cfg.WriteTimeout)
+			writer.Finish(code, reason, e.cfg.WriteTimeout)
 			o.mu.Lock()
 			o.endLocked()
 			o.owned = false

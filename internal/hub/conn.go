@@ -21,9 +21,8 @@ import (
 type Conn struct {
 	hub     *Hub
 	id      string
-	user    any
-	userID  string
-	host    any // see Config.HostConn
+	user    *user // nil if there is none
+	host    any   // see Config.HostConn
 	network limit.Network
 	session session.Session
 	out     *fanout.Outbox
@@ -50,14 +49,30 @@ type Conn struct {
 	hooks lifecycle.Tasks // memberships of which a hook is still to be called
 }
 
+// user is who a connection belongs to. It is kept apart since many applications have none.
+type user struct {
+	value any
+	id    string
+}
+
 // ID returns the connection's id.
 func (c *Conn) ID() string { return c.id }
 
 // User returns what Connect was given.
-func (c *Conn) User() any { return c.user }
+func (c *Conn) User() any {
+	if c.user == nil {
+		return nil
+	}
+	return c.user.value
+}
 
 // UserID returns the id of the user that Connect was given, or "".
-func (c *Conn) UserID() string { return c.userID }
+func (c *Conn) UserID() string {
+	if c.user == nil {
+		return ""
+	}
+	return c.user.id
+}
 
 // Host returns what Config.HostConn made of the connection.
 func (c *Conn) Host() any { return c.host }

@@ -51,8 +51,9 @@ type Event struct {
 // A Protocol is one wire format: what a client's message means, and how an event
 // looks. It keeps no state of a client.
 type Protocol interface {
-	// Append appends the message of an event to dst.
-	Append(dst []byte, e *Event) []byte
+	// Append appends the message of an event to dst. The event is passed by value, so
+	// that none is allocated for each publish.
+	Append(dst []byte, e Event) []byte
 	// AppendMember appends a member as lists and events show it. The core keeps
 	// the result in Member.Text.
 	AppendMember(dst []byte, m *Member) []byte
@@ -67,12 +68,12 @@ type Protocol interface {
 
 // frame is an event in its form on the wire.
 func (h *Hub) frame(e *Event) *fanout.Frame {
-	return fanout.NewFrame(h.cfg.Protocol.Append(nil, e))
+	return fanout.NewFrame(h.cfg.Protocol.Append(nil, *e))
 }
 
 // listFrame is frame for an event with a list that clients have asked for.
 func (h *Hub) listFrame(e *Event) *fanout.Frame {
-	return fanout.NewList(h.cfg.Protocol.Append(nil, e))
+	return fanout.NewList(h.cfg.Protocol.Append(nil, *e))
 }
 
 // Member is a member of a channel, on whichever node.

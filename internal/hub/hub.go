@@ -227,14 +227,18 @@ func (h *Hub) Admission() *Admission { return h.admission }
 
 // Connect makes a session a connection and starts its reader. A place for it has
 // been reserved.
-func (h *Hub) Connect(s session.Session, user any, userID string, from limit.Network) {
+func (h *Hub) Connect(s session.Session, value any, userID string, from limit.Network) {
 	c := &Conn{
 		hub:     h,
 		id:      h.cfg.NewConnID(),
-		user:    user,
-		userID:  userID,
 		network: from,
 		session: s,
+	}
+	if value != nil || userID != "" {
+		c.user = &user{
+			value: value,
+			id:    userID,
+		}
 	}
 	c.host = h.cfg.HostConn(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

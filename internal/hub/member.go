@@ -155,7 +155,7 @@ func (c *Conn) join(r JoinRequest) error {
 				ID:     m.id,
 				Owner:  h.cfg.NewOwner(),
 				Node:   h.cfg.Node,
-				User:   c.userID,
+				User:   c.UserID(),
 				Data:   data,
 				Joined: h.cfg.Now(),
 			},

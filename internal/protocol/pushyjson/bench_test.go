@@ -19,6 +19,6 @@ func BenchmarkEvent(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Append(nil, &e)
+		p.Append(nil, e)
 	}
 }

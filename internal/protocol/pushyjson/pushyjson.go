@@ -40,7 +40,7 @@ type Protocol struct {
 var _ hub.Protocol = (*Protocol)(nil)
 
 // Append implements hub.Protocol.
-func (p *Protocol) Append(dst []byte, e *hub.Event) []byte {
+func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 	switch e.Kind {
 	case hub.Published:
 		return appendEvent(dst, e.Name, e.Channel, e.Data)

@@ -67,7 +67,7 @@ func TestReply(t *testing.T) {
 				Data:    []byte(c.data),
 				Request: id,
 			}
-			assert.Equal(t, c.want, string(new(pushyjson.Protocol).Append(nil, &e)))
+			assert.Equal(t, c.want, string(new(pushyjson.Protocol).Append(nil, e)))
 		})
 	}
 	e := hub.Event{
@@ -76,7 +76,7 @@ func TestReply(t *testing.T) {
 		Channel: `c\`,
 		Data:    []byte("[]"),
 	}
-	assert.Equal(t, `{"event":"e","channel":"c\\","data":[]}`, string(new(pushyjson.Protocol).Append(nil, &e)))
+	assert.Equal(t, `{"event":"e","channel":"c\\","data":[]}`, string(new(pushyjson.Protocol).Append(nil, e)))
 }
 
 func TestPresenceFieldsAndMember(t *testing.T) {
