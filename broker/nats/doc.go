@@ -1,10 +1,26 @@
 // Package nats is the broker of pushy Servers that act as one through a NATS server
 // or cluster with JetStream (nats-server -js), version 2.9 or later:
 //
-//	b := nats.New(nats.Options{URL: "nats://127.0.0.1:4222"})
+//	srv, err := pushy.New(pushy.Options{
+//		SecretKey: key,
+//		Broker:    nats.New(nats.Options{URL: "nats://10.0.0.5:4222"}),
+//	})
 //
-// The Server opens and closes it. It implements all interfaces of package broker, whose
-// comment has the promises.
+// The Server opens and closes it. All Servers that use one Prefix on one NATS act as one.
+// It implements all interfaces of package broker, whose comment has the promises.
+//
+// # How to reach NATS
+//
+// Options.URL is the address of one server, or those of several servers of a cluster with
+// commas between: the node connects to another when its own is away. The scheme is nats,
+// tls, ws or wss. The node authenticates with User and Password, a Token, the file of
+// Credentials, or that of an NKey; a user and password, or a token, may also stand in the
+// URL. TLS is used if Options.TLS is not nil, and with tls and wss: RootCAs has the
+// authorities of a private one, Certificates a client certificate.
+//
+// Options that are wrong, or that NATS does not accept, are a *SettingError, which names
+// the option and never contains a password. Options.Validate finds those that are wrong in
+// themselves, without connecting.
 //
 // # Subjects, streams and permissions
 //
@@ -86,11 +102,27 @@
 //
 // # When NATS is away
 //
-// All calls fail at once with broker.ErrAway. A node notices a server that is there and
+// If NATS cannot be reached at the start, Open returns nil, and the node connects when it
+// can; with Options.RequireAtStart Open fails. While NATS is away all calls fail at once
+// with broker.ErrAway, and the Server serves its own clients alone. A node notices a server that is there and
 // silent after twice Options.Timeout. It tries to connect at once, and then at least every
 // two seconds. When NATS is back it reads all members, and resets all channels that it
 // follows. The same happens when a stream was deleted or purged, when its leader does not
 // answer, and when JetStream takes nothing because it is full.
+//
+// # Limits
+//
+//   - An entry must fit into the server's max_payload, less 512 bytes; what does not fails
+//     with broker.ErrTooLarge.
+//   - 1,048,576 IDs are remembered at a time, and as many records in the Ledger; one more
+//     fails with broker.ErrBusy. A record's key has at most 256 bytes, its digest 64, its
+//     answer 4 KiB.
+//   - Eight classes of Keep, as said above.
+//   - The streams have no limit in bytes unless Options.MaxBytes sets one. When one is
+//     full, the node counts as away.
+//
+// Messages on pushy's subjects that pushy did not send are skipped, with one log line a
+// minute.
 //
 // # Settings that matter
 //

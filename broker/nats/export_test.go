@@ -9,6 +9,17 @@ import (
 // LaneSize is how many messages may wait for a node.
 const LaneSize = laneSize
 
+// Consume has the messages of a lane taken.
+var Consume = consume
+
+// Known returns how many nodes and channels this one has in its memory.
+func (b *Broker) Known() (nodes, channels int) {
+	r := b.replica.Load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.nodes), len(r.rooms)
+}
+
 // EncodedKept is a message of a log.
 func EncodedKept(at broker.Position, e broker.Entry) []byte {
 	return kept{at: at, time: time.Now(), entry: &e}.encode()

@@ -112,6 +112,10 @@ func TestClusterLosesItsLeader(t *testing.T) {
 		_, err := a.Append(t.Context(), "room", join("2"))
 		return err == nil
 	})
+	eventually(t, "the other node has both members", func() bool {
+		state, err := b.Follow(t.Context(), "room") // on a busy machine it may be away once more
+		return err == nil && len(state.Members) == 2
+	})
 	assert.Equal(t, []string{"1", "2"}, b.members("room"))
 	for got := range drained(b) {
 		if got.state != nil {

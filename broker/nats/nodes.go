@@ -73,13 +73,14 @@ func (b *Broker) bury(ctx context.Context, r *replica, id string) error {
 // channels without any. One node removes them from the stream, too.
 func (b *Broker) sweep(r *replica, removes bool) {
 	var seqs []uint64
+	gone := map[string]uint64{} // the last sequences of nodes
 	before := time.Now().Add(-keepLeft * b.lease)
 	r.mu.Lock()
 	for channel, m := range r.rooms {
 		if len(m.left) > 0 {
-			for _, gone := range m.useless(before) {
-				seqs = append(append(seqs, gone.tail...), gone.seq)
-				r.removeLocked(m, gone.member.ID)
+			for _, old := range m.useless(before) {
+				seqs = append(append(seqs, old.tail...), old.seq)
+				r.removeLocked(m, old.member.ID)
 			}
 		}
 		if len(m.members) == 0 && len(m.left) == 0 {
@@ -89,14 +90,18 @@ func (b *Broker) sweep(r *replica, removes bool) {
 	for id, p := range r.nodes {
 		if p.sign.lease == 0 && len(p.members) == 0 && p.heard.Before(before) {
 			if p.seq > 0 {
-				seqs = append(seqs, p.seq)
+				gone[id] = p.seq
 			}
 			delete(r.nodes, id)
 		}
 	}
 	r.mu.Unlock()
-	if removes {
-		b.remove(b.subjects.stream+"members", seqs...)
+	if !removes {
+		return
+	}
+	b.remove(b.subjects.stream+"members", seqs...)
+	for id, seq := range gone {
+		b.removeSubject(b.subjects.stream+"members", b.subjects.node(id), seq)
 	}
 }
 

@@ -175,6 +175,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
+	rate  int  // bytes a second in each direction, or 0
 	shut  bool // connections are ended, and no new ones made
 	hole  bool // what is sent goes nowhere
 }
@@ -228,8 +229,11 @@ func (p *proxy) carry(from, to net.Conn) {
 	for {
 		n, err := from.Read(buf)
 		p.mu.Lock()
-		hole := p.hole
+		hole, rate := p.hole, p.rate
 		p.mu.Unlock()
+		if rate > 0 {
+			<-time.After(time.Duration(n) * time.Second / time.Duration(rate))
+		}
 		if err == nil && !hole {
 			_, err = to.Write(buf[:n])
 		}
@@ -242,6 +246,13 @@ func (p *proxy) carry(from, to net.Conn) {
 			return
 		}
 	}
+}
+
+// slow lets through so many bytes a second.
+func (p *proxy) slow(rate int) {
+	p.mu.Lock()
+	p.rate = rate
+	p.mu.Unlock()
 }
 
 // Cut is what brokertest.Cutter says.

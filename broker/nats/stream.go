@@ -283,6 +283,12 @@ func (b *Broker) remove(stream string, seqs ...uint64) {
 	}
 }
 
+// removeSubject deletes the messages of a subject up to a sequence, like remove.
+func (b *Broker) removeSubject(stream, subject string, seq uint64) {
+	request, _ := json.Marshal(map[string]any{"filter": subject, "seq": seq + 1})
+	_ = b.nc.Publish(api("STREAM.PURGE.")+stream, request)
+}
+
 // otherFormat is how long a stream of another format must be silent before its nodes
 // count as gone.
 const otherFormat = time.Minute

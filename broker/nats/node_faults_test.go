@@ -1,0 +1,281 @@
+package nats_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/nats"
+)
+
+// What max_payload can never take is an error that says so, and the largest entry that
+// fits arrives. The connection stays.
+func TestTooLargeForNATS(t *testing.T) {
+	t.Parallel()
+	s := configured(t, "max_payload: 4096\n")
+	n := open(t, nats.Options{URL: s.url})
+	n.follow("room")
+	sized := func(e broker.Entry, size int) broker.Entry {
+		e.Data = []byte(`"` + strings.Repeat("x", size) + `"`)
+		return e
+	}
+	for _, e := range []broker.Entry{event(""), kept(""), join("large")} {
+		for _, size := range []int{4096, 10_000, 300_000} {
+			_, err := n.Append(t.Context(), "room", sized(e, size))
+			require.ErrorIs(t, err, broker.ErrTooLarge)
+			assert.ErrorContains(t, err, "max_payload of NATS is 4096")
+		}
+		e.Member += "fits"
+		if e.Kind == broker.Event {
+			e.Member = ""
+		}
+		size := 2000
+		for ; ; size++ {
+			_, err := n.Append(t.Context(), "room", sized(e, size))
+			if err != nil {
+				require.ErrorIs(t, err, broker.ErrTooLarge)
+				break
+			}
+			got := n.next(func(got news) bool { return got.state == nil && got.entry.Kind == e.Kind }).entry
+			assert.Len(t, got.Data, size+2)
+			if e.Kind == broker.Join {
+				gone := leave(e.Member)
+				gone.Owner = e.Owner
+				n.append("room", gone)
+			}
+		}
+		assert.Greater(t, size, 3000, "most of max_payload can be used")
+	}
+	require.NoError(t, n.Away(), "and the connection goes on")
+}
+
+// A panic of the sink ends neither the process nor the delivery of the next message, and
+// neither does one of the host's log handler.
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	log, logger := newSaid(t)
+	n := &panicking{node: &node{t: t, told: make(chan news, 100)}}
+	n.Broker = nats.New(nats.Options{URL: shared.url, Prefix: prefix(t), Logger: logger, Timeout: 20 * time.Second})
+	require.NoError(t, n.Open(t.Context(), broker.OpenOptions{Node: "node", Lease: time.Minute}, n))
+	t.Cleanup(func() { _ = n.Close(context.Background()) })
+	n.follow("room")
+	for _, data := range []string{"panic", "1", "panic", "2"} {
+		n.append("room", event(data))
+		n.append("room", kept(data))
+		n.append("room", join(data))
+		n.append("room", leave(data))
+	}
+	for _, want := range []string{"1", "1", "2", "2"} {
+		assert.Equal(t, want, string(n.nextEvent().Data))
+	}
+	assert.Equal(t, 1, log.lines("panic over a message"), "one line a minute")
+	assert.Empty(t, n.members("room"))
+	require.NoError(t, n.Away())
+
+	host := &panickingHandler{called: make(chan struct{})}
+	away := open(t, nats.Options{URL: "nats://127.0.0.1:1", Logger: slog.New(host)})
+	select {
+	case <-host.called:
+	case <-time.After(testPatience):
+		t.Fatal("nothing was logged")
+	}
+	assert.Error(t, away.Away())
+	require.NoError(t, away.Close(context.Background()))
+}
+
+// panicking is a node whose sink panics.
+type panicking struct{ *node }
+
+func (n *panicking) Deliver(channel string, e broker.Entry) {
+	if string(e.Data) == "panic" || e.Member == "panic" {
+		panic("of the test")
+	}
+	n.node.Deliver(channel, e)
+}
+
+type panickingHandler struct {
+	once   sync.Once
+	called chan struct{}
+}
+
+func (h *panickingHandler) Enabled(context.Context, slog.Level) bool {
+	h.once.Do(func() { close(h.called) })
+	panic("Enabled")
+}
+func (*panickingHandler) Handle(context.Context, slog.Record) error { panic("Handle") }
+func (*panickingHandler) WithAttrs([]slog.Attr) slog.Handler        { panic("WithAttrs") }
+func (*panickingHandler) WithGroup(string) slog.Handler             { panic("WithGroup") }
+
+// Messages that were dropped are noticed under a load that never lets up, too, after all
+// that came before them.
+func TestDropsUnderSteadyLoad(t *testing.T) {
+	t.Parallel()
+	in, done := make(chan *natsgo.Msg, 10), make(chan struct{})
+	for range cap(in) {
+		in <- &natsgo.Msg{}
+	}
+	taken, noticed := 0, []int(nil)
+	nats.Consume(in, done, func(*natsgo.Msg) {
+		taken++
+		in <- &natsgo.Msg{} // so that it is never empty
+		if taken == 35 {
+			close(done)
+		}
+	}, func() { noticed = append(noticed, taken) })
+	require.GreaterOrEqual(t, len(noticed), 3)
+	assert.Equal(t, []int{10, 20, 30}, noticed[:3])
+}
+
+// Nodes that are gone are forgotten by the others and removed from the stream, so that
+// many that come and go need no memory. So are members that have left.
+func TestDeadNodesAreForgotten(t *testing.T) {
+	t.Parallel()
+	const lease = 2 * time.Second
+	one := func() *node {
+		n, err := try(t, nats.Options{URL: shared.url, Timeout: 20 * time.Second}, lease, nil)
+		require.NoError(t, err)
+		return n
+	}
+	a := one()
+	_, js := admin(t, shared.url)
+	name, base := prefix(t)+"-1-members", prefix(t)+".1.m."
+	signs := func() int { return stored(t, js, name, base+"n.*") - stored(t, js, name, base+"n."+a.id) }
+	var all []*node
+	for i := range 5 {
+		dead := one()
+		dead.append("room", join(fmt.Sprint("m", i)))
+		all = append(all, dead)
+	}
+	eventually(t, "each has given several signs of life", func() bool { return signs() > 15 })
+	for _, dead := range all {
+		require.NoError(t, dead.Close(context.Background()))
+	}
+	eventually(t, "only the node that is there is known", func() bool {
+		ids, err := a.Nodes(t.Context())
+		return err == nil && len(ids) == 1
+	})
+	eventually(t, "no sign of life of the others is left", func() bool { return signs() == 0 })
+	eventually(t, "nothing of the members is left", func() bool { return stored(t, js, name, base+"c.>") == 0 })
+	nodes, channels := a.Known()
+	assert.Equal(t, []int{1, 0}, []int{nodes, channels}, "in the node's memory")
+}
+
+// A node that reads all members over a slow network for longer than its lease is not
+// taken for dead meanwhile.
+func TestLoadingOutlastsTheLease(t *testing.T) {
+	t.Parallel()
+	const lease, members = 6 * time.Second, 8000
+	s := ownNATS(t)
+	p := newProxy(t, s)
+	other, err := try(t, nats.Options{URL: s.url, Timeout: 20 * time.Second}, lease, nil)
+	require.NoError(t, err)
+	n, err := try(t, nats.Options{URL: p.url, Timeout: 20 * time.Second}, lease, nil)
+	require.NoError(t, err)
+	n.append("room", join("its-own"))
+	var joins sync.WaitGroup
+	for i := range 40 {
+		joins.Go(func() {
+			for j := range members / 40 {
+				_, err := other.Append(t.Context(), "room", join(fmt.Sprint("m", i, "-", j)))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	joins.Wait()
+	n.follow("room")
+	other.follow("room")
+	mend := p.Cut()
+	eventually(t, "the node is away", func() bool { return n.Away() != nil })
+	p.slow(200_000)
+	mend()
+	began := time.Now()
+	got := n.nextReset("room")
+	assert.Greater(t, time.Since(began), lease, "this test is to last longer than the lease")
+	assert.Equal(t, broker.ResetGap, got.reason)
+	assert.Len(t, got.state.Members, members+1)
+	p.slow(0)
+	eventually(t, "it is back", func() bool { return n.Away() == nil })
+	assert.Len(t, other.follow("room").Members, members+1, "members of a node that was there all the time")
+}
+
+// A Follow that is cancelled, whenever that is, leaves no subscription behind once the
+// channel is not followed any more.
+func TestCancelledFollow(t *testing.T) {
+	t.Parallel()
+	s := ownNATS(t)
+	n := open(t, nats.Options{URL: s.url})
+	var tasks sync.WaitGroup
+	for i := range 16 {
+		tasks.Go(func() {
+			channel := fmt.Sprint("room-", i)
+			for j := range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(j)*5*time.Microsecond)
+				_, _ = n.Follow(ctx, channel) // it may fail
+				assert.NoError(t, n.Unfollow(t.Context(), channel))
+				cancel()
+			}
+		})
+	}
+	tasks.Wait()
+	subjects := prefix(t) + ".1.c.room-"
+	eventually(t, "no subscription is left", func() bool {
+		var v struct {
+			Connections []struct {
+				List []string `json:"subscriptions_list"`
+			}
+		}
+		s.monitored(t, "/connz?subs=1", &v)
+		for _, c := range v.Connections {
+			if strings.Contains(strings.Join(c.List, " "), subjects) {
+				return false
+			}
+		}
+		return len(v.Connections) > 0
+	})
+	n.follow("room-0")
+	n.append("room-0", event("1"))
+	assert.Equal(t, "1", string(n.nextEvent().Data))
+}
+
+// No password, token or seed is ever in a log line or an error, whatever goes wrong.
+func TestNoSecretIsLogged(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-hunter2"
+	s := configured(t, "authorization { user: ann, password: other }\n")
+	log, logger := newSaid(t)
+	address := strings.TrimPrefix(s.url, "nats://")
+	for _, o := range []nats.Options{
+		{URL: s.url, User: "ann", Password: secret},
+		{URL: s.url, Token: secret},
+		{URL: "nats://ann:" + secret + "@" + address},
+		{URL: "nats://" + secret + "@" + address},
+		{URL: "tls://ann:" + secret + "@" + address},
+		{URL: "nats://ann:" + secret + "@127.0.0.1:1"},
+		{URL: "nats://ann:" + url.QueryEscape(secret+" %") + "@" + address + ", nats://127.0.0.1:1"},
+		{URL: "nats://ann:" + secret + "@no host"},
+		{URL: "nats://127.0.0.1:1", User: "ann", Password: secret},
+	} {
+		for _, required := range []bool{true, false} {
+			o.RequireAtStart, o.Logger = required, logger
+			n, err := try(t, o, time.Minute, nil)
+			if err == nil {
+				err = n.Away()
+			}
+			if err != nil {
+				assert.NotContains(t, err.Error(), secret)
+			}
+		}
+	}
+	assert.Zero(t, log.lines(secret))
+	assert.NotZero(t, log.lines("NATS"), "something was logged")
+}
