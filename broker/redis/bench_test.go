@@ -38,7 +38,7 @@ func redisCPU(t testing.TB, s *redistest.Server, command string) (total time.Dur
 	return total, calls
 }
 
-// BenchmarkAppend measures what an append costs; "redis-µs/op" is the time that Redis
+// BenchmarkAppend measures what an append costs; "redis-µs/call" is the time that Redis
 // ran its command. Another node follows the channel.
 func BenchmarkAppend(b *testing.B) {
 	s := ownServer(b)

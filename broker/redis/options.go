@@ -133,7 +133,8 @@ func (o *Options) check() error {
 	case o.Database < 0:
 		return wrong("Database", "%d is negative", o.Database)
 	case !o.Cluster && o.SentinelMaster == "" && len(o.Addresses) > 1:
-		return wrong("Addresses", "%d of them, but neither Options.Cluster nor Options.SentinelMaster is set", len(o.Addresses))
+		return wrong("Addresses", "%d of them, but neither Options.Cluster nor Options.SentinelMaster is set",
+			len(o.Addresses))
 	case o.SentinelMaster == "" && o.SentinelUsername != "":
 		return wrong("SentinelUsername", "it is set, but Options.SentinelMaster is not")
 	case o.SentinelMaster == "" && o.SentinelPassword != "":

@@ -131,7 +131,8 @@ func (r *replies) checked(b []byte) (passed []byte) {
 				line = []byte(pong)
 			case code == "MISCONF":
 				continue
-			case code == "MOVED", code == "ASK", code == "NOPERM" && (strings.Contains(said, "'") || strings.Contains(said, "channel")):
+			case code == "MOVED", code == "ASK",
+				code == "NOPERM" && (strings.Contains(said, "'") || strings.Contains(said, "channel")):
 				// A SUBSCRIBE or UNSUBSCRIBE is refused, or rueidis understands it.
 			default:
 				r.ended = errors.New(said)

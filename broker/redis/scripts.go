@@ -85,7 +85,9 @@ func (s *script) run(ctx context.Context, c doer, key string, args []string) rue
 
 // exec runs a script for this lane over c, which is k or a connection of it. Keys of
 // another type, which others have written, are removed, and it runs once more.
-func (l *lane) exec(ctx context.Context, k *link, c doer, s *script, channel string, args ...string) rueidis.RedisResult {
+func (l *lane) exec(
+	ctx context.Context, k *link, c doer, s *script, channel string, args ...string,
+) rueidis.RedisResult {
 	ctx, cancel := l.b.bounded(ctx)
 	defer cancel()
 	command := "PUBLISH"

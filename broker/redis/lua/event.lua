@@ -61,5 +61,6 @@ elseif listed < expiry and not (listed == 0 and first < last) then
 	listed = expiry + math.floor(ttl / 4) + 1000
 	redis.call('PEXPIREAT', list, listed)
 end
-redis.call('SET', meta, struct.pack('>dddddd', last, first, expires, listed, bytes, now + math.max(86400000, 10 * ttl)) .. base)
+local remembered = now + math.max(86400000, 10 * ttl)
+redis.call('SET', meta, struct.pack('>dddddd', last, first, expires, listed, bytes, remembered) .. base)
 return done(element, epoch, last)

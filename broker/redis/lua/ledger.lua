@@ -41,7 +41,9 @@ else
 		redis.call('ZREM', T .. 'ledger', old)
 		redis.call('ZREM', T .. 'until', old)
 	end
-	if redis.call('ZCARD', T .. 'until') >= tonumber(ARGV[10]) then return redis.error_reply('BUSY too many keys are claimed') end
+	if redis.call('ZCARD', T .. 'until') >= tonumber(ARGV[10]) then
+		return redis.error_reply('BUSY too many keys are claimed')
+	end
 end
 redis.call('HSET', record, 'd', digest, 'c', now)
 redis.call('PEXPIRE', record, ARGV[8])
