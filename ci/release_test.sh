@@ -66,6 +66,9 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 		sum=$(cd "$dir" && go mod download -json "$path@$next" | sed -n 's/.*"Sum": "\(.*\)".*/\1/p')
 		grep -qF "$path $next $sum" cmd/pushy-server/go.sum || die "cmd/pushy-server/go.sum does not have $path $next $sum"
 	done
+	for module in broker/nats broker/redis; do
+		(cd "$dir" && go mod download "$(path_of "$module")@$next")
+	done
 )
 
 # Until here the Go command has what the machine has; from here on what a user has.
@@ -76,8 +79,10 @@ export GOBIN=$dir/bin
 say "go get, in a module of a user's own"
 mkdir "$dir/app" && cd "$dir/app"
 go mod init example.com/app
-go get "$root_path/brokers/redis"
-equal "go get without a version" "$version" "$(go list -m -f '{{.Version}}' "$root_path/brokers/redis")"
+for module in broker/redis brokers/redis; do
+	go get "$root_path/$module"
+	equal "go get $module without a version" "$version" "$(go list -m -f '{{.Version}}' "$root_path/$module")"
+done
 equal "what it requires" "$version" "$(go list -m -f '{{.Version}}' "$root_path")"
 cat >main.go <<END
 package main
@@ -87,6 +92,8 @@ import (
 	"fmt"
 
 	"$root_path"
+	newnats "$root_path/broker/nats"
+	newredis "$root_path/broker/redis"
 	"$root_path/brokers/nats"
 	"$root_path/brokers/redis"
 	"$root_path/trigger"
@@ -103,7 +110,7 @@ func main() {
 	}
 	defer rt.Close()
 	_, err = trigger.New(trigger.Options{URL: "http://127.0.0.1:1/pushy", SecretKey: "the secret of a test"})
-	fmt.Println("built with", nats.Options{}.URL == "", err)
+	fmt.Println("built with", nats.Options{}.URL == "", newnats.Options{}.Validate(), newredis.Options{}.Validate(), err)
 }
 END
 cat >main_test.go <<END
@@ -126,11 +133,13 @@ func TestConnect(t *testing.T) {
 END
 say "go mod tidy, go vet, go test and go run there"
 go mod tidy
-equal "go mod tidy" "$version" "$(go list -m -f '{{.Version}}' "$root_path/brokers/nats")"
+for module in broker/nats brokers/nats; do
+	equal "go mod tidy of $module" "$version" "$(go list -m -f '{{.Version}}' "$root_path/$module")"
+done
 go mod verify
 go vet ./...
 go test ./...
-equal "go run" "built with true <nil>" "$(go run . 2>/dev/null)"
+equal "go run" "built with true <nil> <nil> <nil>" "$(go run . 2>/dev/null)"
 
 say "go install $root_path/cmd/pushy-server@$version, in no module at all"
 mkdir "$dir/nowhere" && cd "$dir/nowhere"

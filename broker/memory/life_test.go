@@ -297,3 +297,18 @@ func BenchmarkAppendKept(b *testing.B) {
 		}
 	}
 }
+
+// A member joins and leaves.
+func BenchmarkAppendMember(b *testing.B) {
+	m, _ := opened(b, memory.NewCluster(memory.Options{}), "a", nil)
+	_, err := m.Follow(context.Background(), "news")
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, kind := range []broker.Kind{broker.Join, broker.Leave} {
+			if _, err := m.Append(context.Background(), "news", broker.Entry{Kind: kind, Member: "m", Owner: "o"}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
