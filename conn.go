@@ -40,7 +40,8 @@ func (c *Conn) ID() string { return c.c.ID() }
 func (c *Conn) User() any { return c.c.User() }
 
 // UserID returns the id of the connection's user: what Options.Accept returned, if it
-// is a string or has a method UserID() string, which is called once; else "".
+// is a string or has a method UserID() string, which is called once; else "". An id that
+// is not valid UTF-8 of at most 128 bytes counts as none.
 func (c *Conn) UserID() string { return c.c.UserID() }
 
 // Protocol returns the transport's name, such as "websocket".

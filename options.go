@@ -52,7 +52,8 @@ type Options struct {
 	AllowOrigin func(r *http.Request, origin string) bool
 	// Accept decides once per connection, before it is made, who may connect;
 	// user is what Conn.User returns; if it is a string or has a method UserID() string,
-	// that is Conn.UserID. An error refuses with 403, or with 401
+	// that is Conn.UserID, if it is valid UTF-8 of at most 128 bytes; any other is logged
+	// and counts as none. An error refuses with 403, or with 401
 	// if it is ErrNeedAuth, or with an *Error's Code if that is a status from 400
 	// to 499. The client sees an *Error; the log has every error, at most one line
 	// a minute for each origin. Default: everybody.

@@ -2,6 +2,7 @@ package pushy_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 // orders makes channels whose names begin with "orders-" private, one channel
@@ -245,4 +247,44 @@ func TestHandleCommand(t *testing.T) {
 	assert.Panics(t, func() { srv.HandleCommand("Pushy:x", func(*pushy.Request) error { return nil }) })
 	assert.Panics(t, func() { srv.HandleCommand("x", nil) })
 	assert.Panics(t, func() { (&pushy.Request{Name: "x"}).Builtin() })
+}
+
+// An id of a user that nodes could not share is none, and the log says so.
+func TestUserIDThatCannotBeShared(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		id   string
+		want string
+	}{
+		"longest": {strings.Repeat("u", 128), strings.Repeat("u", 128)},
+		"tooLong": {strings.Repeat("u", 129), ""},
+		"notUTF8": {"u\xff", ""},
+	} {
+		for kind, user := range map[string]any{"string": c.id, "method": account{c.id}} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				log := &lines{}
+				conns := make(chan *pushy.Conn, 1)
+				srv := startOn(t, memory.New(), pushy.Options{
+					Logger: slog.New(slog.NewTextHandler(log, nil)),
+					Accept: func(*http.Request) (any, error) { return user, nil },
+					Hooks:  pushy.Hooks{Connect: func(conn *pushy.Conn) { conns <- conn }},
+				})
+				server := httptest.NewServer(srv)
+				t.Cleanup(server.Close)
+				resp, err := http.Post(server.URL+"/pushy/socket/000/session/xhr", "", nil)
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				conn := <-conns
+				assert.Equal(t, c.want, conn.UserID())
+				assert.Equal(t, user, conn.User())
+				require.NoError(t, srv.Channels().Join(conn, "private-room", nil))
+				if c.want == "" {
+					assert.Len(t, log.with("UserID"), 1)
+				} else {
+					assert.Empty(t, log.with("UserID"))
+				}
+			})
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/hub"
@@ -196,7 +197,7 @@ func (s *Server) accept(r *http.Request) (user any, userID string, err error) {
 		u, refused := s.opts.Accept(r)
 		user, err = u, readable(refused)
 		if err == nil {
-			userID = userIDOf(u)
+			userID = s.userIDOf(u)
 		}
 	})
 	switch {
@@ -208,12 +209,23 @@ func (s *Server) accept(r *http.Request) (user any, userID string, err error) {
 	return nil, "", errAcceptPanicked
 }
 
-func userIDOf(user any) string {
+// maxUserID bounds a user's id in bytes: other nodes take no member of a longer one.
+const maxUserID = 128
+
+func (s *Server) userIDOf(user any) (id string) {
 	switch user := user.(type) {
 	case string:
-		return user
+		id = user
 	case interface{ UserID() string }:
-		return user.UserID()
+		id = user.UserID()
 	}
+	if len(id) <= maxUserID && utf8.ValidString(id) {
+		return id
+	}
+	s.notices.Warn("a user has no UserID: it is too long or not UTF-8", "",
+		slog.Int("bytes", len(id)),
+		slog.Int("limit", maxUserID),
+		slog.String("hint", "what Options.Accept returns is an id if it is a string or has a method UserID() string; "+
+			"such connections work, and Conn.UserID is empty"))
 	return ""
 }
