@@ -271,12 +271,14 @@ func spy(t *testing.T, cluster *memory.Cluster) *memory.Broker {
 	t.Helper()
 	b := cluster.Broker()
 	require.NoError(t, b.Open(t.Context(), broker.OpenOptions{
-		Node:  "spy",
+		Node:  "spy" + strconv.FormatInt(spies.Add(1), 10),
 		Lease: time.Hour,
 	}, nowhere{}))
 	t.Cleanup(func() { _ = b.Close(context.Background()) })
 	return b
 }
+
+var spies atomic.Int64
 
 type nowhere struct{}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
@@ -93,7 +94,7 @@ func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 		Kind:   broker.Event,
 		Event:  e.Name,
 		Data:   raw,
-		Except: e.Except,
+		Except: slices.Clone(e.Except), // a broker may keep it
 		ID:     e.ID,
 	})
 }

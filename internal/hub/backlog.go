@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type backlog struct {
 
 	mu      sync.Mutex
 	items   map[memberKey]backlogItem
+	added   uint64        // how many were
 	running chan struct{} // closed when the goroutine has ended; nil while there is none
 	again   chan struct{} // has an element if there is reason to try at once
 }
@@ -30,19 +32,32 @@ type memberKey struct{ channel, member string }
 
 type backlogItem struct {
 	owner string
-	join  *membership // to be joined again while it lasts; nil for one that has left
+	of    *membership // nil if it is not known any more
+	join  bool        // of is to be joined again while it lasts; else it has left
+	after time.Time   // when it is to be tried
+	n     uint64      // tells items of one member apart
 }
 
-// addLeave adds a member that has left.
+// addLeave adds a member that has left and whose membership is not known any more.
 func (b *backlog) addLeave(channel, member, owner string) {
 	b.add(memberKey{channel, member}, backlogItem{owner: owner})
+}
+
+// addLeaveOf adds a member that has left, to be tried after a time.
+func (b *backlog) addLeaveOf(m *membership, after time.Time) {
+	b.add(memberKey{m.name, m.id}, backlogItem{
+		owner: m.logged.member.Owner,
+		of:    m,
+		after: after,
+	})
 }
 
 // addJoin adds a member whose join is to be logged, or logged again.
 func (b *backlog) addJoin(m *membership) {
 	b.add(memberKey{m.name, m.id}, backlogItem{
 		owner: m.logged.member.Owner,
-		join:  m,
+		of:    m,
+		join:  true,
 	})
 }
 
@@ -55,6 +70,11 @@ func (b *backlog) add(key memberKey, item backlogItem) {
 	if b.items == nil {
 		b.items = map[memberKey]backlogItem{}
 	}
+	if earlier, ok := b.items[key]; ok && item.of == nil {
+		item.of = earlier.of // its Join may still come late
+	}
+	b.added++
+	item.n = b.added
 	b.items[key] = item
 	if b.running == nil {
 		b.running = make(chan struct{})
@@ -136,45 +156,64 @@ func (b *backlog) try(ctx context.Context, key memberKey) {
 	b.mu.Lock()
 	item, ok := b.items[key]
 	b.mu.Unlock()
-	if !ok || ctx.Err() != nil {
+	if !ok || ctx.Err() != nil || time.Now().Before(item.after) {
 		return
 	}
 	done := false
-	if item.join != nil && !item.join.hasEnded() {
-		done = b.join(ctx, key, item.join)
+	if item.join && !item.of.hasEnded() {
+		done = b.join(ctx, key, item)
 	} else {
-		done = b.leave(ctx, key, item.owner)
+		done = b.leave(ctx, key, item)
 	}
 	if !done {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.items[key] == item { // else something newer is to be done
+	if b.items[key].n == item.n { // else something newer is to be done
 		delete(b.items, key)
 	}
 }
 
-func (b *backlog) join(ctx context.Context, key memberKey, m *membership) (done bool) {
+func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (done bool) {
 	ctx, cancel := b.hub.operation(ctx)
 	defer cancel()
-	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, m.logged.member.entry())
+	m := item.of
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, m.ch.joinEntry(m))
 	switch {
-	case errors.Is(err, broker.ErrNotOwner), errors.Is(err, broker.ErrMemberExists), errors.Is(err, broker.ErrTooLarge):
-		// Another node has adopted the member, or the log can never have it.
-		m.leaveSoon(m.endFrame("", nil))
+	case errors.Is(err, broker.ErrTooLarge):
+		b.hub.cfg.Notices.Warn("a membership ends: its join is too large for the broker", key.channel,
+			slog.String("channel", key.channel), slog.Any("error", err))
+		m.endInBackground()
+		return true
+	case errors.Is(err, broker.ErrNotOwner), errors.Is(err, broker.ErrMemberExists):
+		m.endInBackground() // another node has adopted the member
 		return true
 	case err != nil:
+		m.uncertain(err)
 		return false
 	case m.hasEnded(): // its own leave may have come before this join
-		return b.leave(ctx, key, m.logged.member.Owner)
+		return b.leave(ctx, key, item)
 	}
 	return true
 }
 
-func (b *backlog) leave(ctx context.Context, key memberKey, owner string) (done bool) {
+// leaveAgain adds a member that has left and of which a Join may still be appended.
+func (b *backlog) leaveAgain(m *membership) {
+	if late := m.logged.late.Load(); late != nil && time.Now().Before(*late) {
+		b.addLeaveOf(m, *late)
+	}
+}
+
+func (b *backlog) leave(ctx context.Context, key memberKey, item backlogItem) (done bool) {
 	ctx, cancel := b.hub.operation(ctx)
 	defer cancel()
-	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, leaveEntry(key.member, owner))
-	return err == nil || errors.Is(err, broker.ErrNotOwner)
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, leaveEntry(key.member, item.owner))
+	if err != nil && !errors.Is(err, broker.ErrNotOwner) {
+		return false
+	}
+	if item.of != nil {
+		b.leaveAgain(item.of)
+	}
+	return true
 }

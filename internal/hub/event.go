@@ -87,6 +87,9 @@ type Member struct {
 	// Text is the member as the protocol shows it, or nil if it has not been shown.
 	// The lock of the channel's fan-outs guards it.
 	Text []byte
+	// unlogged says that the member is on this node and that the log, as far as this
+	// node knows it, does not have it.
+	unlogged bool
 }
 
 func newMember(m *broker.Member) *Member {

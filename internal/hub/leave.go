@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
@@ -49,6 +50,19 @@ func (m *membership) leaveSoon(end *fanout.Frame) bool {
 	}
 	m.conn.mu.Unlock()
 	return m.leave(end)
+}
+
+// endInBackground ends a membership that another node has adopted, or that the log
+// cannot have. It may be called under locks, and waits for no hook.
+func (m *membership) endInBackground() {
+	h := m.conn.hub
+	if !h.tasks.Start() {
+		return // its connection is being closed
+	}
+	go func() {
+		defer h.tasks.End()
+		m.leaveSoon(m.endFrame("", nil))
+	}()
 }
 
 // leave ends a live membership; end, if not nil, is the last that the client
@@ -183,13 +197,20 @@ func (h *Hub) startLeaver() bool {
 func (ch *Channel) logLeave(ctx context.Context, m *membership) {
 	h := ch.hub
 	_, err := h.cfg.Broker.Append(ctx, ch.name, leaveEntry(m.id, m.logged.member.Owner))
-	if err == nil || errors.Is(err, broker.ErrNotOwner) || h.ctx.Err() != nil {
+	if h.ctx.Err() != nil {
+		return
+	}
+	if err == nil || errors.Is(err, broker.ErrNotOwner) {
+		if err != nil {
+			ch.removeUnlogged(m.id)
+		}
+		h.backlog.leaveAgain(m)
 		return
 	}
 	ch.fan.Lock()
 	ch.removeLocked(m.id)
 	ch.fan.Unlock()
-	h.backlog.addLeave(ch.name, m.id, m.logged.member.Owner)
+	h.backlog.addLeaveOf(m, time.Time{})
 	if !errors.Is(err, broker.ErrAway) {
 		h.cfg.Notices.Warn("cannot log that a member left; it is tried again", ch.name,
 			slog.String("channel", ch.name), slog.Any("error", err))

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
@@ -46,9 +49,25 @@ type loggedMember struct {
 	member  Member
 	through chan struct{} // closed when the join has come back through the log
 
-	// Under the channel's fan.
+	// Under the channel's fan, as is member.Data once through is closed.
 	arrived bool // through is closed
 	request []byte
+
+	// late is until when a Join may still be appended of which the broker could not
+	// say whether it was, so that a Leave before then may be in vain; nil if there is none.
+	late atomic.Pointer[time.Time]
+}
+
+// uncertain notes that the broker failed to append the Join with an error that does
+// not exclude that it is appended later.
+func (m *membership) uncertain(err error) {
+	h := m.conn.hub
+	if h.cfg.Local || errors.Is(err, broker.ErrNotOwner) || errors.Is(err, broker.ErrMemberExists) ||
+		errors.Is(err, broker.ErrTooLarge) {
+		return
+	}
+	late := time.Now().Add(h.cfg.Lease)
+	m.logged.late.Store(&late)
 }
 
 // isMember reports whether the connection is in the channel. It needs conn.mu.
@@ -147,7 +166,7 @@ func (c *Conn) join(r JoinRequest) error {
 		return c.joinError(err)
 	}
 	m.ch = ch
-	if ch.policy.Private != policy.Private {
+	if ch.policy != policy {
 		err = errors.New("Options.Channel gave two answers for one channel")
 	} else if policy.Private {
 		m.logged = &loggedMember{

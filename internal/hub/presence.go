@@ -1,9 +1,12 @@
 package hub
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -203,9 +206,12 @@ func (ch *Channel) arriveLocked(a arrival) {
 		return // the State that the replica came from has it
 	}
 	r.revision = e.At
+	if !ch.policy.Private {
+		return // another node has another policy for the channel
+	}
 	switch e.Kind {
 	case broker.Join:
-		ch.addLocked(newMember(&broker.Member{
+		ch.addLocked(ch.newMember(&broker.Member{
 			ID:     e.Member,
 			Owner:  e.Owner,
 			User:   e.User,
@@ -213,19 +219,50 @@ func (ch *Channel) arriveLocked(a arrival) {
 			Joined: e.Joined,
 		}))
 	case broker.Update:
-		if m := r.get(e.Member); m != nil {
-			r.bytes -= m.size()
-			m.Data, m.Text = e.Data, nil
-			r.bytes += m.size()
-		}
+		ch.updateLocked(e)
 	case broker.Adopt:
 		if m := r.get(e.Member); m != nil {
 			m.Owner = e.Owner
 		}
 		ch.adoptedLocked(e.Member, e.Owner)
 	case broker.Leave:
-		ch.removeLocked(e.Member)
+		ch.leftLocked(e)
 	}
+}
+
+// newMember returns a member of the log as this node shows it: without its data if the
+// channel has no presence here, whatever other nodes think.
+func (ch *Channel) newMember(m *broker.Member) *Member {
+	member := newMember(m)
+	if !ch.policy.Presence {
+		member.Data = nil
+	}
+	return member
+}
+
+func (ch *Channel) updateLocked(e broker.Entry) {
+	m := ch.replica.get(e.Member)
+	if m == nil || !ch.policy.Presence {
+		return
+	}
+	ch.replica.bytes -= m.size()
+	m.Data, m.Text = e.Data, nil
+	ch.replica.bytes += m.size()
+	if own := ch.own[e.Member]; own != nil && own.logged.arrived {
+		own.logged.member.Data = e.Data // to be joined again with
+	}
+}
+
+// leftLocked takes a Leave of the log. That of a member which is still in on this node
+// was appended by another node that took this one for dead: the member joins again.
+func (ch *Channel) leftLocked(e broker.Entry) {
+	own, m := ch.own[e.Member], ch.replica.get(e.Member)
+	if own == nil || m == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
+		ch.removeLocked(e.Member)
+		return
+	}
+	m.unlogged = true
+	ch.hub.backlog.addJoin(own)
 }
 
 // addLocked adds a member, of which the members here are notified, and lets it in
@@ -233,7 +270,7 @@ func (ch *Channel) arriveLocked(a arrival) {
 func (ch *Channel) addLocked(m *Member) {
 	r := &ch.replica
 	if old := r.get(m.ID); old != nil {
-		old.Owner = m.Owner // the member joined here while the broker was away
+		old.Owner, old.unlogged = m.Owner, false // a member of this node that has joined again
 		ch.letInLocked(m.ID)
 		return
 	}
@@ -309,12 +346,14 @@ func (ch *Channel) takeLocked(s broker.State) {
 	h := ch.hub
 	r := replica{revision: s.Revision}
 	for i := range s.Members {
-		m := newMember(&s.Members[i])
+		m := ch.newMember(&s.Members[i])
 		own := ch.own[m.ID]
 		switch {
 		case own == nil && m.Node == h.cfg.Node:
 			h.backlog.addLeave(ch.name, m.ID, m.Owner)
 			continue
+		case !ch.policy.Private:
+			continue // another node has another policy for the channel
 		case own != nil:
 			ch.adoptedLocked(m.ID, m.Owner)
 		}
@@ -326,27 +365,30 @@ func (ch *Channel) takeLocked(s broker.State) {
 			r.skipped = true
 		}
 	}
+	var missing []*membership
 	for id, m := range ch.own {
 		if m.logged.arrived && r.get(id) == nil {
-			member := m.logged.member
-			r.add(&member)
-			h.backlog.addJoin(m)
+			missing = append(missing, m)
 		}
 	}
-	r.on = r.len() > 0 && (r.on || s.On)
+	slices.SortFunc(missing, func(a, b *membership) int {
+		return cmp.Or(a.logged.member.Joined.Compare(b.logged.member.Joined), strings.Compare(a.id, b.id))
+	})
+	for _, m := range missing {
+		member := m.logged.member
+		member.unlogged = true
+		r.add(&member)
+		h.backlog.addJoin(m)
+	}
+	r.on = r.len() > 0 && (r.on || s.On && ch.policy.Presence)
 	ch.replica = r
 }
 
 // adoptedLocked ends the membership of this node that owner has taken over.
 func (ch *Channel) adoptedLocked(id, owner string) {
-	m := ch.own[id]
-	if m == nil || m.logged.member.Owner == owner || !ch.hub.tasks.Start() {
-		return
+	if m := ch.own[id]; m != nil && m.logged.member.Owner != owner {
+		m.endInBackground()
 	}
-	go func() {
-		defer ch.hub.tasks.End()
-		m.leaveSoon(m.endFrame("", nil))
-	}()
 }
 
 // letInLocked lets a member in whose join has come back, if it waits here.
@@ -405,12 +447,13 @@ func (ch *Channel) joinPrivate(m *membership) error {
 	ctx, cancel := h.operation(m.conn.ctx)
 	defer cancel()
 	_, err := h.cfg.Broker.Append(ctx, ch.name, member.entry())
-	if errors.Is(err, broker.ErrAway) {
-		ch.joinAlone(m)
-		return nil
-	}
 	if err == nil {
 		err = lifecycle.Wait(ctx, m.logged.through)
+	} else {
+		m.uncertain(err)
+		if errors.Is(err, broker.ErrAway) && ch.joinAlone(m) {
+			return nil
+		}
 	}
 	if err == nil || !ch.giveUp(m) {
 		return nil
@@ -427,13 +470,36 @@ func (ch *Channel) joinPrivate(m *membership) error {
 }
 
 // joinAlone makes m a member while the broker is away. The backlog logs the join
-// when the broker is back.
-func (ch *Channel) joinAlone(m *membership) {
-	member := m.logged.member
+// when the broker is back. False means that the channel has too many members.
+func (ch *Channel) joinAlone(m *membership) bool {
 	ch.fan.Lock()
-	ch.addLocked(&member)
-	ch.fan.Unlock()
-	ch.hub.backlog.addJoin(m)
+	defer ch.fan.Unlock()
+	if ch.replica.get(m.id) == nil { // else its join was appended all the same
+		member := m.logged.member
+		member.unlogged = true
+		ch.addLocked(&member)
+	}
+	if m.logged.arrived {
+		ch.hub.backlog.addJoin(m)
+	}
+	return m.logged.arrived
+}
+
+// joinEntry is the Join that logs m again.
+func (ch *Channel) joinEntry(m *membership) broker.Entry {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	return m.logged.member.entry()
+}
+
+// removeUnlogged removes a member that the broker says is not in the log, unless the
+// log's own entries have it: then they remove it, or another node has adopted it.
+func (ch *Channel) removeUnlogged(id string) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if m := ch.replica.get(id); m != nil && m.unlogged {
+		ch.removeLocked(id)
+	}
 }
 
 // expect takes a place for a member whose join is about to be logged.

@@ -1,0 +1,375 @@
+package pushy_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
+)
+
+// faulty is a broker whose Append is what the test makes of it.
+type faulty struct {
+	*memory.Broker
+	instead atomic.Pointer[func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error)]
+}
+
+func (f *faulty) do(instead func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error)) {
+	f.instead.Store(&instead)
+}
+
+func (f *faulty) Append(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+	if instead := f.instead.Load(); instead != nil {
+		return (*instead)(ctx, channel, e)
+	}
+	return f.Broker.Append(ctx, channel, e)
+}
+
+// onFaulty runs a test in its own time, on two nodes of which the second is faulty.
+func onFaulty(t *testing.T, o pushy.Options,
+	run func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty),
+) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{Logger: slog.New(slog.DiscardHandler)})
+		b := &faulty{Broker: cluster.Broker()}
+		whole := startOn(t, cluster.Broker(), pushy.Options{})
+		run(t, cluster, whole, startOn(t, b, o), b)
+	})
+}
+
+func stateOf(t *testing.T, cluster *memory.Cluster) broker.State {
+	t.Helper()
+	s, err := spy(t, cluster).Follow(t.Context(), "private-room")
+	require.NoError(t, err)
+	return s
+}
+
+// inLog returns the names of the members that the log has, in order.
+func inLog(t *testing.T, cluster *memory.Cluster) []string {
+	t.Helper()
+	s := stateOf(t, cluster)
+	var list []json.RawMessage
+	for _, m := range s.Members {
+		list = append(list, m.Data)
+	}
+	return names(t, list)
+}
+
+// A member that joined while the broker was away, and leaves before the log has its
+// join, is shown to nobody any more.
+func TestLeaveBeforeTheJoinIsLogged(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, _, srv *pushy.Server, b *faulty) {
+		ann, _ := enter(t, srv, "Ann")
+		mend := b.Cut()
+		bob, _ := enter(t, srv, "Bob")
+		assert.Equal(t, "pushy:presence-add", ann.event())
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind == broker.Join {
+				return broker.Appended{}, errors.New("not now")
+			}
+			return b.Broker.Append(ctx, channel, e)
+		})
+		mend()
+		synctest.Wait()
+		bob.Abort()
+		time.Sleep(time.Minute)
+		assert.Equal(t, []string{"Ann"}, membersOf(t, srv, "private-room"))
+		assert.Equal(t, []string{"Ann"}, inLog(t, cluster))
+		assert.Equal(t, []string{"Ann", "Bob"}, ann.next().names(t))
+		ann.expect("pushy:resync private-room {}")
+		assert.Equal(t, "pushy:presence-quit", ann.event())
+		ann.quiet()
+	})
+}
+
+// A Join of which the broker could not say whether it was appended may be appended
+// after the Leave that was to undo it. No member is left behind.
+func TestJoinIsAppendedAfterItsLeave(t *testing.T) {
+	for name, c := range map[string]struct {
+		cut   bool // the member joins while the broker is away
+		late  int  // how many of its Joins come late
+		stays int  // how many of its Leaves fail
+	}{
+		"joining":        {false, math.MaxInt, 0},
+		"leaveFails":     {false, math.MaxInt, 1},
+		"joiningAgain":   {true, math.MaxInt, 0},
+		"triedOnceAgain": {true, 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+				ann, _ := enter(t, whole, "Ann")
+				mend := func() {}
+				if c.cut {
+					mend = b.Cut()
+				}
+				p := connectPeer(t, srv)
+				if c.cut {
+					p.subscribe("private-room", `{"name":"Bob"}`)
+				}
+				var late, stays atomic.Int64
+				b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+					if e.Kind == broker.Leave && stays.Add(1) <= int64(c.stays) {
+						return broker.Appended{}, errors.New("not now")
+					}
+					if e.Kind != broker.Join || late.Add(1) > int64(c.late) {
+						return b.Broker.Append(ctx, channel, e)
+					}
+					time.AfterFunc(5*time.Second, func() { _, _ = b.Broker.Append(context.Background(), channel, e) })
+					return broker.Appended{}, context.DeadlineExceeded
+				})
+				mend()
+				if !c.cut {
+					p.send(subscribeText(t, p.id, "private-room", `{"name":"Bob"}`))
+					p.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Temporarily unavailable"}`)
+				}
+				synctest.Wait()
+				if c.late < math.MaxInt {
+					time.Sleep(time.Second)
+					assert.Equal(t, []string{"Ann", "Bob"}, inLog(t, cluster))
+					assert.Equal(t, "pushy:presence-add", ann.event())
+				}
+				p.Abort()
+				if c.late < math.MaxInt {
+					assert.Equal(t, "pushy:presence-quit", ann.event())
+				}
+				time.Sleep(time.Minute)
+				assert.Equal(t, []string{"Ann"}, inLog(t, cluster))
+				assert.Equal(t, []string{"Ann"}, membersOf(t, whole, "private-room"))
+				assert.Equal(t, "pushy:presence-add", ann.event())
+				assert.Equal(t, "pushy:presence-quit", ann.event())
+				ann.quiet()
+			})
+		})
+	}
+}
+
+// A member whose Leave another node has appended, because it took this one for dead,
+// joins again: also if that happens while it is joining again.
+func TestMemberThatOthersRemoveJoinsAgain(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		ann, _ := enter(t, whole, "Ann")
+		bob, _ := enter(t, srv, "Bob")
+		assert.Equal(t, "pushy:presence-add", ann.event())
+		s, err := b.Follow(t.Context(), "private-room")
+		require.NoError(t, err)
+		remove := func() {
+			m := s.Members[1]
+			_, err := spy(t, cluster).Append(t.Context(), "private-room", broker.Entry{
+				Kind:   broker.Leave,
+				Member: m.ID,
+				Owner:  m.Owner,
+			})
+			require.NoError(t, err)
+		}
+		var joins atomic.Int64
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			a, err := b.Broker.Append(ctx, channel, e)
+			if e.Kind == broker.Join && joins.Add(1) == 1 {
+				remove() // before the node knows that the Join was appended
+			}
+			return a, err
+		})
+		remove()
+		time.Sleep(time.Minute)
+		assert.EqualValues(t, 2, joins.Load())
+		assert.Equal(t, []string{"Ann", "Bob"}, inLog(t, cluster))
+		for range 2 {
+			assert.Equal(t, "pushy:presence-quit", ann.event())
+			assert.Equal(t, "pushy:presence-add", ann.event())
+		}
+		ann.quiet()
+		bob.quiet()
+		for _, n := range []*pushy.Server{whole, srv} {
+			assert.Equal(t, []string{"Ann", "Bob"}, membersOf(t, n, "private-room"))
+		}
+	})
+}
+
+// Members that the log has lost keep their order, and the data of their last Update.
+func TestMembersThatTheLogHasLost(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		want := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+		var last *peer
+		for _, name := range want {
+			last, _ = enter(t, srv, name)
+			time.Sleep(time.Millisecond)
+		}
+		s, err := b.Follow(t.Context(), "private-room")
+		require.NoError(t, err)
+		_, err = spy(t, cluster).Append(t.Context(), "private-room", broker.Entry{
+			Kind:   broker.Update,
+			Member: s.Members[0].ID,
+			Owner:  s.Members[0].Owner,
+			Data:   json.RawMessage(`{"name":"A"}`),
+		})
+		require.NoError(t, err)
+		want[0] = "A"
+		assert.Equal(t, want, membersOf(t, srv, "private-room"))
+		mend := b.Cut()
+		time.Sleep(2 * memberLease)
+		assert.Empty(t, inLog(t, cluster))
+		mend()
+		time.Sleep(time.Minute)
+		assert.Equal(t, want, membersOf(t, srv, "private-room"))
+		assert.Equal(t, want, last.next().names(t))
+		_, in := enter(t, whole, "z")
+		assert.ElementsMatch(t, append(want, "z"), in.names(t))
+	})
+}
+
+// What a channel is, a node decides for its own clients: others may say something else,
+// as they do while a new version is being installed.
+func TestPolicyOfOtherNodes(t *testing.T) {
+	for name, o := range map[string]pushy.ChannelOptions{
+		"public":     {Access: pushy.AccessPublic},
+		"noPresence": {Presence: pushy.PresenceOptions{Off: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			options := pushy.Options{Channel: func(string) pushy.ChannelOptions { return o }}
+			onFaulty(t, options, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+				_, _ = enter(t, whole, "Ann")
+				p, in := enter(t, srv, "Bob")
+				assert.NotContains(t, string(in.Data), "presence")
+				_, _ = enter(t, whole, "Cyd")
+				ann := stateOf(t, cluster).Members[0]
+				_, err := spy(t, cluster).Append(t.Context(), "private-room", broker.Entry{
+					Kind:   broker.Update,
+					Member: ann.ID,
+					Owner:  ann.Owner,
+					Data:   json.RawMessage(`{"name":"Eve"}`),
+				})
+				require.NoError(t, err)
+				p.quiet()
+				ch, ok := srv.Channels().Lookup("private-room")
+				require.True(t, ok)
+				hidden := func() {
+					members, on := ch.Presence()
+					assert.False(t, on)
+					for _, m := range members {
+						assert.False(t, m.HasData)
+					}
+				}
+				hidden()
+				b.Cut()()
+				time.Sleep(time.Minute)
+				p.expect("pushy:resync private-room {}")
+				p.quiet()
+				hidden()
+			})
+		})
+	}
+}
+
+// A member that was adopted and has left elsewhere cannot join again. Its hook that
+// does not return holds up neither the other members nor a Shutdown.
+func TestHookOfAMemberThatCannotJoinAgainHangs(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		defer func() {
+			close(hang)
+			synctest.Wait()
+		}()
+		cluster := memory.NewCluster(memory.Options{Logger: slog.New(slog.DiscardHandler)})
+		b := &faulty{Broker: cluster.Broker()}
+		srv := startOn(t, b, pushy.Options{Hooks: pushy.Hooks{
+			Unsubscribe: func(*pushy.Conn, *pushy.Channel) { <-hang },
+		}})
+		bob, _ := enter(t, srv, "Bob")
+		_, _ = enter(t, srv, "Cyd")
+		assert.Equal(t, "pushy:presence-add", bob.event())
+		mend := b.Cut()
+		other := spy(t, cluster)
+		adopted := takeOver(t, other, "Bob")
+		_, err := other.Append(t.Context(), "private-room", broker.Entry{
+			Kind:   broker.Leave,
+			Member: adopted.ID,
+			Owner:  "the spy",
+		})
+		require.NoError(t, err)
+		time.Sleep(memberLease + time.Second)
+		assert.Empty(t, inLog(t, cluster))
+		var joins atomic.Int64
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind == broker.Join && strings.Contains(string(e.Data), "Cyd") && joins.Add(1) == 1 {
+				return broker.Appended{}, errors.New("not now")
+			}
+			return b.Broker.Append(ctx, channel, e)
+		})
+		mend()
+		time.Sleep(time.Minute)
+		assert.Equal(t, []string{"Cyd"}, inLog(t, cluster))
+		assert.Equal(t, []string{"Cyd"}, membersOf(t, srv, "private-room"))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		before := time.Now()
+		require.ErrorIs(t, srv.Shutdown(ctx), context.DeadlineExceeded)
+		assert.Less(t, time.Since(before), time.Minute)
+	})
+}
+
+// Whoever joins while another opens the channel under another policy is refused:
+// what was decided for it was decided under its own.
+func TestChannelWithTwoPolicies(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		log := &lines{}
+		var asked atomic.Int64
+		deciding, decide := make(chan struct{}), make(chan struct{})
+		srv := startOn(t, memory.New(), pushy.Options{
+			Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Channel: func(string) pushy.ChannelOptions {
+				return pushy.ChannelOptions{Presence: pushy.PresenceOptions{Off: asked.Add(1) > 1}}
+			},
+			Authorizer: authorizerFunc(func(_ context.Context, r pushy.AuthRequest) error {
+				if r.Auth == "slow" {
+					close(deciding)
+					<-decide
+				}
+				return nil
+			}),
+		})
+		ann, bob := connectPeer(t, srv), connectPeer(t, srv)
+		ann.send(`{"command":"subscribe","data":{"channel":"private-room","auth":"slow","data":{}}}`)
+		<-deciding
+		bob.send(`{"command":"subscribe","data":{"channel":"private-room","auth":"x"}}`)
+		assert.Equal(t, "pushy:subscription-success", bob.event())
+		close(decide)
+		ann.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Temporarily unavailable"}`)
+		assert.Len(t, log.with("two answers"), 1)
+		bob.quiet()
+	})
+}
+
+// What a caller does with its slice after PublishEvent concerns nobody.
+func TestExceptIsNotKept(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, _, srv *pushy.Server, b *faulty) {
+		var kept broker.Entry
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			kept = e
+			return b.Broker.Append(ctx, channel, e)
+		})
+		except := []string{"one", "one", "two"}
+		_, err := srv.PublishEvent(t.Context(), pushy.Event{
+			Channel: "news",
+			Name:    "said",
+			Except:  except,
+		})
+		require.NoError(t, err)
+		except[0] = "other"
+		assert.Equal(t, []string{"one", "one", "two"}, kept.Except)
+	})
+}
