@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/gopushy/pushy/internal/authhttp"
+	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
@@ -164,23 +164,23 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 // Limits.PresenceBytes does not allow are answered with 500, after which the client
 // tries again, and logged at most once a minute.
 func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
-	return &authhttp.Handler{
+	return &httpapi.AuthHandler{
 		FromAllowedOrigin: func(w http.ResponseWriter, r *http.Request) bool {
 			_, ok := s.fromAllowedOrigin(w, r)
 			return ok
 		},
 		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
 		Channel:     s.channelName,
-		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, refused *authhttp.Refusal) {
+		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, refused *httpapi.AuthRefusal) {
 			policy, err := s.hub.PolicyOf(channel)
 			if err != nil {
-				return "", nil, &authhttp.Refusal{
+				return "", nil, &httpapi.AuthRefusal{
 					Status:  http.StatusInternalServerError,
 					Message: "Internal error",
 				}
 			}
 			if !policy.Private {
-				return "", nil, &authhttp.Refusal{
+				return "", nil, &httpapi.AuthRefusal{
 					Status:  http.StatusForbidden,
 					Message: "the channel is not private: it needs no token",
 				}
@@ -210,10 +210,10 @@ var (
 )
 
 // refusal is AuthHandler's answer to an error.
-func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.Refusal {
+func (s *Server) refusal(r *http.Request, channel string, err error) *httpapi.AuthRefusal {
 	seen := visible(err)
 	if seen != nil || errors.Is(err, ErrNeedAuth) || errors.Is(err, ErrDenied) {
-		refusal := &authhttp.Refusal{Status: refusedStatus(err)}
+		refusal := &httpapi.AuthRefusal{Status: refusedStatus(err)}
 		if seen != nil {
 			refusal.Code = seen.Code
 			refusal.Message = seen.Message
@@ -237,7 +237,7 @@ func (s *Server) refusal(r *http.Request, channel string, err error) *authhttp.R
 			slog.String("error", err.Error()),
 			slog.String("hint", hint))
 	}
-	return &authhttp.Refusal{Status: http.StatusInternalServerError, Message: "Internal error"}
+	return &httpapi.AuthRefusal{Status: http.StatusInternalServerError, Message: "Internal error"}
 }
 
 func (s *Server) grant(connID, channel string, data any) (auth string, raw json.RawMessage, err error) {

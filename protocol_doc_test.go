@@ -260,18 +260,18 @@ func TestProtocolListsEveryMessageOfHTTP(t *testing.T) {
 		elsewhere    []string // messages of the table that come from other packages
 	}{
 		{
-			directory: "internal/triggerhttp",
+			directory: "internal/httpapi",
 			funcs:     []string{"bad", "refuse"},
-			types:     []string{"Answer"},
+			types:     []string{"TriggerAnswer"},
 			headings:  []string{"### Answers"},
 			column:    2,
 			elsewhere: []string{"Body too large", "Event too large for the broker", "Invalid channel name: …",
 				"Invalid event name: …", "Ok", "Too many triggers with an id in 20 minutes: this server remembers … of them"},
 		},
 		{
-			directory: "internal/authhttp",
-			funcs:     []string{"bad", "Write"},
-			types:     []string{"Refusal"},
+			directory: "internal/httpapi",
+			funcs:     []string{"badAuth", "Write"},
+			types:     []string{"AuthRefusal"},
 			headings:  []string{"## 11. The auth endpoint"},
 			column:    1,
 			elsewhere: []string{"authentication needed", "not authorized", "the channel is not private: it needs no token",

@@ -167,7 +167,7 @@ func TestProtocolTriggerRows(t *testing.T) {
 		{"key", func(a *attempt) { a.key = "abc" }},
 		{"channel", func(a *attempt) { a.channel = "large" }},
 		{"channel", func(a *attempt) { a.channel = "down" }},
-		{}, // too many ids: it takes a million of them, see internal/triggerhttp
+		{}, // too many ids: it takes a million of them, see internal/httpapi
 		{"channel", func(a *attempt) { a.channel = "room" }},
 		{"channel", func(a *attempt) { a.channel = "nobody" }},
 	}

@@ -87,6 +87,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
@@ -94,7 +95,6 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/transport"
-	"github.com/gopushy/pushy/internal/triggerhttp"
 )
 
 // Server is one node: the connections and channels of one process. It is an
@@ -113,8 +113,8 @@ type Server struct {
 	channels    Channels
 	origins     origin.Policy
 	unaddressed atomic.Bool // it was logged that connections have no IP address
-	triggers    triggerhttp.Reader
-	repeats     triggerhttp.Repeats
+	triggers    httpapi.TriggerReader
+	repeats     httpapi.Repeats
 
 	// The tests pin these.
 	now       func() time.Time
@@ -209,7 +209,7 @@ func newServer(options Options, shared broker.Broker) (*Server, error) {
 		Admit:            s.admit,
 		Log:              s.log,
 	})
-	s.triggers = triggerhttp.Reader{
+	s.triggers = httpapi.TriggerReader{
 		Keys:               s.keys,
 		MaxBody:            o.Limits.TriggerBytes,
 		BodyTimeout:        limit.Or(o.BodyTimeout, forever),

@@ -7,8 +7,8 @@ import (
 	"net/http"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/httperror"
-	"github.com/gopushy/pushy/internal/triggerhttp"
 )
 
 // serveTrigger publishes what a backend asks for with a signed request
@@ -17,7 +17,7 @@ import (
 func (s *Server) serveTrigger(w http.ResponseWriter, r *http.Request, name string) {
 	t, answer := s.triggers.Read(w, r, name)
 	if answer == nil {
-		publish := func() *triggerhttp.Answer { return s.publishTrigger(r, t) }
+		publish := func() *httpapi.TriggerAnswer { return s.publishTrigger(r, t) }
 		if t.Repeat == "" {
 			answer = publish()
 		} else {
@@ -40,7 +40,7 @@ var errPublishEnded = errors.New("pushy: the Broker's Publish ended its goroutin
 // middleware with a deadline, must not make an event look lost that a Broker has
 // taken, to be delivered again by the retry. The Server's own time for a Broker
 // bounds it.
-func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *triggerhttp.Answer {
+func (s *Server) publishTrigger(r *http.Request, t *httpapi.Trigger) *httpapi.TriggerAnswer {
 	e := broker.Entry{
 		Kind:  broker.Event,
 		Event: t.Event,
@@ -51,7 +51,7 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 	}
 	receipt, err := s.publishApart(r.Context(), t.Channel, e)
 	if err == nil {
-		return triggerhttp.Done(receipt.Receivers != broker.None)
+		return httpapi.Done(receipt.Receivers != broker.None)
 	}
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, errPublishEnded) { // the latter is logged
 		s.notices.Warn("cannot publish a trigger", "",
@@ -59,9 +59,9 @@ func (s *Server) publishTrigger(r *http.Request, t *triggerhttp.Trigger) *trigge
 			slog.String("error", err.Error()))
 	}
 	if errors.Is(err, ErrTooLarge) {
-		return triggerhttp.TooLarge("Event too large for the broker")
+		return httpapi.TooLarge("Event too large for the broker")
 	}
-	return triggerhttp.Unavailable()
+	return httpapi.Unavailable()
 }
 
 // publishApart is publish without ctx's end. A Broker of the host's may end the
@@ -82,7 +82,7 @@ func (s *Server) publishApart(ctx context.Context, channel string, e broker.Entr
 // remembered.
 func (s *Server) repeatsFull() {
 	s.notices.Warn("trigger refused: too many ids are remembered", "",
-		slog.Int("limit", triggerhttp.MaxRepeats),
+		slog.Int("limit", httpapi.MaxRepeats),
 		slog.String("hint", "send fewer triggers with an id, or spread them over several servers; "+
 			"each id is remembered for 20 minutes"))
 }

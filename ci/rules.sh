@@ -29,7 +29,7 @@ gnu=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE '\b(nproc|sha256sum|readlink -f|r
 [ -z "$gnu" ] || fail "only GNU systems know:"$'\n'"$gnu"
 
 # The core is in terms of events: a second protocol or transport must not need a change of it.
-hub_imports=$(files 'internal/hub/*.go' | grep -v '_test\.go$' | xargs grep -nE '^[[:space:]]+"(net/http|encoding/json|net/url|crypto/.*|[^"]*/internal/(protocol|transport|triggerhttp|authhttp|httperror|jsvalue|strictjson|formbody|sign|origin)[^"]*|github.com/gopushy/pushy)"' || true)
+hub_imports=$(files 'internal/hub/*.go' | grep -v '_test\.go$' | xargs grep -nE '^[[:space:]]+"(net/http|encoding/json|net/url|crypto/.*|[^"]*/internal/(protocol|transport|httpapi|httperror|jsvalue|strictjson|formbody|sign|origin)[^"]*|github.com/gopushy/pushy)"' || true)
 [ -z "$hub_imports" ] || fail "internal/hub must not import protocols, transports, HTTP, JSON or signatures:"$'\n'"$hub_imports"
 
 replaced=$(files '*go.mod' | grep -v '^bench/' | xargs grep -n '^replace' || true)

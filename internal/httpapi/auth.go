@@ -1,5 +1,4 @@
-// Package authhttp answers browsers that ask an auth endpoint for tokens.
-package authhttp
+package httpapi
 
 import (
 	"bytes"
@@ -18,10 +17,10 @@ import (
 	"github.com/gopushy/pushy/internal/origin"
 )
 
-const maxBody = 64 << 10
+const maxAuthBody = 64 << 10
 
-// Handler is an auth endpoint. Each field must be set.
-type Handler struct {
+// AuthHandler is an auth endpoint. Each field must be set.
+type AuthHandler struct {
 	// FromAllowedOrigin applies the origin rule and sets the headers about it. It
 	// answers a request that it refuses.
 	FromAllowedOrigin func(w http.ResponseWriter, r *http.Request) bool
@@ -30,17 +29,17 @@ type Handler struct {
 	// Channel checks a channel's name and returns it in lower case.
 	Channel func(name string) (lower string, err error)
 	// Grant decides by the request.
-	Grant func(r *http.Request, connID, channel string) (auth string, data []byte, refused *Refusal)
+	Grant func(r *http.Request, connID, channel string) (auth string, data []byte, refused *AuthRefusal)
 }
 
-// Refusal is an answer without a token.
-type Refusal struct {
+// AuthRefusal is an answer without a token.
+type AuthRefusal struct {
 	Status  int
 	Code    string // the status if empty
 	Message string
 }
 
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.Body == nil { // net/http never does that, but middleware may
 		r.Body = http.NoBody
@@ -53,51 +52,53 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	connID, channel, refused := h.read(r)
 	if refused != nil {
-		refuse(w, refused)
+		refused.write(w)
 		return
 	}
 	// The body is here. A deadline that passes later would end r's context.
 	_ = rc.SetReadDeadline(time.Time{})
 	auth, data, refused := h.grant(r, connID, channel)
 	if refused != nil {
-		refuse(w, refused)
+		refused.write(w)
 		return
 	}
-	answer(w, auth, data)
+	writeToken(w, auth, data)
 }
 
-func (h *Handler) grant(r *http.Request, connID, channel string) (auth string, data []byte, refused *Refusal) {
+func (h *AuthHandler) grant(r *http.Request, connID, channel string) (auth string, data []byte, refused *AuthRefusal) {
 	lower, err := h.Channel(channel)
 	switch {
 	case errors.Is(err, names.ErrNotChecked):
-		return "", nil, &Refusal{Status: http.StatusInternalServerError, Message: "Internal error"}
+		return "", nil, &AuthRefusal{Status: http.StatusInternalServerError, Message: "Internal error"}
 	case err != nil:
-		return "", nil, bad("channel name " + err.Error())
+		return "", nil, badAuth("channel name " + err.Error())
 	case !names.IsUUID(connID):
-		return "", nil, bad("connection_id is not a connection's id")
+		return "", nil, badAuth("connection_id is not a connection's id")
 	}
 	return h.Grant(r, connID, lower)
 }
 
-func bad(message string) *Refusal { return &Refusal{Status: http.StatusBadRequest, Message: message} }
+func badAuth(message string) *AuthRefusal {
+	return &AuthRefusal{Status: http.StatusBadRequest, Message: message}
+}
 
 // read returns the two fields of a form or a JSON object. The body can be read
 // again afterwards.
-func (h *Handler) read(r *http.Request) (connID, channel string, refused *Refusal) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+func (h *AuthHandler) read(r *http.Request) (connID, channel string, refused *AuthRefusal) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAuthBody+1))
 	var over *http.MaxBytesError // middleware's
 	switch {
 	case errors.As(err, &over):
-		return "", "", &Refusal{
+		return "", "", &AuthRefusal{
 			Status:  http.StatusRequestEntityTooLarge,
 			Message: httperror.OverMiddleware(over),
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "", "", &Refusal{Status: http.StatusRequestTimeout, Message: "the body did not come in time"}
+		return "", "", &AuthRefusal{Status: http.StatusRequestTimeout, Message: "the body did not come in time"}
 	case err != nil:
-		return "", "", bad("cannot read the body")
-	case len(body) > maxBody:
-		return "", "", &Refusal{Status: http.StatusRequestEntityTooLarge, Message: "body over 64 KiB"}
+		return "", "", badAuth("cannot read the body")
+	case len(body) > maxAuthBody:
+		return "", "", &AuthRefusal{Status: http.StatusRequestEntityTooLarge, Message: "body over 64 KiB"}
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -116,16 +117,16 @@ func (h *Handler) read(r *http.Request) (connID, channel string, refused *Refusa
 		form, err = url.ParseQuery(string(body))
 		channel, connID = form.Get("channel"), form.Get("connection_id")
 	default:
-		return "", "", &Refusal{
+		return "", "", &AuthRefusal{
 			Status:  http.StatusUnsupportedMediaType,
 			Message: "body must be application/x-www-form-urlencoded (URLSearchParams) or application/json",
 		}
 	}
 	switch {
 	case err != nil:
-		return "", "", bad("malformed body")
+		return "", "", badAuth("malformed body")
 	case channel == "" || connID == "":
-		return "", "", bad("channel and connection_id are needed")
+		return "", "", badAuth("channel and connection_id are needed")
 	}
 	return connID, channel, nil
 }
@@ -152,7 +153,7 @@ func allowMethod(w http.ResponseWriter, r *http.Request) bool {
 // the most that Chromium keeps one.
 const preflightAge = "7200"
 
-func refuse(w http.ResponseWriter, refused *Refusal) {
+func (refused *AuthRefusal) write(w http.ResponseWriter) {
 	code := refused.Code
 	if code == "" {
 		code = strconv.Itoa(refused.Status)
@@ -160,8 +161,8 @@ func refuse(w http.ResponseWriter, refused *Refusal) {
 	httperror.WriteCode(w, refused.Status, code, refused.Message)
 }
 
-// answer answers {"auth":…,"data":…}, without data if it is nil.
-func answer(w http.ResponseWriter, auth string, data []byte) {
+// writeToken answers {"auth":…,"data":…}, without data if it is nil.
+func writeToken(w http.ResponseWriter, auth string, data []byte) {
 	body := jsvalue.Object(nil).Text("auth", auth)
 	if data != nil {
 		body = body.Raw("data", data)

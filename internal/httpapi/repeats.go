@@ -1,4 +1,4 @@
-package triggerhttp
+package httpapi
 
 import (
 	"cmp"
@@ -33,7 +33,7 @@ type digest [16]byte
 // repeat is a request that is being carried out.
 type repeat struct {
 	done chan struct{}
-	got  *Answer // set before done is closed; nil if publish panicked
+	got  *TriggerAnswer // set before done is closed; nil if publish panicked
 }
 
 type delivered struct {
@@ -42,7 +42,7 @@ type delivered struct {
 }
 
 const (
-	repeatFor = 2 * Window // then the timestamp refuses it
+	repeatFor = 2 * TriggerWindow // then the timestamp refuses it
 	// MaxRepeats is how many answers are kept: 873 triggers a second with an id.
 	MaxRepeats = 1 << 20
 )
@@ -51,12 +51,12 @@ const (
 // repeatFor, whose answer it returns, or is under way, which it waits for. One
 // that failed is forgotten. While Max requests are remembered new ones are
 // refused: to forget one would deliver its repeat twice.
-func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish func() *Answer) *Answer {
+func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish func() *TriggerAnswer) *TriggerAnswer {
 	sum := sha256.Sum256([]byte(key))
 	d := digest(sum[:])
 	var mine *repeat
 	for mine == nil {
-		var answer *Answer
+		var answer *TriggerAnswer
 		var first *repeat
 		answer, first, mine = rs.begin(d, now)
 		switch {
@@ -74,7 +74,7 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 			return first.got
 		}
 	}
-	var got *Answer
+	var got *TriggerAnswer
 	defer func() { // also if publish panics
 		rs.mu.Lock()
 		delete(rs.underWay, d)
@@ -92,7 +92,7 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 
 // begin returns the answer to a request of that digest, or the one under way, or
 // mine if the caller is to carry it out, or nothing if it cannot be remembered.
-func (rs *Repeats) begin(d digest, now time.Time) (answer *Answer, first, mine *repeat) {
+func (rs *Repeats) begin(d digest, now time.Time) (answer *TriggerAnswer, first, mine *repeat) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	rs.expireLocked(now)

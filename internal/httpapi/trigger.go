@@ -1,7 +1,8 @@
-// Package triggerhttp reads the signed HTTP trigger (PROTOCOL.md, section 7):
-// what a backend asks to publish, checked in an order that does the cheap work,
-// and what needs no body, first.
-package triggerhttp
+// Package httpapi is the two HTTP endpoints beside the transports: the signed trigger,
+// by which a backend publishes (PROTOCOL.md, section 7), and the auth endpoint, which
+// pages ask for tokens (section 11). Both decide nothing: they read a request, check
+// what the protocol says of it, and call back.
+package httpapi
 
 import (
 	"bytes"
@@ -21,8 +22,8 @@ import (
 	"github.com/gopushy/pushy/internal/sign"
 )
 
-// Window is how far a trigger's timestamp may be from now.
-const Window = 600 * time.Second
+// TriggerWindow is how far a trigger's timestamp may be from now.
+const TriggerWindow = 600 * time.Second
 
 // Trigger is what a request asks to publish.
 type Trigger struct {
@@ -37,8 +38,9 @@ type Trigger struct {
 	authKey   string
 }
 
-// Reader reads triggers. All fields must be set.
-type Reader struct {
+// TriggerReader reads triggers. What is cheap to check, and what needs no body, comes
+// first. All fields must be set.
+type TriggerReader struct {
 	Keys        []string      // any of which may have signed
 	MaxBody     int           // bytes; not above zero is no limit
 	BodyTimeout time.Duration // for the body to arrive
@@ -50,8 +52,8 @@ type Reader struct {
 }
 
 // Read reads a trigger for the channel named in the path. If it is not to be
-// published, the Answer says why, else it is nil.
-func (rd *Reader) Read(w http.ResponseWriter, r *http.Request, name string) (*Trigger, *Answer) {
+// published, the TriggerAnswer says why, else it is nil.
+func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name string) (*Trigger, *TriggerAnswer) {
 	// A client that sends a byte now and then must not hold the handler, nor the
 	// server that reads what we did not. Where no deadline can be set, the host's
 	// server has to see to that.
@@ -78,7 +80,7 @@ func (rd *Reader) Read(w http.ResponseWriter, r *http.Request, name string) (*Tr
 	return t, nil
 }
 
-func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
+func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *TriggerAnswer) {
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
 		return nil, bad("Malformed query")
@@ -117,7 +119,7 @@ func (rd *Reader) parameters(rawQuery, name string) (*Trigger, *Answer) {
 		return nil, bad("Invalid timestamp")
 	}
 	now := rd.Now().Add(time.Second / 2).Unix() // the nearest second
-	if window := int64(Window / time.Second); at-now >= window || now-at >= window {
+	if window := int64(TriggerWindow / time.Second); at-now >= window || now-at >= window {
 		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
 		refused.code = "501"
 		refused.hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: "+
@@ -141,7 +143,7 @@ func unixSeconds(s string) (int64, bool) {
 	return n, err == nil
 }
 
-func (rd *Reader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJSON bool, refused *Answer) {
+func (rd *TriggerReader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJSON bool, refused *TriggerAnswer) {
 	isJSON, isForm := bodyType(r.Header.Get("Content-Type"))
 	unknown := refuse(http.StatusUnsupportedMediaType, "Content-Type must be JSON or application/x-www-form-urlencoded")
 	encoding := r.Header.Get("Content-Encoding")
@@ -188,7 +190,7 @@ func bodyType(header string) (isJSON, isForm bool) {
 
 // verify parses body, checks the key over each form of it that the protocol
 // accepts, and sets the data as it is delivered.
-func (rd *Reader) verify(t *Trigger, body []byte, isJSON bool) *Answer {
+func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *TriggerAnswer {
 	switch {
 	case len(body) == 0:
 		t.Data = []byte("{}")
@@ -229,7 +231,7 @@ func (rd *Reader) verify(t *Trigger, body []byte, isJSON bool) *Answer {
 	return refused
 }
 
-func (rd *Reader) signed(t *Trigger, body []byte) bool {
+func (rd *TriggerReader) signed(t *Trigger, body []byte) bool {
 	for _, key := range rd.Keys {
 		if sign.Equal(t.authKey, sign.Trigger(key, t.Channel, t.Event, t.timestamp, body)) {
 			return true

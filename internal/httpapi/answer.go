@@ -1,4 +1,4 @@
-package triggerhttp
+package httpapi
 
 import (
 	"errors"
@@ -11,8 +11,8 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-// Answer is a trigger's reply.
-type Answer struct {
+// TriggerAnswer is a trigger's reply.
+type TriggerAnswer struct {
 	status  int
 	code    string
 	message string
@@ -22,16 +22,16 @@ type Answer struct {
 
 // Done is the answer to a trigger that was delivered: 201 if there was anybody
 // to get it, else 200.
-func Done(received bool) *Answer {
+func Done(received bool) *TriggerAnswer {
 	if received {
-		return &Answer{status: http.StatusCreated}
+		return &TriggerAnswer{status: http.StatusCreated}
 	}
-	return &Answer{status: http.StatusOK}
+	return &TriggerAnswer{status: http.StatusOK}
 }
 
 // Unavailable is the answer when the event could not be taken.
-func Unavailable() *Answer {
-	return &Answer{
+func Unavailable() *TriggerAnswer {
+	return &TriggerAnswer{
 		status:  http.StatusServiceUnavailable,
 		code:    "503",
 		message: "Service unavailable",
@@ -40,10 +40,12 @@ func Unavailable() *Answer {
 }
 
 // TooLarge is the answer when the event can never be taken.
-func TooLarge(message string) *Answer { return refuse(http.StatusRequestEntityTooLarge, message) }
+func TooLarge(message string) *TriggerAnswer {
+	return refuse(http.StatusRequestEntityTooLarge, message)
+}
 
 // bodyTooLarge is the answer to a body over the limit; size is its size in words.
-func bodyTooLarge(size string, limit int) *Answer {
+func bodyTooLarge(size string, limit int) *TriggerAnswer {
 	refused := TooLarge("Body too large")
 	refused.hint = fmt.Sprintf("a body of %s is over the limit of %d: "+
 		"send less, or raise Options.Limits.TriggerBytes", size, limit)
@@ -51,7 +53,7 @@ func bodyTooLarge(size string, limit int) *Answer {
 }
 
 // tooMany is the answer when no more ids can be remembered.
-func tooMany() *Answer {
+func tooMany() *TriggerAnswer {
 	refused := Unavailable()
 	refused.message = "Too many triggers with an id in 20 minutes: this server remembers " +
 		strconv.Itoa(MaxRepeats) + " of them"
@@ -59,11 +61,11 @@ func tooMany() *Answer {
 	return refused
 }
 
-func (a *Answer) received() bool { return a.status == http.StatusCreated }
+func (a *TriggerAnswer) received() bool { return a.status == http.StatusCreated }
 
 // Refusal returns what is logged of a request that was at fault: its code and
 // the reason. ok is false for other answers.
-func (a *Answer) Refusal() (code, reason string, ok bool) {
+func (a *TriggerAnswer) Refusal() (code, reason string, ok bool) {
 	if a.status < 400 || a.status >= 500 {
 		return "", "", false
 	}
@@ -74,10 +76,10 @@ func (a *Answer) Refusal() (code, reason string, ok bool) {
 }
 
 // Delivered reports whether the event was taken.
-func (a *Answer) Delivered() bool { return a.status < 300 }
+func (a *TriggerAnswer) Delivered() bool { return a.status < 300 }
 
 // Write writes the answer.
-func (a *Answer) Write(w http.ResponseWriter) {
+func (a *TriggerAnswer) Write(w http.ResponseWriter) {
 	if a.header[0] != "" {
 		w.Header().Set(a.header[0], a.header[1])
 	}
@@ -91,16 +93,16 @@ func (a *Answer) Write(w http.ResponseWriter) {
 	_, _ = w.Write(jsvalue.Object(nil).Raw("status", status))
 }
 
-func refuse(status int, message string) *Answer {
-	return &Answer{status: status, code: strconv.Itoa(status), message: message}
+func refuse(status int, message string) *TriggerAnswer {
+	return &TriggerAnswer{status: status, code: strconv.Itoa(status), message: message}
 }
 
 // badName answers a name that Channel or Event does not allow, or could not check.
-func badName(kind string, err error) *Answer {
+func badName(kind string, err error) *TriggerAnswer {
 	if errors.Is(err, names.ErrNotChecked) {
 		return refuse(http.StatusInternalServerError, "Internal error")
 	}
 	return bad("Invalid " + kind + " name: " + err.Error())
 }
 
-func bad(message string) *Answer { return refuse(http.StatusBadRequest, message) }
+func bad(message string) *TriggerAnswer { return refuse(http.StatusBadRequest, message) }

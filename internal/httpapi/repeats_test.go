@@ -1,4 +1,4 @@
-package triggerhttp_test
+package httpapi_test
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/triggerhttp"
+	"github.com/gopushy/pushy/internal/httpapi"
 )
 
 var start = time.Unix(1700000000, 0)
 
-func status(a *triggerhttp.Answer) int {
+func status(a *httpapi.TriggerAnswer) int {
 	w := httptest.NewRecorder()
 	a.Write(w)
 	return w.Code
@@ -26,12 +26,12 @@ func status(a *triggerhttp.Answer) int {
 
 func TestRepeatIsAnsweredOnce(t *testing.T) {
 	t.Parallel()
-	var rs triggerhttp.Repeats
+	var rs httpapi.Repeats
 	published := 0
 	once := func(key string, at time.Duration, received bool) int {
-		return status(rs.Once(t.Context(), key, start.Add(at), func() *triggerhttp.Answer {
+		return status(rs.Once(t.Context(), key, start.Add(at), func() *httpapi.TriggerAnswer {
 			published++
-			return triggerhttp.Done(received)
+			return httpapi.Done(received)
 		}))
 	}
 	assert.Equal(t, 200, once("a", 0, false))
@@ -44,18 +44,18 @@ func TestRepeatIsAnsweredOnce(t *testing.T) {
 
 func TestFailedRepeatIsForgotten(t *testing.T) {
 	t.Parallel()
-	var rs triggerhttp.Repeats
-	assert.Equal(t, 503, status(rs.Once(t.Context(), "a", start, triggerhttp.Unavailable)))
-	assert.Equal(t, 201, status(rs.Once(t.Context(), "a", start, func() *triggerhttp.Answer { return triggerhttp.Done(true) })))
+	var rs httpapi.Repeats
+	assert.Equal(t, 503, status(rs.Once(t.Context(), "a", start, httpapi.Unavailable)))
+	assert.Equal(t, 201, status(rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true) })))
 }
 
 func TestRepeatAfterPanic(t *testing.T) {
 	t.Parallel()
-	var rs triggerhttp.Repeats
-	require.Panics(t, func() { rs.Once(t.Context(), "a", start, func() *triggerhttp.Answer { panic("boom") }) })
+	var rs httpapi.Repeats
+	require.Panics(t, func() { rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { panic("boom") }) })
 	answered := make(chan int, 1)
 	go func() {
-		answered <- status(rs.Once(context.Background(), "a", start, func() *triggerhttp.Answer { return triggerhttp.Done(true) }))
+		answered <- status(rs.Once(context.Background(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true) }))
 	}()
 	select {
 	case got := <-answered:
@@ -67,17 +67,17 @@ func TestRepeatAfterPanic(t *testing.T) {
 
 func TestConcurrentRepeats(t *testing.T) {
 	t.Parallel()
-	var rs triggerhttp.Repeats
+	var rs httpapi.Repeats
 	var published atomic.Int64
 	begun, release := make(chan struct{}), make(chan struct{})
 	var all sync.WaitGroup
 	ask := func() {
 		defer all.Done()
-		got := status(rs.Once(context.Background(), "a", start, func() *triggerhttp.Answer {
+		got := status(rs.Once(context.Background(), "a", start, func() *httpapi.TriggerAnswer {
 			published.Add(1)
 			close(begun)
 			<-release
-			return triggerhttp.Done(true)
+			return httpapi.Done(true)
 		}))
 		assert.Equal(t, 201, got)
 	}
@@ -102,12 +102,12 @@ func TestRepeatsAreKeptByTime(t *testing.T) {
 	t.Parallel()
 	const most = 10_000
 	full := 0
-	rs := triggerhttp.Repeats{Max: most, Full: func() { full++ }}
+	rs := httpapi.Repeats{Max: most, Full: func() { full++ }}
 	published := 0
 	once := func(key string, at time.Duration) int {
-		return status(rs.Once(t.Context(), key, start.Add(at), func() *triggerhttp.Answer {
+		return status(rs.Once(t.Context(), key, start.Add(at), func() *httpapi.TriggerAnswer {
 			published++
-			return triggerhttp.Done(true)
+			return httpapi.Done(true)
 		}))
 	}
 	const second = time.Second
@@ -130,9 +130,9 @@ func TestRepeatsAreKeptByTime(t *testing.T) {
 // The host's log handler, which Full calls, may send a trigger of its own.
 func TestFullIsCalledWithoutALock(t *testing.T) {
 	t.Parallel()
-	var rs triggerhttp.Repeats
+	var rs httpapi.Repeats
 	rs.Max = 1
-	done := func() *triggerhttp.Answer { return triggerhttp.Done(true) }
+	done := func() *httpapi.TriggerAnswer { return httpapi.Done(true) }
 	rs.Full = func() { rs.Once(t.Context(), "first", start, done) }
 	assert.Equal(t, 201, status(rs.Once(t.Context(), "first", start, done)))
 	assert.Equal(t, 503, status(rs.Once(t.Context(), "second", start, done)))
@@ -141,13 +141,13 @@ func TestFullIsCalledWithoutALock(t *testing.T) {
 // Issue 11, number 24: it was 65,536, which is 54 a second.
 func TestRepeatsAtAHighRate(t *testing.T) {
 	t.Parallel()
-	var rs triggerhttp.Repeats
+	var rs httpapi.Repeats
 	published := 0
 	for range 2 {
 		for i := range 100_000 {
-			rs.Once(t.Context(), strconv.Itoa(i), start, func() *triggerhttp.Answer {
+			rs.Once(t.Context(), strconv.Itoa(i), start, func() *httpapi.TriggerAnswer {
 				published++
-				return triggerhttp.Done(true)
+				return httpapi.Done(true)
 			})
 		}
 	}
@@ -165,11 +165,11 @@ func TestRepeatsMemory(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	rs := triggerhttp.Repeats{Max: most}
+	rs := httpapi.Repeats{Max: most}
 	before := heap()
 	at := start
 	once := func(key int) {
-		rs.Once(t.Context(), strconv.Itoa(key), at, func() *triggerhttp.Answer { return triggerhttp.Done(true) })
+		rs.Once(t.Context(), strconv.Itoa(key), at, func() *httpapi.TriggerAnswer { return httpapi.Done(true) })
 	}
 	for i := range 3 * most {
 		once(i)
