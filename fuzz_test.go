@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // goldenRows reads one of the recorded files.
@@ -60,9 +60,9 @@ func FuzzClientMessage(f *testing.F) {
 		srv, err := pushy.New(pushy.Options{SecretKey: peerKey, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		defer srv.Close()
-		session, client := transport.Pipe("websocket")
+		session, client := inmem.Pipe("websocket")
 		srv.Connect(session, nil)
-		p := &peer{t: t, PipeClient: client}
+		p := &peer{t: t, Client: client}
 		require.Equal(t, "pushy:connect", p.next().Event)
 		p.send(text)
 		p.send(`{"command":"fence","id":"fence"}`)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // Connect is first and Disconnect last, and a Subscribe comes before its
@@ -72,9 +72,9 @@ func TestConnectHookIsFirst(t *testing.T) {
 		connect(c)
 	}
 	srv := startServer(t, pushy.Options{Hooks: hooks})
-	session, client := transport.Pipe("websocket")
+	session, client := inmem.Pipe("websocket")
 	srv.Connect(session, nil)
-	p := &peer{t: t, PipeClient: client}
+	p := &peer{t: t, Client: client}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if text, err := p.Receive(ctx); err == nil { // the client has its id, so the host may

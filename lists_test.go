@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // crowded returns options of a Server whose channels private-0 to private-(n-1)
@@ -258,9 +258,9 @@ func TestSharedListsCountOnce(t *testing.T) {
 		}
 		// Presence comes on: all get the list of those before, 50 members, at once,
 		// while nobody reads.
-		session, client := transport.Pipe("websocket")
+		session, client := inmem.Pipe("websocket")
 		srv.Connect(session, nil)
-		last := &peer{t: t, PipeClient: client}
+		last := &peer{t: t, Client: client}
 		last.id = last.next().field("socketId")
 		last.send(subscribeText(t, last.id, "private-room", `{"name":"`+strings.Repeat("x", 4000)+`"}`))
 		require.Equal(t, "pushy:subscription-success", last.next().Event)

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // A crowd is clients, publishers and a host that do as a seed tells them, on
@@ -244,7 +244,7 @@ type crowdClient struct {
 	srv     *pushy.Server
 	reading *sync.WaitGroup
 
-	pipe *transport.PipeClient
+	pipe *inmem.Client
 	tape *tape
 	id   string
 	// spoke: it asked to publish as a member, and has not waited since.
@@ -256,10 +256,10 @@ type crowdClient struct {
 }
 
 func (c *crowdClient) connect() {
-	session, pipe := transport.Pipe("websocket")
+	session, pipe := inmem.Pipe("websocket")
 	if c.fills {
 		r := rand.New(rand.NewPCG(c.r.Uint64(), 3)) // the socket's one writer's alone
-		session, pipe = transport.FullPipe("websocket", func(n int) int {
+		session, pipe = inmem.FullPipe("websocket", func(n int) int {
 			if r.IntN(3) > 0 {
 				return n
 			}
@@ -283,7 +283,7 @@ func (c *crowdClient) connect() {
 	c.reading.Go(func() { c.read(pipe, tape, passed) })
 }
 
-func (c *crowdClient) read(pipe *transport.PipeClient, tape *tape, passed chan struct{}) {
+func (c *crowdClient) read(pipe *inmem.Client, tape *tape, passed chan struct{}) {
 	c.readers.Add(1)
 	defer c.readers.Add(-1)
 	for {

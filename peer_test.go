@@ -14,7 +14,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/session"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 const (
@@ -72,15 +72,15 @@ func (f frame) String() string {
 type peer struct {
 	t  testing.TB
 	id string
-	*transport.PipeClient
+	*inmem.Client
 }
 
 // connectPeer connects a client and reads its first message.
 func connectPeer(t testing.TB, srv *pushy.Server) *peer {
 	t.Helper()
-	session, client := transport.Pipe("websocket")
+	session, client := inmem.Pipe("websocket")
 	srv.Connect(session, nil)
-	p := &peer{t: t, PipeClient: client}
+	p := &peer{t: t, Client: client}
 	hello := p.next()
 	require.Equal(t, "pushy:connect", hello.Event)
 	p.id = hello.field("socketId")

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 func TestShutdownTellsEverybody(t *testing.T) {
@@ -71,7 +71,7 @@ func TestShutdownRefusesWhatIsNew(t *testing.T) {
 	}
 	assert.Equal(t, 503, postTrigger(t, srv, "news", "x", "{}"))
 	assert.ErrorIs(t, srv.Publish(t.Context(), "news", "x", 1), pushy.ErrClosed)
-	session, client := transport.Pipe("websocket")
+	session, client := inmem.Pipe("websocket")
 	srv.Connect(session, nil)
 	_, err := client.Receive(t.Context())
 	assert.Error(t, err, "a session that comes too late is ended")
@@ -128,7 +128,7 @@ func shutDownFromWithin(t *testing.T, name string, from func(*pushy.Options, fun
 	srv.RegisterCommand("command", func(*pushy.Server, *pushy.Conn, json.RawMessage, *pushy.Channels) { try() })
 	pushy.Handle(srv, "typedCommand", func(context.Context, *pushy.Conn, struct{}) (any, error) { try(); return nil, nil })
 	began := time.Now()
-	session, client := transport.Pipe("websocket")
+	session, client := inmem.Pipe("websocket")
 	srv.Connect(session, nil)
 	for _, text := range []string{
 		`{"command":"subscribe","data":{"channel":"news"}}`,

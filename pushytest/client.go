@@ -14,7 +14,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/session"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // Event is a message from the Server. Channel is "" for a direct message.
@@ -40,7 +40,7 @@ type Client struct {
 	name    string // for messages
 	id      string
 	request *http.Request // that it connected with
-	pipe    *transport.PipeClient
+	pipe    *inmem.Client
 	asked   int           // ids given to commands
 	read    chan struct{} // closed when there is nothing more to read
 

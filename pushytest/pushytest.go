@@ -29,8 +29,8 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/internal/inmemory"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // TB is the part of testing.TB that a Kit needs.
@@ -86,7 +86,7 @@ func (k *Kit) Connect(edit ...func(r *http.Request)) *Client {
 	if ticket == nil {
 		k.t.Fatalf("pushytest: the connection is refused with %d: %s", w.Code, w.Body)
 	}
-	session, pipe := transport.Pipe("websocket")
+	session, pipe := inmem.Pipe("websocket")
 	c := &Client{kit: k, pipe: pipe, request: r, changed: make(chan struct{}), read: make(chan struct{})}
 	k.mu.Lock()
 	c.name = fmt.Sprintf("client %d", len(k.clients)+1)
@@ -118,7 +118,7 @@ func (k *Kit) admit(edit []func(*http.Request)) (*httptest.ResponseRecorder, *ht
 		f(r)
 	}
 	w := httptest.NewRecorder()
-	ticket, ok := inmemory.Admit(k.srv, w, r)
+	ticket, ok := inmem.Admit(k.srv, w, r)
 	if !ok {
 		ticket = nil
 	}

@@ -44,8 +44,12 @@ type Session interface {
 	Abort()
 }
 
-// CloseShutdown is the ShutdownCode of SockJS's transports.
-const CloseShutdown = 3001
+// Close codes of the Sessions' own.
+const (
+	CloseShutdown = 3001 // the ShutdownCode of SockJS's transports
+	CloseRestart  = 1012 // the ShutdownCode of bare WebSockets (RFC 6455's registry)
+	CloseLost     = 1006 // of a Session that is Lost; never sent
+)
 
 // Cause says why Receive ended, and so what is left to do.
 type Cause uint8
@@ -57,7 +61,7 @@ const (
 	// Fault: the peer broke a rule or a limit. Code and Reason are what to
 	// close the Outbox with.
 	Fault
-	// Lost: the connection broke, went silent or was aborted; Code is 1006.
+	// Lost: the connection broke, went silent or was aborted; Code is CloseLost.
 	// There is nobody to say goodbye to.
 	Lost
 	// Stopped: Stop was called; Code is 0. Who called it knows the reason.

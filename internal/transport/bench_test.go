@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // BenchmarkReceive is one small message from a client, the client's write
@@ -39,11 +40,11 @@ func BenchmarkIdle(b *testing.B) {
 	const conns = 2000
 	measure := func() float64 {
 		var m runtime.MemStats
-		liveHeap()
+		transporttest.LiveHeap()
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc + m.StackInuse)
 	}
-	h := newHost(true, testConfig())
+	h := newHost(true, transporttest.Config())
 	addr := h.start(b)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
@@ -58,13 +59,13 @@ func BenchmarkIdle(b *testing.B) {
 		b.Cleanup(func() { _ = accepted.Close(); _ = dialed.Close() })
 	}
 	plain := measure()
-	var open []*hostConn
+	var open []*transporttest.Conn
 	for range conns {
 		c := dial(b, addr).connect(frame(fin|opText, `["used once"]`)...)
 		c.expect("text:o")
 		c.expect(`text:a["used once"]`)
 		c.r = nil
-		open = append(open, h.conn(b))
+		open = append(open, h.Conn(b))
 	}
 	sessions := measure()
 	for b.Loop() { // the figures are of one moment
@@ -72,10 +73,10 @@ func BenchmarkIdle(b *testing.B) {
 	b.ReportMetric((sessions-plain)/conns, "B/session")
 	b.ReportMetric((plain-began)/conns, "B/tcp")
 	for _, s := range open {
-		s.out.Discard()
-		s.sess.Abort()
+		s.Out.Discard()
+		s.Session.Abort()
 	}
 	for _, s := range open {
-		s.wait(b)
+		s.Wait(b)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 func TestHandshake(t *testing.T) {
@@ -54,7 +56,7 @@ func TestHandshake(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(false, testConfig())
+			h := newHost(false, transporttest.Config())
 			c := dial(t, h.start(t))
 			if tt.line == "" {
 				tt.line = "GET / HTTP/1.1"
@@ -87,7 +89,7 @@ func TestHandshakeKeepsEarlyBytes(t *testing.T) {
 	for _, f := range forms {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(f.framed, testConfig())
+			h := newHost(f.framed, transporttest.Config())
 			one := frame(fin|opText, f.text("one"))
 			two := frame(fin|opText, f.text("two"))
 			c := dial(t, h.start(t)).connect(append(one, two[:5]...)...)
@@ -121,7 +123,7 @@ func TestUpgradeBehind(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(false, testConfig())
+			h := newHost(false, transporttest.Config())
 			srv := httptest.NewServer(tt.wrap(h))
 			t.Cleanup(srv.Close)
 			c := dial(t, srv.Listener.Addr().String())
@@ -146,7 +148,7 @@ func TestUpgradeBehind(t *testing.T) {
 // sockjs.md row 29: over HTTP/2 a WebSocket is refused in words.
 func TestRow29UpgradeOverHTTP2(t *testing.T) {
 	t.Parallel()
-	h := newHost(false, testConfig())
+	h := newHost(false, transporttest.Config())
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Set("Upgrade", "websocket") // which no HTTP/2 client can send
 		r.Header.Set("Connection", "Upgrade")
@@ -174,7 +176,7 @@ func TestUpgradeOverTLS(t *testing.T) {
 	for _, f := range forms {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(f.framed, testConfig())
+			h := newHost(f.framed, transporttest.Config())
 			srv := httptest.NewUnstartedServer(h)
 			srv.StartTLS()
 			t.Cleanup(srv.Close)
@@ -186,7 +188,7 @@ func TestUpgradeOverTLS(t *testing.T) {
 				c.expect(want)
 			}
 			c.expect(f.echo(message))
-			h.conn(t).stop(3001, "shutting down")
+			h.Conn(t).Stop(3001, "shutting down")
 			for _, want := range f.goodbye(3001, "shutting down") {
 				c.expect(want)
 			}
@@ -199,7 +201,7 @@ func TestUpgradeOverTLS(t *testing.T) {
 // http.Server's deadlines do not hold for a connection that was taken over.
 func TestServerDeadlinesAreCleared(t *testing.T) {
 	t.Parallel()
-	h := newHost(false, testConfig())
+	h := newHost(false, transporttest.Config())
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ReadTimeout = time.Second
 	srv.Config.WriteTimeout = time.Second

@@ -2,10 +2,8 @@ package transport_test
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,50 +11,30 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // patience bounds waits in tests over real sockets.
-const patience = 20 * time.Second
+const patience = transporttest.Patience
 
-func testConfig() transport.Config {
-	return transport.Config{MaxMessage: 64 << 10, Heartbeat: 25 * time.Second, WriteTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second}
-}
-
-// host uses Sessions as pushy's root package does: it echoes every message and
-// ends the Session as the Cause says.
+// host serves WebSockets of one form.
 type host struct {
+	*transporttest.Host
 	cfg    transport.Config
 	framed bool
-	mute   bool // records messages only
-	engine *fanout.Engine
-	conns  chan *hostConn
 	errs   chan error // of failed upgrades
-}
-
-type hostConn struct {
-	sess session.Session
-	out  *fanout.Outbox
-	done chan struct{} // Linger has returned
-
-	mu  sync.Mutex
-	got []string
-	end *session.CloseError
 }
 
 func newHost(framed bool, cfg transport.Config) *host {
 	return &host{
-		cfg: cfg, framed: framed,
-		engine: fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 1 << 28, WriteTimeout: cfg.WriteTimeout}),
-		conns:  make(chan *hostConn, 10_000),
+		Host:   transporttest.NewHost(cfg.WriteTimeout),
+		cfg:    cfg,
+		framed: framed,
 		errs:   make(chan error, 100),
 	}
 }
@@ -67,65 +45,7 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.errs <- err
 		return
 	}
-	go h.serve(sess) // TestMain sees that it ends
-}
-
-func (h *host) open(sess session.Session) *hostConn {
-	c := &hostConn{sess: sess, done: make(chan struct{})}
-	c.out = h.engine.NewOutbox(sess, func(code int, _ string) {
-		if code == 1006 {
-			sess.Abort()
-		}
-		sess.Stop()
-	})
-	return c
-}
-
-func (h *host) serve(sess session.Session) {
-	c := h.open(sess)
-	sess.Start(c.out)
-	h.conns <- c
-	for {
-		p, err := sess.Receive()
-		if err != nil {
-			_ = errors.As(err, &c.end)
-			break
-		}
-		c.mu.Lock()
-		c.got = append(c.got, string(p))
-		c.mu.Unlock()
-		if !h.mute {
-			c.out.Send(fanout.NewFrame(bytes.Clone(p)))
-		}
-	}
-	c.finish()
-}
-
-func (c *hostConn) finish() {
-	switch c.end.Cause {
-	case session.Closed, session.Fault:
-		c.out.Close(c.end.Code, c.end.Reason)
-	case session.Lost:
-		c.sess.Abort()
-		c.out.Discard()
-	}
-	c.sess.Linger()
-	close(c.done)
-}
-
-// stop ends a Session as a server does that has a reason.
-func (c *hostConn) stop(code int, reason string) {
-	c.out.Close(code, reason)
-	c.sess.Stop()
-}
-
-func (c *hostConn) wait(t testing.TB) {
-	t.Helper()
-	select {
-	case <-c.done:
-	case <-time.After(patience):
-		require.Fail(t, "session did not end")
-	}
+	go h.Serve(sess) // TestMain sees that it ends
 }
 
 // start serves h on a real socket.
@@ -134,17 +54,6 @@ func (h *host) start(t testing.TB) (addr string) {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	return srv.Listener.Addr().String()
-}
-
-func (h *host) conn(t testing.TB) *hostConn {
-	t.Helper()
-	select {
-	case c := <-h.conns:
-		return c
-	case <-time.After(patience):
-		require.Fail(t, "no session was opened")
-		return nil
-	}
 }
 
 // client is the test's own end: bytes in, frames out.

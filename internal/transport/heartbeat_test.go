@@ -3,9 +3,7 @@ package transport_test
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // upgrader hands the Sessions over to the test.
@@ -30,33 +29,10 @@ func upgrader(h *host, sessions chan<- session.Session) http.Handler {
 	})
 }
 
-// memoryListener is a listener for a synctest bubble.
-type memoryListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *memoryListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *memoryListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *memoryListener) Addr() net.Addr { return &net.TCPAddr{} }
-
 // inMemory connects a client to h over net.Pipe, through an http.Server.
 func inMemory(t *testing.T, h http.Handler) *client {
 	t.Helper()
-	l := &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	l := transporttest.NewListener()
 	srv := &http.Server{Handler: h}
 	done := make(chan struct{})
 	go func() {
@@ -67,8 +43,8 @@ func inMemory(t *testing.T, h http.Handler) *client {
 		_ = srv.Close()
 		<-done
 	})
-	server, conn := net.Pipe()
-	l.conns <- server
+	conn, err := l.Dial(nil)
+	require.NoError(t, err)
 	return newClient(t, conn).connect()
 }
 
@@ -108,16 +84,16 @@ func TestRow16And17DeadPeer(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				h := newHost(f.framed, testConfig())
+				h := newHost(f.framed, transporttest.Config())
 				c := inMemory(t, h)
 				began := time.Now()
 				frames := c.record(began, 0)
-				s := h.conn(t)
-				<-s.done
+				s := h.Conn(t)
+				<-s.Done
 				assert.Equal(t, 50*time.Second, time.Since(began))
-				assert.Equal(t, session.Lost, s.end.Cause)
-				assert.Equal(t, 1006, s.end.Code)
-				assert.ErrorContains(t, s.end, "two heartbeats")
+				assert.Equal(t, session.Lost, s.End.Cause)
+				assert.Equal(t, 1006, s.End.Code)
+				assert.ErrorContains(t, s.End, "two heartbeats")
 				want := []stamped{{25 * time.Second, "ping:"}}
 				if f.framed {
 					want = []stamped{{0, "text:o"}, {25 * time.Second, "text:h"}, {25 * time.Second, "ping:"}}
@@ -133,16 +109,16 @@ func TestRow16And17DeadPeer(t *testing.T) {
 func TestLivePeerStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(true, testConfig())
+		h := newHost(true, transporttest.Config())
 		c := inMemory(t, h)
 		began := time.Now()
 		frames := c.record(began, 10*time.Minute)
-		s := h.conn(t)
+		s := h.Conn(t)
 		time.Sleep(10*time.Minute + 10*time.Second)
 		c.send(frame(fin|opText, `["still here"]`))
-		<-s.done
+		<-s.Done
 		assert.Equal(t, 11*time.Minute, time.Since(began))
-		assert.Equal(t, []string{"still here"}, s.got)
+		assert.Equal(t, []string{"still here"}, s.Got)
 		got := <-frames
 		assert.Len(t, got, 1+2*26+1) // o, h and ping to 10:50, an echo
 	})
@@ -153,22 +129,22 @@ func TestLivePeerStays(t *testing.T) {
 func TestBusyReaderIsNoDeadPeer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(false, testConfig())
+		h := newHost(false, transporttest.Config())
 		sessions := make(chan session.Session, 1)
 		c := inMemory(t, upgrader(h, sessions))
 		frames := c.record(time.Now(), 0)
-		s := h.open(<-sessions)
-		s.sess.Start(s.out)
+		s := h.Open(<-sessions)
+		s.Session.Start(s.Out)
 		go func() { _, _ = c.Write(frame(fin|opText, "first")) }()
-		_, err := s.sess.Receive()
+		_, err := s.Session.Receive()
 		require.NoError(t, err)
 		time.Sleep(5 * time.Minute)
 		began := time.Now()
-		_, err = s.sess.Receive()
-		require.ErrorAs(t, err, &s.end)
-		assert.Equal(t, session.Lost, s.end.Cause)
+		_, err = s.Session.Receive()
+		require.ErrorAs(t, err, &s.End)
+		assert.Equal(t, session.Lost, s.End.Cause)
 		assert.Equal(t, 50*time.Second, time.Since(began))
-		s.finish()
+		s.Finish()
 		<-frames
 	})
 }
@@ -177,15 +153,15 @@ func TestHeartbeatOff(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{0, -1} {
 		synctest.Test(t, func(t *testing.T) {
-			cfg := testConfig()
+			cfg := transporttest.Config()
 			cfg.Heartbeat = interval
 			h := newHost(true, cfg)
 			c := inMemory(t, h)
 			frames := c.record(time.Now(), 0)
-			s := h.conn(t)
+			s := h.Conn(t)
 			time.Sleep(24 * time.Hour)
 			require.NoError(t, c.Close())
-			<-s.done
+			<-s.Done
 			assert.Equal(t, []stamped{{0, "text:o"}}, <-frames)
 		})
 	}
@@ -209,16 +185,16 @@ func TestRow23CloseHandshake(t *testing.T) {
 			t.Run(f.name+" "+tt.name, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					h := newHost(f.framed, testConfig())
+					h := newHost(f.framed, transporttest.Config())
 					c := inMemory(t, h)
-					s := h.conn(t)
-					s.stop(3001, "shutting down")
+					s := h.Conn(t)
+					s.Stop(3001, "shutting down")
 					for _, want := range append(f.opening(), f.goodbye(3001, "shutting down")...) {
 						c.expect(want)
 					}
 					began := time.Now()
 					synctest.Wait()
-					s.sess.Stop() // again, which must not end the wait
+					s.Session.Stop() // again, which must not end the wait
 					go func() {
 						for time.Since(began) < tt.answer-time.Second {
 							_, _ = c.Write(frame(fin|opText, f.text("not heard any more")))
@@ -229,9 +205,9 @@ func TestRow23CloseHandshake(t *testing.T) {
 							_, _ = c.Write(closeFrame(3001, ""))
 						}
 					}()
-					<-s.done
+					<-s.Done
 					assert.Equal(t, tt.takes, time.Since(began))
-					assert.Empty(t, s.got)
+					assert.Empty(t, s.Got)
 					c.expectEnd()
 					time.Sleep(tt.answer)
 				})
@@ -244,16 +220,16 @@ func TestRow23CloseHandshake(t *testing.T) {
 func TestLingerIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		cfg := testConfig()
+		cfg := transporttest.Config()
 		cfg.WriteTimeout, cfg.CloseTimeout = 7*time.Second, 5*time.Second
 		h := newHost(false, cfg)
 		c := inMemory(t, h) // which reads nothing
-		s := h.conn(t)
-		s.out.Send(fanout.NewFrame([]byte("never read")))
+		s := h.Conn(t)
+		s.Out.Send(fanout.NewFrame([]byte("never read")))
 		synctest.Wait()
 		began := time.Now()
-		s.stop(3001, "shutting down")
-		<-s.done
+		s.Stop(3001, "shutting down")
+		<-s.Done
 		assert.Equal(t, 7*time.Second, time.Since(began))
 		_, err := c.readFrame()
 		assert.True(t, errors.Is(err, io.EOF), err)
@@ -264,10 +240,10 @@ func TestLingerIsBounded(t *testing.T) {
 func TestPongAnswersTheLatestPing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(false, testConfig())
+		h := newHost(false, transporttest.Config())
 		c := inMemory(t, h)
-		s := h.conn(t)
-		s.out.Send(fanout.NewFrame([]byte("held up")))
+		s := h.Conn(t)
+		s.Out.Send(fanout.NewFrame([]byte("held up")))
 		synctest.Wait()
 		for _, p := range []string{"1", "2", "3"} {
 			c.send(frame(fin|opPing, p))
@@ -277,7 +253,7 @@ func TestPongAnswersTheLatestPing(t *testing.T) {
 		c.expect("pong:3")
 		go c.send(closeFrame(1000, ""))
 		c.expect("close:1000:")
-		<-s.done
+		<-s.Done
 	})
 }
 
@@ -285,19 +261,19 @@ func TestPongAnswersTheLatestPing(t *testing.T) {
 func TestStopWhileLingering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHost(true, testConfig())
+		h := newHost(true, transporttest.Config())
 		c := inMemory(t, h)
-		s := h.conn(t)
+		s := h.Conn(t)
 		c.expect("text:o")
 		c.send(frame(fin|opText, "not json"))
 		c.expect("close:1002:Broken framing.")
 		synctest.Wait()
-		s.sess.Stop()
+		s.Session.Stop()
 		began := time.Now()
 		time.Sleep(3 * time.Second)
 		c.send(closeFrame(1002, ""))
-		<-s.done
+		<-s.Done
 		assert.Equal(t, 3*time.Second, time.Since(began))
-		assert.Equal(t, session.Fault, s.end.Cause)
+		assert.Equal(t, session.Fault, s.End.Cause)
 	})
 }

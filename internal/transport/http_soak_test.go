@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // soak is a size for make test, or for make soak.
@@ -322,7 +324,7 @@ func TestRow03NeverReadsAmongMany(t *testing.T) {
 		}()
 	}
 
-	before, most := liveHeap(), int64(0)
+	before, most := transporttest.LiveHeap(), int64(0)
 	cut := 0
 	for round := 0; len(stuck) > 0; round++ {
 		require.Less(t, round, 1000)
@@ -351,7 +353,7 @@ func TestRow03NeverReadsAmongMany(t *testing.T) {
 		// What the others have received may not have been counted as written yet.
 		assert.LessOrEqual(t, s.engine.Waiting(), int64(len(stuck)*bound+others*len(text)))
 		if round%16 == 0 || len(stuck) < len(all) {
-			most = max(most, int64(liveHeap())-int64(before))
+			most = max(most, int64(transporttest.LiveHeap())-int64(before))
 		}
 	}
 	assert.Equal(t, len(all), cut)

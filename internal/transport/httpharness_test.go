@@ -25,6 +25,7 @@ import (
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // carrier is a receiving transport of SockJS over HTTP.
@@ -118,7 +119,7 @@ func (c *siteConn) wait(t testing.TB) {
 func newSite(t testing.TB, change ...func(*site)) *site {
 	s := &site{t: t, sessions: make(chan *siteConn, 20_000)}
 	s.cfg = transport.HandlerConfig{
-		Config: testConfig(), ResponseLimit: 128 << 10, DisconnectDelay: 5 * time.Second, BodyTimeout: 10 * time.Second,
+		Config: transporttest.Config(), ResponseLimit: 128 << 10, DisconnectDelay: 5 * time.Second, BodyTimeout: 10 * time.Second,
 		Legacy: true, ScriptURL: "/sockjs.js",
 		Log: slog.New(slog.NewTextHandler(&s.log, nil)),
 		Admit: func(http.ResponseWriter, *http.Request) (*transport.Ticket, bool) {
@@ -156,7 +157,7 @@ func serveSite(t testing.TB, change ...func(*site)) *site {
 // serveInBubble serves it in memory, for synctest. end is to be called last.
 func serveInBubble(t *testing.T, change ...func(*site)) (s *site, end func()) {
 	s = newSite(t, change...)
-	l := &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	l := transporttest.NewListener()
 	srv := &http.Server{Handler: s}
 	done := make(chan struct{})
 	go func() {
@@ -164,15 +165,7 @@ func serveInBubble(t *testing.T, change ...func(*site)) (s *site, end func()) {
 		assert.ErrorIs(t, srv.Serve(l), http.ErrServerClosed)
 	}()
 	s.connect("http://site", &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		server, conn := net.Pipe()
-		select {
-		case l.conns <- server:
-			return conn, nil
-		case <-l.closed: // a client may ask again when all is over
-			return nil, net.ErrClosed
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		return l.Dial(ctx.Done()) // it fails once the server has closed: a client may ask again when all is over
 	}})
 	return s, func() {
 		s.client.CloseIdleConnections()

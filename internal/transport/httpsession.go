@@ -182,7 +182,7 @@ func (s *httpSession) lose(err error) {
 }
 
 func (s *httpSession) loseLocked(err error) {
-	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: codeLost, Err: err})
+	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err})
 	if !s.aborted {
 		s.aborted = true
 		s.presentLocked()

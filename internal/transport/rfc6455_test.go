@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // wireCase is what one client sends, and what must come of it. If the server
@@ -150,8 +151,8 @@ func framing() []wireCase {
 func TestFraming(t *testing.T) {
 	t.Parallel()
 	for _, f := range forms {
-		h := newHost(f.framed, testConfig())
-		h.mute = true
+		h := newHost(f.framed, transporttest.Config())
+		h.Mute = true
 		addr := h.start(t)
 		t.Run(f.name, func(t *testing.T) {
 			for _, tt := range framing() {
@@ -166,7 +167,7 @@ func TestFraming(t *testing.T) {
 
 func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 	c := dial(t, addr).connect()
-	s := h.conn(t)
+	s := h.Conn(t)
 	for _, open := range f.opening() {
 		c.expect(open) // first: a pong may overtake it
 	}
@@ -204,9 +205,9 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 	} else {
 		require.Equal(t, want, c.rest())
 	}
-	s.wait(t)
+	s.Wait(t)
 	var messages []string
-	for i, m := range s.got {
+	for i, m := range s.Got {
 		if i < len(tt.got) && strings.HasPrefix(tt.got[i], "sized ") && strings.Trim(m, "x") == "" {
 			n := len(m)
 			if f.framed {
@@ -217,10 +218,10 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 		messages = append(messages, m)
 	}
 	assert.Equal(t, tt.got, messages)
-	if assert.NotNil(t, s.end) {
-		assert.Equal(t, end.Cause, s.end.Cause, s.end)
-		assert.Equal(t, end.Code, s.end.Code)
-		assert.Equal(t, end.Reason, s.end.Reason)
+	if assert.NotNil(t, s.End) {
+		assert.Equal(t, end.Cause, s.End.Cause, s.End)
+		assert.Equal(t, end.Code, s.End.Code)
+		assert.Equal(t, end.Reason, s.End.Reason)
 	}
 }
 
@@ -264,8 +265,8 @@ func TestSockJSFrames(t *testing.T) {
 		{name: "control character", frame: "[\"a\nb\"]", broken: true},
 		{name: "byte order mark", frame: "\ufeff[\"a\"]", broken: true},
 	}
-	h := newHost(true, testConfig())
-	h.mute = true
+	h := newHost(true, transporttest.Config())
+	h.Mute = true
 	addr := h.start(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -276,9 +277,9 @@ func TestSockJSFrames(t *testing.T) {
 				want = []string{"text:o", "close:1002:Broken framing."}
 			}
 			assert.Equal(t, want, c.rest())
-			s := h.conn(t)
-			s.wait(t)
-			assert.Equal(t, tt.got, s.got)
+			s := h.Conn(t)
+			s.Wait(t)
+			assert.Equal(t, tt.got, s.Got)
 		})
 	}
 }
@@ -286,21 +287,21 @@ func TestSockJSFrames(t *testing.T) {
 // sockjs.md row 8: no frame can see an element of the one before it.
 func TestRow8NullIsNotTheLastFramesElement(t *testing.T) {
 	t.Parallel()
-	h := newHost(true, testConfig())
-	h.mute = true
+	h := newHost(true, transporttest.Config())
+	h.Mute = true
 	c := dial(t, h.start(t)).connect()
 	c.send(frame(fin|opText, `["SECRET1","SECRET2"]`), frame(fin|opText, `[null]`), closeFrame(1000, ""))
 	c.rest()
-	s := h.conn(t)
-	s.wait(t)
-	assert.Equal(t, []string{"SECRET1", "SECRET2", ""}, s.got)
+	s := h.Conn(t)
+	s.Wait(t)
+	assert.Equal(t, []string{"SECRET1", "SECRET2", ""}, s.Got)
 }
 
 // sockjs.md row 9: an empty frame is ignored, broken JSON gets a close frame and
 // nothing before it, as SockJS's suite has it (Websocket.test_broken_json).
 func TestRow9EmptyAndBrokenFrames(t *testing.T) {
 	t.Parallel()
-	h := newHost(true, testConfig())
+	h := newHost(true, transporttest.Config())
 	c := dial(t, h.start(t)).connect()
 	c.expect("text:o")
 	c.send(frame(fin|opText, ""), frame(fin|opText, `["alive"]`), frame(fin|opText, "not json"))

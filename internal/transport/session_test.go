@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // sockjs.md row 5: a message of 512 MiB is refused from its header, or where
@@ -29,7 +29,7 @@ func TestRow5HugeMessage(t *testing.T) {
 	if testing.Short() {
 		size = 128 << 20
 	}
-	cfg := testConfig()
+	cfg := transporttest.Config()
 	cfg.CloseTimeout = 2 * time.Minute
 	piece := make([]byte, 1<<20) // zeros are as good as masked bytes
 	// sendAll sends size bytes and returns the largest live heap meanwhile.
@@ -41,7 +41,7 @@ func TestRow5HugeMessage(t *testing.T) {
 			_, err := c.Write(piece)
 			require.NoError(c.t, err)
 			if i%64 == 0 {
-				live = max(live, liveHeap())
+				live = max(live, transporttest.LiveHeap())
 			}
 		}
 		return live
@@ -70,29 +70,19 @@ func TestRow5HugeMessage(t *testing.T) {
 			t.Run(f.name+" "+tt.name, func(t *testing.T) {
 				h := newHost(f.framed, cfg)
 				c := dial(t, h.start(t)).connect()
-				before := liveHeap()
+				before := transporttest.LiveHeap()
 				assert.Less(t, sendAll(c, tt.head), before+8<<20)
 				for _, want := range append(f.opening(), f.goodbye(1009, "message too big")...) {
 					c.expect(want)
 				}
 				c.send(tt.tail, closeFrame(1009, ""))
 				c.expectEnd()
-				s := h.conn(t)
-				s.wait(t)
-				assert.Empty(t, s.got)
+				s := h.Conn(t)
+				s.Wait(t)
+				assert.Empty(t, s.Got)
 			})
 		}
 	}
-}
-
-// liveHeap is what the heap holds that is still in use.
-func liveHeap() uint64 {
-	var m runtime.MemStats
-	for range 3 { // a sync.Pool lets go after two
-		runtime.GC()
-	}
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }
 
 // A header that claims as much as is allowed allocates nothing before the
@@ -100,20 +90,20 @@ func liveHeap() uint64 {
 // measures the heap.
 func TestClaimedLengthAllocatesNothing(t *testing.T) {
 	const conns = 200
-	h := newHost(false, testConfig())
+	h := newHost(false, transporttest.Config())
 	addr := h.start(t)
 	clients := make([]*client, conns)
 	for i := range clients {
 		clients[i] = dial(t, addr).connect()
 	}
-	before := liveHeap()
+	before := transporttest.LiveHeap()
 	for _, c := range clients {
 		c.send(frame(fin|opPing, ""), rawFrame(fin|opText, lengthBytes(64<<10), "a"))
 	}
 	for _, c := range clients {
 		c.expect("pong:")
 	}
-	assert.Less(t, liveHeap(), before+conns*1<<10)
+	assert.Less(t, transporttest.LiveHeap(), before+conns*1<<10)
 }
 
 // sockjs.md row 11: a client that leaves is noticed at once while the reader
@@ -122,14 +112,14 @@ func TestRow11ClientLeaves(t *testing.T) {
 	t.Parallel()
 	t.Run("reader waits", func(t *testing.T) {
 		t.Parallel()
-		h := newHost(true, testConfig())
+		h := newHost(true, transporttest.Config())
 		c := dial(t, h.start(t)).connect()
 		c.expect("text:o")
 		require.NoError(t, c.Close())
-		s := h.conn(t)
-		s.wait(t)
-		assert.Equal(t, session.Lost, s.end.Cause)
-		assert.Equal(t, 1006, s.end.Code)
+		s := h.Conn(t)
+		s.Wait(t)
+		assert.Equal(t, session.Lost, s.End.Cause)
+		assert.Equal(t, 1006, s.End.Code)
 	})
 	t.Run("reader is busy", func(t *testing.T) {
 		t.Parallel()
@@ -161,7 +151,7 @@ func TestRow11ClientLeaves(t *testing.T) {
 // uses itself.
 func connectedSession(t testing.TB, framed bool) (session.Session, *client) {
 	t.Helper()
-	h := newHost(framed, testConfig())
+	h := newHost(framed, transporttest.Config())
 	sessions := make(chan session.Session, 1)
 	srv := httptest.NewServer(upgrader(h, sessions))
 	t.Cleanup(srv.Close)
@@ -175,19 +165,19 @@ func connectedSession(t testing.TB, framed bool) (session.Session, *client) {
 // and in order, and the deadline does not outlive it.
 func TestSlowReaderGetsAll(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig()
+	cfg := transporttest.Config()
 	cfg.WriteTimeout = 1500 * time.Millisecond
 	h := newHost(false, cfg)
 	c := dial(t, h.start(t)).connect()
-	s := h.conn(t)
+	s := h.Conn(t)
 	big := strings.Repeat("0123456789abcdef", 1<<19) // 8 MiB
 	for range 2 {
-		require.True(t, s.out.Send(fanout.NewFrame([]byte(big))))
+		require.True(t, s.Out.Send(fanout.NewFrame([]byte(big))))
 		<-time.After(50 * time.Millisecond)
 		c.expect("text:" + big)
 	}
 	<-time.After(cfg.WriteTimeout + 100*time.Millisecond)
-	s.out.Send(fanout.NewFrame([]byte("last")))
+	s.Out.Send(fanout.NewFrame([]byte("last")))
 	c.expect("text:last")
 	c.send(closeFrame(1000, ""))
 	assert.Equal(t, []string{"close:1000:"}, c.rest())
@@ -204,14 +194,14 @@ func TestStuckClientIsCut(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cfg := testConfig()
+			cfg := transporttest.Config()
 			cfg.WriteTimeout = time.Second
 			cfg.CloseTimeout = time.Hour
 			s, c := openOver(t, newHost(true, cfg), tt.tls)
 			c.expect("text:o") // or it is over the bound, behind what waits
-			s.out.Send(fanout.NewFrame(stuckText))
-			s.wait(t)
-			assert.Equal(t, session.Stopped, s.end.Cause)
+			s.Out.Send(fanout.NewFrame(stuckText))
+			s.Wait(t)
+			assert.Equal(t, session.Stopped, s.End.Cause)
 		})
 	}
 }
@@ -222,7 +212,7 @@ var stuckText = bytes.Repeat([]byte("x"), 4<<20)
 // openOver connects a client over sockets whose buffers are small, whatever the
 // system's settings are: what is written to a client that does not read waits
 // soon. Issue 11, number 28.
-func openOver(t *testing.T, h *host, overTLS bool) (*hostConn, *client) {
+func openOver(t *testing.T, h *host, overTLS bool) (*transporttest.Conn, *client) {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -241,7 +231,7 @@ func openOver(t *testing.T, h *host, overTLS bool) (*hostConn, *client) {
 		t.Cleanup(srv.Close)
 		c := dial(t, srv.Listener.Addr().String()).connect()
 		require.NoError(t, c.Conn.(*net.TCPConn).SetReadBuffer(64<<10))
-		return h.conn(t), c
+		return h.Conn(t), c
 	}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -249,7 +239,7 @@ func openOver(t *testing.T, h *host, overTLS bool) (*hostConn, *client) {
 	require.NoError(t, err)
 	require.NoError(t, conn.NetConn().(*net.TCPConn).SetReadBuffer(64<<10))
 	c := newClient(t, conn).connect()
-	return h.conn(t), c
+	return h.Conn(t), c
 }
 
 // Abort ends a Write that is stuck, without waiting for anything itself.
@@ -258,17 +248,17 @@ func TestAbortEndsStuckWrite(t *testing.T) {
 	for _, overTLS := range []bool{false, true} {
 		t.Run(map[bool]string{false: "tcp", true: "tls"}[overTLS], func(t *testing.T) {
 			t.Parallel()
-			cfg := testConfig()
+			cfg := transporttest.Config()
 			cfg.WriteTimeout, cfg.CloseTimeout = time.Hour, time.Hour
 			s, _ := openOver(t, newHost(false, cfg), overTLS)
-			s.out.Send(fanout.NewFrame(stuckText))
+			s.Out.Send(fanout.NewFrame(stuckText))
 			<-time.After(20 * time.Millisecond)
-			s.sess.Abort()
-			s.sess.Abort()
-			s.wait(t)
-			assert.Equal(t, session.Lost, s.end.Cause)
+			s.Session.Abort()
+			s.Session.Abort()
+			s.Wait(t)
+			assert.Equal(t, session.Lost, s.End.Cause)
 			select {
-			case <-s.out.Done():
+			case <-s.Out.Done():
 			case <-time.After(patience):
 				assert.Fail(t, "write did not end")
 			}
@@ -306,19 +296,19 @@ func TestStop(t *testing.T) {
 	t.Run("while receiving", func(t *testing.T) {
 		t.Parallel()
 		for _, f := range forms {
-			h := newHost(f.framed, testConfig())
+			h := newHost(f.framed, transporttest.Config())
 			c := dial(t, h.start(t)).connect()
-			s := h.conn(t)
-			s.stop(3500, "removed")
+			s := h.Conn(t)
+			s.Stop(3500, "removed")
 			for _, want := range append(f.opening(), f.goodbye(3500, "removed")...) {
 				c.expect(want)
 			}
 			// What was under way when the server stopped is discarded.
 			c.send(frame(opText, "half a "), frame(fin|opPing, ""), frame(fin|opCont, "message"), closeFrame(3500, "removed"))
 			c.expectEnd()
-			s.wait(t)
-			assert.Equal(t, session.Stopped, s.end.Cause)
-			assert.Empty(t, s.got)
+			s.Wait(t)
+			assert.Equal(t, session.Stopped, s.End.Cause)
+			assert.Empty(t, s.Got)
 		}
 	})
 }
@@ -329,7 +319,7 @@ func TestConcurrentEnds(t *testing.T) {
 	for _, f := range forms {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			cfg := testConfig()
+			cfg := transporttest.Config()
 			cfg.Heartbeat = time.Millisecond
 			cfg.CloseTimeout = 50 * time.Millisecond
 			h := newHost(f.framed, cfg)
@@ -337,7 +327,7 @@ func TestConcurrentEnds(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 40 {
 				c := dial(t, addr).connect()
-				s := h.conn(t)
+				s := h.Conn(t)
 				go func() {
 					for {
 						if _, err := c.readFrame(); err != nil {
@@ -346,8 +336,8 @@ func TestConcurrentEnds(t *testing.T) {
 					}
 				}()
 				for _, end := range []func(){
-					s.sess.Stop, s.sess.Stop, s.sess.Abort, func() { s.stop(3001, "bye") }, s.out.Discard,
-					func() { s.out.Close(3008, "slow"); s.sess.Stop() },
+					s.Session.Stop, s.Session.Stop, s.Session.Abort, func() { s.Stop(3001, "bye") }, s.Out.Discard,
+					func() { s.Out.Close(3008, "slow"); s.Session.Stop() },
 					func() {
 						_, _ = c.Write(cat(frame(fin|opPing, "p"), frame(fin|opText, f.text("x")), closeFrame(1000, "")))
 					},
@@ -359,7 +349,7 @@ func TestConcurrentEnds(t *testing.T) {
 						end()
 					}()
 				}
-				defer s.wait(t)
+				defer s.Wait(t)
 			}
 			wg.Wait()
 		})
@@ -387,10 +377,10 @@ func TestCloseReasons(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for _, f := range forms {
-				h := newHost(f.framed, testConfig())
+				h := newHost(f.framed, transporttest.Config())
 				c := dial(t, h.start(t)).connect()
-				s := h.conn(t)
-				s.stop(tt.code, tt.reason)
+				s := h.Conn(t)
+				s.Stop(tt.code, tt.reason)
 				want := f.opening()
 				if f.framed && tt.bare != "close:" {
 					want = append(want, f.goodbye(tt.code, strings.ToValidUTF8(tt.reason, "\uFFFD"))[0])

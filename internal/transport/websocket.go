@@ -100,7 +100,7 @@ func (s *websocket) ShutdownCode() int {
 	if s.framed {
 		return session.CloseShutdown
 	}
-	return codeServiceRestart
+	return session.CloseRestart
 }
 
 func (s *websocket) Start(out *fanout.Outbox) {
@@ -142,7 +142,7 @@ func (s *websocket) tickAndRearm() (beat bool) {
 		dead = time.Duration(since) + 2*s.cfg.Heartbeat
 	}
 	if now >= dead {
-		s.haltLocked(&session.CloseError{Cause: session.Lost, Code: codeLost, Err: errSilent})
+		s.haltLocked(&session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: errSilent})
 		return false
 	}
 	if now >= s.beatAt {
@@ -219,7 +219,7 @@ func (s *websocket) fail(err error) {
 		s.failed = s.halted // a read that was made to fail
 	}
 	if s.failed == nil {
-		s.failed = &session.CloseError{Cause: session.Lost, Code: codeLost, Err: err}
+		s.failed = &session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err}
 	}
 	s.answered = s.frames.gotClose
 	s.unframed = errors.Is(s.failed, errFraming)
@@ -255,7 +255,7 @@ func (s *websocket) haltLocked(err *session.CloseError) {
 func (s *websocket) Abort() {
 	s.mu.Lock()
 	s.gone = true
-	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: codeLost, Err: net.ErrClosed})
+	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: net.ErrClosed})
 	s.mu.Unlock()
 	s.stream.cut()
 }

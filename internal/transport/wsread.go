@@ -258,7 +258,7 @@ func closeCodeAllowed(code int) bool {
 	switch {
 	case code >= 3000 && code <= 4999:
 		return true
-	case code == 1004 || code == codeNoCode || code == codeLost:
+	case code == 1004 || code == codeNoCode || code == session.CloseLost:
 		return false
 	}
 	return code >= 1000 && code <= 1014

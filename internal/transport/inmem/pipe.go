@@ -1,4 +1,4 @@
-package transport
+package inmem
 
 import (
 	"bytes"
@@ -70,11 +70,11 @@ func (e *event) happened() bool {
 
 // Pipe returns both ends of a connection in memory. Messages are pushy's texts
 // in both directions; protocol is what the Session says it is.
-func Pipe(protocol string) (session.Session, *PipeClient) { return FullPipe(protocol, nil) }
+func Pipe(protocol string) (session.Session, *Client) { return FullPipe(protocol, nil) }
 
 // FullPipe is a Pipe that can be written to without waiting, as a socket can:
 // of n bytes it takes what take says, or less, and is full then.
-func FullPipe(protocol string, take func(n int) int) (session.Session, *PipeClient) {
+func FullPipe(protocol string, take func(n int) int) (session.Session, *Client) {
 	p := &pipe{
 		protocol: protocol,
 		take:     take,
@@ -84,7 +84,7 @@ func FullPipe(protocol string, take func(n int) int) (session.Session, *PipeClie
 	for _, e := range []*event{&p.hung, &p.said, &p.answered, &p.halted, &p.cut, &p.over} {
 		e.ch = make(chan struct{})
 	}
-	return p, &PipeClient{p}
+	return p, &Client{p}
 }
 
 // Form is Bare: WebSocket headers mark where a message ends in what Write gets.
@@ -94,7 +94,7 @@ func (p *pipe) Protocol() string { return p.protocol }
 
 func (p *pipe) ShutdownCode() int {
 	if p.protocol == "rawwebsocket" {
-		return codeServiceRestart
+		return session.CloseRestart
 	}
 	return session.CloseShutdown
 }
@@ -137,7 +137,7 @@ func (p *pipe) receive() ([]byte, *session.CloseError) {
 }
 
 func lostError(err error) *session.CloseError {
-	return &session.CloseError{Cause: session.Lost, Code: codeLost, Err: err}
+	return &session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err}
 }
 
 func (p *pipe) Stop() { p.halt(&session.CloseError{Cause: session.Stopped}) }
@@ -206,7 +206,7 @@ func (p *pipe) TryWrite(wire []byte) (int, error) {
 			n -= len(rest) + 1
 			p.partial = b[:len(b)-len(rest)-1]
 			if n < 0 {
-				panic("transport: a frame was whole before it was written")
+				panic("inmem: a frame was whole before it was written")
 			}
 			return n, nil
 		}
@@ -279,13 +279,13 @@ func (p *pipe) Linger() {
 	}
 }
 
-// PipeClient is the client's end of a Pipe. Its methods are safe for
+// Client is the client's end of a Pipe. Its methods are safe for
 // concurrent use.
-type PipeClient struct{ p *pipe }
+type Client struct{ p *pipe }
 
 // Send sends one message. It waits while the server is many messages behind,
 // and fails once either side has closed.
-func (c *PipeClient) Send(text string) error {
+func (c *Client) Send(text string) error {
 	if c.p.hung.happened() || c.p.cut.happened() {
 		return errPipeEnded
 	}
@@ -301,7 +301,7 @@ func (c *PipeClient) Send(text string) error {
 
 // Receive returns the server's next message. When there are no more its error
 // is a *CloseError: Closed with the server's code and reason, or Lost.
-func (c *PipeClient) Receive(ctx context.Context) (string, error) {
+func (c *Client) Receive(ctx context.Context) (string, error) {
 	select {
 	case text := <-c.p.toClient:
 		return string(text), nil
@@ -329,7 +329,7 @@ func (c *PipeClient) Receive(ctx context.Context) (string, error) {
 
 // Close says goodbye; the server receives it after what was sent before. What
 // the server still writes can be received. Only the first call counts.
-func (c *PipeClient) Close(code int, reason string) {
+func (c *Client) Close(code int, reason string) {
 	c.p.mu.Lock()
 	if c.p.hungWith == nil {
 		c.p.hungWith = &session.CloseError{Cause: session.Closed, Code: code, Reason: reason}
@@ -340,7 +340,7 @@ func (c *PipeClient) Close(code int, reason string) {
 
 // Over is closed when the server has done with the connection: its Linger has
 // returned.
-func (c *PipeClient) Over() <-chan struct{} { return c.p.over.ch }
+func (c *Client) Over() <-chan struct{} { return c.p.over.ch }
 
 // Abort cuts the connection without a goodbye.
-func (c *PipeClient) Abort() { c.p.cut.happen() }
+func (c *Client) Abort() { c.p.cut.happen() }

@@ -1,4 +1,4 @@
-package transport_test
+package inmem_test
 
 import (
 	"context"
@@ -16,16 +16,17 @@ import (
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/session"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/inmem"
+	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
 // serveInMemory starts h on the server's end of a Pipe.
-func serveInMemory(t *testing.T, h *host) (*hostConn, *transport.PipeClient) {
+func serveInMemory(t *testing.T, h *transporttest.Host) (*transporttest.Conn, *inmem.Client) {
 	t.Helper()
-	sess, client := transport.Pipe("pipe")
+	sess, client := inmem.Pipe("pipe")
 	assert.Equal(t, "pipe", sess.Protocol())
-	go h.serve(sess)
-	return h.conn(t), client
+	go h.Serve(sess)
+	return h.Conn(t), client
 }
 
 func closedWith(t *testing.T, err error, cause session.Cause, code int, reason string) {
@@ -40,7 +41,7 @@ func closedWith(t *testing.T, err error, cause session.Cause, code int, reason s
 func TestPipeCarriesMessages(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serveInMemory(t, newHost(false, testConfig()))
+		s, c := serveInMemory(t, transporttest.NewHost(5*time.Second))
 		var want []string
 		for _, n := range []int{0, 1, 125, 126, 65535, 65536, 200_000} {
 			want = append(want, strings.Repeat("x", n))
@@ -64,8 +65,8 @@ func TestPipeCarriesMessages(t *testing.T) {
 		assert.Equal(t, "last", got)
 		_, err = c.Receive(t.Context())
 		closedWith(t, err, session.Closed, 1000, "bye")
-		<-s.done
-		closedWith(t, s.end, session.Closed, 1000, "bye")
+		<-s.Done
+		closedWith(t, s.End, session.Closed, 1000, "bye")
 	})
 }
 
@@ -83,10 +84,10 @@ func TestPipeServerCloses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s, c := serveInMemory(t, newHost(false, testConfig()))
+				s, c := serveInMemory(t, transporttest.NewHost(5*time.Second))
 				began := time.Now()
-				s.out.Send(fanout.NewFrame([]byte("last words")))
-				s.stop(3001, "shutting down")
+				s.Out.Send(fanout.NewFrame([]byte("last words")))
+				s.Stop(3001, "shutting down")
 				synctest.Wait()
 				if tt.after >= 0 {
 					time.Sleep(tt.after)
@@ -96,9 +97,9 @@ func TestPipeServerCloses(t *testing.T) {
 					_, err = c.Receive(t.Context())
 					closedWith(t, err, session.Closed, 3001, "shutting down")
 				}
-				<-s.done
+				<-s.Done
 				assert.Equal(t, tt.takes, time.Since(began))
-				closedWith(t, s.end, session.Stopped, 0, "")
+				closedWith(t, s.End, session.Stopped, 0, "")
 			})
 		})
 	}
@@ -109,14 +110,14 @@ func TestPipeServerCloses(t *testing.T) {
 func TestPipeSlowConsumer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serveInMemory(t, newHost(false, testConfig()))
+		s, c := serveInMemory(t, transporttest.NewHost(5*time.Second))
 		began := time.Now()
 		for i := range 100 {
-			require.True(t, s.out.Send(fanout.NewFrame(fmt.Append(nil, i))))
+			require.True(t, s.Out.Send(fanout.NewFrame(fmt.Append(nil, i))))
 		}
-		<-s.done
+		<-s.Done
 		assert.Equal(t, 5*time.Second, time.Since(began))
-		closedWith(t, s.end, session.Stopped, 0, "")
+		closedWith(t, s.End, session.Stopped, 0, "")
 		for i := range 16 {
 			text, err := c.Receive(t.Context())
 			require.NoError(t, err)
@@ -130,7 +131,7 @@ func TestPipeSlowConsumer(t *testing.T) {
 func TestPipeWriteTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sess, _ := transport.Pipe("pipe")
+		sess, _ := inmem.Pipe("pipe")
 		began := time.Now()
 		var err error
 		for err == nil {
@@ -147,14 +148,14 @@ func TestPipeAborts(t *testing.T) {
 		t.Run(side, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s, c := serveInMemory(t, newHost(false, testConfig()))
+				s, c := serveInMemory(t, transporttest.NewHost(5*time.Second))
 				if side == "client" {
 					c.Abort()
 				} else {
-					s.sess.Abort()
+					s.Session.Abort()
 				}
-				<-s.done
-				closedWith(t, s.end, session.Lost, 1006, "")
+				<-s.Done
+				closedWith(t, s.End, session.Lost, 1006, "")
 				_, err := c.Receive(t.Context())
 				closedWith(t, err, session.Lost, 1006, "")
 				assert.Error(t, c.Send("x"))
@@ -166,13 +167,13 @@ func TestPipeAborts(t *testing.T) {
 func TestPipeReceiveHonoursContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, c := serveInMemory(t, newHost(false, testConfig()))
+		s, c := serveInMemory(t, transporttest.NewHost(5*time.Second))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err := c.Receive(ctx)
 		assert.True(t, errors.Is(err, context.DeadlineExceeded), err)
 		c.Close(1000, "")
-		<-s.done
+		<-s.Done
 	})
 }
 
@@ -180,21 +181,21 @@ func TestPipeConcurrentEnds(t *testing.T) {
 	t.Parallel()
 	for i := range 50 {
 		synctest.Test(t, func(t *testing.T) {
-			s, c := serveInMemory(t, newHost(false, testConfig()))
+			s, c := serveInMemory(t, transporttest.NewHost(5*time.Second))
 			var wg sync.WaitGroup
 			for _, f := range []func(){
-				s.sess.Stop, s.sess.Stop, s.sess.Abort, c.Abort,
-				func() { s.stop(3001, "bye") },
+				s.Session.Stop, s.Session.Stop, s.Session.Abort, c.Abort,
+				func() { s.Stop(3001, "bye") },
 				func() { c.Close(1000, "") },
 				func() { _ = c.Send("x") },
 				func() { _, _ = c.Receive(t.Context()) },
-				func() { s.out.Send(fanout.NewFrame([]byte("y"))) },
+				func() { s.Out.Send(fanout.NewFrame([]byte("y"))) },
 			}[i%3:] {
 				wg.Go(f)
 			}
 			wg.Wait()
-			s.stop(3001, "bye")
-			<-s.done
+			s.Stop(3001, "bye")
+			<-s.Done
 		})
 	}
 }

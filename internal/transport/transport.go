@@ -9,14 +9,12 @@ import "time"
 
 // Close codes that transports give themselves (RFC 6455, section 7.4.1).
 const (
-	codeServiceRestart = 1012
-	codeProtocol       = 1002
-	codeNoCode         = 1005 // never sent
-	codeLost           = 1006 // never sent
-	codeNotUTF8        = 1007
-	codeTooBig         = 1009
-	codeNoTLS          = 1015 // never sent
-	maxCloseReason     = 123
+	codeProtocol   = 1002
+	codeNoCode     = 1005 // never sent
+	codeNotUTF8    = 1007
+	codeTooBig     = 1009
+	codeNoTLS      = 1015 // never sent
+	maxCloseReason = 123
 )
 
 // Config holds a Session's bounds; each must be set but Heartbeat.
