@@ -9,6 +9,8 @@ import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 export const patience = 60_000; // for one step, on a busy machine
+// severalOf is the limit of a test that runs a number of others, each within limit, in turns.
+export const severalOf = (number, { timeout }) => ({ timeout: number * timeout });
 const root = path.resolve(import.meta.dirname, "../..");
 const own = mkdtempSync(path.join(tmpdir(), "pushy-browser-"));
 process.on("exit", () => rmSync(own, { recursive: true, force: true }));

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
-import { build, launch, open, patience, start } from "./example.mjs";
+import { build, launch, open, patience, severalOf, start } from "./example.mjs";
 
 const limit = { timeout: 3 * patience };
 const pages = [];
@@ -133,7 +133,7 @@ async function nullOrigin(page) {
   return handle.asElement().contentFrame();
 }
 
-test("pages of origins that are not listed, and of one that is", limit, async (t) => {
+test("pages of origins that are not listed, and of one that is", severalOf(4, limit), async (t) => {
   const friend = await serve("127.0.0.1");
   server = await start("127.0.0.1:0", "-origins", friend);
   t.after(() => server.stop());

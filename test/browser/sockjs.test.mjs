@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { build, launch, open, patience, start } from "./example.mjs";
+import { build, launch, open, patience, severalOf, start } from "./example.mjs";
 import { scenario } from "./scenario.mjs";
 
 const require = createRequire(import.meta.url);
@@ -48,7 +48,7 @@ const inPages = {
   "jsonp-polling": "jsonp-polling",
 };
 
-test("sockjs-client in node", limit, async (t) => {
+test("sockjs-client in node", severalOf(Object.keys(everywhere).length, limit), async (t) => {
   globalThis.SockJS = require("sockjs-client");
   for (const [transport, protocol] of Object.entries(everywhere)) {
     await t.test(transport, limit, async () => assert.equal(await scenario(server.origin, transport, "node"), protocol));
@@ -57,7 +57,7 @@ test("sockjs-client in node", limit, async (t) => {
 
 for (const [whose, transports] of Object.entries({ "the server's own": { ...inPages, htmlfile: "htmlfile" }, "another origin": inPages })) {
   // Side by side, since a client that goes between two polls is missed only after a while.
-  test(`sockjs-client in a page of ${whose}`, { ...limit, concurrency: 3 }, (t) => Promise.all(
+  test(`sockjs-client in a page of ${whose}`, { ...severalOf(Object.keys(transports).length, limit), concurrency: 3 }, (t) => Promise.all(
     Object.entries(transports).map(([transport, protocol]) => t.test(transport, limit, async (t) => {
       const own = inPages !== transports;
       const page = await open(browser, own ? `${server.origin}/page` : friend.origin);
