@@ -59,6 +59,8 @@ type Ticket struct {
 // Handler serves SockJS's endpoints.
 type Handler struct {
 	cfg     HandlerConfig
+	bare    WebSocketConfig
+	framed  WebSocketConfig
 	table   table
 	iframe  http.Handler // nil without a ScriptURL
 	notices *ratelog.Logger
@@ -69,7 +71,13 @@ type Handler struct {
 
 // NewHandler returns a Handler.
 func NewHandler(cfg HandlerConfig) *Handler {
-	return &Handler{cfg: cfg, iframe: newIframe(cfg.ScriptURL), notices: ratelog.New(cfg.Log)}
+	return &Handler{
+		cfg:     cfg,
+		bare:    WebSocketConfig{Config: cfg.Config},
+		framed:  FramedWebSocket(cfg.Config),
+		iframe:  newIframe(cfg.ScriptURL),
+		notices: ratelog.New(cfg.Log),
+	}
 }
 
 // What answers say of caching: never, or for a year.
@@ -89,7 +97,7 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 		h.info(w, r)
 		return
 	case "/websocket":
-		h.websocket(w, r, false)
+		h.websocket(w, r, &h.bare)
 		return
 	}
 	if h.cfg.Legacy && isIframe(path) {
@@ -110,7 +118,7 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 	case name == "jsonp_send" && h.cfg.Legacy:
 		h.sendForm(w, r, id)
 	case name == "websocket":
-		h.websocket(w, r, true)
+		h.websocket(w, r, &h.framed)
 	default:
 		notFound(w)
 	}
@@ -163,41 +171,6 @@ func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", notCached)
 	fmt.Fprintf(w, `{"websocket":%t,"origins":["*:*"],"cookie_needed":%t,"entropy":%d}`,
 		!h.cfg.DisableWebSocket, h.cfg.JSessionID, binary.BigEndian.Uint32(entropy[:]))
-}
-
-func (h *Handler) websocket(w http.ResponseWriter, r *http.Request, framed bool) {
-	if h.cfg.DisableWebSocket {
-		notFound(w)
-		return
-	}
-	key, refused := checkHandshake(r)
-	if refused != nil { // before a host is asked
-		refuse(w, refused)
-		h.notices.Warn("WebSocket handshake refused", refused.text,
-			slog.Int("status", refused.status),
-			slog.String("error", refused.text),
-			slog.String("method", httperror.Shown(r.Method)),
-			slog.String("protocol", r.Proto),
-			slog.String("hint", "clients fall back to HTTP; a proxy in between must speak HTTP/1.1 and pass Upgrade and "+
-				"Connection on (nginx: proxy_http_version 1.1, proxy_set_header Upgrade and Connection)"))
-		return
-	}
-	if !h.checkWriter(w) {
-		refuse(w, errMisplaced)
-		return
-	}
-	ticket, ok := h.cfg.Admit(w, r)
-	if !ok {
-		return
-	}
-	session, err := upgrade(w, key, framed, &h.cfg.Config)
-	if err != nil {
-		ticket.GiveBack()
-		// The handshake was right: the client has gone, or middleware interferes.
-		h.notices.Warn("cannot upgrade to WebSocket", "", slog.String("error", err.Error()))
-		return
-	}
-	ticket.Start(session)
 }
 
 // session returns the session of that id, a new one if there is none, or nil if
@@ -276,7 +249,7 @@ func (h *Handler) checkBody(frame []byte) *handshakeError {
 	switch checkFrame(frame, h.cfg.MaxMessage) {
 	case nil:
 		return nil
-	case errTooBig:
+	case ErrTooBig:
 		return h.tooLarge()
 	default:
 		return errBrokenJSON

@@ -25,22 +25,24 @@ const patience = transporttest.Patience
 // host serves WebSockets of one form.
 type host struct {
 	*transporttest.Host
-	cfg    transport.Config
-	framed bool
-	errs   chan error // of failed upgrades
+	cfg  transport.WebSocketConfig
+	errs chan error // of failed upgrades
 }
 
 func newHost(framed bool, cfg transport.Config) *host {
-	return &host{
-		Host:   transporttest.NewHost(cfg.WriteTimeout),
-		cfg:    cfg,
-		framed: framed,
-		errs:   make(chan error, 100),
+	h := &host{
+		Host: transporttest.NewHost(cfg.WriteTimeout),
+		cfg:  transport.WebSocketConfig{Config: cfg},
+		errs: make(chan error, 100),
 	}
+	if framed {
+		h.cfg = transport.FramedWebSocket(cfg)
+	}
+	return h
 }
 
 func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	sess, err := transport.UpgradeWebSocket(w, r, h.framed, &h.cfg)
+	sess, err := transport.UpgradeWebSocket(w, r, &h.cfg)
 	if err != nil {
 		h.errs <- err
 		return

@@ -20,7 +20,7 @@ import (
 // upgrader hands the Sessions over to the test.
 func upgrader(h *host, sessions chan<- session.Session) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		sess, err := transport.UpgradeWebSocket(w, r, h.framed, &h.cfg)
+		sess, err := transport.UpgradeWebSocket(w, r, &h.cfg)
 		if err != nil {
 			h.errs <- err
 			return

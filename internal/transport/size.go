@@ -38,7 +38,7 @@ func formLimit(max int) int {
 }
 
 // checkFrame returns errFraming for a SockJS frame that is not JSON, and
-// errTooBig for one with a message of over max bytes, or with too many.
+// ErrTooBig for one with a message of over max bytes, or with too many.
 func checkFrame(frame []byte, max int) error {
 	if !json.Valid(frame) {
 		return errFraming
@@ -51,7 +51,7 @@ func checkFrame(frame []byte, max int) error {
 	for n := 1; len(e.rest) > 0; n++ {
 		value := e.cut()
 		if n > maxElements || len(value) > max && messageLen(value) > max {
-			return errTooBig
+			return ErrTooBig
 		}
 	}
 	return nil

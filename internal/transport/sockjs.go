@@ -4,25 +4,10 @@ import (
 	"bytes"
 	"errors"
 
-	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// What SockJS says for itself on a framed WebSocket.
-var (
-	openFrame     = fanout.RawFrame(fanout.TextFrame([]byte("o")))
-	heartbeatText = fanout.TextFrame([]byte("h"))
-)
-
-// goodbyeText is SockJS's c[code,"reason"] as a WebSocket text frame.
-func goodbyeText(code int, reason string) []byte {
-	return fanout.TextFrame(appendGoodbye(nil, code, jsvalue.AppendQuote(nil, reason)))
-}
-
 var errFraming = errors.New("frame is not JSON")
-
-// brokenFraming is what SockJS tells the client of errFraming.
-const brokenFraming = "Broken framing."
 
 // elements walks the messages of one SockJS frame: a JSON array of texts, or
 // one JSON value alone, which counts as an array of that value.

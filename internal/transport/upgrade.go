@@ -27,22 +27,21 @@ func (e *handshakeError) Error() string {
 	return fmt.Sprintf("websocket handshake: %d %s", e.status, e.text)
 }
 
-// UpgradeWebSocket turns a request into a Session: with SockJS's framing, or
-// bare. It checks all of the handshake but the origin. If it fails it has
+// UpgradeWebSocket turns a request into a Session. It checks all of the handshake but the origin. If it fails it has
 // answered the request, and the error is for the log. The Session keeps
 // nothing of w and r, so the caller's handler may return while it lives; cfg it
 // keeps, which must not change any more.
-func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, framed bool, cfg *Config) (session.Session, error) {
+func UpgradeWebSocket(w http.ResponseWriter, r *http.Request, cfg *WebSocketConfig) (session.Session, error) {
 	key, err := checkHandshake(r)
 	if err != nil {
 		refuse(w, err)
 		return nil, err
 	}
-	return upgrade(w, key, framed, cfg)
+	return upgrade(w, key, cfg)
 }
 
 // upgrade is UpgradeWebSocket for a handshake that was right; key is its key.
-func upgrade(w http.ResponseWriter, key string, framed bool, cfg *Config) (session.Session, error) {
+func upgrade(w http.ResponseWriter, key string, cfg *WebSocketConfig) (session.Session, error) {
 	// What was checked, and no offer of extensions or subprotocols.
 	plain := &http.Request{
 		Method: http.MethodGet, ProtoMajor: 1, ProtoMinor: 1, Host: "checked",
@@ -60,7 +59,7 @@ func upgrade(w http.ResponseWriter, key string, framed bool, cfg *Config) (sessi
 	}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	early = append([]byte(nil), early...) // slices.Clone of nothing keeps the server's buffer
-	return newWebSocket(conn, early, framed, cfg), nil
+	return newWebSocket(conn, early, cfg), nil
 }
 
 // hijacker gives a ResponseWriter's connection away, also from under wrappers.

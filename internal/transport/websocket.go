@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,32 +28,30 @@ var (
 	errSilent = errors.New("nothing came for two heartbeats")
 
 	pingFrame   = ws.MustCompileFrame(ws.NewPingFrame(nil))
-	framedBeat  = append(append([]byte{}, heartbeatText...), pingFrame...)
 	deadlineHit = time.Unix(1, 0) // a deadline that has passed, in any clock
 )
 
-// websocket is a Session over a WebSocket, with SockJS's framing or bare.
+// websocket is a Session over a WebSocket, with a Framing or bare.
 //
 // Its heartbeat finds dead peers too: only while the reader waits can a peer be
 // silent, so waitSince is what counts, and no read sets a deadline.
 type websocket struct {
 	stream stream
-	cfg    *Config
+	cfg    *WebSocketConfig
 	out    *fanout.Outbox // set by Start
 
 	// The reader's alone.
 	frames   frameReader
-	elements elements
+	messages []byte // of the last frame, for Framing.Next
 	failed   *session.CloseError
 
 	waitSince atomic.Int64 // the uptime when the reader began to wait, or notWaiting
 
-	mu        sync.Mutex          // guards what follows but framed, and the read deadline
+	mu        sync.Mutex          // guards what follows, and the read deadline
 	halted    *session.CloseError // what Receive is to fail with
-	framed    bool                // never changes
 	answered  bool                // the peer's close frame has come
 	garbled   bool                // the peer's frames cannot be told apart any more
-	unframed  bool                // the peer does not speak SockJS: a close frame is all it gets
+	unframed  bool                // the peer does not speak the framing: a close frame is all it gets
 	said      bool                // our goodbye is written
 	lingering bool
 	gone      bool          // the connection is cut or of no use
@@ -68,12 +67,12 @@ var loaded = time.Now()
 // differences mean anything.
 func uptime() time.Duration { return time.Since(loaded) }
 
-func newWebSocket(conn net.Conn, early []byte, framed bool, cfg *Config) *websocket {
+func newWebSocket(conn net.Conn, early []byte, cfg *WebSocketConfig) *websocket {
 	stream, src := newStream(conn)
-	s := &websocket{stream: stream, cfg: cfg, framed: framed}
+	s := &websocket{stream: stream, cfg: cfg}
 	limit := cfg.MaxMessage
-	if framed {
-		limit = frameLimit(limit)
+	if cfg.Framing != nil {
+		limit = cfg.Framing.Limit(limit)
 	}
 	s.frames = frameReader{src: src, max: limit, in: early, on: s}
 	s.waitSince.Store(notWaiting)
@@ -81,32 +80,32 @@ func newWebSocket(conn net.Conn, early []byte, framed bool, cfg *Config) *websoc
 }
 
 func (s *websocket) Form() fanout.Form {
-	if s.framed {
-		return fanout.Framed
+	if f := s.cfg.Framing; f != nil {
+		return f.Form()
 	}
 	return fanout.Bare
 }
 
 func (s *websocket) Protocol() string {
-	if s.framed {
-		return "websocket"
+	if f := s.cfg.Framing; f != nil {
+		return f.Protocol()
 	}
 	return "rawwebsocket"
 }
 
-// ShutdownCode is 1012 for clients that are not SockJS's: those that know the
-// standard codes only reconnect after it (RFC 6455's registry of close codes).
+// ShutdownCode is 1012 for bare WebSockets: clients that know the standard codes
+// only reconnect after it (RFC 6455's registry of close codes).
 func (s *websocket) ShutdownCode() int {
-	if s.framed {
-		return session.CloseShutdown
+	if f := s.cfg.Framing; f != nil {
+		return f.ShutdownCode()
 	}
 	return session.CloseRestart
 }
 
 func (s *websocket) Start(out *fanout.Outbox) {
 	s.out = out
-	if s.framed {
-		out.Send(openFrame)
+	if f := s.cfg.Framing; f != nil {
+		out.Send(f.Opening())
 	}
 	if s.cfg.Heartbeat <= 0 {
 		return
@@ -123,8 +122,8 @@ func (s *websocket) Start(out *fanout.Outbox) {
 func (s *websocket) tick() {
 	if s.tickAndRearm() {
 		wire := pingFrame
-		if s.framed {
-			wire = framedBeat
+		if f := s.cfg.Framing; f != nil {
+			wire = slices.Concat(f.Heartbeat(), pingFrame)
 		}
 		s.out.Control(fanout.Heartbeat, wire)
 	}
@@ -180,24 +179,33 @@ func (s *websocket) receive() ([]byte, error) {
 		if err := s.haltedWith(); err != nil {
 			return nil, err
 		}
-		if p, ok := s.elements.next(); ok {
+		framing := s.cfg.Framing
+		if len(s.messages) > 0 {
+			var p []byte
+			p, s.messages = framing.Next(s.messages)
 			return p, nil
 		}
 		p, err := s.frames.next()
-		if err != nil || !s.framed {
+		if err != nil || framing == nil {
 			return p, err
 		}
-		if len(p) == 0 {
-			continue // SockJS: to be ignored
+		if s.messages, err = framing.Parse(p, s.cfg.MaxMessage); err != nil {
+			return nil, framingFault(err)
 		}
-		switch err := checkFrame(p, s.cfg.MaxMessage); err {
-		case nil:
-			s.elements.openValid(p)
-		case errTooBig:
-			return nil, faultError(codeTooBig, errTooBig)
-		default: // no part of a broken frame is delivered
-			return nil, &session.CloseError{Cause: session.Fault, Code: codeProtocol, Reason: brokenFraming, Err: err}
-		}
+	}
+}
+
+// framingFault is the end of a client that sent a frame with that error.
+func framingFault(err error) *session.CloseError {
+	var broken *FramingError
+	if !errors.As(err, &broken) {
+		return faultError(codeTooBig, err)
+	}
+	return &session.CloseError{
+		Cause:  session.Fault,
+		Code:   codeProtocol,
+		Reason: broken.Reason,
+		Err:    broken,
 	}
 }
 
@@ -222,7 +230,7 @@ func (s *websocket) fail(err error) {
 		s.failed = &session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err}
 	}
 	s.answered = s.frames.gotClose
-	s.unframed = errors.Is(s.failed, errFraming)
+	s.unframed = errors.As(s.failed, new(*FramingError))
 	s.gone = s.gone || s.failed.Cause == session.Lost
 	s.stopBeatLocked()
 }
@@ -292,13 +300,13 @@ func (s *websocket) Broken() {
 
 func (s *websocket) Finish(code int, reason string, timeout time.Duration) {
 	s.mu.Lock()
-	sayIt := s.framed && !s.answered && !s.unframed
+	sayIt := s.cfg.Framing != nil && !s.answered && !s.unframed
 	s.mu.Unlock()
 	var wire []byte
 	var payload []byte
 	if closeCodeAllowed(code) {
 		if sayIt {
-			wire = goodbyeText(code, reason)
+			wire = s.cfg.Framing.Goodbye(code, reason)
 		}
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code))
 		payload = append(payload, cutReason(reason)...)
@@ -340,7 +348,7 @@ func (s *websocket) Linger() {
 		}
 	}
 	s.frames.src.release()
-	s.frames.in, s.elements.rest = nil, nil
+	s.frames.in, s.messages = nil, nil
 	if s.awaitGoodbye() {
 		_ = s.stream.Close()
 	} else {

@@ -13,7 +13,7 @@ import (
 // Rules of RFC 6455 that ws.CheckHeader does not check.
 var (
 	errLength      = errors.New("payload length not in its shortest form or over 63 bits")
-	errTooBig      = errors.New("message too big")
+	ErrTooBig      = errors.New("message too big")
 	errNotUTF8     = errors.New("message is not UTF-8")
 	errCloseLength = errors.New("close frame of one byte")
 	errCloseCode   = errors.New("close code not allowed")
@@ -64,7 +64,7 @@ func (r *frameReader) next() ([]byte, error) {
 				return nil, err
 			}
 			if !r.frame.OpCode.IsControl() && r.left > int64(r.max-len(r.message)) {
-				return nil, faultError(codeTooBig, errTooBig)
+				return nil, faultError(codeTooBig, ErrTooBig)
 			}
 		}
 		p, err := r.payload()
