@@ -12,7 +12,7 @@ import (
 	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/limit"
-	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
 
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
@@ -86,7 +86,7 @@ func (o *Options) socketBases() []string {
 // follows decides: no endpoint of SockJS is another one with "/socket" before it.
 func (s *Server) socketPath(path string) (base, rest string, ok bool) {
 	for _, base := range s.socketBases {
-		if rest, ok := under(path, base); ok && transport.IsEndpoint(rest) {
+		if rest, ok := under(path, base); ok && sockjs.IsEndpoint(rest) {
 			return base, rest, true
 		}
 	}

@@ -278,9 +278,16 @@ func TestProtocolListsEveryMessageOfHTTP(t *testing.T) {
 				"the body is over the limit of … bytes that middleware sets (http.MaxBytesHandler or http.MaxBytesReader)"},
 		},
 		{
-			directory: "internal/transport",
-			types:     []string{"handshakeError"},
+			directory: "internal/transport/sockjs",
+			types:     []string{"Refusal"},
 			headings:  []string{"### Over HTTP", "### HTTP statuses of the endpoints under /pushy/socket"},
+			column:    -1,
+		},
+		{
+			directory: "internal/transport/websocket",
+			funcs:     []string{"bad"},
+			types:     []string{"Refusal"},
+			headings:  []string{"### HTTP statuses of the endpoints under /pushy/socket"},
 			column:    -1,
 		},
 		{
@@ -383,7 +390,7 @@ func TestProtocolListsEveryCloseCode(t *testing.T) {
 	}
 	codeName := regexp.MustCompile(`^[cC](ode|lose)[A-Z]`)
 	constants := 0
-	for _, directory := range []string{".", "internal/fanout", "internal/hub", "internal/session", "internal/transport"} {
+	for _, directory := range []string{".", "internal/fanout", "internal/hub", "internal/session", "internal/transport/websocket"} {
 		for _, file := range goFiles(t, directory) {
 			ast.Inspect(file, func(n ast.Node) bool {
 				value, is := n.(*ast.ValueSpec)
@@ -417,7 +424,7 @@ func number(t *testing.T, s string) int {
 
 func sourcesContain(t *testing.T, text string) bool {
 	t.Helper()
-	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+	for _, pattern := range []string{"*.go", "internal/*/*.go", "internal/*/*/*.go"} {
 		paths, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		for _, path := range paths {

@@ -95,6 +95,7 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
 
 // Server is one node: the connections and channels of one process. It is an
@@ -107,7 +108,7 @@ type Server struct {
 	hub         *hub.Hub
 	protocol    *pushyjson.Protocol
 	engine      *fanout.Engine
-	sockets     *transport.Handler
+	sockets     *sockjs.Handler
 	socketBases []string // see socketPath
 	local       bool     // the broker is the process's own: no code of the host runs
 	channels    Channels
@@ -190,7 +191,7 @@ func newServer(options Options, shared broker.Broker) (*Server, error) {
 	if s.hub, err = hub.New(s.hubConfig(options, shared)); err != nil {
 		return nil, fmt.Errorf("pushy: open broker: %w", err)
 	}
-	s.sockets = transport.NewHandler(transport.HandlerConfig{
+	s.sockets = sockjs.NewHandler(sockjs.Config{
 		Config: transport.Config{
 			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),
 			Heartbeat:    o.Heartbeat,

@@ -29,8 +29,22 @@ gnu=$(files 'ci/*.sh' '.ci/*' | xargs grep -nE '\b(nproc|sha256sum|readlink -f|r
 [ -z "$gnu" ] || fail "only GNU systems know:"$'\n'"$gnu"
 
 # The core is in terms of events: a second protocol or transport must not need a change of it.
-hub_imports=$(files 'internal/hub/*.go' | grep -v '_test\.go$' | xargs grep -nE '^[[:space:]]+"(net/http|encoding/json|net/url|crypto/.*|[^"]*/internal/(protocol|transport|httpapi|httperror|jsvalue|strictjson|formbody|sign|origin)[^"]*|github.com/gopushy/pushy)"' || true)
+hub_imports=$(files 'internal/hub/*.go' | grep -v '_test\.go$' | xargs grep -nE '^(import)?[[:space:]]*([A-Za-z_.0-9]+ )?"(net/http|encoding/json|net/url|crypto/.*|[^"]*/internal/(protocol|transport|httpapi|httperror|jsvalue|strictjson|formbody|sign|origin)[^"]*|github.com/gopushy/pushy)"' || true)
 [ -z "$hub_imports" ] || fail "internal/hub must not import protocols, transports, HTTP, JSON or signatures:"$'\n'"$hub_imports"
+
+# Imports go one way: root, then transports, protocols and endpoints, then the core, then what it stands on.
+# below DIRECTORIES PATTERN: no file in them imports a package of this module that matches.
+below() {
+	local against
+	against=$(files $1 | grep -v '_test\.go$' | xargs grep -nE "^(import)?[[:space:]]*([A-Za-z_.0-9]+ )?\"github.com/gopushy/pushy$2\"" || true)
+	[ -z "$against" ] || fail "imports against their direction:"$'\n'"$against"
+}
+below 'internal/transport/*.go internal/transport/websocket/*.go internal/transport/sockjs/*.go internal/transport/inmem/*.go internal/httpapi/*.go' '(/internal/(hub|protocol/.*))?'
+below 'internal/transport/*.go' '/internal/transport/.*'
+below 'internal/transport/websocket/*.go' '/internal/transport/(sockjs|inmem)'
+below 'internal/transport/*.go internal/transport/websocket/*.go internal/transport/sockjs/*.go internal/transport/inmem/*.go internal/protocol/*/*.go' '/internal/httpapi'
+below 'internal/httpapi/*.go internal/protocol/*/*.go' '/internal/transport(/.*)?'
+below 'internal/session/*.go internal/fanout/*.go broker/*.go' '(/internal/(hub|transport|protocol|httpapi|session)(/.*)?)?'
 
 replaced=$(files '*go.mod' | grep -v '^bench/' | xargs grep -n '^replace' || true)
 [ -z "$replaced" ] || fail "go install refuses modules with replace directives:"$'\n'"$replaced"

@@ -15,6 +15,7 @@ import (
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
+	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
 
 func main() {
@@ -22,7 +23,7 @@ func main() {
 	flag.Parse()
 	engine := fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 256 << 20, WriteTimeout: 10 * time.Second})
 	mux := http.NewServeMux()
-	for path, cfg := range map[string]transport.HandlerConfig{
+	for path, cfg := range map[string]sockjs.Config{
 		"/echo":                    {},
 		"/disabled_websocket_echo": {DisableWebSocket: true},
 		"/cookie_needed_echo":      {JSessionID: true},
@@ -49,7 +50,7 @@ func main() {
 				GiveBack: func() {},
 			}, true
 		}
-		h := transport.NewHandler(cfg)
+		h := sockjs.NewHandler(cfg)
 		handler := func(w http.ResponseWriter, r *http.Request) {
 			origin.AllowCORS(w.Header(), r)
 			h.ServeSockJS(w, r, strings.TrimPrefix(r.URL.EscapedPath(), path))

@@ -1,0 +1,113 @@
+package sockjs
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/transport"
+)
+
+// framing is how a receiving transport puts SockJS's frames on the wire.
+type framing struct {
+	protocol    string // as pushy:connect announces it
+	method      string
+	contentType string
+	streaming   bool // one response carries frames until it is long enough
+	legacy      bool // for old browsers
+	callback    bool // the query names a function of the page, for %s below
+	quoted      bool // a frame is a string in a script
+	decoded     bool // clients apply unescape or decodeURI to each frame
+	prelude     string
+	before      string // of each frame
+	after       string
+}
+
+// receivers are the transports by the last part of their URL.
+var receivers = map[string]*framing{
+	"xhr": {
+		protocol: "xhr-polling", method: http.MethodPost,
+		contentType: "application/javascript; charset=UTF-8", after: "\n",
+	},
+	"xhr_streaming": {
+		protocol: "xhr-streaming", method: http.MethodPost, streaming: true,
+		contentType: "application/javascript; charset=UTF-8",
+		// Some browsers tell a page nothing before so much has come.
+		prelude: strings.Repeat("h", 2048) + "\n", after: "\n",
+	},
+	"eventsource": {
+		protocol: "eventsource", method: http.MethodGet, streaming: true, decoded: true,
+		// Always UTF-8, so it names no charset.
+		contentType: "text/event-stream", prelude: "\r\n", before: "data: ", after: "\r\n\r\n",
+	},
+	"htmlfile": {
+		protocol: "htmlfile", method: http.MethodGet, streaming: true, legacy: true, callback: true, quoted: true,
+		contentType: "text/html; charset=UTF-8",
+		// Some browsers parse nothing before so much has come.
+		prelude: htmlfileHead + strings.Repeat(" ", 1025-len(htmlfileHead)) + "\r\n\r\n",
+		before:  "<script>\np(", after: ");\n</script>\r\n",
+	},
+	"jsonp": {
+		protocol: "jsonp-polling", method: http.MethodGet, legacy: true, callback: true, quoted: true,
+		contentType: "application/javascript; charset=UTF-8",
+		// The comment keeps the client from choosing a file's first bytes.
+		before: "/**/%s(", after: ");\r\n",
+	},
+}
+
+const htmlfileHead = `<!doctype html>
+<html><head>
+  <meta http-equiv="X-UA-Compatible" content="IE=edge" />
+  <meta http-equiv="Content-Type" content="text/html; charset=UTF-8" />
+</head><body><h2>Don't panic!</h2>
+  <script>
+    document.domain = document.domain;
+    var c = parent.%s;
+    c.start();
+    function p(d) {c.message(d);};
+    window.onload = function() {c.stop();};
+  </script>`
+
+var (
+	callbackName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
+
+	noCallback = &transport.Refusal{
+		Status: http.StatusBadRequest,
+		Text:   `"callback" parameter required`,
+		Plain:  true,
+	}
+	badCallback = &transport.Refusal{
+		Status: http.StatusBadRequest,
+		Text:   `invalid "callback" parameter`,
+		Plain:  true,
+	}
+)
+
+// forRequest returns the framing with r's callback in it.
+func (f framing) forRequest(r *http.Request) (framing, *transport.Refusal) {
+	if !f.callback {
+		return f, nil
+	}
+	name := r.URL.Query().Get("c")
+	switch {
+	case name == "":
+		return f, noCallback
+	case !callbackName.MatchString(name):
+		return f, badCallback
+	}
+	f.prelude = strings.Replace(f.prelude, "%s", name, 1)
+	f.before = strings.Replace(f.before, "%s", name, 1)
+	return f, nil
+}
+
+// appendScriptText appends s as a JavaScript text that cannot end a script
+// element.
+func appendScriptText(dst []byte, s string) []byte {
+	from := len(dst)
+	dst = jsvalue.AppendQuote(dst, []byte(s))
+	if text := string(dst[from:]); strings.Contains(text, "<") {
+		dst = append(dst[:from], strings.ReplaceAll(text, "<", `\u003c`)...)
+	}
+	return dst
+}

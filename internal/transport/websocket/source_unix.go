@@ -1,0 +1,126 @@
+//go:build unix
+
+package websocket
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// rawConn returns the raw connection of a plain socket, else nil.
+func rawConn(conn net.Conn) syscall.RawConn {
+	var rc syscall.RawConn
+	var err error
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		rc, err = c.SyscallConn()
+	case *net.UnixConn:
+		rc, err = c.SyscallConn()
+	}
+	if err != nil {
+		return nil
+	}
+	return rc
+}
+
+type chunk [4096]byte
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+// pooledSource waits for bytes without a buffer and takes one only when there
+// are some, so an idle connection holds none.
+type pooledSource struct {
+	conn  syscall.RawConn
+	try   func(fd uintptr) bool // read, made once
+	chunk *chunk
+	n     int           // bytes in chunk; 0 at the end
+	errno syscall.Errno // why not even the end was read
+}
+
+func newPooledSource(rc syscall.RawConn) source {
+	s := &pooledSource{conn: rc}
+	s.try = s.read
+	return s
+}
+
+func (s *pooledSource) next() ([]byte, error) {
+	s.release()
+	if err := s.conn.Read(s.try); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.errno != 0:
+		return nil, os.NewSyscallError("read", s.errno)
+	case s.n == 0:
+		return nil, io.EOF
+	}
+	return s.chunk[:s.n], nil
+}
+
+func (s *pooledSource) release() {
+	if s.chunk != nil {
+		chunks.Put(s.chunk)
+		s.chunk = nil
+	}
+}
+
+// read makes one read call; false waits until the socket is readable.
+func (s *pooledSource) read(fd uintptr) bool {
+	c := chunks.Get().(*chunk)
+	n, err := syscall.Read(int(fd), c[:])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), c[:])
+	}
+	s.n, s.errno = max(n, 0), 0
+	if n > 0 {
+		s.chunk = c
+		return true
+	}
+	chunks.Put(c)
+	if err != nil {
+		s.errno = err.(syscall.Errno) // as all of syscall.Read's errors are
+	}
+	return err != syscall.EAGAIN
+}
+
+// writeOp is one write call; its func is made once, since writes are many.
+type writeOp struct {
+	p   []byte
+	n   int
+	err error
+	try func(fd uintptr)
+}
+
+var writeOps = sync.Pool{New: func() any {
+	op := new(writeOp)
+	op.try = func(fd uintptr) {
+		for {
+			op.n, op.err = sendNow(fd, op.p)
+			if op.err != syscall.EINTR {
+				return
+			}
+		}
+	}
+	return op
+}}
+
+// tryWrite makes one write call and returns how much of p it took: less than
+// all, without an error, if the peer does not read fast enough.
+func tryWrite(rc syscall.RawConn, p []byte) (int, error) {
+	op := writeOps.Get().(*writeOp)
+	op.p, op.n, op.err = p, 0, nil
+	err := rc.Control(op.try) // Write would also look at what waits for the socket, elsewhere in memory
+	n, failed := max(op.n, 0), op.err
+	op.p, op.err = nil, nil
+	writeOps.Put(op)
+	switch {
+	case err != nil:
+		return n, err
+	case failed == nil || failed == syscall.EAGAIN:
+		return n, nil
+	}
+	return n, os.NewSyscallError("write", failed)
+}
