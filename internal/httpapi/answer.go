@@ -94,7 +94,11 @@ func (a *TriggerAnswer) Write(w http.ResponseWriter) {
 }
 
 func refuse(status int, message string) *TriggerAnswer {
-	return &TriggerAnswer{status: status, code: strconv.Itoa(status), message: message}
+	return &TriggerAnswer{
+		status:  status,
+		code:    strconv.Itoa(status),
+		message: message,
+	}
 }
 
 // badName answers a name that Channel or Event does not allow, or could not check.

@@ -90,8 +90,12 @@ func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *TriggerAn
 			return nil, bad("Parameter " + parameter + " given twice")
 		}
 	}
-	t := &Trigger{Event: query.Get("event"), timestamp: query.Get("timestamp"), authKey: query.Get("auth_key"),
-		Except: strings.ToLower(query.Get("socket_id"))}
+	t := &Trigger{
+		Event:     query.Get("event"),
+		timestamp: query.Get("timestamp"),
+		authKey:   query.Get("auth_key"),
+		Except:    strings.ToLower(query.Get("socket_id")),
+	}
 	id := query.Get("id")
 	switch {
 	case t.Event == "" || t.timestamp == "" || t.authKey == "":

@@ -90,6 +90,15 @@ type CloseError struct {
 	Err    error // what broke a Lost connection, and the rule behind a Fault; may be nil
 }
 
+// LostError is the end of a Session that is Lost.
+func LostError(err error) *CloseError {
+	return &CloseError{
+		Cause: Lost,
+		Code:  CloseLost,
+		Err:   err,
+	}
+}
+
 func (e *CloseError) Error() string {
 	s := e.Cause.String()
 	if e.Code != 0 {

@@ -117,7 +117,7 @@ func (p *pipe) receive() ([]byte, *session.CloseError) {
 		return nil, p.haltedWith
 	}
 	if p.cut.happened() {
-		return nil, lostError(net.ErrClosed)
+		return nil, session.LostError(net.ErrClosed)
 	}
 	select {
 	case text := <-p.toServer:
@@ -125,7 +125,7 @@ func (p *pipe) receive() ([]byte, *session.CloseError) {
 	case <-p.halted.ch:
 		return nil, p.haltedWith
 	case <-p.cut.ch:
-		return nil, lostError(net.ErrClosed)
+		return nil, session.LostError(net.ErrClosed)
 	case <-p.hung.ch:
 	}
 	select {
@@ -136,14 +136,10 @@ func (p *pipe) receive() ([]byte, *session.CloseError) {
 	}
 }
 
-func lostError(err error) *session.CloseError {
-	return &session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err}
-}
-
 func (p *pipe) Stop() { p.halt(&session.CloseError{Cause: session.Stopped}) }
 
 func (p *pipe) Abort() {
-	p.halt(lostError(net.ErrClosed))
+	p.halt(session.LostError(net.ErrClosed))
 	p.cut.happen()
 }
 
@@ -244,7 +240,11 @@ func splitFrame(wire []byte) (text, rest []byte, whole bool) {
 func (p *pipe) Finish(code int, reason string, _ time.Duration) {
 	p.mu.Lock()
 	if p.saidWith == nil {
-		p.saidWith = &session.CloseError{Cause: session.Closed, Code: code, Reason: reason}
+		p.saidWith = &session.CloseError{
+			Cause:  session.Closed,
+			Code:   code,
+			Reason: reason,
+		}
 	}
 	p.mu.Unlock()
 	p.said.happen()
@@ -324,7 +324,7 @@ func (c *Client) Receive(ctx context.Context) (string, error) {
 		c.p.answered.happen()
 		return "", c.p.saidWith
 	}
-	return "", lostError(net.ErrClosed)
+	return "", session.LostError(net.ErrClosed)
 }
 
 // Close says goodbye; the server receives it after what was sent before. What
@@ -332,7 +332,11 @@ func (c *Client) Receive(ctx context.Context) (string, error) {
 func (c *Client) Close(code int, reason string) {
 	c.p.mu.Lock()
 	if c.p.hungWith == nil {
-		c.p.hungWith = &session.CloseError{Cause: session.Closed, Code: code, Reason: reason}
+		c.p.hungWith = &session.CloseError{
+			Cause:  session.Closed,
+			Code:   code,
+			Reason: reason,
+		}
 	}
 	c.p.mu.Unlock()
 	c.p.hung.happen()

@@ -27,32 +27,54 @@ type framing struct {
 // receivers are the transports by the last part of their URL.
 var receivers = map[string]*framing{
 	"xhr": {
-		protocol: "xhr-polling", method: http.MethodPost,
-		contentType: "application/javascript; charset=UTF-8", after: "\n",
+		protocol:    "xhr-polling",
+		method:      http.MethodPost,
+		contentType: "application/javascript; charset=UTF-8",
+		after:       "\n",
 	},
 	"xhr_streaming": {
-		protocol: "xhr-streaming", method: http.MethodPost, streaming: true,
+		protocol:    "xhr-streaming",
+		method:      http.MethodPost,
+		streaming:   true,
 		contentType: "application/javascript; charset=UTF-8",
 		// Some browsers tell a page nothing before so much has come.
-		prelude: strings.Repeat("h", 2048) + "\n", after: "\n",
+		prelude: strings.Repeat("h", 2048) + "\n",
+		after:   "\n",
 	},
 	"eventsource": {
-		protocol: "eventsource", method: http.MethodGet, streaming: true, decoded: true,
+		protocol:  "eventsource",
+		method:    http.MethodGet,
+		streaming: true,
+		decoded:   true,
 		// Always UTF-8, so it names no charset.
-		contentType: "text/event-stream", prelude: "\r\n", before: "data: ", after: "\r\n\r\n",
+		contentType: "text/event-stream",
+		prelude:     "\r\n",
+		before:      "data: ",
+		after:       "\r\n\r\n",
 	},
 	"htmlfile": {
-		protocol: "htmlfile", method: http.MethodGet, streaming: true, legacy: true, callback: true, quoted: true,
+		protocol:    "htmlfile",
+		method:      http.MethodGet,
+		streaming:   true,
+		legacy:      true,
+		callback:    true,
+		quoted:      true,
 		contentType: "text/html; charset=UTF-8",
 		// Some browsers parse nothing before so much has come.
 		prelude: htmlfileHead + strings.Repeat(" ", 1025-len(htmlfileHead)) + "\r\n\r\n",
-		before:  "<script>\np(", after: ");\n</script>\r\n",
+		before:  "<script>\np(",
+		after:   ");\n</script>\r\n",
 	},
 	"jsonp": {
-		protocol: "jsonp-polling", method: http.MethodGet, legacy: true, callback: true, quoted: true,
+		protocol:    "jsonp-polling",
+		method:      http.MethodGet,
+		legacy:      true,
+		callback:    true,
+		quoted:      true,
 		contentType: "application/javascript; charset=UTF-8",
 		// The comment keeps the client from choosing a file's first bytes.
-		before: "/**/%s(", after: ");\r\n",
+		before: "/**/%s(",
+		after:  ");\r\n",
 	},
 }
 

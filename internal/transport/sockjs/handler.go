@@ -359,5 +359,9 @@ func (h *Handler) setCookie(w http.ResponseWriter, r *http.Request) {
 	if c, err := r.Cookie("JSESSIONID"); err == nil {
 		value = c.Value
 	}
-	http.SetCookie(w, &http.Cookie{Name: "JSESSIONID", Value: value, Path: "/"})
+	http.SetCookie(w, &http.Cookie{
+		Name:  "JSESSIONID",
+		Value: value,
+		Path:  "/",
+	})
 }

@@ -52,7 +52,11 @@ func (h *Handler) serveIframe(w http.ResponseWriter, r *http.Request, path strin
 		return
 	}
 	// Nothing of the request but what the page depends on.
-	page := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}}
+	page := &http.Request{
+		Method: http.MethodGet,
+		URL:    &url.URL{Path: path},
+		Header: http.Header{},
+	}
 	if etag := r.Header.Get("If-None-Match"); etag != "" {
 		page.Header.Set("If-None-Match", etag)
 	}

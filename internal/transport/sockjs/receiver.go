@@ -47,7 +47,13 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		refused.Write(w)
 		return
 	}
-	rv := &receiver{framing: framing, h: h, r: r, w: w, rc: http.NewResponseController(w)}
+	rv := &receiver{
+		framing: framing,
+		h:       h,
+		r:       r,
+		w:       w,
+		rc:      http.NewResponseController(w),
+	}
 	if refused := rv.prepare(); refused != nil {
 		refused.Write(w)
 		return

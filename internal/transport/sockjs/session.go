@@ -72,9 +72,14 @@ type httpSession struct {
 
 func newHTTPSession(h *Handler, id, protocol string) *httpSession {
 	return &httpSession{
-		h: h, id: id, protocol: protocol,
-		wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
-		halt: make(chan struct{}), started: make(chan struct{}), dead: make(chan struct{}),
+		h:        h,
+		id:       id,
+		protocol: protocol,
+		wake:     make(chan struct{}, 1),
+		arrived:  make(chan struct{}, 1),
+		halt:     make(chan struct{}),
+		started:  make(chan struct{}),
+		dead:     make(chan struct{}),
 	}
 }
 
@@ -153,7 +158,12 @@ func (s *httpSession) deliver(frame []byte) {
 	switch {
 	case s.halted != nil: // it will be told when it asks
 	case len(s.inbox) >= maxInbox, len(s.inbox) > 0 && s.inboxBytes+body.size > 4*int64(s.h.cfg.MaxMessage):
-		s.haltLocked(&session.CloseError{Cause: session.Fault, Code: 1008, Reason: errInbox.Error(), Err: errInbox})
+		s.haltLocked(&session.CloseError{
+			Cause:  session.Fault,
+			Code:   1008,
+			Reason: errInbox.Error(),
+			Err:    errInbox,
+		})
 	default:
 		s.inbox = append(s.inbox, body)
 		s.inboxBytes += body.size
@@ -182,7 +192,7 @@ func (s *httpSession) lose(err error) {
 }
 
 func (s *httpSession) loseLocked(err error) {
-	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err})
+	s.haltLocked(session.LostError(err))
 	if !s.aborted {
 		s.aborted = true
 		s.presentLocked()

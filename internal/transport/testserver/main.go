@@ -21,7 +21,11 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8081", "address to listen on")
 	flag.Parse()
-	engine := fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 256 << 20, WriteTimeout: 10 * time.Second})
+	engine := fanout.New(fanout.Config{
+		MaxBytes:     1 << 20,
+		MaxTotal:     256 << 20,
+		WriteTimeout: 10 * time.Second,
+	})
 	mux := http.NewServeMux()
 	for path, cfg := range map[string]sockjs.Config{
 		"/echo":                    {},

@@ -21,7 +21,12 @@ var (
 )
 
 func faultError(code int, err error) *session.CloseError {
-	return &session.CloseError{Cause: session.Fault, Code: code, Reason: err.Error(), Err: err}
+	return &session.CloseError{
+		Cause:  session.Fault,
+		Code:   code,
+		Reason: err.Error(),
+		Err:    err,
+	}
 }
 
 // frameReader reads a client's WebSocket messages from the chunks of a source.
@@ -248,7 +253,11 @@ func closeFrame(p []byte) *session.CloseError {
 	case !utf8.Valid(reason):
 		return faultError(codeNotUTF8, errCloseReason)
 	default:
-		return &session.CloseError{Cause: session.Closed, Code: code, Reason: string(reason)}
+		return &session.CloseError{
+			Cause:  session.Closed,
+			Code:   code,
+			Reason: string(reason),
+		}
 	}
 }
 

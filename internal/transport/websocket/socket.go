@@ -84,7 +84,12 @@ func newSocket(conn net.Conn, early []byte, cfg *Config) *socket {
 	if cfg.Framing != nil {
 		limit = cfg.Framing.Limit(limit)
 	}
-	s.frames = frameReader{src: src, max: limit, in: early, on: s}
+	s.frames = frameReader{
+		src: src,
+		max: limit,
+		in:  early,
+		on:  s,
+	}
 	s.waitSince.Store(notWaiting)
 	return s
 }
@@ -151,7 +156,7 @@ func (s *socket) tickAndRearm() (beat bool) {
 		dead = time.Duration(since) + 2*s.cfg.Heartbeat
 	}
 	if now >= dead {
-		s.haltLocked(&session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: errSilent})
+		s.haltLocked(session.LostError(errSilent))
 		return false
 	}
 	if now >= s.beatAt {
@@ -237,7 +242,7 @@ func (s *socket) fail(err error) {
 		s.failed = s.halted // a read that was made to fail
 	}
 	if s.failed == nil {
-		s.failed = &session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: err}
+		s.failed = session.LostError(err)
 	}
 	s.answered = s.frames.gotClose
 	s.unframed = errors.As(s.failed, new(*FramingError))
@@ -273,7 +278,7 @@ func (s *socket) haltLocked(err *session.CloseError) {
 func (s *socket) Abort() {
 	s.mu.Lock()
 	s.gone = true
-	s.haltLocked(&session.CloseError{Cause: session.Lost, Code: session.CloseLost, Err: net.ErrClosed})
+	s.haltLocked(session.LostError(net.ErrClosed))
 	s.mu.Unlock()
 	s.stream.cut()
 }

@@ -23,10 +23,15 @@ import (
 func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, error) {
 	// What was checked, and no offer of extensions or subprotocols.
 	plain := &http.Request{
-		Method: http.MethodGet, ProtoMajor: 1, ProtoMinor: 1, Host: "checked",
+		Method:     http.MethodGet,
+		ProtoMajor: 1,
+		ProtoMinor: 1,
+		Host:       "checked",
 		Header: http.Header{
-			"Upgrade": {"websocket"}, "Connection": {"Upgrade"},
-			"Sec-Websocket-Key": {key}, "Sec-Websocket-Version": {"13"},
+			"Upgrade":               {"websocket"},
+			"Connection":            {"Upgrade"},
+			"Sec-Websocket-Key":     {key},
+			"Sec-Websocket-Version": {"13"},
 		},
 	}
 	conn, rw, _, uerr := ws.HTTPUpgrader{Timeout: cfg.WriteTimeout}.Upgrade(plain, hijacker{w})
