@@ -536,24 +536,33 @@ func TestOrderOnMemoryClusters(t *testing.T) {
 			}
 			t.Run(name+strconv.FormatUint(seed, 10), func(t *testing.T) {
 				t.Parallel()
-				synctest.Test(t, func(t *testing.T) { runMemoryCluster(t, seed, cuts) })
+				synctest.Test(t, func(t *testing.T) { runMemoryCluster(t, seed, cuts, nil) })
 			})
 		}
 	}
 }
 
-func runMemoryCluster(t *testing.T, seed uint64, cuts bool) {
+// runMemoryCluster runs a crowd on nodes that are cut off if cuts is set. wrap, if not
+// nil, makes of each node's broker the one that its Server has; its faults end with ctx.
+func runMemoryCluster(
+	t *testing.T, seed uint64, cuts bool, wrap func(ctx context.Context, b *memory.Broker) broker.Broker,
+) {
+	rough := cuts || wrap != nil
 	c := newCrowd(t, func(r *rand.Rand) { time.Sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond)))) })
-	c.log.cluster, c.log.restated, c.log.isolated, c.patience = true, cuts, cuts, time.Hour
+	c.log.cluster, c.log.restated, c.log.isolated, c.patience = true, rough, rough, time.Hour
 	cluster := memory.NewCluster(memory.Options{Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
 	var brokers []*memory.Broker
 	for range 3 {
 		b := cluster.Broker()
 		brokers = append(brokers, b)
-		c.start = func(o pushy.Options) *pushy.Server { return startOn(t, b, o) }
+		var served broker.Broker = b
+		if wrap != nil {
+			served = wrap(ctx, b)
+		}
+		c.start = func(o pushy.Options) *pushy.Server { return startOn(t, served, o) }
 		c.addServer(pushy.Options{})
 	}
-	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

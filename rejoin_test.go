@@ -6,7 +6,10 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"math/rand/v2"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -154,6 +157,81 @@ func TestJoinIsAppendedAfterItsLeave(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Join that is appended late is not shown on its own node, where its client may
+// have joined anew.
+func TestLateJoinIsNotShownToItsClient(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		ann, _ := enter(t, whole, "Ann")
+		var joins atomic.Int64
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind != broker.Join || joins.Add(1) > 1 {
+				return b.Broker.Append(ctx, channel, e)
+			}
+			time.AfterFunc(5*time.Second, func() { _, _ = b.Broker.Append(context.Background(), channel, e) })
+			return broker.Appended{}, context.DeadlineExceeded
+		})
+		bob := connectPeer(t, srv)
+		bob.send(subscribeText(t, bob.id, "private-room", `{"name":"Bob"}`))
+		bob.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Temporarily unavailable"}`)
+		in := bob.subscribe("private-room", `{"name":"Bob"}`)
+		assert.Equal(t, []string{"Ann", "Bob"}, in.names(t))
+		time.Sleep(time.Minute)
+		bob.quiet()
+		for _, event := range []string{"pushy:presence-add", "pushy:presence-add", "pushy:presence-quit"} {
+			assert.Equal(t, event, ann.event())
+		}
+		ann.quiet()
+		for _, n := range []*pushy.Server{whole, srv} {
+			assert.Equal(t, []string{"Ann", "Bob"}, membersOf(t, n, "private-room"))
+		}
+	})
+}
+
+// Crowds keep the rules of the order, and leave nobody behind, while the broker fails
+// to append members, appends them and says that it failed, or appends them late.
+func TestOrderWhenAppendsAreUncertain(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(8) {
+		for name, cuts := range map[string]bool{"whole": false, "cut": true} {
+			t.Run(name+strconv.FormatUint(seed, 10), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { runUncertainly(t, seed, cuts) })
+			})
+		}
+	}
+}
+
+func runUncertainly(t *testing.T, seed uint64, cuts bool) {
+	var mu sync.Mutex
+	dice := rand.New(rand.NewPCG(seed, 7))
+	roll := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return dice.IntN(n)
+	}
+	runMemoryCluster(t, seed, cuts, func(ctx context.Context, b *memory.Broker) broker.Broker {
+		f := &faulty{Broker: b}
+		f.do(func(during context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind == broker.Event || ctx.Err() != nil {
+				return b.Append(during, channel, e)
+			}
+			switch roll(10) {
+			case 0:
+				return broker.Appended{}, errors.New("not now")
+			case 1:
+				_, _ = b.Append(during, channel, e)
+				return broker.Appended{}, context.DeadlineExceeded
+			case 2:
+				after := time.Duration(roll(10_000)) * time.Millisecond
+				time.AfterFunc(after, func() { _, _ = b.Append(context.Background(), channel, e) })
+				return broker.Appended{}, context.DeadlineExceeded
+			}
+			return b.Append(during, channel, e)
+		})
+		return f
+	})
 }
 
 // A member whose Leave another node has appended, because it took this one for dead,

@@ -83,6 +83,14 @@ func (b *backlog) add(key memberKey, item backlogItem) {
 	}
 }
 
+// has reports whether something is still to be logged of a member of this node.
+func (b *backlog) has(channel, member, owner string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	item, ok := b.items[memberKey{channel, member}]
+	return ok && item.owner == owner
+}
+
 // retry makes the backlog try at once.
 func (b *backlog) retry() {
 	b.mu.Lock()

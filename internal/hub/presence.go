@@ -132,6 +132,9 @@ func (ch *Channel) arriveLocked(a arrival) {
 	}
 	switch e.Kind {
 	case broker.Join:
+		if ch.own[e.Member] == nil && ch.hub.backlog.has(ch.name, e.Member, e.Owner) {
+			return // a Join that came late: the membership has ended, and its Leave follows
+		}
 		ch.addLocked(ch.newMember(&broker.Member{
 			ID:     e.Member,
 			Owner:  e.Owner,
