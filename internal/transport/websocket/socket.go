@@ -201,6 +201,9 @@ func (s *socket) receive() ([]byte, error) {
 			return p, nil
 		}
 		p, err := s.frames.next()
+		if halted := s.haltedWith(); halted != nil {
+			return nil, halted // the deadline comes too late for a read that has begun
+		}
 		if err != nil || framing == nil {
 			return p, err
 		}
