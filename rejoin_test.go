@@ -121,6 +121,7 @@ func TestJoinIsAppendedAfterItsLeave(t *testing.T) {
 				p := connectPeer(t, srv)
 				if c.cut {
 					p.subscribe("private-room", `{"name":"Bob"}`)
+					time.Sleep(2 * memberLease) // that the first Join comes late is out of the question
 				}
 				var late, stays atomic.Int64
 				b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
@@ -157,6 +158,33 @@ func TestJoinIsAppendedAfterItsLeave(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Join that is being appended again while the member leaves is undone at once.
+func TestLeaveOvertakesTheJoin(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		ann, _ := enter(t, whole, "Ann")
+		mend := b.Cut()
+		bob, _ := enter(t, srv, "Bob")
+		appending := make(chan struct{})
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind == broker.Join {
+				<-appending
+			}
+			return b.Broker.Append(ctx, channel, e)
+		})
+		mend()
+		synctest.Wait()
+		bob.Abort()
+		synctest.Wait()
+		close(appending)
+		time.Sleep(time.Second)
+		assert.Equal(t, []string{"Ann"}, inLog(t, cluster))
+		assert.Equal(t, "pushy:presence-add", ann.event())
+		assert.Equal(t, "pushy:presence-quit", ann.event())
+		time.Sleep(time.Minute)
+		ann.quiet()
+	})
 }
 
 // A Join that is appended late is not shown on its own node, where its client may

@@ -398,11 +398,9 @@ func (ch *Channel) joinPrivate(m *membership) error {
 func (ch *Channel) joinAlone(m *membership) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	if ch.replica.get(m.id) == nil { // else its join was appended all the same
-		member := m.logged.member
-		member.unlogged = true
-		ch.addLocked(&member)
-	}
+	member := m.logged.member
+	member.unlogged = true
+	ch.addLocked(&member) // which does nothing if its join was appended all the same
 	if m.logged.arrived {
 		ch.hub.backlog.addJoin(m)
 	}
