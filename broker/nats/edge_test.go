@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,6 +116,51 @@ func TestFormats(t *testing.T) {
 	_, err = try(t, nats.Options{URL: shared.url}, time.Minute, nil)
 	require.ErrorIs(t, err, broker.ErrVersion)
 	assert.ErrorContains(t, err, "7, this node has 1")
+}
+
+// Nodes that start together, or keep the first events of a kind together, all find that a
+// stream is missing. Each makes it, and the server refuses all but one: as a name that is in
+// use, or, when two requests meet inside it, as subjects that overlap.
+func TestStreamsAreMadeByManyNodesAtOnce(t *testing.T) {
+	t.Parallel()
+	const nodes = 8
+	for round := range 20 {
+		var all sync.WaitGroup
+		for range nodes {
+			all.Go(func() {
+				n, err := try(t, nats.Options{
+					URL:     shared.url,
+					Prefix:  fmt.Sprint(prefix(t), "-", round),
+					Timeout: 20 * time.Second,
+				}, time.Minute, nil)
+				if !assert.NoError(t, err) {
+					return
+				}
+				kept := event("1")
+				kept.Keep = broker.Keep{Size: 10, TTL: time.Minute}
+				_, err = n.Append(t.Context(), "news", kept)
+				assert.NoError(t, err)
+				assert.NoError(t, n.Close(t.Context()))
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// A stream of another program that stores pushy's subjects is named as such.
+func TestSubjectsOfAnotherStream(t *testing.T) {
+	t.Parallel()
+	_, js := admin(t, shared.url)
+	p := prefix(t)
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: p + "-others", Subjects: []string{p + ".>"}})
+	require.NoError(t, err)
+	_, err = try(t, nats.Options{URL: shared.url, RequireAtStart: true}, time.Minute, nil)
+	var setting *nats.SettingError
+	require.ErrorAs(t, err, &setting)
+	assert.ErrorContains(t, err, "a stream of another program stores these subjects")
 }
 
 func TestSettingsThatDiffer(t *testing.T) {

@@ -138,7 +138,10 @@ func (b *Broker) prepare(ctx, link context.Context) (err error) {
 const inboxRetry = 5 * time.Second
 
 // permitted returns an error if NATS denies what every node needs. It tries that on
-// subjects that no channel and no stream has, and with requests that change nothing.
+// subjects that no channel and no stream has, and with requests that JetStream refuses
+// before it looks at the stream, but after it has checked the permission: a message to
+// delete that is not named, and two limits of a purge of which only one may be set. Requests
+// that reach a stream while another node creates it can crash NATS 2.9.
 func (b *Broker) permitted(ctx, link context.Context) error {
 	base, stream := b.subjects.base, b.subjects.stream+"members"
 	probe := base + ".c.%probe"
@@ -154,8 +157,8 @@ func (b *Broker) permitted(ctx, link context.Context) error {
 		base + ".i.%probe.%.%":                  "",
 		base + ".k.%probe.%.%":                  "",
 		base + ".l.%probe.%.%":                  "",
-		api("STREAM.MSG.DELETE.") + stream:      `{"seq":0}`,
-		api("STREAM.PURGE.") + stream:           `{"filter":"` + probe + `"}`,
+		api("STREAM.MSG.DELETE.") + stream:      "",
+		api("STREAM.PURGE.") + stream:           `{"filter":"` + probe + `","seq":1,"keep":1}`,
 		api("CONSUMER.DELETE.") + stream + ".%": "",
 	} {
 		if err := b.nc.Publish(subject, []byte(request)); err != nil {

@@ -27,6 +27,7 @@ const (
 	errMaxBytesRequired     jetstream.ErrorCode = 10113
 	errMaxBytesOverLimit    jetstream.ErrorCode = 10122
 	errReplicasNotClustered jetstream.ErrorCode = 10074
+	errSubjectsOverlap      jetstream.ErrorCode = 10065
 )
 
 // subjects makes subjects and names of streams.
@@ -126,6 +127,12 @@ func (b *Broker) call(ctx context.Context, f func(context.Context) error, subjec
 	return fmt.Errorf("%w: %w", broker.ErrAway, err)
 }
 
+// hasCode reports whether err is JetStream's answer with a code.
+func hasCode(err error, code jetstream.ErrorCode) bool {
+	var answered *jetstream.APIError
+	return errors.As(err, &answered) && answered.ErrorCode == code
+}
+
 // isGone reports whether an error of JetStream means that what was there is not.
 func isGone(code jetstream.ErrorCode) bool {
 	switch code {
@@ -156,6 +163,8 @@ func (b *Broker) explain(err error) error {
 		return wrong("MaxBytes", "%d: %s", b.o.MaxBytes, answered.Description)
 	case errReplicasNotClustered:
 		return wrong("Replicas", "%d: %s", b.o.Replicas, answered.Description)
+	case errSubjectsOverlap:
+		return wrong("Prefix", "%q: a stream of another program stores these subjects", b.o.Prefix)
 	}
 	return fmt.Errorf("nats: %s (JetStream error %d)", answered.Description, answered.ErrorCode)
 }
@@ -171,8 +180,12 @@ func (b *Broker) stream(ctx context.Context, c jetstream.StreamConfig) (s jetstr
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			s, err = b.js.CreateStream(ctx, c)
 		}
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node has just made it
-			s, err = b.js.Stream(ctx, c.Name)
+		// Another node may have created it meanwhile. Which of the two errors the server
+		// returns then depends on how far that request has come.
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || hasCode(err, errSubjectsOverlap) {
+			if made, again := b.js.Stream(ctx, c.Name); again == nil {
+				s, err = made, nil
+			}
 		}
 		return err
 	})
@@ -212,8 +225,7 @@ func (b *Broker) put(ctx context.Context, subject string, prev uint64, data []by
 		if err == nil {
 			seq = ack.Sequence
 		}
-		var answered *jetstream.APIError
-		if errors.As(err, &answered) && answered.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		if hasCode(err, jetstream.JSErrCodeStreamWrongLastSequence) {
 			seq, err = 0, nil
 		}
 		return err

@@ -49,6 +49,7 @@ const (
 	errMaxBytesOverLimit    jetstream.ErrorCode = 10122
 	errReplicasNotClustered jetstream.ErrorCode = 10074
 	errNoPeers              jetstream.ErrorCode = 10005
+	errSubjectsOverlap      jetstream.ErrorCode = 10065
 )
 
 var (
@@ -94,6 +95,13 @@ func (s *stream) open(ctx context.Context) (err error) {
 			Storage: storage, Replicas: s.o.Replicas, MaxBytes: s.maxBytes(), Discard: jetstream.DiscardNew, AllowRollup: true,
 			RePublish: &jetstream.RePublish{Source: s.base + ".p.>", Destination: s.base + ".o.>"},
 		})
+		// Another node may have created it meanwhile.
+		var answered *jetstream.APIError
+		if errors.As(err, &answered) && answered.ErrorCode == errSubjectsOverlap {
+			if there, again := s.js.Stream(ctx, s.name); again == nil {
+				made, err = there, nil
+			}
+		}
 	}
 	if err != nil {
 		return s.explain(err)
