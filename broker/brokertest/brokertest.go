@@ -19,6 +19,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -183,6 +184,14 @@ func (h *harness) nodes(count int) []*node {
 		all = append(all, h.node())
 	}
 	return all
+}
+
+// workers returns a WaitGroup for the goroutines of a rule. They end before the test does,
+// also if the rule fails before it waits for them.
+func (h *harness) workers() *sync.WaitGroup {
+	var all sync.WaitGroup
+	h.t.Cleanup(all.Wait)
+	return &all
 }
 
 // ctx bounds one call.

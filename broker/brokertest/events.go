@@ -72,7 +72,7 @@ func checkOrder(h *harness) {
 	for _, n := range nodes {
 		n.follow("news")
 	}
-	var publishers sync.WaitGroup
+	publishers := h.workers()
 	for i, n := range nodes {
 		publishers.Go(func() {
 			for j := range each {
@@ -167,7 +167,7 @@ func checkSerial(h *harness) {
 	for _, n := range nodes {
 		n.follow("news")
 	}
-	var publishers sync.WaitGroup
+	publishers := h.workers()
 	for i := range 8 {
 		publishers.Go(func() {
 			n := nodes[i%2]
@@ -231,7 +231,9 @@ func checkClose(h *harness) {
 		n.follow("news")
 	}
 	stop := make(chan struct{})
-	var publisher sync.WaitGroup
+	halt := sync.OnceFunc(func() { close(stop) })
+	defer halt()
+	publisher := h.workers()
 	publisher.Go(func() {
 		for {
 			select {
@@ -246,7 +248,7 @@ func checkClose(h *harness) {
 	nodes[1].close()
 	from := len(nodes[0].sink.seen("news"))
 	nodes[0].events("news", from+20)
-	close(stop)
+	halt()
 	publisher.Wait()
 	assert.Zero(h.t, nodes[1].sink.lateCalls(), "calls after Close")
 	ctx := h.ctx()
@@ -285,7 +287,7 @@ func checkFollowTwice(h *harness) {
 
 func checkChurn(h *harness) {
 	nodes := h.nodes(2)
-	var all sync.WaitGroup
+	all := h.workers()
 	for i := range 10 {
 		all.Go(func() {
 			channel := fmt.Sprintf("room-%d", i)
@@ -333,7 +335,7 @@ func checkOnce(h *harness) {
 	e.ID = "request-1"
 	var mu sync.Mutex
 	firsts := 0
-	var all sync.WaitGroup
+	all := h.workers()
 	for i := range calls {
 		all.Go(func() {
 			a, err := nodes[i%2].Append(h.ctx(), "news", e)

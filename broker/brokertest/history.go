@@ -3,7 +3,6 @@ package brokertest
 import (
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -89,7 +88,7 @@ func checkKeptOrder(h *harness) {
 	start := nodes[0].follow("news").At
 	nodes[1].follow("news")
 	nodes[2].follow("news")
-	var publishers sync.WaitGroup
+	publishers := h.workers()
 	for i, n := range nodes {
 		publishers.Go(func() {
 			for j := range each {
@@ -259,7 +258,7 @@ func checkNoHole(h *harness) {
 	const all = 300
 	nodes := h.nodes(2)
 	nodes[0].keep("news", 1, all/3, kept)
-	var publisher sync.WaitGroup
+	publisher := h.workers()
 	publisher.Go(func() { nodes[0].keep("news", all/3+1, all, kept) })
 	s := nodes[1].follow("news")
 	publisher.Wait()

@@ -75,7 +75,7 @@ func checkClaimRace(h *harness) {
 		key := fmt.Sprint("race:", round)
 		var mu sync.Mutex
 		granted := 0
-		var all sync.WaitGroup
+		all := h.workers()
 		for i := range 8 {
 			all.Go(func() {
 				if nodes[i%2].claim(key, "d", time.Hour).State == broker.Claimed {

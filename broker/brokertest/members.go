@@ -2,7 +2,6 @@ package brokertest
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -77,7 +76,7 @@ func checkOneOrder(h *harness) {
 	for _, n := range nodes {
 		n.follow("room")
 	}
-	var all sync.WaitGroup
+	all := h.workers()
 	for i, n := range nodes {
 		for k := range 2 {
 			all.Go(func() {
@@ -213,7 +212,7 @@ func checkOn(h *harness) {
 func checkSnapshot(h *harness) {
 	const all = 200
 	nodes := h.nodes(2)
-	var writer sync.WaitGroup
+	writer := h.workers()
 	writer.Go(func() {
 		for i := range all {
 			id := fmt.Sprint("m", i)

@@ -161,15 +161,21 @@ func (b *Broker) start(ctx context.Context) (err error) {
 		}
 		return info.State.LastSeq, nil
 	})
+	err = errNotConnected
 	if b.nc.IsConnected() {
 		var setting *SettingError
 		err = b.join(ctx)
-		if errors.As(err, &setting) || err != nil && b.o.RequireAtStart {
+		if errors.As(err, &setting) {
 			return err
 		}
-		if err != nil {
-			b.goAway(b.link(), err)
-		}
+	}
+	if err != nil && b.o.RequireAtStart {
+		return err
+	}
+	// Until it has joined, a node is away: it has no replica of the members. The callback
+	// that says why the connection was lost may not have run yet.
+	if err != nil && b.Away() == nil {
+		b.goAway(b.link(), err)
 	}
 	b.tasks.Go(b.tend)
 	b.tasks.Go(b.beat)

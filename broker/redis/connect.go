@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -129,7 +130,7 @@ func (b *Broker) client(register func(net.Conn) error) rueidis.ClientOption {
 	sentinels := dialer
 	sentinels.Control = forSentinels
 	return rueidis.ClientOption{
-		InitAddress:       o.Addresses,
+		InitAddress:       slices.Clone(o.Addresses), // rueidis changes their order
 		ForceSingleClient: !o.Cluster && o.SentinelMaster == "",
 		ShuffleInit:       o.Cluster,
 		Username:          o.Username,

@@ -143,13 +143,14 @@ func TestOtherVersion(t *testing.T) {
 	o, log := options(t, server), &lines{}
 	o.Logger = log.logger()
 	versions := "{" + o.Prefix + "}versions"
-	soon := time.Now().Add(nodeLease).UnixMilli()
-	set(t, server, "ZADD", versions, fmt.Sprint(soon), "2")
+	set(t, server, "ZADD", versions, fmt.Sprint(time.Now().Add(time.Hour).UnixMilli()), "2")
 	err := closedNode(t, o).open()
 	require.ErrorIs(t, err, broker.ErrVersion)
 	assert.Contains(t, err.Error(), `version "2", and this node has version 1`)
 	o.RequireAtStart = false
 	require.ErrorIs(t, closedNode(t, o).open(), broker.ErrVersion)
+	soon := time.Now().Add(nodeLease).UnixMilli()
+	set(t, server, "ZADD", versions, fmt.Sprint(soon), "2")
 	require.Eventually(t, func() bool { return closedNode(t, o).open() == nil }, patience, tick, "they are gone")
 	assert.Equal(t, ":1", set(t, server, "ZCOUNT", versions, fmt.Sprintf("(%d", soon), "+inf"), "what a node of another version will see")
 }

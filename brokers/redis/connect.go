@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -100,7 +101,7 @@ const (
 func (o *Options) client() rueidis.ClientOption {
 	dialer := net.Dialer{Timeout: o.Timeout}
 	return rueidis.ClientOption{
-		InitAddress:       o.Addresses,
+		InitAddress:       slices.Clone(o.Addresses), // rueidis changes their order
 		ForceSingleClient: !o.Cluster && o.SentinelMaster == "",
 		ShuffleInit:       o.Cluster,
 		Username:          o.Username,
