@@ -123,7 +123,12 @@ func checkUnfollow(h *harness) {
 	assert.Empty(h.t, nodes[1].sink.seen("news"))
 	nodes[1].follow("news")
 	nodes[0].append("news", event(`"again"`))
-	assert.Equal(h.t, []string{`"again"`}, nodes[1].events("news", 1))
+	// An event from before this Follow may still be on its way, as in a Redis Cluster whose
+	// servers forward what is published.
+	nodes[1].wait("news", "the event after the second Follow", func(list []delivery) bool {
+		data := eventData(list)
+		return len(data) > 0 && data[len(data)-1] == `"again"`
+	})
 }
 
 func checkReceivers(h *harness) {
