@@ -183,7 +183,9 @@ func TestRow26ComeAndGo(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	require.Eventually(t, func() bool { return len(s.sessions) == 0 }, patience, time.Millisecond)
+	// The clients do not wait for the keeper, which sends megabytes: on a busy machine it may
+	// have thousands of sessions before it.
+	require.Eventually(t, func() bool { return len(s.sessions) == 0 }, 10*time.Minute, time.Millisecond)
 	close(stop)
 	keeper.Wait()
 	for _, h := range hosts {
