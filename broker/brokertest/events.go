@@ -235,25 +235,19 @@ func checkClose(h *harness) {
 	for _, n := range nodes {
 		n.follow("news")
 	}
-	stop := make(chan struct{})
-	halt := sync.OnceFunc(func() { close(stop) })
-	defer halt()
+	publishing, stop := context.WithCancel(context.Background())
+	defer stop()
 	publisher := h.workers()
 	publisher.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				nodes[0].append("news", event("1"))
-			}
+		for publishing.Err() == nil {
+			nodes[0].append("news", event("1"))
 		}
 	})
 	nodes[1].events("news", 10)
 	nodes[1].close()
 	from := len(nodes[0].sink.seen("news"))
 	nodes[0].events("news", from+20)
-	halt()
+	stop()
 	publisher.Wait()
 	assert.Zero(h.t, nodes[1].sink.lateCalls(), "calls after Close")
 	ctx := h.ctx()
