@@ -2,114 +2,106 @@ package pushy
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
-	"sync"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/untrusted"
 )
 
-// Message is one channel event on its way through a Broker.
-type Message struct {
-	Event string
-	// Data is the event's data: one JSON text, compact, valid UTF-8.
-	Data json.RawMessage
-	// Except is the id of a connection that does not get the event, or "".
-	Except string
-	// Node is the id of the Server that published, Seq a number that it gives to
-	// this message only and that grows: together they tell a message that comes twice.
-	Node string
-	Seq  uint64
-}
-
-// Receivers is what a Broker knows of a message's subscribers on other nodes.
-type Receivers int
-
+// Bounds on what arrives from a broker of the host's. Other nodes may have other
+// Limits, so these are far above what a node would send by default.
 const (
-	None    Receivers = iota // no other node has subscribers
-	Some                     // another node took the message
-	Unknown                  // the Broker cannot tell
+	maxEventBytes  = 16 << 20
+	maxMemberBytes = 256 << 10
 )
 
-// ErrTooLarge is what a Broker's Publish and a PresenceStore's Join return, wrapped
-// with the sizes, for what they can never take however often it is tried again, such
-// as a message over a server's maximum. The trigger answers it with 413.
-var ErrTooLarge = broker.ErrTooLarge
-
-// EventResync tells clients that events of the channel may have been lost.
-const EventResync = "pushy:resync"
-
-// A Broker carries events between Servers that act as one. The default serves
-// one process.
-//
-// A Server calls Open once, before anything else, and Close last. The other
-// methods are called from many goroutines, never with a lock held; for one
-// channel, Subscribe and Unsubscribe take turns, one at a time. All return
-// within ctx. Data is never changed by either side, so both may keep it.
-//
-// deliver must be called with every message of a subscribed channel, the
-// node's own included, once, and in each publisher's order for a channel; never
-// after Close has returned. It only queues, so it returns soon. A message may
-// still be delivered while Unsubscribe runs. When messages of a channel may have
-// been lost, a message with EventResync and data {} is delivered for it, as soon
-// as they come again; no Server publishes one.
-//
-// A Server trusts nothing that a Broker delivers, since others may write to what it
-// works with. It skips a message whose event name the protocol does not allow, or
-// whose data is not one JSON value of valid UTF-8 under 16 MiB (or
-// Limits.TriggerBytes, if that is more), and logs that once a minute. If a method of
-// a Broker or PresenceStore panics or ends its goroutine (runtime.Goexit), that call
-// has failed, and the log says how. Only a Publish that ends its goroutine ends that
-// of Server.Publish's caller, too.
-//
-// A Broker, and a PresenceStore, that cannot reach what it works with may serve
-// its own node alone meanwhile, or answer with errors. If it has a method
-// Away() error, that returns why it is away, or nil, at once: see Stats.
-type Broker interface {
-	Open(ctx context.Context, deliver func(channel string, m Message)) error
-	// Publish returns when the message is on its way; the node's own delivery
-	// may already have happened.
-	Publish(ctx context.Context, channel string, m Message) (Receivers, error)
-	// Subscribe returns when messages of the channel will be delivered. After an
-	// error the Server calls Unsubscribe.
-	Subscribe(ctx context.Context, channel string) error
-	Unsubscribe(ctx context.Context, channel string) error
-	Close() error
+// checked is a broker of the host's whose deliveries are checked, and whose panics, and
+// calls of runtime.Goexit, are errors of the one call. What the broker works with may be
+// written to by others, so nothing of it is trusted: what is broken is skipped, with one
+// log line a minute.
+func (s *Server) checked(b broker.Broker) broker.Broker {
+	l := s.opts.Limits
+	// A node must be able to receive what it lets its own clients send.
+	return untrusted.Wrap(b, untrusted.Options{
+		EventBytes:  max(maxEventBytes, l.TriggerBytes),
+		MemberBytes: max(maxMemberBytes, 2*limit.Or(l.PresenceBytes, 0)),
+		Call:        s.callBroker,
+		Failed:      func(name string, p any) error { return s.callFailed(name, failed(p)) },
+		Readable:    readable,
+		Skipped: func(kind, channel string, reason error) {
+			s.notices.Warn(kind, "", slog.String("channel", channel), slog.Any("reason", reason))
+		},
+	})
 }
 
-// localBroker is the Broker of a single process: a publish is a delivery.
-type localBroker struct {
-	mu      sync.RWMutex // held while delivering, so that Close can promise silence
-	deliver func(string, Message)
-}
-
-var _ Broker = (*localBroker)(nil)
-
-var errBrokerClosed = errors.New("pushy: broker closed")
-
-func (b *localBroker) Open(_ context.Context, deliver func(string, Message)) error {
-	b.mu.Lock()
-	b.deliver = deliver
-	b.mu.Unlock()
-	return nil
-}
-
-func (b *localBroker) Publish(_ context.Context, channel string, m Message) (Receivers, error) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if b.deliver == nil {
-		return None, errBrokerClosed
+// callBroker runs one call of the host's broker.
+func (s *Server) callBroker(name string, run func() error) (err error) {
+	if f := hosted(func() { err = readable(run()) }); f != nil {
+		return s.callFailed(name, f)
 	}
-	b.deliver(channel, m)
-	return None, nil
+	return err
 }
 
-func (b *localBroker) Subscribe(context.Context, string) error   { return nil }
-func (b *localBroker) Unsubscribe(context.Context, string) error { return nil }
+// callFailed logs a call of the host's broker that did not return, and turns it into
+// that call's error.
+func (s *Server) callFailed(name string, f *failure) error {
+	attrs := append([]slog.Attr{slog.String("call", name)}, f.attrs()...)
+	s.notices.Warn("a call of the broker "+f.String(), name, attrs...)
+	return fmt.Errorf("%s: %w", name, f)
+}
 
-func (b *localBroker) Close() error {
-	b.mu.Lock()
-	b.deliver = nil
-	b.mu.Unlock()
-	return nil
+// closeBroker closes the broker of a Server that could not be made. One that was not
+// opened has nothing to close, and says so.
+func closeBroker(b broker.Broker) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+	defer cancel()
+	if f := hosted(func() { err = readable(b.Close(ctx)) }); f != nil {
+		return fmt.Errorf("Broker.Close: %w", f)
+	}
+	if errors.Is(err, broker.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// settings are what must be equal on all nodes. Options.Channel must be, too, but a func
+// cannot be compared.
+func (s *Server) settings() map[string]string {
+	return map[string]string{
+		"Limits.Members":              strconv.Itoa(max(s.opts.Limits.Members, -1)),
+		"SecretKey and OldSecretKeys": keysFingerprint(s.keys),
+	}
+}
+
+// keysFingerprint is the same for Servers that accept the same keys, whichever of them
+// signs. It has 16 bits, since it is written to where the broker keeps its nodes: whoever
+// reads it there can exclude guesses at a key and never confirm one, because one guess in
+// 65,536 fits by chance. As rarely it does not show that two nodes have different keys.
+func keysFingerprint(keys []string) string {
+	if len(keys) == 0 {
+		return "none"
+	}
+	ids := make([]string, 0, len(keys))
+	for _, key := range keys {
+		ids = append(ids, keyID(key))
+	}
+	slices.Sort(ids)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(ids), ",")))
+	return hex.EncodeToString(sum[:2])
+}
+
+// keyID names a secret key without giving it away.
+func keyID(key string) string {
+	mac := hmac.New(sha256.New, []byte(key))
+	_, _ = mac.Write([]byte("pushy2-key-id")) // never returns an error
+	return hex.EncodeToString(mac.Sum(nil)[:4])
 }

@@ -19,7 +19,7 @@ type JoinError struct {
 	Channel string
 	Reason  string
 	Code    string // of an *Error that an Authorizer returned, or ""
-	Err     error  // for the host: of the Broker or PresenceStore, or about the presence data; or nil
+	Err     error  // for the host: of the Broker, or about the presence data; or nil
 }
 
 func (e *JoinError) Error() string {
@@ -70,8 +70,7 @@ func (cs *Channels) All() iter.Seq[*Channel] {
 // has decided. data is presence data for a private channel, nil for none, and
 // ignored for others. The client gets pushy:subscription-success before Join
 // returns nil, and nothing when it fails. The error is an *Error (301, 302), a
-// *JoinError or ErrClosed. It waits for Broker and PresenceStore, as long as conn
-// lives.
+// *JoinError or ErrClosed. It waits for the Broker, as long as conn lives.
 func (cs *Channels) Join(conn *Conn, name string, data json.RawMessage) error {
 	lower, err := cs.srv.channelName(name)
 	switch {

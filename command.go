@@ -77,10 +77,10 @@ func (r *Request) Builtin() {
 }
 
 // RegisterCommand adds a command. Names are compared without regard to ASCII case.
-// The built-in "subscribe" and "unsubscribe" may each be replaced once; what replaces
-// them can call Subscribe and Unsubscribe, or, with HandleCommand, Request.Builtin. Any other name taken
-// twice, an empty name, one that begins with "pushy:", and a nil func panic: they are
-// mistakes in the program. It may be called at any time.
+// The built-in "subscribe" and "unsubscribe" may each be replaced once; a command of
+// HandleCommand that replaces one can carry it out with Request.Builtin. Any other name
+// taken twice, an empty name, one that begins with "pushy:", and a nil func panic: they
+// are mistakes in the program. It may be called at any time.
 //
 // HandleCommand adds one that can return an error, and Handle one with typed data.
 func (s *Server) RegisterCommand(name string, run CommandFunc) {
@@ -163,29 +163,4 @@ func (s *Server) shownError(r *Request, err error) *pushyjson.Error {
 	}
 	s.log.Error("command failed", "command", r.Name, "conn", r.Conn.ID(), "error", err)
 	return pushyjson.ErrInternal
-}
-
-// Subscribe is the built-in command SUBSCRIBE: {"channel":…} and, for private
-// channels, "auth" and "data" (PROTOCOL.md, sections 3, 4 and 6). It is called from a
-// CommandFunc that replaces that command.
-func Subscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {
-	srv.answer("subscribe", conn, data, channels)
-}
-
-// Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}. It is called from a
-// CommandFunc that replaces that command.
-func Unsubscribe(srv *Server, conn *Conn, data json.RawMessage, channels *Channels) {
-	srv.answer("unsubscribe", conn, data, channels)
-}
-
-func (s *Server) answer(name string, conn *Conn, data json.RawMessage, channels *Channels) {
-	r := &Request{
-		Name:     name,
-		Data:     data,
-		ID:       channels.id,
-		Conn:     conn,
-		Channels: channels,
-		srv:      s,
-	}
-	r.Builtin()
 }

@@ -3,7 +3,6 @@ package pushy
 import (
 	"time"
 
-	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/session"
 )
 
@@ -18,14 +17,6 @@ func (s *Server) Connect(session session.Session, user any) {
 	s.hub.Admission().Reserve(0)
 	s.hub.Connect(session, user, "", 0)
 }
-
-// NewLocalBroker and NewLocalPresence return what a Server has by default.
-func NewLocalBroker() Broker          { return &localBroker{} }
-func NewLocalPresence() PresenceStore { return &localPresence{} }
-
-// NewOn returns a Server on a broker of package broker's contract, which Options.Broker
-// is to be.
-func NewOn(b broker.Broker, o Options) (*Server, error) { return newServer(o, b) }
 
 // Entries returns how many channels the registry holds, in whatever state.
 func (s *Server) Entries() int {

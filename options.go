@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/safelog"
@@ -101,13 +102,17 @@ type Options struct {
 	// CommandTimeout is when the ctx of a command of Handle ends. Default 30 s.
 	CommandTimeout time.Duration
 
-	// Broker and Presence connect Servers that act as one. Default: this
-	// process alone. The Server closes them, and New does if it fails. If only one
-	// of them is set and it is the other, too, as the brokers of this module are, it
-	// serves as both. A Broker without a PresenceStore is an error: each Server would
-	// have members of its own in private channels.
-	Broker   Broker
-	Presence PresenceStore
+	// Broker connects Servers that act as one; each has a Broker of its own, of the
+	// same store. Default: this process alone. The Server opens and closes it, and New
+	// closes it if it fails. The packages broker/redis, broker/nats and, within one
+	// process, broker/memory have one.
+	//
+	// The Server trusts nothing that a Broker delivers, since others may write to what
+	// it works with: it skips what is broken, and logs that once a minute. A method that
+	// panics or ends its goroutine (runtime.Goexit) has failed, and the log says how.
+	// Only an Append of an event that ends its goroutine also ends that of the caller of
+	// Server.Publish.
+	Broker broker.Broker
 
 	// Logger takes what a host should know. Default slog.Default().
 	Logger *slog.Logger
@@ -181,7 +186,7 @@ type Hooks struct {
 	// Unsubscribe runs once for each membership that has ended, after the Subscribe
 	// hook of the same membership has returned: when conn is no member any more,
 	// pushy:subscription-end is queued (if the connection is still there), and the
-	// PresenceStore has logged the leave or failed. A membership that the host ends,
+	// Broker has appended the leave or failed. A membership that the host ends,
 	// with Channel.Remove, can be followed by the client's next one at once: that one's
 	// Subscribe may run at the same time.
 	Unsubscribe func(conn *Conn, ch *Channel)
@@ -216,9 +221,6 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.SockJS.Prefix, err = names.Prefix(o.SockJS.Prefix, o.Prefix+"/socket"); err != nil {
 		return o, fmt.Errorf("pushy: Options.SockJS.Prefix %w", err)
-	}
-	if err := o.pair(); err != nil {
-		return o, err
 	}
 	if o.Authorizer == nil {
 		o.Authorizer = tokens{keys: append([]string{o.SecretKey}, o.OldSecretKeys...)}
@@ -322,21 +324,4 @@ func (o *Options) warnOfLimits() {
 				"needs", rule.needSize, "because of", rule.large, "effect", rule.effect)
 		}
 	}
-}
-
-// pair takes the PresenceStore from the Broker, or the Broker from the
-// PresenceStore, where only one of them is set.
-func (o *Options) pair() error {
-	if o.Broker != nil && o.Presence == nil {
-		store, ok := o.Broker.(PresenceStore)
-		if !ok {
-			return fmt.Errorf("pushy: Options.Broker is set, but Options.Presence is not, and %T is no PresenceStore: "+
-				"each Server would have members of its own in private channels; "+
-				"set Options.Presence, or a Broker that is a PresenceStore, too", o.Broker)
-		}
-		o.Presence = store
-	} else if broker, ok := o.Presence.(Broker); ok && o.Broker == nil {
-		o.Broker = broker
-	}
-	return nil
 }

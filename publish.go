@@ -40,30 +40,14 @@ const (
 	publishError = "pushy: publish: "
 )
 
-// PublishOption changes one Publish. PublishEvent replaces it.
-type PublishOption func(*Message)
-
-// Except leaves one connection out, such as the one whose command publishes.
-func Except(conn *Conn) PublishOption {
-	return func(m *Message) { m.Except = conn.ID() }
-}
-
 // Publish sends an event to every subscriber of a channel, on all nodes. It is
 // PublishEvent without the rest of its options and without a Receipt.
-func (s *Server) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) error {
-	e := Event{
+func (s *Server) Publish(ctx context.Context, channel, event string, data any) error {
+	_, err := s.PublishEvent(ctx, Event{
 		Channel: channel,
 		Name:    event,
 		Data:    data,
-	}
-	var m Message
-	for _, option := range options {
-		option(&m)
-	}
-	if m.Except != "" {
-		e.Except = []string{m.Except}
-	}
-	_, err := s.PublishEvent(ctx, e)
+	})
 	return err
 }
 
@@ -71,7 +55,7 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any, o
 // it returns nil the event is queued for every subscriber of this process, and for
 // those of other nodes as far as the Broker promises; while the Broker is away, for
 // this process alone. The error says which name or value is not allowed, is the
-// Broker's, or ErrClosed after Shutdown.
+// Broker's (broker.ErrTooLarge for what it can never take), or ErrClosed after Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 	lower, err := s.channelName(e.Channel)
 	if err != nil {

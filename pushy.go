@@ -84,7 +84,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/httpapi"
@@ -126,32 +125,17 @@ type Server struct {
 }
 
 // New returns a Server. The error says which option is wrong, or that the
-// Broker cannot be opened; then Options.Broker and Presence have been closed.
+// Broker cannot be opened; then Options.Broker has been closed.
 func New(options Options) (*Server, error) {
-	s, err := newServer(options, nil)
-	if err == nil {
-		return s, nil
+	s, err := newServer(options)
+	if err != nil && options.Broker != nil {
+		err = errors.Join(err, closeBroker(options.Broker))
 	}
-	if options.Broker != nil {
-		err = errors.Join(err, closed("Broker.Close", options.Broker.Close))
-	}
-	if options.Presence != nil {
-		err = errors.Join(err, closed("PresenceStore.Close", options.Presence.Close))
-	}
-	return nil, err
+	return s, err
 }
 
-// closed runs a Close of the host's.
-func closed(name string, run func() error) (err error) {
-	if f := hosted(func() { err = readable(run()) }); f != nil {
-		return fmt.Errorf("%s: %w", name, f)
-	}
-	return err
-}
-
-// newServer is New with a broker of package broker's contract, which Options.Broker is
-// to be, or nil.
-func newServer(options Options, shared broker.Broker) (*Server, error) {
+// newServer is New, except that it does not close the broker if it fails.
+func newServer(options Options) (*Server, error) {
 	o, err := options.withDefaults()
 	if err != nil {
 		return nil, err
@@ -163,7 +147,7 @@ func newServer(options Options, shared broker.Broker) (*Server, error) {
 		now:       time.Now,
 		newConnID: names.NewUUID,
 		commands:  map[string]func(*Request) error{},
-		local:     o.Broker == nil && o.Presence == nil && shared == nil,
+		local:     o.Broker == nil,
 	}
 	s.channels.srv = s
 	s.socketBases = o.socketBases()
@@ -188,7 +172,7 @@ func newServer(options Options, shared broker.Broker) (*Server, error) {
 		Command:       s.runCommand,
 		PresenceBytes: o.Limits.PresenceBytes,
 	}
-	if s.hub, err = hub.New(s.hubConfig(options, shared)); err != nil {
+	if s.hub, err = hub.New(s.hubConfig()); err != nil {
 		return nil, fmt.Errorf("pushy: open broker: %w", err)
 	}
 	s.sockets = sockjs.NewHandler(sockjs.Config{
@@ -223,14 +207,14 @@ func newServer(options Options, shared broker.Broker) (*Server, error) {
 	return s, nil
 }
 
-// hubConfig is what the core needs of the options; options are as the host gave
-// them.
-func (s *Server) hubConfig(options Options, shared broker.Broker) hub.Config {
+// hubConfig is what the core needs of the options.
+func (s *Server) hubConfig() hub.Config {
 	o := &s.opts
 	l := &o.Limits
 	cfg := hub.Config{
 		Node:      names.RandomHex(8),
 		Lease:     lease,
+		Settings:  s.settings(),
 		Timeout:   operationTimeout,
 		Engine:    s.engine,
 		Protocol:  s.protocol,
@@ -254,40 +238,11 @@ func (s *Server) hubConfig(options Options, shared broker.Broker) hub.Config {
 		Log:         s.log,
 		Notices:     s.notices,
 	}
-	if shared != nil {
-		cfg.Broker = s.checked(shared)
-		cfg.Linger = linger
-		return cfg
-	}
 	if s.local {
 		cfg.Broker, cfg.Local = memory.New(), true
 		return cfg
 	}
-	arrivals := newArrivals(s)
-	onlyOne := (options.Broker == nil) != (options.Presence == nil)
-	legacy := &legacyBroker{
-		broker:   &localBroker{},
-		store:    &localPresence{},
-		private:  s.private,
-		protocol: s.protocol,
-		arrivals: arrivals,
-		shared:   []any{o.Presence, o.Broker},
-	}
-	if o.Broker != nil {
-		legacy.broker = &sharedBroker{
-			Broker:   o.Broker,
-			arrivals: arrivals,
-		}
-		cfg.Linger = linger
-	}
-	if o.Presence != nil {
-		legacy.store = &sharedStore{
-			PresenceStore: o.Presence,
-			arrivals:      arrivals,
-			isBroker:      onlyOne && o.Broker != nil,
-		}
-	}
-	cfg.Broker = legacy
+	cfg.Broker, cfg.Linger = s.checked(o.Broker), linger
 	return cfg
 }
 
@@ -345,9 +300,12 @@ const (
 	// linger is how long a channel outlives its last subscriber where a Broker
 	// has to be asked: a page that reloads must not cost it two round trips.
 	linger = time.Second
-	// operationTimeout bounds a call to a Broker or PresenceStore.
+	// operationTimeout bounds a call of a Broker.
 	operationTimeout = 10 * time.Second
-	// lease is how long the members of a Server outlive it.
+	// lease is how long the members of a Server that fails stay in their channels. It
+	// must be longer than what a node can be held up by a garbage collection, a
+	// suspended virtual machine or a failover of the broker, else its members leave
+	// and join again each time; and others see members that are gone for as long.
 	lease        = 15 * time.Second
 	closeTimeout = 5 * time.Second
 	forever      = 1 << 30 * time.Second
@@ -373,8 +331,8 @@ type Stats struct {
 	Buffered    int64             // bytes that wait to be written
 	Published   uint64            // messages published here that the Broker accepted
 	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
-	// Away is why the Broker or PresenceStore cannot be reached, if it says so:
-	// until it is nil again this node is alone.
+	// Away is why the Broker cannot be reached, if it is a broker.Health: until it is
+	// nil again this node is alone.
 	Away error
 }
 

@@ -5,8 +5,7 @@ import "context"
 // Shutdown ends the Server. New connections and triggers are refused with 503;
 // every connection is closed with code 3001 (1012 on bare WebSockets), in batches over
 // at most 5 s or half the time that ctx has; what was queued for it is still written. When it
-// returns nil all Disconnect hooks have run and Broker and PresenceStore are
-// closed. If ctx ends first, the remaining connections are closed without a
+// returns nil all Disconnect hooks have run and the Broker is closed. If ctx ends first, the remaining connections are closed without a
 // close frame, the hooks run all the same, and it returns ctx's error. A second call
 // waits for the first. A client has 5 s to answer the close frame, so give ctx more
 // than that.

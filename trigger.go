@@ -34,7 +34,7 @@ func (s *Server) serveTrigger(w http.ResponseWriter, r *http.Request, name strin
 	answer.Write(w)
 }
 
-var errPublishEnded = errors.New("pushy: the Broker's Publish ended its goroutine")
+var errPublishEnded = errors.New("pushy: the Broker's Append ended its goroutine")
 
 // publishTrigger does not end with the request: a publisher that leaves, or
 // middleware with a deadline, must not make an event look lost that a Broker has
@@ -58,7 +58,7 @@ func (s *Server) publishTrigger(r *http.Request, t *httpapi.Trigger) *httpapi.Tr
 			slog.String("channel", t.Channel),
 			slog.String("error", err.Error()))
 	}
-	if errors.Is(err, ErrTooLarge) {
+	if errors.Is(err, broker.ErrTooLarge) {
 		return httpapi.TooLarge("Event too large for the broker")
 	}
 	return httpapi.Unavailable()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
@@ -83,7 +84,7 @@ func (c *Child) call(path string, answer any) error {
 // Serve serves a node until it is killed, if this process is one that Start made: a
 // TestMain calls it first. join makes what it shares with others, as Start was told;
 // nil for nothing.
-func Serve(join func(how string) (pushy.Broker, pushy.PresenceStore, error)) {
+func Serve(join func(how string) (broker.Broker, error)) {
 	how, is := os.LookupEnv(childEnv)
 	if !is {
 		return
@@ -92,11 +93,11 @@ func Serve(join func(how string) (pushy.Broker, pushy.PresenceStore, error)) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	broker, store, err := join(how)
+	shared, err := join(how)
 	if err != nil {
 		fail(err)
 	}
-	srv, err := pushy.New(options(broker, store, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))))
+	srv, err := pushy.New(options(shared, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))))
 	if err != nil {
 		fail(err)
 	}

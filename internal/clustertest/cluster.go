@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 )
 
 // Engine makes what Servers share.
 type Engine struct {
 	// Join returns what makes one more Server a node of this test's cluster: all
-	// that one t is given act as one. The Server closes both, which may be one.
-	Join func(t testing.TB) (pushy.Broker, pushy.PresenceStore)
+	// that one t is given act as one. The Server closes it.
+	Join func(t testing.TB) broker.Broker
 	// Lease is how long a node may be silent before its members count as gone.
 	Lease time.Duration
 }
@@ -36,11 +37,14 @@ type anybody struct{}
 func (anybody) Authorize(context.Context, pushy.AuthRequest) error { return nil }
 
 // options are those of every node, with logger or without.
-func options(broker pushy.Broker, store pushy.PresenceStore, logger *slog.Logger) pushy.Options {
+func options(shared broker.Broker, logger *slog.Logger) pushy.Options {
 	return pushy.Options{
-		SecretKey: "the secret of the cluster", Authorizer: anybody{}, Broker: broker, Presence: store, Logger: logger,
-		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // a busy machine may be late with a poll
-		Limits: pushy.Limits{CommandRate: -1},
+		SecretKey:  "the secret of the cluster",
+		Authorizer: anybody{},
+		Broker:     shared,
+		Logger:     logger,
+		SockJS:     pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // a busy machine may be late with a poll
+		Limits:     pushy.Limits{CommandRate: -1},
 	}
 }
 
@@ -49,15 +53,14 @@ func (e Engine) start(t testing.TB, n int) []node {
 	t.Helper()
 	var nodes []node
 	for range n {
-		broker, store := e.Join(t)
-		nodes = append(nodes, serve(t, broker, store))
+		nodes = append(nodes, serve(t, e.Join(t)))
 	}
 	return nodes
 }
 
-func serve(t testing.TB, broker pushy.Broker, store pushy.PresenceStore) node {
+func serve(t testing.TB, shared broker.Broker) node {
 	t.Helper()
-	srv, err := pushy.New(options(broker, store, slog.New(slog.NewTextHandler(t.Output(), nil))))
+	srv, err := pushy.New(options(shared, slog.New(slog.NewTextHandler(t.Output(), nil))))
 	if err != nil {
 		t.Fatal(err)
 	}

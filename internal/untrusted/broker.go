@@ -24,8 +24,13 @@ type Options struct {
 	EventBytes  int // of an event's data
 	MemberBytes int // of a member's data
 	// Call runs one call of the broker and turns a panic, and a call of
-	// runtime.Goexit, into its error.
+	// runtime.Goexit, into its error. An error that it returns can be read.
 	Call func(name string, run func() error) error
+	// Failed is called from the deferred func of a call that did not return, with what
+	// recover returned there: nil for runtime.Goexit. It returns the call's error.
+	Failed func(name string, panicked any) error
+	// Readable returns err, or panics if err has methods that do.
+	Readable func(err error) error
 	// Skipped is called for what was delivered and is broken.
 	Skipped func(kind, channel string, reason error)
 }
@@ -41,14 +46,6 @@ var (
 	_ broker.Broker = (*Broker)(nil)
 	_ broker.Health = (*Broker)(nil)
 )
-
-// Wrap returns next behind the checks.
-func Wrap(next broker.Broker, o Options) *Broker {
-	return &Broker{
-		next: next,
-		o:    o,
-	}
-}
 
 // Open implements broker.Broker. A sink with a method Wants(channel string) bool gets
 // only what it wants: the checks of the rest would cost time for nothing.
@@ -85,8 +82,8 @@ func (b *Broker) Unfollow(ctx context.Context, channel string) error {
 	return b.o.Call("Broker.Unfollow", func() error { return b.next.Unfollow(ctx, channel) })
 }
 
-// Append implements broker.Broker. An event that is not kept does not get a goroutine of
-// its own, which would cost as much again: a broker whose Append ends its goroutine ends
+// Append implements broker.Broker. An event does not get a goroutine of its own, which
+// would cost as much again: a broker whose Append ends its goroutine (runtime.Goexit) ends
 // its caller's.
 func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
 	most := b.o.EventBytes
@@ -98,7 +95,7 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a 
 			broker.ErrTooLarge, len(e.Data), most)
 	}
 	if e.Kind == broker.Event {
-		return b.next.Append(ctx, channel, e)
+		return b.appendEvent(ctx, channel, e)
 	}
 	err = b.o.Call("Broker.Append", func() error {
 		var err error
@@ -108,22 +105,22 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a 
 	return a, err
 }
 
+func (b *Broker) appendEvent(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			a, err = broker.Appended{}, b.o.Failed("Broker.Append", recover())
+		}
+	}()
+	a, err = b.next.Append(ctx, channel, e)
+	err = b.o.Readable(err)
+	returned = true
+	return a, err
+}
+
 // Close implements broker.Broker.
 func (b *Broker) Close(ctx context.Context) error {
 	return b.o.Call("Broker.Close", func() error { return b.next.Close(ctx) })
-}
-
-// Away implements broker.Health. A broker that does not is never away.
-func (b *Broker) Away() (away error) {
-	health, ok := b.next.(broker.Health)
-	if !ok {
-		return nil
-	}
-	err := b.o.Call("Broker.Away", func() error {
-		away = health.Away()
-		return nil
-	})
-	return errors.Join(away, err)
 }
 
 // checkedSink is a broker.Sink behind the checks.

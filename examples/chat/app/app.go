@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/trigger"
 )
 
@@ -32,8 +33,7 @@ var page embed.FS
 type Config struct {
 	Secret   string // signs tokens and triggers
 	LoginKey string // signs cookies
-	Broker   pushy.Broker
-	Presence pushy.PresenceStore
+	Broker   broker.Broker
 	Node     string // the name that the page shows
 }
 
@@ -48,7 +48,6 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 		SecretKey: c.Secret,
 		Accept:    func(r *http.Request) (any, error) { return people.of(r) },
 		Broker:    c.Broker,
-		Presence:  c.Presence,
 	})
 	if err != nil {
 		return err

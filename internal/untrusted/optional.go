@@ -1,0 +1,213 @@
+package untrusted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// Wrap returns next behind the checks. The result has those of package broker's optional
+// interfaces that next has, and Health always: a broker that does not say when it is away
+// never is.
+func Wrap(next broker.Broker, o Options) broker.Broker {
+	b := &Broker{
+		next: next,
+		o:    o,
+	}
+	history, hasHistory := next.(broker.History)
+	ledger, hasLedger := next.(broker.Ledger)
+	cluster, hasCluster := next.(broker.Cluster)
+	h := &checkedHistory{next: history, b: b}
+	l := &checkedLedger{next: ledger, b: b}
+	c := &checkedCluster{next: cluster, b: b}
+	switch {
+	case hasHistory && hasLedger && hasCluster:
+		return struct {
+			*Broker
+			broker.History
+			broker.Ledger
+			broker.Cluster
+		}{b, h, l, c}
+	case hasHistory && hasLedger:
+		return struct {
+			*Broker
+			broker.History
+			broker.Ledger
+		}{b, h, l}
+	case hasHistory && hasCluster:
+		return struct {
+			*Broker
+			broker.History
+			broker.Cluster
+		}{b, h, c}
+	case hasLedger && hasCluster:
+		return struct {
+			*Broker
+			broker.Ledger
+			broker.Cluster
+		}{b, l, c}
+	case hasHistory:
+		return struct {
+			*Broker
+			broker.History
+		}{b, h}
+	case hasLedger:
+		return struct {
+			*Broker
+			broker.Ledger
+		}{b, l}
+	case hasCluster:
+		return struct {
+			*Broker
+			broker.Cluster
+		}{b, c}
+	}
+	return b
+}
+
+// Away implements broker.Health.
+func (b *Broker) Away() (away error) {
+	health, ok := b.next.(broker.Health)
+	if !ok {
+		return nil
+	}
+	err := b.o.Call("Broker.Away", func() error {
+		away = b.o.Readable(health.Away())
+		return nil
+	})
+	return errors.Join(away, err)
+}
+
+// checkedHistory is a broker.History behind the checks.
+type checkedHistory struct {
+	next broker.History
+	b    *Broker
+}
+
+// Read implements broker.History. Entries that are broken are left out.
+func (h *checkedHistory) Read(ctx context.Context, channel string, r broker.Range) (p broker.Page, err error) {
+	err = h.b.o.Call("Broker.Read", func() error {
+		var err error
+		p, err = h.next.Read(ctx, channel, r)
+		return err
+	})
+	if p.First > maxRevision || p.Top.Offset > maxRevision {
+		return broker.Page{}, errors.Join(err, fmt.Errorf("a page with a position over %d", uint64(maxRevision)))
+	}
+	entries := make([]broker.Entry, 0, min(len(p.Entries), max(r.Limit, 0)))
+	for _, e := range p.Entries {
+		e, broken := h.b.kept(e)
+		if broken != nil {
+			h.b.o.Skipped("skipped a broken entry from the broker's history", channel, broken)
+			continue
+		}
+		if len(entries) == cap(entries) {
+			break // more than were asked for
+		}
+		entries = append(entries, e)
+	}
+	p.Entries = entries
+	return p, err
+}
+
+// kept returns e, which the broker has kept, as it may reach a node.
+func (b *Broker) kept(e broker.Entry) (broker.Entry, error) {
+	if e.Kind != broker.Event {
+		return e, fmt.Errorf("an entry of kind %d", e.Kind)
+	}
+	return b.entry(e)
+}
+
+// Tops implements broker.History.
+func (h *checkedHistory) Tops(ctx context.Context, channels []string) (tops []broker.Position, err error) {
+	err = h.b.o.Call("Broker.Tops", func() error {
+		var err error
+		tops, err = h.next.Tops(ctx, channels)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(tops) != len(channels) {
+		return nil, fmt.Errorf("the broker has %d positions for %d channels", len(tops), len(channels))
+	}
+	for _, top := range tops {
+		if top.Offset > maxRevision {
+			return nil, fmt.Errorf("position %d is over %d", top.Offset, uint64(maxRevision))
+		}
+	}
+	return tops, nil
+}
+
+// Forget implements broker.History.
+func (h *checkedHistory) Forget(ctx context.Context, channel string) error {
+	return h.b.o.Call("Broker.Forget", func() error { return h.next.Forget(ctx, channel) })
+}
+
+// checkedLedger is a broker.Ledger whose failures are errors. What an answer contains
+// is for its reader to check.
+type checkedLedger struct {
+	next broker.Ledger
+	b    *Broker
+}
+
+// Claim implements broker.Ledger.
+func (l *checkedLedger) Claim(ctx context.Context, key, digest string, ttl time.Duration) (c broker.Claim, err error) {
+	err = l.b.o.Call("Broker.Claim", func() error {
+		var err error
+		c, err = l.next.Claim(ctx, key, digest, ttl)
+		return err
+	})
+	if err != nil {
+		return broker.Claim{}, err
+	}
+	if c.State < broker.Claimed || c.State > broker.Mismatch {
+		return broker.Claim{}, fmt.Errorf("the broker has a claim of state %d", c.State)
+	}
+	return c, nil
+}
+
+// Finish implements broker.Ledger.
+func (l *checkedLedger) Finish(ctx context.Context, key, digest string, answer []byte) error {
+	return l.b.o.Call("Broker.Finish", func() error { return l.next.Finish(ctx, key, digest, answer) })
+}
+
+// Release implements broker.Ledger.
+func (l *checkedLedger) Release(ctx context.Context, key, digest string) error {
+	return l.b.o.Call("Broker.Release", func() error { return l.next.Release(ctx, key, digest) })
+}
+
+// List implements broker.Ledger.
+func (l *checkedLedger) List(ctx context.Context, prefix string) (records []broker.Record, err error) {
+	err = l.b.o.Call("Broker.List", func() error {
+		var err error
+		records, err = l.next.List(ctx, prefix)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+// checkedCluster is a broker.Cluster whose failures are errors.
+type checkedCluster struct {
+	next broker.Cluster
+	b    *Broker
+}
+
+// Nodes implements broker.Cluster.
+func (c *checkedCluster) Nodes(ctx context.Context) (nodes []string, err error) {
+	err = c.b.o.Call("Broker.Nodes", func() error {
+		var err error
+		nodes, err = c.next.Nodes(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return nodes, nil
+}
