@@ -15,13 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 const someID = "3c8f1f6e-0a5c-4f5c-9d0e-0123456789ab"
-
-type openError struct{ *hubNode }
-
-func (openError) Open(context.Context, func(string, pushy.Message)) error { return errHub }
 
 type allowAll struct{ err error }
 
@@ -29,6 +27,10 @@ func (a allowAll) Authorize(context.Context, pushy.AuthRequest) error { return a
 
 func TestNewSaysWhichOptionIsWrong(t *testing.T) {
 	t.Parallel()
+	cannotOpen := &altered{
+		Broker: memory.New(),
+		open:   func(context.Context, broker.OpenOptions, broker.Sink) error { return errBroker },
+	}
 	for _, c := range []struct {
 		name    string
 		options pushy.Options
@@ -43,7 +45,7 @@ func TestNewSaysWhichOptionIsWrong(t *testing.T) {
 		{"sockjsPrefix", pushy.Options{SecretKey: peerKey, SockJS: pushy.SockJS{Prefix: "x"}}, "SockJS.Prefix"},
 		{"origin", pushy.Options{SecretKey: peerKey, Origins: []string{"example.com"}}, "Origins"},
 		{"originPath", pushy.Options{SecretKey: peerKey, Origins: []string{"https://example.com/x"}}, "Origins"},
-		{"broker", pushy.Options{SecretKey: peerKey, Broker: openError{newHub(1, 0).node()}, Presence: pushy.NewLocalPresence()}, "the hub says no"},
+		{"broker", pushy.Options{SecretKey: peerKey, Broker: cannotOpen}, errBroker.Error()},
 		{"good", pushy.Options{SecretKey: peerKey, Origins: []string{"*", "https://a.example"}, Prefix: "/a/b/"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -275,7 +277,13 @@ func TestPublishChecks(t *testing.T) {
 	assert.Error(t, srv.Publish(ctx, "news", "PUSHY:x", 1))
 	assert.ErrorContains(t, srv.Publish(ctx, "news", "forbidden", 1), "not here")
 	assert.Error(t, srv.Publish(ctx, "news", "x", json.RawMessage(`{`)))
-	require.NoError(t, srv.Publish(ctx, "NEWS", "a:b", map[string]string{"<": "&"}, pushy.Except(p.conn(srv))))
+	_, err := srv.PublishEvent(ctx, pushy.Event{
+		Channel: "NEWS",
+		Name:    "a:b",
+		Data:    map[string]string{"<": "&"},
+		Except:  []string{p.id},
+	})
+	require.NoError(t, err)
 	q.expect(`a:b news {"<":"&"}`)
 	p.quiet()
 	stats := srv.Stats()

@@ -2,6 +2,7 @@ package pushy_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"math"
@@ -15,40 +16,51 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
-// ghostStore has Watches that fail after they have brought entries, and bring
-// more of them afterwards.
-type ghostStore struct {
-	pushy.PresenceStore
-	failing atomic.Int64 // this many more
-
-	mu    sync.Mutex
-	haunt []func(pushy.Change)
-}
-
-var ghost = pushy.Member{ID: "ghost", HasData: true, JSON: []byte(`{"memberId":"ghost"}`)}
-
-func (s *ghostStore) Watch(ctx context.Context, channel string, apply func(pushy.Change)) (pushy.Snapshot, error) {
-	if s.failing.Add(-1) >= 0 {
-		apply(pushy.Change{State: &pushy.Snapshot{Revision: 1000, On: true, Members: []pushy.Member{ghost}}})
-		apply(pushy.Change{Revision: 1001, Member: pushy.Member{ID: "second", JSON: []byte(`{"memberId":"second"}`)}})
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.haunt = append(s.haunt, apply)
-		return pushy.Snapshot{}, errors.New("not now")
+// haunted is a broker whose Follow fails, a number of times, after it has delivered.
+func haunted(failing int64) *altered {
+	var left atomic.Int64
+	left.Store(failing)
+	var sink broker.Sink
+	a := &altered{Broker: memory.New()}
+	a.open = func(ctx context.Context, o broker.OpenOptions, s broker.Sink) error {
+		sink = s
+		return a.Broker.Open(ctx, o, s)
 	}
-	return s.PresenceStore.Watch(ctx, channel, apply)
+	a.follow = func(ctx context.Context, channel string) (broker.State, error) {
+		if left.Add(-1) < 0 {
+			return a.Broker.Follow(ctx, channel)
+		}
+		ghosts := broker.Position{
+			Epoch:  "ghosts",
+			Offset: 1000,
+		}
+		sink.Reset(channel, broker.State{
+			Revision: ghosts,
+			On:       true,
+			Members:  []broker.Member{{ID: "ghost", Owner: "o", Data: json.RawMessage(`{}`)}},
+		}, broker.ResetGap)
+		ghosts.Offset++
+		sink.Deliver(channel, broker.Entry{
+			Kind:   broker.Join,
+			Member: "second",
+			Owner:  "o",
+			At:     ghosts,
+		})
+		return broker.State{}, errBroker
+	}
+	return a
 }
 
-// Issue 11, number 26: what a Watch has brought that failed is no part of the next
+// Issue 11, number 26: what a Follow has delivered that failed is no part of the next
 // replica.
-func TestFailedWatchLeavesNoGhost(t *testing.T) {
+func TestFailedFollowLeavesNoGhost(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		store := &ghostStore{PresenceStore: pushy.NewLocalPresence()}
-		store.failing.Store(60)
-		srv := startServer(t, pushy.Options{Presence: store})
+		srv := startOn(t, haunted(60), pushy.Options{})
 		var all sync.WaitGroup
 		for range 30 {
 			p := connectPeer(t, srv)
@@ -59,10 +71,6 @@ func TestFailedWatchLeavesNoGhost(t *testing.T) {
 			})
 		}
 		wait(t, peerPatience, "the joins", all.Wait)
-		for _, apply := range store.haunt {
-			apply(pushy.Change{State: &pushy.Snapshot{Revision: 2000, On: true, Members: []pushy.Member{ghost}}})
-			apply(pushy.Change{Revision: math.MaxInt64, Member: ghost})
-		}
 		ch, ok := srv.Channels().Lookup("private-room")
 		require.True(t, ok)
 		members, on := ch.Presence()
@@ -82,7 +90,7 @@ func TestPanickingLogHandler(t *testing.T) {
 		srv := startServer(t, pushy.Options{
 			SecretKey: "short", // which is logged
 			Logger:    log,
-			Presence:  &ghostStore{PresenceStore: pushy.NewLocalPresence()},
+			Broker:    haunted(0),
 			Hooks: pushy.Hooks{
 				Connect:         func(*pushy.Conn) { panic("hook") },
 				Disconnect:      func(*pushy.Conn, int, string) { panic("hook") },
@@ -114,44 +122,43 @@ func (panickingHandler) Handle(context.Context, slog.Record) error { panic("Hand
 func (panickingHandler) WithAttrs([]slog.Attr) slog.Handler        { panic("WithAttrs") }
 func (panickingHandler) WithGroup(string) slog.Handler             { panic("WithGroup") }
 
-// shareBroker is a Broker and PresenceStore that counts, and refuses what it is
-// told to refuse.
-type shareBroker struct {
-	pushy.Broker
-	pushy.PresenceStore
-	refuse map[string]error
+// refusing is a broker that counts, and refuses what it is told to refuse: by the call's
+// name, or the event's.
+type refusing struct {
+	altered
 	opened atomic.Int64
 	closed atomic.Int64
 }
 
-func newShareBroker(refuse map[string]error) *shareBroker {
-	return &shareBroker{
-		Broker:        pushy.NewLocalBroker(),
-		PresenceStore: pushy.NewLocalPresence(),
-		refuse:        refuse,
+func newRefusing(refuse map[string]error) *refusing {
+	b := &refusing{altered: altered{Broker: memory.New()}}
+	b.open = func(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
+		b.opened.Add(1)
+		if err := refuse["Open"]; err != nil {
+			return err
+		}
+		return b.Broker.Open(ctx, o, sink)
 	}
-}
-
-func (b *shareBroker) Open(ctx context.Context, deliver func(string, pushy.Message)) error {
-	b.opened.Add(1)
-	if err := b.refuse["Open"]; err != nil {
-		return err
+	b.follow = func(ctx context.Context, channel string) (broker.State, error) {
+		if err := refuse["Follow"]; err != nil {
+			return broker.State{}, err
+		}
+		return b.Broker.Follow(ctx, channel)
 	}
-	return b.Broker.Open(ctx, deliver)
-}
-
-func (b *shareBroker) Publish(ctx context.Context, channel string, m pushy.Message) (pushy.Receivers, error) {
-	if err := b.refuse[m.Event]; err != nil {
-		return pushy.None, err
+	b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+		if err := refuse[e.Event]; err != nil {
+			return broker.Appended{}, err
+		}
+		return b.Broker.Append(ctx, channel, e)
 	}
-	return b.Broker.Publish(ctx, channel, m)
-}
-
-func (b *shareBroker) Subscribe(context.Context, string) error { return b.refuse["Subscribe"] }
-
-func (b *shareBroker) Close() error {
-	b.closed.Add(1)
-	return errors.Join(b.Broker.Close(), b.refuse["Close"])
+	b.close = func(ctx context.Context) error {
+		b.closed.Add(1)
+		if err := refuse["Close"]; err != nil {
+			return err
+		}
+		return b.Broker.Close(ctx)
+	}
+	return b
 }
 
 // Issue 11, number 26: a New that fails leaves no Broker open.
@@ -173,24 +180,18 @@ func TestFailedNewClosesTheBroker(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for _, both := range []bool{true, false} {
-				broker := newShareBroker(c.refuse)
-				c.options.Logger = slog.New(slog.DiscardHandler)
-				c.options.Broker = broker
-				if both {
-					c.options.Presence = broker
-				} else {
-					c.options.Presence = nil
-				}
-				srv, err := pushy.New(c.options)
-				require.Error(t, err)
-				assert.Nil(t, srv)
-				for _, is := range c.is {
-					assert.ErrorIs(t, err, is)
-				}
-				assert.Positive(t, broker.closed.Load())
-				assert.LessOrEqual(t, broker.opened.Load(), int64(1))
+			b := newRefusing(c.refuse)
+			c.options.Logger = slog.New(slog.DiscardHandler)
+			c.options.Broker = b
+			srv, err := pushy.New(c.options)
+			require.Error(t, err)
+			assert.Nil(t, srv)
+			assert.NotErrorIs(t, err, broker.ErrClosed, "that it was not open is no mistake")
+			for _, is := range c.is {
+				assert.ErrorIs(t, err, is)
 			}
+			assert.EqualValues(t, 1, b.closed.Load())
+			assert.LessOrEqual(t, b.opened.Load(), int64(1))
 		})
 	}
 }
@@ -198,7 +199,7 @@ func TestFailedNewClosesTheBroker(t *testing.T) {
 // Issue 11, number 26: only what the Broker took was published.
 func TestStatsCountWhatWasAccepted(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, pushy.Options{Broker: newShareBroker(map[string]error{"refused": errors.New("no")})})
+	srv := startServer(t, pushy.Options{Broker: newRefusing(map[string]error{"refused": errors.New("no")})})
 	require.NoError(t, srv.Publish(t.Context(), "news", "fine", 1))
 	require.Error(t, srv.Publish(t.Context(), "news", "refused", 1))
 	require.Error(t, srv.Publish(t.Context(), "news", "pushy:x", 1))
@@ -217,7 +218,7 @@ func TestFailedOpenIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	var log safeBuffer
 	errNo := errors.New("the network is down")
-	srv := startServer(t, pushy.Options{Logger: log.logger(), Broker: newShareBroker(map[string]error{"Subscribe": errNo})})
+	srv := startServer(t, pushy.Options{Logger: log.logger(), Broker: newRefusing(map[string]error{"Follow": errNo})})
 	p := connectPeer(t, srv)
 	err := srv.Channels().Join(p.conn(srv), "news", nil)
 	require.ErrorIs(t, err, errNo)

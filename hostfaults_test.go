@@ -347,14 +347,15 @@ func (u unloggable) LogValue() slog.Value {
 	return slog.StringValue("unloggable")
 }
 
-// Issue 11, number 26: a call to a Broker or PresenceStore that does not return is an
+// Issue 11, number 26: a call of a broker that does not return is an
 // error of that one operation.
 func TestFailingBroker(t *testing.T) {
-	calls := []string{"Publish", "Subscribe", "Unsubscribe", "Join", "Leave", "Watch", "Close", "Away"}
+	calls := []string{"Event", "Follow", "Unfollow", "Join", "Leave", "Close", "Away"}
 	for _, call := range calls {
 		t.Run(call, func(t *testing.T) {
 			eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
-				f := &foreign{fail: fail}
+				f := newForeign()
+				f.fail = fail
 				srv, base := serve(t, pushy.Options{
 					SecretKey: peerKey,
 					Logger:    log.logger(),
@@ -362,14 +363,12 @@ func TestFailingBroker(t *testing.T) {
 				})
 				p := connectPeer(t, srv)
 				p.subscribe("private-before", "")
-				f.mu.Lock()
-				f.panics = call
-				f.mu.Unlock()
+				f.panicIn(call)
 				for range 3 {
 					p.send(subscribeText(t, p.id, "private-room", ""))
 					answer := p.next()
 					switch call {
-					case "Subscribe", "Join", "Watch":
+					case "Follow", "Join":
 						assert.Equal(t, "pushy:subscription-failed", answer.Event)
 						assert.Equal(t, "Temporarily unavailable", answer.field("reason"))
 					default:
@@ -378,7 +377,7 @@ func TestFailingBroker(t *testing.T) {
 							`pushy:subscription-end {"channel":"private-room"}`)
 					}
 					status, _ := signedTrigger(t, base, "private-before", "said")
-					if call == "Publish" {
+					if call == "Event" {
 						assert.Equal(t, 503, status)
 					} else {
 						assert.Equal(t, 201, status)
@@ -411,7 +410,8 @@ func TestFailingBroker(t *testing.T) {
 func TestFailingBrokerInNew(t *testing.T) {
 	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
 		for _, call := range []string{"Open", "Close"} {
-			f := &foreign{panics: call, fail: fail}
+			f := newForeign()
+			f.panics, f.fail = call, fail
 			o := pushy.Options{SecretKey: peerKey, Logger: log.logger(), Broker: f}
 			if call == "Close" {
 				o.Origins = []string{"nonsense"} // so that New closes what it was given
@@ -426,9 +426,9 @@ func TestFailingBrokerInNew(t *testing.T) {
 // Issue 11, number 26: an error whose methods fail is one of that operation, too.
 func TestPeevishErrorsOfABroker(t *testing.T) {
 	t.Parallel()
-	b := newShareBroker(map[string]error{
-		"x":         peevish{},
-		"Subscribe": peevish{},
+	b := newRefusing(map[string]error{
+		"x":      peevish{},
+		"Follow": peevish{},
 	})
 	srv, base := serve(t, pushy.Options{SecretKey: peerKey, Broker: b, Logger: slog.New(slog.DiscardHandler)})
 	status, _ := signedTrigger(t, base, "news", "x")

@@ -26,18 +26,15 @@ func fakeTime(t *testing.T, run func(t *testing.T)) {
 	})
 }
 
-// bubble runs a test in its own time, with one Server at a hub without delays.
-func bubble(t *testing.T, run func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server)) {
+// bubble runs a test in its own time, with one Server on an unreliable cluster that has
+// no delays yet.
+func bubble(t *testing.T, run func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server)) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
-		h := newHub(1, 0)
-		run(t, h, func(o pushy.Options) *pushy.Server {
-			n := h.node()
-			o.Broker, o.Presence = n, hubStore{n}
-			return startServer(t, o)
-		})
+		u := newUnreliable(t, 1, 0)
+		run(t, u, func(o pushy.Options) *pushy.Server { return startOn(t, u.node(), o) })
 		synctest.Wait()
-		assert.Empty(t, h.complaints())
+		assert.Empty(t, u.complaints())
 	})
 }
 
@@ -73,7 +70,7 @@ func (e *events) hooks() pushy.Hooks {
 const unsubscribeRoom = `{"command":"unsubscribe","data":{"channel":"private-room"}}`
 
 func TestChannelLingersForASecond(t *testing.T) {
-	bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
+	bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
 		var seen events
 		srv := start(pushy.Options{Hooks: seen.hooks()})
 		p := connectPeer(t, srv)
@@ -81,18 +78,18 @@ func TestChannelLingersForASecond(t *testing.T) {
 		require.Equal(t, "pushy:subscription-end", p.ask(unsubscribeRoom).Event)
 		time.Sleep(999 * time.Millisecond)
 		synctest.Wait()
-		assert.Equal(t, 0, h.count("Unsubscribe"), "before the second is over")
+		assert.Equal(t, 0, u.count("Unfollow"), "before the second is over")
 		p.subscribe("private-room", "")
 		time.Sleep(time.Minute)
-		assert.Equal(t, 1, h.count("Subscribe"), "the channel was still open")
+		assert.Equal(t, 1, u.count("Follow"), "the channel was still open")
 		require.Equal(t, "pushy:subscription-end", p.ask(unsubscribeRoom).Event)
 		assert.Equal(t, 1, srv.Entries())
 		time.Sleep(1001 * time.Millisecond)
 		synctest.Wait()
-		assert.Equal(t, 1, h.count("Unsubscribe"))
+		assert.Equal(t, 1, u.count("Unfollow"))
 		assert.Zero(t, srv.Entries())
 		p.subscribe("private-room", "")
-		assert.Equal(t, 2, h.count("Subscribe"))
+		assert.Equal(t, 2, u.count("Follow"))
 		require.NoError(t, srv.Shutdown(t.Context()))
 		assert.Equal(t, []string{"connect", "occupied private-room", "subscribe private-room", "unsubscribe private-room",
 			"subscribe private-room", "unsubscribe private-room", "vacated private-room",
@@ -102,30 +99,30 @@ func TestChannelLingersForASecond(t *testing.T) {
 }
 
 func TestJoinDuringUnsubscribingWaits(t *testing.T) {
-	bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
-		h.most = 4 * time.Second
+	bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
+		u.most = 4 * time.Second
 		srv := start(pushy.Options{})
 		p := connectPeer(t, srv)
 		for range 20 {
 			p.subscribe("private-room", `{"a":1}`)
 			require.Equal(t, "pushy:subscription-end", p.ask(unsubscribeRoom).Event)
-			for begun := h.count("Unsubscribe"); h.count("Unsubscribe") == begun; {
+			for begun := u.count("Unfollow"); u.count("Unfollow") == begun; {
 				time.Sleep(time.Millisecond)
 			}
 		}
 		p.subscribe("private-room", "")
 		time.Sleep(time.Minute)
-		assert.Len(t, h.members("private-room"), 1)
-		assert.Equal(t, 20, h.count("Unsubscribe"))
-		assert.Equal(t, 21, h.count("Subscribe"))
+		assert.Len(t, u.members("private-room"), 1)
+		assert.Equal(t, 20, u.count("Unfollow"))
+		assert.Equal(t, 21, u.count("Follow"))
 	})
 }
 
 // A client that the host removes may be back before the log has taken its
 // leaving: it must not meet its old self in the list, nor hear it quit.
 func TestJoinWaitsForTheLastLeaving(t *testing.T) {
-	bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
-		h.most = 4 * time.Second
+	bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
+		u.most = 4 * time.Second
 		srv := start(pushy.Options{})
 		p := connectPeer(t, srv)
 		for range 20 {
@@ -145,20 +142,20 @@ func TestJoinWaitsForTheLastLeaving(t *testing.T) {
 	})
 }
 
-// A join that Broker or PresenceStore let down leaves nothing behind.
+// A join that the broker fails leaves nothing behind.
 func TestFailedJoinLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		call string
 		done bool
-	}{{"Subscribe", false}, {"Watch", false}, {"Join", false}, {"Join", true}} {
+	}{{"Follow", false}, {"Join", false}, {"Join", true}} {
 		t.Run(fmt.Sprintf("%s/done=%v", c.call, c.done), func(t *testing.T) {
-			bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
+			bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
 				var seen events
 				failing := true
-				h.fail = func(call string) (error, bool) {
+				u.fail = func(call string) (error, bool) {
 					if failing && call == c.call {
-						return errHub, c.done
+						return errBroker, c.done
 					}
 					return nil, false
 				}
@@ -176,18 +173,18 @@ func TestFailedJoinLeavesNothing(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				assert.Zero(t, srv.Entries())
-				assert.Empty(t, h.members("private-room"))
+				assert.Empty(t, u.members("private-room"))
 				assert.Empty(t, p.conn(srv).Channels())
 				if c.call == "Join" {
-					assert.Equal(t, 1, h.count("Leave"), "Leave follows a Join that failed")
+					assert.Equal(t, 1, u.count("Leave"), "Leave follows a Join that failed")
 				}
-				assert.Equal(t, h.nodes[0].subscribed["private-room"], false)
-				h.mu.Lock()
+				assert.Equal(t, u.nodes[0].following["private-room"], false)
+				u.mu.Lock()
 				failing = false
-				h.mu.Unlock()
+				u.mu.Unlock()
 				p.subscribe("private-room", `{"a":1}`)
 				time.Sleep(time.Second)
-				assert.Len(t, h.members("private-room"), 1)
+				assert.Len(t, u.members("private-room"), 1)
 			})
 		})
 	}
@@ -218,9 +215,9 @@ func TestOvertakenJoin(t *testing.T) {
 	} {
 		for _, after := range []time.Duration{0, time.Second, 3 * time.Second, 5 * time.Second} {
 			t.Run(c.name+after.String(), func(t *testing.T) {
-				bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
+				bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
 					var seen events
-					h.most = 4 * time.Second
+					u.most = 4 * time.Second
 					srv := start(pushy.Options{Hooks: seen.hooks()})
 					p := connectPeer(t, srv)
 					conn := p.conn(srv)
@@ -229,7 +226,7 @@ func TestOvertakenJoin(t *testing.T) {
 					c.overtake(t, srv, p, conn)
 					time.Sleep(time.Minute)
 					synctest.Wait()
-					assert.Empty(t, h.members("private-room"))
+					assert.Empty(t, u.members("private-room"))
 					assert.Zero(t, srv.Entries())
 					assert.Zero(t, srv.Stats().Connections)
 					assert.ErrorIs(t, srv.Channels().Join(conn, "news", nil), pushy.ErrClosed)
@@ -240,8 +237,8 @@ func TestOvertakenJoin(t *testing.T) {
 }
 
 func TestRemoveWhileJoining(t *testing.T) {
-	bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
-		h.most = 4 * time.Second
+	bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
+		u.most = 4 * time.Second
 		srv := start(pushy.Options{})
 		first, second := connectPeer(t, srv), connectPeer(t, srv)
 		first.subscribe("private-room", `{"a":1}`)
@@ -258,7 +255,7 @@ func TestRemoveWhileJoining(t *testing.T) {
 		assert.Equal(t, "pushy:presence-add", first.next().Event)
 		assert.Equal(t, "pushy:presence-quit", first.next().Event)
 		first.quiet()
-		assert.Len(t, h.members("private-room"), 1)
+		assert.Len(t, u.members("private-room"), 1)
 	})
 }
 
@@ -296,15 +293,15 @@ func TestShutdownDeadlineWithHangingBroker(t *testing.T) {
 	t.Parallel()
 	for _, close := range []bool{false, true} {
 		t.Run(fmt.Sprintf("close=%v", close), func(t *testing.T) {
-			bubble(t, func(t *testing.T, h *hub, start func(pushy.Options) *pushy.Server) {
+			bubble(t, func(t *testing.T, u *unreliable, start func(pushy.Options) *pushy.Server) {
 				srv := start(pushy.Options{})
 				p := connectPeer(t, srv)
 				for i := range 10 {
 					p.subscribe(fmt.Sprintf("room%d", i), "")
 				}
-				h.mu.Lock()
-				h.most = 1000 * time.Hour
-				h.mu.Unlock()
+				u.mu.Lock()
+				u.most = 1000 * time.Hour
+				u.mu.Unlock()
 				go p.ended()
 				began := time.Now()
 				if close {
@@ -323,7 +320,7 @@ func TestShutdownDeadlineWithHangingBroker(t *testing.T) {
 // A Server keeps its promise to call Close last, even if its commands come
 // back after the deadline.
 func TestNothingAfterBrokerClose(t *testing.T) {
-	bubble(t, func(t *testing.T, _ *hub, start func(pushy.Options) *pushy.Server) {
+	bubble(t, func(t *testing.T, _ *unreliable, start func(pushy.Options) *pushy.Server) {
 		srv := start(pushy.Options{})
 		held := make(chan struct{})
 		returned := make(chan error)

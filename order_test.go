@@ -141,7 +141,13 @@ func (c *crowd) addServer(o pushy.Options) {
 		_ = json.Unmarshal(data, &ask)
 		said := c.log.shout(ask.Channel, conn.ID(), c.nextShout(), conn.ID())
 		message := map[string]any{"by": said.by, "n": said.n, "of": ask.Of}
-		c.log.answered(said, srv.Publish(conn.Context(), ask.Channel, "said", message, pushy.Except(conn)) == nil)
+		_, err := srv.PublishEvent(conn.Context(), pushy.Event{
+			Channel: ask.Channel,
+			Name:    "said",
+			Data:    message,
+			Except:  []string{conn.ID()},
+		})
+		c.log.answered(said, err == nil)
 	})
 	c.servers = append(c.servers, srv)
 }

@@ -114,6 +114,7 @@ func TestOrderCheckerSeesEveryRule(t *testing.T) {
 		{"eventFromNowhere", heard1A, heard1A + "\n" + `A ev@c {"by":"z","n":1}`, "an event that nobody published"},
 		{"eventRefused", sayNo, sayNo + "\n" + `C ev@c {"by":"q","n":1}`, "an event that was refused"},
 		{"eventLeftOutOf", say3, say3 + "\n" + `C ev@c {"by":"p","n":3}`, "an event that it was left out of"},
+		{"resyncUnasked", addCtoB, `B pushy:resync@c {}` + "\n" + addCtoB, "a resync without a reason"},
 		{"eventBeforeAdd", addCtoB, `B ev@c {"by":"p","n":2,"of":"x"}` + "\n" + addCtoB, "an event of a member that is not in the list"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,53 +21,45 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 // Issue 11, number 35: the rows of PROTOCOL.md's tables are what a Server answers,
 // and where it says that the first rule that applies decides, it does: each two
 // rules are broken at once.
 
-// choosy is a Broker and PresenceStore that decides by the channel's name once it is
-// armed.
+// choosy is a broker that decides by the channel's name once it is armed.
 type choosy struct {
-	pushy.Broker
-	pushy.PresenceStore
+	altered
 	armed atomic.Bool
 }
 
 func newChoosy() *choosy {
-	return &choosy{Broker: pushy.NewLocalBroker(), PresenceStore: pushy.NewLocalPresence()}
+	c := &choosy{altered: altered{Broker: memory.New()}}
+	c.append = c.choose
+	c.follow = func(ctx context.Context, channel string) (broker.State, error) {
+		if c.is(channel, "down") {
+			return broker.State{}, errBroker
+		}
+		return c.Broker.Follow(ctx, channel)
+	}
+	return c
 }
 
 func (c *choosy) is(channel, word string) bool {
 	return c.armed.Load() && strings.Contains(channel, word)
 }
 
-func (c *choosy) Publish(ctx context.Context, channel string, m pushy.Message) (pushy.Receivers, error) {
+func (c *choosy) choose(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	switch {
-	case c.is(channel, "large"):
-		return pushy.None, fmt.Errorf("over 8 bytes: %w", pushy.ErrTooLarge)
-	case c.is(channel, "down"):
-		return pushy.None, errHub
+	case e.Kind == broker.Event && c.is(channel, "large"), e.Kind == broker.Join && c.is(channel, "huge"):
+		return broker.Appended{}, fmt.Errorf("over 8 bytes: %w", broker.ErrTooLarge)
+	case e.Kind == broker.Event && c.is(channel, "down"):
+		return broker.Appended{}, errBroker
 	}
-	return c.Broker.Publish(ctx, channel, m)
+	return c.Broker.Append(ctx, channel, e)
 }
-
-func (c *choosy) Subscribe(ctx context.Context, channel string) error {
-	if c.is(channel, "down") {
-		return errHub
-	}
-	return c.Broker.Subscribe(ctx, channel)
-}
-
-func (c *choosy) Join(ctx context.Context, channel string, m pushy.Member) error {
-	if c.is(channel, "huge") {
-		return fmt.Errorf("over 8 bytes: %w", pushy.ErrTooLarge)
-	}
-	return c.PresenceStore.Join(ctx, channel, m)
-}
-
-func (c *choosy) Close() error { return errors.Join(c.Broker.Close(), c.PresenceStore.Close()) }
 
 // attempt is a trigger's request before it is signed.
 type attempt struct {
@@ -130,7 +121,6 @@ func TestProtocolTriggerRows(t *testing.T) {
 	srv := startServer(t, pushy.Options{
 		SecretKey: vectorKey,
 		Broker:    shared,
-		Presence:  shared,
 		CheckEvent: func(event string) error {
 			if event == "panics" {
 				panic(event)
@@ -277,9 +267,8 @@ func TestProtocolSubscribeRows(t *testing.T) {
 		is := func(rule int) bool { return slices.Contains(broken, rule) }
 		shared := newChoosy()
 		srv := startServer(t, pushy.Options{
-			Broker:   shared,
-			Presence: shared,
-			Limits:   pushy.Limits{Channels: 2, Members: 1},
+			Broker: shared,
+			Limits: pushy.Limits{Channels: 2, Members: 1},
 			CheckChannel: func(channel string) error {
 				if shared.is(channel, "panics") {
 					panic(channel)

@@ -202,9 +202,10 @@ func TestHostCommands(t *testing.T) {
 		assert.NoError(t, c.ReplyError(&pushy.Error{Code: "777", Message: "no <b>"}))
 	})
 	// A built-in may be replaced once, and called from what replaces it.
-	srv.RegisterCommand("SUBSCRIBE", func(s *pushy.Server, c *pushy.Conn, data json.RawMessage, cs *pushy.Channels) {
-		assert.NoError(t, c.Send("first", nil))
-		pushy.Subscribe(s, c, data, cs)
+	srv.HandleCommand("SUBSCRIBE", func(r *pushy.Request) error {
+		assert.NoError(t, r.Conn.Send("first", nil))
+		r.Builtin()
+		return nil
 	})
 	p := connectPeer(t, srv)
 	p.send(`{"command":"BOOM","id":1}`)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 )
 
 // Issue 11, number 35: what PROTOCOL.md says of the auth endpoint, of HTTP statuses,
@@ -48,7 +49,7 @@ func TestProtocolAuthRows(t *testing.T) {
 		"connection_id is not a connection's id": {body: "channel=private-x&connection_id=" + upper},
 		"authentication needed":                  {body: good, err: pushy.ErrNeedAuth},
 		"not authorized":                         {body: good, err: pushy.ErrDenied},
-		"Internal error":                         {body: good, err: errHub},
+		"Internal error":                         {body: good, err: errBroker},
 		"for people":                             {body: good, origin: "https://evil.example"},
 		"the host's":                             {body: good, err: &pushy.Error{Code: "429", Message: "Later"}},
 		"body over 64 KiB":                       {body: good + strings.Repeat("&", 64<<10)},
@@ -277,7 +278,7 @@ func TestProtocolRefusalsAtConnect(t *testing.T) {
 	}{
 		{name: "needAuth", options: accepting(pushy.ErrNeedAuth), status: 401, code: "401"},
 		{name: "denied", options: accepting(pushy.ErrDenied), status: 403, code: "403"},
-		{name: "otherError", options: accepting(errHub), status: 403, code: "403"},
+		{name: "otherError", options: accepting(errBroker), status: 403, code: "403"},
 		{name: "ownStatus", options: accepting(&pushy.Error{Code: "402", Message: "Pay"}), status: 402, code: "402"},
 		{name: "ownCode", options: accepting(&pushy.Error{Code: "banned", Message: "No"}), status: 403, code: "banned"},
 		{name: "origin", origin: "https://evil.example", status: 403, code: "403"},
@@ -455,23 +456,15 @@ func skeleton(t *testing.T, text string) string {
 	}
 }
 
-// resyncing is a Broker through which a test tells a Server that events were lost.
-type resyncing struct {
-	pushy.Broker
-	deliver func(channel string, m pushy.Message)
-}
-
-func (r *resyncing) Open(ctx context.Context, deliver func(string, pushy.Message)) error {
-	r.deliver = deliver
-	return r.Broker.Open(ctx, deliver)
-}
-
 // Section 2: each event that a server sends has the fields of its example, in their
 // order. Those of the commands are its own, too.
 func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	t.Parallel()
-	broker := &resyncing{Broker: pushy.NewLocalBroker()}
-	srv, baseURL := serve(t, pushy.Options{SecretKey: vectorKey, Broker: broker, Presence: pushy.NewLocalPresence()})
+	shared := newForeign()
+	srv, baseURL := serve(t, pushy.Options{
+		SecretKey: vectorKey,
+		Broker:    shared,
+	})
 	pushy.Handle(srv, "play", func(context.Context, *pushy.Conn, struct{}) (struct {
 		Turn int `json:"turn"`
 	}, error) {
@@ -506,7 +499,7 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	}
 	require.NoError(t, srv.Publish(t.Context(), "news", "headline", map[string]string{"text": "Hello"}))
 	keep(ann.Receive())
-	broker.deliver("news", pushy.Message{Event: pushy.EventResync, Data: json.RawMessage(`{}`)})
+	shared.sink.Reset("news", broker.State{}, broker.ResetGap)
 	keep(ann.Receive())
 	conn, ok := srv.Conn(ann.id)
 	require.True(t, ok)
@@ -648,7 +641,7 @@ func TestProtocolHostsOwnRule(t *testing.T) {
 		{&pushy.Error{Message: "No"}, `pushy:subscription-failed {"channel":"news","reason":"No"}`},
 		{&pushy.Error{}, `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`},
 		{pushy.ErrDenied, `pushy:subscription-failed {"channel":"news","reason":"Invalid credentials"}`},
-		{errHub, `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`},
+		{errBroker, `pushy:subscription-failed {"channel":"news","reason":"Temporarily unavailable"}`},
 	} {
 		srv := startServer(t, pushy.Options{Authorizer: allowAll{c.err}})
 		p := connectPeer(t, srv)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 // postAuth asks an AuthHandler for a token.
@@ -195,9 +196,9 @@ func TestLargeMessageOnAWebSocketIsLogged(t *testing.T) {
 // something to try again.
 func TestOverTheBoundOfSharedDataIsTooLarge(t *testing.T) {
 	t.Parallel()
-	f, log := &foreign{}, &lines{}
+	log := &lines{}
 	srv := triggerServer(t, pushy.Options{
-		Broker: f,
+		Broker: memory.New(),
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 		Limits: pushy.Limits{TriggerBytes: -1, PresenceBytes: -1, MessageBytes: -1, ConnBuffer: -1},
 	})

@@ -1,6 +1,7 @@
 package pushy_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -137,14 +138,14 @@ func TestCommandsConnAndChannelsWorkLater(t *testing.T) {
 	srv := startServer(t, pushy.Options{})
 	var k keeper
 	k.register(srv)
-	srv.RegisterCommand("subscribe", func(srv *pushy.Server, c *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
-		data = append(json.RawMessage{}, data...)
-		go pushy.Subscribe(srv, c, data, channels)
-	})
-	srv.RegisterCommand("unsubscribe", func(srv *pushy.Server, c *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
-		data = append(json.RawMessage{}, data...)
-		go pushy.Unsubscribe(srv, c, data, channels)
-	})
+	for _, name := range []string{"subscribe", "unsubscribe"} {
+		srv.HandleCommand(name, func(r *pushy.Request) error {
+			later := *r
+			later.Data = bytes.Clone(r.Data)
+			go later.Builtin()
+			return nil
+		})
+	}
 	p := connectPeer(t, srv)
 	p.send(`{"command":"keep","id":1}`)
 	p.expect(`kept {"id":1}`)
@@ -160,7 +161,13 @@ func TestCommandsConnAndChannelsWorkLater(t *testing.T) {
 		assert.True(t, ch.Has(c))
 		assert.Equal(t, []string{"news"}, c.Channels())
 		assert.Error(t, srv.Channels().Join(c, "news", nil), "it is a member")
-		require.NoError(t, srv.Publish(t.Context(), "news", "x", 1, pushy.Except(c)))
+		_, err := srv.PublishEvent(t.Context(), pushy.Event{
+			Channel: "news",
+			Name:    "x",
+			Data:    1,
+			Except:  []string{c.ID()},
+		})
+		require.NoError(t, err)
 	}
 	p.quiet()
 	require.NoError(t, k.channels[1].Leave(one, "news"))

@@ -11,48 +11,41 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
-
-// pausedBroker delivers when it is let, and fails to close.
-type pausedBroker struct {
-	deliver func(string, pushy.Message)
-	entered chan struct{}
-	release chan struct{}
-}
 
 var errBrokerClose = errors.New("the broker cannot close")
 
-func (b *pausedBroker) Open(_ context.Context, deliver func(string, pushy.Message)) error {
-	b.deliver = deliver
-	return nil
+// cannotClose is a broker that fails to close.
+func cannotClose(b *memory.Broker) *altered {
+	return &altered{
+		Broker: b,
+		close:  func(ctx context.Context) error { return errors.Join(b.Close(ctx), errBrokerClose) },
+	}
 }
-
-func (b *pausedBroker) Publish(_ context.Context, channel string, m pushy.Message) (pushy.Receivers, error) {
-	close(b.entered)
-	<-b.release
-	b.deliver(channel, m)
-	return pushy.None, nil
-}
-
-func (b *pausedBroker) Subscribe(context.Context, string) error   { return nil }
-func (b *pausedBroker) Unsubscribe(context.Context, string) error { return nil }
-func (b *pausedBroker) Close() error                              { return errBrokerClose }
 
 // What was accepted before a Shutdown reaches who was subscribed before it.
 func TestShutdownWaitsForPublishes(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
-		b := &pausedBroker{entered: make(chan struct{}), release: make(chan struct{})}
-		srv := startServer(t, pushy.Options{Broker: b, Presence: pushy.NewLocalPresence()})
+		b := cannotClose(memory.New())
+		entered, release := make(chan struct{}), make(chan struct{})
+		b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			close(entered)
+			<-release
+			return b.Broker.Append(ctx, channel, e)
+		}
+		srv := startOn(t, b, pushy.Options{})
 		p := connectPeer(t, srv)
 		p.subscribe("a", "")
 		published, ended := make(chan error, 1), make(chan error, 1)
 		go func() { published <- srv.Publish(context.Background(), "a", "e", 1) }()
-		<-b.entered
+		<-entered
 		go func() { ended <- srv.Shutdown(context.Background()) }()
 		synctest.Wait()
 		assert.ErrorIs(t, srv.Publish(context.Background(), "a", "e", 2), pushy.ErrClosed)
-		close(b.release)
+		close(release)
 		require.NoError(t, <-published)
 		f := p.next()
 		assert.Equal(t, "e", f.Event)
@@ -63,7 +56,7 @@ func TestShutdownWaitsForPublishes(t *testing.T) {
 
 func TestCloseTellsTheBrokersError(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, pushy.Options{Broker: &pausedBroker{}, Presence: pushy.NewLocalPresence()})
+	srv := startOn(t, cannotClose(memory.New()), pushy.Options{})
 	assert.ErrorIs(t, srv.Close(), errBrokerClose)
 }
 

@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 const triggerNow = 1700000000
@@ -275,22 +277,13 @@ func TestTriggerRepeats(t *testing.T) {
 	p.quiet()
 }
 
-// flaky is a Broker that takes nothing, or panics.
-type flaky struct {
-	*hubNode
-	publish func() error
-}
-
-func (f flaky) Publish(context.Context, string, pushy.Message) (pushy.Receivers, error) {
-	return pushy.Unknown, f.publish()
-}
-
 func TestTriggerWhenTheBrokerFails(t *testing.T) {
 	t.Parallel()
 	var fail func() error
 	srv := triggerServer(t, pushy.Options{
-		Broker:   flaky{newHub(1, 0).node(), func() error { return fail() }},
-		Presence: pushy.NewLocalPresence(),
+		Broker: publishing(func(context.Context, string, broker.Entry) (broker.Appended, error) {
+			return broker.Appended{Receivers: broker.Unknown}, fail()
+		}),
 	})
 	c := call{body: "{}", more: "&id=a"}
 	fail = func() error { return errors.New("down") }
@@ -338,16 +331,6 @@ func TestPrivateEventsAreRefusedOnTheTrigger(t *testing.T) {
 	assert.Equal(t, 200, send(open, "private-x").Code)
 }
 
-// slow is a Broker whose Publish is held up.
-type slow struct {
-	*hubNode
-	publish func(context.Context) error
-}
-
-func (s slow) Publish(ctx context.Context, _ string, _ pushy.Message) (pushy.Receivers, error) {
-	return pushy.Some, s.publish(ctx)
-}
-
 // Issue 11, number 20: a publisher that leaves does not end the publish, and its
 // retry is not delivered again.
 func TestTriggerOutlivesItsRequest(t *testing.T) {
@@ -366,16 +349,17 @@ func TestTriggerOutlivesItsRequest(t *testing.T) {
 			t.Parallel()
 			published := 0
 			begun, release := make(chan struct{}), make(chan struct{})
-			srv := triggerServer(t, pushy.Options{Presence: pushy.NewLocalPresence(), Broker: slow{newHub(1, 0).node(), func(ctx context.Context) error {
+			hold := func(ctx context.Context, _ string, _ broker.Entry) (broker.Appended, error) {
 				published++
 				close(begun)
 				select {
 				case <-release:
-					return nil
+					return broker.Appended{Receivers: broker.Some}, nil
 				case <-ctx.Done():
-					return ctx.Err()
+					return broker.Appended{}, ctx.Err()
 				}
-			}}})
+			}
+			srv := triggerServer(t, pushy.Options{Broker: publishing(hold)})
 			ctx, cancel := c.ctx(t.Context())
 			answered := make(chan int)
 			leaving := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { srv.ServeHTTP(w, r.WithContext(ctx)) })
@@ -398,10 +382,11 @@ func TestTriggerOutlivesItsRequest(t *testing.T) {
 func TestTriggerIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		srv := triggerServer(t, pushy.Options{Presence: pushy.NewLocalPresence(), Broker: slow{newHub(1, 0).node(), func(ctx context.Context) error {
+		hang := func(ctx context.Context, _ string, _ broker.Entry) (broker.Appended, error) {
 			<-ctx.Done()
-			return ctx.Err()
-		}}})
+			return broker.Appended{}, ctx.Err()
+		}
+		srv := triggerServer(t, pushy.Options{Broker: publishing(hang)})
 		began := time.Now()
 		assert.Equal(t, 503, call{body: "{}"}.do(srv).Code)
 		assert.Equal(t, 10*time.Second, time.Since(began))
@@ -425,32 +410,21 @@ func TestRefusedTriggerIsLogged(t *testing.T) {
 	assert.NotContains(t, lines()[1], "0123456789abcdef")
 }
 
-// tooLarge is a Broker whose server has a maximum.
-type tooLarge struct{ *hubNode }
-
-func (tooLarge) Publish(context.Context, string, pushy.Message) (pushy.Receivers, error) {
-	return pushy.None, fmt.Errorf("the broker says: %w: 2 MiB", pushy.ErrTooLarge)
-}
-
-// noRoom is the same of a PresenceStore.
-type noRoom struct{ pushy.PresenceStore }
-
-func (noRoom) Join(context.Context, string, pushy.Member) error {
-	return fmt.Errorf("the broker says: %w: 2 MiB", pushy.ErrTooLarge)
-}
-
 // Issue 11, number 9: what a broker can never take is not to be tried again.
 func TestTooLargeForTheBroker(t *testing.T) {
 	t.Parallel()
-	srv := triggerServer(t, pushy.Options{
-		Broker:   tooLarge{newHub(1, 0).node()},
-		Presence: noRoom{pushy.NewLocalPresence()},
-	})
+	small := &altered{
+		Broker: memory.New(),
+		append: func(context.Context, string, broker.Entry) (broker.Appended, error) {
+			return broker.Appended{}, fmt.Errorf("the broker says: %w: 2 MiB", broker.ErrTooLarge)
+		},
+	}
+	srv := triggerServer(t, pushy.Options{Broker: small})
 	w := call{body: "{}"}.do(srv)
 	assert.Equal(t, 413, w.Code)
 	assert.JSONEq(t, `{"error":{"code":"413","message":"Event too large for the broker"}}`, w.Body.String())
 	assert.Empty(t, w.Header().Get("Retry-After"))
-	require.ErrorIs(t, srv.Publish(t.Context(), "room", "told", nil), pushy.ErrTooLarge)
+	require.ErrorIs(t, srv.Publish(t.Context(), "room", "told", nil), broker.ErrTooLarge)
 	p := connectPeer(t, srv)
 	p.send(subscribeText(t, p.id, "private-room", `{"a":1}`))
 	p.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Presence data too large"}`)
@@ -461,11 +435,21 @@ func TestTooLargeForTheBroker(t *testing.T) {
 func TestManyTriggersWhoseClientsLeave(t *testing.T) {
 	t.Parallel()
 	const many = 200
-	broker := &slowPublish{Broker: pushy.NewLocalBroker(), all: make(chan struct{})}
+	release := make(chan struct{})
+	var waiting atomic.Int64
+	b := &altered{Broker: memory.New()}
+	b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+		waiting.Add(1)
+		select {
+		case <-release:
+			return b.Broker.Append(ctx, channel, e)
+		case <-ctx.Done():
+			return broker.Appended{}, ctx.Err()
+		}
+	}
 	srv, base := serve(t, pushy.Options{
 		SecretKey: peerKey,
-		Broker:    broker,
-		Presence:  pushy.NewLocalPresence(),
+		Broker:    b,
 		Limits:    pushy.Limits{ConnBuffer: -1},
 	})
 	p := connectPeer(t, srv)
@@ -501,7 +485,7 @@ func TestManyTriggersWhoseClientsLeave(t *testing.T) {
 		})
 	}
 	wait(t, peerPatience, "all are being published", func() {
-		for broker.waiting.Load() < many {
+		for waiting.Load() < many {
 			runtime.Gosched()
 		}
 	})
@@ -514,7 +498,7 @@ func TestManyTriggersWhoseClientsLeave(t *testing.T) {
 			assert.Equal(t, 201, status)
 		})
 	}
-	close(broker.all)
+	close(release)
 	again.Wait()
 	seen := map[string]bool{}
 	for range many {
@@ -523,21 +507,4 @@ func TestManyTriggersWhoseClientsLeave(t *testing.T) {
 		seen[data] = true
 	}
 	p.quiet()
-}
-
-// slowPublish holds up what is published.
-type slowPublish struct {
-	pushy.Broker
-	all     chan struct{}
-	waiting atomic.Int64
-}
-
-func (b *slowPublish) Publish(ctx context.Context, channel string, m pushy.Message) (pushy.Receivers, error) {
-	b.waiting.Add(1)
-	select {
-	case <-b.all:
-		return b.Broker.Publish(ctx, channel, m)
-	case <-ctx.Done():
-		return pushy.None, ctx.Err()
-	}
 }

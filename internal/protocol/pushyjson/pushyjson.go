@@ -86,8 +86,12 @@ func (p *Protocol) AppendMember(dst []byte, m *hub.Member) []byte {
 	if fields == nil {
 		fields = []byte("{}")
 	}
+	subscribed := int64(0) // of a member that some other program has written
+	if !m.Joined.IsZero() {
+		subscribed = m.Joined.UnixMilli()
+	}
 	out, err := jsvalue.SetFields(dst, fields,
-		jsvalue.Field{Name: "subscribed", Value: strconv.AppendInt(nil, m.Joined.UnixMilli(), 10)},
+		jsvalue.Field{Name: "subscribed", Value: strconv.AppendInt(nil, subscribed, 10)},
 		jsvalue.Field{Name: "memberId", Value: jsvalue.AppendQuote(nil, m.ID)},
 		jsvalue.Field{Name: "idle", Value: []byte("false")})
 	if err != nil {
