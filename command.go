@@ -60,7 +60,8 @@ var builtin = map[string]func(*pushyjson.Protocol, *pushyjson.Request) *pushyjso
 
 // Builtin carries out the built-in command of the Request's name, "subscribe" or
 // "unsubscribe", and answers it (PROTOCOL.md, sections 3, 4 and 6). It is for commands
-// that replace the built-in ones; for another name it panics.
+// that replace the built-in ones; for another name it panics. To call it after the
+// command has returned, copy the Request and its Data.
 func (r *Request) Builtin() {
 	run := builtin[string(names.AppendLowerASCII(nil, r.Name))]
 	if run == nil {

@@ -69,6 +69,15 @@
 // example, can send it again until 600 seconds after its timestamp, with another
 // id or without one; the key is in the URL, so use TLS and do not log URLs.
 //
+// # Several servers
+//
+// Servers act as one if their [Options].Broker has one store: events reach the
+// subscribers of all of them, and private channels have one list of members. The
+// packages broker/redis and broker/nats are modules of their own; broker/memory connects
+// the Servers of one process, for tests. Package broker is the contract for others. All
+// Servers must have the same secret keys, limits and Options.Channel; a difference that
+// they can find is logged.
+//
 // # Ending
 //
 // Call [Server.Shutdown] before http.Server.Shutdown, which does not know of

@@ -97,10 +97,27 @@
 // Duplicate set, from whatever node it comes. A broker that cannot remember
 // another ID fails with ErrBusy rather than forget one early.
 //
+// # Optional interfaces
+//
+// Health, History, Ledger and Cluster are found by type assertion. A Broker that wraps
+// another has those that it passes on itself: to embed the interface Broker hides them.
+// Without Health a broker is never away, without History it keeps no events.
+//
+// # Faults
+//
+// A Server contains what a Broker does wrong. A method that panics or ends its goroutine
+// (runtime.Goexit) has failed, and the log says how. An Append of an event runs on the
+// goroutine of the caller of Server.Publish; the other methods have goroutines of their
+// own. A method that does not return when its context has ended holds up its caller.
+//
 // # Bytes from outside
 //
-// Nodes check what a broker delivers, but an implementation must survive bytes
-// that no pushy Server wrote: it skips them with at most one log line a minute,
+// Nodes check what a broker delivers. They skip an event whose name the protocol does
+// not allow or whose data is not one JSON value of valid UTF-8 of at most 16 MiB (or
+// Limits.TriggerBytes, if that is more), a member whose ID is not 1 to 64 of
+// A-Z a-z 0-9 _ - or whose data is not an object of at most 256 KiB (or twice
+// Limits.PresenceBytes), and numbers over 2^62. An implementation must all the same
+// survive bytes that no pushy Server wrote: it skips them with at most one log line a minute,
 // and never panics. The encoding of Entry is in AppendEntry and ParseEntry; it
 // carries a version and skips fields that it does not know. Keys or subjects
 // carry FormatVersion, and Open fails with ErrVersion when it finds nodes of
