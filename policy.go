@@ -52,10 +52,3 @@ func (s *Server) policy(channel string) (hub.Policy, error) {
 		Presence: !o.Presence.Off,
 	}, nil
 }
-
-// private reports whether a channel is private. One whose policy cannot be had counts
-// as private.
-func (s *Server) private(channel string) bool {
-	policy, err := s.hub.PolicyOf(channel)
-	return err != nil || policy.Private
-}

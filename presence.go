@@ -12,3 +12,18 @@ type Member struct {
 	// memberId and idle (PROTOCOL.md, section 4).
 	JSON json.RawMessage
 }
+
+// Presence returns the channel's members on all nodes in joining order, and
+// whether presence is on; while it is off clients do not see them. Channels
+// that are not private have none.
+func (ch *Channel) Presence() (members []Member, on bool) {
+	all, on := ch.ch.Members()
+	for i := range all {
+		members = append(members, Member{
+			ID:      all[i].ID,
+			HasData: all[i].Data != nil,
+			JSON:    all[i].Text,
+		})
+	}
+	return members, on
+}

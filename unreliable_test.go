@@ -145,10 +145,10 @@ func (n *unreliableNode) change(ctx context.Context, call, channel string, run f
 	n.changing[channel] = true
 	u.mu.Unlock()
 	err, _ := n.begin(ctx, call)
+	n.delivering.Lock() // no delivery of the old life runs any more
 	u.mu.Lock()
-	n.times[channel]++ // what is delivered from here on belongs to the new life
+	n.times[channel]++ // what is delivered from here on belongs to the new one
 	u.mu.Unlock()
-	n.delivering.Lock() // no delivery of the old one runs any more
 	n.delivering.Unlock()
 	if err == nil || call == "Unfollow" {
 		if failed := run(); err == nil {

@@ -55,7 +55,8 @@ type Broker interface {
 	// ignored: the broker sets them.
 	Append(ctx context.Context, channel string, e Entry) (Appended, error)
 	// Close disconnects the node. Members that it did not leave stay until its
-	// lease has expired.
+	// lease has expired. A Broker that was not opened, or whose Open failed, has
+	// nothing to close and returns ErrClosed.
 	Close(ctx context.Context) error
 }
 
