@@ -97,6 +97,11 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a 
 	if e.Kind == broker.Event {
 		return b.appendEvent(ctx, channel, e)
 	}
+	return b.appendMember(ctx, channel, e)
+}
+
+// appendMember is a func of its own so that an event is not moved to the heap.
+func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
 	err = b.o.Call("Broker.Append", func() error {
 		var err error
 		a, err = b.next.Append(ctx, channel, e)

@@ -293,3 +293,13 @@ func TestAppendOfAnEventThatFails(t *testing.T) {
 		})
 	}
 }
+
+// An event costs no memory on its way to the broker.
+func TestAppendOfAnEventAllocatesNothing(t *testing.T) {
+	var r recorder
+	b := untrusted.Wrap(withAll{plain: plain{append: func() (broker.Appended, error) {
+		return broker.Appended{}, nil
+	}}}, r.options())
+	ctx, e := t.Context(), kept(0, `{}`)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = b.Append(ctx, "c", e) }))
+}
