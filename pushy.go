@@ -85,6 +85,7 @@
 package pushy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,6 +95,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/control"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/hub"
@@ -120,6 +122,8 @@ type Server struct {
 	socketBases []string // see socketPath
 	local       bool     // the broker is the process's own: no code of the host runs
 	channels    Channels
+	node        string
+	nodes       *control.Nodes
 	origins     origin.Policy
 	unaddressed atomic.Bool // it was logged that connections have no IP address
 	triggers    httpapi.TriggerReader
@@ -131,6 +135,7 @@ type Server struct {
 
 	mu       sync.RWMutex
 	commands map[string]func(*Request) error // by lower-case name
+	askable  map[string]AskFunc
 }
 
 // New returns a Server. The error says which option is wrong, or that the
@@ -156,7 +161,9 @@ func newServer(options Options) (*Server, error) {
 		now:       time.Now,
 		newConnID: names.NewUUID,
 		commands:  map[string]func(*Request) error{},
+		askable:   map[string]AskFunc{},
 		local:     o.Broker == nil,
+		node:      names.RandomHex(8),
 	}
 	s.channels.srv = s
 	s.socketBases = o.socketBases()
@@ -181,9 +188,12 @@ func newServer(options Options) (*Server, error) {
 		Command:       s.runCommand,
 		PresenceBytes: o.Limits.PresenceBytes,
 	}
-	if s.hub, err = hub.New(s.hubConfig()); err != nil {
+	cfg := s.hubConfig()
+	s.nodes = s.newNodes(&cfg)
+	if s.hub, err = hub.New(cfg); err != nil {
 		return nil, fmt.Errorf("pushy: open broker: %w", err)
 	}
+	s.nodes.Open(context.Background())
 	s.sockets = sockjs.NewHandler(sockjs.Config{
 		Config: transport.Config{
 			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),
@@ -221,7 +231,7 @@ func (s *Server) hubConfig() hub.Config {
 	o := &s.opts
 	l := &o.Limits
 	cfg := hub.Config{
-		Node:      names.RandomHex(8),
+		Node:      s.node,
 		Lease:     lease,
 		Settings:  s.settings(),
 		Timeout:   operationTimeout,

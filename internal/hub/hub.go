@@ -132,6 +132,10 @@ type Config struct {
 	Settings map[string]string
 	// Local says that the broker serves this node only and never waits.
 	Local bool
+	// Reserved is the name of a channel that no client can name, or "". ReservedEntry
+	// is called with what is delivered for it; it does not block.
+	Reserved      string
+	ReservedEntry func(e broker.Entry)
 	// Linger is how long a channel outlives its last member.
 	Linger time.Duration
 	// Timeout bounds one call of a broker that is not local.
@@ -179,7 +183,9 @@ type Hub struct {
 	leavers   atomic.Int64    // goroutines that log leaves, beside the readers
 	ctx       context.Context // ends when the last connection has
 	cancel    context.CancelFunc
-	tasks     lifecycle.Tasks    // readers, transitions of channels, the backlog
+	tasks     lifecycle.Tasks    // readers, transitions of channels, what Go runs
+	stop      context.CancelFunc // when Shutdown begins
+	stopping  context.Context
 	publishes lifecycle.Tasks    // under way
 	closeNow  context.CancelFunc // makes a Shutdown wait no longer
 	closed    context.Context
@@ -205,6 +211,7 @@ func New(cfg Config) (*Hub, error) {
 		h.shards[i].channels = map[string]*Channel{}
 	}
 	h.backlog.hub = h
+	h.stopping, h.stop = context.WithCancel(context.Background())
 	h.cutOff, h.cutRest = context.WithCancel(context.Background())
 	h.closed, h.closeNow = context.WithCancel(context.Background())
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -321,6 +328,9 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 func (h *Hub) Deliver(channel string, e broker.Entry) {
 	ch := h.find(channel)
 	if ch == nil {
+		if h.isReserved(channel) {
+			h.cfg.ReservedEntry(e)
+		}
 		return
 	}
 	if e.Kind != broker.Event {
@@ -349,7 +359,9 @@ func (h *Hub) Reset(channel string, s broker.State, reason string) {
 
 // Wants reports whether anybody on this node is in a channel, or about to be: if
 // not, what is delivered for it concerns nobody.
-func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil }
+func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil || h.isReserved(channel) }
+
+func (h *Hub) isReserved(channel string) bool { return channel == h.cfg.Reserved && channel != "" }
 
 func (h *Hub) hasMembers(channel string) bool {
 	ch := h.find(channel)
@@ -447,6 +459,19 @@ func (h *Hub) drop(ch *Channel) {
 		delete(s.channels, ch.name)
 	}
 	s.mu.Unlock()
+}
+
+// Go calls run in a goroutine that Shutdown waits for. Its ctx ends when Shutdown
+// begins. False means that it has begun.
+func (h *Hub) Go(run func(ctx context.Context)) bool {
+	if !h.tasks.Start() {
+		return false
+	}
+	go func() {
+		defer h.tasks.End()
+		run(h.stopping)
+	}()
+	return true
 }
 
 // operation bounds a call of the broker.

@@ -54,6 +54,7 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	if h.closed.Err() != nil {
 		cancel(errAborted) // without waiting for the AfterFunc
 	}
+	h.stop()
 	idle := h.tasks.Close()
 	// What is accepted is queued before the outboxes close.
 	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && h.closeAll(ctx) {

@@ -1,0 +1,364 @@
+package pushy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
+)
+
+// askedNodes starts nodes that share a broker, of which each answers "number" with its
+// own, from 0.
+func askedNodes(t *testing.T, n int) ([]*pushy.Server, []*memory.Broker) {
+	t.Helper()
+	cluster := memory.NewCluster(memory.Options{})
+	var servers []*pushy.Server
+	var brokers []*memory.Broker
+	for i := range n {
+		b := cluster.Broker()
+		srv, err := pushy.New(pushy.Options{
+			SecretKey: "0123456789abcdef",
+			Broker:    b,
+			Logger:    slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = srv.Close() })
+		srv.HandleAsk("number", func(context.Context, json.RawMessage) (any, error) { return i, nil })
+		servers, brokers = append(servers, srv), append(brokers, b)
+	}
+	return servers, brokers
+}
+
+// numbers are the answers by node, without those that are errors.
+func numbers(answers pushy.Answers) map[string]string {
+	got := map[string]string{}
+	for _, a := range answers.Answers {
+		if a.Err == "" {
+			got[a.Node] = string(a.Data)
+		}
+	}
+	return got
+}
+
+func TestAskAllNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, _ := askedNodes(t, 3)
+		want := map[string]string{}
+		for i, srv := range servers {
+			want[srv.Node()] = strconv.Itoa(i)
+		}
+		assert.Len(t, want, 3)
+		for _, srv := range servers {
+			began := time.Now()
+			answers, err := srv.Ask(t.Context(), "number", nil)
+			require.NoError(t, err)
+			assert.Equal(t, want, numbers(answers))
+			assert.Equal(t, srv.Node(), answers.Answers[0].Node)
+			assert.Empty(t, answers.Silent)
+			assert.Zero(t, time.Since(began), "nobody is waited for who has answered")
+		}
+	})
+}
+
+// What is asked is data, and so is what is answered.
+func TestAskPassesData(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, _ := askedNodes(t, 2)
+		for _, srv := range servers {
+			srv.HandleAsk("echo", func(_ context.Context, data json.RawMessage) (any, error) {
+				if string(data) == `"no"` {
+					return nil, errors.New("refused " + strings.Repeat("é", 1000))
+				}
+				return data, nil
+			})
+		}
+		for _, data := range []any{map[string]any{"a": "<ü>"}, []int{}, 1, nil} {
+			answers, err := servers[0].Ask(t.Context(), "echo", data)
+			require.NoError(t, err)
+			want, err := json.Marshal(data)
+			require.NoError(t, err)
+			require.Len(t, answers.Answers, 2)
+			for _, a := range answers.Answers {
+				assert.JSONEq(t, string(want), string(a.Data))
+				assert.Empty(t, a.Err)
+			}
+		}
+		answers, err := servers[0].Ask(t.Context(), "echo", "no")
+		require.NoError(t, err)
+		require.Len(t, answers.Answers, 2)
+		for _, a := range answers.Answers {
+			assert.Nil(t, a.Data)
+			assert.True(t, strings.HasPrefix(a.Err, "refused é"), a.Err)
+			assert.LessOrEqual(t, len(a.Err), 1024)
+			assert.NotContains(t, a.Err, "\ufffd")
+		}
+		_, err = servers[0].Ask(t.Context(), "echo", func() {})
+		require.Error(t, err)
+	})
+}
+
+// Nodes that do not answer are named, after the time that they have.
+func TestSilentNodesAreNamed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, brokers := askedNodes(t, 4)
+		hang := make(chan struct{})
+		for i, srv := range servers {
+			srv.HandleAsk("hang", func(context.Context, json.RawMessage) (any, error) {
+				if i == 2 {
+					<-hang
+				}
+				return i, nil
+			})
+		}
+		mend := brokers[1].Cut()
+		began := time.Now()
+		answers, err := servers[0].Ask(t.Context(), "hang", nil)
+		require.NoError(t, err)
+		assert.Equal(t, 500*time.Millisecond, time.Since(began))
+		assert.Equal(t, map[string]string{servers[0].Node(): "0", servers[3].Node(): "3"}, numbers(answers))
+		assert.ElementsMatch(t, []string{servers[1].Node(), servers[2].Node()}, answers.Silent)
+
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		began = time.Now()
+		answers, err = servers[0].Ask(ctx, "number", nil)
+		require.NoError(t, err)
+		assert.Equal(t, 3*time.Second, time.Since(began))
+		assert.Equal(t, []string{servers[1].Node()}, answers.Silent)
+
+		// One whose lease has expired is no node any more.
+		time.Sleep(time.Minute)
+		answers, err = servers[0].Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Len(t, answers.Answers, 3)
+		assert.Empty(t, answers.Silent)
+
+		mend()
+		synctest.Wait()
+		answers, err = servers[0].Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Len(t, answers.Answers, 4)
+		close(hang)
+	})
+}
+
+// A node that is cut off has its own answer, and says why there are no more.
+func TestAskWhileTheBrokerIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, brokers := askedNodes(t, 2)
+		brokers[0].Cut()
+		answers, err := servers[0].Ask(t.Context(), "number", nil)
+		require.ErrorIs(t, err, broker.ErrAway)
+		assert.Equal(t, map[string]string{servers[0].Node(): "0"}, numbers(answers))
+		assert.Empty(t, answers.Silent)
+	})
+}
+
+// A node that was cut off when it started hears questions once it is connected.
+func TestAskANodeThatStartedAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		b := &cutAtOpen{Broker: cluster.Broker()}
+		late, err := pushy.New(pushy.Options{
+			SecretKey: "0123456789abcdef",
+			Broker:    b,
+			Logger:    slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		defer func() { _ = late.Close() }()
+		srv, err := pushy.New(pushy.Options{
+			SecretKey: "0123456789abcdef",
+			Broker:    cluster.Broker(),
+			Logger:    slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		defer func() { _ = srv.Close() }()
+		b.mend()
+		synctest.Wait()
+		answers, err := srv.Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Empty(t, answers.Silent)
+		require.Len(t, answers.Answers, 2)
+		assert.Equal(t, late.Node(), answers.Answers[1].Node)
+		assert.Equal(t, "this node does not answer such a question", answers.Answers[1].Err)
+	})
+}
+
+// cutAtOpen is a broker that is away from when it is opened.
+type cutAtOpen struct {
+	*memory.Broker
+	mend func()
+}
+
+func (c *cutAtOpen) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
+	err := c.Broker.Open(ctx, o, sink)
+	c.mend = c.Cut()
+	return err
+}
+
+// An AskFunc that panics or ends its goroutine costs one answer.
+func TestFailingAskFuncs(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(){
+		"panic":  func() { panic("no") },
+		"goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				servers, _ := askedNodes(t, 2)
+				for _, srv := range servers {
+					srv.HandleAsk("fail", func(context.Context, json.RawMessage) (any, error) {
+						fail()
+						return 1, nil
+					})
+				}
+				answers, err := servers[0].Ask(t.Context(), "fail", nil)
+				require.NoError(t, err)
+				assert.Empty(t, answers.Silent)
+				require.Len(t, answers.Answers, 2)
+				for _, a := range answers.Answers {
+					assert.Equal(t, "internal error", a.Err)
+				}
+				answers, err = servers[0].Ask(t.Context(), "number", nil)
+				require.NoError(t, err)
+				assert.Len(t, numbers(answers), 2)
+			})
+		})
+	}
+}
+
+// Without a Broker there is one node.
+func TestAskASingleServer(t *testing.T) {
+	t.Parallel()
+	srv, err := pushy.New(pushy.Options{SecretKey: "0123456789abcdef"})
+	require.NoError(t, err)
+	srv.HandleAsk("one", func(context.Context, json.RawMessage) (any, error) { return 1, nil })
+	answers, err := srv.Ask(t.Context(), "one", nil)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{srv.Node(): "1"}, numbers(answers))
+	for _, name := range []string{"", strings.Repeat("n", 129), "\xff"} {
+		_, err = srv.Ask(t.Context(), name, nil)
+		require.Error(t, err)
+		assert.Panics(t, func() {
+			srv.HandleAsk(name, func(context.Context, json.RawMessage) (any, error) { return 1, nil })
+		})
+	}
+	assert.Panics(t, func() { srv.HandleAsk("nil", nil) })
+	assert.Panics(t, func() {
+		srv.HandleAsk("one", func(context.Context, json.RawMessage) (any, error) { return 2, nil })
+	})
+	require.NoError(t, srv.Close())
+	_, err = srv.Ask(t.Context(), "one", nil)
+	require.ErrorIs(t, err, pushy.ErrClosed)
+}
+
+// A Shutdown does not wait for the time that a question has.
+func TestShutdownEndsQuestions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, _ := askedNodes(t, 2)
+		for _, srv := range servers {
+			srv.HandleAsk("wait", func(ctx context.Context, _ json.RawMessage) (any, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+		defer cancel()
+		asked := make(chan pushy.Answers)
+		go func() {
+			answers, _ := servers[0].Ask(ctx, "wait", nil)
+			asked <- answers
+		}()
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, servers[1].Shutdown(t.Context()))
+		require.NoError(t, servers[0].Shutdown(t.Context()))
+		assert.Less(t, time.Since(began), time.Second)
+		<-asked
+	})
+}
+
+// Others may write to the broker. What they write as a question or an answer is skipped
+// or bounded, and this node answers as before.
+func TestForeignQuestions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		var log bytes.Buffer
+		srv, err := pushy.New(pushy.Options{
+			SecretKey: "0123456789abcdef",
+			Broker:    cluster.Broker(),
+			Logger:    slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		require.NoError(t, err)
+		var running, most atomic.Int64
+		release := make(chan struct{})
+		srv.HandleAsk("wait", func(context.Context, json.RawMessage) (any, error) {
+			most.Store(max(most.Load(), running.Add(1)))
+			<-release
+			running.Add(-1)
+			return 1, nil
+		})
+		foreign := cluster.Broker()
+		require.NoError(t, foreign.Open(t.Context(), broker.OpenOptions{
+			Node:  "foreign",
+			Lease: time.Minute,
+		}, nowhere{}))
+		write := func(event, data string) {
+			_, err := foreign.Append(t.Context(), ":nodes", broker.Entry{
+				Kind:  broker.Event,
+				Event: event,
+				From:  "foreign",
+				Data:  json.RawMessage(data),
+			})
+			require.NoError(t, err)
+		}
+		for _, data := range []string{
+			`1`, `[]`, `null`, `{}`, `{"v":1}`, `{"v":1,"id":7}`, `{"v":1,"id":"a"}`, `{"v":1,"id":"a","ms":-1}`,
+			`{"v":2,"id":"a","name":"wait","ms":500}`, `{"v":1,"id":"a","name":"wait","ms":1e99}`,
+			`{"v":1,"id":"a","name":"` + strings.Repeat("n", 129) + `","ms":500}`,
+		} {
+			for _, event := range []string{"ask", "answer", "other"} {
+				write(event, data)
+			}
+		}
+		for i := range 1000 {
+			write("ask", `{"v":1,"id":"`+strconv.Itoa(i)+`","name":"wait","ms":9223372036854775807}`)
+		}
+		synctest.Wait()
+		assert.EqualValues(t, 64, running.Load())
+		close(release)
+		synctest.Wait()
+		assert.EqualValues(t, 64, most.Load())
+		answers, err := srv.Ask(t.Context(), "wait", nil)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"foreign"}, answers.Silent)
+		assert.Equal(t, map[string]string{srv.Node(): "1"}, numbers(answers))
+		require.NoError(t, foreign.Close(t.Context()))
+		require.NoError(t, srv.Close())
+		assert.LessOrEqual(t, strings.Count(log.String(), "level=WARN"), 2, log.String())
+		assert.Contains(t, log.String(), "64 questions are being answered")
+	})
+}
