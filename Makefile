@@ -1,6 +1,6 @@
 # What the project checks of itself. CI calls the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy bench bench-table bench-base
+.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy structure bench bench-table bench-base
 
 help: ## this list
 	@echo "make quick is for every change, make test for what is to be merged:"
@@ -44,6 +44,9 @@ soak: ## the long runs: every test twenty times, the largest once, every fuzz ta
 
 tidy: ## go mod tidy for all modules
 	@ci/tidy.sh
+
+structure: ## the drawing of the packages, into docs/structure.md
+	@go run ./ci/structure >docs/structure.md
 
 bench: ## pushy against its peers, into bench/RESULTS.md; 50 minutes, or with ARGS=-quick 4
 	@ci/bench.sh $(ARGS)

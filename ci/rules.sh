@@ -46,6 +46,8 @@ below 'internal/transport/*.go internal/transport/websocket/*.go internal/transp
 below 'internal/httpapi/*.go internal/protocol/*/*.go' '/internal/transport(/.*)?'
 below 'internal/session/*.go internal/fanout/*.go broker/*.go' '(/internal/(hub|transport|protocol|httpapi|session)(/.*)?)?'
 
+go run ./ci/structure | cmp -s - docs/structure.md || fail "docs/structure.md is not what the packages import: run make structure"
+
 replaced=$(files '*go.mod' | grep -v '^bench/' | xargs grep -n '^replace' || true)
 [ -z "$replaced" ] || fail "go install refuses modules with replace directives:"$'\n'"$replaced"
 exit "$failed"
