@@ -327,7 +327,7 @@ func TestForeignQuestions(t *testing.T) {
 			Lease: time.Minute,
 		}, nowhere{}))
 		write := func(event, data string) {
-			_, err := foreign.Append(t.Context(), ":nodes", broker.Entry{
+			_, err := foreign.Append(t.Context(), nodesChannel, broker.Entry{
 				Kind:  broker.Event,
 				Event: event,
 				From:  "foreign",

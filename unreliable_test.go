@@ -163,6 +163,9 @@ func (n *unreliableNode) change(ctx context.Context, call, channel string, run f
 }
 
 func (n *unreliableNode) Follow(ctx context.Context, channel string) (s broker.State, err error) {
+	if channel == nodesChannel {
+		return n.Broker.Follow(ctx, channel)
+	}
 	err = n.change(ctx, "Follow", channel, func() (err error) {
 		s, err = n.Broker.Follow(ctx, channel)
 		return err
