@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/transport/inmem"
 )
@@ -118,7 +119,7 @@ func (k *Kit) admit(edit []func(*http.Request)) (*httptest.ResponseRecorder, *ht
 		f(r)
 	}
 	w := httptest.NewRecorder()
-	ticket, ok := inmem.Admit(k.srv, w, r)
+	ticket, ok := seam.Of(k.srv).Admit(w, r)
 	if !ok {
 		ticket = nil
 	}

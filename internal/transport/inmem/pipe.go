@@ -1,3 +1,5 @@
+// Package inmem is connections in memory: a Session whose client is in the same
+// process, for tests and for package pushytest.
 package inmem
 
 import (
