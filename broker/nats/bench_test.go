@@ -15,7 +15,7 @@ import (
 )
 
 func benchmarkAppend(b *testing.B, e func(i int) broker.Entry) {
-	n := open(b, nats.Options{URL: shared.url})
+	n := open(b, nats.Options{URL: shared.URL})
 	n.follow("room")
 	b.ReportAllocs()
 	i := 0
@@ -54,7 +54,7 @@ func BenchmarkAppendMember(b *testing.B) {
 }
 
 func BenchmarkRead100(b *testing.B) {
-	n := open(b, nats.Options{URL: shared.url})
+	n := open(b, nats.Options{URL: shared.URL})
 	e := event(`{"text":"Hello"}`)
 	e.Keep = broker.Keep{Size: 100, TTL: time.Hour}
 	for range 100 {
@@ -71,7 +71,7 @@ func BenchmarkRead100(b *testing.B) {
 // data has 50 bytes. Run it with -benchtime=1x.
 func BenchmarkLoad(b *testing.B) {
 	const members = 100_000
-	first := open(b, nats.Options{URL: shared.url})
+	first := open(b, nats.Options{URL: shared.URL})
 	tasks := make(chan int)
 	done := make(chan error)
 	for range 64 {
@@ -106,7 +106,7 @@ func BenchmarkLoad(b *testing.B) {
 		before := heap()
 		began, err := testproc.CPUTime()
 		require.NoError(b, err)
-		n := open(b, nats.Options{URL: shared.url})
+		n := open(b, nats.Options{URL: shared.URL})
 		ended, err := testproc.CPUTime()
 		require.NoError(b, err)
 		b.ReportMetric((ended - began).Seconds(), "cpu-s")

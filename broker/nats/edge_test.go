@@ -20,22 +20,22 @@ import (
 func TestOpenIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, o := range []broker.OpenOptions{{Lease: time.Second}, {Node: "a"}, {Node: "a", Lease: -1}, {Node: "a", Lease: 25 * time.Hour}} {
-		assert.Error(t, nats.New(nats.Options{URL: shared.url}).Open(t.Context(), o, &node{}))
+		assert.Error(t, nats.New(nats.Options{URL: shared.URL}).Open(t.Context(), o, &node{}))
 	}
-	b := nats.New(nats.Options{URL: shared.url})
+	b := nats.New(nats.Options{URL: shared.URL})
 	assert.Error(t, b.Open(t.Context(), broker.OpenOptions{Node: "a", Lease: time.Second}, nil))
 	_, err := b.Append(t.Context(), "news", event("1"))
 	assert.ErrorIs(t, err, broker.ErrClosed, "before Open")
 	assert.ErrorIs(t, b.Close(t.Context()), broker.ErrClosed, "before Open")
-	n := open(t, nats.Options{URL: shared.url})
+	n := open(t, nats.Options{URL: shared.URL})
 	err = n.Open(t.Context(), broker.OpenOptions{Node: "b", Lease: time.Second}, n)
 	assert.ErrorIs(t, err, broker.ErrClosed, "twice")
 }
 
 func TestPrefixesKeepApart(t *testing.T) {
 	t.Parallel()
-	a := open(t, nats.Options{URL: shared.url, Prefix: "apart"})
-	b := open(t, nats.Options{URL: shared.url, Prefix: "apart-1"})
+	a := open(t, nats.Options{URL: shared.URL, Prefix: "apart"})
+	b := open(t, nats.Options{URL: shared.URL, Prefix: "apart-1"})
 	for _, channel := range []string{"news", "c.news", ""} {
 		a.follow(channel)
 		assert.Equal(t, broker.None, b.append(channel, event("0")).Receivers)
@@ -57,7 +57,7 @@ func TestPrefixesKeepApart(t *testing.T) {
 func TestOneMessageForAnEvent(t *testing.T) {
 	t.Parallel()
 	s := ownNATS(t)
-	o := nats.Options{URL: s.url}
+	o := nats.Options{URL: s.URL}
 	a, b := open(t, o), open(t, o)
 	a.follow("news")
 	b.follow("other")
@@ -66,7 +66,7 @@ func TestOneMessageForAnEvent(t *testing.T) {
 			In  int `json:"in_msgs"`
 			Out int `json:"out_msgs"`
 		}
-		s.monitored(t, "/varz", &v)
+		monitored(t, s, "/varz", &v)
 		return v.In, v.Out
 	}
 	in, out := count()
@@ -83,21 +83,21 @@ func TestOneMessageForAnEvent(t *testing.T) {
 func TestAwayAtStart(t *testing.T) {
 	t.Parallel()
 	s := ownNATS(t)
-	s.stop()
-	_, err := try(t, nats.Options{URL: s.url, RequireAtStart: true}, time.Minute, nil)
-	require.ErrorContains(t, err, "nats: Options.URL: "+s.url+": ")
+	s.Stop()
+	_, err := try(t, nats.Options{URL: s.URL, RequireAtStart: true}, time.Minute, nil)
+	require.ErrorContains(t, err, "nats: Options.URL: "+s.URL+": ")
 	log, logger := newSaid(t)
-	n := open(t, nats.Options{URL: s.url, Logger: logger})
+	n := open(t, nats.Options{URL: s.URL, Logger: logger})
 	require.ErrorContains(t, n.Away(), "Options.URL")
 	_, err = n.Follow(t.Context(), "news")
 	require.ErrorIs(t, err, broker.ErrAway)
 	_, err = n.Append(t.Context(), "news", event("lost"))
 	require.ErrorIs(t, err, broker.ErrAway)
 	assert.Equal(t, 1, log.lines("NATS is away"))
-	require.NoError(t, s.start())
+	require.NoError(t, s.Restart())
 	n.nextReset("news")
 	eventually(t, "it is not away", func() bool { return n.Away() == nil })
-	other := open(t, nats.Options{URL: s.url})
+	other := open(t, nats.Options{URL: s.URL})
 	other.append("news", event("1"))
 	assert.Equal(t, "1", string(n.nextEvent().Data))
 	assert.Equal(t, 1, log.lines("NATS is back"))
@@ -106,14 +106,14 @@ func TestAwayAtStart(t *testing.T) {
 // Nodes of another format are not joined, and both versions are named.
 func TestFormats(t *testing.T) {
 	t.Parallel()
-	_, js := admin(t, shared.url)
+	_, js := admin(t, shared.URL)
 	p := prefix(t)
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: p + "-7-members", Subjects: []string{p + ".7.m.>"}})
 	require.NoError(t, err)
-	open(t, nats.Options{URL: shared.url}) // nobody has used that
+	open(t, nats.Options{URL: shared.URL}) // nobody has used that
 	_, err = js.Publish(t.Context(), p+".7.m.n.other", []byte("?"))
 	require.NoError(t, err)
-	_, err = try(t, nats.Options{URL: shared.url}, time.Minute, nil)
+	_, err = try(t, nats.Options{URL: shared.URL}, time.Minute, nil)
 	require.ErrorIs(t, err, broker.ErrVersion)
 	assert.ErrorContains(t, err, "7, this node has 1")
 }
@@ -171,7 +171,7 @@ func TestSettingsThatDiffer(t *testing.T) {
 		if i > 0 {
 			grace = "30s"
 		}
-		o := nats.Options{URL: shared.url, Timeout: 20 * time.Second}
+		o := nats.Options{URL: shared.URL, Timeout: 20 * time.Second}
 		if i == 1 {
 			o.Logger = logger
 		}
@@ -185,7 +185,7 @@ func TestSettingsThatDiffer(t *testing.T) {
 // There are eight classes of Keep, and the ninth is an error.
 func TestNinthClass(t *testing.T) {
 	t.Parallel()
-	a, b := open(t, nats.Options{URL: shared.url}), open(t, nats.Options{URL: shared.url})
+	a, b := open(t, nats.Options{URL: shared.URL}), open(t, nats.Options{URL: shared.URL})
 	for i := range 8 {
 		e := event("1")
 		e.Keep = broker.Keep{Size: 16 << i, TTL: time.Minute}
@@ -204,7 +204,7 @@ func TestNinthClass(t *testing.T) {
 // was kept in the other class is not read.
 func TestKeepChanges(t *testing.T) {
 	t.Parallel()
-	a, b := open(t, nats.Options{URL: shared.url}), open(t, nats.Options{URL: shared.url})
+	a, b := open(t, nats.Options{URL: shared.URL}), open(t, nats.Options{URL: shared.URL})
 	b.follow("news")
 	large := func(data string) broker.Entry {
 		e := event(data)
@@ -234,7 +234,7 @@ func TestKeepChanges(t *testing.T) {
 // A kept event of this node is removed when its TTL is over, but for the last.
 func TestEventsAreRemoved(t *testing.T) {
 	t.Parallel()
-	n, err := try(t, nats.Options{URL: shared.url, Timeout: 20 * time.Second}, 4*time.Second, nil)
+	n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, 4*time.Second, nil)
 	require.NoError(t, err)
 	var last broker.Position
 	for range 10 {
@@ -242,7 +242,7 @@ func TestEventsAreRemoved(t *testing.T) {
 		e.Keep = broker.Keep{Size: 20, TTL: time.Second}
 		last = n.append("news", e).At
 	}
-	_, js := admin(t, shared.url)
+	_, js := admin(t, shared.URL)
 	eventually(t, "one is left", func() bool { return stored(t, js, prefix(t)+"-1-k32h48", prefix(t)+".1.k.*.news") == 1 })
 	e := event("1")
 	e.Keep = broker.Keep{Size: 20, TTL: time.Second}
@@ -252,7 +252,7 @@ func TestEventsAreRemoved(t *testing.T) {
 // An append that failed may be repeated with its ID, and an ID is of one channel.
 func TestIDOfFailedAppend(t *testing.T) {
 	t.Parallel()
-	n := open(t, nats.Options{URL: shared.url})
+	n := open(t, nats.Options{URL: shared.URL})
 	e := leave("m1")
 	e.ID = "request"
 	_, err := n.Append(t.Context(), "room", e)
@@ -266,7 +266,7 @@ func TestIDOfFailedAppend(t *testing.T) {
 // one is forgotten early. The nodes use the streams that are there.
 func TestManyIDs(t *testing.T) {
 	t.Parallel()
-	_, js := admin(t, shared.url)
+	_, js := admin(t, shared.URL)
 	p := prefix(t)
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name:              p + "-1-ids",
@@ -276,7 +276,7 @@ func TestManyIDs(t *testing.T) {
 		Discard:           jetstream.DiscardNew,
 	})
 	require.NoError(t, err)
-	n := open(t, nats.Options{URL: shared.url})
+	n := open(t, nats.Options{URL: shared.URL})
 	n.follow("news")
 	for i := range 5 {
 		e := event(`"said"`)
@@ -306,7 +306,7 @@ func TestManyIDs(t *testing.T) {
 func TestOnIsTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	short := func() *node {
-		n, err := try(t, nats.Options{URL: shared.url, Timeout: 20 * time.Second}, 3*time.Second, nil)
+		n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, 3*time.Second, nil)
 		require.NoError(t, err)
 		return n
 	}
@@ -338,7 +338,7 @@ func TestOnIsTheSameEverywhere(t *testing.T) {
 		}
 	}
 	check("at once")
-	_, js := admin(t, shared.url)
+	_, js := admin(t, shared.URL)
 	name := prefix(t) + "-1-members"
 	subjects := prefix(t) + ".1.m.c.>"
 	before := stored(t, js, name, subjects)
@@ -352,11 +352,11 @@ func TestForeignMessages(t *testing.T) {
 	t.Parallel()
 	s := ownNATS(t)
 	log, logger := newSaid(t)
-	a, b := open(t, nats.Options{URL: s.url, Logger: logger, Prefix: "pushy"}), open(t, nats.Options{URL: s.url, Logger: logger, Prefix: "pushy"})
+	a, b := open(t, nats.Options{URL: s.URL, Logger: logger, Prefix: "pushy"}), open(t, nats.Options{URL: s.URL, Logger: logger, Prefix: "pushy"})
 	a.append("room", kept("0"))
 	a.append("room", join("first"))
 	b.follow("room")
-	nc, js := admin(t, s.url)
+	nc, js := admin(t, s.URL)
 	write := func(subject, data string) {
 		_, err := js.Publish(t.Context(), subject, []byte(data))
 		require.NoError(t, err)
@@ -412,7 +412,7 @@ func TestForeignMessages(t *testing.T) {
 	eventually(t, "both have the same members", func() bool {
 		return fmt.Sprint(a.members("room")) == fmt.Sprint(b.members("room")) && strings.Contains(fmt.Sprint(a.members("room")), "last")
 	})
-	assert.Equal(t, []string{"last"}, open(t, nats.Options{URL: s.url, Prefix: "pushy"}).members("room"), "who is broken is no member")
+	assert.Equal(t, []string{"last"}, open(t, nats.Options{URL: s.URL, Prefix: "pushy"}).members("room"), "who is broken is no member")
 	p, err := b.Read(t.Context(), "room", broker.Range{Limit: 100})
 	require.NoError(t, err)
 	for _, e := range p.Entries {
@@ -430,9 +430,9 @@ func TestForeignMessages(t *testing.T) {
 // Whoever is too slow for a channel's events is reset, and hears what comes after.
 func TestManyEvents(t *testing.T) {
 	t.Parallel()
-	a, b := open(t, nats.Options{URL: shared.url}), open(t, nats.Options{URL: shared.url})
+	a, b := open(t, nats.Options{URL: shared.URL}), open(t, nats.Options{URL: shared.URL})
 	a.follow("news")
-	nc, _ := admin(t, shared.url)
+	nc, _ := admin(t, shared.URL)
 	for range 2 {
 		hold := make(chan struct{})
 		a.hold.Store(&hold)
@@ -455,7 +455,7 @@ func TestManyEvents(t *testing.T) {
 // one, and come in order; a message that contradicts the log changes nothing.
 func TestGapIsFilled(t *testing.T) {
 	t.Parallel()
-	nc, js := admin(t, shared.url)
+	nc, js := admin(t, shared.URL)
 	p := prefix(t)
 	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name:              p + "-1-k64h48",
@@ -465,7 +465,7 @@ func TestGapIsFilled(t *testing.T) {
 		RePublish:         &jetstream.RePublish{Source: p + ".1.k.k64h48.*", Destination: p + ".elsewhere.{{wildcard(1)}}"},
 	})
 	require.NoError(t, err)
-	n := open(t, nats.Options{URL: shared.url})
+	n := open(t, nats.Options{URL: shared.URL})
 	n.follow("news")
 	tell := func(seq uint64, data []byte) {
 		require.NoError(t, nc.PublishMsg(&natsgo.Msg{

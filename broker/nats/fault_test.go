@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -22,37 +21,19 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/internal/natstest"
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
-// freePorts are some that nothing listens on.
-func freePorts(t testing.TB, n int) (ports []string) {
-	t.Helper()
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer listener.Close() // all are open until the last is known
-		ports = append(ports, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
-	}
-	return ports
-}
-
 // natsCluster is three servers with JetStream.
-func natsCluster(t testing.TB) (servers []*natsServer, url string) {
+func natsCluster(t testing.TB) (servers []*natstest.Server, url string) {
 	t.Helper()
-	ports := freePorts(t, 3)
-	var routes, urls []string
-	for _, port := range ports {
-		routes = append(routes, `"nats://127.0.0.1:`+port+`"`)
+	servers, err := natstest.Cluster(3)
+	require.NoError(t, err)
+	for _, s := range servers {
+		t.Cleanup(s.Close)
 	}
-	for i, port := range ports {
-		s := configured(t, fmt.Sprintf(`
-			server_name: "n%d"
-			cluster { name: test, listen: "127.0.0.1:%s", routes: [%s] }
-		`, i, port, strings.Join(routes, ", ")))
-		servers, urls = append(servers, s), append(urls, s.url)
-	}
-	return servers, strings.Join(urls, " , ")
+	return servers, natstest.URLs(servers)
 }
 
 // A URL with several servers connects, and goes on when one of them is killed that leads
@@ -75,7 +56,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 		last = a.append("room", kept(strconv.Itoa(i))).At
 		assert.Equal(t, last, b.nextEvent().At)
 	}
-	_, js := admin(t, servers[0].url+","+servers[1].url+","+servers[2].url)
+	_, js := admin(t, servers[0].URL+","+servers[1].URL+","+servers[2].URL)
 	leader := map[string]int{} // by stream
 	for _, name := range []string{"members", "k64h48"} {
 		eventually(t, "the stream has a leader", func() bool {
@@ -89,7 +70,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 			return err == nil
 		})
 	}
-	servers[leader["members"]].stop()
+	servers[leader["members"]].Stop()
 
 	// Appends fail or succeed meanwhile; those that succeed are in the log.
 	var acknowledged []broker.Position
@@ -150,18 +131,18 @@ func drained(n *node) func(yield func(news) bool) {
 // members again; no position from before fits.
 func TestLostStreams(t *testing.T) {
 	t.Parallel()
-	for name, lose := range map[string]func(js jetstream.JetStream, s *natsServer, prefix string) error{
-		"membersDeleted": func(js jetstream.JetStream, _ *natsServer, prefix string) error {
+	for name, lose := range map[string]func(js jetstream.JetStream, s *natstest.Server, prefix string) error{
+		"membersDeleted": func(js jetstream.JetStream, _ *natstest.Server, prefix string) error {
 			return js.DeleteStream(context.Background(), prefix+"-1-members")
 		},
-		"membersPurged": func(js jetstream.JetStream, _ *natsServer, prefix string) error {
+		"membersPurged": func(js jetstream.JetStream, _ *natstest.Server, prefix string) error {
 			s, err := js.Stream(context.Background(), prefix+"-1-members")
 			if err != nil {
 				return err
 			}
 			return s.Purge(context.Background())
 		},
-		"allDeleted": func(js jetstream.JetStream, _ *natsServer, prefix string) error {
+		"allDeleted": func(js jetstream.JetStream, _ *natstest.Server, prefix string) error {
 			for name := range js.StreamNames(context.Background()).Name() {
 				if err := js.DeleteStream(context.Background(), name); err != nil {
 					return err
@@ -169,15 +150,15 @@ func TestLostStreams(t *testing.T) {
 			}
 			return nil
 		},
-		"serverRestarted": func(_ jetstream.JetStream, s *natsServer, _ string) error {
-			s.stop()
-			return s.start()
+		"serverRestarted": func(_ jetstream.JetStream, s *natstest.Server, _ string) error {
+			s.Stop()
+			return s.Restart()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := ownNATS(t)
-			o := nats.Options{URL: s.url, Timeout: 20 * time.Second}
+			o := nats.Options{URL: s.URL, Timeout: 20 * time.Second}
 			var nodes []*node
 			for range 2 {
 				n, err := try(t, o, 4*time.Second, nil)
@@ -189,7 +170,7 @@ func TestLostStreams(t *testing.T) {
 			a.append("room", join("1"))
 			at := a.append("room", kept("1")).At
 			before := b.follow("room").Revision
-			_, js := admin(t, s.url)
+			_, js := admin(t, s.URL)
 			require.NoError(t, lose(js, s, prefix(t)))
 			for _, n := range nodes {
 				// A node that reads before the epoch is stored is reset once more.
@@ -225,7 +206,7 @@ func TestLostEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := ownNATS(t)
-			o := nats.Options{URL: s.url, Prefix: "PREFIX"}
+			o := nats.Options{URL: s.URL, Prefix: "PREFIX"}
 			a, b := open(t, o), open(t, o)
 			b.follow("room")
 			var at broker.Position
@@ -233,7 +214,7 @@ func TestLostEvents(t *testing.T) {
 				at = a.append("room", kept("1")).At
 			}
 			b.next(func(got news) bool { return got.entry.At == at })
-			_, js := admin(t, s.url)
+			_, js := admin(t, s.URL)
 			stream, err := js.Stream(t.Context(), "PREFIX-1-k64h48")
 			require.NoError(t, err)
 			require.NoError(t, stream.Purge(t.Context(), options...))
@@ -257,7 +238,7 @@ func TestLostEndOfLog(t *testing.T) {
 	t.Parallel()
 	s := ownNATS(t)
 	p := newProxy(t, s)
-	a, b := open(t, nats.Options{URL: s.url}), open(t, nats.Options{URL: p.url})
+	a, b := open(t, nats.Options{URL: s.URL}), open(t, nats.Options{URL: p.url})
 	b.follow("room")
 	var at broker.Position
 	for range 5 {
@@ -266,7 +247,7 @@ func TestLostEndOfLog(t *testing.T) {
 	b.next(func(got news) bool { return got.entry.At == at })
 	mend := p.Cut()
 	eventually(t, "it is away", func() bool { return b.Away() != nil })
-	_, js := admin(t, s.url)
+	_, js := admin(t, s.URL)
 	stream, err := js.Stream(t.Context(), prefix(t)+"-1-k64h48")
 	require.NoError(t, err)
 	subject := prefix(t) + ".1.k.k64h48.room"
@@ -297,11 +278,11 @@ func TestSilence(t *testing.T) {
 			require.NoError(t, err)
 			n.follow("room")
 			n.append("room", join("1"))
-			mend := func() { require.NoError(t, s.resume()) }
+			mend := func() { require.NoError(t, s.Resume()) }
 			if how == "server" {
-				require.NoError(t, s.pause())
+				require.NoError(t, s.Pause())
 			} else {
-				mend = p.Hole()
+				mend = p.silence()
 			}
 			// A process that is told to stop may answer once more.
 			eventually(t, "an append ends with its context", func() bool {
@@ -330,12 +311,12 @@ func TestSilence(t *testing.T) {
 func TestFull(t *testing.T) {
 	t.Parallel()
 	s := configured(t, "jetstream { max_file_store: 64KB, max_memory_store: 64KB }\n")
-	o := nats.Options{URL: s.url}
+	o := nats.Options{URL: s.URL}
 	n, err := try(t, o, 3*time.Second, nil)
 	require.NoError(t, err)
 	n.follow("room")
 	n.append("room", join("1"))
-	_, js := admin(t, s.url)
+	_, js := admin(t, s.URL)
 	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "others", Subjects: []string{"others"}, Storage: jetstream.MemoryStorage})
 	require.NoError(t, err)
 	for err == nil {
@@ -347,7 +328,7 @@ func TestFull(t *testing.T) {
 		var v struct {
 			In int `json:"in_msgs"`
 		}
-		s.monitored(t, "/varz", &v)
+		monitored(t, s, "/varz", &v)
 		return v.In
 	}
 	before := count()
@@ -419,13 +400,13 @@ func (s childSink) Reset(_ string, state broker.State, reason string) {
 // cannot join again what was adopted.
 func TestStoppedProcess(t *testing.T) {
 	t.Parallel()
-	n, err := try(t, nats.Options{URL: shared.url, Timeout: 20 * time.Second}, childLease, nil)
+	n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, childLease, nil)
 	require.NoError(t, err)
 	n.follow("room")
 	self, err := os.Executable()
 	require.NoError(t, err)
 	child := exec.Command(self)
-	child.Env = append(os.Environ(), "PUSHY_NATS_CHILD="+shared.url+" "+prefix(t))
+	child.Env = append(os.Environ(), "PUSHY_NATS_CHILD="+shared.URL+" "+prefix(t))
 	child.Stderr = t.Output()
 	testproc.DieWithParent(child)
 	in, err := child.StdinPipe()

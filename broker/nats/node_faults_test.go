@@ -23,7 +23,7 @@ import (
 func TestTooLargeForNATS(t *testing.T) {
 	t.Parallel()
 	s := configured(t, "max_payload: 4096\n")
-	n := open(t, nats.Options{URL: s.url})
+	n := open(t, nats.Options{URL: s.URL})
 	n.follow("room")
 	sized := func(e broker.Entry, size int) broker.Entry {
 		e.Data = []byte(`"` + strings.Repeat("x", size) + `"`)
@@ -65,7 +65,7 @@ func TestPanics(t *testing.T) {
 	t.Parallel()
 	log, logger := newSaid(t)
 	n := &panicking{node: &node{t: t, told: make(chan news, 100)}}
-	n.Broker = nats.New(nats.Options{URL: shared.url, Prefix: prefix(t), Logger: logger, Timeout: 20 * time.Second})
+	n.Broker = nats.New(nats.Options{URL: shared.URL, Prefix: prefix(t), Logger: logger, Timeout: 20 * time.Second})
 	require.NoError(t, n.Open(t.Context(), broker.OpenOptions{Node: "node", Lease: time.Minute}, n))
 	t.Cleanup(func() { _ = n.Close(context.Background()) })
 	n.follow("room")
@@ -142,12 +142,12 @@ func TestDeadNodesAreForgotten(t *testing.T) {
 	t.Parallel()
 	const lease = 2 * time.Second
 	one := func() *node {
-		n, err := try(t, nats.Options{URL: shared.url, Timeout: 20 * time.Second}, lease, nil)
+		n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, lease, nil)
 		require.NoError(t, err)
 		return n
 	}
 	a := one()
-	_, js := admin(t, shared.url)
+	_, js := admin(t, shared.URL)
 	name, base := prefix(t)+"-1-members", prefix(t)+".1.m."
 	signs := func() int { return stored(t, js, name, base+"n.*") - stored(t, js, name, base+"n."+a.id) }
 	var all []*node
@@ -177,7 +177,7 @@ func TestLoadingOutlastsTheLease(t *testing.T) {
 	const lease, members = 6 * time.Second, 8000
 	s := ownNATS(t)
 	p := newProxy(t, s)
-	other, err := try(t, nats.Options{URL: s.url, Timeout: 20 * time.Second}, lease, nil)
+	other, err := try(t, nats.Options{URL: s.URL, Timeout: 20 * time.Second}, lease, nil)
 	require.NoError(t, err)
 	n, err := try(t, nats.Options{URL: p.url, Timeout: 20 * time.Second}, lease, nil)
 	require.NoError(t, err)
@@ -196,14 +196,14 @@ func TestLoadingOutlastsTheLease(t *testing.T) {
 	other.follow("room")
 	mend := p.Cut()
 	eventually(t, "the node is away", func() bool { return n.Away() != nil })
-	p.slow(200_000)
+	p.Limit(200_000)
 	mend()
 	began := time.Now()
 	got := n.nextReset("room")
 	assert.Greater(t, time.Since(began), lease, "this test is to last longer than the lease")
 	assert.Equal(t, broker.ResetGap, got.reason)
 	assert.Len(t, got.state.Members, members+1)
-	p.slow(0)
+	p.Limit(0)
 	eventually(t, "it is back", func() bool { return n.Away() == nil })
 	assert.Len(t, other.follow("room").Members, members+1, "members of a node that was there all the time")
 }
@@ -213,7 +213,7 @@ func TestLoadingOutlastsTheLease(t *testing.T) {
 func TestCancelledFollow(t *testing.T) {
 	t.Parallel()
 	s := ownNATS(t)
-	n := open(t, nats.Options{URL: s.url})
+	n := open(t, nats.Options{URL: s.URL})
 	var tasks sync.WaitGroup
 	for i := range 16 {
 		tasks.Go(func() {
@@ -234,7 +234,7 @@ func TestCancelledFollow(t *testing.T) {
 				List []string `json:"subscriptions_list"`
 			}
 		}
-		s.monitored(t, "/connz?subs=1", &v)
+		monitored(t, s, "/connz?subs=1", &v)
 		for _, c := range v.Connections {
 			if strings.Contains(strings.Join(c.List, " "), subjects) {
 				return false
@@ -253,10 +253,10 @@ func TestNoSecretIsLogged(t *testing.T) {
 	const secret = "hunter2-hunter2"
 	s := configured(t, "authorization { user: ann, password: other }\n")
 	log, logger := newSaid(t)
-	address := strings.TrimPrefix(s.url, "nats://")
+	address := strings.TrimPrefix(s.URL, "nats://")
 	for _, o := range []nats.Options{
-		{URL: s.url, User: "ann", Password: secret},
-		{URL: s.url, Token: secret},
+		{URL: s.URL, User: "ann", Password: secret},
+		{URL: s.URL, Token: secret},
 		{URL: "nats://ann:" + secret + "@" + address},
 		{URL: "nats://" + secret + "@" + address},
 		{URL: "tls://ann:" + secret + "@" + address},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/internal/natstest"
 )
 
 // documented returns the permissions as the package documentation has them.
@@ -50,7 +50,7 @@ func without(t testing.TB, list, subject string) string {
 
 // permitting is a server whose user app has these permissions, beside a user root
 // that has all.
-func permitting(t testing.TB, permissions string) *natsServer {
+func permitting(t testing.TB, permissions string) *natstest.Server {
 	t.Helper()
 	return configured(t, permittingConfig(permissions))
 }
@@ -93,8 +93,8 @@ func newSaid(t testing.TB) (*said, *slog.Logger) {
 }
 
 // app are the Options of the user whose permissions a test restricts.
-func app(s *natsServer, logger *slog.Logger) nats.Options {
-	return nats.Options{URL: s.url, User: "app", Password: "app", Prefix: "pushy", Timeout: 20 * time.Second, Logger: logger}
+func app(s *natstest.Server, logger *slog.Logger) nats.Options {
+	return nats.Options{URL: s.URL, User: "app", Password: "app", Prefix: "pushy", Timeout: 20 * time.Second, Logger: logger}
 }
 
 // The documented permissions are enough for all that a node does.
@@ -134,7 +134,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	dies.append("room", join("dies"))
 	require.NoError(t, dies.Close(t.Context()))
 	a.append("room", join("stays"))
-	_, js := admin(t, strings.Replace(s.url, "://", "://root:root@", 1))
+	_, js := admin(t, strings.Replace(s.URL, "://", "://root:root@", 1))
 	for i := range 50 {
 		id := fmt.Sprint("guest", i)
 		a.append("room", join(id))
@@ -148,9 +148,9 @@ func TestDocumentedPermissions(t *testing.T) {
 	require.NoError(t, b.Unfollow(t.Context(), "room"))
 	require.NoError(t, b.Away())
 	assert.Zero(t, log.lines("does not permit"))
-	text, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	text, err := s.Log()
 	require.NoError(t, err)
-	assert.NotContains(t, string(text), "Violation")
+	assert.NotContains(t, text, "Violation")
 }
 
 // missing are the documented permissions, and what an error says without them.
@@ -311,12 +311,11 @@ func TestPermissionsChange(t *testing.T) {
 		t.Run(c.list+" "+c.subject, func(t *testing.T) {
 			t.Parallel()
 			s := permitting(t, documented(t))
-			file := s.args[slices.Index(s.args, "-c")+1]
 			change := func(permissions string) {
 				// Not a reload: after that NATS 2.9 has no JetStream any more.
-				require.NoError(t, os.WriteFile(file, []byte(permittingConfig(permissions)), 0o600))
-				s.stop()
-				require.NoError(t, s.start())
+				require.NoError(t, s.Configure(permittingConfig(permissions)))
+				s.Stop()
+				require.NoError(t, s.Restart())
 			}
 			newNode := func(user string) *node {
 				o := app(s, testLogger(t))
@@ -350,11 +349,10 @@ func TestPermissionsChange(t *testing.T) {
 func TestChannelIsForbidden(t *testing.T) {
 	t.Parallel()
 	s := permitting(t, documented(t))
-	file := s.args[slices.Index(s.args, "-c")+1]
 	change := func(permissions string) {
-		s.stop()
-		require.NoError(t, os.WriteFile(file, []byte(permittingConfig(permissions)), 0o600))
-		require.NoError(t, s.start())
+		s.Stop()
+		require.NoError(t, s.Configure(permittingConfig(permissions)))
+		require.NoError(t, s.Restart())
 	}
 	log, logger := newSaid(t)
 	n, err := try(t, app(s, logger), time.Minute, nil)
@@ -380,13 +378,13 @@ func TestForbiddenLater(t *testing.T) {
 		t.Run(c.list+" "+c.subject, func(t *testing.T) {
 			t.Parallel()
 			s := permitting(t, without(t, c.list, c.subject))
-			s.stop()
+			s.Stop()
 			n, err := try(t, app(s, testLogger(t)), time.Minute, nil)
 			require.NoError(t, err)
 			require.Error(t, n.Away())
 			_, err = n.Follow(t.Context(), "room")
 			require.ErrorIs(t, err, broker.ErrAway)
-			require.NoError(t, s.start())
+			require.NoError(t, s.Restart())
 			eventually(t, "Away names "+c.subject, func() bool {
 				err := n.Away()
 				return err != nil && strings.Contains(err.Error(), c.says)

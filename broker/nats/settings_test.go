@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/internal/natstest"
 )
 
 // authority is a certificate authority of a test, and the files of one
@@ -84,11 +85,12 @@ func newAuthority(t testing.TB) authority {
 }
 
 // configured is a server of the test's own with a configuration file.
-func configured(t testing.TB, config string) *natsServer {
+func configured(t testing.TB, config string) *natstest.Server {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "server.conf")
-	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	return ownNATS(t, "-c", file)
+	s, err := natstest.StartConfigured(config)
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	return s
 }
 
 // What cannot work is refused, and no error has a password.
@@ -234,10 +236,10 @@ func TestIdentitiesAndTLS(t *testing.T) {
 	require.NoError(t, use(&public))
 	nkey := configured(t, `authorization { users: [ { nkey: `+public.Nkey+` } ] }`)
 	webSocket := configured(t, `websocket { listen: "127.0.0.1:-1", no_tls: true }`)
-	wsURL := webSocket.webSocketURL(t)
-	wssURL := configured(t, `websocket { listen: "127.0.0.1:-1", tls { `+files+` } }`).webSocketURL(t)
-	with := func(s *natsServer, user *url.Userinfo) string {
-		return (&url.URL{Scheme: "nats", User: user, Host: "127.0.0.1:" + s.port}).String()
+	wsURL := webSocketURL(t, webSocket)
+	wssURL := webSocketURL(t, configured(t, `websocket { listen: "127.0.0.1:-1", tls { `+files+` } }`))
+	with := func(s *natstest.Server, user *url.Userinfo) string {
+		return (&url.URL{Scheme: "nats", User: user, Host: s.Addr}).String()
 	}
 	trusts := func(a authority, pairs ...tls.Certificate) *tls.Config {
 		return &tls.Config{RootCAs: a.pool, Certificates: pairs}
@@ -246,27 +248,27 @@ func TestIdentitiesAndTLS(t *testing.T) {
 		name, setting string // setting "" if it connects
 		o             nats.Options
 	}{
-		{"tls", "", nats.Options{URL: secured.url, TLS: trusts(ca)}},
-		{"tlsScheme", "", nats.Options{URL: "tls://127.0.0.1:" + secured.port, TLS: trusts(ca)}},
-		{"wrongAuthority", "TLS", nats.Options{URL: secured.url, TLS: trusts(other)}},
-		{"unknownAuthority", "TLS", nats.Options{URL: secured.url}},
-		{"otherName", "TLS", nats.Options{URL: "tls://localhost:" + secured.port, TLS: trusts(ca)}},
-		{"noTLSThere", "TLS", nats.Options{URL: user.url, User: "app", Password: "s3cret", TLS: trusts(ca)}},
-		{"clientCertificate", "", nats.Options{URL: mutual.url, TLS: trusts(ca, ca.pair)}},
-		{"noClientCertificate", "TLS", nats.Options{URL: mutual.url, TLS: trusts(ca)}},
-		{"otherClientCertificate", "TLS", nats.Options{URL: mutual.url, TLS: trusts(ca, other.pair)}},
-		{"password", "", nats.Options{URL: user.url, User: "app", Password: "s3cret"}},
-		{"wrongPassword", "Password", nats.Options{URL: user.url, User: "app", Password: "s3cretive"}},
-		{"noPassword", "Password", nats.Options{URL: user.url}},
+		{"tls", "", nats.Options{URL: secured.URL, TLS: trusts(ca)}},
+		{"tlsScheme", "", nats.Options{URL: "tls://" + secured.Addr, TLS: trusts(ca)}},
+		{"wrongAuthority", "TLS", nats.Options{URL: secured.URL, TLS: trusts(other)}},
+		{"unknownAuthority", "TLS", nats.Options{URL: secured.URL}},
+		{"otherName", "TLS", nats.Options{URL: "tls://localhost:" + secured.Port(), TLS: trusts(ca)}},
+		{"noTLSThere", "TLS", nats.Options{URL: user.URL, User: "app", Password: "s3cret", TLS: trusts(ca)}},
+		{"clientCertificate", "", nats.Options{URL: mutual.URL, TLS: trusts(ca, ca.pair)}},
+		{"noClientCertificate", "TLS", nats.Options{URL: mutual.URL, TLS: trusts(ca)}},
+		{"otherClientCertificate", "TLS", nats.Options{URL: mutual.URL, TLS: trusts(ca, other.pair)}},
+		{"password", "", nats.Options{URL: user.URL, User: "app", Password: "s3cret"}},
+		{"wrongPassword", "Password", nats.Options{URL: user.URL, User: "app", Password: "s3cretive"}},
+		{"noPassword", "Password", nats.Options{URL: user.URL}},
 		{"passwordInURL", "", nats.Options{URL: with(user, url.UserPassword("app", "s3cret"))}},
 		{"wrongPasswordInURL", "URL", nats.Options{URL: with(user, url.UserPassword("app", "s3cretive"))}},
-		{"token", "", nats.Options{URL: token.url, Token: "s3cret"}},
+		{"token", "", nats.Options{URL: token.URL, Token: "s3cret"}},
 		{"tokenInURL", "", nats.Options{URL: with(token, url.User("s3cret"))}},
 		{"wrongTokenInURL", "URL", nats.Options{URL: with(token, url.User("s3cretive"))}},
-		{"nkey", "", nats.Options{URL: nkey.url, NKey: seedFile}},
-		{"noNKey", "Password", nats.Options{URL: nkey.url}},
+		{"nkey", "", nats.Options{URL: nkey.URL, NKey: seedFile}},
+		{"noNKey", "Password", nats.Options{URL: nkey.URL}},
 		{"webSocket", "", nats.Options{URL: wsURL}},
-		{"webSocketOfNothing", "URL", nats.Options{URL: "ws://127.0.0.1:" + user.port, RequireAtStart: true}},
+		{"webSocketOfNothing", "URL", nats.Options{URL: "ws://" + user.Addr, RequireAtStart: true}},
 		{"webSocketWithoutTLS", "TLS", nats.Options{URL: "ws" + strings.TrimPrefix(wssURL, "wss")}},
 		{"secureWebSocketOfPlain", "TLS", nats.Options{URL: "wss" + strings.TrimPrefix(wsURL, "ws"), TLS: trusts(ca)}},
 		{"secureWebSocket", "", nats.Options{URL: wssURL, TLS: trusts(ca)}},
@@ -299,13 +301,13 @@ func TestMaxBytesRequired(t *testing.T) {
 		no_auth_user: app
 	`)
 	var wrong *nats.SettingError
-	_, err := try(t, nats.Options{URL: s.url}, time.Minute, nil)
+	_, err := try(t, nats.Options{URL: s.URL}, time.Minute, nil)
 	require.ErrorAs(t, err, &wrong)
 	assert.Equal(t, "MaxBytes", wrong.Setting, err)
-	_, err = try(t, nats.Options{URL: s.url, MaxBytes: 2 << 20}, time.Minute, nil)
+	_, err = try(t, nats.Options{URL: s.URL, MaxBytes: 2 << 20}, time.Minute, nil)
 	require.ErrorAs(t, err, &wrong)
 	assert.Equal(t, "MaxBytes", wrong.Setting, err)
-	n := open(t, nats.Options{URL: s.url, MaxBytes: 1 << 20})
+	n := open(t, nats.Options{URL: s.URL, MaxBytes: 1 << 20})
 	n.append("room", join("1"))
 	n.append("room", kept("1"))
 	require.NoError(t, n.Away())
@@ -314,17 +316,16 @@ func TestMaxBytesRequired(t *testing.T) {
 // What the server does not have, or cannot do, is a setting error of Open.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	plain, err := startNATS(dir)
+	plain, err := natstest.Start()
 	require.NoError(t, err)
-	t.Cleanup(plain.stop)
+	t.Cleanup(plain.Close)
 	for _, c := range []struct {
 		name, setting, says string
 		o                   nats.Options
 	}{
-		{"noJetStream", "URL", "has no JetStream", nats.Options{URL: plain.url}},
+		{"noJetStream", "URL", "has no JetStream", nats.Options{URL: plain.URL}},
 		{"nobodyThere", "URL", "nats://127.0.0.1:1: ", nats.Options{URL: "nats://127.0.0.1:1", RequireAtStart: true}},
-		{"manyReplicas", "Replicas", "3", nats.Options{URL: shared.url, Replicas: 3}},
+		{"manyReplicas", "Replicas", "3", nats.Options{URL: shared.URL, Replicas: 3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
 )
 
 // redisCPU is the time for which Redis ran a command, and how often it did. A script's

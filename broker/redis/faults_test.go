@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
+	"github.com/gopushy/pushy/internal/storetest"
 )
 
 // A server that restarts with its data may lack the last entries: positions of before
@@ -189,10 +190,10 @@ func replicate(t testing.TB, s, of *redistest.Server) {
 }
 
 // pair is two servers behind one address, the first of which is the primary.
-func pair(t testing.TB) (primary, replica *redistest.Server, address *redistest.Proxy) {
+func pair(t testing.TB) (primary, replica *redistest.Server, address *storetest.Proxy) {
 	primary, replica = ownServer(t), ownServer(t)
 	replicate(t, replica, primary)
-	address, err := redistest.NewProxy(primary.Addr)
+	address, err := storetest.NewProxy(primary.Addr)
 	require.NoError(t, err)
 	t.Cleanup(address.Close)
 	linked(t, replica)

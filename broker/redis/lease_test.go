@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/storetest"
 )
 
 // A node that reconnects over a slow network reads the states of its channels for longer
@@ -23,7 +23,7 @@ func TestSettlingOutlastsTheLease(t *testing.T) {
 		lease    = 6 * time.Second
 	)
 	s := ownServer(t)
-	proxy, err := redistest.NewProxy(s.Addr)
+	proxy, err := storetest.NewProxy(s.Addr)
 	require.NoError(t, err)
 	t.Cleanup(proxy.Close)
 	other := closedNode(t, options(t, s))
@@ -44,7 +44,7 @@ func TestSettlingOutlastsTheLease(t *testing.T) {
 	}
 	<-time.After(lease + time.Second) // the other removes members only once it has been there that long
 	proxy.Cut()
-	proxy.Slow(150 * time.Millisecond) // 32 states are read at a time
+	proxy.Delay(150 * time.Millisecond) // 32 states are read at a time
 	proxy.Mend()
 	began := time.Now()
 	for i := range channels {

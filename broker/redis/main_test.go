@@ -7,7 +7,7 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
 )
 
 // The servers that all tests share. Tests keep apart by their prefixes, and those

@@ -14,7 +14,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
 )
 
 // openNode is an open Broker and what it delivers.

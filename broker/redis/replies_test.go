@@ -17,7 +17,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
 )
 
 // An answer of Redis never ends the process. A server that runs a script for long refuses

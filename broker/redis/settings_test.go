@@ -23,7 +23,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
 )
 
 func containsAny(text string, parts ...string) bool {

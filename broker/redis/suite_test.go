@@ -3,7 +3,6 @@ package redis_test
 import (
 	"context"
 	"log/slog"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +12,8 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/brokertest"
 	"github.com/gopushy/pushy/broker/redis"
-	"github.com/gopushy/pushy/broker/redis/internal/redistest"
+	"github.com/gopushy/pushy/internal/redistest"
+	"github.com/gopushy/pushy/internal/storetest"
 )
 
 // testNode is a Broker that the suite can cut off and kill. All its connections go
@@ -23,7 +23,7 @@ type testNode struct {
 	t testing.TB
 
 	mu      sync.Mutex
-	proxies map[string]*redistest.Proxy
+	proxies map[string]*storetest.Proxy
 	cut     bool
 }
 
@@ -37,7 +37,7 @@ var (
 func newNode(t testing.TB, o redis.Options) *testNode {
 	o.RequireAtStart = false
 	o.Timeout = suiteTimeout
-	n := &testNode{t: t, proxies: map[string]*redistest.Proxy{}}
+	n := &testNode{t: t, proxies: map[string]*storetest.Proxy{}}
 	n.Broker = redis.New(o.Via(n.via))
 	t.Cleanup(func() {
 		n.mu.Lock()
@@ -70,7 +70,7 @@ func (n *testNode) via(address string) string {
 	p := n.proxies[address]
 	if p == nil {
 		var err error
-		if p, err = redistest.NewProxy(address); err != nil {
+		if p, err = storetest.NewProxy(address); err != nil {
 			return "127.0.0.1:1"
 		}
 		n.proxies[address] = p
@@ -101,34 +101,6 @@ func (n *testNode) Cut() (mend func()) {
 // Kill ends the node; Close says no more to Redis than a killed process does.
 func (n *testNode) Kill() { n.Cut() }
 
-// prefixes are those of the tests that run. With -count=2 the second run of a test
-// must not meet what the first has left behind.
-var prefixes struct {
-	sync.Mutex
-	made int
-	of   map[string]string // by the test's name
-}
-
-// prefix returns one prefix for each run of a test.
-func prefix(t testing.TB) string {
-	prefixes.Lock()
-	defer prefixes.Unlock()
-	name := t.Name()
-	if prefixes.of == nil {
-		prefixes.of = map[string]string{}
-	}
-	if prefixes.of[name] == "" {
-		prefixes.made++
-		prefixes.of[name] = name[:min(len(name), 80)] + "#" + strconv.Itoa(prefixes.made)
-		t.Cleanup(func() {
-			prefixes.Lock()
-			delete(prefixes.of, name)
-			prefixes.Unlock()
-		})
-	}
-	return prefixes.of[name]
-}
-
 // suiteLease is longer than it takes to notice that a connection was cut, so that a
 // node which is cut off for a moment keeps its lease.
 const (
@@ -139,7 +111,7 @@ const (
 // options are for tests.
 func options(t testing.TB, servers ...*redistest.Server) redis.Options {
 	o := redis.Options{
-		Prefix:         prefix(t),
+		Prefix:         storetest.Prefix(t),
 		Timeout:        5 * time.Second,
 		RequireAtStart: true,
 		Logger:         slog.New(slog.NewTextHandler(t.Output(), nil)),

@@ -1,4 +1,5 @@
-package redistest
+// Package storetest is what the tests of several brokers share.
+package storetest
 
 import (
 	"net"
@@ -6,7 +7,8 @@ import (
 	"time"
 )
 
-// A Proxy is a way to a server that can be cut. It listens until Close.
+// A Proxy passes connections on to a server, and can be told not to. It listens until
+// Close.
 type Proxy struct {
 	Addr string
 
@@ -16,7 +18,9 @@ type Proxy struct {
 	mu     sync.Mutex
 	to     string
 	delay  time.Duration // of everything, in each direction
+	rate   int           // bytes a second in each direction, or 0
 	cut    chan struct{} // closed when mended; nil while whole
+	shut   bool          // new connections are closed at once
 	closed bool
 	conns  map[net.Conn]bool
 }
@@ -70,6 +74,9 @@ func (p *Proxy) serve(c net.Conn) {
 			}
 			p.mu.Lock()
 			cut, delay := p.cut, p.delay
+			if p.rate > 0 {
+				delay += time.Duration(n) * time.Second / time.Duration(p.rate)
+			}
 			p.mu.Unlock()
 			if delay > 0 {
 				<-time.After(delay)
@@ -91,7 +98,7 @@ func (p *Proxy) serve(c net.Conn) {
 func (p *Proxy) keep(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || p.shut {
 		return false
 	}
 	p.conns[c] = true
@@ -112,15 +119,22 @@ func (p *Proxy) Point(to string) {
 	p.mu.Unlock()
 }
 
-// Slow delays what goes through from now on, in each direction.
-func (p *Proxy) Slow(delay time.Duration) {
+// Delay delays what goes through from now on, in each direction.
+func (p *Proxy) Delay(delay time.Duration) {
 	p.mu.Lock()
 	p.delay = delay
 	p.mu.Unlock()
 }
 
-// Cut lets nothing go through any more, in either direction, without a word to
-// either side: as a switch does that has lost power.
+// Limit lets through so many bytes a second in each direction from now on; 0 is no limit.
+func (p *Proxy) Limit(rate int) {
+	p.mu.Lock()
+	p.rate = rate
+	p.mu.Unlock()
+}
+
+// Cut lets nothing go through any more, in either direction, and tells neither side: as a
+// switch does that has lost power.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,10 +143,21 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Mend ends the connections that were open and lets new ones through.
+// Refuse closes all connections and every new one.
+func (p *Proxy) Refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
+// Mend ends Cut and Refuse. Connections that were cut are closed.
 func (p *Proxy) Mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.shut = false
 	if p.cut == nil {
 		return
 	}

@@ -1,0 +1,35 @@
+package storetest
+
+import (
+	"strconv"
+	"sync"
+	"testing"
+)
+
+// prefixes are those of the tests that run.
+var prefixes struct {
+	sync.Mutex
+	made int
+	of   map[string]string // by the test's name
+}
+
+// Prefix returns the same prefix during one run of a test, so that its nodes act as one.
+// No other run has it: with -count=2 the second does not meet what the first has left.
+func Prefix(t testing.TB) string {
+	prefixes.Lock()
+	defer prefixes.Unlock()
+	name := t.Name()
+	if prefixes.of == nil {
+		prefixes.of = map[string]string{}
+	}
+	if prefixes.of[name] == "" {
+		prefixes.made++
+		prefixes.of[name] = "test" + strconv.Itoa(prefixes.made)
+		t.Cleanup(func() {
+			prefixes.Lock()
+			delete(prefixes.of, name)
+			prefixes.Unlock()
+		})
+	}
+	return prefixes.of[name]
+}
