@@ -6,8 +6,8 @@ require (
 	github.com/centrifugal/centrifuge v0.40.1
 	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.1.0
-	github.com/gopushy/pushy/brokers/nats v0.1.0
-	github.com/gopushy/pushy/brokers/redis v0.1.0
+	github.com/gopushy/pushy/broker/nats v0.1.0
+	github.com/gopushy/pushy/broker/redis v0.1.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/igm/sockjs-go/v3 v3.0.3
 	github.com/olahol/melody v1.1.4
@@ -43,6 +43,6 @@ require (
 
 replace (
 	github.com/gopushy/pushy => ..
-	github.com/gopushy/pushy/brokers/nats => ../brokers/nats
-	github.com/gopushy/pushy/brokers/redis => ../brokers/redis
+	github.com/gopushy/pushy/broker/nats => ../broker/nats
+	github.com/gopushy/pushy/broker/redis => ../broker/redis
 )

@@ -5,8 +5,8 @@ go 1.25.0
 require (
 	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.1.0
-	github.com/gopushy/pushy/brokers/nats v0.1.0
-	github.com/gopushy/pushy/brokers/redis v0.1.0
+	github.com/gopushy/pushy/broker/nats v0.1.0
+	github.com/gopushy/pushy/broker/redis v0.1.0
 	github.com/stretchr/testify v1.11.1
 )
 

@@ -5,7 +5,7 @@ go 1.25.0
 require (
 	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.1.0
-	github.com/gopushy/pushy/brokers/nats v0.1.0
+	github.com/gopushy/pushy/broker/nats v0.1.0
 	github.com/nats-io/nats-server/v2 v2.12.1
 	github.com/stretchr/testify v1.11.1
 )

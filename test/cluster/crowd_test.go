@@ -1,4 +1,4 @@
-package clustertest
+package cluster_test
 
 import (
 	"context"
@@ -13,16 +13,28 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// crowdSize is how much happens in a Crowd.
+// crowdSize is how much happens in a crowd.
 type crowdSize struct {
-	Clients, Channels, Events, Acts int
-	Publishers                      int
+	clients, channels, events, acts int
+	publishers                      int
 }
 
 // small is for every run of the tests, full for the long ones.
 var (
-	small = crowdSize{Clients: 70, Channels: 8, Events: 3000, Acts: 8, Publishers: 6}
-	full  = crowdSize{Clients: 300, Channels: 20, Events: 50_000, Acts: 20, Publishers: 9}
+	small = crowdSize{
+		clients:    70,
+		channels:   8,
+		events:     3000,
+		acts:       8,
+		publishers: 6,
+	}
+	full = crowdSize{
+		clients:    300,
+		channels:   20,
+		events:     50_000,
+		acts:       20,
+		publishers: 9,
+	}
 )
 
 // channelName names the n-th channel: every second one is private.
@@ -33,20 +45,20 @@ func channelName(n int) string {
 	return "room" + strconv.Itoa(n)
 }
 
-// Crowd has clients over all transports join, leave and come back on three nodes
+// crowd has clients over all transports join, leave and come back on three nodes
 // while events are published on all of them, and holds what each client sees to the
 // order rules: every event of its channels once and in each publisher's order, adds
 // and quits in one order for all. At rest all lists agree.
-func Crowd(t *testing.T, e Engine, seed uint64) {
+func crowd(t *testing.T, s *store, seed uint64) {
 	size := small
 	if strict {
 		size = full
 	}
-	nodes := e.start(t, 3)
+	nodes := s.start(t, 3)
 	j := newJudge(t)
 	var clients []*member
-	for i := range size.Clients {
-		c := newMember(j, "client"+strconv.Itoa(i), Transports[i%len(Transports)])
+	for i := range size.clients {
+		c := newMember(j, "client"+strconv.Itoa(i), transports[i%len(transports)])
 		clients = append(clients, c)
 	}
 	began := time.Now()
@@ -59,13 +71,13 @@ func Crowd(t *testing.T, e Engine, seed uint64) {
 			}
 		})
 	}
-	each := size.Events / size.Publishers
-	for i := range size.Publishers {
+	each := size.events / size.publishers
+	for i := range size.publishers {
 		publishing.Go(func() {
 			p := publisher{j, "publisher" + strconv.Itoa(i), nodes[i%3].srv, map[string]int{}}
 			r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
 			for k := range each {
-				if err := p.say(channelName(r.IntN(size.Channels))); err != nil {
+				if err := p.say(channelName(r.IntN(size.channels))); err != nil {
 					t.Errorf("%s: %v", p.name, err)
 				}
 				if k%10 == 9 {
@@ -82,7 +94,7 @@ func Crowd(t *testing.T, e Engine, seed uint64) {
 	}
 	settle(t, j, nodes, clients, size)
 	j.mu.Lock()
-	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.Clients, size.Channels, each*size.Publishers, j.events, wentOn)
+	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.clients, size.channels, each*size.publishers, j.events, wentOn)
 	j.mu.Unlock()
 	j.verdict()
 	for _, c := range clients {
@@ -96,7 +108,7 @@ func Crowd(t *testing.T, e Engine, seed uint64) {
 			t.Error(err)
 		}
 	}
-	for k := range size.Channels {
+	for k := range size.channels {
 		var left []string
 		for i, c := range clients {
 			if id, in := c.in()[channelName(k)]; in && i%3 == 0 {
@@ -118,9 +130,9 @@ func (c *member) act(r *rand.Rand, url string, size crowdSize) error {
 	if err := c.connect(url); err != nil {
 		return err
 	}
-	for range size.Acts {
+	for range size.acts {
 		<-time.After(time.Duration(1+r.IntN(200)) * time.Millisecond)
-		channel := channelName(r.IntN(size.Channels))
+		channel := channelName(r.IntN(size.channels))
 		in := c.in()
 		_, member := in[channel]
 		switch n := r.IntN(12); {
@@ -173,7 +185,7 @@ func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdS
 	t.Helper()
 	for i, n := range nodes {
 		last := publisher{j, "last" + strconv.Itoa(i), n.srv, map[string]int{}}
-		for k := range size.Channels {
+		for k := range size.channels {
 			if err := last.say(channelName(k)); err != nil {
 				t.Errorf("%s: %v", last.name, err)
 			}
@@ -213,7 +225,7 @@ func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdS
 			c.mu.Unlock()
 		}
 	}
-	for k := range size.Channels {
+	for k := range size.channels {
 		channel := channelName(k)
 		if k%2 == 0 {
 			continue

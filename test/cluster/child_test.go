@@ -1,4 +1,4 @@
-package clustertest
+package cluster_test
 
 import (
 	"bufio"
@@ -18,17 +18,18 @@ import (
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
-// childEnv says to a test binary that it is a node, and how to join.
+// childEnv says to a test binary that it is a node: it has a membership, or is empty for a
+// node that is alone.
 const childEnv = "PUSHY_CLUSTERTEST_NODE"
 
-// Child is a node in a process of its own.
-type Child struct {
-	URL string
+// child is a node in a process of its own.
+type child struct {
+	url string
 	cmd *exec.Cmd
 }
 
-// Start runs the test binary again as a node; how is what its Serve is told.
-func Start(how string) (*Child, error) {
+// startChild runs the test binary again as a node.
+func startChild(how string) (*child, error) {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), childEnv+"="+how)
 	cmd.Stderr = os.Stderr
@@ -40,37 +41,37 @@ func Start(how string) (*Child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	c := &Child{cmd: cmd}
+	c := &child{cmd: cmd}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		c.Kill()
+		c.kill()
 		return nil, fmt.Errorf("the node's process ended: %w", err)
 	}
-	c.URL = strings.TrimSpace(line)
+	c.url = strings.TrimSpace(line)
 	return c, nil
 }
 
-// Kill ends it as kill -9 does.
-func (c *Child) Kill() {
+// kill ends it as kill -9 does.
+func (c *child) kill() {
 	_ = c.cmd.Process.Kill()
 	_ = c.cmd.Wait()
 }
 
-// CPU returns the time that the process has used.
-func (c *Child) CPU() (time.Duration, error) {
+// cpu returns the time that the process has used.
+func (c *child) cpu() (time.Duration, error) {
 	var used time.Duration
 	return used, c.call("/cpu", &used)
 }
 
-// Publish has the process publish n events of 200 bytes to a channel, at most 100 a
+// publish lets the process publish n events of 200 bytes to a channel, at most 100 a
 // second.
-func (c *Child) Publish(channel string, n int) error {
+func (c *child) publish(channel string, n int) error {
 	var done bool
 	return c.call("/publish?channel="+channel+"&n="+strconv.Itoa(n), &done)
 }
 
-func (c *Child) call(path string, answer any) error {
-	r, err := http.Get(c.URL + path)
+func (c *child) call(path string, answer any) error {
+	r, err := http.Get(c.url + path)
 	if err != nil {
 		return err
 	}
@@ -81,10 +82,8 @@ func (c *Child) call(path string, answer any) error {
 	return json.NewDecoder(r.Body).Decode(answer)
 }
 
-// Serve serves a node until it is killed, if this process is one that Start made: a
-// TestMain calls it first. join makes what it shares with others, as Start was told;
-// nil for nothing.
-func Serve(join func(how string) (broker.Broker, error)) {
+// serveChild serves a node until it is killed, if this process is one that startChild made.
+func serveChild() {
 	how, is := os.LookupEnv(childEnv)
 	if !is {
 		return
@@ -93,11 +92,16 @@ func Serve(join func(how string) (broker.Broker, error)) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	shared, err := join(how)
-	if err != nil {
-		fail(err)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	var shared broker.Broker
+	if how != "" {
+		var m membership
+		if err := json.Unmarshal([]byte(how), &m); err != nil {
+			fail(err)
+		}
+		shared = m.broker(log)
 	}
-	srv, err := pushy.New(options(shared, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))))
+	srv, err := pushy.New(options(shared, log))
 	if err != nil {
 		fail(err)
 	}

@@ -1,4 +1,4 @@
-package clustertest
+package cluster_test
 
 import (
 	"bufio"
@@ -18,8 +18,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Transports are all that a Server speaks, the old browsers' too.
-var Transports = []string{"websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp"}
+// transports are all that a Server speaks, the old browsers' too.
+var transports = []string{"websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp"}
 
 // link is one client's connection, over whatever transport.
 type link struct {

@@ -1,4 +1,4 @@
-package clustertest
+package cluster_test
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 // strict is for the long runs: crowds are full, and what happens is held to its
@@ -28,7 +30,7 @@ func connectAll(t testing.TB, j *judge, n int, prefix, url string, channels ...s
 	clients := make([]*member, n)
 	var all sync.WaitGroup
 	for i := range clients {
-		clients[i] = newMember(j, prefix+strconv.Itoa(i), Transports[i%len(Transports)])
+		clients[i] = newMember(j, prefix+strconv.Itoa(i), transports[i%len(transports)])
 		all.Go(func() { clients[i].enter(url, channels) })
 	}
 	all.Wait()
@@ -62,6 +64,14 @@ func memberIDs(clients []*member, channel string) (ids []string) {
 // agree waits until all clients' lists of a channel are the same, and those of them.
 func agree(t testing.TB, d time.Duration, clients []*member, channel string) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("the members of %s are %v", channel, memberIDs(clients, channel))
+			for _, c := range clients {
+				t.Logf("%s over %s has %v", c.name, c.transport, c.list(channel))
+			}
+		}
+	}()
 	soon(t, d, "all lists of "+channel+" are right", func() bool {
 		want := memberIDs(clients, channel)
 		first := clients[0].list(channel)
@@ -75,23 +85,17 @@ func agree(t testing.TB, d time.Duration, clients []*member, channel string) {
 	})
 }
 
-// Killed kills a node with 100 members, and starts it again. child is how the test
-// binary is run to serve a node of this cluster: see Serve. left tells what there is
-// of the killed node in what the Servers share.
-func Killed(t *testing.T, e Engine, child func() (*Child, error), left func(t testing.TB) []string) {
+// killed kills a node with 100 members, and starts it again.
+func killed(t *testing.T, st *store) {
 	const room, news = "private-room", "news"
-	nodes := e.start(t, 2)
+	nodes := st.start(t, 2)
 	j := newJudge(t)
 	var watching []*member
 	for i, n := range nodes {
 		watching = append(watching, connectAll(t, j, 4, "watcher"+strconv.Itoa(i)+"-", n.url, room, news)...)
 	}
-	node, err := child()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { node.Kill() }()
-	dying := connectAll(t, j, 100, "dying", node.URL, room, news)
+	node := st.child(t)
+	dying := connectAll(t, j, 100, "dying", node.url, room, news)
 	agree(t, patience, append(slices.Clone(watching), dying...), room)
 	dead := memberIDs(dying, room)
 
@@ -101,14 +105,14 @@ func Killed(t *testing.T, e Engine, child func() (*Child, error), left func(t te
 		c.mu.Unlock()
 	}
 	began := time.Now()
-	node.Kill()
+	node.kill()
 	for _, c := range dying {
 		c.leave()
 	}
 	agree(t, patience, watching, room)
 	took := time.Since(began)
-	t.Logf("100 members gone %v after kill -9, with a lease of %v", took.Round(10*time.Millisecond), e.Lease)
-	if strict && took > e.Lease+sweepGrace {
+	t.Logf("100 members gone %v after kill -9, with a lease of %v", took.Round(10*time.Millisecond), st.Lease)
+	if strict && took > st.Lease+sweepGrace {
 		t.Errorf("the dead node's members left after %v", took)
 	}
 	once := func(when string) {
@@ -131,19 +135,16 @@ func Killed(t *testing.T, e Engine, child func() (*Child, error), left func(t te
 				t.Errorf("node %d: the list is %v %s", i, ids, when)
 			}
 		}
-		// Its own entry goes after its members have.
-		soon(t, patience, "nothing of the dead node is left "+when, func() bool { return len(left(t)) == 0 })
+		soon(t, patience, "the dead node is no node "+when, func() bool { return st.alive(t) == len(nodes) })
 	}
 	once("at once")
-	<-time.After(3 * e.Lease)
+	<-time.After(3 * st.Lease)
 	once("three leases later")
 
-	if node, err = child(); err != nil {
-		t.Fatal(err)
-	}
+	node = st.child(t)
 	var back sync.WaitGroup
 	for _, c := range dying {
-		back.Go(func() { c.enter(node.URL, []string{room, news}) })
+		back.Go(func() { c.enter(node.url, []string{room, news}) })
 	}
 	back.Wait()
 	all := append(slices.Clone(watching), dying...)
@@ -179,19 +180,69 @@ func settleNews(t testing.TB, j *judge, nodes []node, clients []*member, channel
 	}
 }
 
-// An Outage takes the engine from some nodes.
-type Outage struct {
-	For  time.Duration
-	Cut  func(node int) bool              // whether it is taken from that one
-	Away func(t testing.TB) (back func()) // begins it, and returns what ends it
+// stopped stops a node with members for longer than its lease and lets it go on: there is
+// no member left that is not there, and no client that gets nothing any more.
+func stopped(t *testing.T, st *store) {
+	const room, news = "private-room", "news"
+	nodes := st.start(t, 2)
+	j := newJudge(t)
+	j.lossy = true
+	var watching []*member
+	for i, n := range nodes {
+		watching = append(watching, connectAll(t, j, 4, "watcher"+strconv.Itoa(i)+"-", n.url, room, news)...)
+	}
+	node := st.child(t)
+	sleeping := connectAll(t, j, 14, "sleeper", node.url, room, news)
+	all := append(slices.Clone(watching), sleeping...)
+	agree(t, patience, all, room)
+	absent := memberIDs(sleeping, room)
+
+	if err := testproc.Pause(node.cmd.Process); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, patience, watching, room)
+	settleNews(t, j, nodes, watching, news)
+	<-time.After(st.Lease)
+	if err := testproc.Resume(node.cmd.Process); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, patience, all, room)
+	settleNews(t, j, nodes, all, news)
+	if ids := memberIDs(sleeping, room); !slices.Equal(ids, absent) {
+		t.Errorf("the members that came back are %v and were %v", ids, absent)
+	}
+	for _, c := range all {
+		c.mu.Lock()
+		for _, channel := range []string{room, news} {
+			switch s := c.stays[channel]; {
+			case s.gaps > 0:
+				t.Errorf("%s missed %d events of %s and was not notified", c.name, s.gaps, channel)
+			case slices.Contains(sleeping, c) && s.resyncs != 1:
+				t.Errorf("%s got %d pushy:resync for %s", c.name, s.resyncs, channel)
+			case slices.Contains(watching, c) && s.resyncs != 0:
+				t.Errorf("%s got %d pushy:resync for %s, on a node that was there", c.name, s.resyncs, channel)
+			}
+		}
+		c.mu.Unlock()
+	}
+	<-time.After(2 * st.Lease)
+	agree(t, patience, all, room)
+	j.verdict()
 }
 
-// Outlived has clients on three nodes go on while the engine is away: none gets
-// stuck, nothing comes twice, what is missed is told of by pushy:resync, presence is
-// right within 5 s, and then events go as fast as before.
-func Outlived(t *testing.T, e Engine, o Outage) {
+// An outage takes the store from some nodes, or changes it under all of them.
+type outage struct {
+	lasts time.Duration
+	cuts  func(node int) bool             // whether it is taken from that one; nil if a node need not notice
+	begin func(t testing.TB) (end func()) // begins it, and returns what ends it
+}
+
+// outlived has clients on three nodes go on during an outage: none gets stuck, nothing comes
+// twice, what is missed is reported by pushy:resync, presence is right within 5 s, and then
+// events go as fast as before.
+func outlived(t *testing.T, st *store, o outage) {
 	const room, news = "private-room", "news"
-	nodes := e.start(t, 3)
+	nodes := st.start(t, 3)
 	j := newJudge(t)
 	j.lossy = true
 	var all []*member
@@ -226,11 +277,14 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 			}
 		})
 	}
-	back := o.Away(t)
-	ends := time.After(o.For)
-	soon(t, o.For, "the nodes say that they are alone", func() bool {
+	end := o.begin(t)
+	ends := time.After(o.lasts)
+	if o.cuts == nil {
+		o.cuts = func(int) bool { return false }
+	}
+	soon(t, o.lasts, "the nodes say that they are alone", func() bool {
 		for i, n := range nodes {
-			if o.Cut(i) && n.srv.Stats().Away == nil {
+			if o.cuts(i) && n.srv.Stats().Away == nil {
 				return false
 			}
 		}
@@ -238,7 +292,7 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 	})
 	enter(2, "late") // nobody is stuck: all are let in
 	for i, n := range nodes {
-		if !o.Cut(i) {
+		if !o.cuts(i) {
 			continue
 		}
 		p := publisher{j, "alone" + strconv.Itoa(i), n.srv, map[string]int{}}
@@ -255,7 +309,7 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 	gone.leave()
 	all = all[1:]
 	<-ends
-	back()
+	end()
 	returned := time.Now()
 	agree(t, patience, all, room)
 	took := time.Since(returned)
@@ -275,10 +329,10 @@ func Outlived(t *testing.T, e Engine, o Outage) {
 			s := c.stays[channel]
 			switch {
 			case s.gaps > 0:
-				t.Errorf("%s missed %d events of %s and was not told", c.name, s.gaps, channel)
-			case o.Cut(home[c]) && s.resyncs == 0:
+				t.Errorf("%s missed %d events of %s and was not notified", c.name, s.gaps, channel)
+			case o.cuts(home[c]) && s.resyncs == 0:
 				t.Errorf("%s got no pushy:resync for %s", c.name, channel)
-			case o.Cut(home[c]) && channel == room && s.syncs == 0:
+			case o.cuts(home[c]) && channel == room && s.syncs == 0:
 				t.Errorf("%s got no pushy:presence-sync", c.name)
 			}
 		}

@@ -1,4 +1,4 @@
-package clustertest
+package cluster_test
 
 import (
 	"bufio"
@@ -12,45 +12,45 @@ import (
 	"github.com/gobwas/ws/wsutil"
 )
 
-// CPU compares what a delivery costs a node that shares with one that does not,
-// at 1,000 subscribers on the node that publishes: CPU of its process, the two taking
-// turns so that what else the machine does hits both. Both publish at one pace: what
-// is published all at once shares writes, and only the one alone can do that. how is what the shared one's
-// Serve is told. The ratio's bound is 1.15; most is that of a run beside other tests, which says less.
-func CPU(t *testing.T, how string, most float64) {
+// cpuOfADelivery compares what a delivery costs a node that shares a store with one that
+// does not, at 1,000 subscribers on the node that publishes: the CPU time of its process.
+// The two take turns, so that what else the machine does affects both. Both publish at one
+// pace: what is published all at once shares writes, and only the one alone can do that. The
+// bound of the ratio is 1.15; most is that of a run beside other tests, which says less.
+func cpuOfADelivery(t *testing.T, s *store, most float64) {
 	const subscribers = 1000
 	rounds, events := 3, 50
 	if strict {
 		rounds, events, most = 10, 300, 1.15
 	}
 	type side struct {
-		*Child
+		*child
 		got   *atomic.Int64
 		spent []time.Duration
 	}
 	var sides []*side
-	for _, h := range []string{"", how} {
-		c, err := Start(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Kill)
-		s := &side{Child: c, got: &atomic.Int64{}}
-		subscribe(t, c.URL, subscribers, s.got)
+	alone, err := startChild("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(alone.kill)
+	for _, c := range []*child{alone, s.child(t)} {
+		s := &side{child: c, got: &atomic.Int64{}}
+		subscribe(t, c.url, subscribers, s.got)
 		sides = append(sides, s)
 	}
 	for range rounds {
 		for _, s := range sides {
 			want := s.got.Load() + subscribers*int64(events)
-			before, err := s.CPU()
+			before, err := s.cpu()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Publish("news", events); err != nil {
+			if err := s.publish("news", events); err != nil {
 				t.Fatal(err)
 			}
 			soon(t, patience, "all events are there", func() bool { return s.got.Load() >= want })
-			after, err := s.CPU()
+			after, err := s.cpu()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,9 +64,9 @@ func CPU(t *testing.T, how string, most float64) {
 		}
 		return least / time.Duration(subscribers*events)
 	}
-	alone, shared := best(sides[0]), best(sides[1])
-	ratio := float64(shared) / float64(alone)
-	t.Logf("CPU a delivery: %v alone, %v shared, ratio %.3f", alone, shared, ratio)
+	single, shared := best(sides[0]), best(sides[1])
+	ratio := float64(shared) / float64(single)
+	t.Logf("CPU a delivery: %v alone, %v shared, ratio %.3f", single, shared, ratio)
 	if ratio > most {
 		t.Errorf("a delivery costs %.3f of what it costs alone, at most %.2f is allowed", ratio, most)
 	}

@@ -1,9 +1,12 @@
-module github.com/gopushy/pushy/brokers/nats
+module github.com/gopushy/pushy/test/cluster
 
-go 1.25
+go 1.25.0
 
 require (
+	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.1.0
+	github.com/gopushy/pushy/broker/nats v0.1.0
+	github.com/gopushy/pushy/broker/redis v0.1.0
 	github.com/nats-io/nats.go v1.49.0
 	github.com/stretchr/testify v1.11.1
 )
@@ -12,14 +15,20 @@ require (
 	github.com/davecgh/go-spew v1.1.1 // indirect
 	github.com/gobwas/httphead v0.1.0 // indirect
 	github.com/gobwas/pool v0.2.1 // indirect
-	github.com/gobwas/ws v1.4.0 // indirect
 	github.com/gorilla/websocket v1.4.2 // indirect
 	github.com/igm/sockjs-go/v3 v3.0.3 // indirect
 	github.com/klauspost/compress v1.18.2 // indirect
 	github.com/nats-io/nkeys v0.4.12 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/pmezard/go-difflib v1.0.0 // indirect
+	github.com/redis/rueidis v1.0.79 // indirect
 	golang.org/x/crypto v0.46.0 // indirect
-	golang.org/x/sys v0.39.0 // indirect
+	golang.org/x/sys v0.47.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
+)
+
+replace (
+	github.com/gopushy/pushy => ../..
+	github.com/gopushy/pushy/broker/nats => ../../broker/nats
+	github.com/gopushy/pushy/broker/redis => ../../broker/redis
 )

@@ -1,9 +1,4 @@
-// Package clustertest proves that Servers act as one: clients over all transports
-// join, leave and publish on several nodes while nodes are killed and what they
-// share goes away. The modules under brokers/ run it on their engines.
-//
-// It is for tests, and alone in internal/ in importing pushy.
-package clustertest
+package cluster_test
 
 import (
 	"context"
@@ -15,15 +10,6 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 )
-
-// Engine makes what Servers share.
-type Engine struct {
-	// Join returns what makes one more Server a node of this test's cluster: all
-	// that one t is given act as one. The Server closes it.
-	Join func(t testing.TB) broker.Broker
-	// Lease is how long a node may be silent before its members count as gone.
-	Lease time.Duration
-}
 
 // node is a Server and where it listens.
 type node struct {
@@ -49,11 +35,11 @@ func options(shared broker.Broker, logger *slog.Logger) pushy.Options {
 }
 
 // start starts n nodes that end with the test.
-func (e Engine) start(t testing.TB, n int) []node {
+func (s *store) start(t testing.TB, n int) []node {
 	t.Helper()
 	var nodes []node
 	for range n {
-		nodes = append(nodes, serve(t, e.Join(t)))
+		nodes = append(nodes, serve(t, s.join(t)))
 	}
 	return nodes
 }
