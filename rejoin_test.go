@@ -336,6 +336,67 @@ func TestMembersThatTheLogHasLost(t *testing.T) {
 	})
 }
 
+// come returns what has come so far.
+func (p *peer) come(t *testing.T) (all []frame) {
+	t.Helper()
+	p.send(`{"command":"is-anything-there"}`)
+	for {
+		f := p.next()
+		if f.Event == "pushy:error" {
+			return all
+		}
+		all = append(all, f)
+	}
+}
+
+// Members that join again have another place in the log, behind those that have joined
+// meanwhile elsewhere. When the last is back, the clients of their node have the same list as
+// all others.
+func TestMembersThatJoinAgainAreInTheOrderOfTheLog(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		ann, _ := enter(t, whole, "Ann")
+		bob, _ := enter(t, srv, "Bob")
+		cat, _ := enter(t, whole, "Cat")
+		time.Sleep(time.Millisecond) // Bob is before Dan
+		dan, _ := enter(t, srv, "Dan")
+		mend := b.Cut()
+		time.Sleep(2 * memberLease)
+		refuse := atomic.Bool{}
+		refuse.Store(true)
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if refuse.Load() {
+				return broker.Appended{}, errors.New("not yet")
+			}
+			return b.Broker.Append(ctx, channel, e)
+		})
+		mend()
+		time.Sleep(time.Second)
+		eve, _ := enter(t, whole, "Eve")
+		refuse.Store(false)
+		time.Sleep(time.Minute)
+		want := []string{"Ann", "Cat", "Eve", "Bob", "Dan"}
+		assert.Equal(t, want, inLog(t, cluster))
+		for _, n := range []*pushy.Server{whole, srv} {
+			assert.Equal(t, want, membersOf(t, n, "private-room"))
+		}
+		var lists [][]string
+		for _, p := range []*peer{bob, dan} {
+			for _, got := range p.come(t) {
+				if got.Event == "pushy:presence-sync" {
+					lists = append(lists, got.names(t))
+				}
+			}
+		}
+		once := []string{"Ann", "Cat", "Bob", "Dan"}
+		assert.Equal(t, [][]string{once, want, once, want}, lists)
+		for _, p := range []*peer{ann, cat, eve} {
+			for _, got := range p.come(t) {
+				assert.NotEqual(t, "pushy:presence-sync", got.Event)
+			}
+		}
+	})
+}
+
 // What a channel is, a node decides for its own clients: others may say something else,
 // as they do while a new version is being installed.
 func TestPolicyOfOtherNodes(t *testing.T) {

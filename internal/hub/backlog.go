@@ -1,9 +1,11 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -132,21 +134,29 @@ func (b *backlog) run(running, again chan struct{}) {
 	}
 }
 
-// tryAll tries each item once. It reports whether none is left; then the
+// tryAll tries each item once: those of one channel one after the other, as they were
+// added, so that members keep their order. It reports whether none is left; then the
 // goroutine ends.
 func (b *backlog) tryAll(ctx context.Context) bool {
 	b.mu.Lock()
-	keys := make(chan memberKey, len(b.items))
+	byChannel := map[string][]memberKey{}
 	for key := range b.items {
-		keys <- key
+		byChannel[key.channel] = append(byChannel[key.channel], key)
+	}
+	work := make(chan []memberKey, len(byChannel))
+	for _, keys := range byChannel {
+		slices.SortFunc(keys, func(x, y memberKey) int { return cmp.Compare(b.items[x].n, b.items[y].n) })
+		work <- keys
 	}
 	b.mu.Unlock()
-	close(keys)
+	close(work)
 	var workers sync.WaitGroup
-	for range min(backlogWorkers, len(keys)) {
+	for range min(backlogWorkers, len(work)) {
 		workers.Go(func() {
-			for key := range keys {
-				b.try(ctx, key)
+			for keys := range work {
+				for _, key := range keys {
+					b.try(ctx, key)
+				}
 			}
 		})
 	}

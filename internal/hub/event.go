@@ -90,6 +90,7 @@ type Member struct {
 	// unlogged says that the member is on this node and that the log, as far as this
 	// node knows it, does not have it.
 	unlogged bool
+	since    uint64 // the revision of its Join, which gives it its place in the list
 }
 
 func newMember(m *broker.Member) *Member {
@@ -100,6 +101,7 @@ func newMember(m *broker.Member) *Member {
 		User:   m.User,
 		Data:   m.Data,
 		Joined: m.Joined,
+		since:  m.Since,
 	}
 }
 

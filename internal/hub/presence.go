@@ -141,6 +141,7 @@ func (ch *Channel) arriveLocked(a arrival) {
 			User:   e.User,
 			Data:   e.Data,
 			Joined: e.Joined,
+			Since:  e.At.Offset,
 		}))
 	case broker.Update:
 		ch.updateLocked(e)
@@ -185,8 +186,31 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 		ch.removeLocked(e.Member)
 		return
 	}
-	m.unlogged = true
+	if !m.unlogged {
+		m.unlogged = true
+		ch.replica.unlogged++
+	}
 	ch.hub.backlog.addJoin(own)
+}
+
+// relogLocked is called when a member of this node has joined again, after the log had lost
+// it or this node was alone. Its place in the log is another one now. When the last such
+// member is back, the members here get the list in the order of the log, if they have it in
+// another one.
+func (ch *Channel) relogLocked(old, m *Member) {
+	old.Owner, old.since = m.Owner, m.since
+	if old.unlogged {
+		old.unlogged = false
+		ch.replica.unlogged--
+		ch.orderLocked()
+	}
+}
+
+func (ch *Channel) orderLocked() {
+	r := &ch.replica
+	if r.unlogged == 0 && r.sort() && r.on {
+		ch.sendListLocked(ch.shownLocked())
+	}
 }
 
 // addLocked adds a member, of which the members here are notified, and lets it in
@@ -194,7 +218,7 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 func (ch *Channel) addLocked(m *Member) {
 	r := &ch.replica
 	if old := r.get(m.ID); old != nil {
-		old.Owner, old.unlogged = m.Owner, false // a member of this node that has joined again
+		ch.relogLocked(old, m)
 		ch.letInLocked(m.ID)
 		return
 	}
@@ -222,6 +246,9 @@ func (ch *Channel) removeLocked(id string) {
 	m := ch.replica.remove(id)
 	if m != nil && on && ch.replica.len() > 0 {
 		ch.sendMemberLocked(Left, m)
+	}
+	if m != nil && m.unlogged {
+		ch.orderLocked()
 	}
 }
 

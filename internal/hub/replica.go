@@ -1,6 +1,11 @@
 package hub
 
-import "github.com/gopushy/pushy/broker"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/gopushy/pushy/broker"
+)
 
 // maxMembers bounds the members of a channel that a broker may bring. It is far
 // above what a node would log by default, since other nodes may have other limits.
@@ -13,6 +18,7 @@ type replica struct {
 	index    map[string]int
 	on       bool  // a member with data has joined since it was last empty
 	skipped  bool  // a member was, which is still to be logged
+	unlogged int   // members that are to join again
 	bytes    int64 // about what a list of all members has
 	revision broker.Position
 }
@@ -41,6 +47,25 @@ func (r *replica) add(m *Member) {
 	r.list = append(r.list, m)
 	r.on = r.on || m.Data != nil
 	r.bytes += m.size()
+	if m.unlogged {
+		r.unlogged++
+	}
+}
+
+// sort brings the members into the order of their Joins, and reports whether they were in
+// another one.
+func (r *replica) sort() bool {
+	before := func(a, b *Member) int { return cmp.Compare(a.since, b.since) }
+	list := r.values()
+	if slices.IsSortedFunc(list, before) {
+		return false
+	}
+	slices.SortStableFunc(list, before)
+	r.list = list
+	for i, m := range list {
+		r.index[m.ID] = i
+	}
+	return true
 }
 
 // remove takes a member out and returns it, or nil. It stays on while there are
@@ -54,6 +79,9 @@ func (r *replica) remove(id string) *Member {
 	r.list[i] = nil
 	delete(r.index, id)
 	r.bytes -= m.size()
+	if m.unlogged {
+		r.unlogged--
+	}
 	switch {
 	case len(r.index) == 0:
 		*r = replica{revision: r.revision, skipped: r.skipped}
