@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/untrusted"
 )
@@ -34,6 +35,7 @@ func (s *Server) checked(b broker.Broker) broker.Broker {
 	return untrusted.Wrap(b, untrusted.Options{
 		EventBytes:  max(maxEventBytes, l.TriggerBytes),
 		MemberBytes: max(maxMemberBytes, 2*limit.Or(l.PresenceBytes, 0)),
+		GapEvent:    hub.GapEvent,
 		Call:        s.callBroker,
 		Failed:      func(name string, p any) error { return s.callFailed(name, failed(p)) },
 		Readable:    readable,

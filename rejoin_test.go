@@ -397,6 +397,61 @@ func TestMembersThatJoinAgainAreInTheOrderOfTheLog(t *testing.T) {
 	})
 }
 
+// A node that is alone delivers events to its own clients. When it is back the clients of
+// other nodes are notified that they have missed some, in the channels that had some.
+func TestOtherNodesAreNotifiedOfEventsOfANodeThatWasAlone(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		far, near := connectPeer(t, whole), connectPeer(t, srv)
+		for _, p := range []*peer{far, near} {
+			p.subscribe("news", "")
+			p.subscribe("other", "")
+		}
+		mend := b.Cut()
+		for range 3 {
+			require.NoError(t, srv.Publish(t.Context(), "news", "said", 1))
+			near.expect("said news 1")
+		}
+		require.NoError(t, srv.Publish(t.Context(), "elsewhere", "said", 1))
+		time.Sleep(time.Second)
+		far.quiet()
+		mend()
+		time.Sleep(time.Minute)
+		assert.Equal(t, "pushy:resync news {}", far.next().String())
+		far.quiet()
+		resyncs := map[string]int{}
+		for _, got := range near.come(t) {
+			assert.Equal(t, "pushy:resync", got.Event)
+			resyncs[got.Channel]++
+		}
+		assert.Equal(t, map[string]int{"news": 1, "other": 1}, resyncs)
+	})
+}
+
+// A node that is alone remembers a limited number of channels that have had events. In
+// others it refuses to publish.
+func TestManyChannelsHaveEventsOnANodeThatIsAlone(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		far := connectPeer(t, whole)
+		far.subscribe("9999", "")
+		mend := b.Cut()
+		for i := range 10_000 {
+			require.NoError(t, srv.Publish(t.Context(), strconv.Itoa(i), "said", 1))
+		}
+		err := srv.Publish(t.Context(), "10000", "said", 1)
+		require.ErrorIs(t, err, broker.ErrAway)
+		require.ErrorContains(t, err, "10000 channels have had events")
+		require.NoError(t, srv.Publish(t.Context(), "9999", "said", 1))
+		mend()
+		time.Sleep(time.Minute)
+		assert.Equal(t, "pushy:resync 9999 {}", far.next().String())
+		far.quiet()
+		require.NoError(t, srv.Publish(t.Context(), "10000", "said", 1))
+		mend = b.Cut()
+		require.NoError(t, srv.Publish(t.Context(), "10000", "said", 1), "there is room again")
+		mend()
+	})
+}
+
 // What a channel is, a node decides for its own clients: others may say something else,
 // as they do while a new version is being installed.
 func TestPolicyOfOtherNodes(t *testing.T) {

@@ -16,20 +16,25 @@ const (
 	backlogWorkers  = 32
 	minBacklogPause = 250 * time.Millisecond
 	maxBacklogPause = 5 * time.Second
+	// maxGaps is how many channels get events while the broker is away.
+	maxGaps = 10_000
 )
 
-// backlog is the joins and leaves that the broker could not log. It tries each
-// until the broker has it, so that what the nodes see of this one becomes right.
+// backlog is the joins and leaves that the broker could not log, and the channels that
+// have had events on this node alone. It tries each until the broker has it, so that what
+// the nodes see of this one becomes right.
 type backlog struct {
 	hub *Hub
 
 	mu      sync.Mutex
 	items   map[memberKey]backlogItem
+	gaps    int           // items that are channels
 	added   uint64        // how many were
 	running chan struct{} // closed when the goroutine has ended; nil while there is none
 	again   chan struct{} // has an element if there is reason to try at once
 }
 
+// memberKey names an item. That of a channel which has had events has no member.
 type memberKey struct{ channel, member string }
 
 type backlogItem struct {
@@ -63,9 +68,31 @@ func (b *backlog) addJoin(m *membership) {
 	})
 }
 
+// addGap adds a channel that has had an event which other nodes do not get. It reports
+// false if there are too many.
+func (b *backlog) addGap(channel string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := memberKey{channel: channel}
+	if _, known := b.items[key]; !known {
+		if b.gaps >= maxGaps {
+			return false
+		}
+		if b.hub.ctx.Err() == nil {
+			b.gaps++
+		}
+	}
+	b.addLocked(key, backlogItem{})
+	return true
+}
+
 func (b *backlog) add(key memberKey, item backlogItem) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.addLocked(key, item)
+}
+
+func (b *backlog) addLocked(key memberKey, item backlogItem) {
 	if b.hub.ctx.Err() != nil {
 		return // the broker removes this node's members when the lease expires
 	}
@@ -178,9 +205,12 @@ func (b *backlog) try(ctx context.Context, key memberKey) {
 		return
 	}
 	done := false
-	if item.join && !item.of.hasEnded() {
+	switch {
+	case key.member == "":
+		done = b.gap(ctx, key.channel)
+	case item.join && !item.of.hasEnded():
 		done = b.join(ctx, key, item)
-	} else {
+	default:
 		done = b.leave(ctx, key, item)
 	}
 	if !done {
@@ -190,7 +220,23 @@ func (b *backlog) try(ctx context.Context, key memberKey) {
 	defer b.mu.Unlock()
 	if b.items[key].n == item.n { // else something newer is to be done
 		delete(b.items, key)
+		if key.member == "" {
+			b.gaps--
+		}
 	}
+}
+
+// gap notifies the other nodes of events that they did not get.
+func (b *backlog) gap(ctx context.Context, channel string) (done bool) {
+	ctx, cancel := b.hub.operation(ctx)
+	defer cancel()
+	_, err := b.hub.cfg.Broker.Append(ctx, channel, broker.Entry{
+		Kind:  broker.Event,
+		Event: GapEvent,
+		From:  b.hub.cfg.Node,
+		Data:  []byte("{}"),
+	})
+	return err == nil
 }
 
 func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (done bool) {

@@ -299,8 +299,13 @@ func (h *Hub) Away() error {
 	return nil
 }
 
+// GapEvent is the name of an event by which the node From notifies the others that a
+// channel has had events which they do not get.
+const GapEvent = "pushy:gap"
+
 // Publish appends an event to a channel. While the broker is away, the members on
-// this node get events that are not kept all the same.
+// this node get events that are not kept all the same; when it is back, those on other
+// nodes are notified that they have missed some.
 func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	if !h.publishes.Start() {
 		return broker.Appended{}, ErrClosed
@@ -311,6 +316,9 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	here := h.hasMembers(channel)
 	appended, err := h.cfg.Broker.Append(ctx, channel, e)
 	if err != nil && e.Keep.Size <= 0 && errors.Is(err, broker.ErrAway) {
+		if !h.backlog.addGap(channel) {
+			return appended, fmt.Errorf("%w, and %d channels have had events meanwhile", err, maxGaps)
+		}
 		h.Deliver(channel, e)
 		appended, err = broker.Appended{}, nil
 	}
@@ -337,14 +345,25 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 		ch.deliver(e)
 		return
 	}
-	if ch.Len() > 0 {
-		ch.broadcast(h.frame(&Event{
-			Kind:    Published,
-			Channel: channel,
-			Name:    e.Event,
-			Data:    e.Data,
-		}), e.Except)
+	if ch.Len() == 0 {
+		return
 	}
+	event := Event{
+		Kind:    Published,
+		Channel: channel,
+		Name:    e.Event,
+		Data:    e.Data,
+	}
+	if e.Event == GapEvent {
+		if e.From == h.cfg.Node {
+			return
+		}
+		event = Event{
+			Kind:    Gap,
+			Channel: channel,
+		}
+	}
+	ch.broadcast(h.frame(&event), e.Except)
 }
 
 // Reset implements broker.Sink. Without a reason no events have been lost.

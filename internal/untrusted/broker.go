@@ -23,6 +23,8 @@ const (
 type Options struct {
 	EventBytes  int // of an event's data
 	MemberBytes int // of a member's data
+	// GapEvent is the one reserved event name that nodes use among themselves.
+	GapEvent string
 	// Call runs one call of the broker and turns a panic, and a call of
 	// runtime.Goexit, into its error. An error that it returns can be read.
 	Call func(name string, run func() error) error
@@ -169,7 +171,7 @@ func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 	}
 	var err error
 	if e.Kind == broker.Event {
-		if err := names.Event(e.Event); err != nil {
+		if err := names.Event(e.Event); err != nil && e.Event != b.o.GapEvent {
 			return e, fmt.Errorf("event name %w", err)
 		}
 		if e.Data, err = compact(e.Data, b.o.EventBytes); err != nil {

@@ -103,6 +103,7 @@ func (r *recorder) options() untrusted.Options {
 	return untrusted.Options{
 		EventBytes:  100,
 		MemberBytes: 100,
+		GapEvent:    "pushy:gap",
 		Call: func(name string, run func() error) (err error) {
 			r.calls = append(r.calls, name)
 			defer func() {
@@ -125,6 +126,38 @@ func (r *recorder) options() untrusted.Options {
 		Skipped: func(kind, _ string, reason error) { r.skipped = append(r.skipped, kind+": "+reason.Error()) },
 	}
 }
+
+// Of the event names that are reserved a broker may deliver one only.
+func TestReservedNames(t *testing.T) {
+	t.Parallel()
+	var r recorder
+	b := &delivering{}
+	wrapped := untrusted.Wrap(b, r.options())
+	var got names
+	require.NoError(t, wrapped.Open(t.Context(), broker.OpenOptions{}, &got))
+	for _, name := range []string{"pushy:gap", "pushy:resync", "PUSHY:gap", "said"} {
+		b.sink.Deliver("news", broker.Entry{Kind: broker.Event, Event: name, Data: []byte("{}")})
+	}
+	assert.Equal(t, names{"pushy:gap", "said"}, got)
+	assert.Len(t, r.skipped, 2)
+}
+
+// delivering is a broker that lets a test deliver.
+type delivering struct {
+	plain
+	sink broker.Sink
+}
+
+func (d *delivering) Open(_ context.Context, _ broker.OpenOptions, sink broker.Sink) error {
+	d.sink = sink
+	return nil
+}
+
+// names are those of the events that were delivered.
+type names []string
+
+func (n *names) Deliver(_ string, e broker.Entry) { *n = append(*n, e.Event) }
+func (*names) Reset(string, broker.State, string) {}
 
 // What is wrapped has the optional interfaces that it has unwrapped, and no others; each
 // call goes through, and has Call around it.
