@@ -18,6 +18,9 @@ var (
 	// ErrAway is wrapped by the error of every method while the broker cannot be
 	// reached.
 	ErrAway = errors.New("broker: away")
+	// ErrUncertain is wrapped, beside ErrAway, by the error of an Append that was under
+	// way when the connection was lost: the entry may have been appended.
+	ErrUncertain = errors.New("broker: it is not known whether the entry was appended")
 	// ErrNotOwner is returned for an Update, Leave, Adopt or Join that names an
 	// owner which the member does not have.
 	ErrNotOwner = errors.New("broker: the member does not exist or has another owner")

@@ -88,8 +88,9 @@
 // # Appending
 //
 // A node may append to channels that it does not follow. When Append returns an
-// error that wraps the context's, the entry may have been appended or not; an
-// append with the same ID tells. An entry that the broker can never take because
+// error that wraps the context's or ErrUncertain, the entry may have been appended
+// or not; an append with the same ID tells. After an error that wraps ErrAway alone
+// it was not appended: the node may deliver the event to its own clients. An entry that the broker can never take because
 // of its size fails with ErrTooLarge, and nothing is appended.
 //
 // An Entry with an ID is appended once for each channel within the broker's ID

@@ -1,8 +1,11 @@
 package brokertest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -30,6 +33,12 @@ var faultRules = []rule{
 		words: "a node that is cut off fails at once with ErrAway; when it is back it has a Reset for each channel and hears all",
 		needs: []ability{cuttable, reports},
 		check: checkCut,
+	},
+	{
+		name:  "uncertain",
+		words: "an append that fails with ErrAway and not with ErrUncertain was not appended",
+		needs: []ability{cuttable, reports},
+		check: checkUncertain,
 	},
 	{
 		name:  "followAway",
@@ -184,6 +193,57 @@ func checkCut(h *harness) {
 		data := n.events("news", before+2)
 		assert.Equal(h.t, []string{`"after"`, `"own"`}, data[before:])
 		assert.NotContains(h.t, data, `"no"`)
+	}
+}
+
+// checkUncertain cuts a node off while it appends.
+func checkUncertain(h *harness) {
+	nodes := h.nodes(2)
+	other, n := nodes[0], nodes[1]
+	for _, each := range nodes {
+		each.follow("news")
+	}
+	var mu sync.Mutex
+	var refused []string
+	var done atomic.Int64
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for k := 0; ; k++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				data := fmt.Sprintf(`"%d-%d"`, i, k)
+				_, err := n.Append(h.ctx(), "news", event(data))
+				done.Add(1)
+				if errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain) {
+					mu.Lock()
+					refused = append(refused, data)
+					mu.Unlock()
+				}
+				pause(h.t, time.Millisecond)
+			}
+		})
+	}
+	h.eventually("the node appends", func() bool { return done.Load() > 20 })
+	mend := n.cut()
+	n.away()
+	noticed := done.Load()
+	h.eventually("the node goes on appending", func() bool { return done.Load() > noticed+20 })
+	close(stop)
+	all.Wait()
+	mend()
+	h.eventually("the node is back", func() bool { return n.Broker.(broker.Health).Away() == nil })
+	other.append("news", event(`"after"`))
+	assert.NotEmpty(h.t, refused)
+	for _, each := range nodes {
+		h.eventually("both nodes are back", func() bool { return slices.Contains(eventData(each.sink.seen("news")), `"after"`) })
+		for _, data := range eventData(each.sink.seen("news")) {
+			assert.NotContains(h.t, refused, data)
+		}
 	}
 }
 

@@ -583,6 +583,11 @@ func faultFlaws() []flaw {
 				*err = errors.New("some error")
 			}
 		})},
+		{"appends and is away", []string{"uncertain"}, result(func(_ broker.Entry, _ *broker.Appended, err *error) {
+			if *err == nil {
+				*err = fmt.Errorf("lost: %w", broker.ErrAway)
+			}
+		})},
 		{"waits for the end of the outage", []string{"cut"}, func(f *flawed) {
 			f.append = func(ctx context.Context, f *flawed, channel string, e broker.Entry) (broker.Appended, error) {
 				a, err := f.next.Append(ctx, channel, e)

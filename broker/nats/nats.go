@@ -337,10 +337,17 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 	if err := b.ready(ctx); err != nil {
 		return broker.Appended{}, err
 	}
+	var a broker.Appended
+	var err error
 	if e.ID != "" {
-		return b.appendOnce(ctx, channel, e)
+		a, err = b.appendOnce(ctx, channel, e)
+	} else {
+		a, err = b.appendEntry(ctx, channel, e)
 	}
-	return b.appendEntry(ctx, channel, e)
+	if errors.Is(err, broker.ErrAway) {
+		err = fmt.Errorf("%w: %w", err, broker.ErrUncertain) // it was not away before
+	}
+	return a, err
 }
 
 func (b *Broker) appendEntry(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -30,7 +31,8 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 		return broker.Appended{}, err
 	}
 	if e.Kind == broker.Event && e.ID == "" && e.Keep.Size <= 0 {
-		return l.publish(ctx, k, channel, event)
+		a, err := l.publish(ctx, k, channel, event)
+		return a, uncertain(err)
 	}
 	s, args, err := b.arguments(channel, e, event[1:])
 	if err != nil {
@@ -38,13 +40,22 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 	}
 	answer, err := l.ask(ctx, k, s, channel, args...).ToArray()
 	if err != nil {
-		return broker.Appended{}, l.failed(ctx, "append", err)
+		return broker.Appended{}, uncertain(l.failed(ctx, "append", err))
 	}
 	a, err := l.appended(k, channel, answer)
 	if err != nil {
 		return broker.Appended{}, wrapped("append", err)
 	}
 	return a, nil
+}
+
+// uncertain adds to the error of a command that was sent that its answer is not known,
+// unless the server has refused it.
+func uncertain(err error) error {
+	if errors.Is(err, broker.ErrAway) && !isRole(err) && !isMoved(err) {
+		return fmt.Errorf("%w: %w", err, broker.ErrUncertain)
+	}
+	return err
 }
 
 // publish appends an event that only Pub/Sub carries.

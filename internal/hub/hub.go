@@ -315,7 +315,8 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	defer cancel()
 	here := h.hasMembers(channel)
 	appended, err := h.cfg.Broker.Append(ctx, channel, e)
-	if err != nil && e.Keep.Size <= 0 && errors.Is(err, broker.ErrAway) {
+	notAppended := errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain)
+	if notAppended && e.Keep.Size <= 0 {
 		if !h.backlog.addGap(channel) {
 			return appended, fmt.Errorf("%w, and %d channels have had events meanwhile", err, maxGaps)
 		}
