@@ -39,7 +39,7 @@ browser: ## the client, the examples and sockjs-client in real browsers
 soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
 	@ci/unit.sh -count=20 -timeout=60m
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport/sockjs
-	@for broker in redis nats; do (cd brokers/$$broker && PUSHY_SOAK=1 go test -race -timeout=60m -run='Crowd|CPU|Killed|Gone|CutOff' -parallel=1 -v .) || exit 1; done
+	@cd test/cluster && PUSHY_SOAK=1 go test -race -timeout=60m -parallel=1 -v .
 	@ci/fuzz.sh each 600
 
 tidy: ## go mod tidy for all modules

@@ -36,9 +36,9 @@ needed() {
 		gcc|gcc libc6-dev|the race detector is linked with it
 		node|nodejs|JSON is compared with what JavaScript makes of it; the client's tests run in it
 		npm|npm|it installs the tools that build the client and drive the browsers
-		redis-server|redis-server|broker/redis and brokers/redis are tested with servers of their own
-		redis-sentinel|redis-sentinel|broker/redis and brokers/redis are tested with a failover
-		nats-server|nats-server|broker/nats and brokers/nats are tested with servers of their own
+		redis-server|redis-server|broker/redis and test/cluster start servers of their own
+		redis-sentinel|redis-sentinel|broker/redis and test/cluster are tested with a failover
+		nats-server|nats-server|broker/nats and test/cluster start servers of their own
 		chromium|chromium|the client and the examples are tested in it; PUSHY_CHROMIUM names another
 		firefox-esr|firefox-esr|the client is tested in it; PUSHY_FIREFOX names another
 	END
@@ -73,7 +73,10 @@ need() {
 
 # The modules that are released, each after those that it requires.
 # shellcheck disable=SC2034
-released=(. broker/nats broker/redis brokers/nats brokers/redis cmd/pushy-server examples/cluster)
+released=(. broker/nats broker/redis cmd/pushy-server examples/cluster)
+# Those that are not, with replace directives of their own.
+# shellcheck disable=SC2034
+unreleased=(bench test/cluster)
 root_path=$(sed -n 's/^module //p' go.mod)
 
 path_of() { if [ "$1" = . ]; then echo "$root_path"; else echo "$root_path/$1"; fi; }
@@ -85,7 +88,7 @@ tree_version() { sed -n "s|^[[:blank:]]*$root_path \(v[^ ]*\).*|\1|p" cmd/pushy-
 # set_version VERSION lets the modules below the current directory require each other at it.
 set_version() {
 	local file
-	for file in broker/*/go.mod brokers/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod go.work; do
+	for file in broker/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod test/cluster/go.mod go.work; do
 		sed "s|\(${root_path}[^ ]*\) v[0-9][^ ]*|\1 $1|" "$file" >"$file.new"
 		cat "$file.new" >"$file"
 		rm "$file.new"

@@ -32,18 +32,18 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 		done
 		[ -z "$(git tag -l)" ] || die "it made tags: $(git tag -l)"
 	}
-	echo "replace example.com/a => ./a" >>brokers/redis/go.mod
+	echo "replace example.com/a => ./a" >>broker/redis/go.mod
 	refuses "the tree is not clean" "no section \"## $next (date)\"" "replace directives" \
-		"cmd/pushy-server/go.mod requires $root_path/brokers/nats $version" "go.work requires $root_path $version"
+		"cmd/pushy-server/go.mod requires $root_path/broker/nats $version" "go.work requires $root_path $version"
 	git checkout -q .
 
 	printf '# Changelog\n\n## %s (2026-12-01)\n\n- All of it.\n' "$next" >CHANGELOG.md
 	ci/release.sh --prepare "$next"
 	git commit -qam "the release"
 	# A tag that only origin has, and one that only this clone has.
-	git push -q origin "HEAD:refs/tags/brokers/nats/$next"
-	refuses "the tag brokers/nats/$next exists at origin"
-	git push -q origin ":refs/tags/brokers/nats/$next"
+	git push -q origin "HEAD:refs/tags/broker/nats/$next"
+	refuses "the tag broker/nats/$next exists at origin"
+	git push -q origin ":refs/tags/broker/nats/$next"
 	git tag "cmd/pushy-server/$next"
 	! said=$(ci/release.sh --tag "$next" 2>&1) || die "it tagged although a tag exists"
 	grep -qF "the tag cmd/pushy-server/$next exists:" <<<"$said" || die "$said"
@@ -61,13 +61,10 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 	# The hashes that it wrote before there were tags are those that users then compute.
 	sed "s|file://$dir/repo|file://$dir/origin.git|" "$dir/gitconfig" >"$dir/gitconfig2"
 	export GIT_CONFIG_GLOBAL=$dir/gitconfig2 GOPRIVATE="$root_path,$root_path/*" GOMODCACHE=$dir/direct GOFLAGS=-modcacherw GOWORK=off
-	for module in . brokers/nats brokers/redis; do
+	for module in . broker/nats broker/redis; do
 		path=$(path_of "$module")
 		sum=$(cd "$dir" && go mod download -json "$path@$next" | sed -n 's/.*"Sum": "\(.*\)".*/\1/p')
 		grep -qF "$path $next $sum" cmd/pushy-server/go.sum || die "cmd/pushy-server/go.sum does not have $path $next $sum"
-	done
-	for module in broker/nats broker/redis; do
-		(cd "$dir" && go mod download "$(path_of "$module")@$next")
 	done
 )
 
@@ -79,38 +76,32 @@ export GOBIN=$dir/bin
 say "go get, in a module of a user's own"
 mkdir "$dir/app" && cd "$dir/app"
 go mod init example.com/app
-for module in broker/redis brokers/redis; do
-	go get "$root_path/$module"
-	equal "go get $module without a version" "$version" "$(go list -m -f '{{.Version}}' "$root_path/$module")"
-done
+go get "$root_path/broker/redis"
+equal "go get without a version" "$version" "$(go list -m -f '{{.Version}}' "$root_path/broker/redis")"
 equal "what it requires" "$version" "$(go list -m -f '{{.Version}}' "$root_path")"
 cat >main.go <<END
 package main
 
 import (
-	"context"
 	"fmt"
 
 	"$root_path"
-	newnats "$root_path/broker/nats"
-	newredis "$root_path/broker/redis"
-	"$root_path/brokers/nats"
-	"$root_path/brokers/redis"
+	"$root_path/broker/nats"
+	"$root_path/broker/redis"
 	"$root_path/trigger"
 )
 
 func main() {
-	shared, err := redis.New(context.Background(), redis.Options{Addresses: []string{"127.0.0.1:1"}})
-	if err != nil {
-		panic(err)
-	}
-	rt, err := pushy.New(pushy.Options{SecretKey: "the secret of a test", Broker: shared, Presence: shared})
+	rt, err := pushy.New(pushy.Options{
+		SecretKey: "the secret of a test",
+		Broker:    redis.New(redis.Options{Addresses: []string{"127.0.0.1:1"}}),
+	})
 	if err != nil {
 		panic(err)
 	}
 	defer rt.Close()
 	_, err = trigger.New(trigger.Options{URL: "http://127.0.0.1:1/pushy", SecretKey: "the secret of a test"})
-	fmt.Println("built with", nats.Options{}.URL == "", newnats.Options{}.Validate(), newredis.Options{}.Validate(), err)
+	fmt.Println("built with", nats.Options{}.Validate(), err)
 }
 END
 cat >main_test.go <<END
@@ -133,13 +124,11 @@ func TestConnect(t *testing.T) {
 END
 say "go mod tidy, go vet, go test and go run there"
 go mod tidy
-for module in broker/nats brokers/nats; do
-	equal "go mod tidy of $module" "$version" "$(go list -m -f '{{.Version}}' "$root_path/$module")"
-done
+equal "go mod tidy" "$version" "$(go list -m -f '{{.Version}}' "$root_path/broker/nats")"
 go mod verify
 go vet ./...
 go test ./...
-equal "go run" "built with true <nil> <nil> <nil>" "$(go run . 2>/dev/null)"
+equal "go run" "built with <nil> <nil>" "$(go run . 2>/dev/null)"
 
 say "go install $root_path/cmd/pushy-server@$version, in no module at all"
 mkdir "$dir/nowhere" && cd "$dir/nowhere"

@@ -31,13 +31,13 @@ for module in "${released[@]}"; do
 		fi
 	done
 done
-if has_go bench; then
-	if [ "${1:-}" = -diff ]; then
-		(cd bench && GOWORK=off go mod tidy -diff) || status=1
+for module in "${unreleased[@]}"; do
+	if ! has_go "$module"; then
+		echo "$module/ is left out: it needs a newer Go"
+	elif [ "${1:-}" = -diff ]; then
+		(cd "$module" && GOWORK=off go mod tidy -diff) || status=1
 	else
-		(cd bench && GOWORK=off go mod tidy)
+		(cd "$module" && GOWORK=off go mod tidy)
 	fi
-else
-	echo "bench/ is left out: it needs a newer Go"
-fi
+done
 exit "$status"

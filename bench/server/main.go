@@ -3,15 +3,15 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"log"
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/bench/internal/load"
 	"github.com/gopushy/pushy/bench/internal/serve"
-	"github.com/gopushy/pushy/brokers/nats"
-	"github.com/gopushy/pushy/brokers/redis"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/broker/redis"
 )
 
 var (
@@ -21,11 +21,10 @@ var (
 
 func main() {
 	flag.Parse()
-	options := pushy.Options{SecretKey: load.Secret}
-	if err := share(&options); err != nil {
-		log.Fatal(err)
-	}
-	srv, err := pushy.New(options)
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: load.Secret,
+		Broker:    shared(),
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -35,22 +34,14 @@ func main() {
 	})
 }
 
-// share connects to what the flags name. It must be there: a node that serves
-// its clients alone would look cheap.
-func share(options *pushy.Options) error {
+// shared is what the flags name, or nil. It must be there: a node that serves its
+// clients alone would look cheap.
+func shared() broker.Broker {
 	switch {
 	case *redisAddr != "":
-		shared, err := redis.New(context.Background(), redis.Options{Addresses: []string{*redisAddr}, RequireAtStart: true})
-		if err != nil {
-			return err
-		}
-		options.Broker, options.Presence = shared, shared
+		return redis.New(redis.Options{Addresses: []string{*redisAddr}, RequireAtStart: true})
 	case *natsAddr != "":
-		shared, err := nats.New(context.Background(), nats.Options{URL: "nats://" + *natsAddr, RequireAtStart: true})
-		if err != nil {
-			return err
-		}
-		options.Broker, options.Presence = shared, shared
+		return nats.New(nats.Options{URL: "nats://" + *natsAddr, RequireAtStart: true})
 	}
 	return nil
 }

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/brokers/nats"
-	"github.com/gopushy/pushy/brokers/redis"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/broker/redis"
 )
 
 // engine is one kind of broker, a member of "broker".
@@ -22,8 +22,8 @@ type engine struct {
 	env func(c *config, getenv func(string) string)
 	// check returns what is wrong with the settings, without connecting.
 	check func(c *config) error
-	// connect makes what a Server is given.
-	connect func(c *config, log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error)
+	// make returns what a Server is given.
+	make func(c *config, log *slog.Logger) broker.Broker
 }
 
 // engines are the members that "broker" may have, by key. A config has one of them.
@@ -32,13 +32,13 @@ var engines = map[string]engine{
 		settings: natsSettings,
 		env:      (*config).natsEnv,
 		check:    func(c *config) error { return c.nats.Validate() },
-		connect:  (*config).connectNATS,
+		make:     (*config).makeNATS,
 	},
 	"redis": {
 		settings: redisSettings,
 		env:      (*config).redisEnv,
 		check:    func(c *config) error { return c.redis.Validate() },
-		connect:  (*config).connectRedis,
+		make:     (*config).makeRedis,
 	},
 }
 
@@ -86,18 +86,23 @@ func (c *config) checkBroker() error {
 	return byKey(engines[c.engine].check(c))
 }
 
-// connect connects to the broker that the config names, if any. Its error is one
-// line that names the config's key, if one is to blame.
-func (c *config) connect(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error) {
+// broker returns the broker that the config names, which the Server opens, or nil.
+func (c *config) broker(log *slog.Logger) broker.Broker {
 	if c.engine == "" {
-		return nil, nil, nil
+		return nil
 	}
-	broker, presence, err := engines[c.engine].connect(c, log)
-	if err != nil {
-		return nil, nil, byKey(err)
-	}
-	return broker, presence, nil
+	return engines[c.engine].make(c, log)
 }
+
+// gone is a key that earlier versions had. what says what to do about it.
+func gone(key, what string) setting {
+	return setting{key, "", func(c *config, _ json.RawMessage) bool {
+		c.why = errors.New(key + " is not a setting any more: " + what)
+		return false
+	}}
+}
+
+const goneLease = "the members of a server that is silent for 15 s leave; remove the key"
 
 // stringList reads an array of strings, none of them null or empty.
 func stringList(v json.RawMessage, into *[]string) bool {

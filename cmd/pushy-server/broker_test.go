@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/gopushy/pushy/brokers/nats"
-	"github.com/gopushy/pushy/brokers/redis"
+	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/broker/redis"
 )
 
 // brokerConfig loads a config with this broker.
@@ -27,12 +27,12 @@ func brokerConfig(t *testing.T, broker string, env map[string]string) (*config, 
 func TestRedisConfig(t *testing.T) {
 	t.Parallel()
 	c, err := brokerConfig(t, `{"redis":{"addresses":["a:1","b:2"],"sentinelMaster":"main","username":"u","password":"file",
-		"sentinelUsername":"su","sentinelPassword":"file","database":3,"prefix":"app","requireAtStart":true,"timeout":500,"lease":2000}}`,
+		"sentinelUsername":"su","sentinelPassword":"file","database":3,"prefix":"app","requireAtStart":true,"timeout":500,"checkEveryAppend":true}}`,
 		map[string]string{"PUSHY_REDIS_PASSWORD": "environment"})
 	require.NoError(t, err)
 	assert.Equal(t, redis.Options{Addresses: []string{"a:1", "b:2"}, SentinelMaster: "main", Username: "u", Password: "environment",
 		SentinelUsername: "su", SentinelPassword: "file", Database: 3, Prefix: "app", RequireAtStart: true,
-		Timeout: 500 * time.Millisecond, Lease: 2 * time.Second}, c.redis)
+		Timeout: 500 * time.Millisecond, CheckEveryAppend: true}, c.redis)
 	assert.Contains(t, c.summary(), "broker: redis")
 	c, err = brokerConfig(t, `{"redis":{"cluster":true,"tls":true}}`, nil)
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestRedisConfig(t *testing.T) {
 func TestNATSConfig(t *testing.T) {
 	t.Parallel()
 	c, err := brokerConfig(t, `{"nats":{"url":"nats://a:1,nats://b:2","user":"u","password":"file","prefix":"app","inboxPrefix":"_INBOX.app",
-		"requireAtStart":true,"timeout":500,"lease":2000,"replicas":3,"memory":true,"maxBytes":1000000}}`,
+		"requireAtStart":true,"timeout":500,"replicas":3,"files":true,"maxBytes":1000000}}`,
 		map[string]string{"PUSHY_NATS_PASSWORD": "environment"})
 	require.NoError(t, err)
 	assert.Equal(t, nats.Options{
@@ -54,9 +54,8 @@ func TestNATSConfig(t *testing.T) {
 		InboxPrefix:    "_INBOX.app",
 		RequireAtStart: true,
 		Timeout:        500 * time.Millisecond,
-		Lease:          2 * time.Second,
 		Replicas:       3,
-		Memory:         true,
+		Files:          true,
 		MaxBytes:       1_000_000,
 	}, c.nats)
 	assert.Contains(t, c.summary(), "broker: nats")
@@ -81,7 +80,10 @@ func TestWrongBrokerConfig(t *testing.T) {
 		`{"nats":{"servers":[]}}`:           "unknown key broker.nats.servers",
 		`{"redis":{},"nats":{}}`:            "broker has redis already",
 		`{"redis":{"password":1}}`:          "broker.redis.password must be a string",
-		`{"redis":{"lease":0}}`:             "broker.redis.lease must be a whole number of milliseconds",
+		`{"redis":{"timeout":0}}`:           "broker.redis.timeout must be a whole number of milliseconds",
+		`{"redis":{"lease":15000}}`:         "broker.redis.lease is not a setting any more: the members of a server that is silent for 15 s leave; remove the key",
+		`{"nats":{"lease":15000}}`:          "broker.nats.lease is not a setting any more: ",
+		`{"nats":{"memory":true}}`:          "broker.nats.memory is not a setting any more: members are kept in memory, and in files if broker.nats.files is true",
 		`{"redis":{"prefix":"{"}}`:          "broker.redis.prefix must be a string without braces",
 		`{"redis":{"database":-1}}`:         "broker.redis.database must be a whole number from 0",
 		`{"redis":{"cluster":"yes"}}`:       "broker.redis.cluster must be true or false",
@@ -112,7 +114,7 @@ func TestStartsAlone(t *testing.T) {
 	t.Parallel()
 	for broker, says := range map[string]struct{ msg, err string }{
 		`{"redis":{"addresses":["127.0.0.1:1"],"timeout":500}}`: {"redis is away: this node serves its own clients alone", "broker.redis.addresses: nobody answers as Redis at 127.0.0.1:1"},
-		`{"nats":{"url":"nats://127.0.0.1:1","timeout":500}}`:   {"NATS is away; this node serves alone", "broker.nats.url: nats://127.0.0.1:1: "},
+		`{"nats":{"url":"nats://127.0.0.1:1","timeout":500}}`:   {"NATS is away; this node serves its own clients alone", "broker.nats.url: nats://127.0.0.1:1: "},
 	} {
 		c, err := brokerConfig(t, broker, nil)
 		require.NoError(t, err)

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/brokers/nats"
-	"github.com/gopushy/pushy/brokers/redis"
+	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/broker/redis"
 )
 
 // config is what a config file says.

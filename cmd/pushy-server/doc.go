@@ -81,7 +81,7 @@
 //	addresses       array of host:port: the server, the Sentinels, or nodes
 //	                of the Cluster. Default ["127.0.0.1:6379"]
 //	cluster         true for a Redis Cluster. Default false
-//	sentinelMaster  the master's name, for Sentinel
+//	sentinelMaster  the primary's name, for Sentinel
 //	username, password, sentinelUsername, sentinelPassword
 //	database        number. Default 0
 //	tls, ca, cert, key  see below
@@ -90,8 +90,9 @@
 //	requireAtStart  true: do not start when Redis cannot be reached. Default
 //	                false: serve its own clients only, until it can
 //	timeout         milliseconds that a command may take. Default 3000
-//	lease           milliseconds after which a silent server counts as dead,
-//	                and its members are removed. Default 15000
+//	checkEveryAppend
+//	                true behind a proxy that passes the commands of one
+//	                connection to several servers. Default false
 //
 // In broker.nats, for NATS 2.9 or newer with JetStream:
 //
@@ -102,20 +103,20 @@
 //	credentials     .creds file, or
 //	nkey            file with an nkey's seed: at most one of these four
 //	tls, ca, cert, key  see below
-//	prefix          of subjects and of the stream's name; servers with the
+//	prefix          of subjects and of the streams' names; servers with the
 //	                same prefix act as one. Default "pushy"
 //	inboxPrefix     of the subjects for answers. Default "_INBOX"
 //	requireAtStart  true: do not start when NATS cannot be reached. Default
 //	                false: serve its own clients only, until it can
 //	timeout         milliseconds that a request may take. Default 3000
-//	lease           milliseconds after which a silent server counts as dead,
-//	                and its members are removed. Default 15000
-//	replicas        servers of a NATS cluster that keep presence. Default 1
-//	memory          true keeps it in their memory. Default false: in files
-//	maxBytes        size that presence may reach, for accounts that require
+//	replicas        servers of a NATS cluster that keep each stream. Default 1
+//	files           true keeps members and kept events in files. Default
+//	                false: in memory
+//	maxBytes        size that each stream may reach, for accounts that require
 //	                one. Default: no limit
 //
-// In both:
+// A server that is silent for 15 seconds counts as dead: the others remove its
+// members. In both:
 //
 //	tls   true encrypts the connection. Default: true if one of the next is
 //	      given, else false

@@ -1,12 +1,11 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"log/slog"
 
-	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/brokers/nats"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/nats"
 )
 
 const millisRule = "a whole number of milliseconds above 0"
@@ -32,14 +31,15 @@ var natsSettings = append([]setting{
 		return decode(v, &c.nats.RequireAtStart)
 	}},
 	{"broker.nats.timeout", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Timeout) }},
-	{"broker.nats.lease", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.nats.Lease) }},
 	{"broker.nats.replicas", "a whole number from 1 to 5", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.nats.Replicas) && c.nats.Replicas >= 1 && c.nats.Replicas <= 5
 	}},
-	{"broker.nats.memory", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Memory) }},
+	{"broker.nats.files", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.nats.Files) }},
 	{"broker.nats.maxBytes", "a whole number of bytes above 0", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.nats.MaxBytes) && c.nats.MaxBytes > 0
 	}},
+	gone("broker.nats.lease", goneLease),
+	gone("broker.nats.memory", "members are kept in memory, and in files if broker.nats.files is true; replace the key"),
 }, tlsSettings("broker.nats.")...)
 
 func (c *config) natsEnv(getenv func(string) string) {
@@ -51,12 +51,8 @@ func (c *config) natsEnv(getenv func(string) string) {
 	}
 }
 
-func (c *config) connectNATS(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error) {
+func (c *config) makeNATS(log *slog.Logger) broker.Broker {
 	o := c.nats
 	o.Logger = log
-	b, err := nats.New(context.Background(), o)
-	if err != nil {
-		return nil, nil, err
-	}
-	return b, b, nil
+	return nats.New(o)
 }

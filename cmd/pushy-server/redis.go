@@ -1,13 +1,12 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"log/slog"
 	"strings"
 
-	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/brokers/redis"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/redis"
 )
 
 var redisSettings = append([]setting{
@@ -36,7 +35,10 @@ var redisSettings = append([]setting{
 		return decode(v, &c.redis.RequireAtStart)
 	}},
 	{"broker.redis.timeout", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.redis.Timeout) }},
-	{"broker.redis.lease", millisRule, func(c *config, v json.RawMessage) bool { return millis(v, &c.redis.Lease) }},
+	{"broker.redis.checkEveryAppend", "true or false", func(c *config, v json.RawMessage) bool {
+		return decode(v, &c.redis.CheckEveryAppend)
+	}},
+	gone("broker.redis.lease", goneLease),
 }, tlsSettings("broker.redis.")...)
 
 func (c *config) redisEnv(getenv func(string) string) {
@@ -48,12 +50,8 @@ func (c *config) redisEnv(getenv func(string) string) {
 	}
 }
 
-func (c *config) connectRedis(log *slog.Logger) (pushy.Broker, pushy.PresenceStore, error) {
+func (c *config) makeRedis(log *slog.Logger) broker.Broker {
 	o := c.redis
 	o.Logger = log
-	b, err := redis.New(context.Background(), o)
-	if err != nil {
-		return nil, nil, err
-	}
-	return b, b, nil
+	return redis.New(o)
 }

@@ -47,17 +47,11 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 	if len(c.trustedProxies) > 0 {
 		options.Address = c.clientAddress
 	}
-	if options.Broker, options.Presence, err = c.connect(log); err != nil {
-		_ = listener.Close()
-		return nil, err
-	}
-	srv, err := pushy.New(options)
+	options.Broker = c.broker(log)
+	srv, err := pushy.New(options) // its error is one line, and may be about the broker
 	if err != nil {
-		if options.Broker != nil {
-			_ = options.Broker.Close()
-		}
 		_ = listener.Close()
-		return nil, err
+		return nil, byKey(err)
 	}
 	s := &service{
 		log:        log,

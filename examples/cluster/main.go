@@ -21,7 +21,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/gopushy/pushy/brokers/nats"
+	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/examples/chat/app"
 )
 
@@ -65,13 +65,7 @@ func run(ctx context.Context, addr string, nodes int, out io.Writer) error {
 	for i, l := range listeners {
 		c := common
 		c.Node = "node " + strconv.Itoa(i+1)
-		shared, err := nats.New(ctx, nats.Options{URL: engine.ClientURL(), RequireAtStart: true})
-		if err != nil {
-			stop()
-			serving.Wait()
-			return err
-		}
-		c.Broker, c.Presence = shared, shared
+		c.Broker = nats.New(nats.Options{URL: engine.ClientURL(), RequireAtStart: true})
 		serving.Go(func() {
 			defer stop() // one for all
 			ended[i] = app.Serve(ctx, l, out, c)
