@@ -23,7 +23,7 @@ const (
 // message is one message on a channel's subscription.
 type message struct {
 	entry  broker.Entry
-	forget bool // the kept events were forgotten
+	forget bool // the kept events were forgotten, or the members were lost
 }
 
 // parseMessage reads a message. Its first byte is "e" for an event that is not kept,

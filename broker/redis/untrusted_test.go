@@ -123,6 +123,28 @@ func TestKeysAreLost(t *testing.T) {
 	}
 }
 
+// Members that were lost, and then leave, leave on all nodes: the others have a Reset.
+func TestMembersAreLost(t *testing.T) {
+	t.Parallel()
+	o := options(t, server)
+	a, b := open(t, o), open(t, o)
+	a.follow("x")
+	a.append("x", join("ann"))
+	b.append("x", join("bob"))
+	a.wait("x", "+bob")
+	set(t, server, "DEL", "{"+o.Prefix+"}1:m:x")
+	_, err := b.Append(bounded(t), "x", leave("bob"))
+	require.ErrorIs(t, err, broker.ErrNotOwner)
+	assert.Empty(t, a.wait("x", "reset:epoch").state.Members)
+	a.append("x", join("ann"))
+	a.wait("x", "+ann")
+	_, err = b.Append(bounded(t), "x", leave("bob"))
+	require.ErrorIs(t, err, broker.ErrNotOwner)
+	a.append("x", event("last"))
+	a.wait("x", "last")
+	assert.Equal(t, []string{"+ann", "+bob", "reset:epoch", "+ann", "last"}, a.words("x"), "one Reset")
+}
+
 // Whatever others write into a channel's members, nodes see one another's, and nothing
 // of it.
 func TestForeignMembers(t *testing.T) {

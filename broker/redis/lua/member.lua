@@ -5,7 +5,8 @@ local kind, member, owner = ARGV[9], ARGV[10], ARGV[11]
 local key = T .. 'm:' .. channel
 local h = redis.call('HMGET', key, 'b', 'r', 'c', 'o', 'm' .. member)
 local base, rev, count, on, m = h[1], whole(h[2]), whole(h[3]), h[4], split(h[5])
-if not (base and #base <= 20 and string.match(base, '^%w+$') and rev and count) then
+local lost = not (base and #base <= 20 and string.match(base, '^%w+$') and rev and count)
+if lost then
 	base, rev, count, on = fresh, 0, 0, 0 -- a new log, or one that others have broken
 	if h[1] or h[2] or h[3] then
 		redis.call('DEL', key)
@@ -23,6 +24,7 @@ if kind == 'join' then
 	if m then return redis.error_reply('EXISTS the member has another owner') end
 	if redis.call('EXISTS', T .. 'a:' .. ARGV[17]) == 1 then return redis.error_reply('NOTOWNER the member was adopted') end
 elseif not m or m.owner ~= (kind == 'adopt' and ARGV[12] or owner) then
+	if lost then redis.call(command, T .. 'c:' .. channel, 'f') end -- other nodes may have members that are gone
 	return redis.error_reply('NOTOWNER the member has another owner or is not there')
 end
 
