@@ -22,10 +22,12 @@ type anybody struct{}
 
 func (anybody) Authorize(context.Context, pushy.AuthRequest) error { return nil }
 
+const secretKey = "the secret of the cluster"
+
 // options are those of every node, with logger or without.
 func options(shared broker.Broker, logger *slog.Logger) pushy.Options {
 	return pushy.Options{
-		SecretKey:  "the secret of the cluster",
+		SecretKey:  secretKey,
 		Authorizer: anybody{},
 		Broker:     shared,
 		Logger:     logger,

@@ -119,11 +119,13 @@ type store struct {
 	brokers []broker.Broker
 }
 
-// leases of tests: of those in which no node ends, and of those in which some do. A process
-// that has no turn for so long counts as dead, and its members come a second time.
+// Leases of tests: of those in which no node ends, of those in which nodes are away, and of
+// those in which one is killed and the others are not to be taken for dead: a process that
+// has no turn for so long counts as dead.
 const (
-	longLease  = time.Minute
-	shortLease = 4 * time.Second
+	longLease   = time.Minute
+	shortLease  = 4 * time.Second
+	killedLease = 6 * time.Second
 )
 
 // newStore is a store with these addresses.
@@ -197,6 +199,14 @@ func startRedis(t testing.TB, args ...string) *store {
 	return newStore(t, "redis", s, s.Addr)
 }
 
+// redis is the store's own server.
+func (s *store) redis(t testing.TB) *redistest.Server {
+	t.Helper()
+	r, is := s.server.(*redistest.Server)
+	require.True(t, is)
+	return r
+}
+
 func startNATS(t testing.TB, kind string) *store {
 	t.Helper()
 	s, err := natstest.StartJetStream()
@@ -236,7 +246,10 @@ func TestCPUOfADelivery(t *testing.T) {
 
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	on(t, everyStore, func(t *testing.T, s *store) { killed(t, s.failing()) })
+	on(t, everyStore, func(t *testing.T, s *store) {
+		s.Lease = killedLease
+		killed(t, s)
+	})
 }
 
 // A process that is stopped for longer than its lease loses its members, and goes on as if
