@@ -66,13 +66,30 @@ func run(ctx context.Context, addr string, nodes int, out io.Writer) error {
 		c := common
 		c.Node = "node " + strconv.Itoa(i+1)
 		c.Broker = nats.New(nats.Options{URL: engine.ClientURL(), RequireAtStart: true})
+		open := make(chan struct{})
 		serving.Go(func() {
 			defer stop() // one for all
-			ended[i] = app.Serve(ctx, l, out, c)
+			ended[i] = app.Serve(ctx, l, &announced{Writer: out, open: open}, c)
 		})
+		select { // so that they say where they are in their order
+		case <-open:
+		case <-ctx.Done():
+		}
 	}
 	serving.Wait()
 	return errors.Join(ended...)
+}
+
+// announced is a Writer that reports the first Write.
+type announced struct {
+	io.Writer
+	once sync.Once
+	open chan struct{}
+}
+
+func (a *announced) Write(p []byte) (int, error) {
+	defer a.once.Do(func() { close(a.open) })
+	return a.Writer.Write(p)
 }
 
 // startNATS starts a NATS server in this process, on a free port of this machine.
