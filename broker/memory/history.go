@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // Read implements broker.History.
@@ -27,7 +28,7 @@ func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (brok
 	if err := checkEpoch(r, p.Top); err != nil {
 		return p, err
 	}
-	p.Entries, p.More = pick(l.kept, p.First, r)
+	p.Entries, p.More = brokerkit.Pick(l.kept, p.First, r)
 	return p, nil
 }
 
@@ -42,46 +43,6 @@ func checkEpoch(r broker.Range, top broker.Position) error {
 func (c *Cluster) beginning() broker.Position {
 	offsets, _ := c.epochs()
 	return broker.Position{Epoch: offsets}
-}
-
-// pick selects from kept events, the first of which has the offset first.
-func pick(kept []broker.Entry, first uint64, r broker.Range) (entries []broker.Entry, more bool) {
-	if r.Before > 0 {
-		end := uint64(len(kept))
-		if r.Before < first+end {
-			end = max(r.Before, first) - first
-		}
-		return pickNewest(kept[:end], r)
-	}
-	begin := uint64(0)
-	if r.After >= first {
-		begin = min(r.After-first+1, uint64(len(kept)))
-	}
-	return pickOldest(kept[begin:], r)
-}
-
-func pickOldest(kept []broker.Entry, r broker.Range) (entries []broker.Entry, more bool) {
-	n, size := 0, 0
-	for n < len(kept) && n < r.Limit {
-		size += len(kept[n].Data)
-		if n > 0 && r.Bytes > 0 && size > r.Bytes {
-			break
-		}
-		n++
-	}
-	return append([]broker.Entry(nil), kept[:n]...), n < len(kept)
-}
-
-func pickNewest(kept []broker.Entry, r broker.Range) (entries []broker.Entry, more bool) {
-	n, size := 0, 0
-	for n < len(kept) && n < r.Limit {
-		size += len(kept[len(kept)-n-1].Data)
-		if n > 0 && r.Bytes > 0 && size > r.Bytes {
-			break
-		}
-		n++
-	}
-	return append([]broker.Entry(nil), kept[len(kept)-n:]...), n < len(kept)
 }
 
 // Tops implements broker.History.
@@ -117,7 +78,7 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 	l := b.cluster.logOf(channel)
 	defer l.mu.Unlock()
 	l.kept, l.bytes = nil, 0
-	l.at = broker.Position{Epoch: newEpoch()}
+	l.at = broker.Position{Epoch: brokerkit.NewEpoch()}
 	for follower := range l.followers {
 		follower.sink.Reset(channel, l.stateLocked(), broker.ResetEpoch)
 	}

@@ -3,22 +3,15 @@ package memory
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-const (
-	maxRecords   = 1 << 20
-	maxListed    = 10_000
-	maxKey       = 256
-	maxDigest    = 64
-	maxAnswer    = 4 << 10
-	sweepRecords = 4 // expired records removed with each new one, at most
-)
+const sweepRecords = 4 // expired records removed with each new one, at most
 
 // ledger has the claimed keys of a cluster, under the cluster's mu.
 type ledger struct {
@@ -31,8 +24,6 @@ type record struct {
 	claimed time.Time
 	until   time.Time
 }
-
-var errRecordSize = errors.New("memory: a ledger's key is at most 256 bytes, its digest 64, its answer 4 KiB")
 
 // Claim implements broker.Ledger.
 func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duration) (broker.Claim, error) {
@@ -56,7 +47,7 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 	}
 	if r == nil {
 		c.ledger.sweep(now)
-		if len(c.ledger.records) >= maxRecords {
+		if len(c.ledger.records) >= brokerkit.MaxRecords {
 			return broker.Claim{}, broker.ErrBusy
 		}
 	}
@@ -120,15 +111,15 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 		})
 	}
 	slices.SortFunc(list, func(x, y broker.Record) int { return cmp.Compare(x.Key, y.Key) })
-	return list[:min(len(list), maxListed)], nil
+	return list[:min(len(list), brokerkit.MaxListed)], nil
 }
 
 func (b *Broker) usable(ctx context.Context, key, digest string, answer []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(key) > maxKey || len(digest) > maxDigest || len(answer) > maxAnswer {
-		return errRecordSize
+	if err := brokerkit.CheckRecord(key, digest, answer); err != nil {
+		return err
 	}
 	return b.reachable()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // channelLog is one channel's log. Entries are numbered, stored and delivered
@@ -141,10 +142,10 @@ func (c *Cluster) dropIfUnusedLocked(l *channelLog) {
 	l.dropped = true
 	c.epochMu.Lock()
 	if l.at.Offset > 0 && l.at.Epoch == c.offsetEpoch {
-		c.offsetEpoch = newEpoch()
+		c.offsetEpoch = brokerkit.NewEpoch()
 	}
 	if l.revision.Offset > 0 && l.revision.Epoch == c.revisionEpoch {
-		c.revisionEpoch = newEpoch()
+		c.revisionEpoch = brokerkit.NewEpoch()
 	}
 	c.epochMu.Unlock()
 	s := c.shard(l.name)

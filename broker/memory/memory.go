@@ -5,7 +5,6 @@ package memory
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // Options configure a Cluster. The zero value is ready to use.
@@ -28,14 +28,14 @@ type Options struct {
 // Cluster is what the Brokers of one process share. All methods are safe for
 // concurrent use. When its last node is closed it forgets everything.
 type Cluster struct {
-	log    *slog.Logger
-	seed   maphash.Seed
-	shards [64]shard
+	log      *slog.Logger
+	seed     maphash.Seed
+	shards   [64]shard
+	settings brokerkit.Settings
 
 	mu     sync.Mutex
 	nodes  map[string]*nodeEntry // whose lease has not expired, by node id
 	open   int                   // nodes that are not closed
-	warned map[string]bool       // settings that were found to differ
 	ids    idWindow
 	ledger ledger
 
@@ -65,9 +65,8 @@ func NewCluster(o Options) *Cluster {
 		log:           o.Logger,
 		seed:          maphash.MakeSeed(),
 		nodes:         map[string]*nodeEntry{},
-		warned:        map[string]bool{},
-		offsetEpoch:   newEpoch(),
-		revisionEpoch: newEpoch(),
+		offsetEpoch:   brokerkit.NewEpoch(),
+		revisionEpoch: brokerkit.NewEpoch(),
 	}
 	for i := range c.shards {
 		c.shards[i].logs = map[string]*channelLog{}
@@ -83,10 +82,6 @@ func (c *Cluster) Broker() *Broker {
 // New returns the Broker of a single Server.
 func New() *Broker {
 	return NewCluster(Options{}).Broker()
-}
-
-func newEpoch() string {
-	return rand.Text()[:12]
 }
 
 // Broker is one node. It implements all of package broker's interfaces.
@@ -145,14 +140,8 @@ func (c *Cluster) add(b *Broker, o broker.OpenOptions) error {
 	if c.nodes[o.Node] != nil {
 		return fmt.Errorf("memory: open: the node id %q is in use", o.Node)
 	}
-	for name, value := range o.Settings {
-		for _, other := range c.nodes {
-			was, known := other.settings[name]
-			if known && was != value && !c.warned[name] {
-				c.warned[name] = true
-				c.log.Warn("nodes have different settings", "option", name, "here", value, "elsewhere", was)
-			}
-		}
+	for _, other := range c.nodes {
+		c.settings.Compare(c.log, o.Settings, other.settings)
 	}
 	c.nodes[o.Node] = &nodeEntry{broker: b, settings: maps.Clone(o.Settings)}
 	c.open++
@@ -254,7 +243,7 @@ func (c *Cluster) closeNode() (last bool) {
 	}
 	c.epochMu.Lock()
 	defer c.epochMu.Unlock()
-	c.offsetEpoch, c.revisionEpoch = newEpoch(), newEpoch()
+	c.offsetEpoch, c.revisionEpoch = brokerkit.NewEpoch(), brokerkit.NewEpoch()
 	return true
 }
 

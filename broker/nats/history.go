@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // Read implements broker.History. It reads the log from its end, as far as it is kept:
@@ -30,7 +31,7 @@ func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (brok
 	if r.Epoch != "" && r.Epoch != p.Top.Epoch {
 		return p, broker.ErrEpoch
 	}
-	p.Entries, p.More = pick(list, r)
+	p.Entries, p.More = brokerkit.Pick(list, p.First, r)
 	return p, nil
 }
 
@@ -111,43 +112,6 @@ func (b *Broker) back(ctx context.Context, channel string, h head, lowest uint64
 	}
 }
 
-// pick selects from kept events.
-func pick(kept []broker.Entry, r broker.Range) (entries []broker.Entry, more bool) {
-	if len(kept) == 0 {
-		return nil, false
-	}
-	first, end := kept[0].At.Offset, uint64(len(kept))
-	if r.Before > 0 {
-		if r.Before < first+end {
-			end = max(r.Before, first) - first
-		}
-		kept = slices.Clone(kept[:end])
-		slices.Reverse(kept)
-		n := fitting(kept, r)
-		entries, more = kept[:n], n < len(kept)
-		slices.Reverse(entries)
-		return entries, more
-	}
-	if r.After >= first {
-		kept = kept[min(r.After-first+1, end):]
-	}
-	n := fitting(kept, r)
-	return kept[:n], n < len(kept)
-}
-
-// fitting returns how many of the events a Range takes.
-func fitting(list []broker.Entry, r broker.Range) int {
-	n, bytes := 0, 0
-	for n < len(list) && n < r.Limit {
-		bytes += len(list[n].Data)
-		if n > 0 && r.Bytes > 0 && bytes > r.Bytes {
-			break
-		}
-		n++
-	}
-	return n
-}
-
 // Tops implements broker.History.
 func (b *Broker) Tops(ctx context.Context, channels []string) ([]broker.Position, error) {
 	if err := b.ready(ctx); err != nil {
@@ -196,7 +160,7 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 
 // abandon lets a log begin a new epoch, after the message with a sequence.
 func (b *Broker) abandon(ctx context.Context, channel, class string, prev uint64) (seq uint64, err error) {
-	empty := kept{at: broker.Position{Epoch: newEpoch()}, time: now(time.Time{})}
+	empty := kept{at: broker.Position{Epoch: brokerkit.NewEpoch()}, time: now(time.Time{})}
 	seq, err = b.put(ctx, b.subjects.log(class, channel), prev, empty.encode())
 	if err == nil {
 		b.logs.learn(channel, class, seq, empty)

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // key is this node's sign of life.
@@ -107,7 +108,7 @@ func (b *Broker) prepare(ctx, link context.Context) (err error) {
 		Description:       "pushy: ids of entries, and records with a short life",
 		Storage:           b.storage(),
 		MaxMsgsPerSubject: 1,
-		MaxMsgs:           maxRecords,
+		MaxMsgs:           brokerkit.MaxRecords,
 		MaxAge:            shortLife + time.Minute,
 	})
 	if err != nil {
@@ -119,7 +120,7 @@ func (b *Broker) prepare(ctx, link context.Context) (err error) {
 		Description:       "pushy: records with a long life",
 		Storage:           jetstream.FileStorage,
 		MaxMsgsPerSubject: 1,
-		MaxMsgs:           maxRecords,
+		MaxMsgs:           brokerkit.MaxRecords,
 	})
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func (b *Broker) prepare(ctx, link context.Context) (err error) {
 	b.streams.Store(made)
 	_, err = b.last(ctx, made.members, b.subjects.epoch())
 	if errors.Is(err, errNone) {
-		_, err = b.put(ctx, b.subjects.epoch(), 0, []byte(newEpoch()))
+		_, err = b.put(ctx, b.subjects.epoch(), 0, []byte(brokerkit.NewEpoch()))
 		err = ignore(err, errConflict)
 	}
 	return err

@@ -14,22 +14,15 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 const (
 	// shortLife is how long an entry's ID is remembered: 20 minutes, and one for clocks
 	// that differ. Records that live no longer are in the same stream, whose messages
 	// NATS removes by their age; the others are in a stream that the nodes sweep.
-	shortLife  = 21 * time.Minute
-	maxRecords = 1 << 20 // in each of the streams
-
-	maxListed = 10_000
-	maxKey    = 256
-	maxDigest = 64
-	maxAnswer = 4 << 10
+	shortLife = 21 * time.Minute
 )
-
-var errRecordSize = errors.New("nats: a ledger's key is at most 256 bytes, its digest 64, its answer 4 KiB")
 
 // shelf is one of the streams with records.
 type shelf struct {
@@ -227,7 +220,7 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 		}
 	}
 	slices.SortFunc(list, func(x, y broker.Record) int { return cmp.Compare(x.Key, y.Key) })
-	return list[:min(len(list), maxListed)], nil
+	return list[:min(len(list), brokerkit.MaxListed)], nil
 }
 
 // scan calls visit with all records of a shelf.
@@ -300,8 +293,8 @@ func (b *Broker) sweepRecords(ctx context.Context) {
 }
 
 func (b *Broker) usable(ctx context.Context, key, digest string, answer []byte) error {
-	if len(key) > maxKey || len(digest) > maxDigest || len(answer) > maxAnswer {
-		return errRecordSize
+	if err := brokerkit.CheckRecord(key, digest, answer); err != nil {
+		return err
 	}
 	return b.ready(ctx)
 }
@@ -314,7 +307,7 @@ const pollID = 20 * time.Millisecond
 func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	s, key := b.shelves(0)[0], entryKey+channel+"\x00"+e.ID
 	if len(key) > maxText {
-		return broker.Appended{}, errRecordSize
+		return broker.Appended{}, fmt.Errorf("nats: append: the channel's name and the ID have over %d bytes", maxText)
 	}
 	hash := sha256.Sum256([]byte(key))
 	f := found{shelf: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // logState is what a node knows of the end of a channel's log, so that it need not read
@@ -236,7 +236,7 @@ func (b *Broker) place(
 		}
 		if vanished || h.broken {
 			// There was a log, whose numbers must not be used again.
-			h.at = broker.Position{Epoch: newEpoch()}
+			h.at = broker.Position{Epoch: brokerkit.NewEpoch()}
 		}
 	case h.class.name != c.name:
 		// The channel's Keep has changed. The end in the other stream is marked
@@ -256,8 +256,6 @@ func (b *Broker) place(
 	}
 	return h, prev, nil
 }
-
-func newEpoch() string { return rand.Text()[:12] }
 
 // end returns the end of the log if it is known and in the class.
 func (s *logState) end(c *class) (head, bool) {

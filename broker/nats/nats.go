@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // Broker is a node's connection to NATS. It implements all interfaces of package
@@ -57,7 +58,7 @@ type Broker struct {
 	ctx       context.Context // ends when NATS goes away
 	cancel    context.CancelCauseFunc
 	following map[string]*followed
-	warned    map[string]bool // settings that were found to differ
+	compared  brokerkit.Settings
 }
 
 type state uint8
@@ -89,7 +90,6 @@ func New(o Options) *Broker {
 		done:      make(chan struct{}),
 		wake:      make(chan struct{}, 1),
 		following: map[string]*followed{},
-		warned:    map[string]bool{},
 		reason:    errNotConnected,
 	}
 }

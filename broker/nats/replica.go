@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // replica is what the members' stream amounts to: the members of all channels of the
@@ -236,7 +237,9 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 		}
 		p := r.peerLocked(node)
 		p.seq, p.sign, p.heard = seq, s, time.Now()
-		r.b.compare(node, s)
+		if node != r.b.node && s.lease > 0 {
+			r.b.compared.Compare(r.b.o.Logger, r.b.settings, s.settings)
+		}
 	case parts[0] == "k" && len(parts) == 2:
 		_, _, ok := parseClass(parts[1])
 		if !ok || len(r.classes) >= maxClasses {
@@ -271,22 +274,6 @@ func (r *replica) peerLocked(node string) *peer {
 		r.nodes[node] = p
 	}
 	return p
-}
-
-// compare logs once for each setting that it is different on another node.
-func (b *Broker) compare(node string, s sign) {
-	if node == b.node || s.lease == 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for name, here := range b.settings {
-		there, known := s.settings[name]
-		if known && there != here && !b.warned[name] {
-			b.warned[name] = true
-			b.o.Logger.Warn("nodes have different settings", "option", name, "here", here, "elsewhere", there)
-		}
-	}
 }
 
 // takeMemberLocked applies the message of a member's subject, and delivers it.
@@ -438,7 +425,7 @@ func (b *Broker) beginEpoch(ctx context.Context) error {
 	seq := r.epochSeq
 	r.mu.Unlock()
 	b.o.notices.Warn("another epoch begins, because NATS has lost messages", "", slog.String("prefix", b.o.Prefix))
-	_, err := b.put(ctx, b.subjects.epoch(), seq, []byte(newEpoch()))
+	_, err := b.put(ctx, b.subjects.epoch(), seq, []byte(brokerkit.NewEpoch()))
 	if err == nil || errors.Is(err, errConflict) {
 		b.goAway(b.link(), errEpoch)
 	}

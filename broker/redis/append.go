@@ -12,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // Append implements broker.Broker: one PUBLISH for an event that is not kept and has
@@ -112,7 +113,7 @@ func (b *Broker) arguments(channel string, e broker.Entry, entry string) (*scrip
 		events, members = checkedEventScript, checkedMemberScript
 	}
 	args := make([]string, 0, 13)
-	args = append(args, entry, newEpoch(), id, strconv.Itoa(b.opts.testing.maxIDs))
+	args = append(args, entry, brokerkit.NewEpoch(), id, strconv.Itoa(b.opts.testing.maxIDs))
 	kind := ""
 	owner := e.Owner // whose adoption is remembered
 	switch e.Kind {

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // A link is what all lanes share: one client of rueidis for commands, and one for
@@ -219,7 +220,7 @@ func (b *Broker) register(conn net.Conn) error {
 		command("SELECT", strconv.Itoa(o.Database))
 	}
 	for _, l := range b.lanes {
-		command("EVAL", registerScript.text, "1", l.storeKey(), l.tag, "", b.node, "", newEpoch())
+		command("EVAL", registerScript.text, "1", l.storeKey(), l.tag, "", b.node, "", brokerkit.NewEpoch())
 	}
 	if _, err := conn.Write(text); err != nil {
 		return err
@@ -259,9 +260,6 @@ func skipReply(r *bufio.Reader) error {
 	}
 	return fmt.Errorf("%w: %.30q", errFormat, text)
 }
-
-// newEpoch makes up what begins or ends an epoch: at most 13 letters and digits.
-func newEpoch() string { return strconv.FormatUint(rand.Uint64(), 36) }
 
 // inspect finds a server that is not what the Options say it is, that takes no
 // writes, or whose user may not do what pushy needs.

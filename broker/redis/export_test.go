@@ -48,8 +48,7 @@ func CompareSettings(own map[string]string, theirs string) int {
 	b := New(Options{})
 	b.log = slog.New(slog.DiscardHandler)
 	b.settings = own
-	b.compareSettings(map[string]string{"other": theirs})
-	return len(b.warned)
+	return b.compareSettings(map[string]string{"other": theirs})
 }
 
 // Replies is a connection whose replies are looked at.

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 // topsAtOnce is how many channels one script looks at.
@@ -180,5 +181,5 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 	if err != nil {
 		return err
 	}
-	return l.failed(ctx, "forget", l.exec(ctx, k, k, forgetScript, channel, newEpoch()).Error())
+	return l.failed(ctx, "forget", l.exec(ctx, k, k, forgetScript, channel, brokerkit.NewEpoch()).Error())
 }

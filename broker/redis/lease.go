@@ -10,6 +10,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
 const (
@@ -126,7 +127,7 @@ func (l *lane) renewOnce(ctx context.Context, k *link, c doer) (r renewed, err e
 		settings = string(text)
 	}
 	answer, err := l.exec(ctx, k, c, renewScript, "",
-		milliseconds(l.b.lease), strconv.Itoa(most), newEpoch(), l.versionsKey(),
+		milliseconds(l.b.lease), strconv.Itoa(most), brokerkit.NewEpoch(), l.versionsKey(),
 		strconv.Itoa(broker.FormatVersion), settings,
 	).ToArray()
 	if err != nil {
@@ -153,7 +154,7 @@ func (l *lane) renewOnce(ctx context.Context, k *link, c doer) (r renewed, err e
 // tidy lets Redis forget the logs that nobody has used for long.
 func (l *lane) tidy(ctx context.Context, k *link, c doer) error {
 	for {
-		more, err := l.exec(ctx, k, c, tidyScript, "", newEpoch(), strconv.Itoa(tidyMost)).AsInt64()
+		more, err := l.exec(ctx, k, c, tidyScript, "", brokerkit.NewEpoch(), strconv.Itoa(tidyMost)).AsInt64()
 		if err != nil || more == 0 {
 			return err
 		}

@@ -2,25 +2,16 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-const (
-	maxRecords   = 1 << 20
-	maxListed    = 10_000
-	listedAtOnce = 500
-	maxKey       = 256
-	maxDigest    = 64
-	maxAnswer    = 4 << 10
-)
-
-var errRecordSize = errors.New("redis: a ledger's key is at most 256 bytes, its digest 64, its answer 4 KiB")
+const listedAtOnce = 500
 
 // ledger runs the ledger's script. All records are in the first lane.
 func (b *Broker) ledger(ctx context.Context, what, key, digest string, args ...string) ([]rueidis.RedisMessage, error) {
@@ -42,11 +33,11 @@ func (b *Broker) ledger(ctx context.Context, what, key, digest string, args ...s
 
 // Claim implements broker.Ledger.
 func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duration) (broker.Claim, error) {
-	if len(key) > maxKey || len(digest) > maxDigest {
-		return broker.Claim{}, errRecordSize
+	if err := brokerkit.CheckRecord(key, digest, nil); err != nil {
+		return broker.Claim{}, err
 	}
 	answer, err := b.ledger(ctx, "claim", key, digest,
-		milliseconds(max(ttl, time.Millisecond)), milliseconds(broker.ClaimTimeout), strconv.Itoa(maxRecords))
+		milliseconds(max(ttl, time.Millisecond)), milliseconds(broker.ClaimTimeout), strconv.Itoa(brokerkit.MaxRecords))
 	if err != nil {
 		return broker.Claim{}, err
 	}
@@ -67,8 +58,8 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 
 // Finish implements broker.Ledger.
 func (b *Broker) Finish(ctx context.Context, key, digest string, answer []byte) error {
-	if len(key) > maxKey || len(digest) > maxDigest || len(answer) > maxAnswer {
-		return errRecordSize
+	if err := brokerkit.CheckRecord(key, digest, answer); err != nil {
+		return err
 	}
 	_, err := b.ledger(ctx, "finish", key, digest, string(answer))
 	return err
@@ -84,7 +75,7 @@ func (b *Broker) Release(ctx context.Context, key, digest string) error {
 func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, error) {
 	var list []broker.Record
 	from, to := "["+prefix, after(prefix)
-	for len(list) < maxListed {
+	for len(list) < brokerkit.MaxListed {
 		answer, err := b.ledger(ctx, "list", from, to, strconv.Itoa(listedAtOnce))
 		if err != nil {
 			return nil, err
@@ -92,7 +83,7 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 		for _, row := range answer {
 			key, r, ok := parseRecord(row)
 			from = "(" + key
-			if ok && len(list) < maxListed {
+			if ok && len(list) < brokerkit.MaxListed {
 				list = append(list, r)
 			}
 		}

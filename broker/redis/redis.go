@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/brokerkit"
 	"github.com/gopushy/pushy/internal/guard"
 	"github.com/gopushy/pushy/internal/ratelog"
 )
@@ -36,14 +37,15 @@ type Broker struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	compared brokerkit.Settings
+
 	connecting sync.Mutex           // held while the link is made
 	link       atomic.Pointer[link] // nil until the first connection
 
 	mu     sync.Mutex
-	begun  bool            // Open was called
-	reason error           // why the last lane that went down did
-	down   int             // lanes without a connection
-	warned map[string]bool // settings that were found to differ
+	begun  bool  // Open was called
+	reason error // why the last lane that went down did
+	down   int   // lanes without a connection
 	// said is set when the log has a line of the outage, or of the start, and saidAt
 	// when it last got one: connections that come and go must not fill it.
 	said   bool
@@ -64,7 +66,7 @@ const lanesOfCluster = 16
 
 // New returns a Broker that is not open yet. Open checks the Options.
 func New(o Options) *Broker {
-	b := &Broker{opts: o, warned: map[string]bool{}}
+	b := &Broker{opts: o}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b
 }
@@ -275,25 +277,15 @@ func (b *Broker) Nodes(ctx context.Context) ([]string, error) {
 
 // compareSettings logs one warning for each option that this node and another have
 // differently.
-func (b *Broker) compareSettings(others map[string]string) {
+func (b *Broker) compareSettings(others map[string]string) (warnings int) {
 	for node, text := range others {
 		var theirs map[string]string
 		if err := json.Unmarshal([]byte(text), &theirs); err != nil || node == b.node {
 			continue // another life of this node's, or not pushy's
 		}
-		for option, here := range b.settings {
-			there, known := theirs[option]
-			b.mu.Lock()
-			warn := known && there != here && !b.warned[option]
-			if warn {
-				b.warned[option] = true
-			}
-			b.mu.Unlock()
-			if warn {
-				b.log.Warn("nodes have different settings", "option", option, "here", here, "elsewhere", there)
-			}
-		}
+		warnings += b.compared.Compare(b.log, b.settings, theirs)
 	}
+	return warnings
 }
 
 // complain logs what may happen again and again: one line a minute for each kind and
