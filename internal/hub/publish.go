@@ -1,0 +1,87 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// GapEvent is the name of an event by which the node From notifies the others that a
+// channel has had events which they do not get.
+const GapEvent = "pushy:gap"
+
+// Publish appends an event to a channel. While the broker is away, the members on
+// this node get events that are not kept all the same; when it is back, those on other
+// nodes are notified that they have missed some.
+func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+	if !h.publishes.Start() {
+		return broker.Appended{}, ErrClosed
+	}
+	defer h.publishes.End()
+	ctx, cancel := h.operation(ctx)
+	defer cancel()
+	here := h.hasMembers(channel)
+	appended, err := h.cfg.Broker.Append(ctx, channel, e)
+	notAppended := errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain)
+	if notAppended && e.Keep.Size <= 0 {
+		if !h.backlog.addGap(channel) {
+			return appended, fmt.Errorf("%w, and %d channels have had events meanwhile", err, maxGaps)
+		}
+		h.Deliver(channel, e)
+		appended, err = broker.Appended{}, nil
+	}
+	if err != nil {
+		return appended, err
+	}
+	h.published.Add(1)
+	if here {
+		appended.Receivers = broker.Some
+	}
+	return appended, nil
+}
+
+// Deliver implements broker.Sink: it is the one way to the members.
+func (h *Hub) Deliver(channel string, e broker.Entry) {
+	ch := h.find(channel)
+	if ch == nil {
+		if h.isReserved(channel) {
+			h.cfg.ReservedEntry(e)
+		}
+		return
+	}
+	if e.Kind != broker.Event {
+		ch.deliver(e)
+		return
+	}
+	if ch.Len() == 0 {
+		return
+	}
+	event := Event{
+		Kind:    Published,
+		Channel: channel,
+		Name:    e.Event,
+		Data:    e.Data,
+	}
+	if e.Event == GapEvent {
+		if e.From == h.cfg.Node {
+			return
+		}
+		event = Event{
+			Kind:    Gap,
+			Channel: channel,
+		}
+	}
+	ch.broadcast(h.frame(&event), e.Except)
+}
+
+// Reset implements broker.Sink. Without a reason no events have been lost.
+func (h *Hub) Reset(channel string, s broker.State, reason string) {
+	if ch := h.find(channel); ch != nil {
+		ch.receive(arrival{
+			state: &s,
+			gap:   reason != "",
+		})
+	}
+}
