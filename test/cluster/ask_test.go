@@ -1,0 +1,78 @@
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// All nodes answer a question that one of them asks, and one that cannot be reached is
+// named until its lease has expired.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	on(t, []string{"redis", "redisCluster", "nats"}, func(t *testing.T, s *store) {
+		// Only a server that is alone has a proxy that leads to all of it.
+		s.proxied = s.Kind != "redis-cluster"
+		nodes := s.failing().start(t, 3)
+		var all []string
+		for _, n := range nodes {
+			n.srv.HandleAsk("who", func(context.Context, json.RawMessage) (any, error) { return n.srv.Node(), nil })
+			all = append(all, n.srv.Node())
+			soon(t, patience, "the node has its store", func() bool { return n.srv.Stats().Away == nil })
+		}
+		slices.Sort(all)
+		for _, n := range nodes {
+			answered, silent := ask(t, n, 10*time.Second)
+			assert.Equal(t, all, answered)
+			assert.Empty(t, silent)
+		}
+		if !s.proxied {
+			return
+		}
+
+		s.proxies[1].Cut()
+		answered, silent := ask(t, nodes[0], time.Second)
+		assert.ElementsMatch(t, []string{nodes[0].srv.Node(), nodes[2].srv.Node()}, answered)
+		assert.Equal(t, []string{nodes[1].srv.Node()}, silent)
+		soon(t, patience, "the node notices", func() bool { return nodes[1].srv.Stats().Away != nil })
+		answers, err := nodes[1].srv.Ask(t.Context(), "who", nil)
+		require.ErrorIs(t, err, broker.ErrAway)
+		assert.Len(t, answers.Answers, 1, "its own")
+		soon(t, patience, "its lease has expired", func() bool { return s.alive(t) == 2 })
+		answered, silent = ask(t, nodes[0], 10*time.Second)
+		assert.Len(t, answered, 2)
+		assert.Empty(t, silent, "it is no node any more")
+
+		s.proxies[1].Mend()
+		soon(t, patience, "all answer again", func() bool {
+			answered, silent := ask(t, nodes[1], time.Second)
+			return slices.Equal(answered, all) && len(silent) == 0
+		})
+	})
+}
+
+// ask returns who has answered, sorted, and who was silent.
+func ask(t testing.TB, n node, within time.Duration) (answered, silent []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	answers, err := n.srv.Ask(ctx, "who", nil)
+	if err != nil {
+		t.Logf("ask: %v", err)
+	}
+	for _, a := range answers.Answers {
+		var said string
+		require.NoError(t, json.Unmarshal(a.Data, &said))
+		assert.Equal(t, a.Node, said)
+		answered = append(answered, a.Node)
+	}
+	slices.Sort(answered)
+	return answered, answers.Silent
+}
