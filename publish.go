@@ -54,7 +54,9 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any) e
 // PublishEvent sends an event to every subscriber of its channel, on all nodes. When
 // it returns nil the event is queued for every subscriber of this process, and for
 // those of other nodes as far as the Broker promises; while the Broker is away, for
-// this process alone, and the others receive pushy:resync later. The error says which name or value is not allowed, is the
+// this process alone, in at most 10,000 channels, whose subscribers on other nodes receive
+// pushy:resync later. After an error that wraps broker.ErrUncertain the event may have been
+// published: with an ID it can be repeated. The error says which name or value is not allowed, is the
 // Broker's (broker.ErrTooLarge for what it can never take), or ErrClosed after Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 	lower, err := s.channelName(e.Channel)
