@@ -14,29 +14,31 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// An AskFunc answers a question on one node. data is what Server.Ask was given, as JSON;
-// it must not be changed. The answer is encoded as encoding/json does. ctx ends when
-// whoever asked waits no longer, and when Shutdown begins. The nodes share the broker
-// with whoever else can write to it, so data is to be checked as any other input.
+// An AskFunc answers a question on one node. data is the JSON of the value that was
+// passed to Server.Ask, or nil for nil, and must not be changed. The answer is encoded as
+// encoding/json does. ctx ends when the caller of Server.Ask stops waiting, and when
+// Shutdown begins. Every program that can write to the broker can ask, so an AskFunc
+// validates data as any other input.
 type AskFunc func(ctx context.Context, data json.RawMessage) (answer any, err error)
 
-// Answer is what one node answered to Server.Ask.
+// Answer is the answer of one node to Server.Ask.
 type Answer struct {
-	Node string // see Server.Node
+	Node string // the node's id, see Server.Node
 	// Data is the answer, or nil if Err is set.
 	Data json.RawMessage
-	// Err is why the node did not answer: the text of its AskFunc's error of at most
-	// 1,024 bytes, or that it has no AskFunc of that name. It is "" if it did.
+	// Err says why there is no answer: it is the error of the node's AskFunc, shortened
+	// to 1,024 bytes, or says that the node has no AskFunc of that name or that the
+	// answer is too large. It is "" if there is an answer.
 	Err string
 }
 
 // Answers is the result of Server.Ask.
 type Answers struct {
-	// Answers has this node's own first, and the others in the order of their ids.
+	// Answers begins with the answer of this node. The others are sorted by node.
 	Answers []Answer
-	// Silent are the ids of the nodes that have not answered in time, sorted: those that
-	// are stopped or cut off, and those that died less than 15 s ago. It is nil if there
-	// are none, and if the Broker is not a broker.Cluster and cannot tell.
+	// Silent has the ids of the nodes that did not answer in time, sorted: nodes that
+	// are stopped or disconnected, and nodes that died less than 15 s ago. It is nil if
+	// all nodes answered, and if the Broker does not implement broker.Cluster.
 	Silent []string
 }
 
@@ -44,10 +46,10 @@ type Answers struct {
 // each Server.
 func (s *Server) Node() string { return s.node }
 
-// HandleAsk makes this node answer a question that a Server asks all nodes. The name has
-// 1 to 128 bytes of UTF-8. A name that is not allowed or is taken, and a nil func, panic:
-// they are mistakes in the program. At most 64 questions of other nodes are answered at
-// once; a node that has more to answer is silent, and logs that.
+// HandleAsk registers the func that answers a question on this node. The name has 1 to
+// 128 bytes of UTF-8. HandleAsk panics if the name is not allowed or is registered, and
+// if the func is nil. A node answers at most 64 questions of other nodes at once; it logs
+// and does not answer those over that limit.
 func (s *Server) HandleAsk(name string, answer AskFunc) {
 	switch {
 	case answer == nil:
@@ -63,20 +65,24 @@ func (s *Server) HandleAsk(name string, answer AskFunc) {
 	s.askable[name] = answer
 }
 
-// Ask asks all nodes that share the Broker, this one included, and returns what they have
-// answered when all of them have, or when ctx ends. Without a deadline they have 500 ms,
-// and never more than 10 s. data is encoded as encoding/json does. It is
-// for what one node alone does not know, such as how many connections there are:
+// Ask sends a question to all nodes that share the Broker, this one included. It returns
+// their answers when all nodes have answered or ctx ends. The time limit is 500 ms if ctx
+// has no deadline, and at most 10 s. data is encoded as encoding/json does. Use Ask for
+// figures that each node has only for itself, such as the number of connections:
 //
 //	srv.HandleAsk("connections", func(context.Context, json.RawMessage) (any, error) {
 //		return srv.Stats().Connections, nil
 //	})
 //	answers, err := srv.Ask(ctx, "connections", nil)
 //
-// A node that does not answer is named in Answers.Silent and is no error. The error says
-// that data cannot be encoded, that the name is not allowed, that other nodes could not
-// be asked since the Broker is away or refused, or is ErrClosed. If other nodes could not be asked
-// there is this node's answer all the same.
+// A node that does not answer is listed in Answers.Silent and is not an error. Ask
+// returns an error if the name is not allowed, if data cannot be encoded, and if the
+// Broker is away or refuses the question; in the last case Answers has the answer of
+// this node. After Shutdown has begun it returns ErrClosed.
+//
+// The answers of the other nodes are limited to 16 MiB together; an answer over that
+// limit has Answer.Err set. Every program that can write to the broker can answer in the
+// name of a node.
 func (s *Server) Ask(ctx context.Context, name string, data any) (Answers, error) {
 	if name == "" || len(name) > control.MaxName || !utf8.ValidString(name) {
 		return Answers{}, fmt.Errorf("pushy: ask: the name %q does not have 1 to %d bytes of UTF-8", name, control.MaxName)
@@ -102,7 +108,7 @@ func (s *Server) Ask(ctx context.Context, name string, data any) (Answers, error
 	return result, nil
 }
 
-// newNodes returns this node's end of the channel on which nodes ask each other.
+// newNodes returns the part of this node that asks the others and answers them.
 func (s *Server) newNodes(cfg *hub.Config) *control.Nodes {
 	o := control.Options{
 		Node:   s.node,
@@ -118,7 +124,7 @@ func (s *Server) newNodes(cfg *hub.Config) *control.Nodes {
 	return nodes
 }
 
-// answer runs an AskFunc of the host's.
+// answer runs the AskFunc of that name.
 func (s *Server) answer(ctx context.Context, name string, data []byte) (out []byte, err error) {
 	s.mu.RLock()
 	run := s.askable[name]

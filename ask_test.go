@@ -362,3 +362,236 @@ func TestForeignQuestions(t *testing.T) {
 		assert.Contains(t, log.String(), "64 questions are being answered")
 	})
 }
+
+// askable starts a Server on a broker; it answers "number" with 7.
+func askable(t *testing.T, b broker.Broker) *pushy.Server {
+	t.Helper()
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: "0123456789abcdef",
+		Broker:    b,
+		Logger:    slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = srv.Close() })
+	srv.HandleAsk("number", func(context.Context, json.RawMessage) (any, error) { return 7, nil })
+	return srv
+}
+
+// openNode opens a node of which a test writes what it says. Events of the nodes' channel
+// go to deliver.
+func openNode(t *testing.T, b broker.Broker, id string, deliver func(e broker.Entry)) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	require.NoError(t, b.Open(ctx, broker.OpenOptions{
+		Node:  id,
+		Lease: time.Minute,
+	}, deliverTo(deliver)))
+	_, err := b.Follow(ctx, nodesChannel)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = b.Close(ctx) })
+}
+
+// deliverTo is a sink that passes on what is delivered.
+type deliverTo func(e broker.Entry)
+
+func (d deliverTo) Deliver(_ string, e broker.Entry)   { d(e) }
+func (d deliverTo) Reset(string, broker.State, string) {}
+
+// say appends an event of the nodes' channel.
+func say(b broker.Broker, from, event, data string) error {
+	_, err := b.Append(context.Background(), nodesChannel, broker.Entry{
+		Kind:  broker.Event,
+		Event: event,
+		From:  from,
+		Data:  json.RawMessage(data),
+	})
+	return err
+}
+
+// A broker that delivers a question before it has been opened harms nothing.
+func TestAQuestionWhileTheBrokerIsOpened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &altered{Broker: memory.New()}
+		b.open = func(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
+			sink.Deliver(nodesChannel, broker.Entry{
+				Kind:  broker.Event,
+				Event: "ask",
+				From:  "other",
+				Data:  json.RawMessage(`{"v":1,"id":"a","name":"number","ms":500}`),
+			})
+			return b.Broker.Open(ctx, o, sink)
+		}
+		answers, err := askable(t, b).Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Len(t, numbers(answers), 1)
+	})
+}
+
+// A node that may not follow the channel cannot receive answers: it says so at once, and
+// does not name the others as silent. It asks again when it may.
+func TestAskWithoutPermissionToFollow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		b := &refusedFollow{Broker: cluster.Broker()}
+		b.refuse.Store(true)
+		srv := askable(t, b)
+		askable(t, cluster.Broker())
+		began := time.Now()
+		answers, err := srv.Ask(t.Context(), "number", nil)
+		require.ErrorIs(t, err, errBroker)
+		assert.Equal(t, map[string]string{srv.Node(): "7"}, numbers(answers))
+		assert.Empty(t, answers.Silent)
+		assert.Zero(t, time.Since(began))
+
+		b.refuse.Store(false)
+		time.Sleep(time.Minute)
+		answers, err = srv.Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Len(t, numbers(answers), 2)
+	})
+}
+
+// refusedFollow is a broker that can refuse to follow.
+type refusedFollow struct {
+	*memory.Broker
+	refuse atomic.Bool
+}
+
+func (r *refusedFollow) Follow(ctx context.Context, channel string) (broker.State, error) {
+	if r.refuse.Load() {
+		return broker.State{}, errBroker
+	}
+	return r.Broker.Follow(ctx, channel)
+}
+
+// A broker that does not answer before the time is over costs the other nodes' answers
+// alone.
+func TestAskOverABrokerThatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := askable(t, publishing(func(ctx context.Context, _ string, _ broker.Entry) (broker.Appended, error) {
+			<-ctx.Done()
+			return broker.Appended{}, ctx.Err()
+		}))
+		answers, err := srv.Ask(t.Context(), "number", nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, map[string]string{srv.Node(): "7"}, numbers(answers))
+		assert.Empty(t, answers.Silent)
+	})
+}
+
+// A command or hook that waits for silent nodes does not hold up a Shutdown.
+func TestShutdownEndsAsk(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		srv := askable(t, cluster.Broker())
+		openNode(t, cluster.Broker(), "silent", func(broker.Entry) {})
+		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+		defer cancel()
+		began := time.Now()
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			answers, err := srv.Ask(ctx, "number", nil)
+			assert.ErrorIs(t, err, pushy.ErrClosed)
+			assert.Equal(t, map[string]string{srv.Node(): "7"}, numbers(answers))
+		}()
+		synctest.Wait()
+		require.NoError(t, srv.Shutdown(t.Context()))
+		<-asked
+		assert.Less(t, time.Since(began), time.Second)
+	})
+}
+
+// Whoever can write to the broker can answer. Answers of nodes that do not exist do not
+// count, nor do those in the name of the node that asked, and all answers are bounded.
+func TestForgedAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		srv := askable(t, cluster.Broker())
+		for _, id := range []string{"big1", "big2", "both", "broken", "error"} {
+			openNode(t, cluster.Broker(), id, func(broker.Entry) {})
+		}
+		forger := cluster.Broker()
+		openNode(t, forger, "forger", func(e broker.Entry) {
+			if e.Event != "ask" {
+				return
+			}
+			var question struct{ ID string }
+			assert.NoError(t, json.Unmarshal(e.Data, &question))
+			answer := func(from, rest string) {
+				assert.NoError(t, say(forger, from, "answer", `{"v":1,"id":"`+question.ID+`"`+rest+`}`))
+			}
+			go func() {
+				answer(srv.Node(), `,"data":8`)
+				for i := range 12_000 {
+					answer("none"+strconv.Itoa(i), `,"data":1`)
+				}
+				answer("broken", ``)
+				answer("both", `,"data":1,"error":"no"`)
+				answer("error", `,"error":"`+strings.Repeat("é", 1000)+`"`)
+				answer("big1", `,"data":"`+strings.Repeat("a", 9<<20)+`"`)
+				answer("big2", `,"data":"`+strings.Repeat("b", 9<<20)+`"`)
+				answer("forger", `,"data":1`)
+				answer("forger", `,"data":2`)
+			}()
+		})
+		answers, err := srv.Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"both", "broken"}, answers.Silent)
+		got := map[string]pushy.Answer{}
+		for _, a := range answers.Answers {
+			got[a.Node] = a
+		}
+		require.Len(t, got, 5)
+		assert.Equal(t, "7", string(got[srv.Node()].Data))
+		assert.Equal(t, "1", string(got["forger"].Data))
+		assert.Len(t, got["error"].Err, 1024)
+		assert.Len(t, got["big1"].Data, 9<<20+2)
+		assert.Empty(t, got["big2"].Data)
+		assert.Equal(t, "the other nodes' answers are over 16777216 bytes together", got["big2"].Err)
+	})
+}
+
+// A context that has ended ends Ask at once, and an AskFunc may ask in its turn.
+func TestAskAtTheEdges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, _ := askedNodes(t, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		_, _ = servers[0].Ask(ctx, "number", nil)
+		assert.Zero(t, time.Since(began))
+		for _, srv := range servers {
+			srv.HandleAsk("nested", func(ctx context.Context, _ json.RawMessage) (any, error) {
+				answers, err := srv.Ask(ctx, "number", nil)
+				return len(answers.Answers), err
+			})
+		}
+		answers, err := servers[0].Ask(t.Context(), "nested", nil)
+		require.NoError(t, err)
+		assert.Equal(t, map[string]string{servers[0].Node(): "2", servers[1].Node(): "2"}, numbers(answers))
+	})
+}
+
+// What is too large for the broker is an error: of the one node that answers, or of Ask.
+func TestAskWithTooMuchData(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, _ := askedNodes(t, 2)
+		large := strings.Repeat("a", 16<<20)
+		servers[1].HandleAsk("large", func(context.Context, json.RawMessage) (any, error) { return large, nil })
+		answers, err := servers[0].Ask(t.Context(), "large", nil)
+		require.NoError(t, err)
+		require.Len(t, answers.Answers, 2)
+		assert.Equal(t, "the answer is too large for the broker", answers.Answers[1].Err)
+		answers, err = servers[0].Ask(t.Context(), "number", large)
+		require.ErrorIs(t, err, broker.ErrTooLarge)
+		assert.Equal(t, map[string]string{servers[0].Node(): "0"}, numbers(answers))
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
@@ -33,8 +34,10 @@ const (
 	// MaxName bounds a question's name in bytes.
 	MaxName = 128
 
-	maxRunning = 64   // questions of other nodes that are being answered
-	maxError   = 1024 // bytes of an answer that is an error
+	maxRunning = 64       // questions of other nodes that are being answered
+	maxError   = 1024     // bytes of an answer that is an error
+	maxID      = 128      // bytes of the id of a node or of a question
+	maxBytes   = 16 << 20 // of the other nodes' answers to one question
 	maxNodes   = 10_000
 
 	eventAsk    = "ask"
@@ -59,8 +62,11 @@ type Nodes struct {
 	o       Options
 	running chan struct{} // has an element for each answer under way
 
+	open atomic.Bool // false until the node can answer
+
 	mu        sync.Mutex
 	questions map[string]*question // that this node asked, by id
+	deaf      error                // why the broker does not follow the channel
 }
 
 // New returns the node's end. Open connects it.
@@ -81,11 +87,14 @@ type Answer struct {
 
 // question waits for its answers.
 type question struct {
-	mu       sync.Mutex
-	answers  map[string]Answer   // by node
-	missing  map[string]struct{} // nodes that have not answered
-	known    bool                // missing is all of them
-	complete chan struct{}       // closed when none is missing, if they are known
+	complete chan struct{} // closed when none is missing, if they are known
+	self     string        // the node that asked
+
+	mu      sync.Mutex
+	answers map[string]Answer   // by node
+	size    int                 // bytes of the other nodes' answers
+	missing map[string]struct{} // nodes that have not answered
+	known   bool                // missing is all of them
 }
 
 // message is the data of an event of the channel.
@@ -100,9 +109,10 @@ type message struct {
 
 const version = 1
 
-// Open follows the channel. A broker that is away, or refuses, is tried again in the
-// background until the node ends: meanwhile this node hears no question.
+// Open follows the channel. If the broker refuses, Open retries in the background
+// until the node ends; meanwhile this node receives neither questions nor answers.
 func (n *Nodes) Open(ctx context.Context) {
+	n.open.Store(true)
 	if n.o.Broker == nil {
 		return
 	}
@@ -129,30 +139,43 @@ func (n *Nodes) follow(ctx context.Context) error {
 	defer cancel()
 	_, err := n.o.Broker.Follow(ctx, Channel)
 	if errors.Is(err, broker.ErrAway) || errors.Is(err, broker.ErrClosed) {
-		return nil
+		err = nil
 	}
+	n.mu.Lock()
+	n.deaf = err
+	n.mu.Unlock()
 	return err
 }
 
 // Ask asks all nodes and returns their answers, this node's first and the others in the
 // order of their ids, and the nodes that have not answered in time. silent is nil if
-// all have, or if the broker does not know its nodes. Without the broker the error says
-// so, and there is this node's answer alone.
+// all have, or if the broker does not know its nodes. If the broker cannot be used, the
+// error says so, and this node's answer is the only one. If the node shuts down, the
+// error is broker.ErrClosed.
 func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []Answer, silent []string, err error) {
 	timeout := DefaultTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(time.Until(deadline), MaxTimeout)
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	ctx, cancelTimeout := context.WithTimeout(ctx, timeout)
+	defer cancelTimeout()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	q := &question{
+		complete: make(chan struct{}),
+		self:     n.o.Node,
 		answers:  map[string]Answer{},
 		missing:  map[string]struct{}{n.o.Node: {}},
-		complete: make(chan struct{}),
+		known:    n.o.Broker == nil,
 	}
-	if n.o.Broker == nil {
-		q.known = true
-	} else {
+	if !n.o.Run(func(nodeCtx context.Context) {
+		defer context.AfterFunc(nodeCtx, func() { cancel(broker.ErrClosed) })()
+		q.add(n.answer(n.o.Answer(ctx, name, data)))
+		<-ctx.Done() // a Shutdown ends the wait for the other nodes, too
+	}) {
+		return nil, nil, broker.ErrClosed
+	}
+	if n.o.Broker != nil {
 		id := names.RandomHex(8)
 		n.mu.Lock()
 		n.questions[id] = q
@@ -170,26 +193,28 @@ func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []An
 			Data:    data,
 		})
 		if err != nil {
-			q.expect([]string{n.o.Node})
+			q.expect(nil)
 		}
-	}
-	if !n.o.Run(func(nodeCtx context.Context) {
-		defer context.AfterFunc(nodeCtx, cancel)()
-		answer, err := n.o.Answer(ctx, name, data)
-		q.add(n.answer(answer, err))
-	}) {
-		return nil, nil, broker.ErrClosed
 	}
 	select {
 	case <-q.complete:
 	case <-ctx.Done():
 	}
-	answers, silent = q.result(n.o.Node)
+	if errors.Is(context.Cause(ctx), broker.ErrClosed) {
+		err = broker.ErrClosed
+	}
+	answers, silent = q.result()
 	return answers, silent, err
 }
 
 // spread asks the other nodes.
 func (n *Nodes) spread(ctx context.Context, q *question, m message) error {
+	n.mu.Lock()
+	deaf := n.deaf
+	n.mu.Unlock()
+	if deaf != nil {
+		return fmt.Errorf("follow the channel on which nodes ask each other: %w", deaf)
+	}
 	if cluster, ok := n.o.Broker.(broker.Cluster); ok {
 		nodes, err := cluster.Nodes(ctx)
 		if err != nil {
@@ -198,7 +223,7 @@ func (n *Nodes) spread(ctx context.Context, q *question, m message) error {
 		if len(nodes) > maxNodes {
 			return fmt.Errorf("the broker names %d nodes, over the limit of %d", len(nodes), maxNodes)
 		}
-		q.expect(append(nodes, n.o.Node))
+		q.expect(nodes)
 	}
 	if err := n.send(ctx, eventAsk, m); err != nil {
 		return fmt.Errorf("ask the other nodes: %w", err)
@@ -222,16 +247,19 @@ func (n *Nodes) send(ctx context.Context, event string, m message) error {
 
 // Deliver takes what the broker delivers for the channel. It does not block.
 func (n *Nodes) Deliver(e broker.Entry) {
-	if e.Kind != broker.Event || e.From == "" || e.From == n.o.Node {
-		return // this node has answered itself
+	if !n.open.Load() || e.Kind != broker.Event || e.From == n.o.Node {
+		return // this node answers its own questions without the broker
 	}
 	var m message
 	err := json.Unmarshal(e.Data, &m)
 	if err == nil && m.Version != version {
 		return // of a later release, which asks again in this version if it needs to
 	}
-	if err == nil && m.ID == "" {
-		err = errors.New("it has no id")
+	if err == nil && (m.ID == "" || len(m.ID) > maxID || e.From == "" || len(e.From) > maxID) {
+		err = fmt.Errorf("it has no id or sender, or one of over %d bytes", maxID)
+	}
+	if err == nil && e.Event == eventAnswer && (m.Data == nil) == (m.Err == "") {
+		err = errors.New("an answer needs either data or an error")
 	}
 	if err != nil {
 		n.o.Notice("skipped a broken message between nodes", err)
@@ -248,7 +276,7 @@ func (n *Nodes) Deliver(e broker.Entry) {
 			q.add(Answer{
 				Node: e.From,
 				Data: m.Data,
-				Err:  m.Err,
+				Err:  shortened(m.Err),
 			})
 		}
 	}
@@ -261,8 +289,9 @@ func (n *Nodes) asked(m message) {
 		ID:      m.ID,
 	}
 	timeout := min(time.Duration(min(m.Millis, MaxTimeout.Milliseconds()))*time.Millisecond, MaxTimeout)
-	if timeout <= 0 || len(m.Name) > MaxName {
-		n.o.Notice("skipped a broken message between nodes", errors.New("a question without a name or a time"))
+	if timeout <= 0 || m.Name == "" || len(m.Name) > MaxName {
+		n.o.Notice("skipped a broken message between nodes",
+			fmt.Errorf("a question needs a time limit and a name of 1 to %d bytes", MaxName))
 		return
 	}
 	select {
@@ -310,26 +339,41 @@ func shortened(text string) string {
 	return text
 }
 
-// expect sets the nodes that are to answer.
+// expect sets the nodes that are to answer, beside the one that asked. Their answers
+// are the only ones that count.
 func (q *question) expect(nodes []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.known = true
 	clear(q.missing)
+	q.missingLocked(q.self)
 	for _, node := range nodes {
-		if _, answered := q.answers[node]; !answered {
-			q.missing[node] = struct{}{}
-		}
+		q.missingLocked(node)
 	}
 	q.checkLocked()
 }
 
-// add takes an answer. The first of a node counts.
+func (q *question) missingLocked(node string) {
+	if _, answered := q.answers[node]; !answered {
+		q.missing[node] = struct{}{}
+	}
+}
+
+// add takes an answer. Only the first of a node counts.
 func (q *question) add(a Answer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, twice := q.answers[a.Node]; twice || len(q.answers) >= maxNodes {
+	if _, expected := q.missing[a.Node]; !expected && (q.known || len(q.answers) >= maxNodes) {
 		return
+	}
+	if _, answered := q.answers[a.Node]; answered {
+		return
+	}
+	if a.Node != q.self {
+		if len(a.Data) > maxBytes-q.size {
+			a.Data, a.Err = nil, fmt.Sprintf("the other nodes' answers are over %d bytes together", maxBytes)
+		}
+		q.size += len(a.Data)
 	}
 	q.answers[a.Node] = a
 	delete(q.missing, a.Node)
@@ -347,14 +391,14 @@ func (q *question) checkLocked() {
 	}
 }
 
-func (q *question) result(self string) (answers []Answer, silent []string) {
+func (q *question) result() (answers []Answer, silent []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	answers = slices.SortedFunc(maps.Values(q.answers), func(a, b Answer) int {
 		switch {
-		case a.Node == self:
+		case a.Node == q.self:
 			return -1
-		case b.Node == self:
+		case b.Node == q.self:
 			return 1
 		}
 		return cmp.Compare(a.Node, b.Node)
