@@ -130,7 +130,7 @@ func (s *Server) answer(ctx context.Context, name string, data []byte) (out []by
 	run := s.askable[name]
 	s.mu.RUnlock()
 	if run == nil {
-		return nil, errors.New("this node does not answer such a question")
+		return nil, errors.New("this node has no AskFunc of that name")
 	}
 	f := hosted(func() {
 		var answer any

@@ -200,7 +200,7 @@ func TestAskANodeThatStartedAlone(t *testing.T) {
 		assert.Empty(t, answers.Silent)
 		require.Len(t, answers.Answers, 2)
 		assert.Equal(t, late.Node(), answers.Answers[1].Node)
-		assert.Equal(t, "this node does not answer such a question", answers.Answers[1].Err)
+		assert.Equal(t, "this node has no AskFunc of that name", answers.Answers[1].Err)
 	})
 }
 

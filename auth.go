@@ -18,30 +18,31 @@ import (
 	"github.com/gopushy/pushy/internal/sign"
 )
 
-// AuthRequest is one subscription that wants to be allowed.
+// AuthRequest describes a subscription that an Authorizer decides.
 type AuthRequest struct {
-	Conn    *Conn           // belongs to no command
-	Channel string          // lower-cased, checked
-	Auth    string          // as sent; "" if absent or not a string
-	Data    json.RawMessage // presence data as sent, nil if absent or null
+	Conn    *Conn           // not bound to a command
+	Channel string          // lower-case and valid
+	Auth    string          // as sent; "" if it is missing or not a string
+	Data    json.RawMessage // presence data as sent; nil if it is missing or null
 	private bool
 }
 
-// An Authorizer decides every subscription, of private channels and others. It
-// is called from many goroutines, with no lock held, and may take its time: it
-// holds up only the connection that asks.
+// An Authorizer decides every subscription, to public and private channels. It is called
+// from many goroutines at once and with no lock held. A slow call delays only the
+// connection that it is for.
 //
-// nil allows. ErrNeedAuth answers with pushy:subscription-needauth; the others
-// with pushy:subscription-failed: ErrDenied with the reason "Invalid credentials",
-// an *Error with its Message as the reason and its Code. Any other error, and a
-// panic, is "Temporarily unavailable", after which clients try again, and is
-// logged at most once a minute. Of an error that wraps several of these, ErrNeedAuth
-// decides the event, and the first *Error the reason and the code.
+// The error nil allows the subscription. ErrNeedAuth is answered with
+// pushy:subscription-needauth, all other errors with pushy:subscription-failed: ErrDenied
+// with the reason "Invalid credentials", an *Error with its Message as the reason and with
+// its Code. For any other error, and for a panic, the reason is "Temporarily unavailable",
+// after which clients try again; the Server logs at most one of these a minute. If an error
+// wraps several of these, ErrNeedAuth decides the event, and the first *Error decides the
+// reason and the code.
 type Authorizer interface {
 	Authorize(ctx context.Context, r AuthRequest) error
 }
 
-// Errors an Authorizer may return.
+// Errors that an Authorizer can return.
 var (
 	ErrNeedAuth = errors.New("pushy: authentication needed")
 	ErrDenied   = errors.New("pushy: invalid credentials")
@@ -112,12 +113,12 @@ func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) (err error) {
 	return err
 }
 
-// SignChannel returns the token that lets the connection connID subscribe to a
-// private channel with the presence data given, nil for none; data is encoded
-// as JavaScript's JSON.stringify would, and must reach the client as that
-// value. Tokens hold as long as the connection. The error says which part is
-// not allowed: a connID that is no UUID v4 or a name that PROTOCOL.md, section
-// 5, refuses could make the token mean something else.
+// SignChannel returns the token that allows the connection connID to subscribe to a private
+// channel with the given presence data, or with none if data is nil. data is encoded as
+// JavaScript's JSON.stringify would encode it, and the client must receive that same value.
+// A token is valid as long as the connection. SignChannel returns an error if connID is not
+// a UUID v4, or if the channel's name is not allowed (PROTOCOL.md, section 5), because such
+// values could give the token another meaning.
 func SignChannel(secretKey, connID, channel string, data any) (auth string, err error) {
 	raw, err := presenceJSON(data)
 	if err == nil {
@@ -138,8 +139,8 @@ func presenceJSON(data any) (json.RawMessage, error) {
 	return raw, err
 }
 
-// SignTrigger returns the auth_key of a trigger with a JSON body, byte for byte
-// as it will be sent, at a time given in Unix seconds (PROTOCOL.md, section 7).
+// SignTrigger returns the auth_key of a trigger (PROTOCOL.md, section 7). body is the JSON
+// body, byte for byte as it will be sent; timestamp is in Unix seconds.
 func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte) (authKey string, err error) {
 	if authKey, err = sign.TriggerKey(secretKey, channel, event, timestamp, body); err != nil {
 		return "", fmt.Errorf("pushy: sign: %w", err)
@@ -147,22 +148,22 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 	return authKey, nil
 }
 
-// AuthHandler returns a handler that gives browsers tokens for private
-// channels. A page POSTs channel and connection_id, as a form or a JSON object,
-// under the same origin rule as connections. allow decides by the request (its
-// session or login) and returns the member's presence data, a value that
-// encodes as an object, or nil. It need not check that connID is the
-// requester's: a token works on that connection only. The answer is
-// {"auth":…,"data":…}; data is only what allow returned, never what the browser
-// sent. Bodies are at most 64 KiB.
+// AuthHandler returns a handler that gives browsers tokens for private channels. A page
+// POSTs the fields channel and connection_id, as a form or a JSON object. The same origins
+// are allowed as for connections. The func allow decides by the request, for example by its
+// session cookie. It returns the member's presence data, a value that is encoded as a JSON
+// object, or nil. It need not check that connID belongs to the user who sent the request,
+// because a token is valid only for that connection. The answer is {"auth":…,"data":…};
+// data is what allow returned, never what the browser sent. Bodies are limited to 64 KiB.
 //
-// ErrDenied refuses with 403, ErrNeedAuth with 401, an *Error with its Message
-// and Code and 403, or the Code if that is a status from 400 to 499. These the
-// browser client takes for final. Of an error that wraps several of these, the
-// first *Error decides the message and the code, its Code the status if it is one,
-// and else ErrNeedAuth, whatever is with it. Any other error, a panic, and data that
-// Limits.PresenceBytes does not allow are answered with 500, after which the client
-// tries again, and logged at most once a minute.
+// If allow returns ErrDenied the status is 403, for ErrNeedAuth it is 401. An *Error is
+// answered with its Message and Code and with status 403, or with its Code as the status if
+// that is a number from 400 to 499. The browser client does not retry after these. If an
+// error wraps several of these, the first *Error decides the message and the code; the
+// status is its Code if that is a status, otherwise 401 if the error also wraps
+// ErrNeedAuth. Any other error, a panic, and data that Limits.PresenceBytes does not allow
+// are answered with status 500, after which the client retries, and are logged at most once
+// a minute.
 func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
 	return &httpapi.AuthHandler{
 		FromAllowedOrigin: func(w http.ResponseWriter, r *http.Request) bool {

@@ -6,8 +6,7 @@ import (
 	"github.com/gopushy/pushy/internal/hub"
 )
 
-// Channel is a channel as this node sees it. All methods are safe for concurrent
-// use.
+// Channel is a channel as this node knows it. All methods are safe for concurrent use.
 type Channel struct{ ch *hub.Channel }
 
 func hostChannel(ch *hub.Channel) *Channel { return ch.Host().(*Channel) }
@@ -15,14 +14,14 @@ func hostChannel(ch *hub.Channel) *Channel { return ch.Host().(*Channel) }
 // Name returns the channel's lower-cased name.
 func (ch *Channel) Name() string { return ch.ch.Name() }
 
-// Private reports whether clients need a token (Options.Channel).
+// Private reports whether the channel is private (Options.Channel).
 func (ch *Channel) Private() bool { return ch.ch.Policy().Private }
 
 // Len returns the number of members on this node.
 func (ch *Channel) Len() int { return ch.ch.Len() }
 
-// Conns yields the members on this node, in no order. Members that come or go
-// meanwhile may be seen or not.
+// Conns yields the members on this node, in no order. Members that join or leave during the
+// iteration may or may not be included.
 func (ch *Channel) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for c := range ch.ch.Conns() {
@@ -36,9 +35,9 @@ func (ch *Channel) Conns() iter.Seq[*Conn] {
 // Has reports whether conn is a member.
 func (ch *Channel) Has(conn *Conn) bool { return ch.ch.Has(conn.c) }
 
-// Remove ends conn's membership from the host's side: the client gets
-// pushy:subscription-end with the reason, if there is one. A join that is
-// under way ends as soon as it is through. The error is ErrNotMember.
+// Remove ends conn's membership. The client receives pushy:subscription-end with the
+// reason, if the reason is not empty. If conn is joining, its membership ends when the join
+// is complete. The error is ErrNotMember.
 func (ch *Channel) Remove(conn *Conn, reason string) error {
 	if conn.c.Hub() != ch.ch.Hub() || conn.c.Leave(ch.ch.Name(), reason, nil) != nil {
 		return ErrNotMember

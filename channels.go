@@ -13,13 +13,13 @@ import (
 // ErrNotMember is returned for a connection that is not in the channel.
 var ErrNotMember = errors.New("pushy: not a member of the channel")
 
-// JoinError is a subscription that is refused; the client gets its Reason with
-// pushy:subscription-failed (PROTOCOL.md, section 3).
+// JoinError is the error of Channels.Join for a subscription that is refused. Reason is the
+// text that clients receive with pushy:subscription-failed (PROTOCOL.md, section 3).
 type JoinError struct {
 	Channel string
 	Reason  string
-	Code    string // of an *Error that an Authorizer returned, or ""
-	Err     error  // for the host: of the Broker, or about the presence data; or nil
+	Code    string // of the *Error that an Authorizer returned, or ""
+	Err     error  // not shown to the client: an error of the Broker, or of the presence data; or nil
 }
 
 func (e *JoinError) Error() string {
@@ -32,17 +32,17 @@ func (e *JoinError) Error() string {
 
 func (e *JoinError) Unwrap() error { return e.Err }
 
-// Channels is a Server's channels that have subscribers on this node. A
-// command gets one that always belongs to that command: what its Join and Leave
-// send to the client carries the command's id. Server.Channels returns one that
-// belongs to no command. All methods are safe for concurrent use.
+// Channels has the channels of a Server that have subscribers on this node. Each command
+// receives its own *Channels, which stays bound to that command: the messages that its Join
+// and Leave send to the client have the command's id. The one that Server.Channels returns
+// is not bound to a command. All methods are safe for concurrent use.
 type Channels struct {
 	srv *Server
 	id  json.RawMessage // of the command; nil without one
 }
 
-// Lookup returns the channel of that name, in any case, if it has subscribers
-// on this node.
+// Lookup returns the channel with that name, if it has subscribers on this node. The name
+// is case-insensitive.
 func (cs *Channels) Lookup(name string) (*Channel, bool) {
 	lower, err := names.Channel(name)
 	if err != nil {
@@ -66,11 +66,12 @@ func (cs *Channels) All() iter.Seq[*Channel] {
 	}
 }
 
-// Join makes conn a member of a channel without asking the Authorizer: the caller
-// has decided. data is presence data for a private channel, nil for none, and
-// ignored for others. The client gets pushy:subscription-success before Join
-// returns nil, and nothing when it fails. The error is an *Error (301, 302), a
-// *JoinError or ErrClosed. It waits for the Broker, as long as conn lives.
+// Join makes conn a member of a channel without calling the Authorizer: the caller is
+// responsible for that decision. data is the presence data for a private channel, or nil;
+// for public channels it is ignored. On success the client is sent
+// pushy:subscription-success before Join returns nil. On failure the client receives
+// nothing, and the error is an *Error (301, 302), a *JoinError or ErrClosed. Join waits for
+// the Broker until conn ends.
 func (cs *Channels) Join(conn *Conn, name string, data json.RawMessage) error {
 	lower, err := cs.srv.channelName(name)
 	switch {
@@ -110,8 +111,8 @@ func (cs *Channels) Join(conn *Conn, name string, data json.RawMessage) error {
 	return refused
 }
 
-// Leave ends conn's membership; the client gets pushy:subscription-end. A join
-// that is under way ends as soon as it is through. The error is ErrNotMember.
+// Leave ends conn's membership, and the client receives pushy:subscription-end. If conn is
+// joining, its membership ends when the join is complete. The error is ErrNotMember.
 func (cs *Channels) Leave(conn *Conn, name string) error {
 	lower, err := names.Channel(name)
 	if err != nil || conn.c.Hub() != cs.srv.hub || conn.c.Leave(lower, "", cs.id) != nil {

@@ -11,26 +11,28 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
-// A CommandFunc answers one command of a client. data is the command's data as
-// the client sent it, valid JSON, or nil when there was none; it must not be
-// kept or changed. conn and channels belong to this command and may be kept: what
-// they send as an answer carries the command's id.
+// A CommandFunc carries out one command of a client. data is the command's data as the
+// client sent it, which is valid JSON, or nil if there is none. It must not be modified,
+// and it must not be used after the command has returned. conn and channels are bound to
+// this command and can be kept: the answers that they send have the command's id.
 //
-// The commands of one Conn run one at a time, in the order they came, with no
-// lock held; until it returns no other command of that Conn is read. A panic
-// or runtime.Goexit is logged, answered with error 500 and ends nothing else.
+// The commands of one Conn run one at a time, in the order in which they arrive, with no
+// lock held. The next command of that Conn is read when the current one has returned. A
+// panic or runtime.Goexit is logged and answered with error 500; it does not end the
+// connection.
 type CommandFunc func(srv *Server, conn *Conn, data json.RawMessage, channels *Channels)
 
-// Request is one command of a client. It may be kept, but for Data.
+// Request is one command of a client. It can be kept after the command has returned, except
+// for Data.
 type Request struct {
 	Name string // as the client spelled it
-	// Data is the command's data as the client sent it, valid JSON, or nil when there
-	// was none. It must not be changed, or used after the command has returned.
+	// Data is the command's data as the client sent it, which is valid JSON, or nil if
+	// there is none. It must not be modified, and it must not be used after the command has
+	// returned.
 	Data json.RawMessage
 	// ID is the command's id, a JSON string or number, or nil if the client gave none.
 	ID json.RawMessage
-	// Conn and Channels belong to this command: what they send as an answer carries
-	// its id.
+	// Conn and Channels are bound to this command: the answers that they send have its id.
 	Conn     *Conn
 	Channels *Channels
 
@@ -39,14 +41,14 @@ type Request struct {
 	srv      *Server
 }
 
-// Context returns a context that is cancelled when the connection ends.
+// Context returns a context that is canceled when the connection ends.
 func (r *Request) Context() context.Context { return r.Conn.Context() }
 
-// Server returns the Server that the command came to.
+// Server returns the Server that received the command.
 func (r *Request) Server() *Server { return r.srv }
 
-// Reply sends a direct message that answers the command: it carries the command's id,
-// if there is one. It may be called at any time, from any goroutine, any number of times.
+// Reply sends a direct message that answers the command. It has the command's id, if there
+// is one. Reply can be called at any time, from any goroutine and any number of times.
 func (r *Request) Reply(event string, data any) error { return r.Conn.Reply(event, data) }
 
 // ReplyError answers the command with pushy:error.
@@ -58,10 +60,10 @@ var builtin = map[string]func(*pushyjson.Protocol, *pushyjson.Request) *pushyjso
 	"unsubscribe": (*pushyjson.Protocol).Unsubscribe,
 }
 
-// Builtin carries out the built-in command of the Request's name, "subscribe" or
-// "unsubscribe", and answers it (PROTOCOL.md, sections 3, 4 and 6). It is for commands
-// that replace the built-in ones; for another name it panics. To call it after the
-// command has returned, copy the Request and its Data.
+// Builtin runs the built-in command that has the Request's name, "subscribe" or
+// "unsubscribe", and answers it (PROTOCOL.md, sections 3, 4 and 6). Commands that replace a
+// built-in one can call it. It panics for any other name. To call it after the command has
+// returned, copy the Request and its Data.
 func (r *Request) Builtin() {
 	run := builtin[string(names.AppendLowerASCII(nil, r.Name))]
 	if run == nil {
@@ -77,13 +79,14 @@ func (r *Request) Builtin() {
 	}
 }
 
-// RegisterCommand adds a command. Names are compared without regard to ASCII case.
-// The built-in "subscribe" and "unsubscribe" may each be replaced once; a command of
-// HandleCommand that replaces one can carry it out with Request.Builtin. Any other name
-// taken twice, an empty name, one that begins with "pushy:", and a nil func panic: they
-// are mistakes in the program. It may be called at any time.
+// RegisterCommand adds a command. It can be called at any time. Names are case-insensitive
+// for ASCII letters. The built-in commands "subscribe" and "unsubscribe" can each be
+// replaced once; a replacement that is added with HandleCommand can run the built-in one
+// with Request.Builtin. RegisterCommand panics if the name is empty, begins with "pushy:"
+// or is already registered, and if run is nil.
 //
-// HandleCommand adds one that can return an error, and Handle one with typed data.
+// HandleCommand adds a command that can return an error, and Handle adds one with typed
+// data.
 func (s *Server) RegisterCommand(name string, run CommandFunc) {
 	if run == nil {
 		panic("pushy: RegisterCommand: nil func for command " + name)
@@ -94,9 +97,9 @@ func (s *Server) RegisterCommand(name string, run CommandFunc) {
 	})
 }
 
-// HandleCommand adds a command, as RegisterCommand does. Of an error that run returns
-// the client receives an *Error; any other is logged and answered with "Internal error".
-// Without an error nothing is sent but what run sends itself.
+// HandleCommand adds a command as RegisterCommand does. If run returns an *Error, the
+// client receives it. Any other error is logged, and the client receives "Internal error".
+// If run returns nil, the client receives only what run itself sends.
 func (s *Server) HandleCommand(name string, run func(r *Request) error) {
 	if run == nil {
 		panic("pushy: HandleCommand: nil func for command " + name)

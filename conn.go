@@ -12,18 +12,17 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
-// ErrClosed is returned for a connection that has ended, and by a Server that
+// ErrClosed is returned by the methods of a connection that has ended, and by a Server that
 // has begun to shut down.
 var ErrClosed = errors.New("pushy: closed")
 
-// Conn is one client's connection, whatever transport carries it. All methods
-// are safe for concurrent use and none blocks on the client.
+// Conn is the connection of one client, over any transport. All methods are safe for
+// concurrent use, and none waits for the client.
 //
-// Each command gets a *Conn of its own, which always belongs to that command:
-// Reply and ReplyError carry the command's id, from any goroutine and also after
-// the command has returned. A *Conn from anywhere else, such as a hook,
-// Server.Conn or Channel.Conns, belongs to no command. Compare connections by ID,
-// not by pointer.
+// Each command receives its own *Conn, which stays bound to that command: Reply and
+// ReplyError send the command's id, from any goroutine and also after the command has
+// returned. A *Conn from a hook, Server.Conn or Channel.Conns is not bound to a command.
+// Compare connections by ID, not by pointer.
 type Conn struct {
 	c  *hub.Conn
 	id json.RawMessage // of the command that it answers, or nil
@@ -32,42 +31,43 @@ type Conn struct {
 // hostConn is the *Conn of a connection that belongs to no command.
 func hostConn(c *hub.Conn) *Conn { return c.Host().(*Conn) }
 
-// ID returns the connection's id, its socketId in the protocol: a UUID v4 that
-// tokens are signed over and that no other client is shown.
+// ID returns the connection's id, which the protocol calls socketId. It is a UUID v4.
+// Tokens are signed for it, and no other client sees it.
 func (c *Conn) ID() string { return c.c.ID() }
 
 // User returns what Options.Accept returned for this connection, or nil.
 func (c *Conn) User() any { return c.c.User() }
 
-// UserID returns the id of the connection's user: what Options.Accept returned, if it
-// is a string or has a method UserID() string, which is called once; else "". An id that
-// is not valid UTF-8 of at most 128 bytes counts as none.
+// UserID returns the id of the user of the connection. If Options.Accept returned a string,
+// that is the id; if it returned a value with a method UserID() string, the result of that
+// method is, which is called once. Otherwise, or if the id is not valid UTF-8 of at most
+// 128 bytes, UserID returns "".
 func (c *Conn) UserID() string { return c.c.UserID() }
 
 // Protocol returns the transport's name, such as "websocket".
 func (c *Conn) Protocol() string { return c.c.Transport() }
 
-// Context returns a context that is cancelled when the connection ends. It
-// carries no values of the HTTP request: Accept keeps what is needed of that.
+// Context returns a context that is canceled when the connection ends. It has none of the
+// values of the HTTP request: Options.Accept can store what is needed from the request.
 func (c *Conn) Context() context.Context { return c.c.Context() }
 
-// Channels returns the names of the channels the connection is in, sorted.
+// Channels returns the names of the channels that the connection is in, sorted.
 func (c *Conn) Channels() []string { return c.c.Channels() }
 
-// Send queues a direct message, {"event":…,"data":…}. data is encoded as
-// encoding/json does, a json.RawMessage without its blanks. The error is ErrClosed
-// or says why data cannot be encoded. It does not wait for the client: if more than
-// Limits.ConnBuffer bytes are queued for one that does not read, the connection is
+// Send queues a direct message, {"event":…,"data":…}. data is encoded as encoding/json
+// does; a json.RawMessage is sent without its whitespace. The error is ErrClosed, or says
+// why the name or the data is not valid. Send does not wait for the client: if more than
+// Limits.ConnBuffer bytes are queued for a client that does not read, the connection is
 // closed with CloseSlowConsumer.
 func (c *Conn) Send(event string, data any) error { return c.send(event, data, nil) }
 
-// Reply is Send for the answer to the command that c belongs to: if the client
-// gave the command an id, the message carries it back (PROTOCOL.md, section 3).
-// It may be called at any time, also after the command has returned. A Conn that
-// belongs to no command sends data as it is.
+// Reply sends a direct message that answers the command to which c is bound: if the client
+// gave the command an id, the message has that id (PROTOCOL.md, section 3). Reply can be
+// called at any time, also after the command has returned. For a Conn that is not bound to
+// a command, Reply is the same as Send.
 func (c *Conn) Reply(event string, data any) error { return c.send(event, data, c.id) }
 
-// ReplyError answers the command that c belongs to with pushy:error.
+// ReplyError answers the command to which c is bound with pushy:error.
 func (c *Conn) ReplyError(e *Error) error {
 	return closedError(pushyjson.Fail(c.c, e.shown(), c.id))
 }
@@ -96,11 +96,11 @@ func closedError(err error) error {
 	return nil
 }
 
-// Close ends the connection with a close code and a reason of at most 123
-// bytes: code 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999. A bare WebSocket
-// gets 1012 for CloseShutdown. What was queued before is still sent, within the
-// write timeout. Close does not wait: the Disconnect hook runs when the connection
-// has ended. A second Close does nothing.
+// Close ends the connection with a close code and a reason. The code is 1000, 1001, 1008,
+// 1011 to 1014, or 3000 to 4999; the reason has at most 123 bytes. A plain WebSocket
+// receives 1012 for CloseShutdown. Messages that are queued are still sent, within
+// Options.WriteTimeout. Close does not wait: the Disconnect hook runs when the connection
+// has ended. A second Close has no effect.
 func (c *Conn) Close(code int, reason string) error {
 	switch {
 	case code == 1000, code == 1001, code == 1008, code >= 1011 && code <= 1014, code >= 3000 && code <= 4999:

@@ -2,21 +2,21 @@ package pushy
 
 import "github.com/gopushy/pushy/internal/protocol/pushyjson"
 
-// Close codes that a Server gives (PROTOCOL.md, section 3, says after which codes
-// clients reconnect: after 3000 to 3499 they do, after 3500 to 3999 they do not).
+// Close codes that a Server sends. Clients reconnect after the codes 3000 to 3499 and not
+// after 3500 to 3999 (PROTOCOL.md, section 3).
 const (
-	CloseShutdown     = 3001 // the server shuts down; a bare WebSocket gets 1012, "service restart"
+	CloseShutdown     = 3001 // the server shuts down; a plain WebSocket receives 1012, "service restart"
 	CloseSlowConsumer = 3008 // the client does not read what is sent to it
 	CloseRemoved      = 3500 // the host removed the connection
-	CloseRefused      = 3501 // the host refuses this client
+	CloseRefused      = 3501 // the host refuses the client
 )
 
 // codeTooBig ends a connection whose message is over Limits.MessageBytes.
 const codeTooBig = 1009
 
-// Error is an error that a client may see, as pushy:error. Any other error of
-// a command reaches it as "Internal error" and the log in full. Code is free
-// text; the protocol's own are numbers from 100 to 599.
+// Error is an error that the client sees, as pushy:error. For any other error of a command
+// the client receives "Internal error", and the log has the error itself. Code can be any
+// string; the codes of the protocol are numbers from 100 to 599.
 type Error struct {
 	Code    string
 	Message string

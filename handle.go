@@ -11,22 +11,23 @@ import (
 	"github.com/gopushy/pushy/internal/strictjson"
 )
 
-// Handle adds a command whose data and answer are Go values. It panics where
-// RegisterCommand does, and for a Req that JSON cannot be decoded into.
+// Handle adds a command whose data and answer are Go values. It panics for the same reasons
+// as Server.RegisterCommand, and if JSON cannot be decoded into Req.
 //
-// Decoding is strict. Fields that Req does not have, names in another case or
-// given twice, wrong types and null where Req has no pointer are answered with error
-// 400, which names the place ("moves[2].x: must be a number, not a string"), without
-// a call of run. What the client leaves out, be it all the data, is zero. Where Req
-// takes an object, [] counts as {}: that is how PHP encodes one without members.
+// Decoding is strict. Unknown fields, names that differ in case, duplicate names, wrong
+// types, and null for a value that is not a pointer are answered with error 400, and run is
+// not called. The message names the place ("moves[2].x: must be a number, not a string").
+// Missing fields, and missing data, have the zero value. An empty array is accepted for an
+// object, because PHP encodes an empty object as [].
 //
-// A client that gave the command an id gets what run returns, as pushy:reply after
-// all that run has sent it; without one it gets no answer. Errors it gets in both
-// cases: an *Error as it is, for any other and a panic "Internal error" (the log has it).
+// If the client gave the command an id, it receives the result of run as pushy:reply, after
+// all messages that run has sent. Without an id it receives no answer. In both cases it
+// receives the error of run: an *Error as it is, and "Internal error" for any other error
+// and for a panic, which are logged.
 //
-// ctx ends with the connection and after Options.CommandTimeout; an error of a
-// late run, unless it is an *Error, is answered with 504. A run that does not heed ctx
-// is waited for: until it returns no other command of that Conn is read.
+// ctx ends when the connection ends and when Options.CommandTimeout has passed. After that
+// timeout, an error that is not an *Error is answered with error 504. A run that ignores
+// ctx delays its connection: the next command of that Conn is read when run has returned.
 func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Context, conn *Conn, req Req) (Resp, error)) {
 	if run == nil {
 		panic("pushy: Handle: nil func for command " + name)
@@ -60,12 +61,13 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 	})
 }
 
-// failed turns the error of a run whose time is over, or whose client has gone.
+// failed returns the error to report for a run that failed, which is not its own if its
+// time is over or its client has disconnected.
 func (r *Request) failed(ctx context.Context, err error) error {
 	switch {
 	case visible(err) != nil:
 	case r.Context().Err() != nil && errors.Is(err, context.Canceled):
-		return nil // nobody is there, and nothing is wrong
+		return nil // the client has disconnected, which is no fault
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		r.srv.log.Warn("command timed out", "command", r.Name, "conn", r.Conn.ID(), "error", err)
 		return errorOf(pushyjson.ErrTimedOut)

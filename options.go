@@ -13,191 +13,199 @@ import (
 	"github.com/gopushy/pushy/internal/safelog"
 )
 
-// Options configure a Server. A zero field means its default; a negative number
-// means off. Durations that can only be mistakes, such as a Heartbeat of 25, which
-// is 25 ns, are errors.
+// Options configure a Server. A field that is zero has its default. A negative number
+// disables a limit or a timeout. Durations that can only be mistakes, such as a Heartbeat
+// of 25, which is 25 ns, are errors.
 type Options struct {
-	// SecretKey signs and checks triggers and tokens. Empty is an error, unless
-	// Authorizer and DisableTrigger are set; under 16 bytes is a warning.
+	// SecretKey signs and verifies triggers and tokens. It must not be empty, unless
+	// Authorizer and DisableTrigger are set. A key of less than 16 bytes is logged as a
+	// warning.
 	SecretKey string
-	// OldSecretKeys are still accepted, never used to sign.
+	// OldSecretKeys are accepted in triggers and tokens and never used to sign.
 	OldSecretKeys []string
 
-	// Prefix is the path that everything is under, matched on the path that
-	// the handler sees: "/" behind http.StripPrefix. Default "/pushy".
+	// Prefix is the path under which the Server handles requests. It is compared with the
+	// path that the handler sees, so behind http.StripPrefix it is "/". Default "/pushy".
 	Prefix string
-	// SockJS configures what browsers connect to.
+	// SockJS configures the endpoints to which browsers connect.
 	SockJS SockJS
-	// DisableTrigger answers 404 where triggers would be.
+	// DisableTrigger disables the trigger endpoint, which then has status 404.
 	DisableTrigger bool
-	// AllowPrivateEvents lets triggers publish events whose names begin with
-	// "private-", in any case. They are refused by default, because the key of such
-	// a trigger is also what a careless auth endpoint signs as a token: one that
-	// takes any connection id lets a browser publish. Publish is not concerned.
+	// AllowPrivateEvents allows triggers to publish events whose names begin with
+	// "private-", in any case. By default they are refused, because the key of such a
+	// trigger has the same form as a token: an auth endpoint that signs any connection id
+	// would let a browser publish. The option does not affect Publish.
 	AllowPrivateEvents bool
 
-	// Origins lists the origins whose pages may connect beside the host's own,
-	// such as "https://app.example.com". "https://*.example.com" allows one label
-	// or more in place of the star; of a domain under which others register names,
-	// such as co.uk or github.io, it would allow everybody's. "file://" allows
-	// local pages whose browser sends that, as WebViews of apps do; desktop browsers
-	// send null, which any page can, and which only AllowOrigin or "*" allows. "*"
-	// allows any origin, at AuthHandler too: with it any page may ask for tokens with
-	// its visitor's cookies. Default: none.
+	// Origins lists the origins whose pages can connect, in addition to the host's own,
+	// such as "https://app.example.com". In "https://*.example.com", the star stands for
+	// one label or more; do not use it for a domain under which others register names, such
+	// as co.uk or github.io. "file://" allows local pages of browsers that send this
+	// origin, such as WebViews in apps. Desktop browsers send "null" instead, which any
+	// page can cause; only AllowOrigin and "*" allow it. "*" allows all origins, also at
+	// AuthHandler, so that any page can request tokens with the cookies of its visitor.
+	// Default: none.
 	Origins []string
-	// AllowOrigin is asked about origins that are neither the host's own nor
-	// listed, "null" among them, in the form that browsers send. It is called from
-	// many goroutines for every request of such a page; true allows it all that
-	// Origins does. A panic is logged and refuses. Pages that hide their origin
-	// are refused unasked. Default: none.
+	// AllowOrigin decides about origins that are neither the host's own nor in Origins,
+	// "null" included. It is called from many goroutines, for every request of such a page,
+	// with the origin as the browser sends it. If it returns true, the page is allowed as
+	// if its origin were in Origins. A panic is logged, and the request is refused.
+	// Requests that do not name their origin are refused without a call. Default: none.
 	AllowOrigin func(r *http.Request, origin string) bool
-	// Accept decides once per connection, before it is made, who may connect;
-	// user is what Conn.User returns; if it is a string or has a method UserID() string,
-	// that is Conn.UserID, if it is valid UTF-8 of at most 128 bytes; any other is logged
-	// and counts as none. An error refuses with 403, or with 401
-	// if it is ErrNeedAuth, or with an *Error's Code if that is a status from 400
-	// to 499. The client sees an *Error; the log has every error, at most one line
-	// a minute for each origin. Default: everybody.
+	// Accept decides who can connect. It is called once for each connection, before the
+	// connection is established. Conn.User returns the user. If the user is a string or has
+	// a method UserID() string, that is the Conn.UserID; an id that is not valid UTF-8 of
+	// at most 128 bytes is logged and ignored. If Accept returns an error, the connection
+	// is refused with status 403, with 401 for ErrNeedAuth, or with the Code of an *Error
+	// if that is a number from 400 to 499. The client sees only an *Error. All errors are
+	// logged, with at most one line a minute for each origin. Default: all clients.
 	Accept func(r *http.Request) (user any, err error)
-	// Address names the client's IP address, with a port or without, for
-	// Limits.PerAddress. Default: the request's RemoteAddr, which behind a proxy is
-	// the proxy's, and behind a Unix socket nobody's. Behind a proxy of your own
-	// return a header that it overwrites, such as nginx's X-Real-IP (proxy_set_header
-	// X-Real-IP $remote_addr), or the entry of X-Forwarded-For that it appends,
-	// which is the last. Never return the first entry: the client writes it.
-	// If it panics or returns what is no address, RemoteAddr counts, and the log
-	// says so.
+	// Address returns the IP address of the client, with or without a port, for
+	// Limits.PerAddress. Default: the RemoteAddr of the request. Behind a proxy this is the
+	// address of the proxy, and behind a Unix socket there is none. Behind your own proxy,
+	// return a header that the proxy overwrites, such as nginx's X-Real-IP
+	// (proxy_set_header X-Real-IP $remote_addr), or the last entry of X-Forwarded-For,
+	// which the proxy appends. Never return the first entry: the client chooses it. If
+	// Address panics or returns something else, RemoteAddr is used, and the failure is
+	// logged.
 	Address func(r *http.Request) string
-	// Channel says what a channel is, by its lower-cased name. It is called from many
-	// goroutines when a channel is opened, and whenever somebody asks about one that is
-	// not open, so it must be fast; it must give the same answer each time and on all
-	// nodes. A panic is logged and refuses. Default: the zero ChannelOptions.
+	// Channel returns the properties of a channel. name is in lower case. Channel is called
+	// from many goroutines, when a channel is opened and when the properties of a channel
+	// that is not open are needed, so it must be fast. It must return the same result for
+	// the same name each time and on all nodes. A panic is logged, and the request is
+	// refused. Default: the zero ChannelOptions.
 	Channel func(name string) ChannelOptions
-	// Authorizer decides every subscription. Default: public channels are
-	// open, private ones take a token (PROTOCOL.md, section 6).
+	// Authorizer decides every subscription. Default: public channels are open, and private
+	// channels need a token (PROTOCOL.md, section 6).
 	Authorizer Authorizer
-	// CheckChannel and CheckEvent refuse names that the protocol would allow.
-	// They are given the lower-cased channel and the event. The client or sender
-	// receives the error's message, even without a key.
+	// CheckChannel and CheckEvent refuse names that the protocol allows. CheckChannel is
+	// called with the name in lower case. The client or publisher receives the message of
+	// the error, even if its request is not signed.
 	CheckChannel func(channel string) error
 	CheckEvent   func(event string) error
 
 	Hooks  Hooks
 	Limits Limits
-	// MaxBuffered is how many bytes may be queued for all connections together.
-	// Over it the Server closes the connection with the most queued bytes, with
+	// MaxBuffered limits the bytes that are queued for all connections together. Above the
+	// limit the Server closes the connection with the most queued bytes, with
 	// CloseSlowConsumer. Default 256 MiB.
 	MaxBuffered int64
-	// Heartbeat is how often a connection is asked for a sign of life; one
-	// that gives none for two heartbeats is dead. At least 1 s; default 25 s.
+	// Heartbeat is the interval at which the Server sends a heartbeat to each connection. A
+	// WebSocket from which it receives nothing for two intervals is closed without a close
+	// frame. At least 1 s; default 25 s.
 	Heartbeat time.Duration
-	// WriteTimeout is how long one write to a client may take. Default 10 s.
+	// WriteTimeout limits the time of one write to a client. Default 10 s.
 	WriteTimeout time.Duration
-	// BodyTimeout is how long a request may take to send its body. Default 10 s.
+	// BodyTimeout limits the time in which a client must send the body of a request.
+	// Default 10 s.
 	BodyTimeout time.Duration
-	// MaxGather is how long events may wait for others, so that one write takes
-	// several to a client; only while they come faster than they are written.
-	// At most 1 s; default 5 ms.
+	// MaxGather is the longest time that an event waits for others, so that one write sends
+	// several events to a client. Events wait only while they arrive faster than they are
+	// written. At most 1 s; default 5 ms.
 	MaxGather time.Duration
-	// CommandTimeout is when the ctx of a command of Handle ends. Default 30 s.
+	// CommandTimeout is the time after which the ctx of a command of Handle ends. Default
+	// 30 s.
 	CommandTimeout time.Duration
 
-	// Broker connects Servers that act as one; each has a Broker of its own, of the
-	// same store. Default: this process alone. The Server opens and closes it, and New
-	// closes it if it fails. The packages broker/redis, broker/nats and, within one
-	// process, broker/memory have one.
+	// Broker connects Servers that act as one. Each Server needs its own Broker, and all
+	// these Brokers use the same store. The Server opens the Broker and closes it; New
+	// closes it if New fails. Packages broker/redis and broker/nats connect processes, and
+	// broker/memory connects the Servers of one process. Default: this Server is the only
+	// one.
 	//
-	// The Server trusts nothing that a Broker delivers, since others may write to what
-	// it works with: it skips what is broken, and logs that once a minute. A method that
-	// panics or ends its goroutine (runtime.Goexit) has failed, and the log says how.
-	// Only an Append of an event that ends its goroutine also ends that of the caller of
-	// Server.Publish.
+	// The Server validates what a Broker delivers, because other programs may be able to
+	// write to the store. It skips invalid entries and logs at most one line a minute for
+	// each kind. If a method of the Broker panics or calls runtime.Goexit, the call has
+	// failed, and the failure is logged. There is one exception: if an Append of an event
+	// calls runtime.Goexit, the goroutine that called Server.Publish ends, too.
 	Broker broker.Broker
 
-	// Logger takes what a host should know. Default slog.Default().
+	// Logger receives the log lines of the Server. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// SockJS configures the endpoints that browsers connect to.
+// SockJS configures the endpoints to which browsers connect.
 type SockJS struct {
-	// Prefix is their path. Default Options.Prefix + "/socket".
+	// Prefix is the path of the endpoints. Default Options.Prefix + "/socket".
 	Prefix string
-	// DisableWebSocket makes clients use other transports.
+	// DisableWebSocket disables WebSockets, so that clients use other transports.
 	DisableWebSocket bool
-	// ResponseLimit is how many bytes a streaming response carries before the
-	// client has to ask for the next. Default 128 KiB.
+	// ResponseLimit is the number of bytes after which a streaming response ends and the
+	// client requests the next one. Default 128 KiB.
 	ResponseLimit int
-	// DisconnectDelay is how long a client over HTTP may be without a request that
-	// the Server can answer before it counts as disconnected. Default 5 s.
+	// DisconnectDelay is the time after which a client of an HTTP transport is disconnected
+	// if it has no open request that the Server can answer. Default 5 s.
 	DisconnectDelay time.Duration
-	// JSessionID sets a cookie of that name, by which some load balancers send
-	// all requests of a client to one server.
+	// JSessionID sets the cookie JSESSIONID, which some load balancers use to send all
+	// requests of a client to the same server.
 	JSessionID bool
-	// Legacy serves the transports of old browsers, too: jsonp, htmlfile and,
-	// with ScriptURL, the page for iframes, which loads sockjs-client from there.
+	// Legacy enables the transports of old browsers: jsonp, htmlfile and, if ScriptURL is
+	// set, the iframe page, which loads sockjs-client from ScriptURL.
 	Legacy    bool
 	ScriptURL string
 }
 
-// Limits bound what clients and publishers may ask for (PROTOCOL.md, section 3).
+// Limits limit what clients and publishers can use (PROTOCOL.md, section 3).
 type Limits struct {
-	Connections   int // at once; default 100,000
-	PerAddress    int // of them, of one IPv4 address or IPv6 /64, see Options.Address; default off
-	Channels      int // for one connection; default 200
-	Members       int // of a channel with presence; default 1,000
-	PresenceBytes int // of one member's data, as sent; default 4 KiB
-	MessageBytes  int // of one client message, escapes undone; default 64 KiB
-	TriggerBytes  int // of a trigger's body; default 256 KiB
+	Connections   int // open connections; default 100,000
+	PerAddress    int // open connections from one IPv4 address or IPv6 /64, see Options.Address; default off
+	Channels      int // channels of one connection; default 200
+	Members       int // members of a channel with presence; default 1,000
+	PresenceBytes int // bytes of one member's data, as the client sends it; default 4 KiB
+	MessageBytes  int // bytes of one client message, without JSON escapes; default 64 KiB
+	TriggerBytes  int // bytes of the body of a trigger; default 256 KiB
 	CommandRate   int // messages a second from one connection; default 100
-	CommandBurst  int // and at once after a pause; default 200, or Channels if that is more
-	// ConnBuffer is how many bytes of events and answers may wait for one
-	// connection. The lists of members that a client gets when it subscribes do
-	// not count: while more bytes of them wait, its next SUBSCRIBE does. Default
-	// 1 MiB.
+	CommandBurst  int // messages at once after a pause; default 200, or Channels if that is more
+	// ConnBuffer limits the bytes of events and answers that are queued for one connection.
+	// The lists of members that a client receives when it subscribes do not count; instead,
+	// while more than this number of bytes of lists is queued, the next subscription waits.
+	// Default 1 MiB.
 	ConnBuffer int
 }
 
-// Hooks observe. Any may be nil. They are called with no lock held, from many
-// goroutines at once, and may use every method of this package except as said below.
-// A hook delays the connection or channel that it is called for, and nothing else.
-// For one connection Connect comes first and Disconnect last. A hook that panics or
-// ends its goroutine (runtime.Goexit) is logged with its stack and counts as having
-// returned: it undoes nothing. Options.Accept and Options.Authorizer are for refusing.
+// Hooks are called when something happens. Any of them can be nil. They are called from
+// many goroutines at once and with no lock held, and can use every method of this package,
+// except as documented below. A hook delays only the connection or channel for which it is
+// called. For one connection, Connect is the first hook and Disconnect the last. If a hook
+// panics or calls runtime.Goexit, this is logged with the stack, and the hook counts as
+// returned. A hook cannot refuse anything: use Options.Accept and Options.Authorizer for
+// that.
 type Hooks struct {
-	// Connect runs once for each connection, when it is accepted and before the
-	// client receives anything: pushy:connect is sent when Connect has returned, and
-	// what Connect itself sends comes after that. Until then no command of the client
-	// is read, and Server.Conn does not find the connection.
+	// Connect is called once for each connection, when it is accepted and before the client
+	// receives anything. The Server sends pushy:connect when Connect has returned, and
+	// after that the messages that Connect has sent. Until Connect has returned, no command
+	// of the client is read, and Server.Conn does not find the connection.
 	Connect func(conn *Conn)
-	// Disconnect runs once for each connection, when the connection has ended and its
-	// Unsubscribe hooks have returned; if they have not by the deadline of a Shutdown,
-	// it runs all the same. The client receives nothing any more, conn's methods
-	// return ErrClosed, and Server.Conn does not find it. code is the close code that
-	// ended the connection: the client's own, one that the Server gave, or 1006 for one
-	// that was lost. For a Shutdown it is CloseShutdown, whatever transport the client
-	// has.
+	// Disconnect is called once for each connection, when the connection has ended and its
+	// Unsubscribe hooks have returned. If those hooks have not returned at the deadline of
+	// a Shutdown, Disconnect is called without waiting for them. The client receives no
+	// more messages, the methods of conn return ErrClosed, and Server.Conn does not find
+	// the connection. code is the close code that ended the connection: the code of the
+	// client, a code of the Server, or 1006 if the connection was lost. For a Shutdown it
+	// is CloseShutdown on all transports.
 	Disconnect func(conn *Conn, code int, reason string)
-	// Subscribe runs after each successful subscription, when conn is a member and
-	// pushy:subscription-success is queued: the client may have received it, and
-	// events of the channel, before Subscribe runs. The command that subscribed, or the
-	// host's call of Channels.Join, returns after it, and whatever ends the membership
-	// takes effect after it.
+	// Subscribe is called after each successful subscription, when conn is a member and
+	// pushy:subscription-success is queued. The client may have received that message, and
+	// events of the channel, before Subscribe is called. The command that subscribed, or
+	// the call of Channels.Join, returns after Subscribe, and a membership that ends
+	// meanwhile ends after Subscribe has returned.
 	Subscribe func(conn *Conn, ch *Channel)
-	// Unsubscribe runs once for each membership that has ended, after the Subscribe
-	// hook of the same membership has returned: when conn is no member any more,
-	// pushy:subscription-end is queued (if the connection is still there), and the
-	// Broker has appended the leave or failed. A membership that the host ends,
-	// with Channel.Remove, can be followed by the client's next one at once: that one's
-	// Subscribe may run at the same time.
+	// Unsubscribe is called once for each membership that has ended, after the Subscribe
+	// hook of the same membership has returned. At that time conn is not a member,
+	// pushy:subscription-end is queued if the connection is still open, and the Broker has
+	// appended the leave or has failed. After Channel.Remove the client can join again at
+	// once, so the Subscribe hook of its next membership can run at the same time.
 	Unsubscribe func(conn *Conn, ch *Channel)
-	// ChannelOccupied runs before the channel's first subscriber on this node is a
-	// member: those that subscribe wait for it, so it must not wait for one of them. If
-	// the first subscription then fails, ChannelVacated follows without a Subscribe.
+	// ChannelOccupied is called before the first subscriber of the channel on this node
+	// becomes a member. All clients that subscribe to the channel wait for it, so it must
+	// not wait for one of them. If the first subscription fails, ChannelVacated follows
+	// without a Subscribe.
 	ChannelOccupied func(ch *Channel)
-	// ChannelVacated runs after the channel's last subscriber on this node has left
-	// and its Unsubscribe hook has returned; with a Broker of the host's about a second
-	// later, if nobody has subscribed again. Those that subscribe meanwhile wait for it,
-	// and ChannelOccupied runs again. For one channel the two never run at the same time.
+	// ChannelVacated is called after the last subscriber of the channel on this node has
+	// left and its Unsubscribe hook has returned. With Options.Broker set, it is called
+	// about 1 s later, and not if a client has subscribed again by then. Clients that
+	// subscribe while it runs wait for it, and then ChannelOccupied is called again. For
+	// one channel, the two hooks never run at the same time.
 	ChannelVacated func(ch *Channel)
 }
 

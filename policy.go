@@ -7,19 +7,20 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-// ChannelOptions is what a channel is. The zero value is the default.
+// ChannelOptions are the properties of a channel. The zero value is the default.
 type ChannelOptions struct {
 	// Access says whether the channel is private. Default AccessByName.
 	Access Access
-	// Presence is what the members of a private channel see of each other.
+	// Presence controls what the members of a private channel see of each other.
 	Presence PresenceOptions
 }
 
-// PresenceOptions is what the members of a private channel see of each other. The zero
+// PresenceOptions control what the members of a private channel see of each other. The zero
 // value is the default.
 type PresenceOptions struct {
-	// Off ignores the data that members bring, and shows nobody to anybody. Default:
-	// the first member with data turns the channel's presence on (PROTOCOL.md, section 4).
+	// Off disables presence: presence data is ignored, and members do not see each other.
+	// Default: the first member with data turns on the channel's presence (PROTOCOL.md,
+	// section 4).
 	Off bool
 }
 
@@ -28,7 +29,7 @@ type Access uint8
 
 const (
 	AccessByName  Access = iota // private if its name begins with "private-"
-	AccessPrivate               // clients need a token, or what Options.Authorizer asks for
+	AccessPrivate               // clients need a token, or what Options.Authorizer demands
 	AccessPublic                // clients need no token
 )
 
@@ -38,8 +39,8 @@ func (a Access) private(channel string) bool {
 
 var errPolicy = errors.New("pushy: Options.Channel failed")
 
-// policy is what a channel is. It is asked when the channel is opened, and by whoever
-// needs to know of a channel that is not open.
+// policy returns the properties of a channel. It is called when the channel is opened, and
+// for questions about a channel that is not open.
 func (s *Server) policy(channel string) (hub.Policy, error) {
 	var o ChannelOptions
 	if s.opts.Channel != nil {

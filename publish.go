@@ -11,26 +11,28 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// Event is an event that is to be published.
+// Event is an event to publish.
 type Event struct {
-	Channel string // in any case
+	Channel string // case-insensitive
 	Name    string
-	// Data is encoded once, as encoding/json does, a json.RawMessage without its blanks.
+	// Data is encoded once, as encoding/json does. A json.RawMessage is sent without its
+	// whitespace.
 	Data any
-	// Except are the ids of at most 64 connections that do not receive the event, such
-	// as the one whose command publishes it.
+	// Except has the ids of connections that do not receive the event, such as the one
+	// whose command publishes it. At most 64 ids are allowed.
 	Except []string
-	// ID, if it is not empty, makes a repetition safe: an event with the same ID is
-	// published once in a channel within 20 minutes, by whatever Server, and the
-	// Receipt of a repetition is that of the first. It has at most 128 bytes.
+	// ID makes it safe to publish the event again. Of the events with the same ID that any
+	// Server publishes in a channel within 20 minutes, only the first is published; the
+	// others have the Receipt of the first, with Duplicate set. An ID has at most 128
+	// bytes. "" means that the event has no ID.
 	ID string
 }
 
-// Receipt is what became of an event.
+// Receipt is the result of publishing an event.
 type Receipt struct {
-	// Receivers says whether anybody is subscribed to the channel.
+	// Receivers says whether the channel has subscribers, as far as the Broker knows.
 	Receivers broker.Receivers
-	// Duplicate reports that an event with the same ID was published before.
+	// Duplicate reports whether an event with the same ID was published before.
 	Duplicate bool
 }
 
@@ -40,8 +42,8 @@ const (
 	publishError = "pushy: publish: "
 )
 
-// Publish sends an event to every subscriber of a channel, on all nodes. It is
-// PublishEvent without the rest of its options and without a Receipt.
+// Publish sends an event to every subscriber of a channel, on all nodes. PublishEvent does
+// the same with more options and returns a Receipt.
 func (s *Server) Publish(ctx context.Context, channel, event string, data any) error {
 	_, err := s.PublishEvent(ctx, Event{
 		Channel: channel,
@@ -51,13 +53,15 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any) e
 	return err
 }
 
-// PublishEvent sends an event to every subscriber of its channel, on all nodes. When
-// it returns nil the event is queued for every subscriber of this process, and for
-// those of other nodes as far as the Broker promises; while the Broker is away, for
-// this process alone, in at most 10,000 channels, whose subscribers on other nodes receive
-// pushy:resync later. After an error that wraps broker.ErrUncertain the event may have been
-// published: with an ID it can be repeated. The error says which name or value is not allowed, is the
-// Broker's (broker.ErrTooLarge for what it can never take), or ErrClosed after Shutdown.
+// PublishEvent sends an event to every subscriber of its channel, on all nodes. When it
+// returns nil, the event is queued for every subscriber on this node and has been passed to
+// the Broker, whose documentation says what it guarantees for other nodes. While the Broker
+// is away, only the subscribers on this node receive the event; those on other nodes receive
+// pushy:resync later, for at most 10,000 channels. After an error that wraps
+// broker.ErrUncertain the event may have been published; if it has an ID, it can be
+// published again without being delivered twice. Otherwise PublishEvent returns an error if
+// a name or value is not allowed, the error of the Broker (broker.ErrTooLarge for an event
+// that it can never accept), and ErrClosed after Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 	lower, err := s.channelName(e.Channel)
 	if err != nil {

@@ -1,10 +1,10 @@
-// Package pushy gives a Go web app realtime channels: browsers subscribe over
-// SockJS or a bare WebSocket, the app and its backends publish, members of
-// private channels see each other.
+// Package pushy adds realtime channels to a Go web app. Browsers subscribe over
+// SockJS or a plain WebSocket, the app and its backends publish events, and members
+// of private channels see each other.
 //
 // # Start
 //
-// A [Server] is an http.Handler. Mount it under its prefix and publish:
+// A [Server] is an http.Handler. Mount it under its prefix and publish events:
 //
 //	srv, err := pushy.New(pushy.Options{SecretKey: os.Getenv("PUSHY_SECRET_KEY")})
 //	if err != nil {
@@ -14,74 +14,77 @@
 //	…
 //	err = srv.Publish(ctx, "news", "headline", map[string]string{"text": "Hello"})
 //
-// Pages load the browser client from /pushy/pushy.js; client/pushy.d.ts is its
-// manual.
+// Pages load the browser client from /pushy/pushy.js. Its manual is
+// client/pushy.d.ts. The protocol is documented in PROTOCOL.md in the repository.
 //
-// Mount it without a method: a pattern such as "GET /" beside it makes ServeMux
-// panic, and POST is needed too. Under another prefix set [Options.Prefix];
-// behind http.StripPrefix it is "/". The protocol is PROTOCOL.md in the
-// repository.
+// Use a pattern without a method: the Server handles GET and POST, and ServeMux
+// panics if a pattern such as "GET /" conflicts with it. To mount the Server under
+// another prefix, set [Options.Prefix]; behind http.StripPrefix it is "/".
 //
 // # Middleware and proxies
 //
-// WebSockets need the Hijack of the server's ResponseWriter; the HTTP transports,
-// to which clients fall back, need Flush, SetReadDeadline and SetWriteDeadline.
-// Middleware that wraps it must therefore have the method
+// WebSockets need the Hijack method of the server's ResponseWriter. The HTTP
+// transports, to which clients fall back, need Flush, SetReadDeadline and
+// SetWriteDeadline. Middleware that wraps the ResponseWriter must therefore have
+// the method
 //
 //	Unwrap() http.ResponseWriter
 //
 // Hijack and Flush alone are not enough: with gin-contrib/gzip,
-// NYTimes/gziphandler and older versions of negroni WebSockets work and the HTTP
-// transports fail.
-// Mount pushy outside of such middleware, and outside of http.TimeoutHandler. The
-// first WebSocket that comes through it is logged with the type of the writer.
+// NYTimes/gziphandler and older versions of negroni, WebSockets work and the HTTP
+// transports fail. Mount pushy outside of such middleware and outside of
+// http.TimeoutHandler. The Server logs the type of the writer when the first
+// WebSocket arrives through such middleware.
 //
-// A reverse proxy must pass the Host header on, else every page is refused as one
-// of another origin (or list the public origin in [Options.Origins]); it must
-// pass the path on as it came, not decode %2F; and it must not buffer responses.
-// For [Limits].PerAddress set [Options.Address]:
+// A reverse proxy must do three things: forward the Host header, because otherwise
+// the Server refuses every page as a page of another origin (the alternative is to
+// list the public origin in [Options.Origins]); forward the path unchanged, with %2F
+// encoded; and send responses without buffering them. To use [Limits].PerAddress behind
+// a proxy, set [Options.Address]:
 //
 //	Address: func(r *http.Request) string { return r.Header.Get("X-Real-IP") }
 //
-// where the proxy sets that header itself (nginx: proxy_set_header X-Real-IP
-// $remote_addr). In X-Forwarded-For only the last entry is your proxy's; the
-// first is whatever the client has sent.
+// The proxy must set that header itself (nginx: proxy_set_header X-Real-IP
+// $remote_addr). In X-Forwarded-For, only the last entry comes from your proxy; the
+// client chooses the first.
 //
 // # Channels
 //
-// A channel exists while it has subscribers. Names are case-insensitive. Those
-// that begin with "private-", or that [Options.Channel] makes private, take a token,
-// which [Server.AuthHandler] gives to the app's own users, or whatever
-// [Options.Authorizer] asks for. Members of a
-// private channel that bring data (a name, say) turn its presence on: all its
-// members then receive the list, and an event for each that joins or leaves.
+// A channel exists while it has subscribers. Names are case-insensitive. A channel
+// is private if its name begins with "private-" or if [Options.Channel] makes it
+// private. To subscribe to a private channel, a client needs a token, which it gets
+// from [Server.AuthHandler]; an [Options.Authorizer] can demand something else. A
+// subscription to a private channel can carry presence data, such as a user's name.
+// The first one that does turns on the channel's presence: from then on all members
+// receive the list of members, and an event when a member joins or leaves.
 //
 // # Commands
 //
-// [Handle] and [Server.RegisterCommand] add what clients may ask for beside
-// subscribing: a move in a game, a line of chat, with typed data and a reply or
-// without. [Conn] and [Channels] are what a command works with.
+// [Handle] and [Server.RegisterCommand] add commands that clients can send, such as
+// a move in a game or a line of chat. A command can have typed data and a reply. It
+// works with a [Conn] and with [Channels].
 //
-// # Publishing from elsewhere
+// # Publishing from other processes
 //
 // Backends in any language POST to {prefix}/channel/{name}/trigger with a key
-// that [SignTrigger] computes. Whoever sees such a request, in a proxy's log for
-// example, can send it again until 600 seconds after its timestamp, with another
-// id or without one; the key is in the URL, so use TLS and do not log URLs.
+// that [SignTrigger] computes; Go programs use package trigger. Anyone who can read
+// such a request, for example in a proxy's log, can repeat it until 600 seconds after
+// its timestamp, with another id or without one. The key is part of the URL, so use
+// TLS and do not log URLs.
 //
 // # Several servers
 //
-// Servers act as one if their [Options].Broker has one store: events reach the
-// subscribers of all of them, and private channels have one list of members. The
-// packages broker/redis and broker/nats are modules of their own; broker/memory connects
-// the Servers of one process, for tests. Package broker is the contract for others. All
-// Servers must have the same secret keys, limits and Options.Channel; a difference that
-// they can find is logged.
+// Servers whose [Options].Broker uses the same store act as one: events reach the
+// subscribers of all of them, and a private channel has one list of members. The
+// packages broker/redis and broker/nats are separate modules. Package broker/memory
+// connects the Servers of one process, for tests. Package broker is the contract for
+// other implementations. All Servers must have the same secret keys, limits and
+// Options.Channel; they log the differences that they can detect.
 //
-// # Ending
+// # Shutting down
 //
-// Call [Server.Shutdown] before http.Server.Shutdown, which does not know of
-// WebSockets.
+// Call [Server.Shutdown] before http.Server.Shutdown, because that method does not
+// close WebSockets.
 package pushy
 
 import (
@@ -108,8 +111,8 @@ import (
 	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
 
-// Server is one node: the connections and channels of one process. It is an
-// http.Handler; all methods are safe for concurrent use.
+// Server is one node: the connections and channels of one process. It is an http.Handler.
+// All methods are safe for concurrent use.
 type Server struct {
 	opts        Options
 	log         *slog.Logger
@@ -138,8 +141,8 @@ type Server struct {
 	askable  map[string]AskFunc
 }
 
-// New returns a Server. The error says which option is wrong, or that the
-// Broker cannot be opened; then Options.Broker has been closed.
+// New returns a Server. The error says which option is invalid or that the Broker cannot be
+// opened. If New fails, it has closed Options.Broker.
 func New(options Options) (*Server, error) {
 	s, err := newServer(options)
 	if err != nil && options.Broker != nil {
@@ -316,22 +319,22 @@ func (s *Server) logFault(c *hub.Conn, code int) {
 }
 
 const (
-	// linger is how long a channel outlives its last subscriber where a Broker
-	// has to be asked: a page that reloads must not cost it two round trips.
+	// linger is how long a channel stays open without subscribers if there is a Broker,
+	// so that a page that reloads does not cost two round trips to it.
 	linger = time.Second
 	// operationTimeout bounds a call of a Broker.
 	operationTimeout = 10 * time.Second
 	// lease is how long the members of a Server that fails stay in their channels. It
-	// must be longer than what a node can be held up by a garbage collection, a
-	// suspended virtual machine or a failover of the broker, else its members leave
-	// and join again each time; and others see members that are gone for as long.
+	// must be longer than a pause for a garbage collection, a suspended virtual machine
+	// or a failover of the broker, because otherwise its members leave and join again each
+	// time. Other clients see the members of a failed Server for as long.
 	lease        = 15 * time.Second
 	closeTimeout = 5 * time.Second
 	forever      = 1 << 30 * time.Second
 )
 
-// Conn returns the connection of that id, if it is on this node and its Connect
-// hook has returned.
+// Conn returns the connection with that id. It finds only connections on this node whose
+// Connect hook has returned.
 func (s *Server) Conn(id string) (*Conn, bool) {
 	c := s.hub.Conn(id)
 	if c == nil {
@@ -343,19 +346,20 @@ func (s *Server) Conn(id string) (*Conn, bool) {
 // Channels returns the channels on this node.
 func (s *Server) Channels() *Channels { return &s.channels }
 
-// Stats is a Server's state at one moment.
+// Stats has the figures of a Server at one moment.
 type Stats struct {
 	Connections int
 	Channels    int               // with subscribers on this node
-	Buffered    int64             // bytes that wait to be written
-	Published   uint64            // messages published here that the Broker accepted
+	Buffered    int64             // bytes queued for clients
+	Published   uint64            // events published on this node that the Broker accepted
 	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
-	// Away is why the Broker cannot be reached, if it is a broker.Health: until it is
-	// nil again this node is alone.
+	// Away is why the Broker cannot be reached, if it implements broker.Health. While it is
+	// not nil, this node serves only its own clients.
 	Away error
 }
 
-// Stats returns the Server's figures, each right by itself.
+// Stats returns the Server's figures. Each is read on its own, so they can differ by what
+// happened in between.
 func (s *Server) Stats() Stats {
 	channels := 0
 	for range s.channels.All() {

@@ -2,23 +2,25 @@ package pushy
 
 import "context"
 
-// Shutdown ends the Server. New connections and triggers are refused with 503;
-// every connection is closed with code 3001 (1012 on bare WebSockets), in batches over
-// at most 5 s or half the time that ctx has; what was queued for it is still written. When it
-// returns nil all Disconnect hooks have run and the Broker is closed. If ctx ends first, the remaining connections are closed without a
-// close frame, the hooks run all the same, and it returns ctx's error. A second call
-// waits for the first. A client has 5 s to answer the close frame, so give ctx more
+// Shutdown ends the Server. New connections and triggers are refused with status 503. All
+// connections are closed with code 3001 (1012 on plain WebSockets), in batches over at most
+// 5 s or half the time until the deadline of ctx. Events that are queued for a connection
+// are still sent. When Shutdown returns nil, all Disconnect hooks have run and the Broker
+// is closed. If ctx ends first, the remaining connections are closed without a close frame,
+// their hooks run, and Shutdown returns the error of ctx. A second call waits for the
+// first. A client has 5 s to answer the close frame, so the deadline of ctx should be later
 // than that.
 //
-// Shutdown waits for the commands and hooks that run. One that calls it would wait
-// for itself until ctx ends, so it should call Shutdown in a new goroutine.
+// Shutdown waits for commands and hooks that are running. A command or hook that called
+// Shutdown would wait for itself until ctx ends; it should call Shutdown in a new
+// goroutine.
 //
-// Call it before http.Server.Shutdown, which does not know of WebSockets and
-// waits for streams.
+// Call Shutdown before http.Server.Shutdown, because that method does not close WebSockets
+// and waits for the responses of streaming transports.
 func (s *Server) Shutdown(ctx context.Context) error { return s.hub.Shutdown(ctx) }
 
-// Close ends the Server at once: every connection is closed without a close frame,
-// and a Shutdown under way waits no longer. The Disconnect hooks have run when it
-// returns, except that it waits only a second or two for commands and hooks that
-// do not return, such as its own caller.
+// Close ends the Server at once. All connections are closed without a close frame, and a
+// Shutdown that is in progress stops waiting. The Disconnect hooks have run when Close
+// returns, unless a command or hook does not return: Close waits for those at most about 2
+// s. So a command or hook can call Close.
 func (s *Server) Close() error { return s.hub.Close() }

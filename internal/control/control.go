@@ -122,7 +122,7 @@ func (n *Nodes) Open(ctx context.Context) {
 	}
 	n.o.Run(func(ctx context.Context) {
 		for pause := time.Second; err != nil; pause = min(2*pause, time.Minute) {
-			n.o.Notice("cannot follow the channel on which nodes ask each other; it is tried again", err)
+			n.o.Notice("cannot follow the channel for questions between nodes; pushy retries", err)
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -213,7 +213,7 @@ func (n *Nodes) spread(ctx context.Context, q *question, m message) error {
 	deaf := n.deaf
 	n.mu.Unlock()
 	if deaf != nil {
-		return fmt.Errorf("follow the channel on which nodes ask each other: %w", deaf)
+		return fmt.Errorf("follow the channel for questions between nodes: %w", deaf)
 	}
 	if cluster, ok := n.o.Broker.(broker.Cluster); ok {
 		nodes, err := cluster.Nodes(ctx)
