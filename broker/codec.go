@@ -33,8 +33,8 @@ const (
 // maxExcept bounds how many connections an Entry may leave out.
 const maxExcept = 64
 
-// AppendEntry appends the encoding of e to dst. At, Prev and Time are not part
-// of it: a broker carries them beside the entry.
+// AppendEntry appends the encoding of e to dst. The encoding does not contain At, Prev and
+// Time: a broker stores them beside the entry.
 func AppendEntry(dst []byte, e Entry) []byte {
 	dst = append(dst, FormatVersion)
 	dst = appendNumber(dst, tagKind, uint64(e.Kind))
@@ -89,9 +89,9 @@ func appendNumber(dst []byte, tag, n uint64) []byte {
 
 var errBroken = errors.New("broker: broken entry")
 
-// ParseEntry decodes what AppendEntry encoded. The result shares no memory with
-// b. The error of an entry of another format wraps ErrVersion. What its strings
-// and Data contain is not checked: the node that receives it does.
+// ParseEntry decodes what AppendEntry encoded. The result shares no memory with b. The
+// error for an entry of another format wraps ErrVersion. ParseEntry does not validate the
+// strings and Data: the node that receives the entry does.
 func ParseEntry(b []byte) (Entry, error) {
 	var e Entry
 	if len(b) == 0 {

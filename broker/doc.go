@@ -1,15 +1,14 @@
-// Package broker is the contract between pushy Servers that act as one and the
-// store or message system that connects them. It has no dependencies beyond the
-// standard library. broker/memory implements it within one process, and
-// broker/brokertest has its rules as a test suite.
+// Package broker is the contract between pushy Servers that act as one and the store or
+// message system that connects them. It depends only on the standard library. Package
+// broker/memory implements the contract within one process. Package broker/brokertest tests
+// implementations.
 //
-// # What a broker keeps
+// # Logs
 //
-// A broker keeps an ordered log for each channel: its events, as far as they
-// are kept, and the members that joins, updates, adoptions and leaves amount
-// to. A Server is a node of the broker. It follows the channels that its
-// clients are in and receives every entry that is appended to them, on whatever
-// node, including its own.
+// A broker has an ordered log for each channel. The log contains the channel's events, as
+// far as they are kept, and the entries that change its members: joins, updates, adoptions
+// and leaves. A Server is a node of the broker. It follows the channels that its clients
+// are in, and receives every entry that any node, including itself, appends to them.
 //
 // # Order
 //
@@ -17,110 +16,110 @@
 //     offsets.
 //   - Joins, updates, adoptions and leaves of a channel have one order on all
 //     nodes, that of their revisions.
-//   - Events that are not kept have the order of each publisher.
+//   - Events that are not kept have the order in which their publisher appended
+//     them.
 //   - There is no order between these three.
-//   - When nothing is appended any more, all nodes have the same members.
+//   - When no more entries are appended, all nodes have the same members.
 //   - A join is delivered before the leave that ends it. A join and a leave that
 //     follow each other closely may both be left out.
-//   - A gap is reported with Sink.Reset and never silent.
+//   - A gap is always reported with Sink.Reset.
 //
 // # Positions and revisions
 //
-// The offset of a kept event and the revision of a member entry are numbers
-// that grow within an epoch, offsets by one. An epoch is a string that belongs to
-// one life of the log: when the store was emptied, restarted without its data,
-// or replaced by a copy that may lack entries, the epoch changes. Numbers of
+// The offset of a kept event and the revision of a member entry are numbers that increase
+// within an epoch; offsets increase by one. An epoch is a string that identifies one
+// lifetime of the log. The epoch changes when the store is emptied, when it is restarted
+// without its data, and when it is replaced by a copy that may lack entries. Numbers of
 // different epochs cannot be compared.
 //
-// Following or reading a channel writes nothing. A channel to which nothing was
-// appended has the epoch of the store and number 0, and its first kept event
-// has number 1 in that epoch. The numbers of kept events are forgotten at the
-// earliest after the longer of 24 hours and ten times their TTL without an append,
-// revisions when a channel has had no members for a while. What begins anew begins
-// in a new epoch: its first entry has number 1 and Prev 0.
+// Following or reading a channel writes nothing. A channel to which nothing was appended
+// has the epoch of the store and number 0, and its first kept event has number 1 in that
+// epoch. A broker may discard the numbers of kept events after the longer of 24 hours and
+// ten times their TTL without an append, and revisions when a channel has had no members
+// for some time. Numbers that were discarded begin again at 1, with Prev 0, in a new epoch.
 //
 // # Ownership
 //
-// A member has an owner, a random string that the node which appended its Join
-// made up. Update, Leave and Adopt take effect only if the member's owner is
-// the one that they name, and fail with ErrNotOwner otherwise. So a Leave that
-// arrives late cannot remove a member that has been adopted elsewhere. A Join
-// for a member that exists fails with ErrMemberExists unless it names the same
-// owner, in which case it is a duplicate. A Join for a member whose Adopt took
-// it from that owner within the last two leases fails with ErrNotOwner, also
-// after the member has left: a node that was stopped for longer than its lease
-// must not bring back what another node took over.
+// A member has an owner, a random string that is chosen by the node which appended its
+// Join. Update, Leave and Adopt name an owner. They take effect only if the member has that
+// owner, and fail with ErrNotOwner otherwise. So a Leave that arrives late cannot remove a
+// member that another node has adopted. A Join for a member that exists fails with
+// ErrMemberExists, unless it names the same owner; then it is a duplicate. A Join also
+// fails with ErrNotOwner if an Adopt took the member from that owner within the last two
+// leases, even after the member has left: a node that was stopped for longer than its lease
+// must not restore a member that another node has adopted.
 //
 // # Leases
 //
-// OpenOptions.Lease is how long the members of a node outlive the node. When a
-// node stopped vouching for itself for that long, whether it was closed, killed
-// or cut off, the broker appends the Leave of each of its members. An Adopt
-// moves a member to the lease of the node that appended it.
+// OpenOptions.Lease is how long the members of a node remain after the node has failed.
+// When a node has not renewed its lease for that long, because it was closed, killed or
+// disconnected, the broker appends the Leave of each of its members. An Adopt moves a
+// member to the lease of the node that appended it.
 //
 // # Away
 //
-// A broker that cannot be reached says so: its methods fail with errors that
-// wrap ErrAway, soon and not only when ctx ends, and Health.Away returns the
-// reason. It does not queue, and it keeps nothing for its node: the node serves
-// its own clients meanwhile. When the broker is back it calls Sink.Reset for
-// every followed channel, and the node compares the State with what it has: it
-// joins its members that are missing, appends the Leave of members that depend
-// on its lease and that it does not have, and ends memberships that were
-// adopted elsewhere.
+// While a broker cannot be reached, its methods fail with errors that wrap ErrAway, before
+// ctx ends, and Health.Away returns the reason. The broker does not queue entries and does
+// not store the members of its node: the node serves its own clients without it. When the
+// broker can be reached again, it calls Sink.Reset for every followed channel. The node
+// compares the State with its own members. It appends the Join of its members that are
+// missing and the Leave of members that depend on its lease and that it does not have, and
+// it ends memberships that another node has adopted.
 //
 // # Deliveries
 //
 //   - Sink.Deliver and Sink.Reset do not block and never call the broker.
-//     A broker may call them while it holds its own locks.
+//     A broker can call them while it holds its own locks.
 //   - Calls for one channel are never concurrent; calls for different channels
-//     may be.
-//   - They may be called before Follow returns, and then concern what comes
-//     after the State that Follow returns. A Reset that is delivered while
-//     Follow runs has a State which is newer than the one that Follow returns
-//     if its revision or epoch differs.
-//   - Following a channel that is followed returns the State of now; nothing is
-//     delivered twice because of it.
-//   - An entry may still be delivered while Unfollow runs, none after it
-//     returned. None is delivered after Close returned.
-//   - Neither side changes an Entry's Data, so both may keep it.
+//     can be.
+//   - They can be called before Follow returns, and then concern what follows
+//     the State that Follow returns. A Reset that is delivered while Follow runs
+//     has a State which is newer than the one that Follow returns if its
+//     revision or epoch differs.
+//   - Following a channel that is already followed returns its current State;
+//     nothing is delivered twice because of it.
+//   - Entries can be delivered while Unfollow runs, but not after it has
+//     returned. Nothing is delivered after Close has returned.
+//   - Neither side changes an Entry's Data, so both can keep it.
 //
 // # Appending
 //
-// A node may append to channels that it does not follow. When Append returns an
-// error that wraps the context's or ErrUncertain, the entry may have been appended
-// or not; an append with the same ID tells. After an error that wraps ErrAway alone
-// it was not appended: the node may deliver the event to its own clients. An entry that the broker can never take because
-// of its size fails with ErrTooLarge, and nothing is appended.
+// A node can append to channels that it does not follow. If Append returns an error that
+// wraps the error of the context or ErrUncertain, the entry may have been appended or not;
+// another Append with the same ID is safe. If the error wraps ErrAway alone, the entry was
+// not appended, and the node can deliver the event to its own clients. An entry that is too
+// large for the broker fails with ErrTooLarge, and nothing is appended.
 //
-// An Entry with an ID is appended once for each channel within the broker's ID
-// window, at least 20 minutes; a repetition returns the first result with
-// Duplicate set, from whatever node it comes. A broker that cannot remember
-// another ID fails with ErrBusy rather than forget one early.
+// An Entry with an ID is appended only once for each channel within the broker's ID window,
+// which is at least 20 minutes. A second Append with that ID, from any node, returns the
+// first result with Duplicate set. A broker that has no room for another ID fails with
+// ErrBusy; it does not discard IDs early.
 //
 // # Optional interfaces
 //
 // Health, History, Ledger and Cluster are found by type assertion. A Broker that wraps
-// another has those that it passes on itself: to embed the interface Broker hides them.
-// Without Health a broker is never away, without History it keeps no events.
+// another one must implement those that it passes on: embedding the interface Broker hides
+// them. A broker without Health is never away, and a broker without History keeps no
+// events.
 //
 // # Faults
 //
-// A Server contains what a Broker does wrong. A method that panics or ends its goroutine
-// (runtime.Goexit) has failed, and the log says how. An Append of an event runs on the
-// goroutine of the caller of Server.Publish; the other methods have goroutines of their
-// own. A method that does not return when its context has ended holds up its caller.
+// A Server protects itself from a faulty Broker. If a method panics or calls
+// runtime.Goexit, the call has failed, and the failure is logged. An Append of an event
+// runs on the goroutine of the caller of Server.Publish; each call of another method has a
+// new goroutine. A method that does not return after its context has ended delays
+// its caller.
 //
-// # Bytes from outside
+// # Invalid data
 //
-// Nodes check what a broker delivers. They skip an event whose name the protocol does
-// not allow or whose data is not one JSON value of valid UTF-8 of at most 16 MiB (or
-// Limits.TriggerBytes, if that is more), a member whose ID is not 1 to 64 of
-// A-Z a-z 0-9 _ - or whose data is not an object of at most 256 KiB (or twice
-// Limits.PresenceBytes), and numbers over 2^62. An implementation must all the same
-// survive bytes that no pushy Server wrote: it skips them with at most one log line a minute,
-// and never panics. The encoding of Entry is in AppendEntry and ParseEntry; it
-// carries a version and skips fields that it does not know. Keys or subjects
-// carry FormatVersion, and Open fails with ErrVersion when it finds nodes of
-// another format in the same store.
+// Nodes validate what a broker delivers. They skip an event whose name the protocol does
+// not allow, or whose data is not one JSON value in valid UTF-8 of at most 16 MiB (or
+// Limits.TriggerBytes, if that is more). They skip a member whose ID is not 1 to 64 of A-Z
+// a-z 0-9 _ -, or whose data is not an object of at most 256 KiB (or twice
+// Limits.PresenceBytes). They skip numbers over 2^62. An implementation must nevertheless
+// handle bytes that were not written by a pushy Server: it skips them, logs at most one
+// line a minute, and never panics. AppendEntry and ParseEntry define the encoding of an
+// Entry; it has a version, and fields that are unknown are skipped. Keys or subjects
+// contain FormatVersion, and Open fails with ErrVersion if it finds nodes of another format
+// in the same store.
 package broker

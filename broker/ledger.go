@@ -5,35 +5,34 @@ import (
 	"time"
 )
 
-// Ledger is an optional interface of a Broker: small records with a lifetime
-// that all nodes share, such as request ids with their answers, bans and
-// cursors. Keys are at most 256 bytes, digests 64, answers 4 KiB.
+// Ledger is an optional interface of a Broker that stores small records with a lifetime,
+// which all nodes share. Examples are request ids with their answers, bans and cursors.
+// Keys have at most 256 bytes, digests 64 bytes, and answers 4 KiB.
 type Ledger interface {
-	// Claim reserves a key for ttl unless it is claimed already. The digest
-	// tells apart what is claimed under one key.
+	// Claim reserves a key for ttl, unless it is already claimed. The digest distinguishes
+	// requests that use the same key.
 	Claim(ctx context.Context, key, digest string, ttl time.Duration) (Claim, error)
-	// Finish stores the answer of a claimed key for the rest of its lifetime,
-	// replacing an earlier one. It fails with ErrNotOwner if digest is not that
-	// of the claim, or if the claim has expired.
+	// Finish stores the answer of a claimed key for the rest of the key's lifetime, and
+	// replaces an earlier answer. It returns ErrNotOwner if the digest is not that of the
+	// claim, or if the claim has expired.
 	Finish(ctx context.Context, key, digest string, answer []byte) error
-	// Release gives a claim without an answer back, so that it can be claimed
-	// at once. It does nothing for a claim that has an answer or another digest.
+	// Release ends a claim that has no answer, so that the key can be claimed again at
+	// once. It has no effect on a claim that has an answer or another digest.
 	Release(ctx context.Context, key, digest string) error
-	// List returns the records whose keys begin with prefix, sorted by key, at
-	// most 10,000.
+	// List returns the records whose keys begin with prefix, sorted by key, at most 10,000.
 	List(ctx context.Context, prefix string) ([]Record, error)
 }
 
-// ClaimTimeout is how long a claim without an answer holds: after that the
-// next Claim of the key takes it over.
+// ClaimTimeout is how long a claim without an answer is valid. After that, the next Claim
+// of the key replaces it.
 const ClaimTimeout = 30 * time.Second
 
-// ClaimState is what a Claim found.
+// ClaimState is the outcome of a Claim.
 type ClaimState uint8
 
 const (
-	Claimed  ClaimState = iota + 1 // the key is the caller's now
-	Pending                        // another caller has claimed the key and not finished
+	Claimed  ClaimState = iota + 1 // the caller has the key
+	Pending                        // another caller has claimed the key and has not finished
 	Finished                       // the key has an answer
 	Mismatch                       // the key was claimed with another digest
 )
@@ -41,13 +40,13 @@ const (
 // Claim is the result of Ledger.Claim.
 type Claim struct {
 	State  ClaimState
-	Answer []byte // of Finished
+	Answer []byte // set for Finished
 }
 
 // Record is one claimed key.
 type Record struct {
 	Key    string
 	Digest string
-	Answer []byte // nil while there is none
+	Answer []byte // nil if the claim has no answer yet
 	Until  time.Time
 }

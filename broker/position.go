@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Position is a place in a channel's log: of a kept event, or, as a revision,
-// of a member entry. Positions can be compared only within one epoch.
+// Position is a place in a channel's log: that of a kept event, or, as a revision, that of
+// a member entry. Only positions of the same epoch can be compared.
 type Position struct {
 	Epoch  string
 	Offset uint64

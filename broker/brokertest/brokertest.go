@@ -1,5 +1,5 @@
-// Package brokertest has the rules of package broker as a test suite. The tests
-// of an implementation run it:
+// Package brokertest is a test suite for the rules of package broker. The tests of
+// an implementation run it:
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, brokertest.Options{Lease: time.Second}, func(t *testing.T) broker.Broker {
@@ -8,11 +8,12 @@
 //	}
 //
 // The func is called once for each node that a rule needs. All nodes that it
-// returns within one subtest, which t.Name() identifies, act as one; those of
-// different subtests have nothing in common. The suite opens and closes them.
+// returns within one subtest, which t.Name() identifies, use the same store; the
+// nodes of different subtests must not share anything. The suite opens and closes
+// the nodes.
 //
-// What else a node can do it shows by its methods: see [Cutter] and [Killer],
-// and the optional interfaces of package broker.
+// The suite finds further abilities of a node by type assertion: see [Cutter],
+// [Killer] and the optional interfaces of package broker.
 package brokertest
 
 import (
@@ -30,34 +31,35 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// A Cutter is a node whose connection the suite can cut.
+// A Cutter is a node whose connection to the store the suite can interrupt.
 type Cutter interface {
-	// Cut cuts this node off from its store, so that nothing goes in or out;
-	// other nodes go on. mend lets it connect again, and returns at once.
+	// Cut disconnects this node from its store, so that nothing is delivered in either
+	// direction. Other nodes are not affected. mend allows the node to connect again and
+	// returns at once.
 	Cut() (mend func())
 }
 
 // A Killer is a node that can end as a killed process does.
 type Killer interface {
-	// Kill ends this node without a word to the store. Close is still called.
+	// Kill ends this node without a message to the store. The suite still calls Close.
 	Kill()
 }
 
-// Options are what the suite must know of an implementation.
+// Options describe the implementation to the suite.
 type Options struct {
-	// Lease is that of all nodes. Rules wait for it, so it should be short.
-	// Default 1 s.
+	// Lease is the lease of all nodes. The suite waits for leases to expire, so it should
+	// be short. Default 1 s.
 	Lease time.Duration
-	// MaxBytes is how large an entry's Data may be. 0 means that there is no
-	// limit, and the rule tooLarge is not run.
+	// MaxBytes is the largest Data of an entry. 0 means that there is no limit; then the
+	// rule tooLarge does not run.
 	MaxBytes int
-	// NotHeld are the names of rules that the implementation is knowingly not
-	// held to. They are printed and not run. A rule that cannot be run because
-	// the implementation lacks an interface fails unless it is listed here.
+	// NotHeld lists the rules that the implementation does not keep on purpose. They are
+	// printed and not run. A rule that cannot run because the implementation lacks an
+	// interface fails, unless it is listed here.
 	NotHeld []string
 }
 
-// Run holds an implementation to the rules, in one subtest for each.
+// Run tests an implementation against the rules, with one subtest for each rule.
 func Run(t *testing.T, o Options, open func(t *testing.T) broker.Broker) {
 	t.Helper()
 	if o.Lease <= 0 {

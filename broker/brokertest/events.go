@@ -18,20 +18,20 @@ import (
 var eventRules = []rule{
 	{
 		name:  "everyone",
-		words: "an event reaches every node that follows the channel, the publishing one too, once and with all its fields",
+		words: "an event reaches every node that follows the channel, including its publisher, once and with all its fields",
 		check: checkEveryone,
 	},
 	{name: "order", words: "events of one publisher arrive in its order", check: checkOrder},
 	{name: "names", words: "channel names are opaque", check: checkNames},
 	{name: "unfollow", words: "nothing is delivered of a channel that is not followed", check: checkUnfollow},
-	{name: "receivers", words: "None is said only if no other node follows the channel, Some only if one does", check: checkReceivers},
+	{name: "receivers", words: "Receivers is None only if no other node follows the channel, and Some only if one does", check: checkReceivers},
 	{name: "bytes", words: "Data is not changed by the broker, neither before nor after it was delivered", check: checkBytes},
 	{name: "serial", words: "calls of the sink for one channel are never concurrent", check: checkSerial},
 	{name: "context", words: "calls return soon after their context has ended, with its error", check: checkContext},
 	{name: "close", words: "nothing is delivered after Close, and every call fails with ErrClosed", check: checkClose},
 	{name: "followTwice", words: "following a channel twice delivers nothing twice", check: checkFollowTwice},
 	{name: "churn", words: "what is appended after Follow has returned is delivered, whatever other channels do", check: checkChurn},
-	{name: "tooLarge", words: "an entry over the limit fails with ErrTooLarge, and others go on", needs: []ability{bounded}, check: checkTooLarge},
+	{name: "tooLarge", words: "an entry over the limit fails with ErrTooLarge and does not affect other entries", needs: []ability{bounded}, check: checkTooLarge},
 	{name: "once", words: "an entry with an ID is appended once, whichever nodes append it, and always has the first result", check: checkOnce},
 }
 

@@ -21,7 +21,7 @@ var faultRules = []rule{
 		needs: []ability{killable},
 		check: checkLease,
 	},
-	{name: "goodbye", words: "Close leaves the members that are in to the lease", check: checkGoodbye},
+	{name: "goodbye", words: "after Close, the members of the node remain until its lease has expired", check: checkGoodbye},
 	{
 		name:  "adoptedOutlives",
 		words: "a member that was adopted outlives the lease of the node that lost it",
@@ -30,7 +30,7 @@ var faultRules = []rule{
 	},
 	{
 		name:  "cut",
-		words: "a node that is cut off fails at once with ErrAway; when it is back it has a Reset for each channel and hears all",
+		words: "a node that is cut off fails at once with ErrAway; when it is back, it receives a Reset for each channel and all later entries",
 		needs: []ability{cuttable, reports},
 		check: checkCut,
 	},

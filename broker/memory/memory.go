@@ -1,6 +1,6 @@
-// Package memory is the broker of Servers within one process: of a single
-// Server, where it is the default, and of several that act as one, which is how
-// tests of a cluster run without a server.
+// Package memory is a broker for Servers of one process. It is the default broker of a
+// single Server. It can also connect several Servers, so that the tests of a cluster need
+// no store.
 package memory
 
 import (
@@ -25,8 +25,8 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Cluster is what the Brokers of one process share. All methods are safe for
-// concurrent use. When its last node is closed it forgets everything.
+// Cluster is the store that the Brokers of one process share. All methods are safe for
+// concurrent use. When its last node is closed, it discards everything.
 type Cluster struct {
 	log      *slog.Logger
 	seed     maphash.Seed
@@ -74,7 +74,7 @@ func NewCluster(o Options) *Cluster {
 	return c
 }
 
-// Broker returns a new node of the cluster, not open yet.
+// Broker returns a new node of the cluster, which is not open.
 func (c *Cluster) Broker() *Broker {
 	return &Broker{cluster: c}
 }
@@ -84,7 +84,7 @@ func New() *Broker {
 	return NewCluster(Options{}).Broker()
 }
 
-// Broker is one node. It implements all of package broker's interfaces.
+// Broker is one node. It implements all interfaces of package broker.
 type Broker struct {
 	cluster *Cluster
 	sink    broker.Sink // set by Open
@@ -266,9 +266,9 @@ func (b *Broker) Nodes(context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(b.cluster.nodes)), nil
 }
 
-// Cut makes the node lose its connection to the cluster, as a network does:
-// nothing goes in or out, and its lease runs. mend connects it again. Tests of
-// hosts and of pushy use it.
+// Cut disconnects the node from the cluster, as a network failure does: nothing is
+// delivered in either direction, and the node's lease runs. mend connects the node again.
+// Cut is for tests.
 func (b *Broker) Cut() (mend func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -279,7 +279,7 @@ func (b *Broker) Cut() (mend func()) {
 	return b.mend
 }
 
-// Kill ends the node as a killed process does. Close is still to be called.
+// Kill ends the node as a killed process does. It must still be closed.
 func (b *Broker) Kill() {
 	b.Cut()
 }
