@@ -97,7 +97,7 @@ func closedError(err error) error {
 }
 
 // Close ends the connection with a close code and a reason. The code is 1000, 1001, 1008,
-// 1011 to 1014, or 3000 to 4999; the reason has at most 123 bytes. A plain WebSocket
+// 1011 to 1014, or 3000 to 4999; the reason has at most 123 bytes. A bare WebSocket
 // receives 1012 for CloseShutdown. Messages that are queued are still sent, within
 // Options.WriteTimeout. Close does not wait: the Disconnect hook runs when the connection
 // has ended. A second Close has no effect.

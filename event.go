@@ -5,7 +5,7 @@ import "github.com/gopushy/pushy/internal/protocol/pushyjson"
 // Close codes that a Server sends. Clients reconnect after the codes 3000 to 3499 and not
 // after 3500 to 3999 (PROTOCOL.md, section 3).
 const (
-	CloseShutdown     = 3001 // the server shuts down; a plain WebSocket receives 1012, "service restart"
+	CloseShutdown     = 3001 // the server shuts down; a bare WebSocket receives 1012, "service restart"
 	CloseSlowConsumer = 3008 // the client does not read what is sent to it
 	CloseRemoved      = 3500 // the host removed the connection
 	CloseRefused      = 3501 // the host refuses the client

@@ -1,5 +1,5 @@
 // Package pushy adds realtime channels to a Go web app. Browsers subscribe over
-// SockJS or a plain WebSocket, the app and its backends publish events, and members
+// SockJS or a bare WebSocket, the app and its backends publish events, and members
 // of private channels see each other.
 //
 // # Start

@@ -3,7 +3,7 @@ package pushy
 import "context"
 
 // Shutdown ends the Server. New connections and triggers are refused with status 503. All
-// connections are closed with code 3001 (1012 on plain WebSockets), in batches over at most
+// connections are closed with code 3001 (1012 on bare WebSockets), in batches over at most
 // 5 s or half the time until the deadline of ctx. Events that are queued for a connection
 // are still sent. When Shutdown returns nil, all Disconnect hooks have run and the Broker
 // is closed. If ctx ends first, the remaining connections are closed without a close frame,
