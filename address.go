@@ -32,7 +32,7 @@ const ownAddress = "the connection's own (RemoteAddr)"
 
 // count returns what Limits.PerAddress counts r's client as. What Options.Address
 // returns may come from a header: if it is no address, the connection's own
-// counts instead, so that nobody gets around the limit with it.
+// counts instead, so that clients cannot evade the limit.
 func (s *Server) count(r *http.Request) counted {
 	if s.opts.Limits.PerAddress <= 0 {
 		return counted{}
@@ -44,7 +44,7 @@ func (s *Server) count(r *http.Request) counted {
 	}
 	if s.opts.Address == nil {
 		if own.network == 0 && s.unaddressed.CompareAndSwap(false, true) {
-			s.notices.Warn("Limits.PerAddress counts nobody: the connections have no IP address", "",
+			s.notices.Warn("Limits.PerAddress has no effect: the connections have no IP address", "",
 				slog.String("address", own.address),
 				slog.String("hint", "behind a Unix socket set Options.Address, "+
 					"so that it returns the client's address from the proxy's header"))

@@ -136,7 +136,7 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 		}
 		return "trigger with a slash in the channel's name", "path " + shown +
 			" has the channel name " + httperror.Shown(name) + ", in which a slash must be escaped as %2F; " +
-			"if it was, a proxy in between has decoded it and must pass the path on as it came"
+			"if it was, a proxy has decoded it, and must forward the path unchanged"
 	}
 	if rest == "" && prefix != "/" {
 		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +

@@ -443,7 +443,7 @@ func TestUnixSocketsAreNotCounted(t *testing.T) {
 		_ = conn.Close()
 	}
 	require.Len(t, lines(), 1)
-	assert.Contains(t, lines()[0], "Limits.PerAddress counts nobody")
+	assert.Contains(t, lines()[0], "Limits.PerAddress has no effect")
 	assert.Contains(t, lines()[0], "Options.Address")
 }
 

@@ -59,7 +59,7 @@ func (c *Client) Conn() *pushy.Conn {
 	c.kit.t.Helper()
 	conn, ok := c.kit.srv.Conn(c.id)
 	if !ok {
-		c.fail("the Server does not know %s any more", c.name)
+		c.fail("the Server no longer has the connection %s", c.name)
 	}
 	return conn
 }
@@ -161,7 +161,7 @@ func (c *Client) ExpectEvent(channel, event string, into any) Event {
 	channel = lower(channel)
 	e, ok := c.take(func(e Event) bool { return e.Channel == channel && e.Event == event })
 	if !ok {
-		c.fail("no %s came", Event{Channel: channel, Event: event})
+		c.fail("no %s arrived", Event{Channel: channel, Event: event})
 	}
 	c.decode(e.Data, into)
 	return e
@@ -185,7 +185,7 @@ func (c *Client) ExpectNone(channel, event string) {
 	}
 	c.mu.Unlock()
 	if found != nil {
-		c.fail("came, and was not to: %s", found)
+		c.fail("unexpected event: %s", found)
 	}
 }
 
@@ -227,7 +227,7 @@ func (c *Client) SendText(text string) {
 			c.fail("cannot send %s: %v", text, err)
 		}
 	case <-timeout.C:
-		c.fail("the Server does not take %s: a command does not return", text)
+		c.fail("the Server does not read %s: a command does not return", text)
 	}
 }
 

@@ -108,7 +108,7 @@ func (k *Kit) Refused(edit ...func(r *http.Request)) (status int) {
 	w, _, ticket := k.admit(edit)
 	if ticket != nil {
 		ticket.GiveBack()
-		k.t.Fatalf("pushytest: the connection is accepted, and was to be refused")
+		k.t.Fatalf("pushytest: the connection was accepted instead of refused")
 	}
 	return w.Code
 }

@@ -258,7 +258,7 @@ func TestFailuresShowWhatArrived(t *testing.T) {
 			ann.Subscribe("lobby")
 			_ = srv.Publish(context.Background(), "lobby", "said", 7)
 			ann.ExpectNone("lobby", "said")
-		}, []string{"came, and was not to: said on lobby 7"}},
+		}, []string{"unexpected event: said on lobby 7"}},
 		{"afterTheEnd", func(kit *pushytest.Kit, _ *pushy.Server) {
 			ann := kit.Connect()
 			_ = ann.Conn().Close(3500, "bye")
@@ -281,7 +281,7 @@ func TestFailuresShowWhatArrived(t *testing.T) {
 		{"refused", func(kit *pushytest.Kit, _ *pushy.Server) {
 			kit.Connect(func(r *http.Request) { r.Header.Set("Refuse", "yes") })
 		}, []string{"refused with 403"}},
-		{"notRefused", func(kit *pushytest.Kit, _ *pushy.Server) { kit.Refused() }, []string{"is accepted"}},
+		{"notRefused", func(kit *pushytest.Kit, _ *pushy.Server) { kit.Refused() }, []string{"was accepted"}},
 		{"connOfNobody", func(kit *pushytest.Kit, _ *pushy.Server) {
 			ann := kit.Connect()
 			ann.Drop()

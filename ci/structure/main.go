@@ -1,6 +1,6 @@
-// Command structure draws the packages of the module and what they import of each other,
-// as a page with a Mermaid diagram. Imports that follow from others are left out. It also
-// lists the layers: a package imports only packages of layers below its own.
+// Command structure prints a page with a Mermaid diagram of the module's packages and
+// their imports. An import that follows from other imports is omitted. The page also
+// lists the layers: a package imports only packages of lower layers.
 package main
 
 import (
@@ -27,8 +27,8 @@ func main() {
 	write(os.Stdout, imports)
 }
 
-// read returns what each package imports of the others. Examples, tests' servers and
-// this command are not part of the structure.
+// read returns the imports of each package. It omits the examples, the servers of the
+// tests, and this command.
 func read() (map[string][]string, error) {
 	list := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
 	list.Env = append(os.Environ(), "GOWORK=off")
@@ -85,7 +85,7 @@ func write(w io.Writer, imports map[string][]string) {
 		layers[n] = append(layers[n], name)
 	}
 	fmt.Fprint(w, "# Structure\n\n",
-		"`make structure` writes this page. An arrow is an import; an import that follows from others is left out.\n\n",
+		"`make structure` writes this page. An arrow is an import; an import that follows from other imports is omitted.\n\n",
 		"```mermaid\nflowchart TD\n")
 	for _, name := range names {
 		fmt.Fprintf(w, "    %s[\"%s\"]\n", id(name), name)
@@ -97,7 +97,7 @@ func write(w io.Writer, imports map[string][]string) {
 			}
 		}
 	}
-	fmt.Fprint(w, "```\n\nA package imports only packages of the rows below its own:\n\n| layer | packages |\n|---|---|\n")
+	fmt.Fprint(w, "```\n\nA package imports only packages of lower rows:\n\n| layer | packages |\n|---|---|\n")
 	for n, row := range slices.Backward(layers) {
 		fmt.Fprintf(w, "| %d | `%s` |\n", n, strings.Join(row, "`, `"))
 	}
@@ -105,7 +105,8 @@ func write(w io.Writer, imports map[string][]string) {
 
 func id(name string) string { return strings.NewReplacer("/", "_", "-", "_").Replace(name) }
 
-// layer is 0 for a package that imports no other, else one over the highest it imports.
+// layer returns 0 for a package without imports, otherwise one more than the highest layer
+// that it imports.
 func layer(imports map[string][]string, name string) int {
 	n := 0
 	for _, other := range imports[name] {
@@ -114,7 +115,7 @@ func layer(imports map[string][]string, name string) int {
 	return n
 }
 
-// follows reports whether something else that name imports imports other.
+// follows reports whether another import of name imports other, directly or indirectly.
 func follows(imports map[string][]string, name, other string) bool {
 	return slices.ContainsFunc(imports[name], func(via string) bool {
 		return via != other && reaches(imports, via, other)

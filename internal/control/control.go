@@ -1,8 +1,9 @@
-// Package control lets the nodes that share a broker ask each other questions. Questions
-// and answers are events of one channel of the broker, which no client can name.
+// Package control sends questions to all nodes that share a broker and collects their
+// answers. Questions and answers are events of one channel of the broker, whose name
+// clients cannot use.
 //
-// Whoever can write to the broker can ask and answer, too, so nothing that arrives is
-// trusted further than an event is: sizes are bounded, and what is broken is skipped.
+// Every program that can write to the broker can ask and answer. So all messages are
+// validated: their sizes are bounded, and invalid ones are skipped.
 package control
 
 import (
@@ -44,20 +45,20 @@ const (
 	eventAnswer = "answer"
 )
 
-// Options configure a Channel. All fields must be set.
+// Options configure Nodes. All fields must be set, except Broker.
 type Options struct {
 	Node string
-	// Broker carries the questions, or is nil: then this node is the only one.
+	// Broker carries the questions. If it is nil, this node is the only one.
 	Broker broker.Broker
-	// Answer answers a question on this node. It returns soon after ctx has ended.
+	// Answer answers a question on this node. It must return soon after ctx has ended.
 	Answer func(ctx context.Context, name string, data []byte) ([]byte, error)
-	// Run runs a func in a goroutine, unless the node has begun to shut down.
+	// Run runs a func in a goroutine. It returns false if the node has begun to shut down.
 	Run func(func(ctx context.Context)) bool
-	// Notice logs what other nodes, or the broker, cause.
+	// Notice logs a fault of another node or of the broker.
 	Notice func(kind string, reason error)
 }
 
-// Nodes is one node's end of the channel. All methods are safe for concurrent use.
+// Nodes asks the other nodes and answers them. All methods are safe for concurrent use.
 type Nodes struct {
 	o       Options
 	running chan struct{} // has an element for each answer under way
@@ -69,7 +70,7 @@ type Nodes struct {
 	deaf      error                // why the broker does not follow the channel
 }
 
-// New returns the node's end. Open connects it.
+// New returns Nodes, which Open connects to the broker.
 func New(o Options) *Nodes {
 	return &Nodes{
 		o:         o,
@@ -78,14 +79,14 @@ func New(o Options) *Nodes {
 	}
 }
 
-// Answer is what one node answered.
+// Answer is the answer of one node.
 type Answer struct {
 	Node string
 	Data json.RawMessage // nil if Err is set
 	Err  string
 }
 
-// question waits for its answers.
+// question collects the answers to one question.
 type question struct {
 	complete chan struct{} // closed when none is missing, if they are known
 	self     string        // the node that asked
@@ -97,7 +98,7 @@ type question struct {
 	known   bool                // missing is all of them
 }
 
-// message is the data of an event of the channel.
+// message is the JSON in the data of the events.
 type message struct {
 	Version int             `json:"v"`
 	ID      string          `json:"id"`
@@ -109,8 +110,8 @@ type message struct {
 
 const version = 1
 
-// Open follows the channel. If the broker refuses, Open retries in the background
-// until the node ends; meanwhile this node receives neither questions nor answers.
+// Open follows the channel. If the broker refuses, Open retries in the background until the
+// node shuts down. Until it succeeds, this node receives neither questions nor answers.
 func (n *Nodes) Open(ctx context.Context) {
 	n.open.Store(true)
 	if n.o.Broker == nil {
@@ -133,7 +134,8 @@ func (n *Nodes) Open(ctx context.Context) {
 	})
 }
 
-// follow returns nil, too, if the broker follows the channel as soon as it is back.
+// follow also returns nil if the broker is away, because it follows the channel when it can
+// be reached again.
 func (n *Nodes) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, MaxTimeout)
 	defer cancel()
@@ -147,11 +149,11 @@ func (n *Nodes) follow(ctx context.Context) error {
 	return err
 }
 
-// Ask asks all nodes and returns their answers, this node's first and the others in the
-// order of their ids, and the nodes that have not answered in time. silent is nil if
-// all have, or if the broker does not know its nodes. If the broker cannot be used, the
-// error says so, and this node's answer is the only one. If the node shuts down, the
-// error is broker.ErrClosed.
+// Ask asks all nodes. It returns their answers, this node's first and the others sorted by
+// node, and the nodes that did not answer in time. silent is nil if all nodes answered, or
+// if the broker does not know its nodes. If the question cannot be sent, the error says
+// why, and this node's answer is the only one. If the node shuts down, the error is
+// broker.ErrClosed.
 func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []Answer, silent []string, err error) {
 	timeout := DefaultTimeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -245,7 +247,7 @@ func (n *Nodes) send(ctx context.Context, event string, m message) error {
 	return err
 }
 
-// Deliver takes what the broker delivers for the channel. It does not block.
+// Deliver receives the entries of the channel from the broker. It does not block.
 func (n *Nodes) Deliver(e broker.Entry) {
 	if !n.open.Load() || e.Kind != broker.Event || e.From == n.o.Node {
 		return // this node answers its own questions without the broker
@@ -253,7 +255,7 @@ func (n *Nodes) Deliver(e broker.Entry) {
 	var m message
 	err := json.Unmarshal(e.Data, &m)
 	if err == nil && m.Version != version {
-		return // of a later release, which asks again in this version if it needs to
+		return // from a later release
 	}
 	if err == nil && (m.ID == "" || len(m.ID) > maxID || e.From == "" || len(e.From) > maxID) {
 		err = fmt.Errorf("it has no id or sender, or one of over %d bytes", maxID)
@@ -339,8 +341,8 @@ func shortened(text string) string {
 	return text
 }
 
-// expect sets the nodes that are to answer, beside the one that asked. Their answers
-// are the only ones that count.
+// expect sets the nodes that are to answer, in addition to the one that asked. Answers of
+// other nodes do not count.
 func (q *question) expect(nodes []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -359,7 +361,7 @@ func (q *question) missingLocked(node string) {
 	}
 }
 
-// add takes an answer. Only the first of a node counts.
+// add records an answer. Only the first answer of a node counts.
 func (q *question) add(a Answer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

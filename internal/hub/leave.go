@@ -212,7 +212,7 @@ func (ch *Channel) logLeave(ctx context.Context, m *membership) {
 	ch.fan.Unlock()
 	h.backlog.addLeaveOf(m, time.Time{})
 	if !errors.Is(err, broker.ErrAway) {
-		h.cfg.Notices.Warn("cannot log that a member left; it is tried again", ch.name,
+		h.cfg.Notices.Warn("cannot append the leave of a member; pushy retries", ch.name,
 			slog.String("channel", ch.name), slog.Any("error", err))
 	}
 }

@@ -167,7 +167,7 @@ func (c *Conn) join(r JoinRequest) error {
 	}
 	m.ch = ch
 	if ch.policy != policy {
-		err = errors.New("Options.Channel gave two answers for one channel")
+		err = errors.New("Options.Channel returned different results for one channel")
 	} else if policy.Private {
 		m.logged = &loggedMember{
 			member: Member{

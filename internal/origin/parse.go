@@ -172,7 +172,7 @@ func wildcardEnd(scheme, host string) (string, error) {
 	}
 	plain, err := plainHost(end)
 	if err == nil && plain != end || endsInNumber(name) {
-		return "", errors.New("a star cannot stand before an IP address")
+		return "", errors.New("a star cannot precede an IP address")
 	}
 	return "." + end, err
 }

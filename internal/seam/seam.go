@@ -1,6 +1,6 @@
-// Package seam lets the packages of this module that are outside the root, such as
-// pushytest, reach what a pushy.Server has and its public API does not show. Package
-// pushy sets it, and nothing of it is exported to hosts.
+// Package seam gives the packages of this module outside the root, such as pushytest,
+// access to parts of a pushy.Server that are not in its public API. Package pushy sets
+// its variables. Hosts cannot import it.
 package seam
 
 import (
@@ -10,15 +10,15 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Server is a pushy.Server from within.
+// Server has the internal parts of a pushy.Server.
 type Server struct {
-	// Hub is its core: connections, channels, publishing.
+	// Hub is the core: connections, channels and publishing.
 	Hub *hub.Hub
-	// Admit decides whether r may open a connection, as an upgrade does: by the limits
-	// and Options.Accept. If it may not, w has the answer. The Ticket starts the session.
-	// It does not look at the request's origin.
+	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
+	// for an upgrade. It does not check the origin of the request. If ok is false, the
+	// response has been written to w. Otherwise the Ticket starts the session.
 	Admit func(w http.ResponseWriter, r *http.Request) (ticket *transport.Ticket, ok bool)
 }
 
-// Of returns a *pushy.Server from within. Package pushy sets it.
+// Of returns the internal parts of a *pushy.Server. Package pushy sets it.
 var Of func(server any) Server

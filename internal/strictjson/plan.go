@@ -61,7 +61,7 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 		return characters, nil
 	case reflect.Interface:
 		if t.NumMethod() > 0 {
-			return nil, fmt.Errorf("%v has methods: nothing tells which type to decode into", t)
+			return nil, fmt.Errorf("%v has methods: the type to decode into is not known", t)
 		}
 		return p.anything()
 	case reflect.Struct:

@@ -202,7 +202,7 @@ func TestNewSaysWhatCannotBeDecoded(t *testing.T) {
 	_, err = strictjson.New[func()]()
 	require.EqualError(t, err, "func() cannot be decoded from JSON")
 	_, err = strictjson.New[struct{ E error }]()
-	require.EqualError(t, err, "field E: error has methods: nothing tells which type to decode into")
+	require.EqualError(t, err, "field E: error has methods: the type to decode into is not known")
 	_, err = strictjson.New[map[point]int]()
 	require.EqualError(t, err, "strictjson_test.point cannot be the name of a member")
 	_, err = strictjson.New[struct {

@@ -19,7 +19,7 @@ var (
 )
 
 var (
-	errAbsent  = errors.New("no request came within the disconnect delay")
+	errAbsent  = errors.New("no request arrived within the disconnect delay")
 	errAborted = errors.New("the client aborted a request that was being answered")
 	errInbox   = errors.New("too many messages waiting")
 )

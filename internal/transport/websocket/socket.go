@@ -25,7 +25,7 @@ var (
 )
 
 var (
-	errSilent = errors.New("nothing came for two heartbeats")
+	errSilent = errors.New("nothing was received for two heartbeats")
 
 	pingFrame   = ws.MustCompileFrame(ws.NewPingFrame(nil))
 	deadlineHit = time.Unix(1, 0) // a deadline that has passed, in any clock
