@@ -384,7 +384,7 @@ func TestLeaveThatFailsIsTriedAgain(t *testing.T) {
 		far.quiet()
 		time.Sleep(10 * time.Minute)
 		assert.LessOrEqual(t, b.tries.Load(), int64(140), "with pauses")
-		assert.Len(t, log.with("cannot log that a member left"), 1)
+		assert.Len(t, log.with("cannot append the leave of a member"), 1)
 		far.quiet()
 		b.fail(nil)
 		time.Sleep(10 * time.Second)

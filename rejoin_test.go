@@ -571,7 +571,7 @@ func TestChannelWithTwoPolicies(t *testing.T) {
 		assert.Equal(t, "pushy:subscription-success", bob.event())
 		close(decide)
 		ann.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Temporarily unavailable"}`)
-		assert.Len(t, log.with("two answers"), 1)
+		assert.Len(t, log.with("different results"), 1)
 		bob.quiet()
 	})
 }

@@ -136,12 +136,12 @@ func (c *Client) fail(format string, args ...any) {
 	}
 	c.mu.Unlock()
 	c.kit.t.Fatalf("pushytest: %s: %s\n%s%s", c.name, fmt.Sprintf(format, args...),
-		listed("it has received", log), listed("of these no Expect has taken", waiting))
+		listed("it has received", log), listed("not matched by an Expect call", waiting))
 }
 
 func listed(title string, all []string) string {
 	if len(all) == 0 {
-		return title + " nothing\n"
+		return title + ": nothing\n"
 	}
 	left := ""
 	if more := len(all) - shownEvents; more > 0 {
@@ -151,11 +151,10 @@ func listed(title string, all []string) string {
 	return title + ":" + left + "\n  " + strings.Join(all, "\n  ") + "\n"
 }
 
-// ExpectEvent returns the first event of that name on that channel that has
-// arrived and was not expected before, waiting for it; channel is "" for direct
-// messages. Its data is decoded into what into points to, unless that is nil. Other
-// events remain for later expectations: to check the order of events, expect the same
-// name several times.
+// ExpectEvent waits for an event of that name on that channel and returns the first one
+// that no earlier call has returned. channel is "" for direct messages. The data is decoded
+// into the variable that into points to, unless into is nil. Other events remain for later
+// calls: to check the order of events, expect the same name several times.
 func (c *Client) ExpectEvent(channel, event string, into any) Event {
 	c.kit.t.Helper()
 	channel = lower(channel)
@@ -167,10 +166,11 @@ func (c *Client) ExpectEvent(channel, event string, into any) Event {
 	return e
 }
 
-// ExpectNone fails if an event of that name on that channel has arrived and was
-// not expected, or was queued for this client before now. It asks the Server, so
-// all that the client's own commands have caused is there; what other goroutines
-// of the app are still about to publish is not: in a bubble, call synctest.Wait first.
+// ExpectNone fails if an event of that name on that channel has arrived that no ExpectEvent
+// has returned, or was queued for this client before the call. It sends a command to the
+// Server and waits for the answer, so the effects of the client's own commands are
+// included. Events that other goroutines of the app have not published yet are not: in a
+// bubble, call synctest.Wait first.
 func (c *Client) ExpectNone(channel, event string) {
 	c.kit.t.Helper()
 	channel = lower(channel)
@@ -207,14 +207,14 @@ const (
 	fenceID   = "pushytest-fence-"
 )
 
-// Send sends a command without an id, and waits for nothing. data is encoded as
-// encoding/json does; nil is no data.
+// Send sends a command without an id and does not wait. data is encoded as encoding/json
+// does; nil sends no data.
 func (c *Client) Send(command string, data any) {
 	c.kit.t.Helper()
 	c.send(command, data, "")
 }
 
-// SendText sends a message as it is, for example one that is not a command.
+// SendText sends a message unchanged, for example one that is not a command.
 func (c *Client) SendText(text string) {
 	c.kit.t.Helper()
 	sent := make(chan error, 1)
@@ -266,10 +266,10 @@ func (e Event) answers(id string) bool {
 	return json.Unmarshal(e.Data, &data) == nil && data.ID == id
 }
 
-// Exec runs a command, as a page's exec does, and waits for its answer. The value that
-// a command of pushy.Handle returned, or that another passed to Conn.Reply, is decoded
-// into the variable that into points to, unless into is nil. If the command was refused,
-// the error is a *pushy.Error. For a command without an answer use Send.
+// Exec runs a command, as exec in a page does, and waits for its answer. The value that a
+// command of pushy.Handle returned, or that another command passed to Conn.Reply, is
+// decoded into the variable that into points to, unless into is nil. If the command was
+// refused, the error is a *pushy.Error. For a command without an answer use Send.
 func (c *Client) Exec(command string, data, into any) error {
 	c.kit.t.Helper()
 	e, ok := c.ask(command, data, commandID)

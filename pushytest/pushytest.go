@@ -10,15 +10,15 @@
 //	bob.ExpectEvent("lobby", "said", &line)
 //	ann.ExpectNone("lobby", "said")
 //
-// It works inside of a testing/synctest bubble, where waiting takes no real time, and
-// outside of one. The Server's limits apply to these clients, too: in a bubble, where
-// time passes only when the test sleeps, a client can send 200 commands between sleeps.
+// It works inside and outside of a testing/synctest bubble; inside, waiting takes no
+// real time. The Server's limits apply to these clients, too. In a bubble, time passes
+// only when the test sleeps, so a client can send 200 commands between two sleeps.
 //
 // # Leaks
 //
 // When the test ends, the Kit disconnects all clients. The test fails if the Server
-// still has one of them, or if a goroutine that a command or hook started still
-// runs; the message has the stacks. [Kit.Allow] makes exceptions.
+// still has one of them, or if a goroutine that a command or hook started is still
+// running; the message has the stacks. [Kit.Allow] permits exceptions.
 package pushytest
 
 import (
@@ -61,8 +61,8 @@ type Kit struct {
 	clients []*Client
 }
 
-// New returns a Kit for srv. The Kit does not close the Server: the test does, with
-// a t.Cleanup before New, which then runs after the Kit's own.
+// New returns a Kit for srv. The Kit does not close the Server. The test closes it, with a
+// t.Cleanup before New, so that it runs after the cleanup of the Kit.
 func New(t TB, srv *pushy.Server) *Kit {
 	t.Helper()
 	if srv == nil {
@@ -73,14 +73,14 @@ func New(t TB, srv *pushy.Server) *Kit {
 	return k
 }
 
-// Allow permits goroutines to run at the test's end that have one of these strings in
-// their stacks, such as "(*Mailer).run" for a worker that the first command starts.
+// Allow permits goroutines to be running at the end of the test if their stacks contain one
+// of these strings, such as "(*Mailer).run" for a worker that the first command starts.
 func (k *Kit) Allow(frames ...string) {
 	k.allowed = append(append([]string{}, k.allowed...), frames...)
 }
 
-// Connect connects a client. Options.Accept decides by a GET request without
-// cookies, which edit may change: add a cookie, a header, a query.
+// Connect connects a client. Options.Accept receives a GET request without cookies, which
+// edit can change, for example to add a cookie, a header or a query.
 func (k *Kit) Connect(edit ...func(r *http.Request)) *Client {
 	k.t.Helper()
 	w, r, ticket := k.admit(edit)

@@ -252,7 +252,7 @@ func TestFailuresShowWhatArrived(t *testing.T) {
 			ann.Subscribe("lobby")
 			_ = srv.Publish(context.Background(), "lobby", "other", 7)
 			ann.ExpectEvent("lobby", "said", nil)
-		}, []string{"client 1", "no said on lobby", "pushy:connect", "pushy:subscription-success", "no Expect has taken", "other on lobby 7"}},
+		}, []string{"client 1", "no said on lobby", "pushy:connect", "pushy:subscription-success", "not matched by an Expect call", "other on lobby 7"}},
 		{"event", func(kit *pushytest.Kit, srv *pushy.Server) {
 			ann := kit.Connect()
 			ann.Subscribe("lobby")
@@ -286,7 +286,7 @@ func TestFailuresShowWhatArrived(t *testing.T) {
 			ann := kit.Connect()
 			ann.Drop()
 			ann.Conn()
-		}, []string{"does not know client 1"}},
+		}, []string{"no longer has the connection client 1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

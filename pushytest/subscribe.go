@@ -30,11 +30,11 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return fmt.Sprintf("pushytest: %s %s", e.Event, e.Reason) }
 
-// A Grant gets a client its token for a private channel.
+// A Grant gets the token of a client for a private channel.
 type Grant func(c *Client, channel string) (token any, err error)
 
-// Member grants a token that the Server signs, with that presence data (nil for
-// none): as if the app's auth endpoint had allowed it.
+// Member grants a token that the Server signs, with the given presence data or with none if
+// data is nil, as if the app's auth endpoint had allowed it.
 func Member(data any) Grant {
 	return func(c *Client, channel string) (any, error) {
 		allow := func(*http.Request, string, string) (any, error) { return data, nil }
@@ -42,8 +42,8 @@ func Member(data any) Grant {
 	}
 }
 
-// Endpoint asks the app's auth endpoint, in the handler at that path, with the
-// cookies and headers that the client connected with, as a page does. edit may
+// Endpoint requests the token from the app's auth endpoint, which handler serves at path,
+// with the cookies and headers with which the client connected, as a page does. edit can
 // change the request.
 func Endpoint(handler http.Handler, path string, edit ...func(r *http.Request)) Grant {
 	return func(c *Client, channel string) (any, error) {

@@ -128,7 +128,7 @@ func Except(connID string) PublishOption {
 // encoding/json does and must come out as an object or an array; nil is {}.
 //
 // delivered reports whether the channel had a subscriber when the server accepted the
-// event; false with a nil error means that nobody was subscribed. The error wraps an
+// event; false with a nil error means that it had none. The error wraps an
 // *Error if the server refused the event, ErrOutcomeUnknown, the context's error, or
 // the network's, for errors.Is and errors.As. If an argument is not valid, the error
 // says which, and nothing is sent.
