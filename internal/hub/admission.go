@@ -14,10 +14,10 @@ const (
 	RefusedClosed  = "shutdown"
 )
 
-// Admission keeps the connections by id, and admits no more than its limits, in
-// all and of one network, and none once it is closed. A place is reserved before
-// there is a connection, so that what takes time in between cannot admit too
-// many. All methods are safe for concurrent use.
+// Admission has the connections by id. It admits no more connections than its limits allow,
+// in total and from one network, and none after it is closed. A place is reserved before
+// the connection exists, so that requests that are handled at the same time cannot exceed a
+// limit. All methods are safe for concurrent use.
 type Admission struct {
 	limit      int // of connections; none if not above zero
 	perNetwork int // of those from one network; none if not above zero
@@ -40,9 +40,9 @@ func newAdmission(limits Limits) *Admission {
 	}
 }
 
-// Reserve takes a place for a connection from that network: Hub.Connect or
-// GiveBack must follow. If there is none it counts a refusal and returns its
-// reason, else "".
+// Reserve reserves a place for a connection from that network. Hub.Connect or GiveBack must
+// follow. If there is no place, Reserve counts a refusal and returns its reason; otherwise
+// it returns "".
 func (a *Admission) Reserve(from limit.Network) (refused string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -138,7 +138,7 @@ func (a *Admission) close() bool {
 	return first
 }
 
-// Refuse counts a refusal for a reason of the caller's.
+// Refuse counts a refusal for a reason of the caller.
 func (a *Admission) Refuse(reason string) {
 	a.mu.Lock()
 	a.refused[reason]++

@@ -10,7 +10,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// Channel is a channel as this node sees it.
+// Channel is a channel as this node knows it.
 type Channel struct {
 	hub    *Hub
 	name   string
@@ -34,13 +34,13 @@ type Channel struct {
 // Name returns the channel's name.
 func (ch *Channel) Name() string { return ch.name }
 
-// Host returns what Config.HostChannel made of the channel.
+// Host returns the value of Config.HostChannel for the channel.
 func (ch *Channel) Host() any { return ch.host }
 
 // Hub returns the node.
 func (ch *Channel) Hub() *Hub { return ch.hub }
 
-// Policy returns what the channel is.
+// Policy returns the properties of the channel.
 func (ch *Channel) Policy() Policy { return ch.policy }
 
 // Len returns the number of members on this node.
@@ -50,8 +50,8 @@ func (ch *Channel) Len() int {
 	return ch.members.live
 }
 
-// Conns yields the members on this node, in no order. Members that come or go
-// meanwhile may be seen or not.
+// Conns yields the members on this node, in no order. Members that join or leave during the
+// iteration may or may not be included.
 func (ch *Channel) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		ch.mu.Lock()

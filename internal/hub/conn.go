@@ -16,8 +16,8 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Conn is one client's connection. All methods are safe for concurrent use and
-// none but Join blocks.
+// Conn is the connection of one client. All methods are safe for concurrent use, and only
+// Join blocks.
 type Conn struct {
 	hub     *Hub
 	id      string
@@ -58,7 +58,7 @@ type user struct {
 // ID returns the connection's id.
 func (c *Conn) ID() string { return c.id }
 
-// User returns what Connect was given.
+// User returns the value that was passed to Connect.
 func (c *Conn) User() any {
 	if c.user == nil {
 		return nil
@@ -66,7 +66,7 @@ func (c *Conn) User() any {
 	return c.user.value
 }
 
-// UserID returns the id of the user that Connect was given, or "".
+// UserID returns the user id that was passed to Connect, or "".
 func (c *Conn) UserID() string {
 	if c.user == nil {
 		return ""
@@ -74,7 +74,7 @@ func (c *Conn) UserID() string {
 	return c.user.id
 }
 
-// Host returns what Config.HostConn made of the connection.
+// Host returns the value of Config.HostConn for the connection.
 func (c *Conn) Host() any { return c.host }
 
 // Hub returns the node that the connection is on.
@@ -83,7 +83,7 @@ func (c *Conn) Hub() *Hub { return c.hub }
 // Transport returns the name of the connection's transport.
 func (c *Conn) Transport() string { return c.session.Protocol() }
 
-// Context returns a context that is cancelled when the connection ends.
+// Context returns a context that is canceled when the connection ends.
 func (c *Conn) Context() context.Context { return c.ctx }
 
 // Channels returns the names of the channels that the connection is in, sorted.
@@ -135,8 +135,8 @@ func (c *Conn) logRate(kind string) {
 			"joins of presence channels count by their size", limits.Rate, limits.Burst)))
 }
 
-// Close ends the connection with a close code and reason. The first caller's
-// stand. It does not wait.
+// Close ends the connection with a close code and reason. Only the first call has an
+// effect. It does not wait.
 func (c *Conn) Close(code int, reason string) { c.end(code, reason) }
 
 // end begins the connection's end; the reader does the rest. The first caller's

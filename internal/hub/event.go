@@ -7,27 +7,27 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// EventKind is what an Event says.
+// EventKind is the kind of an Event.
 type EventKind uint8
 
 // The kinds of events. Connected, Subscribed, Ended, Direct, Replied and Failed
 // go to one connection, the others to the members of a channel.
 const (
 	Connected  EventKind = iota + 1 // the connection is open
-	Subscribed                      // the connection is in the channel from here on
-	Ended                           // the connection is not in the channel any more
+	Subscribed                      // from here on, the connection is in the channel
+	Ended                           // the connection is no longer in the channel
 	Direct                          // the host sends a message to the connection
 	Replied                         // a typed command has succeeded
 	Failed                          // a command has failed
 	Published                       // an event was published
 	Joined                          // a member has joined
 	Left                            // a member has left
-	Members                         // the list of members is this one from here on
+	Members                         // from here on, this is the list of members
 	Gap                             // events of the channel may have been lost
 )
 
-// Event is one message to clients, before a Protocol gives it its form. Which
-// fields count depends on Kind.
+// Event is one message to clients, before a Protocol renders it. Its Kind decides which of
+// the fields are used.
 type Event struct {
 	Kind    EventKind
 	Channel string

@@ -1,14 +1,13 @@
-// Package hub is the core of pushy: connections, channels, memberships and the
-// replicas of their members, on one node. It handles events and knows no JSON, no
-// HTTP and no paths: a Protocol turns a client's messages into calls of Conn's
-// verbs and events into messages, a session.Session moves the bytes, and a
-// broker.Broker connects the nodes.
+// Package hub is the core of one node: connections, channels, memberships and the
+// replicas of their members. It handles events and depends on neither JSON nor HTTP.
+// A Protocol turns a client's messages into calls of Conn's methods, and events into
+// messages. A session.Session carries the bytes. A broker.Broker connects the nodes.
 //
 // # Locks
 //
-// They are taken in the order: the broker's own, a channel's fan, the registry's
-// and the channel's mu, a connection's mu, its outbox's. Under them there is map
-// work and queueing only: no I/O, no hook, no command, no call of the broker.
+// Locks are taken in this order: the broker's own, a channel's fan, the registry's
+// and the channel's mu, a connection's mu, its outbox's. While a lock is held, the code
+// only changes maps and queues: no I/O, and no call of a hook, command or broker.
 package hub
 
 import (
@@ -46,8 +45,8 @@ var (
 	ErrDenied          = errors.New("invalid credentials")
 )
 
-// RefusedError is a Join that the host, or the protocol, refuses with a reason of
-// its own.
+// RefusedError is the error of a Join that the host, or the protocol, refuses with
+// its own reason.
 type RefusedError struct {
 	Reason   string // for the client; "" is possible if NeedAuth is set
 	Code     string // or ""
@@ -62,7 +61,7 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 // Is makes errors.Is find ErrNeedAuth.
 func (e *RefusedError) Is(target error) bool { return e.NeedAuth && target == ErrNeedAuth }
 
-// UnavailableError is a Join that cannot be decided or carried out now.
+// UnavailableError is the error of a Join that cannot be decided or performed now.
 type UnavailableError struct {
 	Err error // nil if it has been logged
 }
@@ -76,25 +75,25 @@ func (e *UnavailableError) Error() string {
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// Close codes that a Hub gives.
+// Close codes that a Hub sends.
 const (
 	CloseShutdown = session.CloseShutdown
 	CloseAbuse    = 1008
 	codeLost      = 1006 // never sent
 )
 
-// Policy is what a channel is. It is asked for when a channel is opened, and
-// holds until the channel is closed.
+// Policy has the properties of a channel. It is read when the channel is opened, and
+// does not change until the channel is closed.
 type Policy struct {
-	// Private channels need an authorization, and log their members.
+	// Private channels need an authorization, and the broker has their members.
 	Private bool
 	// Presence lets the members of a private channel see each other.
 	Presence bool
-	// Keep is how much of its events is kept.
+	// Keep says how many of its events are kept.
 	Keep broker.Keep
 }
 
-// Limits bound what one client can cause. None applies that is not above zero.
+// Limits limit what one client can use. A limit that is not positive is off.
 type Limits struct {
 	Connections int
 	PerNetwork  int // connections from one network
@@ -103,7 +102,7 @@ type Limits struct {
 	Rate, Burst int // messages of one connection, a second and at once
 }
 
-// Hooks observe. Any may be nil. They are called without a lock, and return.
+// Hooks are called when something happens, with no lock held. Any can be nil.
 type Hooks struct {
 	Connect     func(c *Conn)
 	Disconnect  func(c *Conn, code int, reason string)
@@ -115,7 +114,7 @@ type Hooks struct {
 	Fault func(c *Conn, code int)
 }
 
-// AuthRequest is a Join that is to be decided.
+// AuthRequest describes a Join for Config.Authorize.
 type AuthRequest struct {
 	Conn    *Conn
 	Channel string
@@ -124,7 +123,7 @@ type AuthRequest struct {
 	Data    []byte // presence data as the client sent it
 }
 
-// Config is what a Hub needs. All fields must be set but those of which it is said.
+// Config configures a Hub. All fields must be set, unless their comment says otherwise.
 type Config struct {
 	Node     string // a random id
 	Broker   broker.Broker
@@ -132,35 +131,35 @@ type Config struct {
 	Settings map[string]string
 	// Local says that the broker serves this node only and never waits.
 	Local bool
-	// Reserved is the name of a channel that no client can name, or "". ReservedEntry
-	// is called with what is delivered for it; it does not block.
+	// Reserved is a channel name that clients cannot use, or "". ReservedEntry is called
+	// with the entries that are delivered for it, and must not block.
 	Reserved      string
 	ReservedEntry func(e broker.Entry)
-	// Linger is how long a channel outlives its last member.
+	// Linger is how long a channel stays open without members.
 	Linger time.Duration
-	// Timeout bounds one call of a broker that is not local.
+	// Timeout limits one call of a broker that is not local.
 	Timeout  time.Duration
 	Engine   *fanout.Engine
 	Protocol Protocol
-	// Policy returns what a channel is. An error refuses whoever asks.
+	// Policy returns the properties of a channel. An error refuses the request.
 	Policy func(channel string) (Policy, error)
-	// Authorize decides a Join: nil allows, ErrNeedAuth, ErrDenied and a
-	// *RefusedError refuse, and an *UnavailableError cannot tell.
+	// Authorize decides a Join: nil allows it; ErrNeedAuth, ErrDenied and a
+	// *RefusedError refuse it; an *UnavailableError means that it cannot be decided.
 	Authorize func(ctx context.Context, r AuthRequest) error
 	Limits    Limits
 	Hooks     Hooks
-	// HostConn and HostChannel return what the host knows a connection and a channel
-	// as; it is kept with them.
+	// HostConn and HostChannel return the host's own values for a connection and a
+	// channel, which are stored with them.
 	HostConn    func(c *Conn) any
 	HostChannel func(ch *Channel) any
-	// Now is the clock, the others are the sources of ids. Owner ids are secrets of
+	// Now is the clock, and the other funcs return new ids. Owner ids are secrets of
 	// the nodes.
 	Now         func() time.Time
 	NewConnID   func() string
 	NewMemberID func() string
 	NewOwner    func() string
 	Log         *slog.Logger
-	Notices     *ratelog.Logger // for what others cause
+	Notices     *ratelog.Logger // for faults of clients, other nodes and the broker
 }
 
 const shardCount = 64
@@ -171,7 +170,7 @@ type shard struct {
 	channels map[string]*Channel
 }
 
-// Hub is one node. All methods are safe for concurrent use.
+// Hub is the core of one node. All methods are safe for concurrent use.
 type Hub struct {
 	cfg       Config
 	admission *Admission
@@ -198,8 +197,8 @@ type Hub struct {
 
 var _ broker.Sink = (*Hub)(nil)
 
-// New returns a Hub, whose broker has been opened. If it fails, the broker is
-// still to be closed.
+// New returns a Hub and opens its broker. If New fails, the caller must close the
+// broker.
 func New(cfg Config) (*Hub, error) {
 	h := &Hub{
 		cfg:       cfg,
@@ -229,11 +228,11 @@ func New(cfg Config) (*Hub, error) {
 	return h, nil
 }
 
-// Admission is where places for connections are reserved.
+// Admission returns where places for connections are reserved.
 func (h *Hub) Admission() *Admission { return h.admission }
 
-// Connect makes a session a connection and starts its reader. A place for it has
-// been reserved.
+// Connect creates a connection for a session and starts its reader. The caller has
+// reserved a place for it.
 func (h *Hub) Connect(s session.Session, value any, userID string, from limit.Network) {
 	c := &Conn{
 		hub:     h,
@@ -259,7 +258,7 @@ func (h *Hub) Connect(s session.Session, value any, userID string, from limit.Ne
 	go c.serve()
 }
 
-// Conn returns the connection of that id, or nil if it is not on this node or
+// Conn returns the connection with that id, or nil if it is not on this node or
 // its Connect hook has not returned.
 func (h *Hub) Conn(id string) *Conn {
 	c := h.admission.find(id)
@@ -288,7 +287,7 @@ func (h *Hub) Conns() []*Conn {
 	return greeted
 }
 
-// Published returns the number of events published here that the broker took.
+// Published returns the number of events of this node that the broker accepted.
 func (h *Hub) Published() uint64 { return h.published.Load() }
 
 // Away returns why the broker cannot be reached, or nil.
@@ -299,8 +298,8 @@ func (h *Hub) Away() error {
 	return nil
 }
 
-// Wants reports whether anybody on this node is in a channel, or about to be: if
-// not, what is delivered for it concerns nobody.
+// Wants reports whether this node needs the entries of a channel: whether the channel
+// is open or being opened here.
 func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil || h.isReserved(channel) }
 
 func (h *Hub) isReserved(channel string) bool { return channel == h.cfg.Reserved && channel != "" }
@@ -310,7 +309,7 @@ func (h *Hub) hasMembers(channel string) bool {
 	return ch != nil && ch.Len() > 0
 }
 
-// PolicyOf returns the policy of a channel, that of its present life if it is open.
+// PolicyOf returns the policy of a channel; if it is open, the one it was opened with.
 func (h *Hub) PolicyOf(channel string) (Policy, error) {
 	if ch := h.find(channel); ch != nil {
 		return ch.policy, nil
@@ -338,8 +337,8 @@ func (h *Hub) Lookup(channel string) *Channel {
 	return ch
 }
 
-// Channels returns the channels in whatever state, in no order. Those without
-// members are being opened or closed.
+// Channels returns all channels in any state, in no order. Those without members are
+// being opened or closed.
 func (h *Hub) Channels() []*Channel {
 	var all []*Channel
 	for i := range h.shards {
@@ -353,8 +352,8 @@ func (h *Hub) Channels() []*Channel {
 	return all
 }
 
-// acquire returns the open channel of that name and holds it: it stays open
-// until its life is released. It waits for the broker as long as ctx allows.
+// acquire returns the open channel of that name and holds it: it stays open until
+// its lifetime is released. It waits for the broker until ctx ends.
 func (h *Hub) acquire(ctx context.Context, name string, policy Policy) (*Channel, error) {
 	for {
 		ch := h.entry(name, policy)
@@ -393,7 +392,7 @@ func (h *Hub) entry(name string, policy Policy) *Channel {
 	return ch
 }
 
-// drop takes a channel that is gone out of the registry.
+// drop removes a closed channel from the registry.
 func (h *Hub) drop(ch *Channel) {
 	s := h.shard(ch.name)
 	s.mu.Lock()
@@ -403,8 +402,8 @@ func (h *Hub) drop(ch *Channel) {
 	s.mu.Unlock()
 }
 
-// Go calls run in a goroutine that Shutdown waits for. Its ctx ends when Shutdown
-// begins. False means that it has begun.
+// Go calls run in a goroutine that Shutdown waits for. The ctx of run ends when
+// Shutdown begins. Go returns false if Shutdown has begun.
 func (h *Hub) Go(run func(ctx context.Context)) bool {
 	if !h.tasks.Start() {
 		return false
@@ -416,7 +415,7 @@ func (h *Hub) Go(run func(ctx context.Context)) bool {
 	return true
 }
 
-// operation bounds a call of the broker.
+// operation limits the time of a call of the broker.
 func (h *Hub) operation(ctx context.Context) (context.Context, context.CancelFunc) {
 	if h.cfg.Local {
 		return ctx, func() {} // nothing waits, so nothing needs a timer
@@ -424,7 +423,7 @@ func (h *Hub) operation(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, h.cfg.Timeout)
 }
 
-// background runs a channel's transition: at once where nothing can wait, else
+// background runs a channel's transition: at once if nothing can block, otherwise
 // in a goroutine that Shutdown waits for.
 func (h *Hub) background(transition func()) {
 	if h.cfg.Local || !h.tasks.Start() {

@@ -12,9 +12,8 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// Leave ends the connection's membership of a channel; it gets an Ended. A join
-// that is under way ends as soon as it has come through. The error is
-// ErrNotMember.
+// Leave ends the connection's membership of a channel, and an Ended event is queued. A join
+// that is in progress ends when it is complete. The error is ErrNotMember.
 func (c *Conn) Leave(channel, reason string, request []byte) error {
 	m := c.membership(channel)
 	if m == nil {

@@ -87,20 +87,20 @@ func (c *Conn) membership(channel string) *membership {
 	return c.members.get(channel)
 }
 
-// JoinRequest is what a connection, or the host for it, asks to join.
+// JoinRequest describes a Join.
 type JoinRequest struct {
 	Channel string // as the protocol spells it, checked
 	Auth    string // as the client sent it
 	Data    []byte // presence data as the client sent it, nil for none
 	Request []byte // goes back in the answer
-	// Trusted is a join that the host has decided: nobody is asked whether it is
-	// allowed, and it does not count towards the client's rate.
+	// Trusted means that the host has decided the join: Authorize is not called, and the
+	// join does not count towards the client's rate.
 	Trusted bool
 }
 
-// Join makes the connection a member of a channel. Its Subscribed is queued before
-// Join returns nil, and nothing is if it fails. It waits for the broker as long as
-// the connection lives. Data counts for private channels with presence only.
+// Join makes the connection a member of a channel. On success its Subscribed event is
+// queued before Join returns nil; on failure nothing is queued. Join waits for the broker
+// until the connection ends. Data is used only in private channels with presence.
 func (c *Conn) Join(r JoinRequest) error {
 	err := c.join(r)
 	if err != nil && !r.Trusted {

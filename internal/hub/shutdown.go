@@ -15,12 +15,11 @@ const (
 	shutdownReason = "server shutting down"
 )
 
-// Shutdown ends the Hub: connections are closed with CloseShutdown, in batches
-// over at most 5 s or half the time that ctx has; what was queued for them is
-// still written. When it returns nil all hooks have run and the broker is closed.
-// If ctx ends first, the remaining connections are closed without a close frame,
-// the hooks run all the same, and it returns ctx's error. A second call waits for
-// the first.
+// Shutdown ends the Hub. All connections are closed with CloseShutdown, in batches over at
+// most 5 s or half the time until the deadline of ctx; what is queued for them is still
+// written. When it returns nil, all hooks have run and the broker is closed. If ctx ends
+// first, the remaining connections are closed without a close frame, their hooks run, and
+// Shutdown returns the error of ctx. A second call waits for the first.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	if h.admission.close() {
 		h.endErr = h.shutdown(ctx)
@@ -32,10 +31,10 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	return h.endErr
 }
 
-// Close ends the Hub at once: every connection is closed without a close frame,
-// and a Shutdown under way waits no longer. The Disconnect hooks have run when it
-// returns, except that it waits only a second or two for commands and hooks that
-// do not return, such as its own caller.
+// Close ends the Hub at once. All connections are closed without a close frame, and a
+// Shutdown that is in progress stops waiting. The Disconnect hooks have run when Close
+// returns, unless a command or hook does not return, for example because it called Close:
+// Close waits for those at most about 2 s.
 func (h *Hub) Close() error {
 	h.closeNow()
 	err := h.Shutdown(context.Background())
