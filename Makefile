@@ -46,7 +46,7 @@ tidy: ## go mod tidy for all modules
 	@ci/tidy.sh
 
 structure: ## the drawing of the packages, into docs/structure.md
-	@go run ./ci/structure >docs/structure.md
+	@page=$$(go run ./ci/structure) && printf '%s\n' "$$page" >docs/structure.md
 
 bench: ## pushy against its peers, into bench/RESULTS.md; 50 minutes, or with ARGS=-quick 4
 	@ci/bench.sh $(ARGS)

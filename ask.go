@@ -14,11 +14,11 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// An AskFunc answers a question on one node. data is the JSON of the value that was
-// passed to Server.Ask, or nil for nil, and must not be changed. The answer is encoded as
-// encoding/json does. ctx ends when the caller of Server.Ask stops waiting, and when
-// Shutdown begins. Every program that can write to the broker can ask, so an AskFunc
-// validates data as any other input.
+// An AskFunc answers a question on one node. data is the JSON of the value that was passed
+// to Server.Ask, or nil for nil, and must not be changed. The answer is encoded as
+// encoding/json does. ctx ends when the time limit of the question has passed, and when
+// Shutdown begins. Every program that can write to the broker can ask, so an AskFunc must
+// validate data as any other input.
 type AskFunc func(ctx context.Context, data json.RawMessage) (answer any, err error)
 
 // Answer is the answer of one node to Server.Ask.
@@ -36,9 +36,10 @@ type Answer struct {
 type Answers struct {
 	// Answers begins with the answer of this node. The others are sorted by node.
 	Answers []Answer
-	// Silent has the ids of the nodes that did not answer in time, sorted: nodes that
-	// are stopped or disconnected, and nodes that died less than 15 s ago. It is nil if
-	// all nodes answered, and if the Broker does not implement broker.Cluster.
+	// Silent has the ids of the nodes that did not answer in time, sorted: nodes that are
+	// stopped or disconnected, and nodes that died less than 15 s ago. It is nil if all
+	// nodes answered. If the Broker does not implement broker.Cluster, only this node can
+	// be in it.
 	Silent []string
 }
 

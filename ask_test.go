@@ -595,3 +595,31 @@ func TestAskWithTooMuchData(t *testing.T) {
 		assert.Equal(t, map[string]string{servers[0].Node(): "0"}, numbers(answers))
 	})
 }
+
+// With a Broker that does not know its nodes, Ask waits for the whole time, and cannot
+// tell who is silent but for this node.
+func TestAskOverABrokerThatDoesNotKnowItsNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		srv := askable(t, struct{ broker.Broker }{cluster.Broker()})
+		other := askable(t, struct{ broker.Broker }{cluster.Broker()})
+		openNode(t, cluster.Broker(), "silent", func(broker.Entry) {})
+		began := time.Now()
+		answers, err := srv.Ask(t.Context(), "number", nil)
+		require.NoError(t, err)
+		assert.Equal(t, 500*time.Millisecond, time.Since(began))
+		assert.Equal(t, map[string]string{srv.Node(): "7", other.Node(): "7"}, numbers(answers))
+		assert.Nil(t, answers.Silent)
+
+		hang := make(chan struct{})
+		defer close(hang)
+		srv.HandleAsk("hang", func(context.Context, json.RawMessage) (any, error) {
+			<-hang
+			return 1, nil
+		})
+		answers, err = srv.Ask(t.Context(), "hang", nil)
+		require.NoError(t, err)
+		assert.Equal(t, []string{srv.Node()}, answers.Silent)
+	})
+}

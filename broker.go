@@ -25,10 +25,10 @@ const (
 	maxMemberBytes = 256 << 10
 )
 
-// checked is a broker of the host's whose deliveries are checked, and whose panics, and
-// calls of runtime.Goexit, are errors of the one call. What the broker works with may be
-// written to by others, so nothing of it is trusted: what is broken is skipped, with one
-// log line a minute.
+// checked wraps the broker of the host. It validates deliveries, and turns a panic or
+// runtime.Goexit of a method into the error of that call. Other programs may be able to
+// write to the broker's store, so invalid entries are skipped, with at most one log line a
+// minute for each kind.
 func (s *Server) checked(b broker.Broker) broker.Broker {
 	l := s.opts.Limits
 	// A node must be able to receive what it lets its own clients send.
@@ -53,16 +53,16 @@ func (s *Server) callBroker(name string, run func() error) (err error) {
 	return err
 }
 
-// callFailed logs a call of the host's broker that did not return, and turns it into
-// that call's error.
+// callFailed logs a call of the broker that panicked or called runtime.Goexit, and returns
+// the error of that call.
 func (s *Server) callFailed(name string, f *failure) error {
 	attrs := append([]slog.Attr{slog.String("call", name)}, f.attrs()...)
 	s.notices.Warn("a call of the broker "+f.String(), name, attrs...)
 	return fmt.Errorf("%s: %w", name, f)
 }
 
-// closeBroker closes the broker of a Server that could not be made. One that was not
-// opened has nothing to close, and says so.
+// closeBroker closes the broker of a Server that could not be created. A broker that was
+// not opened returns broker.ErrClosed, which is no error here.
 func closeBroker(b broker.Broker) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
 	defer cancel()
@@ -75,8 +75,8 @@ func closeBroker(b broker.Broker) (err error) {
 	return err
 }
 
-// settings are what must be equal on all nodes. Options.Channel must be, too, but a func
-// cannot be compared.
+// settings returns the options that must be equal on all nodes. Options.Channel must be
+// equal, too, but funcs cannot be compared.
 func (s *Server) settings() map[string]string {
 	return map[string]string{
 		"Limits.Members":              strconv.Itoa(max(s.opts.Limits.Members, -1)),
@@ -84,10 +84,10 @@ func (s *Server) settings() map[string]string {
 	}
 }
 
-// keysFingerprint is the same for Servers that accept the same keys, whichever of them
-// signs. It has 16 bits, since it is written to where the broker keeps its nodes: whoever
-// reads it there can exclude guesses at a key and never confirm one, because one guess in
-// 65,536 fits by chance. As rarely it does not show that two nodes have different keys.
+// keysFingerprint returns the same string for Servers that accept the same keys, whichever
+// key signs. It has only 16 bits, because it is stored in the broker: with it, a reader can
+// exclude guesses at a key but never confirm one, since one guess in 65,536 matches by
+// chance. With the same probability, two nodes with different keys are not detected.
 func keysFingerprint(keys []string) string {
 	if len(keys) == 0 {
 		return "none"
@@ -101,7 +101,7 @@ func keysFingerprint(keys []string) string {
 	return hex.EncodeToString(sum[:2])
 }
 
-// keyID names a secret key without giving it away.
+// keyID returns an identifier of a secret key that does not reveal the key.
 func keyID(key string) string {
 	mac := hmac.New(sha256.New, []byte(key))
 	_, _ = mac.Write([]byte("pushy2-key-id")) // never returns an error

@@ -140,7 +140,7 @@ func checkReceivers(h *harness) {
 			assert.Equal(h.t, want, a.Receivers, why)
 		}
 	}
-	says(broker.None, "nobody follows it")
+	says(broker.None, "no other node follows it")
 	nodes[0].follow("news")
 	says(broker.None, "only the publisher follows it")
 	nodes[1].follow("news")

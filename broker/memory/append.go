@@ -32,7 +32,7 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 }
 
 // pass delivers an event that is not kept. It makes no log for a channel that
-// nobody follows.
+// no node follows.
 func (b *Broker) pass(channel string, e broker.Entry) broker.Appended {
 	l := b.cluster.shard(channel).find(channel)
 	if l == nil {

@@ -17,7 +17,7 @@ type channelLog struct {
 	name string
 
 	mu        sync.Mutex
-	dropped   bool // it is not in its shard any more
+	dropped   bool // it has been removed from its shard
 	followers map[*Broker]struct{}
 
 	at       broker.Position // of the last kept event
@@ -103,7 +103,7 @@ func (c *Cluster) create(s *shard, channel string) *channelLog {
 	return l
 }
 
-// sweep drops logs of a shard that nobody needs any more. It looks at a few, in
+// sweep drops unused logs of a shard. It looks at a few, in
 // the map's random order, each time one is added, so there are never many.
 func (c *Cluster) sweep(s *shard) {
 	var some []*channelLog
@@ -128,7 +128,7 @@ func (c *Cluster) epochs() (offsets, revisions string) {
 	return c.offsetEpoch, c.revisionEpoch
 }
 
-// dropIfUnusedLocked forgets a log, whose lock is held, that nobody needs any
+// dropIfUnusedLocked removes a log, whose lock is held, if it is not in use any
 // more. A log that begins after one whose numbers are forgotten begins in
 // another epoch.
 func (c *Cluster) dropIfUnusedLocked(l *channelLog) {

@@ -9,50 +9,51 @@ import (
 
 // Endpoint is the writing end of one connection: a Writer or a Puller.
 type Endpoint interface {
-	// Form is the shape in which it wants its frames; it never changes.
+	// Form returns the form in which the transport needs its frames. It never changes.
 	Form() Form
 }
 
-// Writer is written to as soon as something waits. An Outbox is its only caller
-// and makes one call at a time.
+// Writer is written to as soon as a frame is queued. An Outbox is its only caller and makes
+// one call at a time.
 type Writer interface {
 	Endpoint
-	// Write writes p, which holds whole frames or the rest of some, within
-	// timeout. It must not keep p. After an error nothing more is written.
+	// Write writes p, which contains whole frames or the rest of some, within timeout. It
+	// must not keep p. After an error nothing more is written.
 	Write(p []byte, timeout time.Duration) error
-	// Finish says goodbye with a close code and reason, within timeout. It is
-	// the last call, and not made after an error of Write.
+	// Finish sends a close frame with a close code and reason, within timeout. It is the
+	// last call, and is not made after an error of Write.
 	Finish(code int, reason string, timeout time.Duration)
 }
 
-// Socket is a Writer that may be able to write without waiting, so that it needs
-// no goroutine of its own while it takes what there is.
+// Socket is a Writer that can write without waiting, so that it needs no goroutine of its
+// own while the socket accepts the bytes.
 type Socket interface {
 	Writer
-	// Direct returns what writes so, or nil if nothing does. It never changes.
+	// Direct returns the Direct of the socket, or nil if it has none. It never changes.
 	Direct() Direct
-	// Broken tells that Direct has failed.
+	// Broken reports that Direct has failed.
 	Broken()
 }
 
-// Direct is the part of a Socket that a pass looks at. There are as many as
-// connections, and memory that is not looked at need not be fetched: it is best
-// small and apart from the rest.
+// Direct is the part of a Socket that a pass uses. There is one for each connection, so it
+// should be small and separate from the rest: memory that a pass does not read need not be
+// loaded into the cache.
 type Direct interface {
-	// TryWrite writes what the socket takes at once and returns how much that
-	// was: less than all of p, without an error, if it is full. It never waits.
+	// TryWrite writes as much as the socket accepts at once and returns the number of
+	// bytes. If the socket is full, this is less than len(p), and the error is nil.
+	// TryWrite never waits.
 	TryWrite(p []byte) (n int, err error)
 }
 
-// Puller fetches what waits with Outbox.Take when it can write, such as while a
+// Puller fetches queued frames with Outbox.Take when it can write, for example while a
 // client polls.
 type Puller interface {
 	Endpoint
-	// Wake tells that there is something to take. It must not block.
+	// Wake reports that frames are queued. It must not block.
 	Wake()
 }
 
-// Config holds an Engine's bounds; each must be set but Flushers.
+// Config has the limits of an Engine. All fields must be set, except Flushers.
 type Config struct {
 	MaxBytes     int           // waiting in one Outbox
 	MaxTotal     int64         // waiting in all of them
@@ -67,8 +68,8 @@ const (
 	codeSlowConsumer = 3008
 )
 
-// Engine owns the outboxes of a Server, what they may hold together, and the
-// flushers that empty them.
+// Engine has the outboxes of a Server, the limit for all of them together, and the flushers
+// that write.
 type Engine struct {
 	cfg      Config
 	flushers []flusher
@@ -81,8 +82,7 @@ type Engine struct {
 	first *Outbox // of all that have not ended, by their links
 }
 
-// New returns an Engine without outboxes. It has no goroutine while nothing
-// waits.
+// New returns an Engine without outboxes. It has no goroutine while nothing is queued.
 func New(cfg Config) *Engine {
 	e := &Engine{cfg: cfg}
 	n := cfg.Flushers
@@ -98,10 +98,10 @@ func New(cfg Config) *Engine {
 	return e
 }
 
-// NewOutbox returns an empty Outbox for end. onCut is called once, if
-// the Outbox gives the connection up (too much waits, a write fails or takes
-// too long); it must not block, and may be called with the caller's own locks
-// held, but never with the Outbox's.
+// NewOutbox returns an empty Outbox for end. onCut is called once if the Outbox ends the
+// connection, because too many bytes are queued or a write fails or takes too long. It must
+// not block. It can be called while the caller holds its own locks, but not while the
+// Outbox's lock is held.
 func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *Outbox {
 	o := &Outbox{end: end, form: end.Form(), onCut: onCut}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
@@ -121,9 +121,9 @@ func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *O
 	return o
 }
 
-// Flush begins to write what SendThrough has queued: an event for many is
-// queued for all of them first. It counts as one arrival, by which the flushers
-// judge whether waiting for more is worth it.
+// Flush starts to write what SendThrough has queued. An event for many receivers is first
+// queued for all of them. A call of Flush counts as the arrival of one event; from the
+// arrivals, the flushers decide whether to wait for more events.
 func (e *Engine) Flush() {
 	e.arrivals.add(time.Now())
 	for i := range e.flushers {
@@ -131,8 +131,8 @@ func (e *Engine) Flush() {
 	}
 }
 
-// Waiting returns how many bytes wait in all outboxes. A frame shared by several
-// counts in full for each, but for lists, which count once.
+// Waiting returns the number of bytes that are queued in all outboxes. A frame that several
+// outboxes share counts once for each of them; a list counts only once.
 func (e *Engine) Waiting() int64 {
 	var n int64
 	for i := range e.flushers {
@@ -141,8 +141,8 @@ func (e *Engine) Waiting() int64 {
 	return n
 }
 
-// Wait blocks until no goroutine of the Engine is left. Every Outbox must have
-// been closed or discarded.
+// Wait blocks until all goroutines of the Engine have ended. Every Outbox must have been
+// closed or discarded.
 func (e *Engine) Wait() { e.running.Wait() }
 
 // relieve cuts the outboxes with most waiting until the bound holds again.

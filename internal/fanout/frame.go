@@ -1,6 +1,6 @@
-// Package fanout is the write side of pushy: messages encoded once for all
-// their receivers, a bounded outbox for each connection, and what writes them
-// out. It knows nothing of channels, commands or HTTP.
+// Package fanout is the write side of pushy: messages that are encoded once for all
+// receivers, a bounded outbox for each connection, and the goroutines that write. It does
+// not depend on channels, commands or HTTP.
 package fanout
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// Form is the shape in which a transport wants a Frame's bytes.
+// Form is the form in which a transport needs the bytes of a Frame.
 type Form uint8
 
 const (
@@ -22,9 +22,9 @@ const (
 	Bare
 )
 
-// Frame is one message. Each form is encoded at most once (twice, if two
-// connections are the first to ask at the same moment), however many outboxes
-// hold the Frame. A Frame is immutable and safe for concurrent use.
+// Frame is one message. Each form is encoded at most once, even if many outboxes have the
+// Frame; it is encoded twice if two connections need it first at the same moment. A Frame
+// is immutable and safe for concurrent use.
 type Frame struct {
 	text []byte
 	raw  bool
@@ -34,18 +34,18 @@ type Frame struct {
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, made when first asked for
 }
 
-// NewFrame returns a Frame of a message's JSON text, which must be valid UTF-8
-// and must not change afterwards.
+// NewFrame returns a Frame for the JSON text of a message. The text must be valid UTF-8 and
+// must not be changed afterwards.
 func NewFrame(text []byte) *Frame { return &Frame{text: text} }
 
-// NewList is NewFrame for a list that clients have asked for, such as the members
-// of a channel. It does not count towards the bound of an Outbox, so a client is
-// not disconnected for what it asked; Outbox.AwaitRoom bounds lists instead. In
-// Engine.Waiting one counts once, however many outboxes hold it.
+// NewList is NewFrame for a list that clients have requested, such as the members of a
+// channel. It does not count towards the limit of an Outbox, so that a client is not
+// disconnected because of its own request; Outbox.AwaitRoom limits lists instead. In
+// Engine.Waiting a list counts once, even if many outboxes have it.
 func NewList(text []byte) *Frame { return &Frame{text: text, list: true} }
 
-// RawFrame returns a Frame of bytes that are the same in every form: what a
-// transport says for itself, such as SockJS's open frame.
+// RawFrame returns a Frame whose bytes are the same in every form. Transports use it for
+// their own frames, such as the open frame of SockJS.
 func RawFrame(wire []byte) *Frame { return &Frame{text: wire, raw: true} }
 
 // Bytes returns the Frame in one form. The caller must not change the bytes.

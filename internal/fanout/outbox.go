@@ -7,13 +7,13 @@ import (
 	"sync/atomic"
 )
 
-// Gate lets the frames of one subscription into an Outbox: none before Open,
-// none after Shut. Its zero value is shut. The Outbox's lock guards it, so the
-// answer to "may this go in" and the going in are one step.
+// Gate controls which frames of one subscription enter an Outbox: none before Open and none
+// after Shut. The zero value is closed. The lock of the Outbox guards it, so that the check
+// and the queueing are one step.
 type Gate struct{ open bool }
 
-// ControlKind names the one slot that a control frame may wait in: a newer one
-// replaces it, so that a client that asks but never reads cannot fill memory.
+// ControlKind names a slot for one control frame. A newer frame replaces the one in the
+// slot, so a client that sends requests but never reads cannot fill memory.
 type ControlKind uint8
 
 const (
@@ -25,12 +25,12 @@ const (
 // control is what waits of each kind.
 type control [controlKinds][]byte
 
-// Outbox is what waits to be written to one connection, in order. It never
-// blocks who puts something in. All methods are safe for concurrent use.
+// Outbox is the queue of the messages that are to be written to one connection, in order.
+// Its methods do not block, except AwaitRoom. All methods are safe for concurrent use.
 //
-// While something waits it has one owner, which alone writes: first its
-// flusher, on whose list it is; and a drain, a goroutine of its own, from when a
-// write would have to wait until nothing is left.
+// While an Outbox is not empty, it has one owner, which is the only one to write. At first
+// this is its flusher. If a write would have to wait, the flusher passes the Outbox to a
+// drain, which is a separate goroutine that writes until the Outbox is empty.
 type Outbox struct {
 	// What every frame touches stands together.
 	mu      sync.Mutex
@@ -63,15 +63,14 @@ type ending struct {
 	done   chan struct{} // nil until somebody waits for it
 }
 
-// Hold keeps what is queued from being written until Release. It is called
-// before anything is queued.
+// Hold prevents writing until Release. It must be called before anything is queued.
 func (o *Outbox) Hold() {
 	o.mu.Lock()
 	o.held = true
 	o.mu.Unlock()
 }
 
-// Release begins the writing.
+// Release starts the writing.
 func (o *Outbox) Release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -79,9 +78,9 @@ func (o *Outbox) Release() {
 	o.startLocked() // if only for a Close meanwhile
 }
 
-// Send queues f. It reports whether f went in: not after Close, and not over
-// the bound, which disconnects the client. A frame of any size goes into an
-// Outbox in which nothing but lists waits.
+// Send queues f. It reports whether f was queued: it is not after Close, nor if the limit
+// is exceeded, which disconnects the client. A frame of any size is accepted if the Outbox
+// contains only lists.
 func (o *Outbox) Send(f *Frame) bool {
 	o.mu.Lock()
 	ok, cut := o.appendLocked(f)
@@ -91,8 +90,8 @@ func (o *Outbox) Send(f *Frame) bool {
 	return ok
 }
 
-// SendThrough queues f if g is open. It is one of many for the same event:
-// Engine.Flush must follow, or nothing is written.
+// SendThrough queues f if g is open. Many calls for the same event are followed by one
+// Engine.Flush, which starts the writing.
 func (o *Outbox) SendThrough(g *Gate, f *Frame) bool {
 	o.mu.Lock()
 	if !g.open {
@@ -105,7 +104,7 @@ func (o *Outbox) SendThrough(g *Gate, f *Frame) bool {
 	return ok
 }
 
-// Open queues f and opens g in one step: what goes through g comes after f.
+// Open queues f and opens g in one step, so that frames that pass g follow f.
 func (o *Outbox) Open(g *Gate, f *Frame) bool {
 	o.mu.Lock()
 	ok, cut := o.appendLocked(f)
@@ -116,8 +115,8 @@ func (o *Outbox) Open(g *Gate, f *Frame) bool {
 	return ok
 }
 
-// Shut shuts g and, if it was open and f is not nil, queues f in the same
-// step: what went through g comes before f. It reports whether g was open.
+// Shut closes g. If g was open and f is not nil, it queues f in the same step, so that
+// frames that have passed g precede f. It reports whether g was open.
 func (o *Outbox) Shut(g *Gate, f *Frame) bool {
 	o.mu.Lock()
 	was, cut := g.open, false
@@ -175,8 +174,8 @@ func (o *Outbox) overLocked(waiting, n int64) bool {
 	return queued > 0 && queued+n > int64(o.flusher.engine.cfg.MaxBytes)
 }
 
-// Control queues a transport's own bytes before the frames that wait. What
-// still waits of the same kind is replaced.
+// Control queues bytes of the transport itself, which are written before the queued frames.
+// They replace queued bytes of the same kind.
 func (o *Outbox) Control(kind ControlKind, wire []byte) {
 	o.mu.Lock()
 	if !o.closed {
@@ -189,8 +188,8 @@ func (o *Outbox) Control(kind ControlKind, wire []byte) {
 	o.mu.Unlock()
 }
 
-// Close lets what waits go out, then says goodbye with code and reason.
-// Nothing goes in after it. It reports whether it was the first to close.
+// Close writes what is queued and then a close frame with code and reason. Nothing can be
+// queued after it. It reports whether this was the first call of Close.
 func (o *Outbox) Close(code int, reason string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -202,8 +201,8 @@ func (o *Outbox) Close(code int, reason string) bool {
 	return true
 }
 
-// Discard drops what waits, says nothing and ends the Outbox, for a
-// connection that is gone. A Write in progress still ends by itself.
+// Discard drops what is queued and ends the Outbox without a close frame, for a connection
+// that is lost. A Write that is in progress ends by itself.
 func (o *Outbox) Discard() {
 	o.mu.Lock()
 	o.dropLocked()
@@ -212,8 +211,8 @@ func (o *Outbox) Discard() {
 	o.mu.Unlock()
 }
 
-// Done is closed when nothing more will be written: after Finish, a failed
-// write or Discard.
+// Done returns a channel that is closed when nothing more will be written: after Finish,
+// after a failed write, or after Discard.
 func (o *Outbox) Done() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -328,7 +327,7 @@ func (o *Outbox) writtenLocked() {
 	}
 }
 
-// Lost ends the Outbox because of a write that failed, or timed out.
+// Lost ends the Outbox because a write has failed or timed out.
 func (o *Outbox) Lost(err error) {
 	o.mu.Lock()
 	first := !o.closed
@@ -346,16 +345,15 @@ func (o *Outbox) Lost(err error) {
 	}
 }
 
-// Goodbye is a close code and its reason.
+// Goodbye is the close code and reason of a close frame.
 type Goodbye struct {
 	Code   int
 	Reason string
 }
 
-// Take appends what waits to dst, at least one frame and up to limit bytes, for
-// a Puller to write; Written takes them off what waits. Nothing is given before
-// Release. Once nothing waits in a closed Outbox it returns its Goodbye, each
-// time it is asked.
+// Take appends queued frames to dst for a Puller to write: at least one frame, and frames
+// of up to limit bytes. Written then removes them from the queue. Take returns nothing
+// before Release. When a closed Outbox is empty, each call returns its Goodbye.
 func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bye *Goodbye) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -377,14 +375,14 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bye *Goodbye) {
 	return frames, bye
 }
 
-// Written tells that all that Take gave is written.
+// Written reports that all frames of Take have been written.
 func (o *Outbox) Written() {
 	o.mu.Lock()
 	o.writtenLocked()
 	o.mu.Unlock()
 }
 
-// SaidGoodbye tells that the client has been told; Done is closed.
+// SaidGoodbye reports that the close frame has been sent, so Done is closed.
 func (o *Outbox) SaidGoodbye() {
 	o.mu.Lock()
 	o.endLocked()

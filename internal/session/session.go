@@ -1,5 +1,5 @@
-// Package session is what carries one client's messages, as the core sees it:
-// the transports implement it, and package hub uses it.
+// Package session is the interface between the core and the transports: it carries the
+// messages of one client. The transports implement it, and package hub uses it.
 package session
 
 import (
@@ -8,39 +8,40 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// Session is one client's connection.
+// Session is the connection of one client.
 //
-// A Session is used like this: NewOutbox with the Session as its Endpoint, Start,
-// Receive until it fails, Close or Discard of the Outbox, Linger. One
-// goroutine, the reader, calls Start, Receive and Linger; Stop and Abort may be
-// called by any goroutine, any number of times. Every Session whose Receive has
-// failed must be given to Linger, which frees what it holds.
+// It is used in this order: NewOutbox with the Session as its Endpoint, Start, Receive
+// until it fails, Close or Discard of the Outbox, Linger. One goroutine, the reader, calls
+// Start, Receive and Linger. Any goroutine can call Stop and Abort, any number of times.
+// When Receive has failed, Linger must be called, because it releases the resources of the
+// Session.
 type Session interface {
-	// A Session is a fanout.Writer or a fanout.Puller; what those have is for
-	// the Session's Outbox alone.
+	// A Session is a fanout.Writer or a fanout.Puller. Only the Session's Outbox calls the
+	// methods of those interfaces.
 	fanout.Endpoint
-	// Protocol is the transport's name as pushy:connect announces it.
+	// Protocol returns the transport's name as it is in pushy:connect.
 	Protocol() string
-	// ShutdownCode is the close code that the client understands as the server's
-	// shutting down (PROTOCOL.md, section 3).
+	// ShutdownCode returns the close code that the client understands as a shutdown of the
+	// server (PROTOCOL.md, section 3).
 	ShutdownCode() int
-	// Start is called once, before Receive. It queues the transport's opening
-	// and starts its heartbeats, which go through out.
+	// Start is called once, before Receive. It queues the opening frame of the transport
+	// and starts its heartbeats, which are written through out.
 	Start(out *fanout.Outbox)
-	// Receive returns the client's next message, valid until the next call. It
-	// may be empty, which is no message of pushy's. The error is a *CloseError,
-	// and the same one from then on.
+	// Receive returns the client's next message, which is valid until the next call. A
+	// message can be empty; then it is not a message of the pushy protocol. The error is a
+	// *CloseError, and later calls return the same error.
 	Receive() ([]byte, error)
-	// Stop makes Receive return promptly, also when it is called later. It
-	// never blocks, and does nothing once Receive has failed.
+	// Stop makes Receive return promptly, including later calls. It never blocks, and has
+	// no effect after Receive has failed.
 	Stop()
-	// Linger ends the Session after Receive has failed and the Outbox was
-	// closed or discarded. It lets the goodbye go out, waits for the peer's,
-	// discarding what comes before it, and cuts the connection: within
-	// WriteTimeout and CloseTimeout, and at once if there is nobody to wait for.
+	// Linger ends the Session after Receive has failed and the Outbox was closed or
+	// discarded. It waits until the close frame is written, waits for the close frame of
+	// the peer, discards what arrives before it, and closes the connection. This takes at
+	// most WriteTimeout and CloseTimeout. If no close frame is expected, Linger closes the
+	// connection at once.
 	Linger()
-	// Abort cuts the connection; Receive, Write, Finish and Linger return soon.
-	// Of Stop and Abort, Receive reports which came first.
+	// Abort closes the connection; Receive, Write, Finish and Linger return soon. If Stop
+	// was called, too, Receive reports the first of the two.
 	Abort()
 }
 
@@ -51,20 +52,20 @@ const (
 	CloseLost     = 1006 // of a Session that is Lost; never sent
 )
 
-// Cause says why Receive ended, and so what is left to do.
+// Cause says why Receive ended.
 type Cause uint8
 
 const (
-	// Closed: the peer said goodbye with Code and Reason. Closing the Outbox
-	// with them echoes it.
+	// Closed: the peer sent a close frame with Code and Reason. Closing the Outbox with the
+	// same values answers it.
 	Closed Cause = iota + 1
-	// Fault: the peer broke a rule or a limit. Code and Reason are what to
-	// close the Outbox with.
+	// Fault: the peer violated a rule or a limit. The Outbox is to be closed with Code and
+	// Reason.
 	Fault
-	// Lost: the connection broke, went silent or was aborted; Code is CloseLost.
-	// There is nobody to say goodbye to.
+	// Lost: the connection failed, was silent for too long or was aborted; Code is
+	// CloseLost. A close frame cannot be sent.
 	Lost
-	// Stopped: Stop was called; Code is 0. Who called it knows the reason.
+	// Stopped: Stop was called; Code is 0. The caller of Stop knows the reason.
 	Stopped
 )
 
@@ -82,7 +83,7 @@ func (c Cause) String() string {
 	return fmt.Sprintf("Cause(%d)", uint8(c))
 }
 
-// CloseError is why a Session's Receive ended.
+// CloseError is the error with which Receive of a Session ends.
 type CloseError struct {
 	Cause  Cause
 	Code   int // the peer's close code, 1005 if it gave none; see Cause
@@ -90,7 +91,7 @@ type CloseError struct {
 	Err    error // what broke a Lost connection, and the rule behind a Fault; may be nil
 }
 
-// LostError is the end of a Session that is Lost.
+// LostError returns the error of a Session that is Lost.
 func LostError(err error) *CloseError {
 	return &CloseError{
 		Cause: Lost,

@@ -37,8 +37,8 @@ type Options struct {
 	Skipped func(kind, channel string, reason error)
 }
 
-// Broker is a broker.Broker whose deliveries have been checked: what is broken is
-// skipped, and JSON is without blanks. Append refuses what other nodes would skip.
+// Broker is a broker.Broker that validates what another one delivers: invalid entries are
+// skipped, and JSON has no whitespace. Append refuses entries that other nodes would skip.
 type Broker struct {
 	next broker.Broker
 	o    Options
@@ -49,8 +49,8 @@ var (
 	_ broker.Health = (*Broker)(nil)
 )
 
-// Open implements broker.Broker. A sink with a method Wants(channel string) bool gets
-// only what it wants: the checks of the rest would cost time for nothing.
+// Open implements broker.Broker. If the sink has a method Wants(channel string) bool, it
+// receives only the channels that it wants, and the others are not validated.
 func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
 	s := &checkedSink{
 		next: sink,
@@ -84,9 +84,9 @@ func (b *Broker) Unfollow(ctx context.Context, channel string) error {
 	return b.o.Call("Broker.Unfollow", func() error { return b.next.Unfollow(ctx, channel) })
 }
 
-// Append implements broker.Broker. An event does not get a goroutine of its own, which
-// would cost as much again: a broker whose Append ends its goroutine (runtime.Goexit) ends
-// its caller's.
+// Append implements broker.Broker. An event is appended on the goroutine of the caller,
+// because a new goroutine would double the cost. So an Append that calls runtime.Goexit
+// ends the goroutine of the caller.
 func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
 	most := b.o.EventBytes
 	if e.Kind != broker.Event {

@@ -1,5 +1,5 @@
-// Package untrusted checks what brokers bring. Others may write to the same Redis or
-// NATS, so nothing that comes from it is taken for what a node of pushy has sent.
+// Package untrusted validates what brokers deliver. Other programs can write to the same
+// Redis or NATS, so data from there is not assumed to be from a node of pushy.
 package untrusted
 
 import (
