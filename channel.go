@@ -11,7 +11,7 @@ type Channel struct{ ch *hub.Channel }
 
 func hostChannel(ch *hub.Channel) *Channel { return ch.Host().(*Channel) }
 
-// Name returns the channel's lower-cased name.
+// Name returns the channel's name, in lower case.
 func (ch *Channel) Name() string { return ch.ch.Name() }
 
 // Private reports whether the channel is private (Options.Channel).

@@ -10,7 +10,7 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
-// ErrNotMember is returned for a connection that is not in the channel.
+// ErrNotMember is returned if the connection is not in the channel.
 var ErrNotMember = errors.New("pushy: not a member of the channel")
 
 // JoinError is the error of Channels.Join for a subscription that is refused. Reason is the

@@ -39,9 +39,9 @@ func (c *Conn) ID() string { return c.c.ID() }
 func (c *Conn) User() any { return c.c.User() }
 
 // UserID returns the id of the user of the connection. If Options.Accept returned a string,
-// that is the id; if it returned a value with a method UserID() string, the result of that
-// method is, which is called once. Otherwise, or if the id is not valid UTF-8 of at most
-// 128 bytes, UserID returns "".
+// the id is that string. If it returned a value with a method UserID() string, the id is
+// the result of that method, which is called once. Otherwise, or if the id is not valid
+// UTF-8 of at most 128 bytes, UserID returns "".
 func (c *Conn) UserID() string { return c.c.UserID() }
 
 // Protocol returns the transport's name, such as "websocket".
