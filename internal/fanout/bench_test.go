@@ -8,7 +8,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// BenchmarkEncode is one message's bytes in one form, made once for all.
+// BenchmarkEncode encodes one message in one form, as is done once for all receivers.
 func BenchmarkEncode(b *testing.B) {
 	forms := []struct {
 		name string

@@ -55,14 +55,14 @@ type Puller interface {
 
 // Config has the limits of an Engine. All fields must be set, except Flushers.
 type Config struct {
-	MaxBytes     int           // waiting in one Outbox
-	MaxTotal     int64         // waiting in all of them
+	MaxBytes     int           // queued in one Outbox
+	MaxTotal     int64         // queued in all outboxes
 	WriteTimeout time.Duration // for one Write or Finish
-	MaxGather    time.Duration // that a pass may wait for more; none if not above zero
-	Flushers     int           // 0 is for half the processors
+	MaxGather    time.Duration // the longest delay of a pass for more events; if not positive, none
+	Flushers     int           // 0 means half the number of processors, at least 1
 }
 
-// Close codes an Outbox gives itself (PROTOCOL.md, section 3).
+// Close codes that an Outbox chooses itself (PROTOCOL.md, section 3).
 const (
 	codeLost         = 1006
 	codeSlowConsumer = 3008
@@ -75,11 +75,11 @@ type Engine struct {
 	flushers []flusher
 	next     atomic.Uint32 // the flusher of the next Outbox
 	arrivals arrivals
-	coming   atomic.Int64   // bytes of lists that AwaitRoom has let pass and that are not queued yet
+	coming   atomic.Int64   // bytes of lists that AwaitRoom has admitted and that are not queued yet
 	running  sync.WaitGroup // flushers and drains
 
 	mu    sync.Mutex
-	first *Outbox // of all that have not ended, by their links
+	first *Outbox // the head of the linked list of outboxes that have not ended
 }
 
 // New returns an Engine without outboxes. It has no goroutine while nothing is queued.
@@ -87,8 +87,8 @@ func New(cfg Config) *Engine {
 	e := &Engine{cfg: cfg}
 	n := cfg.Flushers
 	if n == 0 {
-		// The kernel's network and the readers need processors, too, and
-		// connections that are written to together are written to for less.
+		// The kernel's network stack and the readers need processors, too, and fewer
+		// flushers write larger batches, which cost less per connection.
 		n = max(1, runtime.GOMAXPROCS(0)/2)
 	}
 	e.flushers = make([]flusher, n)
@@ -98,12 +98,16 @@ func New(cfg Config) *Engine {
 	return e
 }
 
-// NewOutbox returns an empty Outbox for end. onCut is called once if the Outbox ends the
+// NewOutbox returns an empty Outbox for end. onDisconnect is called once if the Outbox ends the
 // connection, because too many bytes are queued or a write fails or takes too long. It must
 // not block. It can be called while the caller holds its own locks, but not while the
 // Outbox's lock is held.
-func (e *Engine) NewOutbox(end Endpoint, onCut func(code int, reason string)) *Outbox {
-	o := &Outbox{end: end, form: end.Form(), onCut: onCut}
+func (e *Engine) NewOutbox(end Endpoint, onDisconnect func(code int, reason string)) *Outbox {
+	o := &Outbox{
+		end:   end,
+		form:  end.Form(),
+		onDisconnect: onDisconnect,
+	}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
 	if s, ok := end.(Socket); ok {
 		o.direct = s.Direct()
@@ -145,8 +149,8 @@ func (e *Engine) Waiting() int64 {
 // closed or discarded.
 func (e *Engine) Wait() { e.running.Wait() }
 
-// relieve cuts the outboxes with most waiting until the bound holds again.
-func (e *Engine) relieve() {
+// disconnectLargest disconnects the outboxes with the most queued bytes until MaxTotal is respected.
+func (e *Engine) disconnectLargest() {
 	for e.Waiting() > e.cfg.MaxTotal {
 		var most *Outbox
 		var bytes int64
@@ -157,13 +161,13 @@ func (e *Engine) relieve() {
 			}
 		}
 		e.mu.Unlock()
-		if most == nil || !most.cut(codeSlowConsumer, "server buffers full") {
+		if most == nil || !most.disconnect(codeSlowConsumer, "server buffers full") {
 			return
 		}
 	}
 }
 
-// forget takes an Outbox that has ended out. It is called once.
+// forget removes an Outbox that has ended from the list. It is called once for each Outbox.
 func (e *Engine) forget(o *Outbox) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

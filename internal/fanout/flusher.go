@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// flusher writes for its share of the connections, one after the other: those
-// that something waits for are on its list, and a pass makes one write for each,
-// however much waits. Its goroutine lives while the list is not empty.
+// flusher writes for its share of the connections, one after the other. Its list has the
+// connections with queued frames. A pass makes one write for each of them, regardless of
+// the number of queued bytes. Its goroutine runs while the list is not empty.
 type flusher struct {
 	engine  *Engine
-	waiting atomic.Int64 // bytes, in its outboxes
-	urgent  atomic.Bool  // for one of them a whole write waits
+	waiting atomic.Int64 // queued bytes of its outboxes
+	urgent  atomic.Bool  // one of its outboxes has enough bytes for a full write
 
 	mu      sync.Mutex
 	ready   []*Outbox
 	running bool
 
-	// The goroutine's alone.
-	spare []*Outbox     // the list's other array
-	each  time.Duration // that one connection takes in a pass, lately
+	// Only the goroutine uses these.
+	spare []*Outbox     // an empty array; it and ready are swapped in each pass
+	each  time.Duration // the recent average time for one connection in a pass
 	batch batch
-	_     [64]byte // the next one's counter is another processor's
+	_     [64]byte // keeps the next flusher's counter out of this one's cache line
 }
 
 // add puts o on the list; start must follow.
@@ -32,7 +32,7 @@ func (f *flusher) add(o *Outbox) {
 	f.mu.Unlock()
 }
 
-// start makes sure that what is on the list is being written.
+// start starts the goroutine if the list is not empty and the goroutine does not run.
 func (f *flusher) start() {
 	f.mu.Lock()
 	start := !f.running && len(f.ready) > 0
@@ -74,10 +74,10 @@ func (f *flusher) run() {
 // gatherStep is about the shortest that a goroutine can sleep.
 const gatherStep = time.Millisecond
 
-// gather waits for more before a pass, if more is to be expected sooner than
-// the pass takes: then one pass does the work of several. It ends when nothing
-// has come for a moment, or as much has as one write takes. An event that comes
-// alone is never held up.
+// gather delays a pass if more events are likely to arrive before the pass would end, so
+// that one pass does the work of several. It returns when no event has arrived for one
+// gatherStep, or when an outbox has enough bytes for a full write. An isolated event is
+// never delayed.
 func (f *flusher) gather() {
 	f.mu.Lock()
 	cost := time.Duration(len(f.ready)) * f.each
@@ -92,27 +92,27 @@ func (f *flusher) gather() {
 	}
 }
 
-// arrivals tells how often events come.
+// arrivals measures how often events arrive.
 type arrivals struct {
 	count  atomic.Uint64
-	last   atomic.Int64 // when, in nanoseconds
-	smooth atomic.Int64 // time between two, in nanoseconds, averaged over some
+	last   atomic.Int64 // time of the last event, in nanoseconds
+	smooth atomic.Int64 // moving average of the time between two events, in nanoseconds
 }
 
-// mostBetween is what a pause counts at most, so that the first events after
-// it are soon seen for what they are.
+// mostBetween limits the influence of a pause on the average, so that the average follows
+// the first events after the pause quickly.
 const mostBetween = 20 * time.Millisecond
 
 func (a *arrivals) add(now time.Time) {
 	at := now.UnixNano()
 	between := min(max(0, at-a.last.Swap(at)), int64(mostBetween))
 	smooth := a.smooth.Load()
-	a.smooth.Store(smooth + (between-smooth)/8) // two at once may count as one
+	a.smooth.Store(smooth + (between-smooth)/8) // concurrent calls can count as one
 	a.count.Add(1)
 }
 
-// next is when another event is to be expected after now: not sooner than the
-// last one is past, since a run of events may be over.
+// next estimates the time from now until the next event. The estimate is never less than
+// the time since the last event, because the series of events may have ended.
 func (a *arrivals) next(now time.Time) time.Duration {
 	return time.Duration(max(a.smooth.Load(), now.UnixNano()-a.last.Load()))
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// socket is a sink and its own Direct that takes room bytes at once and is full then, until
+// socket is a sink and its own Direct. It accepts room bytes at once and is then full until
 // a Write has waited for it.
 type socket struct {
 	sink
 	room   int
 	tries  []time.Time
 	broken error
-	during func() // a try
+	during func() // called during TryWrite
 }
 
 func (s *socket) Direct() fanout.Direct { return s }
@@ -47,7 +47,7 @@ func (s *socket) all() string {
 	return s.got.String()
 }
 
-// taken returns when it was tried since the last call.
+// taken returns the times of the calls of TryWrite since the last call of taken.
 func (s *socket) taken() []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,8 +62,8 @@ func wideEngine(gather time.Duration) *fanout.Engine {
 	return fanout.New(fanout.Config{MaxBytes: wide, MaxTotal: wide, WriteTimeout: time.Second, MaxGather: gather, Flushers: 2})
 }
 
-// Wherever a socket is full, a drain writes the rest, and what has come
-// meanwhile after it.
+// When a socket is full at any byte, a drain writes the rest, followed by the frames that
+// were queued in the meantime.
 func TestPartialWriteAtEveryByte(t *testing.T) {
 	t.Parallel()
 	first, second := fanout.TextFrame([]byte("the first")), fanout.TextFrame([]byte("second"))
@@ -95,8 +95,8 @@ func TestPartialWriteAtEveryByte(t *testing.T) {
 	}
 }
 
-// What ends a connection while the engine writes for it, ends it once, and
-// nothing of it is left.
+// A connection that ends while the engine writes for it ends exactly once, and no bytes of
+// it remain queued.
 func TestEndsDuringAPass(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -124,7 +124,7 @@ func TestEndsDuringAPass(t *testing.T) {
 				o.Send(frame("something"))
 				synctest.Wait()
 				time.Sleep(time.Minute)
-				o.Close(1000, "") // of those that nothing has ended
+				o.Close(1000, "") // if the case has not ended it
 				<-o.Done()
 				e.Wait()
 				assert.Equal(t, c.cuts, cut.list)
@@ -135,7 +135,7 @@ func TestEndsDuringAPass(t *testing.T) {
 	}
 }
 
-// crowd is many connections that an event goes to.
+// crowd is many connections that all receive the same events.
 type crowd struct {
 	engine  *fanout.Engine
 	sockets []*socket
@@ -174,8 +174,8 @@ func (c *crowd) end() {
 	c.engine.Wait()
 }
 
-// An event that comes alone is written at once; those that come faster than
-// they are written go together, and none waits longer than MaxGather.
+// An isolated event is written at once. Events that arrive faster than they are written are
+// written together, and no event is delayed by more than MaxGather.
 func TestGather(t *testing.T) {
 	t.Parallel()
 	const each = 20 * time.Microsecond
@@ -224,8 +224,8 @@ func TestGather(t *testing.T) {
 	})
 }
 
-// Many publish to the same connections while these come and go: each gets what
-// it gets in one order, and whole.
+// Many goroutines publish to the same connections while these are opened and closed: each
+// connection receives whole frames, in the one order.
 func TestPassesUnderFire(t *testing.T) {
 	t.Parallel()
 	e := wideEngine(time.Millisecond)
@@ -238,7 +238,7 @@ func TestPassesUnderFire(t *testing.T) {
 		out[i] = e.NewOutbox(sockets[i], func(code int, reason string) { t.Error(code, reason) })
 		out[i].Open(&gates[i], frame(""))
 	}
-	var order sync.Mutex // as a channel's fan-out has it
+	var order sync.Mutex // stands for the lock of a channel's fan-out
 	var all sync.WaitGroup
 	for p := range publishers {
 		all.Go(func() {

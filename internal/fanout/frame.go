@@ -14,11 +14,11 @@ import (
 type Form uint8
 
 const (
-	// Text is the message's JSON text, for transports that frame it themselves.
+	// Text is the JSON text of the message, for transports that add the framing themselves.
 	Text Form = iota
-	// Framed is a WebSocket text frame that holds SockJS's a["…"].
+	// Framed is a WebSocket text frame that contains the SockJS frame a["…"].
 	Framed
-	// Bare is a WebSocket text frame that holds the text.
+	// Bare is a WebSocket text frame that contains the JSON text.
 	Bare
 )
 
@@ -29,9 +29,9 @@ type Frame struct {
 	text []byte
 	raw  bool
 	list bool                      // see NewList
-	refs atomic.Int64              // of a list: the outboxes that hold it
-	size atomic.Int64              // of a list: what Engine.Waiting counts for it
-	wire [2]atomic.Pointer[[]byte] // Framed and Bare, made when first asked for
+	refs atomic.Int64              // of a list: the number of outboxes that have it
+	size atomic.Int64              // of a list: the bytes that Engine.Waiting counts for it
+	wire [2]atomic.Pointer[[]byte] // Framed and Bare, encoded at first use
 }
 
 // NewFrame returns a Frame for the JSON text of a message. The text must be valid UTF-8 and

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// lists is what an Outbox holds of frames made by NewList, under its lock.
+// lists accounts for the frames of an Outbox that NewList returned. The Outbox's lock
+// guards it.
 type lists struct {
 	bytes   int64
 	writing []*Frame      // taken by the owner and not yet written
-	room    chan struct{} // nil until somebody waits for it; closed when there is room
+	room    chan struct{} // nil until a caller waits for it; closed when there is room
 }
 
-// size is the number of bytes; l may be nil.
+// size returns the number of bytes; l may be nil.
 func (l *lists) size() int64 {
 	if l == nil {
 		return 0
@@ -27,19 +28,18 @@ func (l *lists) wake() {
 	}
 }
 
-// AwaitRoom waits until a list of about size bytes may be queued: while more
-// lists wait for this client than the bound of an Outbox, and while more than
-// half of what may wait for all clients does. So a client that asks for many
-// large lists receives them as fast as it reads, and one that does not read is
-// disconnected by the write timeout, with little queued. It returns early when
-// the Outbox is closed, and does not wait before Release or for longer than the
-// write timeout. release gives the place back once the list is queued, or is not
-// going to be. The error is ctx's.
+// AwaitRoom waits until a list of about size bytes can be queued. It waits while the queued
+// lists of this client exceed MaxBytes, and while the queued bytes of all clients exceed
+// half of MaxTotal. So a client that requests many large lists receives them as fast as it
+// reads, and a client that does not read is disconnected by the write timeout while few
+// bytes are queued. AwaitRoom returns early when the Outbox is closed. It does not wait
+// before Release, nor for longer than the write timeout. The caller must call release when
+// the list is queued, or will not be queued. The only error is that of ctx.
 func (o *Outbox) AwaitRoom(ctx context.Context, size int64) (release func(), err error) {
 	e := o.flusher.engine
 	release = func() { e.coming.Add(-size) }
 	if o.listRoom() == nil && e.reserve(size) {
-		return release, nil // without a timer
+		return release, nil // the common case needs no timer
 	}
 	timeout := time.NewTimer(e.cfg.WriteTimeout)
 	defer timeout.Stop()
@@ -75,15 +75,15 @@ func (o *Outbox) AwaitRoom(ctx context.Context, size int64) (release func(), err
 }
 
 const (
-	// maxRoomPause is how long AwaitRoom waits at most between two looks at what
-	// waits for all clients.
+	// maxRoomPause is the longest time between two checks by AwaitRoom of the queued bytes
+	// of all clients.
 	maxRoomPause = 100 * time.Millisecond
-	// smallList never waits for what others have not read.
+	// smallList is the size up to which a list does not wait for other clients.
 	smallList = 64 << 10
 )
 
-// reserve takes size bytes of the half of the total bound that lists may fill,
-// and reports whether there was room. One list always fits.
+// reserve reserves size bytes of the half of MaxTotal that lists can fill, and reports
+// whether there was room. If nothing is queued or reserved, a list of any size fits.
 func (e *Engine) reserve(size int64) bool {
 	coming := e.coming.Add(size)
 	if size <= smallList || coming == size && e.Waiting() == 0 || e.Waiting()+coming <= e.cfg.MaxTotal/2 {
@@ -93,8 +93,8 @@ func (e *Engine) reserve(size int64) bool {
 	return false
 }
 
-// listRoom returns a channel that is closed when a list may be queued, or nil if
-// one may be now.
+// listRoom returns a channel that is closed when a list can be queued, or nil if it can be
+// queued now.
 func (o *Outbox) listRoom() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -113,7 +113,7 @@ func (o *Outbox) heldOrClosed() bool {
 	return o.held || o.closed
 }
 
-// addListLocked counts a list of n bytes that is about to be queued.
+// addListLocked accounts for a list of n bytes that is about to be queued.
 func (o *Outbox) addListLocked(f *Frame, n int64) {
 	if o.lists == nil {
 		o.lists = &lists{}
@@ -126,7 +126,7 @@ func (o *Outbox) addListLocked(f *Frame, n int64) {
 	}
 }
 
-// takenLocked notes that the owner has taken frames of so many bytes.
+// takenLocked records that the owner has taken frames with that number of bytes.
 func (o *Outbox) takenLocked(frames []*Frame, bytes int64) {
 	if o.lists != nil {
 		for _, f := range frames {
@@ -139,7 +139,7 @@ func (o *Outbox) takenLocked(frames []*Frame, bytes int64) {
 	o.writing += bytes
 }
 
-// listsWrittenLocked takes the lists that were being written off what waits.
+// listsWrittenLocked subtracts the lists that were being written from the queued bytes.
 func (o *Outbox) listsWrittenLocked() {
 	for _, f := range o.lists.writing {
 		o.releaseListLocked(f)
@@ -163,7 +163,7 @@ func (o *Outbox) releaseListLocked(f *Frame) {
 	}
 }
 
-// dropListsLocked takes all lists off what waits.
+// dropListsLocked subtracts all lists from the queued bytes.
 func (o *Outbox) dropListsLocked() {
 	if o.lists == nil {
 		return
@@ -173,5 +173,5 @@ func (o *Outbox) dropListsLocked() {
 			o.releaseListLocked(f)
 		}
 	}
-	o.listsWrittenLocked() // those taken, too
+	o.listsWrittenLocked() // also those that the owner has taken
 }

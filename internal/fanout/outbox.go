@@ -22,7 +22,7 @@ const (
 	controlKinds
 )
 
-// control is what waits of each kind.
+// control has the queued control frame of each kind, or nil.
 type control [controlKinds][]byte
 
 // Outbox is the queue of the messages that are to be written to one connection, in order.
@@ -32,35 +32,36 @@ type control [controlKinds][]byte
 // this is its flusher. If a write would have to wait, the flusher passes the Outbox to a
 // drain, which is a separate goroutine that writes until the Outbox is empty.
 type Outbox struct {
-	// What every frame touches stands together.
+	// mu guards the fields down to ending. The fields that every frame uses come first, so
+	// that they share cache lines.
 	mu      sync.Mutex
 	owned   bool
-	held    bool // nothing is to be written yet
-	closed  bool // nothing more goes in
+	held    bool // nothing is written before Release
+	closed  bool // no frame is accepted any more
 	ended   bool // done is closed
 	form    Form
-	code    uint16       // of the goodbye; 0 while there is none
-	queue   *queue       // nil while nothing waits
-	bytes   atomic.Int64 // waiting or being written; changed under mu
+	code    uint16       // of the close frame; 0 while there is none
+	queue   *queue       // nil while no frame is queued
+	bytes   atomic.Int64 // queued or being written; changed under mu
 	flusher *flusher
-	direct  Direct   // nil if writes may wait
-	control *control // nil while none waits
+	direct  Direct   // nil if writes can block
+	control *control // nil while no control frame is queued
 
-	writing int64  // of bytes: taken by the owner and not yet written, lists not counted
-	lists   *lists // of bytes: those of lists; nil while there are none
+	writing int64  // the part of bytes that the owner has taken and not yet written, without lists
+	lists   *lists // the part of bytes that lists have; nil while there are none
 
 	end    Endpoint // a Writer or a Puller
-	onCut  func(code int, reason string)
-	ending *ending // nil until it is closed, or somebody waits for its end
+	onDisconnect  func(code int, reason string)
+	ending *ending // nil until the Outbox is closed, or Done is called
 
-	prev, next *Outbox // among the engine's, under its lock
+	prev, next *Outbox // in the engine's list, under the engine's lock
 }
 
-// ending is what only an Outbox that ends needs. It is kept apart since there may be
-// very many that do not.
+// ending has the fields that only an Outbox that ends needs. They are separate to save
+// memory in the outboxes of idle connections.
 type ending struct {
-	reason string        // of the goodbye
-	done   chan struct{} // nil until somebody waits for it
+	reason string        // of the close frame
+	done   chan struct{} // nil until Done is called
 }
 
 // Hold prevents writing until Release. It must be called before anything is queued.
@@ -75,7 +76,7 @@ func (o *Outbox) Release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.held = false
-	o.startLocked() // if only for a Close meanwhile
+	o.startLocked() // also because Close may have been called before
 }
 
 // Send queues f. It reports whether f was queued: it is not after Close, nor if the limit
@@ -83,10 +84,10 @@ func (o *Outbox) Release() {
 // contains only lists.
 func (o *Outbox) Send(f *Frame) bool {
 	o.mu.Lock()
-	ok, cut := o.appendLocked(f)
+	ok, slow := o.appendLocked(f)
 	o.flusher.start()
 	o.mu.Unlock()
-	o.settle(cut)
+	o.afterAppend(slow)
 	return ok
 }
 
@@ -98,20 +99,20 @@ func (o *Outbox) SendThrough(g *Gate, f *Frame) bool {
 		o.mu.Unlock()
 		return false
 	}
-	ok, cut := o.appendLocked(f)
+	ok, slow := o.appendLocked(f)
 	o.mu.Unlock()
-	o.settle(cut)
+	o.afterAppend(slow)
 	return ok
 }
 
 // Open queues f and opens g in one step, so that frames that pass g follow f.
 func (o *Outbox) Open(g *Gate, f *Frame) bool {
 	o.mu.Lock()
-	ok, cut := o.appendLocked(f)
+	ok, slow := o.appendLocked(f)
 	o.flusher.start()
 	g.open = ok
 	o.mu.Unlock()
-	o.settle(cut)
+	o.afterAppend(slow)
 	return ok
 }
 
@@ -119,28 +120,30 @@ func (o *Outbox) Open(g *Gate, f *Frame) bool {
 // frames that have passed g precede f. It reports whether g was open.
 func (o *Outbox) Shut(g *Gate, f *Frame) bool {
 	o.mu.Lock()
-	was, cut := g.open, false
+	wasOpen := g.open
+	slow := false
 	g.open = false
-	if was && f != nil {
-		_, cut = o.appendLocked(f)
+	if wasOpen && f != nil {
+		_, slow = o.appendLocked(f)
 		o.flusher.start()
 	}
 	o.mu.Unlock()
-	o.settle(cut)
-	return was
+	o.afterAppend(slow)
+	return wasOpen
 }
 
-// settle does what an append may have made necessary, outside the lock.
-func (o *Outbox) settle(cut bool) {
-	if cut {
-		o.onCut(codeSlowConsumer, "slow consumer")
+// afterAppend calls onDisconnect if an append has disconnected the client, and disconnects others if
+// MaxTotal is exceeded. It is called without the lock.
+func (o *Outbox) afterAppend(slow bool) {
+	if slow {
+		o.onDisconnect(codeSlowConsumer, "slow consumer")
 	}
 	if e := o.flusher.engine; e.Waiting() > e.cfg.MaxTotal {
-		e.relieve()
+		e.disconnectLargest()
 	}
 }
 
-func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
+func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 	if o.closed {
 		return false, false
 	}
@@ -150,7 +153,7 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 		o.addListLocked(f, n)
 	} else {
 		if waiting+n > int64(o.flusher.engine.cfg.MaxBytes) && o.overLocked(waiting, n) {
-			o.cutLocked(codeSlowConsumer, "slow consumer")
+			o.disconnectLocked(codeSlowConsumer, "slow consumer")
 			return false, true
 		}
 		o.addLocked(n)
@@ -166,9 +169,9 @@ func (o *Outbox) appendLocked(f *Frame) (ok, cut bool) {
 	return true, false
 }
 
-// overLocked reports whether n more bytes are too many beside those waiting. What
-// is being written does not wait: a client that reads is not slow because a frame
-// larger than the bound is on its way to it. Nor do lists count.
+// overLocked reports whether n more bytes exceed MaxBytes. The bytes that are being written
+// do not count, because a client that reads a frame larger than MaxBytes is not slow. Lists
+// do not count either.
 func (o *Outbox) overLocked(waiting, n int64) bool {
 	queued := waiting - o.writing - o.lists.size()
 	return queued > 0 && queued+n > int64(o.flusher.engine.cfg.MaxBytes)
@@ -233,7 +236,7 @@ func (o *Outbox) endingLocked() *ending {
 	return o.ending
 }
 
-func (o *Outbox) goodbyeLocked() (code int, reason string) {
+func (o *Outbox) closeFrameLocked() (code int, reason string) {
 	if o.code == 0 {
 		return 0, ""
 	}
@@ -245,21 +248,21 @@ func (o *Outbox) closeLocked(code int, reason string) {
 	o.endingLocked().reason = reason
 }
 
-// cut gives the connection up: what waits is dropped, the goodbye is all that
-// is still written. It reports whether there was something to give up.
-func (o *Outbox) cut(code int, reason string) bool {
+// disconnect disconnects the client: the queued frames are dropped, and only the close frame is
+// still written. It reports whether any bytes were queued.
+func (o *Outbox) disconnect(code int, reason string) bool {
 	o.mu.Lock()
 	first := !o.closed
 	had := o.bytes.Load() > 0
-	o.cutLocked(code, reason)
+	o.disconnectLocked(code, reason)
 	o.mu.Unlock()
 	if first {
-		o.onCut(code, reason)
+		o.onDisconnect(code, reason)
 	}
 	return had
 }
 
-func (o *Outbox) cutLocked(code int, reason string) {
+func (o *Outbox) disconnectLocked(code int, reason string) {
 	o.dropLocked()
 	if !o.closed {
 		o.closeLocked(code, reason)
@@ -291,8 +294,8 @@ func (o *Outbox) endLocked() {
 	o.flusher.engine.forget(o)
 }
 
-// wakeLocked puts o on its flusher's list, if nobody writes for it yet;
-// flusher.start must follow.
+// wakeLocked adds o to the list of its flusher if o has no owner yet. The caller must then
+// call flusher.start.
 func (o *Outbox) wakeLocked() {
 	if !o.owned && !o.held && !o.ended {
 		o.owned = true
@@ -305,8 +308,8 @@ func (o *Outbox) startLocked() {
 	o.flusher.start()
 }
 
-// restLocked reports whether there is more to do for o's owner, who is released
-// from it if not.
+// restLocked reports whether the owner of o has more to do. If not, o has no owner any
+// more.
 func (o *Outbox) restLocked() bool {
 	if !o.ended && (o.queue != nil || o.closed || o.control != nil) {
 		return true
@@ -315,8 +318,8 @@ func (o *Outbox) restLocked() bool {
 	return false
 }
 
-// writtenLocked takes what was being written off what waits. A cut or Discard
-// meanwhile has taken the whole sum off already.
+// writtenLocked subtracts the bytes that were being written from the queued bytes. If disconnect
+// or Discard was called during the write, they have already subtracted all of them.
 func (o *Outbox) writtenLocked() {
 	if o.writing > 0 {
 		o.addLocked(-o.writing)
@@ -339,22 +342,22 @@ func (o *Outbox) Lost(err error) {
 		return
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		o.onCut(codeSlowConsumer, "slow consumer")
+		o.onDisconnect(codeSlowConsumer, "slow consumer")
 	} else {
-		o.onCut(codeLost, err.Error())
+		o.onDisconnect(codeLost, err.Error())
 	}
 }
 
-// Goodbye is the close code and reason of a close frame.
-type Goodbye struct {
+// CloseFrame is the close code and reason of a close frame.
+type CloseFrame struct {
 	Code   int
 	Reason string
 }
 
 // Take appends queued frames to dst for a Puller to write: at least one frame, and frames
 // of up to limit bytes. Written then removes them from the queue. Take returns nothing
-// before Release. When a closed Outbox is empty, each call returns its Goodbye.
-func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bye *Goodbye) {
+// before Release. When a closed Outbox is empty, each call returns its CloseFrame.
+func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, end *CloseFrame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.held {
@@ -369,10 +372,10 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, bye *Goodbye) {
 	o.takenLocked(waiting[:i], int64(bytes))
 	o.dequeueLocked(i)
 	if i == 0 && o.code != 0 {
-		bye = &Goodbye{}
-		bye.Code, bye.Reason = o.goodbyeLocked()
+		end = &CloseFrame{}
+		end.Code, end.Reason = o.closeFrameLocked()
 	}
-	return frames, bye
+	return frames, end
 }
 
 // Written reports that all frames of Take have been written.
@@ -382,8 +385,8 @@ func (o *Outbox) Written() {
 	o.mu.Unlock()
 }
 
-// SaidGoodbye reports that the close frame has been sent, so Done is closed.
-func (o *Outbox) SaidGoodbye() {
+// CloseFrameSent reports that the close frame has been sent, so Done is closed.
+func (o *Outbox) CloseFrameSent() {
 	o.mu.Lock()
 	o.endLocked()
 	o.mu.Unlock()

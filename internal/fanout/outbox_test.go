@@ -14,12 +14,12 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
-// sink is a Writer that writes when it is let, or fails.
+// sink is a Writer that writes when its gate allows it, or fails.
 type sink struct {
 	mu       sync.Mutex
 	got      strings.Builder
 	finished int
-	gate     chan struct{} // each Write takes one; nil is always open
+	gate     chan struct{} // each Write receives one element; if nil, Write never waits
 	err      error
 }
 
@@ -93,9 +93,9 @@ func TestGateAndOrder(t *testing.T) {
 	assert.Empty(t, c.list)
 }
 
-// TestTotalFindsWhoIsLeft ends each of four in turn: over the total, the one
-// with most waiting is cut of those that are left.
-func TestTotalFindsWhoIsLeft(t *testing.T) {
+// TestTotalDisconnectsLargest ends each of four outboxes in turn. When MaxTotal is exceeded,
+// the largest of the others is disconnected.
+func TestTotalDisconnectsLargest(t *testing.T) {
 	t.Parallel()
 	for ended := range 4 {
 		e := fanout.New(fanout.Config{MaxBytes: 100, MaxTotal: 25, WriteTimeout: time.Second})
@@ -103,7 +103,7 @@ func TestTotalFindsWhoIsLeft(t *testing.T) {
 		cut := make([]cuts, 4)
 		for i := range 4 {
 			all = append(all, e.NewOutbox(&sink{}, cut[i].add))
-			all[i].Hold() // what it gets waits
+			all[i].Hold() // so that its frames stay queued
 		}
 		all[ended].Discard()
 		all[ended].Discard()
@@ -200,7 +200,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// What many put in at once comes out whole, each one's in its order.
+// Frames that many goroutines send at once are written whole, those of each goroutine in
+// their order.
 func TestManySenders(t *testing.T) {
 	t.Parallel()
 	e := fanout.New(fanout.Config{MaxBytes: 1 << 30, MaxTotal: 1 << 30, WriteTimeout: time.Minute})

@@ -2,14 +2,14 @@ package fanout
 
 import "sync"
 
-// queue is what waits in one Outbox, in order. An Outbox has one only while
-// something waits, so an idle connection holds none. A nil one is empty.
+// queue has the queued frames of one Outbox, in order. To save memory, an Outbox has a
+// queue only while frames are queued. A nil queue is empty.
 type queue struct {
 	frames []*Frame
-	head   int // of those that wait
+	head   int // index of the first queued frame
 }
 
-// keptQueue is how large a queue may have grown to be used again.
+// keptQueue is the largest capacity of a queue that is returned to the pool.
 const keptQueue = 64
 
 var queues = sync.Pool{New: func() any { return &queue{frames: make([]*Frame, 0, 8)} }}
@@ -23,8 +23,9 @@ func (q *queue) waiting() []*Frame {
 
 func (q *queue) push(f *Frame) { q.frames = append(q.frames, f) }
 
-// drop takes the first n out. What is in front of a queue that never gets
-// empty must not grow.
+// drop removes the first n frames. It moves the remaining frames to the front when the
+// unused part in front of them is large, because a queue that is never empty would
+// otherwise grow without limit.
 func (q *queue) drop(n int) {
 	clear(q.frames[q.head : q.head+n])
 	q.head += n
@@ -35,7 +36,7 @@ func (q *queue) drop(n int) {
 	}
 }
 
-// dequeueLocked takes n frames out, and lets go of a queue that is empty.
+// dequeueLocked removes n frames, and releases the queue if it is then empty.
 func (o *Outbox) dequeueLocked(n int) {
 	if o.queue == nil {
 		return

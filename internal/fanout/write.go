@@ -7,21 +7,22 @@ import (
 	"time"
 )
 
-// batchBytes is how much one write joins. A larger frame is written alone.
+// batchBytes is the largest number of bytes that are joined for one write. A larger frame is
+// written alone.
 const batchBytes = 64 << 10
 
-// batch is what one write has: a frame as it is, or several joined. Connections
-// that follow one another mostly wait for the same frames, so the last joining
-// is kept.
+// batch has the bytes of one write: one frame, or several that are joined. Successive
+// connections usually have the same frames queued, so the joined bytes are kept for the
+// next connection.
 type batch struct {
 	joined *[]byte  // from scratch, or nil
-	frames []*Frame // that joined has, in form
+	frames []*Frame // the frames in joined
 	form   Form
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
 
-// release lets go of all that b holds.
+// release forgets the frames and returns the buffer to the pool.
 func (b *batch) release() {
 	b.forget()
 	if b.joined != nil {
@@ -30,14 +31,14 @@ func (b *batch) release() {
 	}
 }
 
-// forget lets go of the frames.
+// forget drops the references to the frames, so that they can be collected.
 func (b *batch) forget() {
 	clear(b.frames)
 	b.frames = b.frames[:0]
 }
 
-// takeLocked takes what o's next write is to have out of o, control frames
-// first, up to batchBytes; p is valid until the next call.
+// takeLocked removes the frames of the next write from o, control frames first, up to
+// batchBytes, and returns their bytes, which are valid until the next call.
 func (b *batch) takeLocked(o *Outbox) (p []byte) {
 	waiting := o.queue.waiting()
 	total, n := 0, 0
@@ -57,11 +58,12 @@ func (b *batch) takeLocked(o *Outbox) (p []byte) {
 			*b.joined = append(*b.joined, c...)
 		}
 		o.control = nil
-		if len(*b.joined)+total > batchBytes { // the next write has them
-			frames, total = nil, 0
+		if len(*b.joined)+total > batchBytes { // leave the frames for the next write
+			frames = nil
+			total = 0
 		}
 		b.join(frames, o.form)
-		b.forget() // what it has is this connection's alone
+		b.forget() // the control frames are only for this connection
 		p = *b.joined
 	case n == 1:
 		p = frames[0].Bytes(o.form)
@@ -92,8 +94,8 @@ func (b *batch) join(frames []*Frame, form Form) {
 	b.frames, b.form = append(b.frames, frames...), form
 }
 
-// flush is o's turn in a pass of its flusher, its owner: one write of what
-// waits, by a drain where it could have to wait.
+// flush writes once for o, in a pass of its flusher, which owns o. If the write could
+// block, flush passes o to a drain.
 func (o *Outbox) flush(b *batch) {
 	o.mu.Lock()
 	if !o.restLocked() {
@@ -101,12 +103,12 @@ func (o *Outbox) flush(b *batch) {
 		return
 	}
 	if puller, ok := o.puller(); ok {
-		o.owned = false // before it is told, so that what comes now wakes it again
+		o.owned = false // before Wake, so that a frame that is queued from now on calls Wake again
 		o.mu.Unlock()
 		puller.Wake()
 		return
 	}
-	if o.direct == nil || o.queue == nil && o.closed { // Finish waits, too
+	if o.direct == nil || o.queue == nil && o.closed { // Finish can block, too
 		o.mu.Unlock()
 		o.startDrain(nil)
 		return
@@ -135,20 +137,20 @@ func (o *Outbox) flush(b *batch) {
 
 // puller returns o's endpoint if that is a Puller.
 func (o *Outbox) puller() (p Puller, ok bool) {
-	if o.direct == nil { // else it is a Writer: no need to look closer
+	if o.direct == nil { // an endpoint with a Direct is a Writer: skip the type assertion
 		p, ok = o.end.(Puller)
 	}
 	return p, ok
 }
 
-// startDrain hands o over: rest is written before what waits.
+// startDrain passes o to a drain, which writes rest before the queued frames.
 func (o *Outbox) startDrain(rest []byte) {
 	o.flusher.engine.running.Add(1)
 	go o.drain(rest)
 }
 
-// drain writes until nothing waits, then releases o; at the end of a closed one
-// it says goodbye.
+// drain writes until no frame is queued, and then gives up the ownership of o. If o is
+// closed, it ends with the close frame.
 func (o *Outbox) drain(p []byte) {
 	e := o.flusher.engine
 	defer e.running.Done()
@@ -175,9 +177,9 @@ func (o *Outbox) drain(p []byte) {
 			return
 		}
 		p = b.takeLocked(o)
-		code, reason := o.goodbyeLocked()
+		code, reason := o.closeFrameLocked()
 		o.mu.Unlock()
-		if len(p) == 0 { // closed, and nothing waits
+		if len(p) == 0 { // o is closed, and no frame is queued
 			writer.Finish(code, reason, e.cfg.WriteTimeout)
 			o.mu.Lock()
 			o.endLocked()
@@ -188,11 +190,11 @@ func (o *Outbox) drain(p []byte) {
 	}
 }
 
-// writeBytes is the most that one write with its own timeout has: a list of
-// several megabytes takes a slow client that reads longer than the timeout.
+// writeBytes is the most that is written within one timeout. A slow client that does read
+// can need more than one timeout for a list of several megabytes.
 const writeBytes = 256 << 10
 
-// writeAll writes p in parts, each within timeout.
+// writeAll writes p in parts of up to writeBytes, each within timeout.
 func writeAll(w Writer, p []byte, timeout time.Duration) error {
 	for len(p) > 0 {
 		n := min(len(p), writeBytes)

@@ -267,7 +267,7 @@ func (rv *receiver) messages(frames []*fanout.Frame) {
 	})
 }
 
-func (rv *receiver) goodbye(bye *fanout.Goodbye) {
+func (rv *receiver) goodbye(bye *fanout.CloseFrame) {
 	reason := jsvalue.AppendQuoteSockJS(nil, []byte(bye.Reason)) // escaped as messages are
 	rv.frame(func(b []byte) []byte { return appendGoodbye(b, bye.Code, reason) })
 }

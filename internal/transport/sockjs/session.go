@@ -67,7 +67,7 @@ type httpSession struct {
 	absent     *time.Timer   // runs while there is none
 	absence    int           // which one it is, since a timer that is stopped may have fired
 	aborted    bool
-	bye        *fanout.Goodbye // the session has ended, and this is what a client that asks is told
+	bye        *fanout.CloseFrame // the session has ended, and this is what a client that asks is told
 }
 
 func newHTTPSession(h *Handler, id, protocol string) *httpSession {
@@ -254,7 +254,7 @@ func (s *httpSession) presentLocked() {
 // attach makes the caller the receiver, once the one before is gone; detach
 // ends that. leave must follow. It returns what to tell the client instead, or
 // nil, nil if the session is dead or ctx ended.
-func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanout.Goodbye) {
+func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanout.CloseFrame) {
 	timer := time.NewTimer(attachWait)
 	defer timer.Stop()
 	for {
@@ -278,7 +278,7 @@ func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanou
 		case <-ctx.Done():
 			return nil, nil
 		case <-timer.C:
-			return nil, &fanout.Goodbye{Code: 2010, Reason: "Another connection still open"}
+			return nil, &fanout.CloseFrame{Code: 2010, Reason: "Another connection still open"}
 		}
 	}
 }
@@ -314,11 +314,11 @@ func (s *httpSession) open() bool {
 }
 
 // said notes what the client has been told at the end.
-func (s *httpSession) said(bye *fanout.Goodbye) {
+func (s *httpSession) said(bye *fanout.CloseFrame) {
 	s.mu.Lock()
 	s.bye = bye
 	s.mu.Unlock()
-	s.out.SaidGoodbye()
+	s.out.CloseFrameSent()
 }
 
 // table finds sessions by the id that their clients chose.
