@@ -104,8 +104,8 @@ func New(cfg Config) *Engine {
 // Outbox's lock is held.
 func (e *Engine) NewOutbox(end Endpoint, onDisconnect func(code int, reason string)) *Outbox {
 	o := &Outbox{
-		end:   end,
-		form:  end.Form(),
+		end:          end,
+		form:         end.Form(),
 		onDisconnect: onDisconnect,
 	}
 	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]

@@ -50,9 +50,9 @@ type Outbox struct {
 	writing int64  // the part of bytes that the owner has taken and not yet written, without lists
 	lists   *lists // the part of bytes that lists have; nil while there are none
 
-	end    Endpoint // a Writer or a Puller
-	onDisconnect  func(code int, reason string)
-	ending *ending // nil until the Outbox is closed, or Done is called
+	end          Endpoint // a Writer or a Puller
+	onDisconnect func(code int, reason string)
+	ending       *ending // nil until the Outbox is closed, or Done is called
 
 	prev, next *Outbox // in the engine's list, under the engine's lock
 }

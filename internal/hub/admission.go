@@ -7,7 +7,7 @@ import (
 	"github.com/gopushy/pushy/internal/limit"
 )
 
-// Why an Admission refuses a connection by itself.
+// Reasons for which an Admission itself refuses a connection.
 const (
 	RefusedFull    = "connections" // Limits.Connections is reached
 	RefusedAddress = "address"     // Limits.PerAddress is reached
@@ -80,9 +80,9 @@ func (a *Admission) GiveBack(from limit.Network) {
 	a.mu.Unlock()
 }
 
-// add fills a reserved place, unless the Admission was closed meanwhile, which
-// counts as a refusal. start runs before anybody can find c; false is a refusal,
-// too.
+// add registers c in a reserved place, and reports whether it did. It refuses c if the
+// Admission has been closed since, or if start returns false; both count as a refusal. start
+// is called before find can return c.
 func (a *Admission) add(c *Conn, start func() bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -129,7 +129,8 @@ func (a *Admission) Len() int {
 	return len(a.conns)
 }
 
-// close admits nobody any more. It reports whether this call closed it.
+// close makes Reserve and add refuse all connections. It reports whether this was the first
+// call.
 func (a *Admission) close() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -16,41 +16,42 @@ const (
 	backlogWorkers  = 32
 	minBacklogPause = 250 * time.Millisecond
 	maxBacklogPause = 5 * time.Second
-	// maxGaps is how many channels get events while the broker is away.
+	// maxGaps is the number of channels in which events can be published while the broker
+	// is away.
 	maxGaps = 10_000
 )
 
-// backlog is the joins and leaves that the broker could not log, and the channels that
-// have had events on this node alone. It tries each until the broker has it, so that what
-// the nodes see of this one becomes right.
+// backlog has the joins and leaves that the broker could not log, and the channels that
+// have had events on this node only. It retries each item until the broker has logged it,
+// so that the other nodes eventually see the right members of this node.
 type backlog struct {
 	hub *Hub
 
 	mu      sync.Mutex
 	items   map[memberKey]backlogItem
-	gaps    int           // items that are channels
-	added   uint64        // how many were
+	gaps    int           // the number of items that are channels
+	added   uint64        // the number of items that were ever added
 	running chan struct{} // closed when the goroutine has ended; nil while there is none
-	again   chan struct{} // has an element if there is reason to try at once
+	again   chan struct{} // has an element if the goroutine is to retry at once
 }
 
-// memberKey names an item. That of a channel which has had events has no member.
+// memberKey is the key of an item. For a channel that has had events, member is "".
 type memberKey struct{ channel, member string }
 
 type backlogItem struct {
 	owner string
-	of    *membership // nil if it is not known any more
-	join  bool        // of is to be joined again while it lasts; else it has left
-	after time.Time   // when it is to be tried
-	n     uint64      // tells items of one member apart
+	of    *membership // nil if the membership is not known any more
+	join  bool        // log the join of a membership, unless it has ended; if false, log a leave
+	after time.Time   // the earliest time of an attempt
+	n     uint64      // distinguishes successive items with the same key
 }
 
-// addLeave adds a member that has left and whose membership is not known any more.
+// addLeave adds the leave of a member whose membership is not known any more.
 func (b *backlog) addLeave(channel, member, owner string) {
 	b.add(memberKey{channel, member}, backlogItem{owner: owner})
 }
 
-// addLeaveOf adds a member that has left, to be tried after a time.
+// addLeaveOf adds the leave of m, with the earliest time of an attempt.
 func (b *backlog) addLeaveOf(m *membership, after time.Time) {
 	b.add(memberKey{m.name, m.id}, backlogItem{
 		owner: m.logged.member.Owner,
@@ -59,7 +60,7 @@ func (b *backlog) addLeaveOf(m *membership, after time.Time) {
 	})
 }
 
-// addJoin adds a member whose join is to be logged, or logged again.
+// addJoin adds the join of m, which is to be logged, or to be logged again.
 func (b *backlog) addJoin(m *membership) {
 	b.add(memberKey{m.name, m.id}, backlogItem{
 		owner: m.logged.member.Owner,
@@ -68,8 +69,8 @@ func (b *backlog) addJoin(m *membership) {
 	})
 }
 
-// addGap adds a channel that has had an event which other nodes do not get. It reports
-// false if there are too many.
+// addGap adds a channel that has had an event which other nodes do not receive. It returns
+// false if there are maxGaps such channels already.
 func (b *backlog) addGap(channel string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -100,7 +101,7 @@ func (b *backlog) addLocked(key memberKey, item backlogItem) {
 		b.items = map[memberKey]backlogItem{}
 	}
 	if earlier, ok := b.items[key]; ok && item.of == nil {
-		item.of = earlier.of // its Join may still come late
+		item.of = earlier.of // its Join can still be appended late
 	}
 	b.added++
 	item.n = b.added
@@ -112,7 +113,7 @@ func (b *backlog) addLocked(key memberKey, item backlogItem) {
 	}
 }
 
-// has reports whether something is still to be logged of a member of this node.
+// has reports whether a join or leave of a member of this node is still to be logged.
 func (b *backlog) has(channel, member, owner string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -120,7 +121,7 @@ func (b *backlog) has(channel, member, owner string) bool {
 	return ok && item.owner == owner
 }
 
-// retry makes the backlog try at once.
+// retry makes the backlog try all items at once.
 func (b *backlog) retry() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -133,7 +134,8 @@ func (b *backlog) retry() {
 	}
 }
 
-// wait returns when the goroutine has ended. The hub's ctx has ended.
+// wait returns when the goroutine has ended. It must be called after the end of the hub's
+// ctx.
 func (b *backlog) wait() {
 	b.mu.Lock()
 	running := b.running
@@ -161,9 +163,9 @@ func (b *backlog) run(running, again chan struct{}) {
 	}
 }
 
-// tryAll tries each item once: those of one channel one after the other, as they were
-// added, so that members keep their order. It reports whether none is left; then the
-// goroutine ends.
+// tryAll tries each item once. The items of one channel are tried one after the other in
+// the order in which they were added, so that members keep their order. It reports whether
+// no item is left; then the goroutine ends.
 func (b *backlog) tryAll(ctx context.Context) bool {
 	b.mu.Lock()
 	byChannel := map[string][]memberKey{}
@@ -218,7 +220,7 @@ func (b *backlog) try(ctx context.Context, key memberKey) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.items[key].n == item.n { // else something newer is to be done
+	if b.items[key].n == item.n { // otherwise a newer item has replaced this one
 		delete(b.items, key)
 		if key.member == "" {
 			b.gaps--
@@ -226,7 +228,7 @@ func (b *backlog) try(ctx context.Context, key memberKey) {
 	}
 }
 
-// gap notifies the other nodes of events that they did not get.
+// gap notifies the other nodes of events that they did not receive.
 func (b *backlog) gap(ctx context.Context, channel string) (done bool) {
 	ctx, cancel := b.hub.operation(ctx)
 	defer cancel()
@@ -256,13 +258,13 @@ func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (do
 	case err != nil:
 		m.uncertain(err)
 		return false
-	case m.hasEnded(): // its own leave may have come before this join
+	case m.hasEnded(): // its own leave may have been appended before this join
 		return b.leave(ctx, key, item)
 	}
 	return true
 }
 
-// leaveAgain adds a member that has left and of which a Join may still be appended.
+// leaveAgain adds the leave of m again if a Join of m can still be appended.
 func (b *backlog) leaveAgain(m *membership) {
 	if late := m.logged.late.Load(); late != nil && time.Now().Before(*late) {
 		b.addLeaveOf(m, *late)

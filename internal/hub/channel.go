@@ -16,16 +16,16 @@ type Channel struct {
 	name   string
 	policy Policy
 	host   any       // see Config.HostChannel
-	life   *lifetime // open while anybody here is in, or coming in
+	life   *lifetime // open while it has members on this node, or clients here are joining
 
-	// fan lets one fan-out at a time walk the members, so that all members see
-	// one order. Taken before mu.
+	// fan serializes the fan-outs, so that all members receive events in the same order.
+	// It is locked before mu, and guards the fields up to arriving.
 	fan      sync.Mutex
 	replica  replica
 	ready    bool                   // the State of Follow is in the replica
-	early    []arrival              // delivered before that
-	own      map[string]*membership // of a private channel on this node, by id
-	arriving int                    // of own: those whose join has not come back
+	early    []arrival              // delivered before ready
+	own      map[string]*membership // memberships of a private channel on this node, by id
+	arriving int                    // the number of own whose join has not been delivered yet
 
 	mu      sync.Mutex
 	members slots
@@ -73,8 +73,9 @@ func (ch *Channel) Has(c *Conn) bool {
 	return m != nil && m.isMember() && c.hub == ch.hub
 }
 
-// each walks the members, chunk by chunk, so that joining and leaving go on. It
-// needs fan, or compact could move members that it has not seen.
+// each yields the members in chunks, so that clients can join and leave during the
+// iteration. The caller must have locked fan; otherwise compact could move members that
+// have not been yielded yet.
 func (ch *Channel) each() iter.Seq[*membership] {
 	return func(yield func(*membership) bool) {
 		var chunk [128]*membership
@@ -94,7 +95,7 @@ func (ch *Channel) each() iter.Seq[*membership] {
 	}
 }
 
-// broadcast queues f for every member but the connections named except.
+// broadcast queues f for every member, except the connections whose ids are in except.
 func (ch *Channel) broadcast(f *fanout.Frame, except []string) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -104,7 +105,7 @@ func (ch *Channel) broadcast(f *fanout.Frame, except []string) {
 	ch.broadcastLocked(f, except)
 }
 
-// broadcastLocked needs fan.
+// broadcastLocked is broadcast for a caller that has locked fan.
 func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
 	for m := range ch.each() {
 		if len(except) == 0 || !slices.Contains(except, m.conn.id) {
@@ -114,8 +115,8 @@ func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
 	ch.hub.cfg.Engine.Flush()
 }
 
-// admit makes m a member: its Subscribed is queued and the gate opened in one
-// step. Conn.Channels has the channel when the client receives it.
+// admit makes m a member: it queues the Subscribed event and opens the gate in one step.
+// Conn.Channels includes the channel before the client receives the event.
 func (ch *Channel) admit(m *membership, subscribed *fanout.Frame) {
 	m.conn.mu.Lock()
 	m.state = memberHooked
@@ -126,7 +127,7 @@ func (ch *Channel) admit(m *membership, subscribed *fanout.Frame) {
 	m.out.Open(&m.gate, subscribed)
 }
 
-// open follows the channel.
+// open follows the channel at the broker and calls the Occupied hook.
 func (ch *Channel) open() error {
 	h := ch.hub
 	if h.ctx.Err() != nil {
@@ -148,7 +149,7 @@ func (ch *Channel) open() error {
 
 func (ch *Channel) close() {
 	h := ch.hub
-	if h.ctx.Err() == nil { // else the broker is closed
+	if h.ctx.Err() == nil { // otherwise the broker is closed
 		ctx, cancel := h.operation(h.ctx)
 		err := h.cfg.Broker.Unfollow(ctx, ch.name)
 		cancel()

@@ -29,27 +29,28 @@ type Conn struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	// The reader's alone.
+	// Only the reader uses these.
 	budget limit.Budget
-	early  uint8 // the first messages, counted
+	early  uint8 // the number of messages so far, at most chattyAfter
 
-	// Guarded by mu, also what stands before it: fields are in this order for the
-	// size of a Conn, of which there may be very many.
+	// mu guards the fields from greeted to joined. Their order keeps a Conn small, because
+	// a server can have very many.
 	greeted  bool   // the Connect hook has returned
 	closed   bool   // no membership is added any more
-	code     uint16 // why it ended; 0 while it has not
+	code     uint16 // the close code; 0 until the connection ends
 	mu       sync.Mutex
 	members  memberships
 	reason   string
-	finished chan struct{}       // set when the clean-up begins, closed when it is done
-	joined   map[uint64]struct{} // hashes of large presence channels that it has joined, see firstJoin
+	finished chan struct{}       // set when the clean-up starts, closed when it is complete
+	joined   map[uint64]struct{} // hashes of the large presence channels that it has joined, see firstJoin
 
-	debt atomic.Int32 // tokens that joins cost, to be charged with the next message
+	debt atomic.Int32 // tokens for joins, which are charged with the next message
 
-	hooks lifecycle.Tasks // memberships of which a hook is still to be called
+	hooks lifecycle.Tasks // memberships with a hook that is still to be called
 }
 
-// user is who a connection belongs to. It is kept apart since many applications have none.
+// user is the user of a connection. It is a separate struct because many applications have
+// no users.
 type user struct {
 	value any
 	id    string
@@ -100,8 +101,8 @@ func (c *Conn) Channels() []string {
 	return names
 }
 
-// Send queues an event for the connection alone. It returns ErrClosed if the
-// connection has ended.
+// Send queues an event for this connection only. It returns ErrClosed if the connection has
+// ended.
 func (c *Conn) Send(e *Event) error {
 	if !c.out.Send(c.hub.frame(e)) {
 		return ErrClosed
@@ -109,8 +110,8 @@ func (c *Conn) Send(e *Event) error {
 	return nil
 }
 
-// Allow charges the connection's rate for a message read at a time. It is called
-// by the reader. A client that has long been over its rate is disconnected.
+// Allow charges the connection's rate for a message that was read at the time now. Only the
+// reader calls it. A client that exceeds its rate for too long is disconnected.
 func (c *Conn) Allow(now time.Time) limit.Verdict {
 	if debt := c.debt.Load(); debt > 0 {
 		c.debt.Add(-debt)
@@ -139,14 +140,14 @@ func (c *Conn) logRate(kind string) {
 // effect. It does not wait.
 func (c *Conn) Close(code int, reason string) { c.end(code, reason) }
 
-// end begins the connection's end; the reader does the rest. The first caller's
-// code and reason stand. It does not block and may be called under the locks of
-// a channel: a fan-out may be what finds a client too slow.
+// end starts to close the connection; the reader does the rest. The code and reason of the
+// first call are used. end does not block and can be called under the locks of a channel,
+// because a fan-out can find that a client is too slow.
 func (c *Conn) end(code int, reason string) {
 	c.endAs(code, c.sentCode(code), reason)
 }
 
-// sentCode returns what a close code is sent as.
+// sentCode returns the close code that the transport sends for code.
 func (c *Conn) sentCode(code int) int {
 	if code == CloseShutdown {
 		return c.session.ShutdownCode()
@@ -154,11 +155,13 @@ func (c *Conn) sentCode(code int) int {
 	return code
 }
 
-// endAs is end with the code that is sent.
+// endAs is end with the code that is to be sent, which can differ from the code for the
+// hooks.
 func (c *Conn) endAs(code, sent int, reason string) {
 	c.mu.Lock()
 	if c.code == 0 {
-		c.code, c.reason = uint16(code), reason
+		c.code = uint16(code)
+		c.reason = reason
 	}
 	if int(c.code) != code { // another call was first
 		code = int(c.code)
@@ -183,14 +186,14 @@ func (c *Conn) abort(code int, reason string) {
 	c.session.Abort()
 }
 
-// serve begins the connection. Its reader is one goroutine at a time, from here
-// to the end of its last read.
+// serve starts the session, runs the Connect hook and starts the reader. At any time, only
+// one goroutine is the reader.
 func (c *Conn) serve() {
-	// A client that knows its id may have it used at once, so it receives the id
-	// only when the Connect hook has returned; what the hook sends comes after.
+	// A client can use its id at once, for example in a trigger. So the client receives the
+	// id only when the Connect hook has returned, and before the messages of the hook.
 	c.out.Hold()
 	c.session.Start(c.out)
-	_ = c.Send(&Event{Kind: Connected, Conn: c}) // one that has ended needs no greeting
+	_ = c.Send(&Event{Kind: Connected, Conn: c}) // it fails only if the connection has ended
 	if connect := c.hub.cfg.Hooks.Connect; connect != nil {
 		connect(c)
 	}
@@ -201,19 +204,18 @@ func (c *Conn) serve() {
 	go c.read()
 }
 
-// A connection is chatty while its messages, after the first few, come closer
-// together than this.
+// A connection is chatty while the time between its messages, after the first chattyAfter,
+// is at most chatty.
 const (
 	chatty      = 50 * time.Millisecond
 	chattyAfter = 8
 )
 
-// read answers messages. Unless they come in quick succession it hands over to
-// a new goroutine after each: a stack that a command has grown does not shrink
-// to the smallest again, and while a connection waits its stack is most of what
-// it costs.
+// read handles messages. Unless the connection is chatty, it continues in a new goroutine
+// after each message: a stack that a command has grown does not shrink to the minimum
+// again, and the stack is most of the memory of an idle connection.
 //
-// A command that ends its goroutine ends this one with it: a new one reads on.
+// If a command ends its goroutine (runtime.Goexit), read continues in a new one.
 func (c *Conn) read() {
 	handling := false
 	defer func() {
@@ -237,30 +239,30 @@ func (c *Conn) read() {
 	defer c.hub.tasks.End()
 	c.ended(err)
 	c.finish()
-	defer context.AfterFunc(c.hub.cutOff, c.session.Abort)()
+	defer context.AfterFunc(c.hub.aborting, c.session.Abort)()
 	c.session.Linger()
 }
 
-// ended turns why Receive stopped into the connection's end.
+// ended closes the connection for the reason that Receive has returned.
 func (c *Conn) ended(err error) {
 	var why *session.CloseError
 	switch {
 	case !errors.As(err, &why), why.Cause == session.Lost:
 		c.end(codeLost, err.Error())
 	case why.Cause == session.Stopped:
-		// end was called, and has the reason.
+		// end was called, with the reason.
 	default:
 		if fault := c.hub.cfg.Hooks.Fault; fault != nil && why.Cause == session.Fault {
 			fault(c, why.Code)
 		}
-		c.endAs(why.Code, why.Code, why.Reason) // the peer's own code is its answer
+		c.endAs(why.Code, why.Code, why.Reason) // a peer that closes receives its own code
 	}
 }
 
-// finish is the one clean-up: it leaves every channel, removes the connection
-// and runs the Disconnect hook. The reader calls it; Shutdown does for a reader
-// that a command holds up past its deadline. The second caller waits for the
-// first, on a channel: a mutex would hold up the fake time of a test.
+// finish cleans up: it leaves every channel, removes the connection and runs the Disconnect
+// hook. The reader calls it. If a command blocks the reader past the deadline of Shutdown,
+// Shutdown calls it, too. A second call waits for the first. It waits on a channel because
+// a goroutine that waits for a mutex would stop the fake time of testing/synctest.
 func (c *Conn) finish() {
 	c.mu.Lock()
 	if done := c.finished; done != nil {
@@ -279,9 +281,9 @@ func (c *Conn) finish() {
 	c.mu.Unlock()
 	c.cancel()
 	c.hub.leaveAll(members)
-	select { // Disconnect is the last hook, though others run in other goroutines
+	select { // other hooks can still run in other goroutines, and Disconnect must be the last
 	case <-c.hooks.Close():
-	case <-c.hub.cutOff.Done():
+	case <-c.hub.aborting.Done():
 	}
 	c.hub.admission.remove(c)
 	if disconnect := c.hub.cfg.Hooks.Disconnect; disconnect != nil {

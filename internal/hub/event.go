@@ -48,35 +48,35 @@ type Event struct {
 	Request []byte
 }
 
-// A Protocol is one wire format: what a client's message means, and how an event
-// looks. It keeps no state of a client.
+// A Protocol is one wire format: it parses the messages of clients and renders events. It
+// keeps no state of a client.
 type Protocol interface {
 	// Append appends the message of an event to dst. The event is passed by value, so
 	// that none is allocated for each publish.
 	Append(dst []byte, e Event) []byte
-	// AppendMember appends a member as lists and events show it. The core keeps
+	// AppendMember appends a member in the form that lists and events use. The core keeps
 	// the result in Member.Text.
 	AppendMember(dst []byte, m *Member) []byte
-	// MemberData reads the presence data that a client sent with its Join. The
-	// result is what other nodes and AppendMember get, nil for none. The error is
-	// shown to the client.
+	// MemberData parses the presence data that a client sent with its Join. The result,
+	// which is nil if there is no data, is passed to other nodes and to AppendMember. The
+	// client sees the error.
 	MemberData(data []byte) ([]byte, error)
-	// Handle answers a client's message, which is valid during the call and was
-	// read at the time given. It calls the verbs of Conn. It may end its goroutine.
+	// Handle handles a client's message, which is valid during the call and was read at
+	// the time now. It calls the methods of Conn. It may end its goroutine.
 	Handle(c *Conn, message []byte, now time.Time)
 }
 
-// frame is an event in its form on the wire.
+// frame returns an event as the protocol renders it.
 func (h *Hub) frame(e *Event) *fanout.Frame {
 	return fanout.NewFrame(h.cfg.Protocol.Append(nil, *e))
 }
 
-// listFrame is frame for an event with a list that clients have asked for.
+// listFrame is frame for an event with a list that clients have requested.
 func (h *Hub) listFrame(e *Event) *fanout.Frame {
 	return fanout.NewList(h.cfg.Protocol.Append(nil, *e))
 }
 
-// Member is a member of a channel, on whichever node.
+// Member is a member of a channel, on any node.
 type Member struct {
 	ID     string
 	Owner  string // see package broker
@@ -84,13 +84,13 @@ type Member struct {
 	User   string
 	Data   []byte // as the protocol's MemberData returned it; nil if it has none
 	Joined time.Time
-	// Text is the member as the protocol shows it, or nil if it has not been shown.
+	// Text is the member as the protocol renders it, or nil if it has not been rendered.
 	// The lock of the channel's fan-outs guards it.
 	Text []byte
-	// unlogged says that the member is on this node and that the log, as far as this
-	// node knows it, does not have it.
+	// unlogged means that the member is on this node and that, as far as this node knows,
+	// it is not in the log.
 	unlogged bool
-	since    uint64 // the revision of its Join, which gives it its place in the list
+	since    uint64 // the revision of its Join, which decides its place in the list
 }
 
 func newMember(m *broker.Member) *Member {
@@ -105,7 +105,7 @@ func newMember(m *broker.Member) *Member {
 	}
 }
 
-// entry is the Join that logs m.
+// entry returns the Join that logs m.
 func (m *Member) entry() broker.Entry {
 	return broker.Entry{
 		Kind:   broker.Join,

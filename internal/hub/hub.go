@@ -129,7 +129,7 @@ type Config struct {
 	Broker   broker.Broker
 	Lease    time.Duration // of the node's members
 	Settings map[string]string
-	// Local says that the broker serves this node only and never waits.
+	// Local means that the broker serves this node only and never blocks.
 	Local bool
 	// Reserved is a channel name that clients cannot use, or "". ReservedEntry is called
 	// with the entries that are delivered for it, and must not block.
@@ -178,21 +178,26 @@ type Hub struct {
 	shards    [shardCount]shard
 	backlog   backlog
 
-	published atomic.Uint64   // events that the broker took
-	leavers   atomic.Int64    // goroutines that log leaves, beside the readers
-	ctx       context.Context // ends when the last connection has
-	cancel    context.CancelFunc
-	tasks     lifecycle.Tasks    // readers, transitions of channels, what Go runs
-	stop      context.CancelFunc // when Shutdown begins
-	stopping  context.Context
-	publishes lifecycle.Tasks    // under way
-	closeNow  context.CancelFunc // makes a Shutdown wait no longer
-	closed    context.Context
-	cutRest   context.CancelFunc // ends cutOff: what is left gets no close frame
-	cutOff    context.Context
-	ended     chan struct{} // closed after both errors are set
-	endErr    error
-	closeErr  error // of endErr, what the broker said
+	published atomic.Uint64   // events that the broker accepted
+	leavers   atomic.Int64    // goroutines that log leaves, in addition to the readers
+	tasks     lifecycle.Tasks // readers, transitions of channels, and the funcs of Go
+	publishes lifecycle.Tasks // calls of Publish that are in progress
+
+	ctx    context.Context // ends after all connections have ended; broker calls use it
+	cancel context.CancelFunc
+
+	stopping context.Context // ends when Shutdown begins
+	stop     context.CancelFunc
+
+	closed   context.Context // ends when Close is called, so that Shutdown stops waiting
+	closeNow context.CancelFunc
+
+	aborting  context.Context // ends when the remaining connections are closed without a close frame
+	abortRest context.CancelFunc
+
+	ended    chan struct{} // closed after both errors are set
+	endErr   error         // the result of Shutdown
+	closeErr error         // the error of the broker's Close, which is part of endErr
 }
 
 var _ broker.Sink = (*Hub)(nil)
@@ -211,7 +216,7 @@ func New(cfg Config) (*Hub, error) {
 	}
 	h.backlog.hub = h
 	h.stopping, h.stop = context.WithCancel(context.Background())
-	h.cutOff, h.cutRest = context.WithCancel(context.Background())
+	h.aborting, h.abortRest = context.WithCancel(context.Background())
 	h.closed, h.closeNow = context.WithCancel(context.Background())
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	ctx, cancel := h.operation(h.ctx)
@@ -228,7 +233,7 @@ func New(cfg Config) (*Hub, error) {
 	return h, nil
 }
 
-// Admission returns where places for connections are reserved.
+// Admission returns the Admission, in which places for connections are reserved.
 func (h *Hub) Admission() *Admission { return h.admission }
 
 // Connect creates a connection for a session and starts its reader. The caller has
@@ -352,7 +357,7 @@ func (h *Hub) Channels() []*Channel {
 	return all
 }
 
-// acquire returns the open channel of that name and holds it: it stays open until
+// acquire returns the channel of that name, opens it if necessary, and keeps it open until
 // its lifetime is released. It waits for the broker until ctx ends.
 func (h *Hub) acquire(ctx context.Context, name string, policy Policy) (*Channel, error) {
 	for {
@@ -418,13 +423,14 @@ func (h *Hub) Go(run func(ctx context.Context)) bool {
 // operation limits the time of a call of the broker.
 func (h *Hub) operation(ctx context.Context) (context.Context, context.CancelFunc) {
 	if h.cfg.Local {
-		return ctx, func() {} // nothing waits, so nothing needs a timer
+		return ctx, func() {} // a local broker does not block, so no timer is needed
 	}
 	return context.WithTimeout(ctx, h.cfg.Timeout)
 }
 
-// background runs a channel's transition: at once if nothing can block, otherwise
-// in a goroutine that Shutdown waits for.
+// background runs a channel's transition. It runs at once if the broker is local, which
+// cannot block, or if Shutdown does not wait for goroutines any more. Otherwise it runs in
+// a goroutine that Shutdown waits for.
 func (h *Hub) background(transition func()) {
 	if h.cfg.Local || !h.tasks.Start() {
 		transition()

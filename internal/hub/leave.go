@@ -34,8 +34,8 @@ func (m *membership) endFrame(reason string, request []byte) *fanout.Frame {
 	})
 }
 
-// leaveSoon is leave for a membership that may not be through joining: then the
-// joiner ends it.
+// leaveSoon is leave for a membership whose join may still be in progress; in that case the
+// goroutine that joins ends the membership. It reports whether this call ends it.
 func (m *membership) leaveSoon(end *fanout.Frame) bool {
 	m.conn.mu.Lock()
 	if m.state == memberJoining || m.state == memberHooked {
@@ -51,8 +51,8 @@ func (m *membership) leaveSoon(end *fanout.Frame) bool {
 	return m.leave(end)
 }
 
-// endInBackground ends a membership that another node has adopted, or that the log
-// cannot have. It may be called under locks, and waits for no hook.
+// endInBackground ends a membership that another node has adopted, or that cannot be
+// logged. It can be called under locks, and does not wait for hooks.
 func (m *membership) endInBackground() {
 	h := m.conn.hub
 	if !h.tasks.Start() {
@@ -64,8 +64,8 @@ func (m *membership) endInBackground() {
 	}()
 }
 
-// leave ends a live membership; end, if not nil, is the last that the client
-// receives of it. It reports whether this call ended it.
+// leave ends a live membership. If end is not nil, it is the last message of the channel
+// that the client receives. leave reports whether this call ended the membership.
 func (m *membership) leave(end *fanout.Frame) bool {
 	if !m.endLive(end) {
 		return false
@@ -80,9 +80,9 @@ func (m *membership) leave(end *fanout.Frame) bool {
 	return true
 }
 
-// endLive ends a live membership for the client, which receives nothing of the
-// channel any more; logLeave, if the channel is private, and left must follow. It
-// reports whether this call ended it.
+// endLive ends a live membership for the client, which receives nothing more from the
+// channel. If the channel is private, the caller must then call logLeave; in any case it
+// must then call left. endLive reports whether this call ended the membership.
 func (m *membership) endLive(end *fanout.Frame) bool {
 	c := m.conn
 	c.mu.Lock()
@@ -104,11 +104,11 @@ func (m *membership) endLive(end *fanout.Frame) bool {
 	return true
 }
 
-// left is the end of leaving, when the log has it.
+// left completes a leave, after the leave has been logged.
 func (m *membership) left() {
 	c := m.conn
 	c.mu.Lock()
-	c.members.remove(m.name) // only now may the next membership begin: see reserve
+	c.members.remove(m.name) // from now on, the connection can join again: see reserve
 	if m.gone != nil {
 		close(m.gone)
 	}
@@ -121,24 +121,24 @@ func (m *membership) left() {
 }
 
 const (
-	// maxLeaves is how many channels of one connection are left at a time.
+	// maxLeaves is the number of leaves of one connection that are logged concurrently.
 	maxLeaves = 32
-	// maxLeavers is how many goroutines do so beside the connections' own, for
-	// all connections together: thousands may be lost at one moment.
+	// maxLeavers limits the additional goroutines that log leaves for all connections
+	// together, because thousands of connections can be lost at the same moment.
 	maxLeavers = 1024
 )
 
-// leaveAll ends all memberships of a connection that is gone. The broker is called
-// for several at a time, within one Timeout for all: a broker that does not answer
-// must not hold up the Disconnect hook for each channel anew. What it has not taken
-// by then goes to the backlog.
+// leaveAll ends all memberships of a connection that has ended. It calls the broker for
+// several memberships concurrently, within one Timeout for all of them, because a broker
+// that does not answer must not delay the Disconnect hook by a Timeout for each channel.
+// Leaves that have not been logged by then are added to the backlog.
 func (h *Hub) leaveAll(members []*membership) {
 	var ended, private []*membership
 	for _, m := range members {
 		m.conn.mu.Lock()
 		joining := m.state == memberJoining || m.state == memberHooked
 		if joining {
-			m.leaving = true // the joiner ends it
+			m.leaving = true // the goroutine that joins ends it
 		}
 		m.conn.mu.Unlock()
 		if joining || !m.endLive(nil) {
@@ -159,7 +159,7 @@ func (h *Hub) leaveAll(members []*membership) {
 	}
 }
 
-// logLeaves calls the broker for each of members and returns when it has answered.
+// logLeaves calls logLeave for each member and returns when all calls have returned.
 func (h *Hub) logLeaves(ctx context.Context, members []*membership) {
 	var next atomic.Int64
 	work := func() {
@@ -181,7 +181,7 @@ func (h *Hub) logLeaves(ctx context.Context, members []*membership) {
 	workers.Wait()
 }
 
-// startLeaver reports whether one more goroutine may log leaves.
+// startLeaver reports whether another goroutine may log leaves, and counts it.
 func (h *Hub) startLeaver() bool {
 	if h.leavers.Add(1) <= maxLeavers {
 		return true
@@ -190,9 +190,9 @@ func (h *Hub) startLeaver() bool {
 	return false
 }
 
-// logLeave does not depend on the connection, which may be gone. The members
-// elsewhere are notified through the log. If the broker cannot log it now, the
-// members here are notified all the same, and the backlog tries again.
+// logLeave appends the leave of m. It does not depend on the connection, which may have
+// ended. The members on other nodes are notified through the log. If the broker cannot log
+// the leave now, the members on this node are notified anyway, and the backlog retries.
 func (ch *Channel) logLeave(ctx context.Context, m *membership) {
 	h := ch.hub
 	_, err := h.cfg.Broker.Append(ctx, ch.name, leaveEntry(m.id, m.logged.member.Owner))

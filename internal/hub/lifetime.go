@@ -10,8 +10,8 @@ import (
 
 type lifetimeState uint8
 
-// A lifetime goes idle → opening → live ⇄ lingering → closing → gone. One
-// transition runs at a time, and everybody who needs its outcome waits for it.
+// The states of a lifetime are idle → opening → live ⇄ lingering → closing → gone. One
+// transition runs at a time, and all callers that need its result wait for it.
 const (
 	idle lifetimeState = iota
 	opening
@@ -21,25 +21,26 @@ const (
 	gone
 )
 
-// lifetimePlan is what a lifetime does. Its funcs are called without a lock, one at a time.
+// lifetimePlan has the functions of a lifetime. They are called without a lock, one at a
+// time.
 type lifetimePlan struct {
 	open   func() error
 	close  func()
-	gone   func() // nothing holds it any more, nor ever will
+	gone   func() // called when nothing holds the lifetime any more and acquire refuses new holds
 	linger time.Duration
-	// run runs a transition, at once or in a goroutine of its own.
+	// run runs a transition, at once or in a new goroutine.
 	run func(transition func())
 }
 
-// lifetime is shared by those that hold it: the first hold opens it, and some time
-// after the last is given back it closes. Then it is gone for good. All methods
-// are safe for concurrent use.
+// lifetime counts the holds of a resource. The first hold opens the resource, and it closes
+// when linger has passed since the last hold was released. A lifetime that has closed does
+// not open again. All methods are safe for concurrent use.
 type lifetime struct {
 	plan lifetimePlan
 
 	mu     sync.Mutex
 	state  lifetimeState
-	change *transition // the one that runs, or ran last
+	change *transition // the current transition, or the last one
 	holds  int
 	timer  *time.Timer // ends the lingering
 }
@@ -51,9 +52,9 @@ type transition struct {
 
 func newLifetime(plan lifetimePlan) *lifetime { return &lifetime{plan: plan} }
 
-// acquire holds l, which is open when it returns true: release gives the hold
-// back. False without an error means that l is gone or going; there will have
-// to be a new one. The error is open's, for all who waited for it, or ctx's.
+// acquire holds l. If it returns true, l is open, and release must follow. If it returns
+// false without an error, l has closed, and the caller needs a new lifetime. The error is
+// that of open, which all callers that waited for open receive, or that of ctx.
 func (l *lifetime) acquire(ctx context.Context) (bool, error) {
 	l.mu.Lock()
 	switch l.state {
@@ -95,7 +96,7 @@ func (l *lifetime) acquire(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// release gives a hold back.
+// release ends a hold.
 func (l *lifetime) release() {
 	l.mu.Lock()
 	l.holds--
@@ -104,7 +105,8 @@ func (l *lifetime) release() {
 	next()
 }
 
-// endLingerAndWait closes l now if it lingers, and waits for it if it is closing.
+// endLingerAndWait closes l now if it lingers, and waits until l has closed if it is
+// closing.
 func (l *lifetime) endLingerAndWait() {
 	l.endLinger()
 	l.mu.Lock()
@@ -127,13 +129,13 @@ func (l *lifetime) endLinger() {
 	next()
 }
 
-// unheldLocked begins what a lifetime does when nothing holds it, if nothing does.
-// It returns what is to be done without the lock.
+// unheldLocked starts the next transition if nothing holds l. It returns a function that
+// the caller must call without the lock.
 func (l *lifetime) unheldLocked(linger time.Duration) func() {
 	switch {
 	case l.holds > 0:
 	case l.state == idle:
-		// Open failed, and all who waited for it have seen that.
+		// open has failed, and all callers that waited for it have received the error.
 		l.state = gone
 		return l.plan.gone
 	case l.state == live && linger > 0:
@@ -160,7 +162,7 @@ func (l *lifetime) open() {
 		l.state = idle
 	}
 	close(l.change.done)
-	next := l.unheldLocked(l.plan.linger) // they may all have given up
+	next := l.unheldLocked(l.plan.linger) // all callers may have stopped waiting
 	l.mu.Unlock()
 	next()
 }

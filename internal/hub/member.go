@@ -22,15 +22,16 @@ const (
 	memberEnded
 )
 
-// membership is one connection's membership of one channel. Its gate keeps the
-// rule that nothing of the channel comes before its Subscribed or after its Ended.
+// membership is the membership of one connection in one channel. Its gate ensures that the
+// client receives nothing from the channel before the Subscribed event or after the Ended
+// event.
 type membership struct {
-	out  *fanout.Outbox // the connection's: a fan-out needs nothing else of it
+	out  *fanout.Outbox // of the connection, so that a fan-out does not need to read conn
 	gate fanout.Gate
 
-	// Under conn.mu, with end and gone.
+	// conn.mu guards state, leaving, end and gone.
 	state   memberState
-	leaving bool // leave as soon as it is live
+	leaving bool // it must end as soon as it is live
 
 	conn *Conn
 	name string
@@ -41,25 +42,26 @@ type membership struct {
 	logged *loggedMember // of a private channel, else nil
 
 	end  *fanout.Frame
-	gone chan struct{} // made by whoever waits for it to have left; closed then
+	gone chan struct{} // nil until a goroutine waits for the leave; closed when the leave is complete
 }
 
 // loggedMember is a membership in the broker's log.
 type loggedMember struct {
 	member  Member
-	through chan struct{} // closed when the join has come back through the log
+	through chan struct{} // closed when the broker has delivered the join
 
-	// Under the channel's fan, as is member.Data once through is closed.
+	// The channel's fan guards arrived and request, and, after through is closed, also
+	// member.Data.
 	arrived bool // through is closed
 	request []byte
 
-	// late is until when a Join may still be appended of which the broker could not
-	// say whether it was, so that a Leave before then may be in vain; nil if there is none.
+	// late is set if the broker could not say whether it has appended the Join. Until this
+	// time the Join can still be appended, possibly after a Leave.
 	late atomic.Pointer[time.Time]
 }
 
-// uncertain notes that the broker failed to append the Join with an error that does
-// not exclude that it is appended later.
+// uncertain records that an attempt to append the Join has failed, unless the error
+// excludes that the Join is appended later.
 func (m *membership) uncertain(err error) {
 	h := m.conn.hub
 	if h.cfg.Local || errors.Is(err, broker.ErrNotOwner) || errors.Is(err, broker.ErrMemberExists) ||
@@ -70,7 +72,8 @@ func (m *membership) uncertain(err error) {
 	m.logged.late.Store(&late)
 }
 
-// isMember reports whether the connection is in the channel. It needs conn.mu.
+// isMember reports whether the connection is in the channel. The caller must have locked
+// conn.mu.
 func (m *membership) isMember() bool {
 	return m.state == memberHooked || m.state == memberLive
 }
@@ -89,10 +92,10 @@ func (c *Conn) membership(channel string) *membership {
 
 // JoinRequest describes a Join.
 type JoinRequest struct {
-	Channel string // as the protocol spells it, checked
+	Channel string // the name, which the protocol has validated
 	Auth    string // as the client sent it
 	Data    []byte // presence data as the client sent it, nil for none
-	Request []byte // goes back in the answer
+	Request []byte // the request id, which the answer repeats
 	// Trusted means that the host has decided the join: Authorize is not called, and the
 	// join does not count towards the client's rate.
 	Trusted bool
@@ -109,7 +112,7 @@ func (c *Conn) Join(r JoinRequest) error {
 	return err
 }
 
-// logRefusal logs what a client is not to see of a Join that failed.
+// logRefusal logs the cause of a failed Join that the client does not see.
 func (h *Hub) logRefusal(channel string, err error) {
 	var refused *RefusedError
 	var unavailable *UnavailableError
@@ -124,7 +127,7 @@ func (h *Hub) logRefusal(channel string, err error) {
 		cause = err
 	case errors.Is(err, ErrTooManyChannels):
 		cause = err
-		subject = "" // whatever channels it asks for
+		subject = "" // the cause does not depend on the channel
 	}
 	if cause != nil {
 		h.cfg.Notices.Warn("clients cannot subscribe", subject,
@@ -202,7 +205,7 @@ func (c *Conn) join(r JoinRequest) error {
 	return nil
 }
 
-// joinError is the error of a join that the broker let down.
+// joinError returns the error of Join for an error of the channel or the broker.
 func (c *Conn) joinError(err error) error {
 	var unavailable *UnavailableError
 	switch {
@@ -214,10 +217,10 @@ func (c *Conn) joinError(err error) error {
 	return &UnavailableError{Err: err}
 }
 
-// reserve takes the connection's place in a channel before the slow part of
-// joining, so that a second join of the same name is refused meanwhile. An
-// earlier membership that another goroutine is ending must have left the log
-// first, or the client would be in its own list twice and receive its own leave.
+// reserve adds a membership before the slow part of a join, so that a concurrent second
+// join of the same channel is refused. If another goroutine is ending an earlier
+// membership, reserve waits until the leave is logged; otherwise the client would be in its
+// own list twice and would receive its own leave.
 func (c *Conn) reserve(name string) (*membership, error) {
 	for {
 		m, earlier, err := c.tryReserve(name)
@@ -230,7 +233,7 @@ func (c *Conn) reserve(name string) (*membership, error) {
 	}
 }
 
-// tryReserve returns earlier, to wait for, while a membership is being ended.
+// tryReserve returns a channel to wait for if an earlier membership is being ended.
 func (c *Conn) tryReserve(name string) (m *membership, earlier <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -270,8 +273,8 @@ func (c *Conn) unreserve(m *membership) {
 	c.hooks.End()
 }
 
-// begin runs the Subscribe hook of a new member and ends the membership if
-// somebody asked for that meanwhile.
+// begin runs the Subscribe hook for a new member. If the end of the membership was
+// requested in the meantime, begin ends it.
 func (m *membership) begin() {
 	c := m.conn
 	if subscribe := c.hub.cfg.Hooks.Subscribe; subscribe != nil {
@@ -286,14 +289,14 @@ func (m *membership) begin() {
 	}
 }
 
-// joinToken is how many bytes of what a join makes the server send cost one token
-// of the client's rate.
+// joinToken is the number of bytes for one token of the client's rate, counted over all
+// bytes that the server sends because of a join.
 const joinToken = 4 << 10
 
-// chargeJoin charges the client's rate for a join of a presence channel that it
-// has joined before, by the size of what that made the server send, at most half
-// the burst. The first join of each channel costs one message: a client that
-// reconnects may subscribe to all of its channels at once.
+// chargeJoin charges the client's rate for a join of a presence channel that it has joined
+// before: a token for each joinToken bytes that the server sends because of the join, at
+// most half of the burst. The first join of each channel costs only its message, because a
+// client that reconnects subscribes to all of its channels at once.
 func (c *Conn) chargeJoin(ch *Channel, data []byte) {
 	limits := c.hub.cfg.Limits
 	if limits.Rate <= 0 || !ch.policy.Private {
@@ -305,19 +308,20 @@ func (c *Conn) chargeJoin(ch *Channel, data []byte) {
 	}
 }
 
-// maxJoined is how many channels firstJoin remembers of one connection where
-// Limits.Channels is off. They take less than 100 KiB.
+// maxJoined is the number of channels that firstJoin remembers for one connection if
+// Limits.Channels is off. They use less than 100 KiB.
 const maxJoined = 4096
 
-// firstJoin reports whether the connection joins a channel for the first time,
-// and remembers that it did. It remembers no more channels than the connection may
-// be in at once: a join of any other never counts as the first.
+// firstJoin reports whether the connection joins a channel for the first time, and
+// remembers the channel. It remembers at most as many channels as the connection may be in
+// at once; when that number is reached, a join of another channel does not count as the
+// first.
 func (c *Conn) firstJoin(channel string) bool {
 	most := c.hub.cfg.Limits.Channels
 	if most <= 0 {
 		most = maxJoined
 	}
-	// Clients cannot choose names that have one hash, since its seed is random.
+	// Clients cannot choose names with equal hashes, because the seed is random.
 	hash := maphash.String(c.hub.seed, channel)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,11 +1,11 @@
 package hub
 
-// memberships is a connection's memberships by channel. Connections are many and
-// mostly are in few channels, and then they stand in a row, which costs a third
-// of a map's memory. The zero value is empty. It is not safe for concurrent use.
+// memberships has the memberships of a connection by channel. A server has many
+// connections, and most are in few channels; a slice then needs a third of the memory of a
+// map. The zero value is empty. It is not safe for concurrent use.
 type memberships struct {
 	few  []*membership
-	many map[string]*membership // instead of few, once there were more than fewMost
+	many map[string]*membership // replaces few when there are more than fewMost
 }
 
 const fewMost = 16
@@ -25,7 +25,7 @@ func (s *memberships) get(channel string) *membership {
 	return nil
 }
 
-// add puts in a membership of a channel that has none.
+// add adds a membership of a channel that has none.
 func (s *memberships) add(m *membership) {
 	if s.many == nil && len(s.few) < fewMost {
 		s.few = append(s.few, m)
@@ -41,7 +41,7 @@ func (s *memberships) add(m *membership) {
 	s.many[m.name] = m
 }
 
-// remove takes out the membership of a channel.
+// remove removes the membership of a channel, if there is one.
 func (s *memberships) remove(channel string) {
 	delete(s.many, channel)
 	for i, m := range s.few {

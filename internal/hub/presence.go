@@ -12,11 +12,11 @@ import (
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
-// arrival is what was delivered: an entry, or a State.
+// arrival is an entry or a State that the broker has delivered.
 type arrival struct {
 	entry broker.Entry
 	state *broker.State
-	gap   bool // of a state: events may have been lost
+	gap   bool // with a state: events may have been lost
 }
 
 // shownLocked returns the members in order, each with its Text.
@@ -34,8 +34,8 @@ func (ch *Channel) showLocked(m *Member) {
 	}
 }
 
-// Members returns the channel's members on all nodes in joining order, with their
-// Text, and whether clients see them.
+// Members returns the members of the channel on all nodes in joining order, with their
+// Text, and reports whether clients see them.
 func (ch *Channel) Members() (members []Member, on bool) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -45,26 +45,27 @@ func (ch *Channel) Members() (members []Member, on bool) {
 	return members, ch.replica.on
 }
 
-// joinBytes is about how many bytes a join makes the server send: the list to
-// the newcomer, and to the members here its Joined and, later, its Left.
+// joinBytes estimates the number of bytes that the server sends because of a join: the list
+// for the new member, and a Joined and, later, a Left event for each member on this node.
 func (ch *Channel) joinBytes(data []byte) int64 {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	if !ch.replica.on {
 		return 0
 	}
-	const around = 200 // what stands around the data in an event
+	const around = 200 // the size of an event without the member's data
 	return ch.replica.bytes + 2*int64(ch.Len())*int64(len(data)+around)
 }
 
-// forgetEarly drops what a Follow that failed has brought.
+// forgetEarly drops what was delivered before a Follow that failed.
 func (ch *Channel) forgetEarly() {
 	ch.fan.Lock()
 	ch.early = nil
 	ch.fan.Unlock()
 }
 
-// begin takes the State that Follow returned, and what was delivered meanwhile.
+// begin applies the State that Follow returned, and then the entries that were delivered
+// before Follow returned.
 func (ch *Channel) begin(s broker.State) {
 	ch.beginUnlogged(s)
 	ch.logSkipped()
@@ -81,8 +82,8 @@ func (ch *Channel) beginUnlogged(s broker.State) {
 	ch.early = nil
 }
 
-// deliver takes the next entry of the log of members: here joins and leaves get
-// the one order in which all members see them.
+// deliver applies the next entry of the log of members. All members see joins and leaves in
+// the order of these calls.
 func (ch *Channel) deliver(e broker.Entry) { ch.receive(arrival{entry: e}) }
 
 func (ch *Channel) receive(a arrival) {
@@ -91,7 +92,7 @@ func (ch *Channel) receive(a arrival) {
 	}
 }
 
-// receiveSkips is receive, and reports whether a member was skipped.
+// receiveSkips is receive without the log message. It reports whether a member was skipped.
 func (ch *Channel) receiveSkips(a arrival) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -124,7 +125,7 @@ func (ch *Channel) arriveLocked(a arrival) {
 	e := a.entry
 	r := &ch.replica
 	if e.At.Epoch == r.revision.Epoch && e.At.Offset <= r.revision.Offset {
-		return // the State that the replica came from has it
+		return // the State that the replica was made from includes it
 	}
 	r.revision = e.At
 	if !ch.policy.Private {
@@ -133,7 +134,7 @@ func (ch *Channel) arriveLocked(a arrival) {
 	switch e.Kind {
 	case broker.Join:
 		if ch.own[e.Member] == nil && ch.hub.backlog.has(ch.name, e.Member, e.Owner) {
-			return // a Join that came late: the membership has ended, and its Leave follows
+			return // a late Join: the membership has ended, and its Leave follows
 		}
 		ch.addLocked(ch.newMember(&broker.Member{
 			ID:     e.Member,
@@ -155,8 +156,8 @@ func (ch *Channel) arriveLocked(a arrival) {
 	}
 }
 
-// newMember returns a member of the log as this node shows it: without its data if the
-// channel has no presence here, whatever other nodes think.
+// newMember returns a member of the log for the replica. It has no data if the channel has
+// no presence on this node, even if it has presence on other nodes.
 func (ch *Channel) newMember(m *broker.Member) *Member {
 	member := newMember(m)
 	if !ch.policy.Presence {
@@ -171,15 +172,16 @@ func (ch *Channel) updateLocked(e broker.Entry) {
 		return
 	}
 	ch.replica.bytes -= m.size()
-	m.Data, m.Text = e.Data, nil
+	m.Data = e.Data
+	m.Text = nil
 	ch.replica.bytes += m.size()
 	if own := ch.own[e.Member]; own != nil && own.logged.arrived {
-		own.logged.member.Data = e.Data // to be joined again with
+		own.logged.member.Data = e.Data // for the case that the member has to join again
 	}
 }
 
-// leftLocked takes a Leave of the log. That of a member which is still in on this node
-// was appended by another node that took this one for dead: the member joins again.
+// leftLocked applies a Leave of the log. If the member is still in the channel on this node,
+// another node considered this one dead and appended the Leave; then the member joins again.
 func (ch *Channel) leftLocked(e broker.Entry) {
 	own, m := ch.own[e.Member], ch.replica.get(e.Member)
 	if own == nil || m == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
@@ -193,10 +195,9 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 	ch.hub.backlog.addJoin(own)
 }
 
-// relogLocked is called when a member of this node has joined again, after the log had lost
-// it or this node was alone. Its place in the log is another one now. When the last such
-// member is back, the members here get the list in the order of the log, if they have it in
-// another one.
+// relogLocked is called when a member of this node has joined again, because the log had
+// lost it or the broker was away. The member has a new place in the log. After the last
+// such member, the members on this node receive the list again if its order has changed.
 func (ch *Channel) relogLocked(old, m *Member) {
 	old.Owner, old.since = m.Owner, m.since
 	if old.unlogged {
@@ -213,8 +214,8 @@ func (ch *Channel) orderLocked() {
 	}
 }
 
-// addLocked adds a member, of which the members here are notified, and lets it in
-// if it waits here.
+// addLocked adds a member and notifies the members on this node. If the member's own join
+// waits on this node, addLocked completes it.
 func (ch *Channel) addLocked(m *Member) {
 	r := &ch.replica
 	if old := r.get(m.ID); old != nil {
@@ -240,7 +241,7 @@ func (ch *Channel) addLocked(m *Member) {
 	ch.letInLocked(m.ID)
 }
 
-// removeLocked removes a member, if it is in, of which the others are notified.
+// removeLocked removes a member, if it is in the channel, and notifies the other members.
 func (ch *Channel) removeLocked(id string) {
 	on := ch.replica.on
 	m := ch.replica.remove(id)
@@ -269,7 +270,8 @@ func (ch *Channel) sendListLocked(members []*Member) {
 	}), nil)
 }
 
-// resetLocked replaces the replica after a gap, and lets clients know of both.
+// resetLocked replaces the replica with s, and sends clients the new list and, if gap is
+// true, a Gap event.
 func (ch *Channel) resetLocked(s broker.State, gap bool) {
 	wasOn := ch.replica.on
 	ch.takeLocked(s)
@@ -290,8 +292,8 @@ func (ch *Channel) resetLocked(s broker.State, gap bool) {
 	ch.hub.backlog.retry()
 }
 
-// takeLocked makes the replica what s says. Members of this node that s lacks are
-// joined again, those that this node has not are removed, and memberships that
+// takeLocked makes the replica from s. Members of this node that s lacks join again, members
+// of this node that have no membership here are removed from the log, and memberships that
 // another node has adopted end.
 func (ch *Channel) takeLocked(s broker.State) {
 	h := ch.hub
@@ -335,14 +337,15 @@ func (ch *Channel) takeLocked(s broker.State) {
 	ch.replica = r
 }
 
-// adoptedLocked ends the membership of this node that owner has taken over.
+// adoptedLocked ends the membership of this node if another owner has adopted the member.
 func (ch *Channel) adoptedLocked(id, owner string) {
 	if m := ch.own[id]; m != nil && m.logged.member.Owner != owner {
 		m.endInBackground()
 	}
 }
 
-// letInLocked lets a member in whose join has come back, if it waits here.
+// letInLocked completes a join that waits on this node and has now been delivered, if there
+// is one.
 func (ch *Channel) letInLocked(id string) {
 	m := ch.own[id]
 	if m == nil || m.logged.arrived {
@@ -365,21 +368,23 @@ func (ch *Channel) letInLocked(id string) {
 	close(m.logged.through)
 }
 
-// disown is called when a membership has ended, before its leave is logged.
+// disown removes m from the own members. It is called when a membership has ended, before
+// its leave is logged.
 func (ch *Channel) disown(m *membership) {
 	ch.fan.Lock()
 	delete(ch.own, m.id)
 	ch.fan.Unlock()
 }
 
-// joinPrivate logs m's join and waits until it has come back, at which point m is
-// a member. After an error nothing of it is left. It waits while the client has
-// not read the lists that it got before.
+// joinPrivate appends the join of m and waits until the broker delivers it; then m is a
+// member. After an error, m is not a member. Before the append, joinPrivate waits until the
+// client has read earlier lists (AwaitRoom).
 func (ch *Channel) joinPrivate(m *membership) error {
 	h := ch.hub
 	member := &m.logged.member
 	ch.fan.Lock()
-	size, withList := member.size(), ch.replica.on || member.Data != nil
+	size := member.size()
+	withList := ch.replica.on || member.Data != nil
 	if withList {
 		size += ch.replica.bytes
 	}
@@ -409,7 +414,7 @@ func (ch *Channel) joinPrivate(m *membership) error {
 	if err == nil || !ch.giveUp(m) {
 		return nil
 	}
-	if h.ctx.Err() == nil { // else the broker is closed
+	if h.ctx.Err() == nil { // otherwise the broker is closed
 		ctx, cancel := h.operation(h.ctx)
 		defer cancel()
 		ch.logLeave(ctx, m)
@@ -420,29 +425,30 @@ func (ch *Channel) joinPrivate(m *membership) error {
 	return err
 }
 
-// joinAlone makes m a member while the broker is away. The backlog logs the join
-// when the broker is back. False means that the channel has too many members.
+// joinAlone makes m a member while the broker is away. The backlog logs the join when the
+// broker can be reached again. joinAlone returns false if the channel has too many members.
 func (ch *Channel) joinAlone(m *membership) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	member := m.logged.member
 	member.unlogged = true
-	ch.addLocked(&member) // which does nothing if its join was appended all the same
+	ch.addLocked(&member) // has no effect if the join was appended after all
 	if m.logged.arrived {
 		ch.hub.backlog.addJoin(m)
 	}
 	return m.logged.arrived
 }
 
-// joinEntry is the Join that logs m again.
+// joinEntry returns the Join that logs m again.
 func (ch *Channel) joinEntry(m *membership) broker.Entry {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	return m.logged.member.entry()
 }
 
-// removeUnlogged removes a member that the broker says is not in the log, unless the
-// log's own entries have it: then they remove it, or another node has adopted it.
+// removeUnlogged removes a member that, according to the broker, is not in the log. It does
+// not remove a member that entries of the log have added: another entry removes it, or
+// another node has adopted it.
 func (ch *Channel) removeUnlogged(id string) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -451,7 +457,8 @@ func (ch *Channel) removeUnlogged(id string) {
 	}
 }
 
-// expect takes a place for a member whose join is about to be logged.
+// expect reserves a place for a member whose join is about to be appended. It returns false
+// if the channel is full.
 func (ch *Channel) expect(m *membership) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -468,8 +475,8 @@ func (ch *Channel) expect(m *membership) bool {
 	return true
 }
 
-// giveUp takes back the place of a member whose join has not come through. False
-// means that it has come through after all.
+// giveUp releases the place of a member whose join was not delivered. It returns false if
+// the join has been delivered after all.
 func (ch *Channel) giveUp(m *membership) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()

@@ -8,13 +8,13 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// GapEvent is the name of an event by which the node From notifies the others that a
-// channel has had events which they do not get.
+// GapEvent is the name of the event with which the node From notifies the other nodes that
+// a channel has had events which they did not receive.
 const GapEvent = "pushy:gap"
 
-// Publish appends an event to a channel. While the broker is away, the members on
-// this node get events that are not kept all the same; when it is back, those on other
-// nodes are notified that they have missed some.
+// Publish appends an event to a channel. While the broker is away, events that are not to
+// be kept are delivered to the members on this node only; when the broker can be reached
+// again, the members on other nodes receive a Gap event.
 func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	if !h.publishes.Start() {
 		return broker.Appended{}, ErrClosed
@@ -27,7 +27,7 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	notAppended := errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain)
 	if notAppended && e.Keep.Size <= 0 {
 		if !h.backlog.addGap(channel) {
-			return appended, fmt.Errorf("%w, and %d channels have had events meanwhile", err, maxGaps)
+			return appended, fmt.Errorf("%w, and %d channels have already had events since then", err, maxGaps)
 		}
 		h.Deliver(channel, e)
 		appended, err = broker.Appended{}, nil
@@ -42,7 +42,7 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	return appended, nil
 }
 
-// Deliver implements broker.Sink: it is the one way to the members.
+// Deliver implements broker.Sink. All entries reach the members through it.
 func (h *Hub) Deliver(channel string, e broker.Entry) {
 	ch := h.find(channel)
 	if ch == nil {
@@ -76,7 +76,7 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 	ch.broadcast(h.frame(&event), e.Except)
 }
 
-// Reset implements broker.Sink. Without a reason no events have been lost.
+// Reset implements broker.Sink. If reason is "", no events have been lost.
 func (h *Hub) Reset(channel string, s broker.State, reason string) {
 	if ch := h.find(channel); ch != nil {
 		ch.receive(arrival{

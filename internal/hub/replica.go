@@ -7,23 +7,24 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// maxMembers bounds the members of a channel that a broker may bring. It is far
-// above what a node would log by default, since other nodes may have other limits.
+// maxMembers limits the members of a channel that a broker can deliver. It is far above the
+// default of Limits.Members, because other nodes can have other limits.
 const maxMembers = 1_000_000
 
-// replica is the members of a channel on all nodes, in joining order, as this
-// node knows them. The zero value is empty.
+// replica has the members of a channel on all nodes, in joining order, as far as this node
+// knows them. The zero value is empty.
 type replica struct {
-	list     []*Member // with nil for gaps
-	index    map[string]int
-	on       bool  // a member with data has joined since it was last empty
-	skipped  bool  // a member was, which is still to be logged
-	unlogged int   // members that are to join again
-	bytes    int64 // about what a list of all members has
+	list     []*Member      // nil in the places of removed members
+	index    map[string]int // indexes of list, by member id
+	on       bool           // a member with data has joined since the replica was last empty
+	skipped  bool           // a member was skipped, and the log message is still to be written
+	unlogged int            // the number of members that are to join again
+	bytes    int64          // the approximate size of a list of all members
 	revision broker.Position
 }
 
-// memberOverhead is about what a protocol adds to a member's data.
+// memberOverhead is approximately the number of bytes that a protocol adds to a member's
+// data.
 const memberOverhead = 100
 
 func (m *Member) size() int64 { return int64(len(m.Data) + memberOverhead) }
@@ -38,7 +39,7 @@ func (r *replica) get(id string) *Member {
 	return r.list[i]
 }
 
-// add puts in a member that is not in.
+// add adds a member that the replica does not have.
 func (r *replica) add(m *Member) {
 	if r.index == nil {
 		r.index = map[string]int{}
@@ -52,8 +53,7 @@ func (r *replica) add(m *Member) {
 	}
 }
 
-// sort brings the members into the order of their Joins, and reports whether they were in
-// another one.
+// sort sorts the members by their Joins, and reports whether their order has changed.
 func (r *replica) sort() bool {
 	before := func(a, b *Member) int { return cmp.Compare(a.since, b.since) }
 	list := r.values()
@@ -68,8 +68,8 @@ func (r *replica) sort() bool {
 	return true
 }
 
-// remove takes a member out and returns it, or nil. It stays on while there are
-// others.
+// remove removes a member and returns it, or nil if there is none with that id. The field on
+// is reset only when no member is left.
 func (r *replica) remove(id string) *Member {
 	i, ok := r.index[id]
 	if !ok {
@@ -84,7 +84,10 @@ func (r *replica) remove(id string) *Member {
 	}
 	switch {
 	case len(r.index) == 0:
-		*r = replica{revision: r.revision, skipped: r.skipped}
+		*r = replica{
+			revision: r.revision,
+			skipped:  r.skipped,
+		}
 	case len(r.list) > 32 && len(r.index) < len(r.list)/2:
 		kept := make([]*Member, 0, len(r.index))
 		for _, other := range r.list {

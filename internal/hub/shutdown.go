@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	shutdownSpread = 5 * time.Second // at most, over which clients are notified
-	shutdownBatch  = 500             // connections closed at once
-	abortGrace     = time.Second     // for hooks to run after the deadline
+	shutdownSpread = 5 * time.Second // the longest time over which connections are closed
+	shutdownBatch  = 500             // the number of connections that are closed at once
+	abortGrace     = time.Second     // the time for hooks to return after the deadline
 	shutdownReason = "server shutting down"
 )
 
@@ -55,7 +55,7 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	}
 	h.stop()
 	idle := h.tasks.Close()
-	// What is accepted is queued before the outboxes close.
+	// Events that Publish has accepted must be queued before the outboxes are closed.
 	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && h.closeAll(ctx) {
 		select {
 		case <-idle:
@@ -66,7 +66,7 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	if err != nil {
 		h.abortAll(idle)
 	}
-	giveUp := context.AfterFunc(ctx, h.cancel) // the broker is not waited for either
+	giveUp := context.AfterFunc(ctx, h.cancel) // after the deadline, do not wait for the broker either
 	channels := lifecycle.Each(h.Channels(), func(ch *Channel) { ch.life.endLingerAndWait() })
 	if lifecycle.Wait(ctx, channels) != nil && !lifecycle.Within(abortGrace, channels) {
 		h.cfg.Log.Error("channel hooks still run after the shutdown's deadline")
@@ -86,8 +86,8 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	return errors.Join(err, h.closeErr)
 }
 
-// closeAll closes all connections, in batches: clients that all reconnect at the
-// same moment would overload the next server. It reports whether ctx let it.
+// closeAll closes all connections in batches, because clients that all reconnect at the
+// same moment would overload the next server. It returns false if ctx ended first.
 func (h *Hub) closeAll(ctx context.Context) bool {
 	spread := shutdownSpread
 	if deadline, ok := ctx.Deadline(); ok {
@@ -98,13 +98,13 @@ func (h *Hub) closeAll(ctx context.Context) bool {
 	})
 }
 
-// abortAll ends what is left without a close frame. It cleans up for readers that
-// a command holds up. The broker has half the grace for what is under way, so that
-// the hooks that wait for it run; a hook that does not return is left behind after
-// all of it.
+// abortAll closes the remaining connections without a close frame, and cleans up for readers
+// that a command blocks. Calls of the broker that are in progress have half of abortGrace,
+// so that hooks that wait for them can run. abortAll does not wait longer than abortGrace
+// for a hook that does not return.
 func (h *Hub) abortAll(idle <-chan struct{}) {
 	defer time.AfterFunc(abortGrace/2, h.cancel).Stop()
-	h.cutRest()
+	h.abortRest()
 	conns := h.admission.all()
 	for _, c := range conns {
 		c.abort(CloseShutdown, shutdownReason)

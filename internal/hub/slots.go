@@ -1,15 +1,15 @@
 package hub
 
-// slots holds the memberships of a channel at places that do not move while
-// somebody walks them: adding and removing cost the same at any size. The zero
-// value is empty. It is not safe for concurrent use.
+// slots has the memberships of a channel at places that do not move during an iteration.
+// Adding and removing take constant time. The zero value is empty. It is not safe for
+// concurrent use.
 type slots struct {
 	places []*membership
 	free   []int
 	live   int
 }
 
-// add puts m in and returns its place.
+// add adds m and returns its place.
 func (s *slots) add(m *membership) (place int) {
 	s.live++
 	n := len(s.free)
@@ -17,12 +17,13 @@ func (s *slots) add(m *membership) (place int) {
 		s.places = append(s.places, m)
 		return len(s.places) - 1
 	}
-	place, s.free = s.free[n-1], s.free[:n-1]
+	place = s.free[n-1]
+	s.free = s.free[:n-1]
 	s.places[place] = m
 	return place
 }
 
-// remove takes m out of its place.
+// remove removes m from its place. It has no effect if m is not there.
 func (s *slots) remove(m *membership, place int) {
 	if place < len(s.places) && s.places[place] == m {
 		s.places[place] = nil
@@ -31,8 +32,8 @@ func (s *slots) remove(m *membership, place int) {
 	}
 }
 
-// copyTo copies the places from i on to dst, with nil for empty ones, and returns
-// how many places those are.
+// copyTo copies the places from i on to dst, with nil for the empty ones, and returns the
+// number of places that it copied.
 func (s *slots) copyTo(dst []*membership, i int) int {
 	return copy(dst, s.places[min(i, len(s.places)):])
 }
@@ -48,8 +49,8 @@ func (s *slots) all() []*membership {
 	return all
 }
 
-// compact closes the gaps when half of the places are empty. Nobody may be
-// walking them.
+// compact removes the empty places if at least half of the places are empty. It must not be
+// called during an iteration.
 func (s *slots) compact() {
 	if len(s.places) < 64 || s.live > len(s.places)/2 {
 		return
@@ -61,5 +62,6 @@ func (s *slots) compact() {
 			places = append(places, m)
 		}
 	}
-	s.places, s.free = places, nil
+	s.places = places
+	s.free = nil
 }
