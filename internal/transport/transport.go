@@ -1,9 +1,9 @@
-// Package transport is what the transports share, of which each is a package in this
-// directory: websocket, sockjs, and inmem for tests. A transport carries pushy's
-// messages: each client connection is a session.Session, whatever it runs over, which
-// decodes what the client sends into single messages, keeps the rules of its transport
-// (limits, heartbeats, the closing handshake) and writes what its fanout.Outbox hands
-// it. Transports know nothing of channels or commands, and do not check origins.
+// Package transport has what the transports share. Each transport is a package in this
+// directory: websocket, sockjs, and inmem for tests. A transport carries the messages of
+// pushy: each client connection is a session.Session. A Session splits what the client
+// sends into single messages, implements the rules of its transport (limits, heartbeats,
+// the closing handshake), and writes the frames of its fanout.Outbox. Transports do not
+// depend on channels or commands, and do not check origins.
 package transport
 
 import (
@@ -14,29 +14,29 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Config holds a Session's bounds; each must be set but Heartbeat.
+// Config has the limits of a Session. All fields must be set, except Heartbeat.
 type Config struct {
-	MaxMessage   int           // bytes of one message, fragments joined and SockJS's escapes undone
-	Heartbeat    time.Duration // between heartbeats; none if not above zero
-	WriteTimeout time.Duration // for the handshake's answer, and in Linger for what still waits
-	CloseTimeout time.Duration // in Linger, for the peer's answer to our goodbye
+	MaxMessage   int           // bytes of one message, with fragments joined and SockJS escapes decoded
+	Heartbeat    time.Duration // the interval of heartbeats; if not positive, there are none
+	WriteTimeout time.Duration // for the handshake response, and in Linger for the queued frames
+	CloseTimeout time.Duration // in Linger, for the close frame of the peer
 }
 
-// A Ticket is a place for one session. One of its funcs is called, once.
+// A Ticket is a reserved place for one session. Exactly one of its funcs is called, once.
 type Ticket struct {
-	Start    func(session.Session) // takes the Session, and returns soon
-	GiveBack func()
+	Start    func(session.Session) // uses the place for the Session, and does not block
+	GiveBack func()                // gives up the place
 }
 
 // Refusal is a request that is answered with an HTTP error.
 type Refusal struct {
 	Status int
 	Text   string
-	Plain  bool      // SockJS's own words, and those about a handshake: the text alone is the body
-	Header [2]string // one more, or none
+	Plain  bool      // the body is Text only, as SockJS and the handshake require; otherwise see httperror
+	Header [2]string // the name and value of an additional header field, or empty
 }
 
-// Write answers the request.
+// Write writes the response.
 func (f *Refusal) Write(w http.ResponseWriter) {
 	if f.Header[0] != "" {
 		w.Header().Set(f.Header[0], f.Header[1])

@@ -1,5 +1,5 @@
-// Package inmem is connections in memory: a Session whose client is in the same
-// process, for tests and for package pushytest.
+// Package inmem is the transport in memory: the client of a Session is in the same process.
+// Tests and package pushytest use it.
 package inmem
 
 import (
@@ -21,36 +21,40 @@ var (
 	_ fanout.Socket   = (*pipe)(nil)
 )
 
-// What a pipe holds in each direction before who sends has to wait, and for
-// how long its Linger waits, once for the Outbox and once for the client.
 const (
+	// pipeBuffer is the number of messages in each direction before a sender has to wait.
 	pipeBuffer = 16
-	pipeWait   = 5 * time.Second
+	// pipeWait is the time that Linger waits, first for the Outbox and then for the client.
+	pipeWait = 5 * time.Second
 )
 
 var errPipeEnded = errors.New("pipe is closed")
 
-// pipe is a Session in memory, without heartbeats or limits. All its waits are
-// on channels and timers, so it works in a synctest bubble.
+// pipe is a Session in memory, without heartbeats or limits. It waits only for channels and
+// timers, so it works in a synctest bubble.
 type pipe struct {
-	protocol string
-	toServer chan []byte
-	toClient chan []byte
-	hung     event // the client has closed: code and reason below
-	said     event // the server has: likewise
-	answered event // the client has seen it
-	halted   event // Stop or Abort was called
-	cut      event
-	over     event // Linger has returned
+	protocol     string
+	toServer     chan []byte
+	toClient     chan []byte
+	clientClosed event // the client has closed the connection, with clientClose
+	serverClosed event // the server has closed the connection, with serverClose
+	answered     event // the client has received the close of the server
+	halted       event // Stop or Abort was called
+	aborted      event // either side has aborted, or Linger has returned
+	over         event // Linger has returned
 
-	mu                             sync.Mutex // for setting them, before their event
-	hungWith, saidWith, haltedWith *session.CloseError
+	// mu guards the writes of these fields. Each is written before its event happens, and
+	// only read after it.
+	mu          sync.Mutex
+	clientClose *session.CloseError
+	serverClose *session.CloseError
+	haltReason  *session.CloseError
 
 	out    *fanout.Outbox      // set by Start
-	failed *session.CloseError // the reader's alone
+	failed *session.CloseError // only the reader uses it
 
-	take    func(n int) int // how much of n bytes a TryWrite takes, or nil
-	partial []byte          // of a frame; the writer's alone
+	accept  func(n int) int // returns how many of n bytes a TryWrite accepts; can be nil
+	partial []byte          // the incomplete last frame; only the writer uses it
 }
 
 // event is a channel that is closed once.
@@ -70,26 +74,26 @@ func (e *event) happened() bool {
 	}
 }
 
-// Pipe returns both ends of a connection in memory. Messages are pushy's texts
-// in both directions; protocol is what the Session says it is.
+// Pipe returns both ends of a connection in memory. In both directions, it carries the JSON
+// text of messages. The result of Protocol of the Session is protocol.
 func Pipe(protocol string) (session.Session, *Client) { return FullPipe(protocol, nil) }
 
-// FullPipe is a Pipe that can be written to without waiting, as a socket can:
-// of n bytes it takes what take says, or less, and is full then.
-func FullPipe(protocol string, take func(n int) int) (session.Session, *Client) {
+// FullPipe returns a Pipe that can be written to without waiting, like a socket. A write of
+// n bytes accepts at most accept(n) bytes; if it accepts less than n, the pipe is full.
+func FullPipe(protocol string, accept func(n int) int) (session.Session, *Client) {
 	p := &pipe{
 		protocol: protocol,
-		take:     take,
+		accept:   accept,
 		toServer: make(chan []byte, pipeBuffer),
 		toClient: make(chan []byte, pipeBuffer),
 	}
-	for _, e := range []*event{&p.hung, &p.said, &p.answered, &p.halted, &p.cut, &p.over} {
+	for _, e := range []*event{&p.clientClosed, &p.serverClosed, &p.answered, &p.halted, &p.aborted, &p.over} {
 		e.ch = make(chan struct{})
 	}
 	return p, &Client{p}
 }
 
-// Form is Bare: WebSocket headers mark where a message ends in what Write gets.
+// Form returns Bare, because Write finds the ends of messages by their WebSocket headers.
 func (p *pipe) Form() fanout.Form { return fanout.Bare }
 
 func (p *pipe) Protocol() string { return p.protocol }
@@ -116,25 +120,25 @@ func (p *pipe) Receive() ([]byte, error) {
 
 func (p *pipe) receive() ([]byte, *session.CloseError) {
 	if p.halted.happened() {
-		return nil, p.haltedWith
+		return nil, p.haltReason
 	}
-	if p.cut.happened() {
+	if p.aborted.happened() {
 		return nil, session.LostError(net.ErrClosed)
 	}
 	select {
 	case text := <-p.toServer:
 		return text, nil
 	case <-p.halted.ch:
-		return nil, p.haltedWith
-	case <-p.cut.ch:
+		return nil, p.haltReason
+	case <-p.aborted.ch:
 		return nil, session.LostError(net.ErrClosed)
-	case <-p.hung.ch:
+	case <-p.clientClosed.ch:
 	}
 	select {
-	case text := <-p.toServer: // what was sent before it
+	case text := <-p.toServer: // a message that was sent before the close
 		return text, nil
 	default:
-		return nil, p.hungWith
+		return nil, p.clientClose
 	}
 }
 
@@ -142,13 +146,13 @@ func (p *pipe) Stop() { p.halt(&session.CloseError{Cause: session.Stopped}) }
 
 func (p *pipe) Abort() {
 	p.halt(session.LostError(net.ErrClosed))
-	p.cut.happen()
+	p.aborted.happen()
 }
 
 func (p *pipe) halt(err *session.CloseError) {
 	p.mu.Lock()
-	if p.haltedWith == nil {
-		p.haltedWith = err
+	if p.haltReason == nil {
+		p.haltReason = err
 	}
 	p.mu.Unlock()
 	p.halted.happen()
@@ -159,7 +163,7 @@ func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 	defer timer.Stop()
 	p.partial = append(p.partial, wire...)
 	for {
-		if p.cut.happened() {
+		if p.aborted.happened() {
 			return net.ErrClosed
 		}
 		text, rest, whole := splitFrame(p.partial)
@@ -169,7 +173,7 @@ func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 		select {
 		case p.toClient <- bytes.Clone(text):
 			p.partial = rest
-		case <-p.cut.ch:
+		case <-p.aborted.ch:
 			return net.ErrClosed
 		case <-timer.C:
 			return os.ErrDeadlineExceeded
@@ -178,7 +182,7 @@ func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 }
 
 func (p *pipe) Direct() fanout.Direct {
-	if p.take == nil {
+	if p.accept == nil {
 		return nil
 	}
 	return p
@@ -187,10 +191,10 @@ func (p *pipe) Direct() fanout.Direct {
 func (p *pipe) Broken() {}
 
 func (p *pipe) TryWrite(wire []byte) (int, error) {
-	if p.cut.happened() {
+	if p.aborted.happened() {
 		return 0, net.ErrClosed
 	}
-	n := min(p.take(len(wire)), len(wire))
+	n := min(p.accept(len(wire)), len(wire))
 	for b := append(p.partial, wire[:n]...); ; {
 		text, rest, whole := splitFrame(b)
 		if !whole {
@@ -200,19 +204,19 @@ func (p *pipe) TryWrite(wire []byte) (int, error) {
 		select {
 		case p.toClient <- bytes.Clone(text):
 			b = rest
-		default: // the client is behind: the frame's last bytes find no room
+		default: // the client has not read enough: do not accept the last byte of the frame
 			n -= len(rest) + 1
 			p.partial = b[:len(b)-len(rest)-1]
 			if n < 0 {
-				panic("inmem: a frame was whole before it was written")
+				panic("inmem: a frame was complete before it was written")
 			}
 			return n, nil
 		}
 	}
 }
 
-// splitFrame splits wire behind its first frame, which fanout.TextFrame made, if
-// that is whole.
+// splitFrame splits wire after its first frame, which fanout.TextFrame made, if that frame
+// is complete.
 func splitFrame(wire []byte) (text, rest []byte, whole bool) {
 	if len(wire) < 2 {
 		return nil, wire, false
@@ -241,39 +245,40 @@ func splitFrame(wire []byte) (text, rest []byte, whole bool) {
 
 func (p *pipe) Finish(code int, reason string, _ time.Duration) {
 	p.mu.Lock()
-	if p.saidWith == nil {
-		p.saidWith = &session.CloseError{
+	if p.serverClose == nil {
+		p.serverClose = &session.CloseError{
 			Cause:  session.Closed,
 			Code:   code,
 			Reason: reason,
 		}
 	}
 	p.mu.Unlock()
-	p.said.happen()
+	p.serverClosed.happen()
 }
 
 func (p *pipe) Linger() {
 	defer p.over.happen()
-	defer p.cut.happen()
+	defer p.aborted.happen()
 	if p.out == nil {
 		return
 	}
 	timer := time.NewTimer(pipeWait)
 	defer timer.Stop()
-	done, answered, hung := p.out.Done(), p.answered.ch, p.hung.ch
+	done, answered, clientClosed := p.out.Done(), p.answered.ch, p.clientClosed.ch
 	for done != nil || answered != nil {
 		select {
 		case <-done:
-			if done = nil; !p.said.happened() {
+			done = nil
+			if !p.serverClosed.happened() {
 				return
 			}
 			timer.Reset(pipeWait)
 		case <-answered:
-			answered, hung = nil, nil
-		case <-hung: // it has spoken first, or at the same time
-			answered, hung = nil, nil
-		case <-p.toServer: // discarded, so that a client in Send goes on to read
-		case <-p.cut.ch:
+			answered, clientClosed = nil, nil
+		case <-clientClosed: // the client has closed first, or at the same time
+			answered, clientClosed = nil, nil
+		case <-p.toServer: // discarded, so that a client that waits in Send can continue to read
+		case <-p.aborted.ch:
 			return
 		case <-timer.C:
 			return
@@ -285,24 +290,24 @@ func (p *pipe) Linger() {
 // concurrent use.
 type Client struct{ p *pipe }
 
-// Send sends one message. It waits while the server is many messages behind,
-// and fails once either side has closed.
+// Send sends one message. It waits while the server has not read the last pipeBuffer
+// messages. It fails after either side has closed the connection.
 func (c *Client) Send(text string) error {
-	if c.p.hung.happened() || c.p.cut.happened() {
+	if c.p.clientClosed.happened() || c.p.aborted.happened() {
 		return errPipeEnded
 	}
 	select {
 	case c.p.toServer <- []byte(text):
 		return nil
-	case <-c.p.hung.ch:
+	case <-c.p.clientClosed.ch:
 		return errPipeEnded
-	case <-c.p.cut.ch:
+	case <-c.p.aborted.ch:
 		return errPipeEnded
 	}
 }
 
-// Receive returns the server's next message. When there are no more its error
-// is a *CloseError: Closed with the server's code and reason, or Lost.
+// Receive returns the next message of the server. When there are no more messages, the
+// error is a *CloseError: Closed with the code and reason of the server, or Lost.
 func (c *Client) Receive(ctx context.Context) (string, error) {
 	select {
 	case text := <-c.p.toClient:
@@ -314,39 +319,40 @@ func (c *Client) Receive(ctx context.Context) (string, error) {
 		return string(text), nil
 	case <-ctx.Done():
 		return "", ctx.Err()
-	case <-c.p.said.ch:
-	case <-c.p.cut.ch:
+	case <-c.p.serverClosed.ch:
+	case <-c.p.aborted.ch:
 	}
 	select {
-	case text := <-c.p.toClient: // what was written before it
+	case text := <-c.p.toClient: // a message that was written before the close
 		return string(text), nil
 	default:
 	}
-	if c.p.said.happened() {
+	if c.p.serverClosed.happened() {
 		c.p.answered.happen()
-		return "", c.p.saidWith
+		return "", c.p.serverClose
 	}
 	return "", session.LostError(net.ErrClosed)
 }
 
-// Close says goodbye; the server receives it after what was sent before. What
-// the server still writes can be received. Only the first call counts.
+// Close closes the connection with a code and reason. The server first receives the messages
+// that were sent before. Messages that the server still writes can be received. Only the
+// first call has an effect.
 func (c *Client) Close(code int, reason string) {
 	c.p.mu.Lock()
-	if c.p.hungWith == nil {
-		c.p.hungWith = &session.CloseError{
+	if c.p.clientClose == nil {
+		c.p.clientClose = &session.CloseError{
 			Cause:  session.Closed,
 			Code:   code,
 			Reason: reason,
 		}
 	}
 	c.p.mu.Unlock()
-	c.p.hung.happen()
+	c.p.clientClosed.happen()
 }
 
-// Over is closed when the server has done with the connection: its Linger has
-// returned.
+// Over returns a channel that is closed when the server has finished the connection, that
+// is, when Linger has returned.
 func (c *Client) Over() <-chan struct{} { return c.p.over.ch }
 
-// Abort cuts the connection without a goodbye.
-func (c *Client) Abort() { c.p.cut.happen() }
+// Abort closes the connection without a close code.
+func (c *Client) Abort() { c.p.aborted.happen() }

@@ -74,7 +74,7 @@ func TestPipeServerCloses(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
-		after time.Duration // that the client reads; -1 is never
+		after time.Duration // the time before the client reads; -1 means that it never reads
 		takes time.Duration
 	}{
 		{"client reads", 3 * time.Second, 3 * time.Second},
@@ -105,8 +105,8 @@ func TestPipeServerCloses(t *testing.T) {
 	}
 }
 
-// A client that does not read holds Write up after a small buffer, and the
-// Outbox gives it up.
+// If a client does not read, Write blocks when the small buffer is full, and the Outbox
+// disconnects the client.
 func TestPipeSlowConsumer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,6 @@
-// Command testserver serves what the SockJS protocol's own test suite wants to
-// find on port 8081: /echo, /disabled_websocket_echo and /cookie_needed_echo,
-// which send back what they get, and /close, which says 3000 "Go away!".
+// Command testserver serves the endpoints that the test suite of the SockJS protocol
+// expects on port 8081: /echo, /disabled_websocket_echo and /cookie_needed_echo, which echo
+// every message, and /close, which closes with 3000 "Go away!".
 package main
 
 import (
@@ -42,7 +42,8 @@ func main() {
 		cfg.ResponseLimit = 4096
 		cfg.Legacy = true
 		cfg.ScriptURL = "/sockjs.js"
-		cfg.DisconnectDelay, cfg.BodyTimeout = 5*time.Second, 10*time.Second
+		cfg.DisconnectDelay = 5 * time.Second
+		cfg.BodyTimeout = 10 * time.Second
 		cfg.Log = slog.Default()
 		serve := echo
 		if path == "/close" {
@@ -65,7 +66,7 @@ func main() {
 	log.Fatal(http.ListenAndServe(*addr, raw{mux}))
 }
 
-// raw keeps the mux from redirecting the odd paths that the suite asks for.
+// raw prevents the mux from redirecting the unusual paths that the suite requests.
 type raw struct{ mux *http.ServeMux }
 
 func (h raw) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -1,5 +1,5 @@
-// Package transporttest is what the tests of the transports share: a host that uses
-// Sessions as the core does, and what a test needs to look for leftovers.
+// Package transporttest has what the tests of the transports share: a host that uses
+// Sessions as the core does, and checks for goroutines and memory that are left over.
 package transporttest
 
 import (
@@ -21,10 +21,10 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Patience bounds waits in tests over real sockets.
+// Patience is the longest wait in tests over real sockets.
 const Patience = 20 * time.Second
 
-// Config returns the bounds that tests change.
+// Config returns the limits that tests start from.
 func Config() transport.Config {
 	return transport.Config{
 		MaxMessage:   64 << 10,
@@ -34,15 +34,15 @@ func Config() transport.Config {
 	}
 }
 
-// Host uses Sessions as the core does: it echoes every message and ends the
-// Session as the Cause says.
+// Host uses Sessions as the core does. It echoes every message, and ends the Session
+// according to the Cause.
 type Host struct {
-	Mute   bool // records messages only
+	Mute   bool // record messages, do not echo them
 	Engine *fanout.Engine
 	conns  chan *Conn
 }
 
-// NewHost returns a Host whose writes have a timeout.
+// NewHost returns a Host with a timeout for writes.
 func NewHost(writeTimeout time.Duration) *Host {
 	return &Host{
 		Engine: fanout.New(fanout.Config{
@@ -65,7 +65,7 @@ type Conn struct {
 	End *session.CloseError
 }
 
-// Open gives a Session an Outbox, and does no more: the test does.
+// Open creates an Outbox for a Session. The test does the rest.
 func (h *Host) Open(s session.Session) *Conn {
 	c := &Conn{
 		Session: s,
@@ -99,7 +99,7 @@ func (h *Host) Serve(s session.Session) {
 	c.Finish()
 }
 
-// Finish ends the Session as End says.
+// Finish ends the Session according to End.
 func (c *Conn) Finish() {
 	switch c.End.Cause {
 	case session.Closed, session.Fault:
@@ -112,7 +112,7 @@ func (c *Conn) Finish() {
 	close(c.Done)
 }
 
-// Stop ends the Session as a server does that has a reason.
+// Stop ends the Session as a server does that closes a connection.
 func (c *Conn) Stop(code int, reason string) {
 	c.Out.Close(code, reason)
 	c.Session.Stop()
@@ -140,7 +140,7 @@ func (h *Host) Conn(t testing.TB) *Conn {
 	}
 }
 
-// Listener is a net.Listener for a synctest bubble.
+// Listener is a net.Listener that works in a synctest bubble.
 type Listener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -186,17 +186,17 @@ func (l *Listener) Close() error {
 // Addr implements net.Listener.
 func (l *Listener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// LiveHeap is what the heap holds that is still in use.
+// LiveHeap returns the number of bytes of the heap that are in use after a collection.
 func LiveHeap() uint64 {
 	var m runtime.MemStats
-	for range 3 { // a sync.Pool lets go after two
+	for range 3 { // a sync.Pool keeps its elements for two collections
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
 
-// Main runs a package's tests, and fails the run if a goroutine of this module is left.
+// Main runs the tests of a package, and fails if goroutines of this module are left over.
 func Main(m *testing.M) {
 	code := m.Run()
 	if left := leftGoroutines(); code == 0 && left != "" {
@@ -206,8 +206,8 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// leftGoroutines gives the stacks of goroutines that run this module's code,
-// after giving them time to end.
+// leftGoroutines returns the stacks of the goroutines that still run code of this module
+// after 10 s.
 func leftGoroutines() string {
 	patience := time.After(10 * time.Second)
 	for {
