@@ -64,8 +64,8 @@ func (webSocketFraming) Next(messages []byte) (message, rest []byte) {
 	return message, e.rest
 }
 
-// Goodbye is c[code,"reason"].
-func (webSocketFraming) Goodbye(code int, reason string) []byte {
+// CloseFrame returns c[code,"reason"].
+func (webSocketFraming) CloseFrame(code int, reason string) []byte {
 	return fanout.TextFrame(appendGoodbye(nil, code, jsvalue.AppendQuote(nil, reason)))
 }
 

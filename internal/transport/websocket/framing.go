@@ -1,6 +1,6 @@
-// Package websocket is the transport over WebSockets (RFC 6455): the handshake, the
-// reader of frames, heartbeats, and the closing handshake. What an application protocol
-// puts around messages, as SockJS does, is a Framing.
+// Package websocket is the transport over WebSockets (RFC 6455): the handshake, the reader
+// of frames, heartbeats, and the closing handshake. A Framing adds what a protocol such as
+// SockJS puts around messages.
 package websocket
 
 import (
@@ -8,40 +8,40 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Config is what a WebSocket needs.
+// Config configures a WebSocket.
 type Config struct {
 	transport.Config
-	Framing Framing // nil for a bare WebSocket, whose messages are the client's and ours
+	Framing Framing // nil for a bare WebSocket, whose text messages are the messages of the Session
 }
 
-// Framing is a protocol between WebSockets and the Session's messages: each text
-// message is a frame of its own that has messages in it. It keeps no state.
+// Framing is a protocol between a WebSocket and the messages of a Session: each text
+// message of the WebSocket is a frame, which contains messages. It keeps no state.
 type Framing interface {
-	// Form is how an Outbox encodes frames.
+	// Form returns the form in which an Outbox encodes frames.
 	Form() fanout.Form
-	// Protocol is the Session's.
+	// Protocol returns the result of the Session's Protocol.
 	Protocol() string
-	// ShutdownCode is the Session's.
+	// ShutdownCode returns the result of the Session's ShutdownCode.
 	ShutdownCode() int
-	// Limit returns how many bytes a frame may have if its messages may have at
-	// most max.
+	// Limit returns the largest size of a frame if max is the largest size of a message,
+	// both in bytes.
 	Limit(max int) int
-	// Opening is the first frame.
+	// Opening returns the first frame.
 	Opening() *fanout.Frame
-	// Heartbeat is a WebSocket frame that goes with each ping.
+	// Heartbeat returns a WebSocket frame that is sent with each ping.
 	Heartbeat() []byte
-	// Parse checks a frame, of which no part counts if there is an error: a
-	// *FramingError, or ErrTooBig for a message of over max bytes. It returns what
-	// Next takes, which may be empty.
+	// Parse validates a frame, and returns its messages for Next; they can be empty. The
+	// error is a *FramingError, or ErrTooBig if a message has more than max bytes. After an
+	// error, no message of the frame is used.
 	Parse(frame []byte, max int) (messages []byte, err error)
-	// Next splits the next message off; there is one if messages is not empty.
+	// Next splits off the next message; there is one if messages is not empty.
 	Next(messages []byte) (message, rest []byte)
-	// Goodbye returns the WebSocket frame that goes before the closing handshake.
-	Goodbye(code int, reason string) []byte
+	// CloseFrame returns the WebSocket frame that is sent before the closing handshake.
+	CloseFrame(code int, reason string) []byte
 }
 
-// FramingError is a client that does not speak the framing. All that it is sent is a
-// close frame.
+// FramingError is the error of a client that does not implement the framing. It receives
+// only a WebSocket close frame.
 type FramingError struct {
 	Reason string // in the close frame
 	Err    error

@@ -29,38 +29,38 @@ func faultError(code int, err error) *session.CloseError {
 	}
 }
 
-// frameReader reads a client's WebSocket messages from the chunks of a source.
-// Where the chunks end makes no difference. It holds nothing of a chunk that
-// it has read to the end, but the part of a frame that it needs: of a header
-// the bytes, of a payload what arrived, and never room for what was announced.
+// frameReader reads the WebSocket messages of a client from the chunks of a source. Chunks
+// can end anywhere. When the reader has read a chunk to its end, it keeps only copies of
+// the incomplete header and of the payload that has arrived. It never allocates memory for
+// a length that a client has only announced.
 type frameReader struct {
 	src source
 	max int
-	in  []byte // what is left of the last chunk
+	in  []byte // the rest of the last chunk
 
 	header   [ws.MaxHeaderSize]byte
-	got      uint8 // bytes of header
-	inFrame  bool  // header is complete and frame valid
+	got      uint8 // the number of bytes in header
+	inFrame  bool  // the header is complete, and frame is valid
 	inBatch  bool  // a data frame without FIN was read
-	garbled  bool  // frames cannot be told apart any more
+	garbled  bool  // the boundaries of frames are lost
 	gotClose bool
 	frame    ws.Header
-	left     int64 // of frame's payload
+	left     int64 // bytes of the frame's payload that are still to be read
 
-	message []byte // data frames so far, joined
-	control []byte // a control frame's payload so far
+	message []byte // the payloads of the data frames so far, joined
+	control []byte // the payload of a control frame so far
 
 	on readerEvents
 }
 
-// readerEvents is what a frameReader tells while it reads.
+// readerEvents has the callbacks of a frameReader.
 type readerEvents interface {
-	waiting(bool)          // around each wait for bytes
-	pinged(payload []byte) // must not keep payload
+	waiting(bool)          // called with true before and with false after each wait for bytes
+	pinged(payload []byte) // called for a ping; must not keep payload
 }
 
-// next returns the next message, valid until the next call. After an error
-// only discard may be called.
+// next returns the next message, which is valid until the next call. After an error, only
+// discard and drain can be called.
 func (r *frameReader) next() ([]byte, error) {
 	r.message = nil
 	for {
@@ -88,16 +88,16 @@ func (r *frameReader) next() ([]byte, error) {
 	}
 }
 
-// more waits for the next chunk. All of the last one must have been read.
+// more waits for the next chunk. The last one must have been read to its end.
 func (r *frameReader) more() (err error) {
-	r.in = nil // or it would keep a chunk alive that the source has let go
+	r.in = nil // otherwise it would refer to a chunk that the source has released
 	r.on.waiting(true)
 	r.in, err = r.src.next()
 	r.on.waiting(false)
 	return err
 }
 
-// readHeader reads a frame's header and checks what can be told from it.
+// readHeader reads and validates the header of a frame.
 func (r *frameReader) readHeader() error {
 	for need := 2; ; {
 		n := copy(r.header[r.got:need], r.in)
@@ -126,11 +126,12 @@ func (r *frameReader) readHeader() error {
 		r.garbled = true
 		return faultError(codeProtocol, err)
 	}
-	r.inFrame, r.left = true, r.frame.Length
+	r.inFrame = true
+	r.left = r.frame.Length
 	return nil
 }
 
-// headerSize tells from a header's second byte how long it is.
+// headerSize returns the length of a header, which its second byte determines.
 func headerSize(b byte) int {
 	n := 2
 	switch b & 0x7f {
@@ -160,27 +161,29 @@ func (r *frameReader) parseHeader() error {
 	var least int64
 	switch r.frame.Length {
 	case 126:
-		r.frame.Length, least = int64(binary.BigEndian.Uint16(b[2:])), 126
+		r.frame.Length = int64(binary.BigEndian.Uint16(b[2:]))
+		least = 126
 	case 127:
-		r.frame.Length, least = int64(binary.BigEndian.Uint64(b[2:])), 1<<16
+		r.frame.Length = int64(binary.BigEndian.Uint64(b[2:]))
+		least = 1 << 16
 	}
-	if r.frame.Length < least { // so is a length over 63 bits
+	if r.frame.Length < least { // includes lengths over 63 bits, which are negative here
 		return errLength
 	}
 	return nil
 }
 
-// payload returns what has come of the frame's payload, unmasked in place, and
-// waits if that is nothing.
+// payload returns the part of the frame's payload that has arrived, unmasked in place. If
+// nothing has arrived, it waits.
 func (r *frameReader) payload() ([]byte, error) {
 	offset := int((r.frame.Length - r.left) % 4)
-	p, err := r.take()
+	p, err := r.maskedPayload()
 	ws.Cipher(p, r.frame.Mask, offset)
 	return p, err
 }
 
-// take is payload without the unmasking.
-func (r *frameReader) take() ([]byte, error) {
+// maskedPayload is payload without the unmasking.
+func (r *frameReader) maskedPayload() ([]byte, error) {
 	if len(r.in) == 0 && r.left > 0 {
 		if err := r.more(); err != nil {
 			return nil, err
@@ -193,8 +196,8 @@ func (r *frameReader) take() ([]byte, error) {
 	return p, nil
 }
 
-// readData adds p to the message and returns the message, not nil, if that
-// completes it.
+// readData adds p to the message. If the message is complete, readData returns it, and the
+// result is not nil.
 func (r *frameReader) readData(p []byte) ([]byte, error) {
 	done := r.left == 0
 	whole := done && r.frame.Fin
@@ -205,7 +208,8 @@ func (r *frameReader) readData(p []byte) ([]byte, error) {
 	if !done {
 		return nil, nil
 	}
-	r.inFrame, r.inBatch = false, !r.frame.Fin
+	r.inFrame = false
+	r.inBatch = !r.frame.Fin
 	if !whole {
 		return nil, nil
 	}
@@ -218,7 +222,7 @@ func (r *frameReader) readData(p []byte) ([]byte, error) {
 	return p, nil
 }
 
-// readControl adds p to the control frame and acts on it if that completes it.
+// readControl adds p to the control frame, and handles the frame if it is complete.
 func (r *frameReader) readControl(p []byte) error {
 	if r.left > 0 || len(r.control) > 0 {
 		r.control = append(r.control, p...)
@@ -227,7 +231,8 @@ func (r *frameReader) readControl(p []byte) error {
 	if r.left > 0 {
 		return nil
 	}
-	r.inFrame, r.control = false, nil
+	r.inFrame = false
+	r.control = nil
 	switch r.frame.OpCode {
 	case ws.OpPing:
 		r.on.pinged(p)
@@ -238,7 +243,7 @@ func (r *frameReader) readControl(p []byte) error {
 	return nil
 }
 
-// closeFrame reads a close frame's payload; it never returns nil.
+// closeFrame parses the payload of a close frame. The result is never nil.
 func closeFrame(p []byte) *session.CloseError {
 	switch len(p) {
 	case 0:
@@ -247,7 +252,8 @@ func closeFrame(p []byte) *session.CloseError {
 		return faultError(codeProtocol, errCloseLength)
 	}
 	code := int(binary.BigEndian.Uint16(p))
-	switch reason := p[2:]; {
+	reason := p[2:]
+	switch {
 	case !closeCodeAllowed(code):
 		return faultError(codeProtocol, errCloseCode)
 	case !utf8.Valid(reason):
@@ -261,8 +267,8 @@ func closeFrame(p []byte) *session.CloseError {
 	}
 }
 
-// closeCodeAllowed tells whether code may stand in a close frame: those of
-// RFC 6455 and the registry, of libraries and of applications.
+// closeCodeAllowed reports whether a close frame can have the code: those of RFC 6455 and
+// its registry, of libraries (3000 to 3999) and of applications (4000 to 4999).
 func closeCodeAllowed(code int) bool {
 	switch {
 	case code >= 3000 && code <= 4999:
@@ -273,15 +279,16 @@ func closeCodeAllowed(code int) bool {
 	return code >= 1000 && code <= 1014
 }
 
-// discard reads on without keeping anything, until the peer's close frame, its
-// end, the read deadline, or bytes that are no frames: then garbled is set.
+// discard reads and drops frames until the close frame of the peer, the end of the
+// connection, the read deadline, or invalid bytes, which set garbled.
 func (r *frameReader) discard() {
-	r.message, r.control = nil, nil
+	r.message = nil
+	r.control = nil
 	for !r.gotClose && !r.garbled {
 		if !r.inFrame && r.readHeader() != nil {
 			return
 		}
-		if _, err := r.take(); err != nil {
+		if _, err := r.maskedPayload(); err != nil {
 			return
 		}
 		if r.left > 0 {
@@ -295,7 +302,7 @@ func (r *frameReader) discard() {
 	}
 }
 
-// drain reads on until the peer's end or the read deadline.
+// drain reads and drops bytes until the end of the connection or the read deadline.
 func (r *frameReader) drain() {
 	for r.more() == nil {
 	}

@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// sendNow is write(2) on a socket that does not wait: send(2) has less to do,
-// and since it is short the scheduler need not hear of it.
+// sendNow writes to a non-blocking socket. It uses send(2), which does less work than
+// write(2), and a raw system call: the call is short, so the scheduler need not be notified.
 func sendNow(fd uintptr, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil

@@ -4,6 +4,6 @@ package websocket
 
 import "syscall"
 
-// sendNow is write(2): Linux on 386 and s390x has no system call of its own for
-// send(2), and other systems offer none to a Go program without a library.
+// sendNow writes to a non-blocking socket with write(2). Linux on 386 and s390x has no
+// separate system call for send(2), and on other systems package syscall has none.
 func sendNow(fd uintptr, p []byte) (int, error) { return syscall.Write(int(fd), p) }

@@ -27,39 +27,39 @@ var (
 var (
 	errSilent = errors.New("nothing was received for two heartbeats")
 
-	pingFrame   = ws.MustCompileFrame(ws.NewPingFrame(nil))
-	deadlineHit = time.Unix(1, 0) // a deadline that has passed, in any clock
+	pingFrame    = ws.MustCompileFrame(ws.NewPingFrame(nil))
+	pastDeadline = time.Unix(1, 0) // a read deadline in the past, also for the fake time of tests
 )
 
 // socket is a Session over a WebSocket, with a Framing or bare.
 //
-// Its heartbeat finds dead peers too: only while the reader waits can a peer be
-// silent, so waitSince is what counts, and no read sets a deadline.
+// Its heartbeat also detects dead peers. A peer can only be silent while the reader waits,
+// so the heartbeat checks waitSince, and reads need no deadline.
 type socket struct {
 	stream stream
 	cfg    *Config
 	out    *fanout.Outbox // set by Start
 
-	// The reader's alone.
+	// Only the reader uses these.
 	frames   frameReader
 	messages []byte // of the last frame, for Framing.Next
 	failed   *session.CloseError
 
-	waitSince atomic.Int64 // the uptime when the reader began to wait, or notWaiting
+	waitSince atomic.Int64 // the uptime when the reader started to wait, or notWaiting
 
-	mu        sync.Mutex          // guards what follows, and the read deadline
-	halted    *session.CloseError // what Receive is to fail with
-	answered  bool                // the peer's close frame has come
-	garbled   bool                // the peer's frames cannot be told apart any more
-	unframed  bool                // the peer does not speak the framing: a close frame is all it gets
-	said      bool                // our goodbye is written
+	mu        sync.Mutex          // guards the fields below, and the read deadline
+	halted    *session.CloseError // the error with which Receive is to fail
+	answered  bool                // the close frame of the peer was received
+	garbled   bool                // the boundaries of the peer's frames are lost
+	unframed  bool                // the peer violates the Framing, so it receives only a WebSocket close frame
+	closeSent bool                // the close frame is written
 	lingering bool
-	gone      bool          // the connection is cut or of no use
+	lost      bool          // the connection is closed or has failed
 	beat      *time.Timer   // nil before Start, without heartbeats, and at the end
-	beatAt    time.Duration // the uptime when the next is due
+	beatAt    time.Duration // the uptime when the next heartbeat is due
 }
 
-// Close codes that a WebSocket gives itself (RFC 6455, section 7.4.1).
+// Close codes that a WebSocket chooses itself (RFC 6455, section 7.4.1).
 const (
 	codeProtocol   = 1002
 	codeNoCode     = 1005 // never sent
@@ -73,13 +73,16 @@ const notWaiting = math.MinInt64
 
 var loaded = time.Now()
 
-// uptime is a clock that takes a third of the room of a time.Time; only its
-// differences mean anything.
+// uptime is a clock whose values have a third of the size of a time.Time. Only differences
+// of its values are meaningful.
 func uptime() time.Duration { return time.Since(loaded) }
 
 func newSocket(conn net.Conn, early []byte, cfg *Config) *socket {
 	stream, src := newStream(conn)
-	s := &socket{stream: stream, cfg: cfg}
+	s := &socket{
+		stream: stream,
+		cfg:    cfg,
+	}
 	limit := cfg.MaxMessage
 	if cfg.Framing != nil {
 		limit = cfg.Framing.Limit(limit)
@@ -108,8 +111,8 @@ func (s *socket) Protocol() string {
 	return "rawwebsocket"
 }
 
-// ShutdownCode is 1012 for bare WebSockets: clients that know the standard codes
-// only reconnect after it (RFC 6455's registry of close codes).
+// ShutdownCode returns 1012 for bare WebSockets, because clients that know only the codes of
+// the registry of RFC 6455 reconnect after it.
 func (s *socket) ShutdownCode() int {
 	if f := s.cfg.Framing; f != nil {
 		return f.ShutdownCode()
@@ -133,7 +136,8 @@ func (s *socket) Start(out *fanout.Outbox) {
 	}
 }
 
-// tick sends a heartbeat if it is time, and gives a silent peer up.
+// tick sends a heartbeat if one is due, and ends the connection if the peer has been silent
+// for two heartbeats.
 func (s *socket) tick() {
 	if s.tickAndRearm() {
 		wire := pingFrame
@@ -160,7 +164,8 @@ func (s *socket) tickAndRearm() (beat bool) {
 		return false
 	}
 	if now >= s.beatAt {
-		beat, s.beatAt = true, now+s.cfg.Heartbeat
+		beat = true
+		s.beatAt = now + s.cfg.Heartbeat
 	}
 	s.beat.Reset(min(s.beatAt, dead) - now)
 	return beat
@@ -202,7 +207,7 @@ func (s *socket) receive() ([]byte, error) {
 		}
 		p, err := s.frames.next()
 		if halted := s.haltedWith(); halted != nil {
-			return nil, halted // the deadline comes too late for a read that has begun
+			return nil, halted // the deadline was set after the read had completed
 		}
 		if err != nil || framing == nil {
 			return p, err
@@ -213,7 +218,7 @@ func (s *socket) receive() ([]byte, error) {
 	}
 }
 
-// framingFault is the end of a client that sent a frame with that error.
+// framingFault returns the CloseError for an error of Framing.Parse.
 func framingFault(err error) *session.CloseError {
 	var broken *FramingError
 	if !errors.As(err, &broken) {
@@ -227,7 +232,7 @@ func framingFault(err error) *session.CloseError {
 	}
 }
 
-// haltedWith returns what Receive is to fail with, or nil.
+// haltedWith returns the error with which Receive is to fail, or nil.
 func (s *socket) haltedWith() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,19 +242,19 @@ func (s *socket) haltedWith() error {
 	return s.halted
 }
 
-// fail ends Receive for good.
+// fail records the error that all later calls of Receive return.
 func (s *socket) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !errors.As(err, &s.failed) {
-		s.failed = s.halted // a read that was made to fail
+		s.failed = s.halted // haltLocked has made the read fail
 	}
 	if s.failed == nil {
 		s.failed = session.LostError(err)
 	}
 	s.answered = s.frames.gotClose
 	s.unframed = errors.As(s.failed, new(*FramingError))
-	s.gone = s.gone || s.failed.Cause == session.Lost
+	s.lost = s.lost || s.failed.Cause == session.Lost
 	s.stopBeatLocked()
 }
 
@@ -266,24 +271,24 @@ func (s *socket) Stop() {
 	s.haltLocked(&session.CloseError{Cause: session.Stopped})
 }
 
-// haltLocked makes Receive fail with err, if nothing has made it fail before.
+// haltLocked makes Receive fail with err, unless it was called before.
 func (s *socket) haltLocked(err *session.CloseError) {
 	if s.halted != nil || s.lingering {
 		return
 	}
 	s.halted = err
 	s.stopBeatLocked()
-	if s.stream.SetReadDeadline(deadlineHit) != nil {
-		s.stream.cut() // it is closed, or knows no deadlines
+	if s.stream.SetReadDeadline(pastDeadline) != nil {
+		s.stream.abort() // the connection is closed, or does not support deadlines
 	}
 }
 
 func (s *socket) Abort() {
 	s.mu.Lock()
-	s.gone = true
+	s.lost = true
 	s.haltLocked(session.LostError(net.ErrClosed))
 	s.mu.Unlock()
-	s.stream.cut()
+	s.stream.abort()
 }
 
 func (s *socket) Write(p []byte, timeout time.Duration) error {
@@ -301,33 +306,33 @@ func (s *socket) Direct() fanout.Direct {
 	return direct{s.stream.raw}
 }
 
-// direct is a plain socket of which no more is known than how to write to it.
+// direct is the fanout.Direct of a plain socket. It is small; see fanout.Direct.
 type direct struct{ raw syscall.RawConn }
 
 func (d direct) TryWrite(p []byte) (int, error) { return tryWrite(d.raw, p) }
 
-// Broken notes that nothing can be written any more: no answer will come.
+// Broken records that writing has failed, so that no close frame of the peer is expected.
 func (s *socket) Broken() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone = true
+	s.lost = true
 	if s.lingering {
-		_ = s.stream.SetReadDeadline(deadlineHit)
+		_ = s.stream.SetReadDeadline(pastDeadline)
 	}
 }
 
 func (s *socket) Finish(code int, reason string, timeout time.Duration) {
 	s.mu.Lock()
-	sayIt := s.cfg.Framing != nil && !s.answered && !s.unframed
+	framed := s.cfg.Framing != nil && !s.answered && !s.unframed
 	s.mu.Unlock()
 	var wire []byte
 	var payload []byte
 	if closeCodeAllowed(code) {
-		if sayIt {
-			wire = s.cfg.Framing.Goodbye(code, reason)
+		if framed {
+			wire = s.cfg.Framing.CloseFrame(code, reason)
 		}
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code))
-		payload = append(payload, cutReason(reason)...)
+		payload = append(payload, truncateReason(reason)...)
 	}
 	wire = append(wire, ws.MustCompileFrame(ws.NewFrame(ws.OpClose, true, payload))...)
 	if s.Write(wire, timeout) != nil {
@@ -335,7 +340,7 @@ func (s *socket) Finish(code int, reason string, timeout time.Duration) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.said = true
+	s.closeSent = true
 	if s.garbled {
 		s.stream.closeWrite()
 	}
@@ -344,8 +349,9 @@ func (s *socket) Finish(code int, reason string, timeout time.Duration) {
 	}
 }
 
-// cutReason shortens reason to what a close frame holds, between two runes.
-func cutReason(reason string) string {
+// truncateReason makes reason valid UTF-8 and truncates it, between two runes, to the size that a
+// close frame can have.
+func truncateReason(reason string) string {
 	reason = strings.ToValidUTF8(reason, "\uFFFD")
 	if len(reason) <= maxCloseReason {
 		return reason
@@ -366,38 +372,39 @@ func (s *socket) Linger() {
 		}
 	}
 	s.frames.src.release()
-	s.frames.in, s.messages = nil, nil
-	if s.awaitGoodbye() {
+	s.frames.in = nil
+	s.messages = nil
+	if s.awaitOutbox() {
 		_ = s.stream.Close()
 	} else {
-		s.stream.cut() // and let the kernel forget what the peer does not take
+		s.stream.abort() // so that the kernel drops the bytes that the peer does not read
 	}
 }
 
-// markGarbled notes that no answer of the peer can be told from anything else:
-// the end of what we say is all that it can still see.
+// markGarbled records that the close frame of the peer cannot be recognized any more. It
+// closes the write side, so that the peer sees the end of the stream after the close frame.
 func (s *socket) markGarbled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.garbled = true
-	if s.said {
+	if s.closeSent {
 		s.stream.closeWrite()
 	}
 }
 
-// awaitAnswer prepares for reading until the peer's close frame, and tells
-// whether one can still come.
+// awaitAnswer sets the read deadline for the close frame of the peer, and reports whether
+// one can still arrive.
 func (s *socket) awaitAnswer() bool {
 	ended := s.outboxDone()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lingering = true
 	s.stopBeatLocked()
-	if s.answered || s.gone || ended && !s.said {
+	if s.answered || s.lost || ended && !s.closeSent {
 		return false
 	}
 	wait := s.cfg.CloseTimeout
-	if !s.said {
+	if !s.closeSent {
 		wait += s.cfg.WriteTimeout // Finish shortens it
 	}
 	return s.stream.SetReadDeadline(time.Now().Add(wait)) == nil
@@ -415,13 +422,13 @@ func (s *socket) outboxDone() bool {
 	}
 }
 
-// awaitGoodbye waits for the Outbox to have written what it had, unless there
-// is nobody to read it, and tells whether our goodbye is out.
-func (s *socket) awaitGoodbye() bool {
+// awaitOutbox waits until the Outbox has written all frames, unless the connection has
+// failed, and reports whether the close frame is written.
+func (s *socket) awaitOutbox() bool {
 	s.mu.Lock()
-	gone := s.gone
+	lost := s.lost
 	s.mu.Unlock()
-	if !gone && !s.outboxDone() {
+	if !lost && !s.outboxDone() {
 		timer := time.NewTimer(s.cfg.WriteTimeout)
 		defer timer.Stop()
 		select {
@@ -431,5 +438,5 @@ func (s *socket) awaitGoodbye() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.said
+	return s.closeSent
 }

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// A source gives the bytes that a connection receives, in chunks of its own.
+// A source returns the bytes that a connection receives, in chunks.
 type source interface {
-	// next waits for bytes. They are the caller's until the next call of next
+	// next waits for bytes. The caller can use and change them until the next call of next
 	// or release.
 	next() ([]byte, error)
-	// release lets go of the chunk that next gave.
+	// release releases the last chunk of next.
 	release()
 }
 
-// smallBuffer is what a connection holds to read into where bytes cannot be
-// waited for without a buffer. Larger messages take several reads.
+// smallBuffer is the size of the read buffer of a connection that cannot wait for bytes
+// without a buffer. Larger messages need several reads.
 const smallBuffer = 512
 
-// heldSource reads into a small buffer of its own: TLS, net.Pipe, and
-// connections that a listener has wrapped.
+// heldSource has a small read buffer for the life of the connection. It is used for TLS,
+// net.Pipe, and connections that a listener has wrapped.
 type heldSource struct {
 	conn net.Conn
 	buf  []byte
@@ -31,7 +31,7 @@ func (s *heldSource) next() ([]byte, error) {
 	for {
 		n, err := s.conn.Read(s.buf)
 		if n > 0 {
-			return s.buf[:n], nil // an error comes again
+			return s.buf[:n], nil // the next Read returns the error again
 		}
 		if err != nil {
 			return nil, err
@@ -41,23 +41,26 @@ func (s *heldSource) next() ([]byte, error) {
 
 func (s *heldSource) release() {}
 
-// stream is a connection and the way to write it.
+// stream is a connection and how it is written.
 type stream struct {
 	net.Conn
-	raw syscall.RawConn // of a plain socket, else nil
+	raw syscall.RawConn // of a plain socket, otherwise nil
 }
 
-// newStream picks how conn is written and read. A conn that only embeds a TCP
-// connection may do something of its own in Read, so the concrete type decides.
+// newStream chooses how conn is written and read. The concrete type of conn decides, because
+// a type that embeds a TCP connection can have its own Read method.
 func newStream(conn net.Conn) (stream, source) {
 	if rc := rawConn(conn); rc != nil {
 		return stream{conn, rc}, newPooledSource(rc)
 	}
-	return stream{conn, nil}, &heldSource{conn: conn, buf: make([]byte, smallBuffer)}
+	return stream{conn, nil}, &heldSource{
+		conn: conn,
+		buf:  make([]byte, smallBuffer),
+	}
 }
 
-// write writes p within timeout, and without setting a deadline where the
-// kernel takes it at once. It is called by one goroutine at a time.
+// write writes p within timeout. It sets no deadline if the kernel accepts p at once. Only
+// one goroutine at a time can call it.
 func (s *stream) write(p []byte, timeout time.Duration) error {
 	if s.raw != nil {
 		n, err := tryWrite(s.raw, p)
@@ -74,10 +77,10 @@ func (s *stream) write(p []byte, timeout time.Duration) error {
 	return err
 }
 
-// cut closes the connection at once. A tls.Conn would first write its goodbye
-// and wait for that; a TCP connection would keep what was written for a peer
-// that reads nothing.
-func (s *stream) cut() {
+// abort closes the connection at once. It bypasses the tls.Conn, which would write a
+// close_notify alert and wait for it. It resets a TCP connection, which would otherwise keep
+// the written bytes for a peer that does not read.
+func (s *stream) abort() {
 	conn := s.Conn
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
@@ -88,7 +91,8 @@ func (s *stream) cut() {
 	_ = conn.Close()
 }
 
-// closeWrite lets the peer see the end of what we say while it may go on.
+// closeWrite closes the write side only, so that the peer sees the end of the stream and can
+// still send.
 func (s *stream) closeWrite() {
 	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()

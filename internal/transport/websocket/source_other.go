@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Where sockets are no file descriptors all connections are read and written
-// as net.Conn offers it.
+// On systems where sockets are not file descriptors, all connections are read and written
+// with the methods of net.Conn.
 
 func rawConn(net.Conn) syscall.RawConn { return nil }
 

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// rawConn returns the raw connection of a plain socket, else nil.
+// rawConn returns the raw connection of a plain socket, otherwise nil.
 func rawConn(conn net.Conn) syscall.RawConn {
 	var rc syscall.RawConn
 	var err error
@@ -30,14 +30,14 @@ type chunk [4096]byte
 
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
-// pooledSource waits for bytes without a buffer and takes one only when there
-// are some, so an idle connection holds none.
+// pooledSource waits for bytes without a buffer, and takes a buffer from a pool when bytes
+// have arrived. So an idle connection has no read buffer.
 type pooledSource struct {
 	conn  syscall.RawConn
-	try   func(fd uintptr) bool // read, made once
+	try   func(fd uintptr) bool // the method value of read, allocated once
 	chunk *chunk
-	n     int           // bytes in chunk; 0 at the end
-	errno syscall.Errno // why not even the end was read
+	n     int           // bytes in chunk; 0 at the end of the stream
+	errno syscall.Errno // the error of the last read, or 0
 }
 
 func newPooledSource(rc syscall.RawConn) source {
@@ -67,26 +67,28 @@ func (s *pooledSource) release() {
 	}
 }
 
-// read makes one read call; false waits until the socket is readable.
+// read makes one read call. If it returns false, the caller waits until the socket is
+// readable.
 func (s *pooledSource) read(fd uintptr) bool {
 	c := chunks.Get().(*chunk)
 	n, err := syscall.Read(int(fd), c[:])
 	for err == syscall.EINTR {
 		n, err = syscall.Read(int(fd), c[:])
 	}
-	s.n, s.errno = max(n, 0), 0
+	s.n = max(n, 0)
+	s.errno = 0
 	if n > 0 {
 		s.chunk = c
 		return true
 	}
 	chunks.Put(c)
 	if err != nil {
-		s.errno = err.(syscall.Errno) // as all of syscall.Read's errors are
+		s.errno = err.(syscall.Errno) // all errors of syscall.Read have this type
 	}
 	return err != syscall.EAGAIN
 }
 
-// writeOp is one write call; its func is made once, since writes are many.
+// writeOp is one write call. It is pooled with its func, so that a write does not allocate.
 type writeOp struct {
 	p   []byte
 	n   int
@@ -107,12 +109,12 @@ var writeOps = sync.Pool{New: func() any {
 	return op
 }}
 
-// tryWrite makes one write call and returns how much of p it took: less than
-// all, without an error, if the peer does not read fast enough.
+// tryWrite makes one write call and returns the number of bytes that it wrote. If the peer
+// does not read fast enough, this is less than len(p), and the error is nil.
 func tryWrite(rc syscall.RawConn, p []byte) (int, error) {
 	op := writeOps.Get().(*writeOp)
 	op.p, op.n, op.err = p, 0, nil
-	err := rc.Control(op.try) // Write would also look at what waits for the socket, elsewhere in memory
+	err := rc.Control(op.try) // RawConn.Write would also access the poll state, which costs cache misses
 	n, failed := max(op.n, 0), op.err
 	op.p, op.err = nil, nil
 	writeOps.Put(op)

@@ -16,12 +16,12 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Upgrade turns a request whose handshake was right into a Session; key is its key. The
-// error is for the log: if it is not nil the request has been answered. The Session
-// keeps nothing of w and its request, so the caller's handler may return while it
-// lives; cfg it keeps, which must not change any more.
+// Upgrade completes the handshake of a request that CheckHandshake has accepted, with the
+// key that it returned. The error is for the log: after an error, the request has been
+// answered. The Session does not keep w or its request, so the caller's handler can return
+// while the Session is in use. It keeps cfg, which must not change any more.
 func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, error) {
-	// What was checked, and no offer of extensions or subprotocols.
+	// A request with the validated headers only, without extensions or subprotocols.
 	plain := &http.Request{
 		Method:     http.MethodGet,
 		ProtoMajor: 1,
@@ -42,11 +42,11 @@ func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, e
 		return nil, fmt.Errorf("websocket handshake: %w", uerr)
 	}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	early = append([]byte(nil), early...) // slices.Clone of nothing keeps the server's buffer
+	early = append([]byte(nil), early...) // slices.Clone of an empty slice would keep the server's buffer
 	return newSocket(conn, early, cfg), nil
 }
 
-// hijacker gives a ResponseWriter's connection away, also from under wrappers.
+// hijacker hijacks the connection of a ResponseWriter, also through wrappers.
 type hijacker struct{ http.ResponseWriter }
 
 func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -58,8 +58,8 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// CheckHandshake checks what RFC 6455, section 4.2.1, asks of a request, and
-// returns its key. The origin is not checked.
+// CheckHandshake checks the requirements of RFC 6455, section 4.2.1, for a request, and
+// returns its key. It does not check the origin.
 func CheckHandshake(r *http.Request) (key string, refused *transport.Refusal) {
 	switch {
 	case r.Method != http.MethodGet:
@@ -69,9 +69,9 @@ func CheckHandshake(r *http.Request) (key string, refused *transport.Refusal) {
 			Header: [2]string{"Allow", http.MethodGet},
 		}
 	case !hasToken(r.Header, "Upgrade", "websocket"):
-		return "", bad(`Can "Upgrade" only to "WebSocket".`) // as SockJS says it
+		return "", bad(`Can "Upgrade" only to "WebSocket".`) // the SockJS protocol prescribes this text
 	case !hasToken(r.Header, "Connection", "upgrade"):
-		return "", bad(`"Connection" must be "Upgrade".`) // likewise
+		return "", bad(`"Connection" must be "Upgrade".`) // and this one
 	case !slices.Equal(r.Header["Sec-Websocket-Version"], []string{"13"}):
 		return "", &transport.Refusal{
 			Status: http.StatusUpgradeRequired,
@@ -82,7 +82,7 @@ func CheckHandshake(r *http.Request) (key string, refused *transport.Refusal) {
 	case !r.ProtoAtLeast(1, 1):
 		return "", bad("HTTP/1.1 is needed.")
 	case r.ContentLength != 0:
-		return "", bad("No body is allowed.") // its bytes would be taken for frames
+		return "", bad("No body is allowed.") // the bytes of a body would be read as frames
 	}
 	if keys := r.Header["Sec-Websocket-Key"]; len(keys) == 1 {
 		key = keys[0]
@@ -101,8 +101,8 @@ func bad(text string) *transport.Refusal {
 	}
 }
 
-// hasToken tells whether a header, a list of tokens in any number of lines,
-// holds token in any case.
+// hasToken reports whether a header, which is a list of tokens in any number of lines,
+// contains token. Tokens are case-insensitive.
 func hasToken(h http.Header, name, token string) bool {
 	for _, line := range h[name] {
 		for t := range strings.SplitSeq(line, ",") {
