@@ -9,14 +9,14 @@ import (
 
 var errFraming = errors.New("frame is not JSON")
 
-// elements walks the messages of one SockJS frame: a JSON array of texts, or
-// one JSON value alone, which counts as an array of that value.
+// elements iterates over the messages of one SockJS frame: a JSON array of strings, or a
+// single JSON value, which is treated as an array with that element.
 type elements struct {
-	rest []byte // from the next element on, without the array's brackets
+	rest []byte // from the next element on, without the brackets of the array
 }
 
-// openValid starts with a frame that is known to be JSON. The frame is kept until
-// next has returned false.
+// openValid starts the iteration of a frame that is known to be valid JSON. It keeps the
+// frame until next has returned false.
 func (e *elements) openValid(frame []byte) {
 	frame = bytes.Trim(frame, " \t\r\n")
 	if frame[0] == '[' {
@@ -25,18 +25,18 @@ func (e *elements) openValid(frame []byte) {
 	e.rest = frame
 }
 
-// next returns the next element: the text of a string, and an empty text for
-// anything else, which is no message.
+// next returns the next element: the value of a string, and an empty message for any other
+// JSON value.
 func (e *elements) next() ([]byte, bool) {
 	if len(e.rest) == 0 {
 		return nil, false
 	}
-	text, _ := jsvalue.Text(e.cut())
+	text, _ := jsvalue.Text(e.nextValue())
 	return []byte(text), true
 }
 
-// valueLen is the length of the JSON value at the start of b, which is valid
-// JSON but for where it ends.
+// valueLen returns the length of the JSON value at the start of b. The value must be valid;
+// anything can follow it.
 func valueLen(b []byte) int {
 	depth, inString := 0, false
 	for i := 0; i < len(b); i++ {
@@ -61,7 +61,7 @@ func valueLen(b []byte) int {
 				return i + 1
 			}
 		case depth == 0 && (c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'):
-			return i // a number or a word
+			return i // the end of a number, true, false or null
 		}
 	}
 	return len(b)

@@ -9,22 +9,22 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// framing is how a receiving transport puts SockJS's frames on the wire.
+// framing describes how a receiving transport writes SockJS frames.
 type framing struct {
-	protocol    string // as pushy:connect announces it
+	protocol    string // the transport's name in pushy:connect
 	method      string
 	contentType string
-	streaming   bool // one response carries frames until it is long enough
-	legacy      bool // for old browsers
-	callback    bool // the query names a function of the page, for %s below
-	quoted      bool // a frame is a string in a script
-	decoded     bool // clients apply unescape or decodeURI to each frame
-	prelude     string
-	before      string // of each frame
-	after       string
+	streaming   bool   // a response has many frames, up to Config.ResponseLimit
+	legacy      bool   // only for old browsers
+	callback    bool   // the query has the name of a function of the page, which replaces %s below
+	quoted      bool   // a frame is a string in a script
+	decoded     bool   // clients apply unescape or decodeURI to each frame
+	prelude     string // at the start of a streaming response
+	before      string // before each frame
+	after       string // after each frame
 }
 
-// receivers are the transports by the last part of their URL.
+// receivers has the transports by the last part of their URL.
 var receivers = map[string]*framing{
 	"xhr": {
 		protocol:    "xhr-polling",
@@ -37,7 +37,7 @@ var receivers = map[string]*framing{
 		method:      http.MethodPost,
 		streaming:   true,
 		contentType: "application/javascript; charset=UTF-8",
-		// Some browsers tell a page nothing before so much has come.
+		// Some browsers do not notify a page before they have received this number of bytes.
 		prelude: strings.Repeat("h", 2048) + "\n",
 		after:   "\n",
 	},
@@ -46,7 +46,7 @@ var receivers = map[string]*framing{
 		method:    http.MethodGet,
 		streaming: true,
 		decoded:   true,
-		// Always UTF-8, so it names no charset.
+		// This type is always UTF-8, so there is no charset parameter.
 		contentType: "text/event-stream",
 		prelude:     "\r\n",
 		before:      "data: ",
@@ -60,7 +60,7 @@ var receivers = map[string]*framing{
 		callback:    true,
 		quoted:      true,
 		contentType: "text/html; charset=UTF-8",
-		// Some browsers parse nothing before so much has come.
+		// Some browsers do not parse a page before they have received this number of bytes.
 		prelude: htmlfileHead + strings.Repeat(" ", 1025-len(htmlfileHead)) + "\r\n\r\n",
 		before:  "<script>\np(",
 		after:   ");\n</script>\r\n",
@@ -72,7 +72,8 @@ var receivers = map[string]*framing{
 		callback:    true,
 		quoted:      true,
 		contentType: "application/javascript; charset=UTF-8",
-		// The comment keeps the client from choosing a file's first bytes.
+		// The comment prevents clients from choosing the first bytes of the response, which
+		// would let them make a response that another program accepts as a file.
 		before: "/**/%s(",
 		after:  ");\r\n",
 	},
@@ -106,7 +107,7 @@ var (
 	}
 )
 
-// forRequest returns the framing with r's callback in it.
+// forRequest returns the framing with the callback of r.
 func (f framing) forRequest(r *http.Request) (framing, *transport.Refusal) {
 	if !f.callback {
 		return f, nil
@@ -123,8 +124,7 @@ func (f framing) forRequest(r *http.Request) (framing, *transport.Refusal) {
 	return f, nil
 }
 
-// appendScriptText appends s as a JavaScript text that cannot end a script
-// element.
+// appendScriptText appends s as a JavaScript string that cannot end a script element.
 func appendScriptText(dst []byte, s string) []byte {
 	from := len(dst)
 	dst = jsvalue.AppendQuote(dst, []byte(s))

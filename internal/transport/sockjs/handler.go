@@ -1,6 +1,6 @@
-// Package sockjs is the transport of SockJS: its endpoints, of which those that stream
-// or poll over HTTP are sessions of its own, and those of WebSockets are package
-// websocket's with SockJS's frames or bare.
+// Package sockjs implements the endpoints of SockJS. It has its own sessions for HTTP
+// streaming and polling. For WebSockets it uses package websocket, with SockJS frames or
+// without (the raw WebSocket endpoint).
 package sockjs
 
 import (
@@ -28,33 +28,33 @@ import (
 type Config struct {
 	transport.Config
 	DisableWebSocket bool
-	// ResponseLimit is how many bytes of frames a streaming response carries
-	// before the client has to ask for the next.
+	// ResponseLimit is the number of bytes of frames after which a streaming response ends,
+	// so that the client has to send the next request.
 	ResponseLimit int
-	// DisconnectDelay is how long a session over HTTP lives without a request
-	// to answer.
+	// DisconnectDelay is how long an HTTP session stays open without a request to answer.
 	DisconnectDelay time.Duration
-	// JSessionID sets the cookie that some load balancers want.
+	// JSessionID sets the JSESSIONID cookie, which some load balancers need for session
+	// affinity.
 	JSessionID bool
-	// Legacy serves old browsers, too: jsonp, htmlfile and, if ScriptURL is set,
-	// the iframe page, which loads sockjs-client from there.
+	// Legacy also serves old browsers: jsonp, htmlfile and, if ScriptURL is set, the iframe
+	// page, which loads sockjs-client from ScriptURL.
 	Legacy    bool
 	ScriptURL string
-	// SessionID reports whether a client may use a session id; any that SockJS
-	// allows if nil.
+	// SessionID reports whether a client may use a session id. If it is nil, clients can use
+	// all ids that SockJS allows.
 	SessionID func(id string) bool
-	// BodyTimeout is how long a request's body may take to come.
+	// BodyTimeout is the time within which the body of a request must arrive.
 	BodyTimeout time.Duration
-	// Refused is told why a body was refused, "slow body" or "large body", if
-	// it is not nil.
+	// Refused is called when a body is refused, with the reason "slow body" or "large body".
+	// It can be nil.
 	Refused func(reason string)
-	// Admit decides whether a request may open a session; if not, it has
-	// answered.
+	// Admit decides whether a request may open a session. If it returns false, it has
+	// answered the request.
 	Admit func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool)
 	Log   *slog.Logger
 }
 
-// Handler serves SockJS's endpoints.
+// Handler serves the endpoints of SockJS.
 type Handler struct {
 	cfg     Config
 	bare    websocket.Config
@@ -62,9 +62,9 @@ type Handler struct {
 	table   table
 	iframe  http.Handler // nil without a ScriptURL
 	notices *ratelog.Logger
-	checked sync.Map // types of ResponseWriter that were logged
+	checked sync.Map // the types of ResponseWriter that checkWriter has logged
 
-	deadlines sync.Once // logs that a context's deadline ended a response
+	deadlines sync.Once // for the log message that the deadline of a context has ended a response
 }
 
 // NewHandler returns a Handler.
@@ -78,14 +78,14 @@ func NewHandler(cfg Config) *Handler {
 	}
 }
 
-// What answers say of caching: never, or for a year.
+// Values of Cache-Control: never, or for a year.
 const (
 	notCached = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 	cached    = "public, max-age=31536000"
 )
 
-// ServeSockJS serves the path that follows the SockJS prefix. Origins have been
-// checked, and the headers about them are set.
+// ServeSockJS serves the path that follows the SockJS prefix. The caller has checked the
+// origin and set the CORS headers.
 func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path string) {
 	switch path {
 	case "", "/":
@@ -107,8 +107,10 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 		notFound(w)
 		return
 	}
-	id, name := parts[2], parts[3]
-	switch f := receivers[name]; {
+	id := parts[2]
+	name := parts[3]
+	f := receivers[name]
+	switch {
 	case f != nil && (h.cfg.Legacy || !f.legacy):
 		h.receive(w, r, id, f)
 	case name == "xhr_send":
@@ -123,7 +125,7 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 }
 
 // IsEndpoint reports whether path, which follows a SockJS prefix, has the form of an
-// endpoint's, whether that is switched on or not.
+// endpoint. The endpoint may be disabled.
 func IsEndpoint(path string) bool {
 	switch path {
 	case "", "/", "/info", "/websocket":
@@ -149,7 +151,7 @@ func notFound(w http.ResponseWriter) {
 	_, _ = io.WriteString(w, "404 Error: Page not found\n")
 }
 
-// isPart reports whether SockJS allows s as a server or session in a URL.
+// isPart reports whether SockJS allows s as a server id or session id in a URL.
 func isPart(s string) bool { return s != "" && !strings.Contains(s, ".") }
 
 func (h *Handler) greeting(w http.ResponseWriter, r *http.Request) {
@@ -171,8 +173,8 @@ func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
 		!h.cfg.DisableWebSocket, h.cfg.JSessionID, binary.BigEndian.Uint32(entropy[:]))
 }
 
-// session returns the session of that id, a new one if there is none, or nil if
-// the request has been answered.
+// session returns the session with that id. If there is none, it opens one. If it returns
+// nil, it has answered the request.
 func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol string) *httpSession {
 	s := h.table.find(id)
 	if s == nil {
@@ -186,7 +188,7 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol s
 			ticket.Start(fresh)
 			return fresh
 		}
-		ticket.GiveBack() // another request was faster
+		ticket.GiveBack() // a concurrent request has opened the session
 	}
 	if !s.belongsTo(r) {
 		notFound(w)
@@ -195,7 +197,7 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol s
 	return s
 }
 
-// send takes messages from a client: all in the body, or none.
+// send receives the messages of a client: all messages of the body, or none.
 func (h *Handler) send(w http.ResponseWriter, r *http.Request, id string) {
 	limit := frameLimit(h.cfg.MaxMessage)
 	if h.accept(w, r, id, limit, func(body []byte) []byte { return body }) {
@@ -203,8 +205,10 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, id string) {
 	}
 }
 
-// accept hands the messages that payload finds in a body of at most limit bytes to
-// their session. If it fails it has answered; if not, it has set the answer's header.
+// accept delivers the messages of a request to their session. The body has at most limit
+// bytes, and payload returns the SockJS frame in it. If accept returns true, it has set the
+// header of the response, and the caller writes the rest. Otherwise it has answered the
+// request.
 func (h *Handler) accept(
 	w http.ResponseWriter, r *http.Request, id string, limit int, payload func(body []byte) []byte,
 ) bool {
@@ -218,7 +222,7 @@ func (h *Handler) accept(
 	}
 	body, refused := h.readBody(w, r, limit)
 	if refused == nil {
-		body = bytes.Clone(payload(body)) // a copy of just that size
+		body = bytes.Clone(payload(body)) // a copy without spare capacity
 		refused = h.checkBody(body)
 	}
 	if refused != nil {
@@ -227,13 +231,13 @@ func (h *Handler) accept(
 	}
 	s.deliver(body)
 	head := w.Header()
-	head.Set("Content-Type", "text/plain; charset=UTF-8") // or Firefox takes nothing for broken XML
+	head.Set("Content-Type", "text/plain; charset=UTF-8") // without it, Firefox reports an empty body as invalid XML
 	head.Set("Cache-Control", notCached)
 	h.setCookie(w, r)
 	return true
 }
 
-// SockJS's words.
+// The SockJS protocol prescribes these responses.
 var (
 	noPayload = &transport.Refusal{
 		Status: http.StatusInternalServerError,
@@ -247,7 +251,7 @@ var (
 	}
 )
 
-// checkBody returns why a SockJS frame in a body is refused, or nil.
+// checkBody validates the SockJS frame of a body. It returns nil if the frame is valid.
 func (h *Handler) checkBody(frame []byte) *transport.Refusal {
 	if len(frame) == 0 {
 		return noPayload
@@ -274,9 +278,9 @@ func (h *Handler) tooLarge() *transport.Refusal {
 	}
 }
 
-// readBody reads a body within a limit and the time for it.
+// readBody reads a body of at most limit bytes within BodyTimeout.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, limit int) ([]byte, *transport.Refusal) {
-	// First, since the server reads on for what we refuse.
+	// The deadline comes first, because the server also reads the rest of a refused body.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.BodyTimeout)); err != nil {
 		return nil, h.deadlineError(w, err)
 	}
@@ -294,7 +298,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, limit int) ([
 	case errors.As(err, &over):
 		return nil, h.tooLarge()
 	case err != nil:
-		if errors.Is(err, os.ErrDeadlineExceeded) { // and not a client that has gone
+		if errors.Is(err, os.ErrDeadlineExceeded) { // do not count clients that have disconnected
 			h.refused("slow body")
 		}
 		return nil, &transport.Refusal{Status: http.StatusRequestTimeout, Text: "cannot read the body"}
@@ -308,25 +312,25 @@ func (h *Handler) refused(reason string) {
 	}
 }
 
-// misplaced is for a host that has mounted us where the server's
-// ResponseWriter is hidden, which checkWriter has logged.
-var misplaced = &transport.Refusal{
+// hiddenWriter is the response if middleware hides the server's ResponseWriter. checkWriter
+// logs the details.
+var hiddenWriter = &transport.Refusal{
 	Status: http.StatusInternalServerError,
 	Text:   "the server is not set up for this transport: middleware hides its ResponseWriter",
 }
 
-// deadlineError is the answer where no deadline can be set: under middleware,
-// and on a connection that is gone.
+// deadlineError returns the response if a deadline cannot be set, because of middleware or
+// because the connection is closed.
 func (h *Handler) deadlineError(w http.ResponseWriter, err error) *transport.Refusal {
 	if errors.Is(err, http.ErrNotSupported) {
 		h.checkWriter(w)
-		return misplaced
+		return hiddenWriter
 	}
 	return &transport.Refusal{Status: http.StatusRequestTimeout, Text: "cannot read the body"}
 }
 
-// allowMethod reports whether r's method is one of those given. Other requests
-// it answers: preflights, and all else with 405.
+// allowMethod reports whether the method of r is one of methods. If not, it answers the
+// request: a preflight request with its headers, others with 405.
 func (h *Handler) allowMethod(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	for _, m := range methods {
 		if r.Method == m {
@@ -349,8 +353,8 @@ func (h *Handler) allowMethod(w http.ResponseWriter, r *http.Request, methods ..
 	return false
 }
 
-// setCookie sets the cookie that makes some load balancers send all requests of
-// a session to one server.
+// setCookie sets the cookie with which some load balancers send all requests of a session to
+// the same server.
 func (h *Handler) setCookie(w http.ResponseWriter, r *http.Request) {
 	if !h.cfg.JSessionID {
 		return

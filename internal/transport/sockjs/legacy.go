@@ -10,8 +10,8 @@ import (
 	igm "github.com/igm/sockjs-go/v3/sockjs"
 )
 
-// sendForm is send for a form that jsonp's client posts: ["…"] in its field d.
-// Other bodies are taken as they are.
+// sendForm is send for the form that the jsonp client posts, which has the frame ["…"] in
+// its field d. A body that is not a form is the frame itself.
 func (h *Handler) sendForm(w http.ResponseWriter, r *http.Request, id string) {
 	limit := frameLimit(h.cfg.MaxMessage)
 	payload := func(body []byte) []byte { return body }
@@ -19,17 +19,18 @@ func (h *Handler) sendForm(w http.ResponseWriter, r *http.Request, id string) {
 	if mediaType == "application/x-www-form-urlencoded" {
 		limit = formLimit(h.cfg.MaxMessage)
 		payload = func(body []byte) []byte {
-			form, _ := url.ParseQuery(string(body)) // what can be read of it
+			form, _ := url.ParseQuery(string(body)) // use the fields that are valid
 			return []byte(form.Get("d"))
 		}
 	}
 	if h.accept(w, r, id, limit, payload) {
-		_, _ = w.Write([]byte("ok")) // Konqueror does odd things on 204
+		_, _ = w.Write([]byte("ok")) // Konqueror does not handle 204 correctly
 	}
 }
 
-// newIframe returns what serves the page that sockjs-client puts into an iframe
-// of another site's page, with sockjs-client from scriptURL in it; nil without.
+// newIframe returns a handler for the page that sockjs-client loads into an iframe on a
+// page of another site. The page loads sockjs-client from scriptURL. If scriptURL is "",
+// newIframe returns nil.
 func newIframe(scriptURL string) http.Handler {
 	if scriptURL == "" {
 		return nil
@@ -37,12 +38,12 @@ func newIframe(scriptURL string) http.Handler {
 	return igm.NewHandler("", igm.Options{SockJSURL: html.EscapeString(scriptURL)}, nil)
 }
 
-// isIframe reports whether path is the iframe page's, in any version.
+// isIframe reports whether path is that of the iframe page, in any version.
 func isIframe(path string) bool {
 	return strings.HasPrefix(path, "/iframe") && strings.HasSuffix(path, ".html") && strings.Count(path, "/") == 1
 }
 
-// serveIframe serves GET of the iframe page alone; no session is behind it.
+// serveIframe serves the iframe page, which does not belong to a session.
 func (h *Handler) serveIframe(w http.ResponseWriter, r *http.Request, path string) {
 	if h.iframe == nil {
 		notFound(w)
@@ -51,7 +52,7 @@ func (h *Handler) serveIframe(w http.ResponseWriter, r *http.Request, path strin
 	if !h.allowMethod(w, r, http.MethodGet) {
 		return
 	}
-	// Nothing of the request but what the page depends on.
+	// Pass on only the parts of the request that the page depends on.
 	page := &http.Request{
 		Method: http.MethodGet,
 		URL:    &url.URL{Path: path},

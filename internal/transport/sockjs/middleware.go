@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// What is needed of the server's ResponseWriter.
+// The abilities of the server's ResponseWriter that SockJS needs.
 const (
 	canHijack           = "Hijack"
 	canFlush            = "Flush"
@@ -18,11 +18,12 @@ const (
 	canSetWriteDeadline = "SetWriteDeadline"
 )
 
-// maxWrappers ends the search in a ResponseWriter that unwraps to itself.
+// maxWrappers limits the search, because a faulty ResponseWriter can unwrap to itself.
 const maxWrappers = 100
 
-// hidden returns what http.ResponseController cannot reach through w, looking
-// as it does and calling nothing, and the ResponseWriter at which the way ends.
+// hidden returns the abilities that http.ResponseController cannot reach through w, and the
+// innermost ResponseWriter that it can reach. It searches like ResponseController, but calls
+// only Unwrap.
 func hidden(w http.ResponseWriter) (missing []string, end http.ResponseWriter) {
 	var hijack, flush, read, write bool
 	for range maxWrappers {
@@ -55,17 +56,18 @@ func hidden(w http.ResponseWriter) (missing []string, end http.ResponseWriter) {
 	return missing, end
 }
 
-// checkWriter logs, once for each type of ResponseWriter, that middleware hides
-// what SockJS needs. It looks at WebSockets too, that need Hijack alone: nobody
-// would notice before the first client falls back to HTTP. It reports whether
-// the connection can be hijacked.
+// checkWriter logs, once for each type of ResponseWriter, that middleware hides abilities
+// that SockJS needs. It checks all abilities for a WebSocket, too, although that needs only
+// Hijack; otherwise the problem would appear only when the first client falls back to HTTP.
+// It reports whether the connection can be hijacked.
 func (h *Handler) checkWriter(w http.ResponseWriter) (hijackable bool) {
 	missing, end := hidden(w)
 	if len(missing) == 0 {
 		return true
 	}
 	hijackable = !slices.Contains(missing, canHijack)
-	// The program's types are few; two places may have different middleware.
+	// The number of types is small. There can be several, because pushy can be mounted at
+	// several places with different middleware.
 	if _, logged := h.checked.LoadOrStore(reflect.TypeOf(end), true); logged {
 		return hijackable
 	}

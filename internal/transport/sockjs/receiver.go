@@ -16,23 +16,23 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// sessionEnded is for a request whose session ended without a goodbye.
+// sessionEnded is the response to a request whose session has ended without a close frame.
 var sessionEnded = &transport.Refusal{Status: http.StatusServiceUnavailable, Text: "the session has ended"}
 
-// receiver answers one request with what waits for its session.
+// receiver answers one request with the queued frames of its session.
 type receiver struct {
 	framing
 	h       *Handler
 	r       *http.Request
 	w       http.ResponseWriter
 	rc      *http.ResponseController
-	buf     *[]byte // what the next write has, from buffers
+	buf     *[]byte // the bytes of the next write, from buffers
 	frames  []*fanout.Frame
 	begun   bool
-	written int // bytes of frames
+	written int // the number of bytes of frames so far
 }
 
-// buffers are for joining frames. One that has grown far is not kept.
+// buffers has buffers for joining frames, with a capacity of at most keptBuffer.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 const keptBuffer = 64 << 10
@@ -58,7 +58,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		refused.Write(w)
 		return
 	}
-	for range 2 { // the second time in place of a session that ended meanwhile
+	for range 2 { // the second time if the session has ended before attach
 		s := h.session(w, r, id, f.protocol)
 		if s == nil {
 			return
@@ -66,11 +66,11 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		detach, instead := s.attach(r.Context())
 		switch {
 		case instead != nil:
-			rv.goodbye(instead)
+			rv.closeFrame(instead)
 			_ = rv.flush(true)
 			return
 		case detach != nil:
-			defer s.leave()
+			defer s.responseDone()
 			defer detach()
 			if err := rv.run(s, detach); err != nil {
 				s.failed(err)
@@ -87,14 +87,14 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 	sessionEnded.Write(w)
 }
 
-// prepare makes sure that a response can wait here.
+// prepare clears the deadlines of the request, so that its response can wait for frames.
 func (rv *receiver) prepare() *transport.Refusal {
-	// Deadlines of the http.Server would end a response that waits; where none
-	// can be set, a client that does not read would hold its handler for ever.
+	// Deadlines of the http.Server would end a response that waits. If write deadlines are
+	// not supported, a client that does not read would block its handler forever.
 	if err := rv.rc.SetWriteDeadline(time.Time{}); err != nil {
 		return rv.h.deadlineError(rv.w, err)
 	}
-	// Only when the body has been read does the server notice a client that goes.
+	// The server detects that the client has disconnected only after the body has been read.
 	if _, refused := rv.h.readBody(rv.w, rv.r, rv.h.cfg.MaxMessage); refused != nil {
 		return refused
 	}
@@ -102,22 +102,22 @@ func (rv *receiver) prepare() *transport.Refusal {
 	return nil
 }
 
-// failed ends the session after a response that did not reach the client.
+// failed ends the session after a response that could not be written.
 func (s *httpSession) failed(err error) {
 	s.mu.Lock()
 	out := s.out
 	s.mu.Unlock()
 	if out != nil {
-		out.Lost(err) // first: it knows a client that was too slow
+		out.Lost(err) // before markLost, because it reports a write timeout as a slow consumer
 	}
-	s.lose(err)
+	s.markLost(err)
 }
 
-// run writes what waits until the response is to end. The error says that it
-// did not reach the client.
+// run writes the queued frames until the response ends. An error means that the response
+// was not written completely.
 //
-// A response that ends gives its place up before its last bytes are written:
-// the client's next request may come as soon as they are seen.
+// A response detaches from the session before its last bytes are written, because the
+// client can send its next request as soon as it has read them.
 func (rv *receiver) run(s *httpSession, detach func()) error {
 	select {
 	case <-s.started:
@@ -125,7 +125,8 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 		return rv.over()
 	}
 	if rv.streaming {
-		// The session may end while the last write waits; so may the client.
+		// After run, the http.Server still writes the end of the response, which needs a
+		// deadline, too.
 		defer func() { _ = rv.rc.SetWriteDeadline(time.Now().Add(rv.h.cfg.WriteTimeout)) }()
 		if err := rv.flush(false); err != nil { // the prelude
 			return err
@@ -142,8 +143,8 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		beat = ticker.C
-		// Nothing tells that a stream's client is gone without a word but that
-		// it does not come again.
+		// End a stream regularly. The client of a stream can disappear without notice; then
+		// the session ends because no new request arrives.
 		timer := time.NewTimer(2 * every)
 		defer timer.Stop()
 		recycle = timer.C
@@ -178,9 +179,9 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 	}
 }
 
-// timedOut reports whether a deadline of the host's, such as that of chi's
-// Timeout, ends the request, and not its client. The session goes on with the
-// client's next.
+// timedOut reports whether the request has ended because of a deadline that the host has set,
+// for example with the Timeout middleware of chi. The session continues with the next request
+// of the client.
 func (rv *receiver) timedOut() bool {
 	if !errors.Is(rv.r.Context().Err(), context.DeadlineExceeded) {
 		return false
@@ -188,19 +189,19 @@ func (rv *receiver) timedOut() bool {
 	rv.h.deadlines.Do(func() {
 		rv.h.notices.Warn("a deadline of the request's context ends responses that wait", "",
 			slog.String("transport", rv.protocol),
-			slog.String("hint", "clients come again, at a cost: mount pushy outside of the middleware that sets the timeout"))
+			slog.String("hint", "each client must then send a new request: mount pushy outside of the middleware with the timeout"))
 	})
 	return true
 }
 
-// pass writes all that waits, and tells whether the response has ended.
+// pass writes all queued frames, and reports whether the response has ended.
 func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 	for {
-		frames, bye := s.out.Take(rv.frames[:0], max(1, rv.h.cfg.ResponseLimit-rv.written))
+		frames, end := s.out.Take(rv.frames[:0], max(1, rv.h.cfg.ResponseLimit-rv.written))
 		switch {
-		case bye != nil:
-			rv.goodbye(bye)
-			s.said(bye)
+		case end != nil:
+			rv.closeFrame(end)
+			s.closeFrameSent(end)
 			return true, rv.send(true, detach)
 		case len(frames) == 0:
 			return false, nil
@@ -219,8 +220,9 @@ func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 	}
 }
 
-// over ends the response of a session that is dead. A poll says so: its client
-// would take a response without a frame for one after which to poll again.
+// over ends the response of a session that has ended without a close frame. If nothing has
+// been written, it responds with an error, because a client would poll again after an empty
+// response.
 func (rv *receiver) over() error {
 	if !rv.begun {
 		sessionEnded.Write(rv.w)
@@ -228,7 +230,7 @@ func (rv *receiver) over() error {
 	return nil
 }
 
-// frame adds one frame of SockJS's, which put appends.
+// frame adds one SockJS frame, which put appends.
 func (rv *receiver) frame(put func([]byte) []byte) {
 	if rv.buf == nil {
 		rv.buf = buffers.Get().(*[]byte)
@@ -247,7 +249,7 @@ func (rv *receiver) frame(put func([]byte) []byte) {
 	*rv.buf = append(b, rv.after...)
 }
 
-// plain adds a frame of one letter, which does not fill a response.
+// plain adds a frame of one letter, which does not count towards ResponseLimit.
 func (rv *receiver) plain(letter byte) {
 	before := rv.written
 	rv.frame(func(b []byte) []byte { return append(b, letter) })
@@ -267,13 +269,13 @@ func (rv *receiver) messages(frames []*fanout.Frame) {
 	})
 }
 
-func (rv *receiver) goodbye(bye *fanout.CloseFrame) {
-	reason := jsvalue.AppendQuoteSockJS(nil, []byte(bye.Reason)) // escaped as messages are
-	rv.frame(func(b []byte) []byte { return appendGoodbye(b, bye.Code, reason) })
+func (rv *receiver) closeFrame(end *fanout.CloseFrame) {
+	reason := jsvalue.AppendQuoteSockJS(nil, []byte(end.Reason)) // with the same escapes as messages
+	rv.frame(func(b []byte) []byte { return appendCloseFrame(b, end.Code, reason) })
 }
 
-// appendGoodbye appends SockJS's close frame; reason is a JSON string.
-func appendGoodbye(b []byte, code int, reason []byte) []byte {
+// appendCloseFrame appends SockJS's close frame; reason is a JSON string.
+func appendCloseFrame(b []byte, code int, reason []byte) []byte {
 	b = append(b, "c["...)
 	b = strconv.AppendInt(b, int64(code), 10)
 	b = append(b, ',')
@@ -281,8 +283,8 @@ func appendGoodbye(b []byte, code int, reason []byte) []byte {
 	return append(b, ']')
 }
 
-// escapePercent replaces each % of b from that index on by its JSON escape. In a
-// frame every % is inside a JSON string, so what the frame means stays the same.
+// escapePercent replaces each % in b, from the index from on, with its JSON escape. In a
+// frame each % is inside a JSON string, so the meaning of the frame does not change.
 func escapePercent(b []byte, from int) []byte {
 	frame := b[from:]
 	if bytes.IndexByte(frame, '%') < 0 {
@@ -291,8 +293,7 @@ func escapePercent(b []byte, from int) []byte {
 	return append(b[:from], bytes.ReplaceAll(frame, []byte{'%'}, []byte(`\u0025`))...)
 }
 
-// send writes what has been put together. Before the last of a response it
-// gives the place up.
+// send writes buf. Before the last write of a response, it detaches from the session.
 func (rv *receiver) send(last bool, detach func()) error {
 	if last {
 		detach()
@@ -300,8 +301,8 @@ func (rv *receiver) send(last bool, detach func()) error {
 	return rv.flush(last)
 }
 
-// flush writes what has been put together, within the write timeout, with the
-// prelude in a write of its own.
+// flush writes buf within WriteTimeout. The first call writes the header and the prelude in
+// a separate write.
 func (rv *receiver) flush(last bool) error {
 	began := time.Now()
 	_ = rv.rc.SetWriteDeadline(began.Add(rv.h.cfg.WriteTimeout))
@@ -318,22 +319,24 @@ func (rv *receiver) flush(last bool) error {
 			err = rv.rc.Flush()
 		}
 		rv.buf = nil
-		if *buf = (*buf)[:0]; cap(*buf) <= keptBuffer {
+		*buf = (*buf)[:0]
+		if cap(*buf) <= keptBuffer {
 			buffers.Put(buf)
 		}
 	}
 	if err != nil && time.Since(began) >= rv.h.cfg.WriteTimeout {
-		err = errors.Join(err, os.ErrDeadlineExceeded) // HTTP/2 does not say so
+		err = errors.Join(err, os.ErrDeadlineExceeded) // HTTP/2 returns another error
 	}
-	if !last || !rv.streaming { // else it is for the end of the response, too
+	if !last || !rv.streaming { // the deadline also applies to the end of a streaming response
 		_ = rv.rc.SetWriteDeadline(time.Time{})
 	}
 	return err
 }
 
-// begin writes the header. A poll's has the length, so that nothing is left to
-// write after our last deadline; after a stream something is, so that the
-// connection, and with it the deadline, is not used again.
+// begin writes the header and, for a stream, the prelude. The header of a poll has the
+// length, so that the server writes nothing after flush has cleared the deadline. At the end
+// of a stream, the server does write, within the deadline; therefore the connection, with
+// its deadline, is not reused.
 func (rv *receiver) begin() error {
 	head := rv.w.Header()
 	head.Set("Content-Type", rv.contentType)
@@ -348,7 +351,7 @@ func (rv *receiver) begin() error {
 	if rv.r.ProtoMajor == 1 {
 		head.Set("Connection", "close")
 	}
-	head.Set("X-Accel-Buffering", "no") // or nginx keeps frames until it has many
+	head.Set("X-Accel-Buffering", "no") // otherwise nginx buffers frames
 	rv.w.WriteHeader(http.StatusOK)
 	if _, err := rv.w.Write([]byte(rv.prelude)); err != nil {
 		return err

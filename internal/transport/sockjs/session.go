@@ -24,50 +24,50 @@ var (
 	errInbox   = errors.New("too many messages waiting")
 )
 
-// attachWait is how long a request waits for the one before it to be gone: a
-// client that has read a response to its end, or aborted it, may be faster than
-// the news of that.
+// attachWait is how long a request waits until the previous request has detached. The
+// server may detect the end of a request only after the client, which has read the response
+// completely or aborted the request, has sent the next one.
 const attachWait = 250 * time.Millisecond
 
-// maxInbox is how many bodies of a client may wait for its commands to end.
-// The bytes of their messages are bounded by four of the largest.
+// maxInbox is the largest number of bodies in an inbox. In addition, their messages have at
+// most four times MaxMessage bytes.
 const maxInbox = 1000
 
-// inboxBody is a body that waits.
+// inboxBody is a body whose messages wait until earlier commands have ended.
 type inboxBody struct {
 	frame []byte
-	size  int64 // of its messages, escapes undone
+	size  int64 // the size of its messages, with escapes decoded
 }
 
-// httpSession is a Session over SockJS's HTTP transports: the client's messages
-// come with requests of their own, and ours go out with whatever request of it
-// is there to be answered, the receiver. It ends when none has been there for
-// the disconnect delay, or one is aborted.
+// httpSession is a Session over the HTTP transports of SockJS. Messages of the client arrive
+// in separate requests. Messages for the client are written in the response to a receiving
+// request, the receiver. The session ends when there has been no receiver for
+// DisconnectDelay, or when the client aborts a receiver.
 type httpSession struct {
 	h        *Handler
 	id       string
 	protocol string
-	elements elements // of the body whose messages Receive returns; the reader's alone
+	elements elements // of the body whose messages Receive returns; only the reader uses it
 
-	wake    chan struct{} // there is something to take, or the end
-	arrived chan struct{} // there is something in the inbox
-	halt    chan struct{} // closed with halted
+	wake    chan struct{} // has an element if frames are queued, or the session has ended
+	arrived chan struct{} // has an element if the inbox may have bodies
+	halt    chan struct{} // closed when halted is set
 	started chan struct{} // closed when out is set
 	dead    chan struct{} // closed by Abort
 
-	mu         sync.Mutex
+	mu         sync.Mutex // guards the fields below
 	out        *fanout.Outbox
-	page       *string // origin of the page that it belongs to, once one has said so
-	opened     bool    // SockJS's open frame has been sent
+	page       *string // the origin of the page of the session; nil until a request has one
+	opened     bool    // the open frame of SockJS has been sent
 	inbox      []inboxBody
-	inboxBytes int64 // of their messages
+	inboxBytes int64 // the size of all messages in inbox
 	halted     *session.CloseError
-	receiver   chan struct{} // closed when the receiver that is there is gone; nil without one
-	answering  int           // receivers that have not left, such as one whose last write waits
-	absent     *time.Timer   // runs while there is none
-	absence    int           // which one it is, since a timer that is stopped may have fired
+	receiver   chan struct{} // closed when the current receiver detaches; nil if there is none
+	answering  int           // the number of receivers that have not returned; one may still write
+	absent     *time.Timer   // runs while there is no receiver
+	absence    int           // the number of the absence, because a stopped timer may have fired already
 	aborted    bool
-	bye        *fanout.CloseFrame // the session has ended, and this is what a client that asks is told
+	closed     *fanout.CloseFrame // set when the session has ended; the response to later receivers
 }
 
 func newHTTPSession(h *Handler, id, protocol string) *httpSession {
@@ -83,9 +83,8 @@ func newHTTPSession(h *Handler, id, protocol string) *httpSession {
 	}
 }
 
-// belongsTo reports whether r comes from the page of the session, or does not
-// say what page it comes from. Who knows the id of a session is let in, but for
-// the scripts of other sites.
+// belongsTo reports whether r has the same page origin as the session, or no page origin. A
+// client that knows the id of a session can use it, except scripts of other sites.
 func (s *httpSession) belongsTo(r *http.Request) bool {
 	page, said := origin.Page(r)
 	if !said {
@@ -104,7 +103,7 @@ func (s *httpSession) Protocol() string  { return s.protocol }
 func (s *httpSession) ShutdownCode() int { return session.CloseShutdown }
 func (s *httpSession) Wake()             { signal(s.wake) }
 
-// signal leaves a note in a channel that holds one.
+// signal adds an element to a channel of capacity 1, unless it has one.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -140,7 +139,7 @@ func (s *httpSession) Receive() ([]byte, error) {
 			s.elements.openValid(body.frame)
 			continue
 		}
-		s.inbox = nil // and the array that has grown under it
+		s.inbox = nil // also releases its array
 		s.mu.Unlock()
 		select {
 		case <-s.arrived:
@@ -149,14 +148,14 @@ func (s *httpSession) Receive() ([]byte, error) {
 	}
 }
 
-// deliver puts a body, a valid SockJS frame, into the inbox. A client that
-// sends faster than its commands end is cut.
+// deliver adds a body, which is a valid SockJS frame, to the inbox. A client that sends
+// messages faster than its commands are handled is disconnected.
 func (s *httpSession) deliver(frame []byte) {
 	body := inboxBody{frame, messagesLen(frame)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.halted != nil: // it will be told when it asks
+	case s.halted != nil: // the response to the client's receiver has the close frame
 	case len(s.inbox) >= maxInbox, len(s.inbox) > 0 && s.inboxBytes+body.size > 4*int64(s.h.cfg.MaxMessage):
 		s.haltLocked(&session.CloseError{
 			Cause:  session.Fault,
@@ -184,29 +183,30 @@ func (s *httpSession) Stop() {
 	s.mu.Unlock()
 }
 
-// lose ends the session without a goodbye. Its id may be used again at once.
-func (s *httpSession) lose(err error) {
+// markLost ends the session without a close frame. Its id can be used again at once.
+func (s *httpSession) markLost(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.loseLocked(err)
+	s.markLostLocked(err)
 }
 
-func (s *httpSession) loseLocked(err error) {
+func (s *httpSession) markLostLocked(err error) {
 	s.haltLocked(session.LostError(err))
 	if !s.aborted {
 		s.aborted = true
 		s.presentLocked()
-		s.h.table.remove(s) // before anybody can see that it is aborted
+		s.h.table.remove(s) // before dead is closed, so that a request that sees dead can open a new session
 		close(s.dead)
 	}
 }
 
-// Abort ends the requests of the session, too; one whose write waits for the
-// client ends with the write timeout.
-func (s *httpSession) Abort() { s.lose(net.ErrClosed) }
+// Abort also ends the requests of the session. A request whose write blocks ends with the
+// write timeout.
+func (s *httpSession) Abort() { s.markLost(net.ErrClosed) }
 
-// Linger waits for a client that comes for the goodbye, as long as it may be
-// absent, and leaves what it was told behind for as long again.
+// Linger waits until a receiver has written the close frame, for at most WriteTimeout and
+// CloseTimeout. Then it keeps the session, so that later receivers get the close frame
+// again, for the smaller of DisconnectDelay and CloseTimeout.
 func (s *httpSession) Linger() {
 	s.mu.Lock()
 	out := s.out
@@ -223,14 +223,14 @@ func (s *httpSession) Linger() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.bye == nil {
-		s.loseLocked(errAbsent)
+	if s.closed == nil {
+		s.markLostLocked(errAbsent)
 	} else if !s.aborted {
 		s.absentLocked(min(s.h.cfg.DisconnectDelay, s.h.cfg.CloseTimeout))
 	}
 }
 
-// absentLocked gives the session up after delay, unless presentLocked is called.
+// absentLocked ends the session after delay, unless presentLocked is called before.
 func (s *httpSession) absentLocked(delay time.Duration) {
 	s.presentLocked()
 	absence := s.absence
@@ -238,7 +238,7 @@ func (s *httpSession) absentLocked(delay time.Duration) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.absence == absence {
-			s.loseLocked(errAbsent)
+			s.markLostLocked(errAbsent)
 		}
 	})
 }
@@ -251,16 +251,19 @@ func (s *httpSession) presentLocked() {
 	}
 }
 
-// attach makes the caller the receiver, once the one before is gone; detach
-// ends that. leave must follow. It returns what to tell the client instead, or
-// nil, nil if the session is dead or ctx ended.
+// attach makes the caller the receiver when the previous one has detached. The caller must
+// call detach and then responseDone. If the caller cannot be the receiver, detach is nil, and
+// instead is the close frame for the client. Both are nil if the session was aborted or ctx
+// has ended.
 func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanout.CloseFrame) {
 	timer := time.NewTimer(attachWait)
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		before, dead, bye := s.receiver, s.aborted, s.bye
-		if before == nil && !dead && bye == nil {
+		before := s.receiver
+		dead := s.aborted
+		end := s.closed
+		if before == nil && !dead && end == nil {
 			gone := make(chan struct{})
 			s.receiver = gone
 			s.answering++
@@ -269,8 +272,8 @@ func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanou
 			return func() { s.detach(gone) }, nil
 		}
 		s.mu.Unlock()
-		if dead || bye != nil {
-			return nil, bye
+		if dead || end != nil {
+			return nil, end
 		}
 		select {
 		case <-before:
@@ -283,7 +286,8 @@ func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanou
 	}
 }
 
-// detach may be called more than once by the same receiver.
+// detach makes room for the next receiver. It can be called more than once for the same
+// receiver.
 func (s *httpSession) detach(receiver chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,13 +297,13 @@ func (s *httpSession) detach(receiver chan struct{}) {
 	}
 }
 
-// leave notes that a receiver has written its last: from the last one's on the
+// responseDone is called when a receiver has finished its response. After the last receiver, the
 // client is absent.
-func (s *httpSession) leave() {
+func (s *httpSession) responseDone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answering--
-	if s.answering == 0 && !s.aborted && s.bye == nil {
+	if s.answering == 0 && !s.aborted && s.closed == nil {
 		s.absentLocked(s.h.cfg.DisconnectDelay)
 	}
 }
@@ -313,15 +317,15 @@ func (s *httpSession) open() bool {
 	return first
 }
 
-// said notes what the client has been told at the end.
-func (s *httpSession) said(bye *fanout.CloseFrame) {
+// closeFrameSent records the close frame that the client receives.
+func (s *httpSession) closeFrameSent(end *fanout.CloseFrame) {
 	s.mu.Lock()
-	s.bye = bye
+	s.closed = end
 	s.mu.Unlock()
 	s.out.CloseFrameSent()
 }
 
-// table finds sessions by the id that their clients chose.
+// table has the sessions by the ids that their clients have chosen.
 type table struct {
 	mu       sync.Mutex
 	sessions map[string]*httpSession
@@ -333,7 +337,7 @@ func (t *table) find(id string) *httpSession {
 	return t.sessions[id]
 }
 
-// add puts s in, unless there is one of that id already, which it returns.
+// add adds s. If there is already a session with that id, add returns that one instead.
 func (t *table) add(s *httpSession) (other *httpSession) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

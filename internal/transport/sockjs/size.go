@@ -9,19 +9,20 @@ import (
 	"github.com/gopushy/pushy/internal/transport/websocket"
 )
 
-// The limit of a message counts its own bytes, as a bare WebSocket carries it.
-// SockJS carries messages as JSON strings, whose escapes may make them six times
-// as long (\u0001), and jsonp's form may make each of those bytes three (%5C).
+// MaxMessage limits the bytes of the message itself, as on a bare WebSocket. SockJS encodes
+// messages as JSON strings, whose escapes can make them six times as long (\u0001), and the
+// form of jsonp can encode each of those bytes as three (%5C).
 
 const (
-	// frameRoom is what a SockJS frame may have around its messages.
+	// frameRoom is the number of bytes that a SockJS frame can have in addition to its
+	// messages.
 	frameRoom = 1 << 10
-	// maxElements is how many messages one SockJS frame may have.
+	// maxElements is the largest number of messages in one SockJS frame.
 	maxElements = 1000
 )
 
-// frameLimit returns how many bytes a SockJS frame may have if its messages may
-// have at most max.
+// frameLimit returns the largest size of a SockJS frame if max is the largest size of a
+// message.
 func frameLimit(max int) int {
 	if max > (math.MaxInt32-frameRoom)/6 {
 		return math.MaxInt32
@@ -29,7 +30,7 @@ func frameLimit(max int) int {
 	return 6*max + frameRoom
 }
 
-// formLimit is frameLimit for a frame that a form carries.
+// formLimit is frameLimit for a frame in a form.
 func formLimit(max int) int {
 	limit := frameLimit(max)
 	if limit > math.MaxInt32/3 {
@@ -38,19 +39,19 @@ func formLimit(max int) int {
 	return 3 * limit
 }
 
-// checkFrame returns errFraming for a SockJS frame that is not JSON, and
-// websocket.ErrTooBig for one with a message of over max bytes, or with too many.
+// checkFrame returns errFraming for a SockJS frame that is not JSON, and websocket.ErrTooBig
+// for a frame with a message of more than max bytes or with more than maxElements messages.
 func checkFrame(frame []byte, max int) error {
 	if !json.Valid(frame) {
 		return errFraming
 	}
 	if len(frame) <= max && len(frame) <= 2*maxElements {
-		return nil // whatever is in it
+		return nil // no content of this size can exceed the limits
 	}
 	var e elements
 	e.openValid(frame)
 	for n := 1; len(e.rest) > 0; n++ {
-		value := e.cut()
+		value := e.nextValue()
 		if n > maxElements || len(value) > max && messageLen(value) > max {
 			return websocket.ErrTooBig
 		}
@@ -58,8 +59,8 @@ func checkFrame(frame []byte, max int) error {
 	return nil
 }
 
-// messageLen returns how many bytes the message in a valid JSON value has. What
-// is not a string is no message, and counts as it is.
+// messageLen returns the number of bytes of the message in a valid JSON value. A value that
+// is not a string is not a message, and counts with its own length.
 func messageLen(value []byte) int {
 	if value[0] != '"' {
 		return len(value)
@@ -67,23 +68,23 @@ func messageLen(value []byte) int {
 	return jsvalue.TextLen(value)
 }
 
-// messagesLen returns how many bytes the messages of a valid SockJS frame have.
+// messagesLen returns the number of bytes of all messages of a valid SockJS frame.
 func messagesLen(frame []byte) (bytes int64) {
 	var e elements
 	e.openValid(frame)
 	for len(e.rest) > 0 {
-		bytes += int64(messageLen(e.cut()))
+		bytes += int64(messageLen(e.nextValue()))
 	}
 	return bytes
 }
 
-// cut removes and returns the next element as it was sent. There must be one.
-func (e *elements) cut() []byte {
+// nextValue removes and returns the next element in its JSON form. There must be one.
+func (e *elements) nextValue() []byte {
 	n := valueLen(e.rest)
 	value := e.rest[:n]
 	e.rest = bytes.TrimLeft(e.rest[n:], " \t\r\n")
 	if len(e.rest) == 0 {
-		e.rest = nil // keeps nothing of the frame
+		e.rest = nil // so that the frame can be collected
 	} else {
 		e.rest = bytes.TrimLeft(e.rest[1:], " \t\r\n") // after the comma
 	}

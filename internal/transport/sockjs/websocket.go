@@ -12,7 +12,7 @@ import (
 	"github.com/gopushy/pushy/internal/transport/websocket"
 )
 
-// Framed returns what a WebSocket needs that carries SockJS's frames.
+// Framed returns the configuration of a WebSocket that carries SockJS frames.
 func Framed(cfg transport.Config) websocket.Config {
 	return websocket.Config{
 		Config:  cfg,
@@ -20,7 +20,7 @@ func Framed(cfg transport.Config) websocket.Config {
 	}
 }
 
-// webSocketFraming is SockJS's frames on a WebSocket.
+// webSocketFraming is the framing of SockJS on a WebSocket.
 type webSocketFraming struct{}
 
 var _ websocket.Framing = webSocketFraming{}
@@ -41,7 +41,7 @@ func (webSocketFraming) Limit(max int) int      { return frameLimit(max) }
 func (webSocketFraming) Opening() *fanout.Frame { return openFrame }
 func (webSocketFraming) Heartbeat() []byte      { return heartbeatText }
 
-// Parse ignores a frame without a byte, as SockJS does.
+// Parse ignores an empty frame, as SockJS does.
 func (webSocketFraming) Parse(frame []byte, max int) ([]byte, error) {
 	if len(frame) == 0 {
 		return nil, nil
@@ -66,7 +66,7 @@ func (webSocketFraming) Next(messages []byte) (message, rest []byte) {
 
 // CloseFrame returns c[code,"reason"].
 func (webSocketFraming) CloseFrame(code int, reason string) []byte {
-	return fanout.TextFrame(appendGoodbye(nil, code, jsvalue.AppendQuote(nil, reason)))
+	return fanout.TextFrame(appendCloseFrame(nil, code, jsvalue.AppendQuote(nil, reason)))
 }
 
 func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *websocket.Config) {
@@ -75,7 +75,7 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *we
 		return
 	}
 	key, refused := websocket.CheckHandshake(r)
-	if refused != nil { // before a host is asked
+	if refused != nil { // before Admit calls the host
 		refused.Write(w)
 		h.notices.Warn("WebSocket handshake refused", refused.Text,
 			slog.Int("status", refused.Status),
@@ -87,7 +87,7 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *we
 		return
 	}
 	if !h.checkWriter(w) {
-		misplaced.Write(w)
+		hiddenWriter.Write(w)
 		return
 	}
 	ticket, ok := h.cfg.Admit(w, r)
@@ -97,7 +97,7 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *we
 	sess, err := websocket.Upgrade(w, key, cfg)
 	if err != nil {
 		ticket.GiveBack()
-		// The handshake was right: the client has gone, or middleware interferes.
+		// The handshake was valid, so the client has disconnected, or middleware interferes.
 		h.notices.Warn("cannot upgrade to WebSocket", "", slog.String("error", err.Error()))
 		return
 	}
