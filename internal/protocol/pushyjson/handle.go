@@ -11,13 +11,13 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-// Error is what pushy:error shows.
+// Error is the content of pushy:error.
 type Error struct {
 	Code    string
 	Message string
 }
 
-// The errors of PROTOCOL.md, section 3. "recieved" is how the original spells it.
+// The errors of PROTOCOL.md, section 3. The spelling "recieved" is part of the protocol.
 var (
 	ErrBogus           = &Error{"100", "Bogus message recieved"}
 	ErrUnknownCommand  = &Error{"200", "Unknown command"}
@@ -34,28 +34,29 @@ var (
 // Request is one command of a client.
 type Request struct {
 	Conn *hub.Conn
-	Name string // as the client spelled it
+	Name string // as the client sent it
 	Data []byte // valid while the command runs; nil if absent
-	ID   []byte // JSON, or nil; may be kept
+	ID   []byte // JSON, or nil; the command may keep it
 }
 
-// Handle implements hub.Protocol. Whatever a message contains, the client gets an
-// answer or, for a client's own events, nothing.
+// Handle implements hub.Protocol. It answers every message, except events that the client
+// sends, which it ignores.
 func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
 	m := Parse(message)
 	r := &Request{
 		Conn: c,
 		Name: m.Name,
 		Data: m.Data,
-		ID:   bytes.Clone(m.ID), // needed after the next message has overwritten this one
+		ID:   bytes.Clone(m.ID), // it is used after the next message has overwritten this one
 	}
-	refused := ErrInternal // unless the command returns
+	refused := ErrInternal // if the command panics or ends its goroutine
 	defer func() {
 		if refused != nil {
-			_ = Fail(c, refused, r.ID) // a connection that has ended needs no answer
+			_ = Fail(c, refused, r.ID) // it fails only if the connection has ended
 		}
 	}()
-	switch verdict := c.Allow(now); {
+	verdict := c.Allow(now)
+	switch {
 	case verdict == limit.Abuse:
 		refused = nil
 	case verdict == limit.Over:
@@ -133,8 +134,7 @@ func (p *Protocol) Subscribe(r *Request) *Error {
 	return nil
 }
 
-// The reasons that clients receive with pushy:subscription-failed, beside the host's
-// own (PROTOCOL.md, section 3).
+// The reasons of pushy:subscription-failed (PROTOCOL.md, section 3). A host can send others.
 const (
 	ReasonDenied       = "Invalid credentials"
 	reasonMember       = "Already subscribed to this channel"
@@ -144,8 +144,8 @@ const (
 	reasonUnavailable  = "Temporarily unavailable"
 )
 
-// Reason is what pushy:subscription-failed, or pushy:subscription-needauth, shows of
-// an error of hub.Conn.Join.
+// Reason returns the reason and the code of pushy:subscription-failed, or of
+// pushy:subscription-needauth, for an error of hub.Conn.Join. Each can be "".
 func Reason(err error) (reason, code string) {
 	var refused *hub.RefusedError
 	switch {
@@ -177,8 +177,8 @@ func (p *Protocol) Unsubscribe(r *Request) *Error {
 	return ErrNotSubscribed
 }
 
-// subscription reads the data of the built-in commands; the channel's name is
-// checked, and in the form in which it is compared.
+// subscription parses the data of the built-in commands. The name of the channel is valid,
+// and in the form in which names are compared.
 func (p *Protocol) subscription(data []byte) (channel string, want Subscription, refused *Error) {
 	want = ParseSubscription(data)
 	if want.Channel == "" {

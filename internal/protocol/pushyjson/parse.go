@@ -7,27 +7,27 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// Kind is what a client's message is.
+// Kind is the kind of a client's message.
 type Kind uint8
 
 const (
 	Bogus   Kind = iota // not a message of the protocol
-	Ignored             // an event that the client sends, which no one receives
+	Ignored             // an event that the client sends, which is not delivered
 	Command
 )
 
-// Message is what a client sent (PROTOCOL.md, section 3). Its slices share memory
-// with what was parsed.
+// Message is a message of a client (PROTOCOL.md, section 3). Its slices share memory with
+// the argument of Parse.
 type Message struct {
 	Kind Kind
 	Name string // of the command
 	Data []byte // as sent; nil if absent
-	ID   []byte // a JSON string or number; nil if it is absent or anything else
+	ID   []byte // a JSON string or number; nil if it is absent or another value
 }
 
-// Parse reads a client's message. Names are matched
-// exactly, and of a repeated one the last counts. Bytes that are not UTF-8, which
-// not every transport refuses, are read as U+FFFD.
+// Parse parses a message of a client. Field names are case-sensitive, and the last of
+// duplicate fields is used. Bytes that are not valid UTF-8, which some transports accept,
+// are read as U+FFFD.
 func Parse(text []byte) Message {
 	if !utf8.Valid(text) {
 		text = jsvalue.AppendValid(nil, text)
@@ -61,7 +61,8 @@ func Parse(text []byte) Message {
 		m.Kind = Ignored
 	default:
 		if s, ok := jsvalue.Text(name); ok {
-			m.Kind, m.Name = Command, s
+			m.Kind = Command
+			m.Name = s
 		}
 	}
 	return m
@@ -74,7 +75,8 @@ type Subscription struct {
 	Presence []byte // as sent; nil if absent or null
 }
 
-// ParseSubscription reads a built-in command's data; the result is empty for what is not an object.
+// ParseSubscription parses the data of a built-in command. If data is not an object, the
+// result is empty.
 func ParseSubscription(data []byte) Subscription {
 	var s Subscription
 	err := jsvalue.Fields(data, func(field, value []byte) {
@@ -96,18 +98,18 @@ func ParseSubscription(data []byte) Subscription {
 	return s
 }
 
-// PresenceError is why presence data is refused.
+// PresenceError says why presence data is refused.
 type PresenceError struct {
 	Reason string // for the client
-	detail string // for the host: sizes, and what to change
+	detail string // for the host's log: sizes, and what to change
 }
 
 func (e *PresenceError) Error() string { return e.detail }
 
-// PresenceFields turns presence data as a client sent it into a member's own
-// fields, in canonical form, or nil if there are none. Valid data is an object, a
-// string that contains one, or PHP's empty array. A limit that is not above zero is no
-// limit.
+// PresenceFields returns the fields of a member, in canonical form, for presence data as a
+// client sent it, or nil if there is no data. Valid data is an object, a string that
+// contains one, or [], which PHP writes for an empty object. If limit is not positive, there
+// is no limit.
 func PresenceFields(data []byte, limit int) (fields []byte, refused *PresenceError) {
 	if len(data) == 0 || string(data) == "null" {
 		return nil, nil

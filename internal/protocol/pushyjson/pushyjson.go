@@ -1,5 +1,5 @@
-// Package pushyjson is the pushy protocol (PROTOCOL.md): it decodes what clients
-// send and renders what they receive. It is the one place that does.
+// Package pushyjson implements the pushy protocol (PROTOCOL.md): it parses the messages of
+// clients and renders the messages for them. No other package does.
 package pushyjson
 
 import (
@@ -27,13 +27,14 @@ const (
 
 // Protocol implements hub.Protocol.
 type Protocol struct {
-	// Channel checks a channel's name and returns it in the form in which it is
-	// compared. The error wraps names.ErrNotChecked if the check failed.
+	// Channel validates the name of a channel and returns it in the form in which names are
+	// compared. The error wraps names.ErrNotChecked if the validation itself failed.
 	Channel func(name string) (string, error)
-	// Command runs a command of the host's and returns what the client is to see.
-	// known is false if there is none of that name.
+	// Command runs a command of the host and returns the error for the client, or nil. known
+	// is false if there is no command with that name.
 	Command func(r *Request) (refused *Error, known bool)
-	// PresenceBytes bounds a member's presence data; not above zero is no bound.
+	// PresenceBytes limits the presence data of a member. If it is not positive, there is no
+	// limit.
 	PresenceBytes int
 }
 
@@ -78,15 +79,15 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 	panic("pushyjson: an event of unknown kind " + strconv.Itoa(int(e.Kind)))
 }
 
-// AppendMember implements hub.Protocol: the member's own fields, and then those
-// that the server gives it. These stand where the client put fields of the same
-// name, so that it cannot choose them.
+// AppendMember implements hub.Protocol. It appends the member's own fields, and then the
+// fields of the server. A field of the server replaces a client's field of the same name in
+// place, so that clients cannot choose its value.
 func (p *Protocol) AppendMember(dst []byte, m *hub.Member) []byte {
 	fields := m.Data
 	if fields == nil {
 		fields = []byte("{}")
 	}
-	subscribed := int64(0) // of a member that some other program has written
+	subscribed := int64(0) // for a member that another program has written, without a time
 	if !m.Joined.IsZero() {
 		subscribed = m.Joined.UnixMilli()
 	}
@@ -95,7 +96,7 @@ func (p *Protocol) AppendMember(dst []byte, m *hub.Member) []byte {
 		jsvalue.Field{Name: "memberId", Value: jsvalue.AppendQuote(nil, m.ID)},
 		jsvalue.Field{Name: "idle", Value: []byte("false")})
 	if err != nil {
-		panic(err) // MemberData and the checks of what a broker delivers let only objects through
+		panic(err) // MemberData and the validation of a broker's entries accept only objects
 	}
 	return out
 }
@@ -139,9 +140,8 @@ func appendEvent(b []byte, event, channel string, data []byte) []byte {
 	return append(b, '}')
 }
 
-// appendReply appends a direct message. id, if it is not nil, becomes data's last
-// member if data is an object without an id of its own; else data stays as it is
-// and id is the message's last member.
+// appendReply appends a message for one connection. If id is not nil, it is added as the last
+// field: to data if that is an object without a field "id", otherwise to the message.
 func appendReply(b []byte, event string, data, id []byte) []byte {
 	b = slices.Grow(b, len(event)+len(data)+len(id)+40)
 	b = append(b, `{"event":`...)
