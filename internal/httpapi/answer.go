@@ -11,17 +11,17 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-// TriggerAnswer is a trigger's reply.
+// TriggerAnswer is the response to a trigger.
 type TriggerAnswer struct {
 	status  int
 	code    string
 	message string
-	header  [2]string // one more, or none
-	hint    string    // for the log in place of message, or ""
+	header  [2]string // the name and value of an additional header field, or empty
+	hint    string    // replaces message in the log, unless it is ""
 }
 
-// Done is the answer to a trigger that was delivered: 201 if there was anybody
-// to get it, else 200.
+// Done returns the response to a trigger that was delivered: 201 if the channel had a
+// subscriber, otherwise 200.
 func Done(received bool) *TriggerAnswer {
 	if received {
 		return &TriggerAnswer{status: http.StatusCreated}
@@ -29,7 +29,7 @@ func Done(received bool) *TriggerAnswer {
 	return &TriggerAnswer{status: http.StatusOK}
 }
 
-// Unavailable is the answer when the event could not be taken.
+// Unavailable returns the response if the event could not be published now.
 func Unavailable() *TriggerAnswer {
 	return &TriggerAnswer{
 		status:  http.StatusServiceUnavailable,
@@ -39,12 +39,13 @@ func Unavailable() *TriggerAnswer {
 	}
 }
 
-// TooLarge is the answer when the event can never be taken.
+// TooLarge returns the response if the event is too large to be published.
 func TooLarge(message string) *TriggerAnswer {
 	return refuse(http.StatusRequestEntityTooLarge, message)
 }
 
-// bodyTooLarge is the answer to a body over the limit; size is its size in words.
+// bodyTooLarge returns the response to a body that exceeds the limit. size describes the
+// size of the body for the log.
 func bodyTooLarge(size string, limit int) *TriggerAnswer {
 	refused := TooLarge("Body too large")
 	refused.hint = fmt.Sprintf("a body of %s is over the limit of %d: "+
@@ -52,7 +53,7 @@ func bodyTooLarge(size string, limit int) *TriggerAnswer {
 	return refused
 }
 
-// tooMany is the answer when no more ids can be remembered.
+// tooMany returns the response if no more ids can be remembered.
 func tooMany() *TriggerAnswer {
 	refused := Unavailable()
 	refused.message = "Too many triggers with an id in 20 minutes: this server remembers " +
@@ -63,8 +64,8 @@ func tooMany() *TriggerAnswer {
 
 func (a *TriggerAnswer) received() bool { return a.status == http.StatusCreated }
 
-// Refusal returns what is logged of a request that was at fault: its code and
-// the reason. ok is false for other answers.
+// Refusal returns the code and the reason for the log if the request was at fault (4xx). ok
+// is false for other responses.
 func (a *TriggerAnswer) Refusal() (code, reason string, ok bool) {
 	if a.status < 400 || a.status >= 500 {
 		return "", "", false
@@ -75,10 +76,10 @@ func (a *TriggerAnswer) Refusal() (code, reason string, ok bool) {
 	return a.code, a.message, true
 }
 
-// Delivered reports whether the event was taken.
+// Delivered reports whether the event was published.
 func (a *TriggerAnswer) Delivered() bool { return a.status < 300 }
 
-// Write writes the answer.
+// Write writes the response.
 func (a *TriggerAnswer) Write(w http.ResponseWriter) {
 	if a.header[0] != "" {
 		w.Header().Set(a.header[0], a.header[1])
@@ -101,7 +102,7 @@ func refuse(status int, message string) *TriggerAnswer {
 	}
 }
 
-// badName answers a name that Channel or Event does not allow, or could not check.
+// badName returns the response for an error of the Channel or Event func of a TriggerReader.
 func badName(kind string, err error) *TriggerAnswer {
 	if errors.Is(err, names.ErrNotChecked) {
 		return refuse(http.StatusInternalServerError, "Internal error")

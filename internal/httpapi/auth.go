@@ -19,32 +19,33 @@ import (
 
 const maxAuthBody = 64 << 10
 
-// AuthHandler is an auth endpoint. Each field must be set.
+// AuthHandler is the handler of an auth endpoint. All fields must be set.
 type AuthHandler struct {
-	// FromAllowedOrigin applies the origin rule and sets the headers about it. It
-	// answers a request that it refuses.
+	// FromAllowedOrigin applies the origin policy and sets the CORS headers. If it returns
+	// false, it has answered the request.
 	FromAllowedOrigin func(w http.ResponseWriter, r *http.Request) bool
-	// BodyTimeout is how long a body may take to come.
+	// BodyTimeout is the time within which a body must arrive.
 	BodyTimeout time.Duration
-	// Channel checks a channel's name and returns it in lower case.
+	// Channel validates the name of a channel and returns it in lower case.
 	Channel func(name string) (lower string, err error)
-	// Grant decides by the request.
+	// Grant decides whether the client of r may subscribe, and returns its token.
 	Grant func(r *http.Request, connID, channel string) (auth string, data []byte, refused *AuthRefusal)
 }
 
-// AuthRefusal is an answer without a token.
+// AuthRefusal is a response without a token.
 type AuthRefusal struct {
 	Status  int
-	Code    string // the status if empty
+	Code    string // if it is "", the status is the code
 	Message string
 }
 
 func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if r.Body == nil { // net/http never does that, but middleware may
+	if r.Body == nil { // net/http always sets a body, but middleware may not
 		r.Body = http.NoBody
 	}
-	// First, since the server reads on for what we refuse, where it can be set.
+	// The deadline comes first, because the server also reads the rest of a refused body.
+	// Some ResponseWriters do not support deadlines.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(h.BodyTimeout))
 	if !h.FromAllowedOrigin(w, r) || !allowMethod(w, r) {
@@ -55,7 +56,7 @@ func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refused.write(w)
 		return
 	}
-	// The body is here. A deadline that passes later would end r's context.
+	// The body has been read. If the deadline expired later, it would end r's context.
 	_ = rc.SetReadDeadline(time.Time{})
 	auth, data, refused := h.grant(r, connID, channel)
 	if refused != nil {
@@ -82,11 +83,11 @@ func badAuth(message string) *AuthRefusal {
 	return &AuthRefusal{Status: http.StatusBadRequest, Message: message}
 }
 
-// read returns the two fields of a form or a JSON object. The body can be read
-// again afterwards.
+// read returns the two fields of the body, which is a form or a JSON object. The body can be
+// read again afterwards.
 func (h *AuthHandler) read(r *http.Request) (connID, channel string, refused *AuthRefusal) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAuthBody+1))
-	var over *http.MaxBytesError // middleware's
+	var over *http.MaxBytesError // from middleware
 	switch {
 	case errors.As(err, &over):
 		return "", "", &AuthRefusal{
@@ -115,7 +116,8 @@ func (h *AuthHandler) read(r *http.Request) (connID, channel string, refused *Au
 	case "application/x-www-form-urlencoded":
 		var form url.Values
 		form, err = url.ParseQuery(string(body))
-		channel, connID = form.Get("channel"), form.Get("connection_id")
+		channel = form.Get("channel")
+		connID = form.Get("connection_id")
 	default:
 		return "", "", &AuthRefusal{
 			Status:  http.StatusUnsupportedMediaType,
@@ -131,14 +133,14 @@ func (h *AuthHandler) read(r *http.Request) (connID, channel string, refused *Au
 	return connID, channel, nil
 }
 
-// allowMethod answers preflights and methods other than POST, and reports
-// whether there is more to do.
+// allowMethod reports whether the method is POST. It answers preflight requests and requests
+// with other methods.
 func allowMethod(w http.ResponseWriter, r *http.Request) bool {
 	switch r.Method {
 	case http.MethodPost:
 		return true
 	case http.MethodOptions:
-		// Its request may have the app's own headers, such as Authorization.
+		// The request can have headers of the application, such as Authorization.
 		origin.Preflight(w.Header(), r, "POST, OPTIONS", "Content-Type")
 		w.Header().Set("Access-Control-Max-Age", preflightAge)
 		w.WriteHeader(http.StatusNoContent)
@@ -149,8 +151,8 @@ func allowMethod(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// preflightAge is for how many seconds browsers may keep a preflight's answer;
-// the most that Chromium keeps one.
+// preflightAge is the number of seconds for which browsers may cache a preflight response.
+// It is the maximum of Chromium.
 const preflightAge = "7200"
 
 func (refused *AuthRefusal) write(w http.ResponseWriter) {
@@ -161,7 +163,7 @@ func (refused *AuthRefusal) write(w http.ResponseWriter) {
 	httperror.WriteCode(w, refused.Status, code, refused.Message)
 }
 
-// writeToken answers {"auth":…,"data":…}, without data if it is nil.
+// writeToken writes the response {"auth":…,"data":…}, without data if it is nil.
 func writeToken(w http.ResponseWriter, auth string, data []byte) {
 	body := jsvalue.Object(nil).Text("auth", auth)
 	if data != nil {

@@ -10,27 +10,27 @@ import (
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
-// Repeats remembers the answers of triggers that came with an id, so that a
-// publisher may try again without delivering twice. Every answer is kept for as
-// long as its timestamp allows the request, as a digest: MaxRepeats of them are
-// some 64 MiB. Its zero value is ready.
+// Repeats remembers the responses to triggers with an id, so that a publisher can retry a
+// trigger without a second delivery. It keeps a response for as long as the timestamp of
+// the request is valid. It keeps only a digest of each request: MaxRepeats of them use about
+// 64 MiB. The zero value is ready to use. Once is safe for concurrent use.
 type Repeats struct {
-	// Max is how many answers are kept. Default MaxRepeats.
+	// Max is the number of responses that are kept. Default MaxRepeats.
 	Max int
-	// Full is called, without a lock, when a request is refused because Max answers
-	// are kept, if it is not nil.
+	// Full is called, without a lock, when a request is refused because Max responses are
+	// kept. It can be nil.
 	Full func()
 
 	mu       sync.Mutex
 	underWay map[digest]*repeat
-	received map[digest]bool // whether anybody received what was delivered
-	order    []delivered     // what received has, oldest first
+	received map[digest]bool // whether the channel had a subscriber
+	order    []delivered     // the keys of received, oldest first
 }
 
-// digest stands for a request's key.
+// digest identifies the key of a request.
 type digest [16]byte
 
-// repeat is a request that is being carried out.
+// repeat is a request that is in progress.
 type repeat struct {
 	done chan struct{}
 	got  *TriggerAnswer // set before done is closed; nil if publish panicked
@@ -42,15 +42,16 @@ type delivered struct {
 }
 
 const (
-	repeatFor = 2 * TriggerWindow // then the timestamp refuses it
-	// MaxRepeats is how many answers are kept: 873 triggers a second with an id.
+	repeatFor = 2 * TriggerWindow // later, the timestamp of the request is not valid any more
+	// MaxRepeats is the default number of responses that are kept. It is enough for 873
+	// triggers with an id a second.
 	MaxRepeats = 1 << 20
 )
 
-// Once calls publish unless a request of the same key was delivered within
-// repeatFor, whose answer it returns, or is under way, which it waits for. One
-// that failed is forgotten. While Max requests are remembered new ones are
-// refused: to forget one would deliver its repeat twice.
+// Once calls publish, unless a request with the same key was delivered within repeatFor. In
+// that case it returns the response of that request; if the request is in progress, Once
+// waits for it. Requests that failed are forgotten. When Max requests are remembered, Once
+// refuses new ones, because forgetting one could deliver an event twice.
 func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish func() *TriggerAnswer) *TriggerAnswer {
 	sum := sha256.Sum256([]byte(key))
 	d := digest(sum[:])
@@ -75,7 +76,7 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 		}
 	}
 	var got *TriggerAnswer
-	defer func() { // also if publish panics
+	defer func() { // deferred because publish can panic
 		rs.mu.Lock()
 		delete(rs.underWay, d)
 		if got != nil && got.Delivered() {
@@ -90,8 +91,9 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 	return got
 }
 
-// begin returns the answer to a request of that digest, or the one under way, or
-// mine if the caller is to carry it out, or nothing if it cannot be remembered.
+// begin returns one of these: the response to an earlier request with that digest; first if
+// such a request is in progress; mine if the caller is to call publish; nothing if no more
+// requests can be remembered.
 func (rs *Repeats) begin(d digest, now time.Time) (answer *TriggerAnswer, first, mine *repeat) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -120,7 +122,7 @@ func (rs *Repeats) expireLocked(now time.Time) {
 		rs.order = rs.order[1:]
 	}
 	if len(rs.order) == 0 && rs.order != nil {
-		rs.order = nil // and the array under it, and what the map has grown to
+		rs.order = nil // releases the memory of the array and of the map
 		rs.received = map[digest]bool{}
 	}
 }

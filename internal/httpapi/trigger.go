@@ -1,7 +1,7 @@
-// Package httpapi is the two HTTP endpoints beside the transports: the signed trigger,
-// by which a backend publishes (PROTOCOL.md, section 7), and the auth endpoint, which
-// pages ask for tokens (section 11). Both decide nothing: they read a request, check
-// what the protocol says of it, and call back.
+// Package httpapi implements the two HTTP endpoints that are not transports: the signed
+// trigger, with which a backend publishes (PROTOCOL.md, section 7), and the auth endpoint,
+// from which pages request tokens (section 11). They parse and validate requests as the
+// protocol requires; callbacks make the decisions.
 package httpapi
 
 import (
@@ -22,27 +22,28 @@ import (
 	"github.com/gopushy/pushy/internal/sign"
 )
 
-// TriggerWindow is how far a trigger's timestamp may be from now.
+// TriggerWindow is the limit for the difference between the timestamp of a trigger and the
+// time of the server.
 const TriggerWindow = 600 * time.Second
 
-// Trigger is what a request asks to publish.
+// Trigger is a valid request to publish an event.
 type Trigger struct {
-	Channel string // lower-cased
+	Channel string // in lower case
 	Event   string
-	Data    []byte // one compact JSON text
-	Except  string // the id of the connection to leave out, or ""
-	// Repeat names the request, so that it is told from a new one, or is "".
+	Data    []byte // compact JSON
+	Except  string // the id of the connection to exclude, or ""
+	// Repeat identifies the request, so that a retry can be recognized, or is "".
 	Repeat string
 
 	timestamp string
 	authKey   string
 }
 
-// TriggerReader reads triggers. What is cheap to check, and what needs no body, comes
-// first. All fields must be set.
+// TriggerReader reads and validates triggers. Cheap checks, and checks that do not need the
+// body, come first. All fields must be set, unless their comment says otherwise.
 type TriggerReader struct {
-	Keys        []string      // any of which may have signed
-	MaxBody     int           // bytes; not above zero is no limit
+	Keys        []string      // the secret keys, each of which is valid for a signature
+	MaxBody     int           // bytes; if it is not positive, there is no limit
 	BodyTimeout time.Duration // for the body to arrive
 	Now         func() time.Time
 	Channel     func(name string) (lower string, err error)
@@ -51,12 +52,12 @@ type TriggerReader struct {
 	AllowPrivateEvents bool
 }
 
-// Read reads a trigger for the channel named in the path. If it is not to be
-// published, the TriggerAnswer says why, else it is nil.
+// Read reads a trigger for the channel whose name is in the path. If the trigger is refused,
+// Read returns the response, otherwise the TriggerAnswer is nil.
 func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name string) (*Trigger, *TriggerAnswer) {
-	// A client that sends a byte now and then must not hold the handler, nor the
-	// server that reads what we did not. Where no deadline can be set, the host's
-	// server has to see to that.
+	// A client that sends its body very slowly must not block the handler, nor the server,
+	// which reads the rest of a body. If deadlines are not supported, the host's server must
+	// have a timeout.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(rd.BodyTimeout))
 	if r.Method != http.MethodPost {
@@ -72,7 +73,7 @@ func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name strin
 	if refused != nil {
 		return nil, refused
 	}
-	// The body is here. A deadline that passes later would end r's context.
+	// The body has been read. If the deadline expired later, it would end r's context.
 	_ = rc.SetReadDeadline(time.Time{})
 	if refused = rd.verify(t, body, isJSON); refused != nil {
 		return nil, refused
@@ -114,15 +115,16 @@ func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *TriggerAn
 		return nil, badName("event", err)
 	}
 	if !rd.AllowPrivateEvents && names.Private(jsvalue.Lower(t.Event)) {
-		// An auth endpoint that signs any connection id would sign, as a token for
-		// such a channel, what is the key of a trigger for such an event.
+		// A token for a private channel is a signature of the same form as the key of a
+		// trigger for such an event. An auth endpoint that signs any connection id could
+		// therefore be used to make a key.
 		return nil, bad(`Invalid event name: must not begin with "private-"`)
 	}
 	at, ok := unixSeconds(t.timestamp)
 	if !ok {
 		return nil, bad("Invalid timestamp")
 	}
-	now := rd.Now().Add(time.Second / 2).Unix() // the nearest second
+	now := rd.Now().Add(time.Second / 2).Unix() // rounded to the nearest second
 	if window := int64(TriggerWindow / time.Second); at-now >= window || now-at >= window {
 		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
 		refused.code = "501"
@@ -163,7 +165,7 @@ func (rd *TriggerReader) body(w http.ResponseWriter, r *http.Request) (body []by
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, int64(rd.MaxBody))
 	}
-	// Memory grows with what arrives, not with what a header claims.
+	// Allocate memory for the bytes that arrive, not for the length that a header announces.
 	var b bytes.Buffer
 	b.Grow(int(min(max(r.ContentLength, 0), 8<<10)) + bytes.MinRead)
 	_, err := b.ReadFrom(r.Body)
@@ -178,7 +180,7 @@ func (rd *TriggerReader) body(w http.ResponseWriter, r *http.Request) (body []by
 	case err != nil:
 		return nil, false, refuse(http.StatusRequestTimeout, "Cannot read the body")
 	case b.Len() > 0 && !isJSON && !isForm:
-		return nil, false, unknown // chunked, so only now known not to be empty
+		return nil, false, unknown // the body is chunked, so its length was not known before
 	}
 	return b.Bytes(), isJSON, nil
 }
@@ -192,8 +194,8 @@ func bodyType(header string) (isJSON, isForm bool) {
 	return isJSON, media == "application/x-www-form-urlencoded"
 }
 
-// verify parses body, checks the key over each form of it that the protocol
-// accepts, and sets the data as it is delivered.
+// verify parses body, checks the signature of each form of the body that the protocol
+// accepts, and sets t.Data to the data that is delivered.
 func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *TriggerAnswer {
 	switch {
 	case len(body) == 0:
@@ -218,8 +220,8 @@ func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *TriggerAn
 			return nil
 		}
 	default:
-		// Never over the raw bytes: a token for a private channel could be
-		// made to look like a trigger with a form body.
+		// The raw bytes are not an accepted form, because then a token for a private channel
+		// could be valid as the key of a trigger with a form body.
 		data, err := formbody.Parse(body)
 		if err != nil {
 			return bad("Malformed form: " + err.Error())
@@ -244,7 +246,7 @@ func (rd *TriggerReader) signed(t *Trigger, body []byte) bool {
 	return false
 }
 
-// clip cuts what a client sent to 64 characters, to be said back to it.
+// clip truncates a value that a client sent to 64 characters, for a response to that client.
 func clip(s string) string {
 	n := 0
 	for i := range s {
