@@ -1,6 +1,6 @@
-// Package ratelog writes log lines about what other parties cause, such as a
-// refused origin or a broken message, without letting them fill the log: one
-// line a minute for each kind and subject.
+// Package ratelog writes log lines that clients and other parties can cause, for example
+// about a refused origin or an invalid message. It limits them to one line a minute for each
+// kind and subject, so that they cannot fill the log.
 package ratelog
 
 import (
@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	// interval is how long a kind and subject stay quiet after a line.
+	// interval is the time after a line in which lines of the same kind and subject are
+	// suppressed.
 	interval = time.Minute
-	// maxSubjects bounds the memory: subjects come from the network. Over it
+	// maxSubjects limits the memory, because clients choose subjects. When it is exceeded,
 	// all further subjects of a kind share one line a minute.
 	maxSubjects = 256
 )
 
-// Logger limits the lines of one server or broker. All methods are safe for
-// concurrent use. Its zero value logs to slog.Default.
+// Logger limits the lines of one server or broker. All methods are safe for concurrent use.
+// The zero value logs to slog.Default.
 type Logger struct {
 	log *slog.Logger
 
@@ -41,11 +42,11 @@ func New(log *slog.Logger) *Logger {
 	return &Logger{log: safelog.New(log)}
 }
 
-// Warn logs kind as the message unless the same kind and subject were logged
-// less than a minute ago. A line after suppressed ones has their number in the
-// attribute "suppressed". The subject is what tells lines of one kind apart,
-// such as an origin; it is not logged by itself. A host's log handler that panics
-// or ends its goroutine does no harm: see package safelog.
+// Warn logs a line with kind as the message, unless it has logged a line of the same kind and
+// subject less than a minute ago. If lines were suppressed since then, the attribute
+// "suppressed" is their number. The subject distinguishes lines of one kind, for example by
+// origin; it is not logged itself. A log handler that panics or ends its goroutine does not
+// affect the caller: see package safelog.
 func (l *Logger) Warn(kind, subject string, attrs ...slog.Attr) {
 	suppressed, due := l.due(line{kind, subject}, time.Now())
 	if !due {
@@ -61,8 +62,8 @@ func (l *Logger) Warn(kind, subject string, attrs ...slog.Attr) {
 	log.LogAttrs(context.Background(), slog.LevelWarn, kind, attrs...)
 }
 
-// due reports whether a line is to be written now, and how many like it were
-// suppressed since the last.
+// due reports whether a line is to be written now, and the number of lines with that key that
+// were suppressed since the last one.
 func (l *Logger) due(key line, now time.Time) (suppressed int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,7 +74,7 @@ func (l *Logger) due(key line, now time.Time) (suppressed int, due bool) {
 	if s == nil && len(l.lines) >= maxSubjects {
 		l.expireLocked(now)
 		if len(l.lines) >= maxSubjects {
-			key.subject = "" // shared by all that do not fit
+			key.subject = "" // all further subjects share this key
 			s = l.lines[key]
 		}
 	}
@@ -90,7 +91,7 @@ func (l *Logger) due(key line, now time.Time) (suppressed int, due bool) {
 	return suppressed, true
 }
 
-// expireLocked forgets the lines that may be written again.
+// expireLocked removes the lines that were written at least an interval ago.
 func (l *Logger) expireLocked(now time.Time) {
 	for key, s := range l.lines {
 		if now.Sub(s.logged) >= interval {
