@@ -1,6 +1,6 @@
-// Package safelog keeps a host's log handler from harming what logs: a panic in
-// it would end the goroutine that wrote the line, and with it the process;
-// runtime.Goexit would end that goroutine in silence.
+// Package safelog protects the library from a faulty log handler of the host. A panic in a
+// handler would end the process, and runtime.Goexit would end the goroutine that logs
+// without any notice.
 package safelog
 
 import (
@@ -11,9 +11,9 @@ import (
 	"sync"
 )
 
-// New returns a Logger whose handler is log's, without its panics and calls of
-// runtime.Goexit. The first is reported on standard error, since the log itself
-// cannot be used for that.
+// New returns a Logger that logs to the handler of log, and recovers from panics and calls of
+// runtime.Goexit in it. It reports the first of them on standard error, because it cannot use
+// the log for that.
 func New(log *slog.Logger) *slog.Logger {
 	if _, safe := log.Handler().(*handler); safe {
 		return log
@@ -21,7 +21,7 @@ func New(log *slog.Logger) *slog.Logger {
 	return slog.New(&handler{log.Handler(), new(sync.Once)})
 }
 
-// handler passes everything on to the host's.
+// handler calls the host's handler.
 type handler struct {
 	host   slog.Handler
 	report *sync.Once
@@ -29,8 +29,8 @@ type handler struct {
 
 var _ slog.Handler = (*handler)(nil)
 
-// run calls the host's handler in a goroutine of its own, which is all that
-// runtime.Goexit can end there. Nothing in this module logs for each message.
+// run calls the host's handler in a new goroutine, so that runtime.Goexit ends only that
+// goroutine. The cost is acceptable because this module does not log for each message.
 func (h *handler) run(method string, call func()) {
 	done := make(chan struct{})
 	go func() {
@@ -56,7 +56,7 @@ func report(method string, p any) {
 	fmt.Fprintf(os.Stderr, "pushy: the log handler's %s %s\n", method, what)
 }
 
-// text formats a value that may panic when it is printed.
+// text formats a value whose own formatting methods can panic.
 func text(p any) (s string) {
 	defer func() {
 		if recover() != nil {
@@ -67,7 +67,7 @@ func text(p any) (s string) {
 }
 
 func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
-	enabled := true // unless the host's says otherwise: Handle is guarded, too
+	enabled := true // if the host's Enabled panics; run protects Handle, too
 	h.run("Enabled", func() { enabled = h.host.Enabled(ctx, level) })
 	return enabled
 }
