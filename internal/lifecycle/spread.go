@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Spread does something for each of all, in batches spread over a time. It
-// reports whether ctx let it do all.
+// Spread calls do for each element of all, in batches that are spread over the time over. It
+// returns false if ctx ended before the last call.
 func Spread[T any](ctx context.Context, all []T, batch int, over time.Duration, do func(T)) bool {
 	batches := (len(all) + batch - 1) / batch
 	for i, v := range all {
@@ -25,8 +25,8 @@ func Spread[T any](ctx context.Context, all []T, batch int, over time.Duration, 
 	return true
 }
 
-// Each does something for each of all, at once. The channel is closed when all
-// is done.
+// Each calls do for all elements concurrently. The returned channel is closed when all calls
+// have returned.
 func Each[T any](all []T, do func(T)) <-chan struct{} {
 	var workers sync.WaitGroup
 	for _, v := range all {
@@ -40,7 +40,8 @@ func Each[T any](all []T, do func(T)) <-chan struct{} {
 	return done
 }
 
-// Within reports whether all of the channels are closed before a time is over.
+// Within waits until all of the channels are closed, for at most grace. It reports whether
+// they are.
 func Within(grace time.Duration, closed ...<-chan struct{}) bool {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()

@@ -1,4 +1,4 @@
-// Package lifecycle has what a server needs to wait for its goroutines.
+// Package lifecycle has helpers with which a server starts, counts and waits for goroutines.
 package lifecycle
 
 import (
@@ -6,10 +6,11 @@ import (
 	"sync"
 )
 
-// Wait waits for done, as long as ctx allows.
+// Wait waits until done is closed or ctx ends. It returns the error of ctx, or nil if done is
+// closed.
 func Wait(ctx context.Context, done <-chan struct{}) error {
 	select {
-	case <-done: // even if ctx has ended too
+	case <-done: // also if ctx has ended
 		return nil
 	default:
 	}
@@ -21,8 +22,9 @@ func Wait(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-// Tasks counts the goroutines that somebody waits for. Starting one and closing
-// share a lock, so none slips past the wait. Its zero value is ready.
+// Tasks counts goroutines, like a sync.WaitGroup that can be closed: Start and Close share a
+// lock, so no task can start after the wait has begun. The zero value is ready to use. All
+// methods are safe for concurrent use.
 type Tasks struct {
 	mu     sync.Mutex
 	n      int32
@@ -30,7 +32,7 @@ type Tasks struct {
 	none   chan struct{}
 }
 
-// Start counts one more, unless Close was called.
+// Start counts a task that starts. It returns false if Close was called.
 func (t *Tasks) Start() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -41,7 +43,7 @@ func (t *Tasks) Start() bool {
 	return true
 }
 
-// End counts one less.
+// End counts a task that has ended.
 func (t *Tasks) End() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,8 +53,8 @@ func (t *Tasks) End() {
 	}
 }
 
-// Close lets no more start. The channel is closed when the last has ended. It
-// is called once.
+// Close makes Start return false. The returned channel is closed when the last task has
+// ended. Close must be called only once.
 func (t *Tasks) Close() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
