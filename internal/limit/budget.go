@@ -1,46 +1,48 @@
-// Package limit keeps clients and publishers within their bounds.
+// Package limit has the limits for clients and publishers, and helpers for options that are
+// limits.
 package limit
 
 import "time"
 
-// Budget is a token bucket for one connection's messages. Its zero value is
-// full. It is not safe for concurrent use.
+// Budget is a token bucket for the messages of one connection. The zero value is full. It is
+// not safe for concurrent use.
 type Budget struct {
-	spent float64   // tokens gone from the bucket
-	last  time.Time // the last call, when spent was right
-	over  *excess   // nil until the first refusal: most never have one
+	spent float64   // tokens that are missing from the bucket
+	last  time.Time // the last call of Spend, for which spent is correct
+	over  *excess   // nil until the first refusal, which most connections never have
 }
 
-// excess is a client's being over its budget.
+// excess is a period in which a client exceeds its budget.
 type excess struct {
 	since   time.Time
 	refused time.Time // the last refusal
 }
 
-// Verdict is what becomes of a message.
+// Verdict is the decision about a message.
 type Verdict uint8
 
 const (
 	OK    Verdict = iota
 	Over          // refuse the message
-	Abuse         // and end the connection
+	Abuse         // refuse the message and end the connection
 )
 
 const (
+	// abuseAfter is how long a client can exceed its budget before the verdict is Abuse.
 	abuseAfter = 10 * time.Second
-	// A client that was not refused for this long has come to its senses.
+	// overEnds is the time without a refusal after which the excess has ended.
 	overEnds = 2 * time.Second
 )
 
-// Last returns when Spend was last called: the zero time if never.
+// Last returns the time of the last call of Spend, or the zero time.
 func (b *Budget) Last() time.Time { return b.last }
 
-// Charge takes tokens, also those that are not there: what comes next is refused
-// until they have come in.
+// Charge takes tokens from the bucket. The bucket can become negative; then messages are
+// refused until enough tokens have been added.
 func (b *Budget) Charge(tokens int) { b.spent += float64(tokens) }
 
-// Spend takes a token: rate a second come in, burst fit. A rate that is not
-// above zero is no limit.
+// Spend takes a token for a message at the time now. Each second, rate tokens are added to
+// the bucket, up to burst. If rate is not positive, there is no limit.
 func (b *Budget) Spend(now time.Time, rate, burst int) Verdict {
 	pause := now.Sub(b.last)
 	b.last = now

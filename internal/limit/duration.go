@@ -5,17 +5,19 @@ import (
 	"time"
 )
 
-// longest is the longest that a duration may be: longer ones are mistakes, and
-// sums of them overflow.
+// longest is the largest duration of an option. Longer ones are mistakes, and their sums
+// could overflow.
 const longest = 366 * 24 * time.Hour
 
-// Range is what a duration must be to be taken for what its writer meant.
+// Range is the range of an option that is a duration. It detects numbers without a unit,
+// such as 25 for 25 s.
 type Range struct {
-	Min, Max time.Duration // longest if Max is zero
-	Unit     time.Duration // that a bare number most likely was meant in
+	Min, Max time.Duration // if Max is zero, longest is the limit
+	Unit     time.Duration // the most likely unit of a number without a unit
 }
 
-// Check returns what is wrong with d, or nil. Negative ones are off, and right.
+// Check returns an error if d is not in the range. Negative durations are valid, because they
+// turn an option off.
 func (r Range) Check(d time.Duration) error {
 	most := r.Max
 	if most == 0 {
@@ -31,7 +33,7 @@ func (r Range) Check(d time.Duration) error {
 	}
 	unit := r.Unit
 	if d >= time.Microsecond && unit == time.Second {
-		unit = time.Millisecond // 25000 for 25 s
+		unit = time.Millisecond // 25000 was probably meant as 25 s
 	}
 	err := fmt.Errorf("is %v, must be at least %v", d, r.Min)
 	if meant := d * unit; d < time.Millisecond && meant/unit == d && meant >= r.Min && meant <= most {

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Network is what counts as one client's address: an IPv4 address, or the /64
-// of an IPv6 address, all of which one machine can have. It is 0 for what has no
-// IP address, such as a Unix socket, and is not limited then.
+// Network identifies the address of a client for limits: an IPv4 address, or the /64 network
+// of an IPv6 address, because one machine can have all addresses of a /64. It is 0 for a
+// client without an IP address, for example on a Unix socket; such clients are not limited.
 type Network uint64
 
-// Unknown is a Network of its own for clients whose address is to count and is
-// not known. No IP address has it.
+// Unknown is the Network of all clients whose address is limited and not known. No IP address
+// has it.
 const Unknown Network = 1
 
 // NetworkOf returns the Network of an IP address, with a port or without.
@@ -30,10 +30,10 @@ func NetworkOf(address string) Network {
 	}
 	if addr = addr.Unmap(); addr.Is4() {
 		b := addr.As4()
-		return Network(binary.BigEndian.Uint32(b[:])) | 1<<32 // no IPv6 network begins with 0:1
+		return Network(binary.BigEndian.Uint32(b[:])) | 1<<32 // no IPv6 network in use begins with 0:1
 	}
 	b := addr.As16()
-	return max(Unknown+1, Network(binary.BigEndian.Uint64(b[:]))) // ::1 is one, too
+	return max(Unknown+1, Network(binary.BigEndian.Uint64(b[:]))) // the network of ::1 would be 0
 }
 
 // Prefix returns an IPv6 network as "2001:db8::/64", and "" for anything else.
@@ -42,7 +42,7 @@ func (n Network) Prefix() string {
 	case n == 0, n == Unknown, n>>32 == 1:
 		return ""
 	case n == Unknown+1:
-		n = 0 // ::1's
+		n = 0 // the network of ::1
 	}
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], uint64(n))

@@ -2,14 +2,14 @@ package limit
 
 import "time"
 
-// Default gives an option that was left out its value.
+// Default sets an option that is zero to its default.
 func Default[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}
 }
 
-// Or gives a limit that is off its largest value.
+// Or returns limit, or off if limit is negative, that is, turned off.
 func Or[T int | int64 | time.Duration](limit, off T) T {
 	if limit < 0 {
 		return off
