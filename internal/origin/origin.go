@@ -1,5 +1,5 @@
-// Package origin is the rule for which pages may reach a server (PROTOCOL.md,
-// section 9).
+// Package origin decides which pages may use a server (PROTOCOL.md, section 9), and sets the
+// headers of CORS and framing.
 package origin
 
 import (
@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// Policy allows a request's own origin and those it lists. Its zero value lists
-// none. It is immutable.
+// Policy allows pages of the origin of the request itself, and of the listed origins. The
+// zero value lists none. A Policy is immutable.
 type Policy struct {
 	any    bool
 	listed []entry
 }
 
 // New returns a Policy for origins such as "https://app.example.com",
-// "https://*.example.com" and "file://"; "*" is any. They are brought to the form
-// that browsers send. One that no browser can send is an error with the reason.
+// "https://*.example.com" and "file://"; "*" allows any origin. New converts them to the form
+// that browsers send. The error says why no browser can send an origin.
 func New(origins []string) (Policy, error) {
 	var p Policy
 	for _, origin := range origins {
@@ -48,13 +48,13 @@ func (p Policy) Listed() []string {
 	return all
 }
 
-// Check reports whether r may come in, and the origin of the page that made it:
-// as browsers send it, the header's own value if that is no origin, such as
-// "null", or "" if nothing says which page it is.
+// Check reports whether r is allowed, and returns the origin of the page that made it, in
+// the form that browsers send. If the Origin header is not an origin, for example "null",
+// page is its value. If the page is not known, page is "".
 func (p Policy) Check(r *http.Request) (page string, allowed bool) {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
-		page, allowed = p.checkUnsaid(r)
+		page, allowed = p.checkWithoutOrigin(r)
 	} else {
 		page, allowed = p.checkPage(values[0], r.Host)
 		allowed = allowed && len(values) == 1
@@ -62,16 +62,16 @@ func (p Policy) Check(r *http.Request) (page string, allowed bool) {
 	return page, allowed || p.any
 }
 
-// checkUnsaid is Check without an Origin. Browsers leave it out where a page
-// embeds an answer, as a script or in an iframe, but say that another site's
-// page does. Which page is in Referer, if that page does not hide it; it cannot
-// choose what is there. Clients that are no browsers say none of it.
-func (p Policy) checkUnsaid(r *http.Request) (page string, allowed bool) {
+// checkWithoutOrigin is Check for a request without an Origin header. Browsers omit the
+// header if a page embeds the response as a script or in an iframe, but then
+// Sec-Fetch-Site says whether the page is of another site. The Referer header has the page,
+// which can hide it but cannot choose it. Clients that are not browsers send none of these.
+func (p Policy) checkWithoutOrigin(r *http.Request) (page string, allowed bool) {
 	referer := r.Referer()
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 		return "", true
-	case "cross-site", "same-site": // the own page among them, if its script was redirected
+	case "cross-site", "same-site": // also a page of the own origin whose script was redirected
 		if referer == "" {
 			return "", false
 		}
@@ -83,14 +83,14 @@ func (p Policy) checkUnsaid(r *http.Request) (page string, allowed bool) {
 	return p.checkPage(referer, r.Host)
 }
 
-// checkPage reports whether the page at that URL is listed, or of that host.
+// checkPage reports whether the page at that URL has a listed origin or that host.
 func (p Policy) checkPage(at, host string) (page string, allowed bool) {
 	scheme, name, ok := split(at)
 	if !ok {
-		return at, false // "null" among them: any page can make itself a null origin
+		return at, false // also for "null", because any page can make its origin null
 	}
 	page = scheme + "://" + name
-	// The scheme is not compared: behind a proxy that ends TLS it differs.
+	// The scheme is not compared, because it differs behind a proxy that terminates TLS.
 	if name != "" && name == hostPort(scheme, host) {
 		return page, true
 	}
@@ -98,7 +98,7 @@ func (p Policy) checkPage(at, host string) (page string, allowed bool) {
 	return page, err == nil && slices.ContainsFunc(p.listed, func(e entry) bool { return e.allows(scheme, bare, port) })
 }
 
-// split returns the scheme, and the host and port, of the page at a URL.
+// split returns the scheme, and the host with the port, of the URL of a page.
 func split(page string) (scheme, name string, ok bool) {
 	u, err := url.Parse(page)
 	if err != nil || u.Scheme == "" || u.Host == "" && (u.Scheme != "file" || !strings.HasPrefix(page, "file://")) {
@@ -107,16 +107,16 @@ func split(page string) (scheme, name string, ok bool) {
 	return u.Scheme, hostPort(u.Scheme, u.Host), true
 }
 
-// Frame tells browsers that pages of other origins may not put the answer into
-// an iframe, where they could lead the visitor's clicks, or SockJS's iframe page.
-// pages may do so beside those that are listed.
+// Frame sets a Content-Security-Policy with frame-ancestors, so that only pages of the own
+// origin, of the listed origins and of pages can load the response in an iframe. This
+// prevents clickjacking, and misuse of the iframe page of SockJS.
 func (p Policy) Frame(h http.Header, pages ...string) {
 	if p.any {
 		return
 	}
 	sources := append([]string{"frame-ancestors 'self'"}, p.Listed()...)
 	for _, page := range pages {
-		// Nothing that could be another source, or another directive.
+		// Skip values that could be read as other sources or directives.
 		if e, err := parseEntry(page); err == nil && !e.star {
 			sources = append(sources, e.String())
 		}
@@ -129,11 +129,11 @@ func (p Policy) Frame(h http.Header, pages ...string) {
 	h.Set("Content-Security-Policy", strings.Join(sources, " "))
 }
 
-// Page returns the origin of the page that made r, "" for one of the host's own,
-// and whether r says so at all.
-func Page(r *http.Request) (page string, said bool) {
+// Page returns the origin of the page that made r, or "" if it is the origin of the server
+// itself. known is false if r has no header with the page.
+func Page(r *http.Request) (page string, known bool) {
 	if r.Header.Get("Sec-Fetch-Site") == "same-origin" {
-		return "", true // also where a proxy has changed the Host
+		return "", true // also if a proxy has changed the Host header
 	}
 	value := r.Header.Get("Origin")
 	if value == "" {
@@ -145,14 +145,14 @@ func Page(r *http.Request) (page string, said bool) {
 	scheme, name, ok := split(value)
 	switch {
 	case !ok:
-		return value, true // "null", for one
+		return value, true // for example "null"
 	case name != "" && name == hostPort(scheme, r.Host):
 		return "", true
 	}
 	return scheme + "://" + name, true
 }
 
-// hostPort returns host in lower case, without its scheme's own port.
+// hostPort returns host in lower case, without the default port of the scheme.
 func hostPort(scheme, host string) string {
 	host = strings.ToLower(host)
 	if port := defaultPorts[scheme]; port != "" {
@@ -161,7 +161,8 @@ func hostPort(scheme, host string) string {
 	return host
 }
 
-// AllowCORS lets the page that made r, whose origin is allowed, read the answer.
+// AllowCORS sets the CORS headers with which the page that made r can read the response. Its
+// origin must be allowed.
 func AllowCORS(h http.Header, r *http.Request) {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		h.Set("Access-Control-Allow-Origin", origin)
@@ -170,15 +171,16 @@ func AllowCORS(h http.Header, r *http.Request) {
 }
 
 const (
-	// maxAskedHeaders bounds what a preflight may ask for, in bytes.
+	// maxAskedHeaders limits the bytes of the header names that a preflight requests.
 	maxAskedHeaders = 2 << 10
-	// headerNames are the characters of a list of header names, without those
-	// that stand for more than themselves in the answer, such as the star.
+	// headerNames are the characters that a list of header names can have. The star is not
+	// among them, because it is a wildcard in the response.
 	headerNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.!#$&'+^`|~, \t"
 )
 
-// Preflight allows the methods given, and the headers that r, a CORS preflight
-// of an allowed origin, asks for; unasked if it asks for none.
+// Preflight sets the headers for a CORS preflight request r of an allowed origin. It allows
+// methods and the header names that r requests; if r requests none, or invalid ones, it
+// allows unasked.
 func Preflight(h http.Header, r *http.Request, methods, unasked string) {
 	h.Add("Vary", "Access-Control-Request-Headers")
 	h.Set("Access-Control-Allow-Methods", methods)

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// entry is one listed origin, in the form in which browsers send it.
+// entry is one listed origin, in the form that browsers send.
 type entry struct {
 	scheme string
-	host   string // without the star of a wildcard: ".example.com"
-	port   string // "" for the scheme's own
-	star   bool   // host is the end of what it allows
+	host   string // for a wildcard, without the star: ".example.com"
+	port   string // "" for the default port of the scheme
+	star   bool   // it is a wildcard: it allows hosts that end in host
 }
 
 func (e entry) String() string {
@@ -28,8 +28,7 @@ func (e entry) String() string {
 	return s
 }
 
-// allows reports whether e is the origin of those parts, or its wildcard covers
-// it.
+// allows reports whether e is the origin with those parts, or a wildcard that includes it.
 func (e entry) allows(scheme, host, port string) bool {
 	if e.scheme != scheme || e.port != port {
 		return false
@@ -41,22 +40,21 @@ func (e entry) allows(scheme, host, port string) bool {
 	return covered && checkLabels(labels) == nil
 }
 
-// defaultPorts are the ports that browsers leave out.
+// defaultPorts are the ports that browsers omit.
 var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
-// pageless are schemes that an Origin header never has, and what to write
-// instead.
+// pageless has the schemes that an Origin header never has, with an explanation.
 var pageless = map[string]string{
 	"ws":         `pages have http: write "http://…"`,
 	"wss":        `pages have https: write "https://…"`,
 	"blob":       "browsers send the origin that made the blob",
 	"data":       "browsers send null for it",
 	"about":      "browsers send null for it",
-	"javascript": "it is no page's",
-	"ftp":        "browsers show no pages of it",
+	"javascript": "it is not the scheme of a page",
+	"ftp":        "browsers do not show pages with it",
 }
 
-// parseEntry brings an origin to the form that browsers send, or says why no
+// parseEntry converts an origin to the form that browsers send. The error says why no
 // browser can send it.
 func parseEntry(s string) (entry, error) {
 	scheme, rest, found := strings.Cut(s, "://")
@@ -72,7 +70,7 @@ func parseEntry(s string) (entry, error) {
 		return e, fmt.Errorf("no page has an origin with the scheme %s: %s", e.scheme, pageless[e.scheme])
 	case e.scheme == "file":
 		if strings.Trim(rest, "/") != "" {
-			return e, errors.New(`browsers do not say which file it is: write "file://"`)
+			return e, errors.New(`browsers do not send the path of a file: write "file://"`)
 		}
 		return e, nil
 	}
@@ -99,14 +97,14 @@ func parseEntry(s string) (entry, error) {
 		return e, err
 	}
 	if host == "." && defaultPorts[e.scheme] == "" {
-		e.host = host // app://. is the origin of pages in many Electron apps
+		e.host = host // many Electron apps have the origin app://.
 		return e, nil
 	}
 	e.host, err = plainHost(host)
 	return e, err
 }
 
-// isScheme reports whether s is a URL's scheme in lower case.
+// isScheme reports whether s is a valid URL scheme in lower case.
 func isScheme(s string) bool {
 	for i, c := range []byte(s) {
 		letter := 'a' <= c && c <= 'z'
@@ -117,7 +115,7 @@ func isScheme(s string) bool {
 	return s != ""
 }
 
-// splitPort takes host and port apart. An IPv6 address keeps its brackets.
+// splitPort splits host and port. An IPv6 address keeps its brackets.
 func splitPort(s string) (host, port string, err error) {
 	at := strings.LastIndexByte(s, ':')
 	if end := strings.LastIndexByte(s, ']'); end >= 0 || strings.HasPrefix(s, "[") {
@@ -138,7 +136,7 @@ func splitPort(s string) (host, port string, err error) {
 	return s[:at], s[at+1:], nil
 }
 
-// plainPort returns a port without leading zeros, and "" for the scheme's own.
+// plainPort returns a port without leading zeros, or "" for the default port of the scheme.
 func plainPort(scheme, port string) (string, error) {
 	if port == "" {
 		return "", nil
@@ -152,13 +150,14 @@ func plainPort(scheme, port string) (string, error) {
 	if err != nil || n == 0 {
 		return "", fmt.Errorf("the port %s is not between 1 and 65535", port)
 	}
-	if port = strconv.FormatUint(n, 10); port == defaultPorts[scheme] {
+	port = strconv.FormatUint(n, 10)
+	if port == defaultPorts[scheme] {
 		port = ""
 	}
 	return port, nil
 }
 
-// wildcardEnd checks a host such as "*.example.com" and returns ".example.com".
+// wildcardEnd validates a host such as "*.example.com" and returns ".example.com".
 func wildcardEnd(scheme, host string) (string, error) {
 	const rule = "a star stands for one label or more at the front of a name, with two labels or more after it, " +
 		`as in "https://*.example.com"`
@@ -177,7 +176,7 @@ func wildcardEnd(scheme, host string) (string, error) {
 	return "." + end, err
 }
 
-// plainHost returns a lower-case host as browsers write it.
+// plainHost returns a host, which must be in lower case, in the form that browsers send.
 func plainHost(host string) (string, error) {
 	if address, ok := strings.CutPrefix(host, "["); ok {
 		return plainIPv6(strings.TrimSuffix(address, "]"))
@@ -204,7 +203,7 @@ func plainHost(host string) (string, error) {
 	return host, nil
 }
 
-// checkLabels checks labels in lower case, with dots between them.
+// checkLabels validates the labels of a host in lower case, which are separated by dots.
 func checkLabels(labels string) error {
 	if len(labels) > 253 {
 		return errors.New("the host is longer than 253 characters")
@@ -227,21 +226,21 @@ func checkLabels(labels string) error {
 
 func plainIPv6(address string) (string, error) {
 	if strings.Contains(address, "%") {
-		return "", errors.New("an IPv6 address with a zone is in no browser's origin")
+		return "", errors.New("browsers do not send an IPv6 address with a zone")
 	}
 	addr, err := netip.ParseAddr(address)
 	if err != nil || !addr.Is6() {
 		return "", fmt.Errorf("%q is not an IPv6 address", address)
 	}
-	if addr.Is4In6() { // netip writes the end in decimals, browsers do not
+	if addr.Is4In6() { // netip writes the last four bytes in decimal, browsers write them in hexadecimal
 		b := addr.As16()
 		return fmt.Sprintf("[::ffff:%x:%x]", uint16(b[12])<<8|uint16(b[13]), uint16(b[14])<<8|uint16(b[15])), nil
 	}
 	return "[" + addr.String() + "]", nil
 }
 
-// endsInNumber reports whether browsers take a host for an IPv4 address: by its
-// last label.
+// endsInNumber reports whether browsers parse a host as an IPv4 address, which depends on
+// its last label.
 func endsInNumber(name string) bool {
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	if strings.Trim(last, "0123456789") == "" {
@@ -251,8 +250,8 @@ func endsInNumber(name string) bool {
 	return err == nil
 }
 
-// plainIPv4 reads an IPv4 address as browsers do, such as 127.1, 0x7f.0.0.1 and
-// 2130706433, and writes it in its usual form.
+// plainIPv4 parses an IPv4 address as browsers do, for example 127.1, 0x7f.0.0.1 and
+// 2130706433, and returns it in the usual form.
 func plainIPv4(host string) (string, error) {
 	wrong := fmt.Errorf("%q is not an IPv4 address", host)
 	parts := strings.Split(host, ".")
@@ -265,7 +264,7 @@ func plainIPv4(host string) (string, error) {
 		if err != nil {
 			return "", wrong
 		}
-		bits := 8 // the last part fills what is left
+		bits := 8 // the last part has all remaining bits
 		if i == len(parts)-1 {
 			bits = 8 * (5 - len(parts))
 		}
@@ -277,8 +276,8 @@ func plainIPv4(host string) (string, error) {
 	return fmt.Sprintf("%d.%d.%d.%d", byte(address>>24), byte(address>>16), byte(address>>8), byte(address)), nil
 }
 
-// ipv4Number reads a number of an IPv4 address: octal after 0, hexadecimal
-// after 0x.
+// ipv4Number parses a number of an IPv4 address, which is octal after 0 and hexadecimal after
+// 0x.
 func ipv4Number(s string) (uint64, error) {
 	base := 10
 	switch {
