@@ -23,7 +23,7 @@ func NewUUID() string {
 	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
 }
 
-// IsUUID reports whether s is a UUID v4 in lower case, as connection ids are.
+// IsUUID reports whether s is a UUID v4 in lower case, which is the form of connection ids.
 func IsUUID(s string) bool {
 	if len(s) != 36 || s[14] != '4' || !strings.ContainsRune("89ab", rune(s[19])) {
 		return false
@@ -37,8 +37,8 @@ func IsUUID(s string) bool {
 	return true
 }
 
-// IsToken reports whether s is 1 to 64 of A-Z a-z 0-9 _ -, as SockJS session
-// ids and the ids of triggers are.
+// IsToken reports whether s has 1 to 64 of the characters A-Z a-z 0-9 _ -, which is the form
+// of SockJS session ids and of trigger ids.
 func IsToken(s string) bool {
 	for _, c := range []byte(s) {
 		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {

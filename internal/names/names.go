@@ -1,5 +1,5 @@
-// Package names holds the rules for channel and event names (PROTOCOL.md,
-// section 5) in the one place that server, helpers and publishers share.
+// Package names has the rules for channel and event names (PROTOCOL.md, section 5), which
+// servers and publishers share, and generates ids.
 package names
 
 import (
@@ -11,14 +11,14 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// ErrNotChecked is the error of a host's own rule for names that failed instead
-// of deciding: the name may be right.
+// ErrNotChecked is the error if a host's own rule for names has failed without a decision.
+// The name can be valid.
 var ErrNotChecked = errors.New("could not be checked")
 
-// MaxBytes is the length limit of a channel or event name.
+// MaxBytes is the largest number of bytes of a channel or event name.
 const MaxBytes = 200
 
-// Channel lower-cases name and checks it. The error says which rule is broken.
+// Channel returns name in lower case and validates it. The error says which rule it violates.
 func Channel(name string) (lower string, err error) {
 	lower = jsvalue.Lower(name)
 	if lower == "." || lower == ".." {
@@ -27,8 +27,8 @@ func Channel(name string) (lower string, err error) {
 	return lower, check(lower, true)
 }
 
-// Event checks an event name, whose case is kept. Names that begin with
-// "pushy:" in any case are the server's own.
+// Event validates an event name, which is case-sensitive. Names that begin with "pushy:", in
+// any case, are reserved for the server.
 func Event(name string) error {
 	if strings.HasPrefix(jsvalue.Lower(name), "pushy:") {
 		return errors.New(`"pushy:" is reserved`)
@@ -39,7 +39,7 @@ func Event(name string) error {
 	return check(name, false)
 }
 
-// Private reports whether a lower-cased channel name is a private channel's.
+// Private reports whether a channel name, which must be in lower case, begins with "private-".
 func Private(lower string) bool { return strings.HasPrefix(lower, "private-") }
 
 func check(name string, channel bool) error {
@@ -54,8 +54,8 @@ func check(name string, channel bool) error {
 	for _, r := range name {
 		switch {
 		case strings.ContainsRune("\"\\{}[]", r), channel && r == ':':
-			// The signed strings join their parts with colons and hold JSON:
-			// without these a name cannot pass for another part.
+			// Signed strings have colons between their parts, and contain JSON. Without
+			// these characters, a name cannot be mistaken for another part.
 			return errors.New("must not contain " + string(r))
 		case r < 0x20, r >= 0x7f && r < 0xa0, r == unicode.ReplacementChar,
 			r >= 0x80 && r != 0x200c && r != 0x200d && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
@@ -65,8 +65,8 @@ func check(name string, channel bool) error {
 	return nil
 }
 
-// AppendLowerASCII appends s with its ASCII letters in lower case, as commands
-// are matched.
+// AppendLowerASCII appends s with its ASCII letters in lower case, which is the form in which
+// names of commands are compared.
 func AppendLowerASCII(dst []byte, s string) []byte {
 	for i := range len(s) {
 		c := s[i]

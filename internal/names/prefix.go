@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// Prefix checks a path prefix and returns it without a slash at its end: "" for
-// the root, and otherwise if it is empty.
+// Prefix validates a path prefix and returns it without a trailing slash, so the root is "".
+// If prefix is empty, it returns otherwise.
 func Prefix(prefix, otherwise string) (string, error) {
 	if prefix == "" {
 		return otherwise, nil
 	}
-	// It is matched on the path as it is escaped, so nothing in it may need that.
+	// The prefix is compared with the escaped path, so it must not have characters that need
+	// an escape.
 	if prefix[0] != '/' || strings.ContainsAny(prefix, "{}") || strings.Contains(prefix, "//") ||
 		(&url.URL{Path: prefix}).EscapedPath() != prefix {
 		return "", errors.New("must be a plain path that begins with a slash")
