@@ -61,7 +61,7 @@ func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
 	if strings.TrimSpace(r.Auth) == "" {
 		return ErrNeedAuth
 	}
-	if !sign.TokenHolds(t.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data) {
+	if !sign.TokenValid(t.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data) {
 		return ErrDenied
 	}
 	return nil

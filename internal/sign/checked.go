@@ -11,19 +11,20 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-// What is signed here parses in one way only: browsers choose connection ids and
-// channel names, and must not be able to make one part pass for another.
+// The functions in this file validate the parts of a signed string, so that the string is
+// unambiguous: browsers choose connection ids and channel names, and must not be able to make
+// a string in which one part can be mistaken for another.
 
-// Token signs a subscription to a channel, after checking its parts. Which channels
-// need one is a Server's policy.
-// data is JSON, nil for none; it is signed in canonical form.
+// Token validates its arguments and signs a subscription to a channel. The policy of a Server
+// decides which channels need a token. data is JSON, or nil for none; it is signed in
+// canonical form.
 func Token(secret, connID, channel string, data []byte) (string, error) {
 	lower, err := names.Channel(channel)
 	switch {
 	case secret == "":
 		return "", errors.New("empty secret key")
 	case !names.IsUUID(connID):
-		return "", errors.New("the connection id is no UUID v4")
+		return "", errors.New("the connection id is not a UUID v4")
 	case err != nil:
 		return "", fmt.Errorf("channel name %w", err)
 	}
@@ -35,11 +36,11 @@ func Token(secret, connID, channel string, data []byte) (string, error) {
 	return Channel(secret, connID, lower, data), nil
 }
 
-// TokenHolds reports whether auth is the token, made with any of the keys, for
-// data as the client sent it, as JavaScript would write it, or as PHP's json_encode
-// would by default. Each of these texts means the same value, so a token for one
-// value cannot be one for another.
-func TokenHolds(keys []string, auth, connID, channel string, data []byte) bool {
+// TokenValid reports whether auth is a token that was made with any of the keys. It accepts
+// tokens for data as the client sent it, as JavaScript would write it, and as PHP's
+// json_encode would write it by default. All these forms have the same value, so a token for
+// one value is never valid for another.
+func TokenValid(keys []string, auth, connID, channel string, data []byte) bool {
 	forms := [][]byte{data}
 	if data != nil {
 		canonical, err := jsvalue.Canonical(nil, data, jsvalue.TriggerLimits)
@@ -58,7 +59,7 @@ func TokenHolds(keys []string, auth, connID, channel string, data []byte) bool {
 	return false
 }
 
-// TriggerKey signs a trigger with a JSON body, after checking its parts.
+// TriggerKey validates its arguments and signs a trigger with a JSON body.
 func TriggerKey(secret, channel, event string, timestamp int64, body []byte) (string, error) {
 	lower, channelErr := names.Channel(channel)
 	eventErr := names.Event(event)

@@ -1,5 +1,5 @@
-// Package sign makes the signatures of the protocol: lower-case hex SHA-256
-// of strings that end in the secret. Nothing else in pushy hashes a secret.
+// Package sign makes the signatures of the protocol: the SHA-256, in lower-case hex, of a
+// string that ends in the secret. No other package of pushy hashes a secret.
 package sign
 
 import (
@@ -10,10 +10,10 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// Channel signs a subscription to a private channel: socketID, the channel
-// name in lower case, and data, the raw JSON value that the client sends with
-// it. Empty data is absent data and has no slot; the JSON text `""` has one.
-// It does not check that socketID and channel keep the string unambiguous.
+// Channel signs a subscription to a private channel: socketID, the channel name in lower
+// case, and data, which is the JSON value that the client sends. If data is empty, the signed
+// string has no part for it; the JSON value `""` does have one. Channel does not check
+// whether socketID and channel make the string ambiguous.
 func Channel(secret, socketID, channel string, data []byte) string {
 	channel = jsvalue.Lower(channel)
 	if len(data) == 0 {
@@ -22,9 +22,9 @@ func Channel(secret, socketID, channel string, data []byte) string {
 	return sum(secret, data, socketID, channel)
 }
 
-// Trigger signs a trigger: the channel name in lower case, the event, the
-// timestamp as sent, and body in one of the forms that the protocol lists. An
-// empty body has an empty slot; it is for the caller to pass `{}` instead.
+// Trigger signs a trigger: the channel name in lower case, the event, the timestamp as sent,
+// and body in one of the forms that the protocol lists. For an empty body, the signed string
+// has an empty part; a caller that needs `{}` must pass it.
 func Trigger(secret, channel, event, timestamp string, body []byte) string {
 	if body == nil {
 		body = []byte{}
@@ -32,7 +32,7 @@ func Trigger(secret, channel, event, timestamp string, body []byte) string {
 	return sum(secret, body, jsvalue.Lower(channel), event, timestamp)
 }
 
-// Equal compares two signatures in a time that depends on their lengths only.
+// Equal reports whether two signatures are equal. Its time depends only on their lengths.
 func Equal(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -44,8 +44,8 @@ func Equal(a, b string) bool {
 	return subtle.ConstantTimeByteEq(diff, 0) == 1
 }
 
-// sum hashes the parts, then body unless it is nil, then secret, with colons
-// between. The body goes to the hash as it is: it may be large.
+// sum hashes the parts, body unless it is nil, and secret, with colons between them. It does
+// not copy body, which can be large.
 func sum(secret string, body []byte, parts ...string) string {
 	var scratch [512]byte
 	buf := scratch[:0]
