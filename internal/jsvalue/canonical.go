@@ -7,12 +7,11 @@ import (
 	"slices"
 )
 
-// Canonical appends what JSON.stringify(JSON.parse(src)) gives in JavaScript
-// and returns the extended slice: no blanks, a repeated name in its first
-// place with its last value, names that are array indexes first in ascending
-// order, numbers as the shortest double, and only quotes, backslashes,
-// controls and lone surrogates escaped. On error, a *SyntaxError or
-// *LimitError, the slice is dst as it was.
+// Canonical appends the result of JSON.stringify(JSON.parse(src)) in JavaScript and returns
+// the extended slice: no whitespace; of duplicate names, the first place with the last value;
+// names that are array indexes first, in ascending order; numbers in the shortest form of the
+// double; escapes only for quotes, backslashes, control characters and lone surrogates. After
+// an error, which is a *SyntaxError or a *LimitError, the slice is dst without changes.
 func Canonical(dst, src []byte, lim Limits) ([]byte, error) {
 	c := canonicalizer{scanner: newScanner(src, lim), dst: dst}
 	c.blanks()
@@ -28,17 +27,17 @@ func Canonical(dst, src []byte, lim Limits) ([]byte, error) {
 type canonicalizer struct {
 	scanner
 	dst     []byte
-	members []member // of the objects that are open, innermost last
+	members []member // of the objects that are not complete, innermost last
 	scratch []byte
 }
 
-// member is where a member of an object lies in dst: `"name"` up to colon,
-// then `:` and the value. The name in canonical form stands for the name: two
-// names are the same if and only if these texts are, because each UTF-16 text
-// has one such form, those with lone surrogates too.
+// member is the position of a member of an object in dst: `"name"` up to colon, then `:` and
+// the value. The name is in canonical form. Each UTF-16 string, including those with lone
+// surrogates, has exactly one canonical form, so names are equal if and only if their bytes
+// are.
 type member struct {
 	start, colon, end int
-	index             uint32 // the name as array index, or notIndex
+	index             uint32 // the array index that the name is, or notIndex
 }
 
 func (c *canonicalizer) value(depth int) error {
@@ -161,7 +160,7 @@ func (c *canonicalizer) object(depth int) error {
 			c.dst = append(c.dst, ',')
 		case '}':
 			c.pos++
-			c.settle(first)
+			c.sortMembers(first)
 			c.members = c.members[:first]
 			c.dst = append(c.dst, '}')
 			return nil
@@ -171,13 +170,14 @@ func (c *canonicalizer) object(depth int) error {
 	}
 }
 
-// settle brings the members from first on, which are the end of dst, into
-// JavaScript's order.
-func (c *canonicalizer) settle(first int) {
+// sortMembers removes duplicates from the members from first on, which are at the end of dst,
+// and sorts them in the order of JavaScript.
+func (c *canonicalizer) sortMembers(first int) {
 	members := c.members[first:]
-	start, sent := members[0].start, len(members)
+	start := members[0].start
+	all := len(members)
 	members = c.dropRepeated(members)
-	if len(members) == sent && inOrder(members) {
+	if len(members) == all && inOrder(members) {
 		return
 	}
 	slices.SortStableFunc(members, func(a, b member) int { return cmp.Compare(a.index, b.index) })
@@ -200,12 +200,12 @@ func inOrder(members []member) bool {
 	return true
 }
 
-// fewMembers is how many members are compared each with each; above it a map
-// keeps the work linear, whatever a sender thinks up.
+// fewMembers is the largest number of members that are compared with each other. For more
+// members, a map keeps the work linear for all inputs.
 const fewMembers = 16
 
-// dropRepeated leaves one member a name, in the first place, with the last
-// value, and returns the shortened slice.
+// dropRepeated leaves one member for each name, in the first place and with the last value,
+// and returns the shortened slice.
 func (c *canonicalizer) dropRepeated(members []member) []member {
 	kept := members[:0]
 	if len(members) <= fewMembers {
@@ -237,11 +237,11 @@ func (c *canonicalizer) dropRepeated(members []member) []member {
 	return kept
 }
 
-// notIndex sorts names that are no array index behind those that are.
+// notIndex sorts names that are not array indexes after those that are.
 const notIndex = math.MaxUint32
 
-// arrayIndex gives the number that name spells if that is an array index, 0
-// to 4294967294 without leading zeros, else notIndex.
+// arrayIndex returns the array index that name is: 0 to 4294967294, without leading zeros.
+// For other names it returns notIndex.
 func arrayIndex(name []byte) uint32 {
 	if len(name) == 0 || len(name) > 10 || name[0] == '0' && len(name) > 1 {
 		return notIndex

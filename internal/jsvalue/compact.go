@@ -2,11 +2,10 @@ package jsvalue
 
 import "unicode/utf8"
 
-// Compact appends the JSON text src without its blanks and returns the
-// extended slice. Order, repeated names, spelling of numbers and escapes stay
-// as sent; a number that is infinite as a double becomes null, and invalid
-// UTF-8 becomes U+FFFD. On error, a *SyntaxError or *LimitError, the slice is
-// dst as it was.
+// Compact appends the JSON text src without whitespace and returns the extended slice. Order,
+// duplicate names, the form of numbers and escapes do not change; a number that is infinite
+// as a double becomes null, and invalid UTF-8 becomes U+FFFD. After an error, which is a
+// *SyntaxError or a *LimitError, the slice is dst without changes.
 func Compact(dst, src []byte, lim Limits) ([]byte, error) {
 	c := compactor{scanner: newScanner(src, lim), dst: dst}
 	c.dropBlanks()
@@ -21,9 +20,8 @@ func Compact(dst, src []byte, lim Limits) ([]byte, error) {
 	return c.dst, nil
 }
 
-// Compacted returns the JSON text src without its blanks, as Compact does: src
-// itself if it has none, so that a text that is compact already is not copied.
-// It requires valid UTF-8 and is for what comes from a party that is not trusted.
+// Compacted is Compact for untrusted input: it requires valid UTF-8. It returns src itself,
+// without a copy, if there is nothing to change.
 func Compacted(src []byte, lim Limits) ([]byte, error) {
 	if !utf8.Valid(src) {
 		return nil, &SyntaxError{Offset: validLen(src), Msg: "invalid UTF-8"}
@@ -44,17 +42,16 @@ func Compacted(src []byte, lim Limits) ([]byte, error) {
 	return c.dst, nil
 }
 
-// compactor copies in runs as long as possible: src[:kept] has been dealt
-// with, src[kept:pos] waits to be copied. A text that is compact already is
-// copied at once.
+// compactor copies the longest possible runs: src[:kept] is done, and src[kept:pos] is still
+// to be copied. So a text that is already compact is copied in one step.
 type compactor struct {
 	scanner
 	dst   []byte
 	kept  int
-	quiet bool // only check, write nothing
+	quiet bool // validate only, do not write
 }
 
-// replace copies up to from, then writes with in place of src[from:pos].
+// replace copies src up to from, and then appends with instead of src[from:pos].
 func (c *compactor) replace(from int, with []byte) {
 	if c.quiet {
 		return
@@ -119,7 +116,7 @@ func (c *compactor) str() (text, error) {
 	return t, nil
 }
 
-// object calls each, unless it is nil, for every member.
+// object calls each for every member, unless each is nil.
 func (c *compactor) object(depth int, each func(name text, value []byte)) error {
 	if err := c.enter(depth); err != nil {
 		return err

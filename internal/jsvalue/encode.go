@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// Encode encodes a host's value as compact JSON.
+// Encode encodes a value of the host as compact JSON. A json.RawMessage is used as it is.
 func Encode(data any) (json.RawMessage, error) {
 	raw, ok := data.(json.RawMessage)
 	if !ok || raw == nil {

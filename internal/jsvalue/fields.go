@@ -1,11 +1,11 @@
 package jsvalue
 
-// Fields calls each for every member of the JSON object src, in the order
-// sent, repeated names too: the last one counts. The name is unescaped, lone
-// surrogates and invalid UTF-8 as U+FFFD, and good only during the call; the
-// value is the raw part of src between the blanks. If src is not exactly one
-// JSON object, no deeper than 10,000, the error says where, and each may have
-// been called for what stands before that. It allocates for escaped names only.
+// Fields calls each for every member of the JSON object src, in order. It includes duplicate
+// names, of which the last must be used. The name is unescaped, with U+FFFD for lone
+// surrogates and invalid UTF-8, and valid only during the call. The value is the part of src
+// without the whitespace around it. If src is not exactly one JSON object with a depth of at
+// most 10,000, the error has the position, and each may have been called for the members
+// before it. Fields allocates only for names with escapes or invalid UTF-8.
 func Fields(src []byte, each func(name, value []byte)) error {
 	return members(src, func(t text, value []byte) {
 		name := src[t.start:t.end]
@@ -28,17 +28,17 @@ func members(src []byte, each func(name text, value []byte)) error {
 	return c.end()
 }
 
-// Field is a member to set: its name as plain text, its value as raw JSON.
+// Field is a member to set: its name, and its value as JSON.
 type Field struct {
 	Name  string
 	Value []byte
 }
 
-// SetFields appends the JSON object with up to 64 fields set and returns the
-// extended slice: where the object has a field's name the value is replaced
-// in place, the others follow in the order given. The object should be in
-// canonical form: its other members are copied as they stand. If it is not an
-// object, the slice is dst as it was.
+// SetFields appends the JSON object with up to 64 fields set and returns the extended slice.
+// If the object has a member with the name of a field, its value is replaced in place; the
+// other fields follow at the end, in the given order. The other members are copied without
+// changes, so object should be in canonical form. After an error, which means that it is not
+// an object, the slice is dst without changes.
 func SetFields(dst, object []byte, fields ...Field) ([]byte, error) {
 	out := append(dst, '{')
 	var set uint64
@@ -67,7 +67,7 @@ func SetFields(dst, object []byte, fields ...Field) ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// comma separates a member from one before it.
+// comma appends a comma if the object has a member.
 func comma(object []byte) []byte {
 	if object[len(object)-1] == '{' {
 		return object

@@ -1,29 +1,29 @@
-// Package jsvalue reads and writes JSON, and lower-cases text, exactly as
-// JavaScript does: what a token was signed over and which channel a name
-// means must come out the same here, in browsers and in node.
+// Package jsvalue reads and writes JSON, and converts strings to lower case, exactly as
+// JavaScript does, because signed data and channel names must have the same form here, in
+// browsers and in Node.js.
 //
-// All functions read invalid UTF-8 as node reads it, one U+FFFD for each
-// maximal broken sequence, and none keeps a reference to its input but by
-// the subslices it says it returns.
+// All functions read invalid UTF-8 as Node.js does, with one U+FFFD for each maximal invalid
+// sequence. They keep no reference to their input, except in results that are documented as
+// parts of it.
 package jsvalue
 
 import "fmt"
 
-// maxDepth bounds the recursion when Limits.Depth is zero.
+// maxDepth limits the recursion if Limits.Depth is zero.
 const maxDepth = 10_000
 
-// Limits bounds the work that one JSON text may cause. A zero Values is no
-// limit; a zero Depth, or one above 10,000, is 10,000.
+// Limits limits the work for one JSON text. If Values is zero, the number of values is not
+// limited. If Depth is zero or above 10,000, it is 10,000.
 type Limits struct {
-	Depth  int // containers inside one another
-	Values int // values of all kinds, containers included, names not
+	Depth  int // nested arrays and objects
+	Values int // values of all kinds, including arrays and objects, without names
 }
 
 // TriggerLimits are the protocol's limits for the body of a trigger.
 var TriggerLimits = Limits{Depth: 256, Values: 20_000}
 
-// A SyntaxError says where a text stops being JSON. Offset counts bytes from
-// zero and may be the length of the text.
+// A SyntaxError is the error for a text that is not valid JSON. Offset is the byte, from zero,
+// at which it becomes invalid, and can be the length of the text.
 type SyntaxError struct {
 	Offset int
 	Msg    string
@@ -31,7 +31,7 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("byte %d: %s", e.Offset, e.Msg) }
 
-// A LimitError says which limit a text goes over, and where.
+// A LimitError is the error for a text that exceeds a limit at the byte Offset.
 type LimitError struct {
 	Offset int
 	Limit  string // "depth" or "values"
@@ -42,7 +42,7 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("byte %d: over the limit of %s (%d)", e.Offset, e.Limit, e.Max)
 }
 
-// KindName is what a message calls a Kind, with its article.
+// KindName returns the name of a Kind for messages, with an article.
 func KindName(kind byte) string {
 	switch kind {
 	case '{':
@@ -61,9 +61,9 @@ func KindName(kind byte) string {
 	return "no JSON value"
 }
 
-// Kind tells what a raw JSON value, without blanks around it, is by its first
-// byte: '{', '[', '"', 't', 'f', 'n', '0' for a number, or 0 for anything
-// else. It does not check the rest.
+// Kind returns the kind of a JSON value without whitespace around it: its first byte, which is
+// '{', '[', '"', 't', 'f' or 'n', or '0' for a number, or 0 if it is not JSON. It does not
+// validate the rest of the value.
 func Kind(value []byte) byte {
 	if len(value) == 0 {
 		return 0

@@ -6,10 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// Lower is JavaScript's String.prototype.toLowerCase for UTF-8: simple
-// mappings, U+0130 as "i" U+0307, and the final sigma. It follows Unicode
-// 17.0, as node 20.20 does. Invalid UTF-8 passes unchanged, and text that is
-// lower already comes back without being copied.
+// Lower is JavaScript's String.prototype.toLowerCase for UTF-8: simple mappings, U+0130 as
+// "i" U+0307, and the final sigma. It implements Unicode 17.0, like Node.js 20.20. It does
+// not change invalid UTF-8, and does not copy a string that is already in lower case.
 func Lower(s string) string {
 	for i := 0; i < len(s); {
 		if c := s[i]; c < utf8.RuneSelf {
@@ -28,7 +27,7 @@ func Lower(s string) string {
 	return s
 }
 
-// lowerFrom is Lower for a text whose first change is at i.
+// lowerFrom is Lower for a string whose first change is at i.
 func lowerFrom(s string, i int) string {
 	var b strings.Builder
 	b.Grow(len(s) + utf8.UTFMax) // a few runes have longer lower forms
@@ -58,8 +57,8 @@ func lowerFrom(s string, i int) string {
 	return b.String()
 }
 
-// lowerRune maps by Go's tables, which are of Unicode 15.0, and by what
-// Unicode 16.0 and 17.0 added.
+// lowerRune uses Go's tables, which implement Unicode 15.0, and the additions of Unicode 16.0
+// and 17.0.
 func lowerRune(r rune) rune {
 	if l := unicode.ToLower(r); l != r || r < newLower[0].first {
 		return l
@@ -85,8 +84,8 @@ var newLower = []struct{ first, last, delta rune }{
 	{0x16EA0, 0x16EB8, 0x1B},
 }
 
-// isFinalSigma is Unicode's Final_Sigma: a cased letter before, none after,
-// case-ignorable runes on either side not counted.
+// isFinalSigma is the condition Final_Sigma of Unicode: there is a cased letter before the
+// sigma and none after it, if case-ignorable runes on both sides are skipped.
 func isFinalSigma(before, after string) bool {
 	for {
 		r, n := utf8.DecodeLastRuneInString(before)
@@ -107,7 +106,7 @@ func isFinalSigma(before, after string) bool {
 }
 
 func isCased(r rune) bool {
-	if r == 0x295 { // no longer a lower-case letter since 15.1
+	if r == 0x295 { // not a lower-case letter since Unicode 15.1
 		return false
 	}
 	return unicode.In(r, cased...)
@@ -118,13 +117,13 @@ func isCaseIgnorable(r rune) bool {
 	case '\'', '.', ':', 0xB7, 0x387, 0x55F, 0x5F4, 0x2018, 0x2019, 0x2024, 0x2027,
 		0xFE13, 0xFE52, 0xFE55, 0xFF07, 0xFF0E, 0xFF1A: // word-break MidLetter, MidNumLet, Single_Quote
 		return true
-	case 0x1171E: // a spacing mark since 16.0
+	case 0x1171E: // a spacing mark since Unicode 16.0
 		return false
 	}
 	return unicode.In(r, caseIgnorable...)
 }
 
-// The newX tables hold what is X by Unicode 17.0 and not by 15.0.
+// The tables newX have the runes that are X in Unicode 17.0 and not in 15.0.
 var (
 	cased = []*unicode.RangeTable{
 		unicode.Lu,

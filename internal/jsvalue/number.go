@@ -6,13 +6,14 @@ import (
 	"strconv"
 )
 
-// infinite tells whether the JSON number num is beyond the doubles. It parses
-// only what the count of digits leaves open, and allocates nothing but there.
+// infinite reports whether the JSON number num is infinite as a double. It parses the number,
+// which allocates, only if the number of digits does not decide.
 func infinite(num []byte) bool {
 	if len(num) < 309 && bytes.IndexByte(num, 'e') < 0 && bytes.IndexByte(num, 'E') < 0 {
 		return false
 	}
-	switch m := magnitude(num); {
+	m := magnitude(num)
+	switch {
 	case m <= 308:
 		return false
 	case m > 309:
@@ -22,8 +23,8 @@ func infinite(num []byte) bool {
 	return math.IsInf(f, 0)
 }
 
-// magnitude gives the m for which |num| lies in [10^(m-1), 10^m), and the
-// least int when num is zero.
+// magnitude returns the m for which |num| is in [10^(m-1), 10^m), or the smallest int if num
+// is zero.
 func magnitude(num []byte) int {
 	m, i := 0, 0
 	point, seen := false, false
@@ -49,7 +50,7 @@ func magnitude(num []byte) int {
 	}
 	exp, err := strconv.Atoi(string(num[i+1:]))
 	if err != nil || exp > math.MaxInt/2 || exp < math.MinInt/2 {
-		// Beyond an int on one side or the other; the digits cannot make up for it.
+		// The exponent is so large that the digits cannot compensate for it.
 		if num[i+1] == '-' {
 			return math.MinInt
 		}
@@ -58,22 +59,23 @@ func magnitude(num []byte) int {
 	return m + exp
 }
 
-// appendNumber appends the JSON number num as JavaScript prints its double.
+// appendNumber appends the JSON number num in the form in which JavaScript prints the double.
 func appendNumber(dst, num []byte) []byte {
 	if isPlainInteger(num) {
 		return append(dst, num...)
 	}
 	f, _ := strconv.ParseFloat(string(num), 64)
-	switch abs := math.Abs(f); {
+	abs := math.Abs(f)
+	switch {
 	case math.IsInf(f, 0):
 		return append(dst, "null"...)
 	case f == 0:
-		return append(dst, '0') // -0 too
+		return append(dst, '0') // also for -0
 	case abs >= 1e-6 && abs < 1e21:
 		return strconv.AppendFloat(dst, f, 'f', -1, 64)
 	}
 	dst = strconv.AppendFloat(dst, f, 'e', -1, 64)
-	// Go writes two digits of exponent at least: e-07.
+	// Go writes at least two digits of the exponent: e-07.
 	if n := len(dst); dst[n-2] == '0' && (dst[n-3] == '-' || dst[n-3] == '+') {
 		dst[n-2] = dst[n-1]
 		dst = dst[:n-1]
@@ -81,8 +83,8 @@ func appendNumber(dst, num []byte) []byte {
 	return dst
 }
 
-// isPlainInteger tells whether num prints as itself: up to 15 digits, which a
-// double holds exactly, and not -0.
+// isPlainInteger reports whether JavaScript prints num without changes: an integer of up to 15
+// bytes, which is exact as a double, and not -0.
 func isPlainInteger(num []byte) bool {
 	if len(num) > 15 {
 		return false

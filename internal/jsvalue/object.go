@@ -1,7 +1,7 @@
 package jsvalue
 
-// Object is a JSON object under construction, with its members in the order in
-// which they are added. nil is an object without members yet.
+// Object is a JSON object to which members are added, in that order. nil is an object without
+// members.
 type Object []byte
 
 // Text adds a member whose value is a string.
@@ -10,7 +10,7 @@ func (o Object) Text(name, value string) Object {
 	return append(o, '}')
 }
 
-// Raw adds a member whose value is JSON already.
+// Raw adds a member whose value is JSON.
 func (o Object) Raw(name string, value []byte) Object {
 	o = append(o.member(name), value...)
 	return append(o, '}')

@@ -9,8 +9,8 @@ import (
 
 const hex = "0123456789abcdef"
 
-// AppendQuote appends s as a JSON string, escaped as little as JSON.stringify
-// does: no HTML, no U+2028. Invalid UTF-8 becomes U+FFFD.
+// AppendQuote appends s as a JSON string with the escapes of JSON.stringify, that is, without
+// escapes for HTML and U+2028. Invalid UTF-8 becomes U+FFFD.
 func AppendQuote[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	start := 0
@@ -21,7 +21,7 @@ func AppendQuote[T string | []byte](dst []byte, s T) []byte {
 			continue
 		}
 		if class == byteHigh {
-			// Four bytes do not escape: the conversion does not allocate.
+			// The conversion of four bytes does not allocate, because they stay on the stack.
 			r, n := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
 			if r != utf8.RuneError || n != 1 {
 				i += n
@@ -41,7 +41,7 @@ func AppendQuote[T string | []byte](dst []byte, s T) []byte {
 	return append(dst, '"')
 }
 
-// appendEscaped appends the escape of a quote, backslash or control.
+// appendEscaped appends the escape of a quote, a backslash or a control character.
 func appendEscaped(dst []byte, c byte) []byte {
 	switch c {
 	case '"', '\\':
@@ -64,9 +64,9 @@ func appendUnicode(dst []byte, r rune) []byte {
 	return append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 }
 
-// AppendPHP appends a canonical JSON text as PHP's json_encode writes the value by
-// default: with `\/`, with lower-case `\uXXXX` for all that is not ASCII, as
-// surrogate pairs where needed, and with PHP's form of numbers.
+// AppendPHP appends a canonical JSON text in the form in which PHP's json_encode writes the
+// value by default: with `\/`, with lower-case `\uXXXX` for all characters that are not
+// ASCII, as surrogate pairs if necessary, and with PHP's form of numbers.
 func AppendPHP(dst, canonical []byte) []byte {
 	inString := false
 	for i := 0; i < len(canonical); {
@@ -74,7 +74,7 @@ func AppendPHP(dst, canonical []byte) []byte {
 		switch {
 		case c == '"':
 			inString = !inString
-		case inString && c == '\\': // what follows ends no string
+		case inString && c == '\\': // the escaped character does not end the string
 			dst = append(dst, c, canonical[i+1])
 			i += 2
 			continue
@@ -110,8 +110,9 @@ func AppendPHP(dst, canonical []byte) []byte {
 	return dst
 }
 
-// appendPHPNumber appends a canonical number. PHP has integers of 64 bits, and
-// writes floats under 0.0001 and from 1e17 on with an exponent and a point before it.
+// appendPHPNumber appends a canonical number as PHP writes it. PHP has integers of 64 bits. It
+// writes floats below 0.0001 and from 1e17 on with an exponent, and with a decimal point
+// before the exponent.
 func appendPHPNumber(dst, canonical []byte) []byte {
 	if _, err := strconv.ParseInt(string(canonical), 10, 64); err == nil {
 		return append(dst, canonical...)
@@ -136,8 +137,8 @@ func appendPHPNumber(dst, canonical []byte) []byte {
 	return strconv.AppendInt(dst, int64(n), 10)
 }
 
-// Text gives the text that a raw JSON value holds, lone surrogates and invalid
-// UTF-8 as U+FFFD, and false if value is not exactly one JSON string.
+// Text returns the string that a JSON value is, with U+FFFD for lone surrogates and invalid
+// UTF-8, and false if value is not exactly one JSON string.
 func Text(value []byte) (string, bool) {
 	s := newScanner(value, Limits{})
 	t, err := s.str()
@@ -150,8 +151,7 @@ func Text(value []byte) (string, bool) {
 	return string(appendText(nil, value[t.start:t.end])), true
 }
 
-// TextLen returns how many bytes the string in a valid JSON string has, which Text
-// returns.
+// TextLen returns the length of the result of Text for a valid JSON string.
 func TextLen(value []byte) int {
 	body := value[1 : len(value)-1]
 	n := 0
@@ -180,8 +180,8 @@ func TextLen(value []byte) int {
 	return n
 }
 
-// appendText appends what the inside of a valid JSON string means, lone
-// surrogates and invalid UTF-8 as U+FFFD.
+// appendText appends the value of a valid JSON string without its quotes, with U+FFFD for lone
+// surrogates and invalid UTF-8.
 func appendText(dst, body []byte) []byte {
 	for i := 0; i < len(body); {
 		if body[i] == '\\' {
@@ -197,7 +197,7 @@ func appendText(dst, body []byte) []byte {
 	return dst
 }
 
-// appendRequoted appends the inside of a valid JSON string in canonical form.
+// appendRequoted appends a valid JSON string, without its quotes, in canonical form.
 func appendRequoted(dst, body []byte) []byte {
 	for i := 0; i < len(body); {
 		if body[i] != '\\' {
@@ -220,7 +220,7 @@ func appendRequoted(dst, body []byte) []byte {
 	return dst
 }
 
-// appendRun appends s up to its first backslash, and gives the length read.
+// appendRun appends s up to its first backslash, and returns the length of that part of s.
 func appendRun(dst, s []byte) ([]byte, int) {
 	n := 0
 	for n < len(s) && s[n] != '\\' {
@@ -229,8 +229,8 @@ func appendRun(dst, s []byte) ([]byte, int) {
 	return AppendValid(dst, s[:n]), n
 }
 
-// unescape reads the valid escape at the start of s, with its second half if
-// it is a surrogate pair. A lone surrogate is given as such.
+// unescape decodes the valid escape at the start of s, or both escapes of a surrogate pair,
+// and returns their length. It returns a lone surrogate as it is.
 func unescape(s []byte) (r rune, n int) {
 	switch s[1] {
 	case 'b':
@@ -256,7 +256,7 @@ func unescape(s []byte) (r rune, n int) {
 	return r, 6
 }
 
-// codeUnit reads the valid `\uXXXX` at the start of s.
+// codeUnit decodes the valid `\uXXXX` at the start of s.
 func codeUnit(s []byte) (u rune) {
 	for _, c := range s[2:6] {
 		d, _ := unhex(c)

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// scanner steps over the tokens of src. Every method that scans expects pos
-// at the first byte of what it scans and leaves it behind the last.
+// scanner scans the tokens of src. Every method that scans something expects pos at its first
+// byte and leaves pos after its last byte.
 type scanner struct {
 	src    []byte
 	pos    int
@@ -23,7 +23,7 @@ func newScanner(src []byte, lim Limits) scanner {
 	return scanner{src: src, lim: lim}
 }
 
-// What the bytes of a string mean to stringBody; zero is "copy it".
+// The classes of the bytes of a string. Zero is the class of bytes without a special meaning.
 const (
 	byteQuote = iota + 1
 	byteEscape
@@ -42,7 +42,7 @@ var byteClass = func() (t [256]uint8) {
 	return t
 }()
 
-// peek gives the next byte, or 0 at the end: no token starts with a NUL.
+// peek returns the next byte, or 0 at the end. No token starts with 0.
 func (s *scanner) peek() byte {
 	if s.pos < len(s.src) {
 		return s.src[s.pos]
@@ -61,7 +61,7 @@ func (s *scanner) blanks() {
 	}
 }
 
-// fail reports the byte at pos, or the end of the text, as not being what.
+// fail returns the error that the byte at pos, or the end of the text, is not what.
 func (s *scanner) fail(what string) error {
 	if s.pos >= len(s.src) {
 		return &SyntaxError{s.pos, "unexpected end, expected " + what}
@@ -73,7 +73,7 @@ func (s *scanner) fail(what string) error {
 	return &SyntaxError{s.pos, fmt.Sprintf("unexpected %q, expected %s", c, what)}
 }
 
-// count is called once for each value.
+// count counts a value. It is called once for each value.
 func (s *scanner) count() error {
 	s.values++
 	if s.lim.Values > 0 && s.values > s.lim.Values {
@@ -82,7 +82,8 @@ func (s *scanner) count() error {
 	return nil
 }
 
-// enter is called for each container, with its depth, from 1.
+// enter checks the depth of an array or object. It is called for each of them; the outermost
+// one has the depth 1.
 func (s *scanner) enter(depth int) error {
 	if depth > s.lim.Depth {
 		return &LimitError{s.pos, "depth", s.lim.Depth}
@@ -90,15 +91,15 @@ func (s *scanner) enter(depth int) error {
 	return nil
 }
 
-// text is a scanned string: src[start:end] between the quotes, and whether it
-// can be taken as it stands.
+// text is a scanned string: src[start:end] is the part between the quotes. If it is neither
+// escaped nor broken, this part is its value.
 type text struct {
 	start, end int
-	escaped    bool // holds a backslash
-	broken     bool // holds invalid UTF-8
+	escaped    bool // it contains a backslash
+	broken     bool // it contains invalid UTF-8
 }
 
-// str scans a string, quotes included.
+// str scans a string, including its quotes.
 func (s *scanner) str() (text, error) {
 	if s.peek() != '"' {
 		return text{}, s.fail("a string")
@@ -118,7 +119,8 @@ func (s *scanner) str() (text, error) {
 			}
 			i += n
 		case byteQuote:
-			t.end, s.pos = i, i+1
+			t.end = i
+			s.pos = i + 1
 			return t, nil
 		case byteControl:
 			s.pos = i
@@ -136,14 +138,15 @@ func (s *scanner) str() (text, error) {
 	return t, s.fail(`'"'`)
 }
 
-// plainLen gives the length of the start of s that needs no look: ASCII but
-// quotes, backslashes and controls.
+// plainLen returns the length of the prefix of s that has only ASCII characters other than
+// quotes, backslashes and control characters.
 func plainLen(s []byte) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	n := 0
 	for ; len(s)-n >= 8; n += 8 {
-		// Eight bytes at a time. The top bit of a byte is set if it was, or if
-		// a subtraction goes below zero; that can be wrong only above such a byte.
+		// Check eight bytes at a time. The top bit of a byte in special is set if it was set
+		// in w, or if one of the subtractions borrows. A borrow can affect only higher bytes,
+		// so the lowest set bit is correct.
 		w := binary.LittleEndian.Uint64(s[n:])
 		special := (w | (w - ones*' ') | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones)) & tops
 		if special != 0 {
@@ -156,7 +159,7 @@ func plainLen(s []byte) int {
 	return n
 }
 
-// escape scans what follows a backslash.
+// escape scans an escape after its backslash.
 func (s *scanner) escape() error {
 	switch s.peek() {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
@@ -235,7 +238,7 @@ func (s *scanner) digits() error {
 	return nil
 }
 
-// end checks that only blanks are left.
+// end checks that only whitespace follows.
 func (s *scanner) end() error {
 	s.blanks()
 	if s.pos < len(s.src) {

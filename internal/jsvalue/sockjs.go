@@ -2,15 +2,14 @@ package jsvalue
 
 import "unicode/utf8"
 
-// AppendQuoteSockJS is AppendQuote with the characters escaped, too, that
-// SockJS's HTTP transports must not send as they are, since browsers and proxies
-// have been seen to change them: U+200C to U+200F, U+2028 to U+202F, U+2060 to
-// U+206F and U+FFF0 to U+FFFF.
+// AppendQuoteSockJS is AppendQuote with additional escapes for the HTTP transports of SockJS,
+// because some browsers and proxies change these characters: U+200C to U+200F, U+2028 to
+// U+202F, U+2060 to U+206F and U+FFF0 to U+FFFF.
 func AppendQuoteSockJS(dst, s []byte) []byte {
 	from := len(dst)
 	dst = AppendQuote(dst, s)
 	for i := from; i < len(dst); i++ {
-		if dst[i] == 0xe2 || dst[i] == 0xef { // how all of them begin
+		if dst[i] == 0xe2 || dst[i] == 0xef { // the first byte of all of them
 			return appendFragile(dst[:i], string(dst[i:]))
 		}
 	}

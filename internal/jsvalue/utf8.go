@@ -4,9 +4,9 @@ import "unicode/utf8"
 
 const replacement = "\uFFFD"
 
-// brokenLen gives the length of the maximal broken sequence at the start of
-// s, which is not empty and does not start with a valid rune: the bytes that
-// a WHATWG decoder, as node's, replaces by one U+FFFD. Go replaces each byte.
+// brokenLen returns the length of the maximal invalid sequence at the start of s, which must
+// not be empty and must not start with a valid rune. These are the bytes that a WHATWG
+// decoder, such as that of Node.js, replaces with one U+FFFD. Go replaces each byte.
 func brokenLen[T string | []byte](s T) int {
 	lo, hi, want := byte(0x80), byte(0xBF), 0
 	switch c := s[0]; {
@@ -35,7 +35,7 @@ func brokenLen[T string | []byte](s T) int {
 	return n
 }
 
-// AppendValid appends s as node reads it: one U+FFFD for each maximal broken
+// AppendValid appends s as Node.js reads it, with one U+FFFD for each maximal invalid
 // sequence.
 func AppendValid(dst, s []byte) []byte {
 	start := 0
@@ -57,8 +57,7 @@ func AppendValid(dst, s []byte) []byte {
 	return append(dst, s[start:]...)
 }
 
-// validLen returns how many bytes of s are valid UTF-8 before the first that
-// are not.
+// validLen returns the length of the prefix of s that is valid UTF-8.
 func validLen(s []byte) int {
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRune(s[i:])
