@@ -1,11 +1,11 @@
-// Package formbody reads application/x-www-form-urlencoded bodies as version
-// 0.5.1 of the qs package for node does, oddities included: the signature of
-// a trigger covers the JSON of what comes out.
+// Package formbody parses application/x-www-form-urlencoded bodies exactly as version 0.5.1
+// of the qs package for Node.js does, because the signature of a trigger covers the JSON of
+// the result.
 //
-// It differs where qs does harm. Names that JavaScript objects inherit, such
-// as __proto__ and constructor, are ordinary names. A name that begins with
-// its brackets, such as "[]", is taken as it stands: qs replaces all that came
-// before by the value, which need not be an object then. And there are limits.
+// It differs where the behaviour of qs is harmful. Names that JavaScript objects inherit, such
+// as __proto__ and constructor, are ordinary names. A name that begins with brackets, such as
+// "[]", is used as it is: qs replaces the whole result with the value, which then may not be
+// an object. And there are limits.
 package formbody
 
 import (
@@ -16,15 +16,15 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// The limits of a body; one over any of them is refused.
+// The limits of a body. A body that exceeds one of them is refused.
 const (
-	MaxFields = 1000   // pairs between ampersands, empty ones too
+	MaxFields = 1000   // pairs between ampersands, including empty ones
 	MaxDepth  = 32     // brackets in a name
 	MaxIndex  = 1000   // of a list
-	MaxValues = 20_000 // in the result, the nulls that fill gaps too
+	MaxValues = 20_000 // in the result, including the nulls that fill gaps
 )
 
-// An Error says which field of a body is refused, from 1, and why.
+// An Error says why a body is refused. Field is the number of the field, from 1.
 type Error struct {
 	Field int
 	Msg   string
@@ -32,10 +32,10 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("field %d: %s", e.Field, e.Msg) }
 
-// Parse gives the object that body decodes to as canonical JSON; the values in
-// it are texts, lists, objects, and null for the gaps of lists. An empty body
-// is {}. Invalid UTF-8 becomes U+FFFD, and a name or value with a bad percent
-// escape stays as it is. The error is an *Error.
+// Parse returns the object that body decodes to, as canonical JSON. Its values are strings,
+// lists, objects, and null for the gaps in lists. The result for an empty body is {}. Invalid
+// UTF-8 becomes U+FFFD, and a name or value with an invalid percent escape is not decoded.
+// The error is an *Error.
 func Parse(body []byte) ([]byte, error) {
 	if len(body) == 0 {
 		return []byte("{}"), nil
@@ -56,14 +56,15 @@ func Parse(body []byte) ([]byte, error) {
 			return nil, &Error{field, msg}
 		}
 	}
-	// Canonical brings the names that are indexes to the front.
+	// Canonical moves the names that are indexes to the front.
 	return jsvalue.Canonical(nil, p.root.appendJSON(make([]byte, 0, 2*len(body))), jsvalue.Limits{})
 }
 
-// cut parts a field at its first = outside of brackets, or else at its first
-// one. Without = or name the whole field is the name.
+// cut splits a field at its first = outside of brackets, or, if there is none, at its first =.
+// If there is no = or no name before it, the whole field is the name.
 func cut(pair string) (name, value string) {
-	at, inside := -1, false
+	at := -1
+	inside := false
 	for i := 0; i < len(pair) && at < 0; i++ {
 		switch pair[i] {
 		case '[':
@@ -85,8 +86,8 @@ func cut(pair string) (name, value string) {
 	return pair[:at], pair[at+1:]
 }
 
-// decode resolves + and percent escapes, all or none: if one escape is bad, or
-// they are not UTF-8, s comes back untouched.
+// decode decodes + and percent escapes. If one escape is invalid, or the result is not UTF-8,
+// decode returns s without changes.
 func decode(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return strings.ReplaceAll(s, "+", " ")
@@ -119,7 +120,7 @@ func decode(s string) string {
 	return string(b)
 }
 
-// runeLen gives how many bytes a character with this first byte has.
+// runeLen returns the number of bytes of a character with this first byte.
 func runeLen(first byte) int {
 	switch {
 	case first >= 0xF0:

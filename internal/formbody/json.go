@@ -6,7 +6,8 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// appendJSON appends the node, the members of objects in the order they came.
+// appendJSON appends the JSON of the node. The members of objects are in the order in which
+// they were set.
 func (n *node) appendJSON(dst []byte) []byte {
 	if n == nil {
 		return append(dst, "null"...)
@@ -37,7 +38,8 @@ func (n *node) appendJSON(dst []byte) []byte {
 	}
 }
 
-// appendName quotes a name, which may end in a lone surrogate as WTF-8.
+// appendName appends a name as a JSON string. The name can end in a lone surrogate, encoded
+// as WTF-8.
 func appendName(dst []byte, name string) []byte {
 	if i := len(name) - 3; i >= 0 && name[i] == 0xED && name[i+1] >= 0xA0 {
 		dst = jsvalue.AppendQuote(dst, name[:i])

@@ -7,13 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// parser puts fields into root, which is an object.
+// parser sets fields in root, which is an object.
 type parser struct {
 	root   node
 	values int
 }
 
-// set puts a value where its name says, and returns why not, if not.
+// set sets a value at the place that its name describes. It returns "" or an error message.
 func (p *parser) set(name, value string) string {
 	if strings.IndexByte(name, ']') < 0 || name[0] == '[' {
 		return p.setPlain(name, value)
@@ -24,7 +24,7 @@ func (p *parser) set(name, value string) string {
 	}
 	at := &p.root
 	for i, part := range parts {
-		if part == "" { // "[[": the rest of the name does not count
+		if part == "" { // "[[": the rest of the name is ignored
 			break
 		}
 		if at.kind == none || at.kind == text && at.text == "" {
@@ -56,7 +56,7 @@ func (p *parser) set(name, value string) string {
 	}
 }
 
-// setPlain puts a value under a name without brackets.
+// setPlain sets a value with a name without brackets.
 func (p *parser) setPlain(name, value string) string {
 	at, msg := p.child(&p.root, name)
 	switch {
@@ -71,13 +71,13 @@ func (p *parser) setPlain(name, value string) string {
 	return p.join(at, value)
 }
 
-// push is what `name[]` does. An empty text is not pushed to a list.
+// push sets a value with a name that ends in []. An empty string is not added to a list.
 func (p *parser) push(at *node, value string) string {
 	switch at.kind {
 	case text:
 		return p.join(at, value)
 	case object:
-		// qs takes the number of names for a free index, free or not.
+		// Like qs, use the number of names as the index, even if that index is in use.
 		member, msg := p.child(at, strconv.Itoa(len(at.names)))
 		if msg == "" {
 			*member = node{kind: text, text: value}
@@ -90,13 +90,13 @@ func (p *parser) push(at *node, value string) string {
 	return p.add(at, value)
 }
 
-// add appends a text to a list.
+// add appends a string to a list.
 func (p *parser) add(at *node, value string) string {
 	at.items = append(at.items, &node{kind: text, text: value})
 	return p.count(1)
 }
 
-// join makes a list of what is there and a text.
+// join replaces the node with a list of the node and a string.
 func (p *parser) join(at *node, value string) string {
 	before := *at
 	*at = node{kind: list, items: []*node{&before}}
@@ -106,8 +106,8 @@ func (p *parser) join(at *node, value string) string {
 	return p.add(at, value)
 }
 
-// child gives the node of that name in a list or object, a new one of kind
-// none if there is none yet. A list takes numbers only.
+// child returns the node with that name in a list or object. If there is none, it adds one of
+// kind none. In a list, the name must be a number.
 func (p *parser) child(at *node, name string) (*node, string) {
 	if at.kind == list {
 		if index, ok := listIndex(name); ok {
@@ -136,14 +136,16 @@ func (p *parser) child(at *node, name string) (*node, string) {
 }
 
 func (p *parser) count(n int) string {
-	if p.values += n; p.values > MaxValues {
+	p.values += n
+	if p.values > MaxValues {
 		return fmt.Sprintf("more than %d values", MaxValues)
 	}
 	return ""
 }
 
-// intoText is for a name inside of a text, where JavaScript drops what is set.
-// Further inside, qs fails where it wants to make an object out of nothing.
+// intoText handles a name inside a string, where JavaScript ignores an assignment. It returns
+// an error message for deeper names for which qs fails, because it would set a property of
+// undefined.
 func intoText(s, name string, rest []string) string {
 	for len(rest) > 0 && rest[0] != "" && rest[0] != "]" {
 		next := trimBracket(rest[0])
@@ -159,8 +161,8 @@ func intoText(s, name string, rest []string) string {
 	return ""
 }
 
-// trimBracket cuts the last UTF-16 code unit off a part with a bracket,
-// whatever it is: half of a character leaves its lone surrogate, as WTF-8.
+// trimBracket removes the last UTF-16 code unit of a part with a bracket, even if it is not the
+// bracket. If this splits a character, its lone surrogate remains, encoded as WTF-8.
 func trimBracket(part string) string {
 	if strings.IndexByte(part, ']') < 0 {
 		return part
@@ -185,12 +187,13 @@ func codeUnits(s string) int {
 	return n
 }
 
-// isNumber tells whether qs takes a name for an index: digits, however many.
+// isNumber reports whether qs uses a name as an index: any number of digits.
 func isNumber(name string) bool {
 	return name != "" && strings.Trim(name, "0123456789") == ""
 }
 
-// listIndex gives the index that a name is for JavaScript, capped; "01" is none.
+// listIndex returns the index that a name is in JavaScript, at most 999,999,999. "01" is not
+// an index.
 func listIndex(name string) (int, bool) {
 	if !isNumber(name) || name[0] == '0' && len(name) > 1 {
 		return 0, false
@@ -216,8 +219,8 @@ type node struct {
 	text  string
 	items []*node // of a list; nil is a gap
 
-	// Of an object; a list keeps "01" and its like here, which are properties
-	// of a JavaScript array but not part of its JSON.
+	// The members of an object. A list has names such as "01" here, which are properties of a
+	// JavaScript array but not part of its JSON.
 	names   []string
 	members map[string]*node
 }
@@ -231,8 +234,8 @@ func (n *node) addMember(name string, member *node) *node {
 	return member
 }
 
-// promote makes an object of a list, or of nothing. A list without items loses
-// its names too.
+// promote converts a list, or a node of kind none, to an object. A list without items also
+// loses its names.
 func (n *node) promote() {
 	o := node{kind: object}
 	for i, item := range n.items {
