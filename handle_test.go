@@ -93,8 +93,8 @@ func TestTypedCommandAnswers(t *testing.T) {
 		{"wrongType", `{"command":"move","id":1,"data":{"from":{"x":"1"}}}`, `pushy:error {"message":"from.x: must be a number, not a string","code":"400","id":1}`},
 		{"wrongTypeWithoutID", `{"command":"move","data":[1]}`, `pushy:error {"message":"data must be an object, not an array","code":"400"}`},
 		{"null", `{"command":"move","id":1,"data":null}`, `pushy:error {"message":"data must be an object, not null","code":"400","id":1}`},
-		{"unknownField", `{"command":"move","id":1,"data":{"from":{"z":1}}}`, `pushy:error {"message":"from.z: is not known here","code":"400","id":1}`},
-		{"otherCase", `{"command":"move","id":1,"data":{"TO":{}}}`, `pushy:error {"message":"TO: is spelled to here","code":"400","id":1}`},
+		{"unknownField", `{"command":"move","id":1,"data":{"from":{"z":1}}}`, `pushy:error {"message":"from.z: unknown field","code":"400","id":1}`},
+		{"otherCase", `{"command":"move","id":1,"data":{"TO":{}}}`, `pushy:error {"message":"TO: unknown field; did you mean to?","code":"400","id":1}`},
 		{"repeated", `{"command":"move","id":1,"data":{"to":{},"to":{}}}`, `pushy:error {"message":"to: duplicate field","code":"400","id":1}`},
 		{"outOfRange", `{"command":"move","id":1,"data":{"to":{"x":128}}}`, `pushy:error {"message":"to.x: must be a whole number from -128 to 127","code":"400","id":1}`},
 	} {

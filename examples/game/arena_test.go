@@ -104,9 +104,9 @@ func TestMovesAreRefused(t *testing.T) {
 			{"wall", ada, to("left"), "no-way", "", false},
 			{"noDirection", ada, map[string]any{}, "no-move", "", false},
 			{"noData", ada, nil, "no-move", "", false},
-			{"diagonal", ada, to("north-west"), "400", "to: is not right", false},
+			{"diagonal", ada, to("north-west"), "400", "to: is not valid", false},
 			{"number", ada, to(1), "400", "to: must be a string, not a number", false},
-			{"cheat", ada, map[string]any{"to": "right", "score": 9}, "400", "score: is not known here", false},
+			{"cheat", ada, map[string]any{"to": "right", "score": 9}, "400", "score: unknown field", false},
 			{"first", ada, to("down"), "", "", true},
 			{"tooFast", ada, to("down"), "too-fast", "", false},
 		} {

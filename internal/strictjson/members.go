@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// member is a field of a struct, or of one embedded in it, as JSON names it.
+// member is a field of a struct, or of a struct that is embedded in it, with its JSON name.
 type member struct {
 	name   string
 	typ    reflect.Type
@@ -17,7 +17,7 @@ type member struct {
 	decode decoder
 }
 
-// in returns the member of v, making the embedded structs on the way there.
+// in returns the member of v. It allocates embedded structs on the path to the member.
 func (m member) in(v reflect.Value) reflect.Value {
 	for i, at := range m.index {
 		if i > 0 && v.Kind() == reflect.Pointer {
@@ -31,9 +31,9 @@ func (m member) in(v reflect.Value) reflect.Value {
 	return v
 }
 
-// members returns the fields of t that JSON has a name for. Where embedding
-// brings a name twice, the one least deep counts, then the one with a tag; else
-// none does.
+// members returns the fields of t that have a JSON name. If several fields have the same name
+// because of embedding, the least deep one is used, then the one with a tag; if there are
+// still several, none is.
 func members(t reflect.Type) []member {
 	type embedded struct {
 		typ   reflect.Type
@@ -65,7 +65,13 @@ func members(t reflect.Type) []member {
 						next = append(next, embedded{inner, index})
 					}
 				case f.IsExported():
-					m := member{name: name, typ: f.Type, index: index, tagged: name != "", quoted: option && quotable(inner)}
+					m := member{
+						name:   name,
+						typ:    f.Type,
+						index:  index,
+						tagged: name != "",
+						quoted: option && quotable(inner),
+					}
 					if name == "" {
 						m.name = f.Name
 					}
@@ -89,7 +95,7 @@ func members(t reflect.Type) []member {
 	return all
 }
 
-// dominates reports whether m is the one of its name among its equals in depth.
+// dominates reports whether m is the field to use among the fields of the same depth.
 func (m member) dominates(equals []member) bool {
 	for _, other := range equals {
 		if other.name == m.name && !slices.Equal(other.index, m.index) && (other.tagged || !m.tagged) {
@@ -99,8 +105,8 @@ func (m member) dominates(equals []member) bool {
 	return true
 }
 
-// tag reads a field's json tag: the name it gives, "" for none, and whether it
-// has the string option.
+// tag parses the json tag of a field. name is "" if the tag has none. quoted reports whether
+// the tag has the string option, and skip whether it excludes the field.
 func tag(f reflect.StructField) (name string, quoted, skip bool) {
 	text := f.Tag.Get("json")
 	if text == "-" {

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// decoder reads the next value into v, which can be set.
+// decoder decodes the next value into v, which must be settable.
 type decoder func(c *cursor, v reflect.Value) *Fault
 
-// plans are the decoders made so far, by type: a type may hold itself.
+// plans has the decoders that were made so far, by type. A type can contain itself.
 type plans map[reflect.Type]*decoder
 
 var (
@@ -25,7 +25,7 @@ var (
 
 func (p plans) of(t reflect.Type) (decoder, error) {
 	if made := p[t]; made != nil {
-		// It may be in the making, so it is looked up when it runs.
+		// The decoder of a recursive type is not complete yet, so it is read when it runs.
 		return func(c *cursor, v reflect.Value) *Fault { return (*made)(c, v) }, nil
 	}
 	made := new(decoder)
@@ -36,13 +36,14 @@ func (p plans) of(t reflect.Type) (decoder, error) {
 }
 
 func (p plans) make(t reflect.Type) (decoder, error) {
-	switch own := reflect.PointerTo(t); {
+	own := reflect.PointerTo(t)
+	switch {
 	case t.Kind() == reflect.Pointer:
 		return p.pointer(t)
 	case t == timeType:
 		return reading('"', "must be a time such as 2006-01-02T15:04:05Z"), nil
 	case own.Implements(readsJSON):
-		return reading(0, "is not right"), nil
+		return reading(0, "is not valid"), nil
 	case own.Implements(readsText):
 		return text, nil
 	case t == numberType:
@@ -54,7 +55,7 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return integer(t), nil
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		return natural(t), nil
+		return unsigned(t), nil
 	case reflect.Float32, reflect.Float64:
 		return float(t), nil
 	case reflect.String:
@@ -80,8 +81,8 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 	return nil, fmt.Errorf("%v cannot be decoded from JSON", t)
 }
 
-// reading leaves a value, of the kind given or of any, to encoding/json and the
-// type's own methods.
+// reading decodes a value with encoding/json and the type's own methods. If kind is not 0,
+// the value must be of that kind.
 func reading(kind byte, reason string) decoder {
 	return func(c *cursor, v reflect.Value) *Fault {
 		if kind != 0 {
@@ -96,7 +97,7 @@ func reading(kind byte, reason string) decoder {
 	}
 }
 
-func text(c *cursor, v reflect.Value) *Fault { return reading('"', "is not right")(c, v) }
+func text(c *cursor, v reflect.Value) *Fault { return reading('"', "is not valid")(c, v) }
 
 func characters(c *cursor, v reflect.Value) *Fault {
 	if f := c.want('"'); f != nil {
@@ -137,7 +138,7 @@ func integer(t reflect.Type) decoder {
 	}
 }
 
-func natural(t reflect.Type) decoder {
+func unsigned(t reflect.Type) decoder {
 	most := ^uint64(0) >> (64 - t.Bits())
 	return func(c *cursor, v reflect.Value) *Fault {
 		if f := c.want('0'); f != nil {
@@ -183,8 +184,7 @@ func (p plans) pointer(t reflect.Type) (decoder, error) {
 	}, nil
 }
 
-// anything gives what encoding/json gives for an interface, but for repeated
-// names.
+// anything decodes as encoding/json does for an interface, but refuses duplicate names.
 func (p plans) anything() (decoder, error) {
 	object, err := p.of(reflect.TypeFor[map[string]any]())
 	if err != nil {
@@ -295,7 +295,7 @@ func (p plans) dictionary(t reflect.Type) (decoder, error) {
 	}, nil
 }
 
-// keys returns what reads the names of a map's members.
+// keys returns a function that decodes the names of the members of a map.
 func keys(t reflect.Type) (func(k reflect.Value, name string) error, error) {
 	switch {
 	case t.Kind() == reflect.String && !reflect.PointerTo(t).Implements(readsText):
@@ -338,10 +338,10 @@ func (p plans) object(t reflect.Type) (decoder, error) {
 	unknown := func(name string) *Fault {
 		for known := range fields {
 			if strings.EqualFold(known, name) {
-				return fault("is spelled %s here", known).in(field(name))
+				return fault("unknown field; did you mean %s?", known).in(field(name))
 			}
 		}
-		return fault("is not known here").in(field(name))
+		return fault("unknown field").in(field(name))
 	}
 	return func(c *cursor, v reflect.Value) *Fault {
 		if f := c.want('{'); f != nil {
@@ -368,7 +368,7 @@ func (p plans) object(t reflect.Type) (decoder, error) {
 	}, nil
 }
 
-// quoted reads a value that is inside a string: the string option of a tag.
+// quoted decodes a value that is inside a string, for the string option of a tag.
 func quoted(inner decoder) decoder {
 	return func(c *cursor, v reflect.Value) *Fault {
 		if v.Kind() == reflect.Pointer && c.kind() == 'n' {

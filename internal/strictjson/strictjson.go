@@ -1,15 +1,15 @@
-// Package strictjson decodes JSON that strangers send. Where encoding/json is
-// lenient it says no, and what it says names the place:
+// Package strictjson decodes untrusted JSON. It is stricter than encoding/json, and its errors
+// name the place:
 //
-//   - a field is spelled as its type has it, in the same case, and stands once;
-//   - one that the type does not have is a fault;
-//   - null is for pointers and interfaces, and for types that read JSON
-//     themselves; it is not a quiet zero;
-//   - an array's length is the Go array's;
-//   - there is one value, and nothing behind it.
+//   - field names are case-sensitive, and duplicate fields are refused;
+//   - unknown fields are refused;
+//   - null is valid only for pointers, interfaces, and types with UnmarshalJSON other than
+//     time.Time; encoding/json ignores it for many types;
+//   - the length of a JSON array for a Go array must be equal;
+//   - after the value, only whitespace is allowed.
 //
-// What is left out keeps its zero value. Tags and embedding mean what they do to
-// encoding/json, and types with UnmarshalJSON or UnmarshalText read themselves.
+// Fields that are absent keep their zero value. Tags and embedding have the same meaning as in
+// encoding/json, and the methods UnmarshalJSON and UnmarshalText are used.
 package strictjson
 
 import (
@@ -24,15 +24,15 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// A Fault is what is wrong with a JSON text.
+// A Fault is an error in a JSON text.
 type Fault struct {
 	Path   string // of the value, such as "moves[2].x"; "" is the whole text
 	Reason string // such as "must be a string"
-	Err    error  // what the type's own UnmarshalJSON or UnmarshalText said, or nil
+	Err    error  // the error of the type's own UnmarshalJSON or UnmarshalText, or nil
 }
 
-// Error names the whole text "data". It does not show Err, which need not be for
-// the sender's eyes.
+// Error returns a message for the sender. It calls the whole text "data". It does not include
+// Err, which may not be intended for the sender.
 func (f *Fault) Error() string {
 	if f.Path == "" {
 		return "data " + f.Reason
@@ -44,13 +44,13 @@ func (f *Fault) Unwrap() error { return f.Err }
 
 func fault(format string, args ...any) *Fault { return &Fault{Reason: fmt.Sprintf(format, args...)} }
 
-// What is shown of what a sender has made up.
+// Limits of messages, because a sender chooses names.
 const (
 	maxShown = 40  // characters of a name
 	maxPath  = 200 // bytes of a path, its end
 )
 
-// in returns f, seen from the container that step leads out of: ".x" or "[2]".
+// in adds a step, such as ".x" or "[2]", at the start of the path of f, and returns f.
 func (f *Fault) in(step string) *Fault {
 	path := step + f.Path
 	if len(path) > maxPath+len("…") {
@@ -65,7 +65,7 @@ func (f *Fault) in(step string) *Fault {
 	return f
 }
 
-// field is the step to an object's member.
+// field returns the step of a path for a member of an object.
 func field(name string) string {
 	if runes := []rune(name); len(runes) > maxShown {
 		name = string(runes[:maxShown]) + "…"
@@ -79,13 +79,13 @@ func field(name string) string {
 	return "." + name
 }
 
-// Decoder decodes into one type. It is safe for concurrent use.
+// Decoder decodes JSON into values of type T. It is safe for concurrent use.
 type Decoder[T any] struct {
 	decode decoder
 	object bool
 }
 
-// New returns the Decoder of T, or says what in T cannot be decoded.
+// New returns a Decoder for T. The error says which part of T cannot be decoded.
 func New[T any]() (*Decoder[T], error) {
 	p := plans{}
 	decode, err := p.of(reflect.TypeFor[T]())
@@ -95,8 +95,8 @@ func New[T any]() (*Decoder[T], error) {
 	return &Decoder[T]{decode: decode, object: readsObject(reflect.TypeFor[T]())}, nil
 }
 
-// readsObject reports whether only JSON objects can be decoded into a t, and a
-// pointer's null.
+// readsObject reports whether only JSON objects can be decoded into a t; null, which is valid
+// for a pointer, does not count.
 func readsObject(t reflect.Type) bool {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -108,8 +108,8 @@ func readsObject(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct || t.Kind() == reflect.Map
 }
 
-// DecodePHP is Decode for text that PHP may have encoded, where an object without
-// members is []: for a type that only objects can be decoded into it counts as {}.
+// DecodePHP is Decode for text that PHP may have encoded, which writes [] for an object without
+// members. If only objects can be decoded into T, [] is decoded as {}.
 func (d *Decoder[T]) DecodePHP(text []byte) (T, error) {
 	if d.object {
 		inner, opens := bytes.CutPrefix(bytes.TrimSpace(text), []byte("["))
@@ -121,8 +121,8 @@ func (d *Decoder[T]) DecodePHP(text []byte) (T, error) {
 	return d.Decode(text)
 }
 
-// Decode returns the value that text holds, for nil the zero value. The error is
-// a *Fault; the value then means nothing.
+// Decode decodes text. If text is nil, it returns the zero value. The error is a *Fault; after
+// an error, the value must not be used.
 func (d *Decoder[T]) Decode(text []byte) (T, error) {
 	var value T
 	if text == nil {
@@ -138,19 +138,22 @@ func (d *Decoder[T]) Decode(text []byte) (T, error) {
 	return value, nil
 }
 
-// cursor reads a valid JSON text once, from its beginning to its end.
+// cursor reads a valid JSON text once, from the start to the end.
 type cursor struct {
 	text   []byte
 	tokens *json.Decoder
 }
 
 func newCursor(text []byte) *cursor {
-	c := &cursor{text: text, tokens: json.NewDecoder(bytes.NewReader(text))}
+	c := &cursor{
+		text:   text,
+		tokens: json.NewDecoder(bytes.NewReader(text)),
+	}
 	c.tokens.UseNumber()
 	return c
 }
 
-// kind returns the first byte of the value that comes next.
+// kind returns the first byte of the next value.
 func (c *cursor) kind() byte {
 	at := int(c.tokens.InputOffset())
 	for strings.IndexByte(" \t\r\n,:", c.text[at]) >= 0 {
@@ -159,7 +162,7 @@ func (c *cursor) kind() byte {
 	return c.text[at]
 }
 
-// token returns the next token. The text is valid, so there is one.
+// token returns the next token. There must be one; the text is valid.
 func (c *cursor) token() json.Token {
 	token, err := c.tokens.Token()
 	if err != nil {
@@ -168,7 +171,7 @@ func (c *cursor) token() json.Token {
 	return token
 }
 
-// raw returns the value that comes next as it stands.
+// raw returns the next value as JSON.
 func (c *cursor) raw() json.RawMessage {
 	var raw json.RawMessage
 	if err := c.tokens.Decode(&raw); err != nil {
@@ -177,8 +180,8 @@ func (c *cursor) raw() json.RawMessage {
 	return raw
 }
 
-// want returns a Fault unless a value of that kind comes next: '{', '[', '"',
-// '0' for a number or 't' for true and false.
+// want returns a Fault unless the next value is of that kind: '{', '[', '"', '0' for a number
+// or 't' for true and false.
 func (c *cursor) want(kind byte) *Fault {
 	got := c.kind()
 	switch got {
