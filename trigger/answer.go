@@ -24,26 +24,26 @@ var (
 	ErrTooLarge   = errors.New("trigger: data too large") // 413: over the server's Limits.TriggerBytes
 )
 
-// ErrOutcomeUnknown means that the event may or may not have been published: it
-// was sent, and no try got an answer that says which.
+// ErrOutcomeUnknown means that the event may have been published: it was sent, and no response
+// says whether it was published.
 var ErrOutcomeUnknown = errors.New("trigger: the event may have been published")
 
-// Error is an answer of the server other than success.
+// Error is a response of the server other than success.
 type Error struct {
-	Status  int
-	Code    string // the server's own, such as "501" for a timestamp out of bounds; may be ""
+	Status  int    // the HTTP status
+	Code    string // the server's error code, such as "501" for a timestamp out of bounds; can be ""
 	Message string
 }
 
 func (e *Error) Error() string {
-	s := fmt.Sprintf("the server answers %d: %s", e.Status, e.Message)
+	s := fmt.Sprintf("the server responded with status %d: %s", e.Status, e.Message)
 	if e.Code != "" && e.Code != strconv.Itoa(e.Status) {
 		s += " (code " + e.Code + ")"
 	}
 	return s
 }
 
-// Is tells ErrBadRequest, ErrDenied and ErrTooLarge apart.
+// Is makes errors.Is find ErrBadRequest, ErrDenied and ErrTooLarge.
 func (e *Error) Is(target error) bool {
 	switch e.Status {
 	case http.StatusBadRequest:
@@ -56,19 +56,19 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// attempt is what came of one try.
+// attempt is the result of one try.
 type attempt struct {
 	delivered bool
 	err       error
-	unknown   bool          // the event may have been published for all that
-	again     bool          // another try may go better
-	wait      time.Duration // that the server asks for
+	unknown   bool          // the event may have been published despite the error
+	again     bool          // another try may succeed
+	wait      time.Duration // the server's Retry-After
 }
 
 func (c *Client) try(ctx context.Context, m message) attempt {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.TryTimeout)
 	defer cancel()
-	var asked, got atomic.Bool // for a connection
+	var asked, got atomic.Bool // whether net/http requested a connection, and received one
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { asked.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
@@ -78,13 +78,14 @@ func (c *Client) try(ctx context.Context, m message) attempt {
 		return attempt{err: unsigned(err)}
 	}
 	req.Header.Set("Content-Type", "application/json")
-	// With the id the request may be repeated, and so net/http does by itself on a
-	// kept connection that the server has closed. The header is not sent.
+	// The id makes the request idempotent, so net/http may retry it on another connection if
+	// the server has closed the one that was kept open. A nil value allows this without
+	// sending the header.
 	req.Header["Idempotency-Key"] = nil
 	resp, err := c.http.Do(req)
 	if err != nil {
 		a := broken(err)
-		a.unknown = got.Load() || !asked.Load() // a RoundTripper that tells nothing may have sent it
+		a.unknown = got.Load() || !asked.Load() // a RoundTripper without httptrace may have sent the request
 		return a
 	}
 	defer resp.Body.Close()
@@ -97,22 +98,26 @@ func (c *Client) try(ctx context.Context, m message) attempt {
 
 const (
 	maxAnswer  = 64 << 10
-	maxMessage = 200 // bytes shown of what a server says
+	maxMessage = 200 // the largest number of bytes of a server's message in an Error
 )
 
-// broken judges a try without an answer.
+// broken returns the result of a try without a response.
 func broken(err error) attempt {
-	a := attempt{err: unsigned(err), unknown: true, again: true}
+	a := attempt{
+		err:     unsigned(err),
+		unknown: true,
+		again:   true,
+	}
 	var cert *tls.CertificateVerificationError
 	var header tls.RecordHeaderError
 	if errors.As(err, &cert) || errors.As(err, &header) {
-		a.again = false // it is another server, and will stay one
+		a.again = false // it is not the right server, and a retry does not change that
 	}
 	return a
 }
 
-// unsigned takes the URL out of an error: whoever reads it in a log could publish
-// the event once more.
+// unsigned removes the signed URL from an error, because anyone who reads it in a log could
+// publish the event again.
 func unsigned(err error) error {
 	var with *url.Error
 	if errors.As(err, &with) {
@@ -121,7 +126,7 @@ func unsigned(err error) error {
 	return err
 }
 
-// answered judges an answer.
+// answered returns the result of a try with a response.
 func answered(resp *http.Response, body []byte) attempt {
 	var said struct {
 		Status struct{ Code int }
@@ -132,7 +137,11 @@ func answered(resp *http.Response, body []byte) attempt {
 	if ours && said.Status.Code == status && (status == http.StatusOK || status == http.StatusCreated) {
 		return attempt{delivered: status == http.StatusCreated}
 	}
-	e := &Error{Status: status, Code: said.Error.Code, Message: said.Error.Message}
+	e := &Error{
+		Status:  status,
+		Code:    said.Error.Code,
+		Message: said.Error.Message,
+	}
 	if e.Message == "" {
 		e.Message = http.StatusText(status)
 	}
@@ -143,15 +152,16 @@ func answered(resp *http.Response, body []byte) attempt {
 	case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported:
 	case status >= 500:
 		a.again = true
-		// A proxy's word says nothing, and a broker that failed may have sent it on.
+		// A proxy does not know the outcome, and a broker can deliver an event despite an
+		// error.
 		a.unknown = true
 	case status >= 300 && status < 400:
-		e.Message = "redirects to " + resp.Header.Get("Location") + "; Options.URL must be that server's own"
+		e.Message = "redirects to " + resp.Header.Get("Location") + "; Options.URL must be the URL of that server"
 	case status == http.StatusNotFound && said.Error.Message == "":
-		// Else the server itself says what it did not find.
-		e.Message += "; is the prefix in Options.URL the server's?"
+		// A pushy server would say in its message what it has not found.
+		e.Message += "; check that Options.URL has the prefix of the server"
 	case status < 300:
-		e.Message = "which is not what a pushy server answers; is Options.URL right?"
+		e.Message = "not a response of a pushy server; check Options.URL"
 	}
 	if len(e.Message) > maxMessage {
 		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "") + "…"
@@ -162,7 +172,7 @@ func answered(resp *http.Response, body []byte) attempt {
 	return a
 }
 
-// retryAfter reads the header: seconds, or a date.
+// retryAfter parses the header, which has seconds or a date.
 func retryAfter(header string) time.Duration {
 	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
 		return time.Duration(seconds) * time.Second

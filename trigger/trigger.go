@@ -1,5 +1,5 @@
-// Package trigger publishes events from other Go processes than the one that has
-// the pushy.Server, over its signed HTTP trigger (PROTOCOL.md, section 7).
+// Package trigger publishes events from Go processes that do not have a pushy.Server. It uses
+// the signed HTTP trigger of a server (PROTOCOL.md, section 7).
 //
 //	publisher, err := trigger.New(trigger.Options{
 //		URL:       "https://rt.example.com/pushy",
@@ -10,18 +10,19 @@
 //
 // # Tries
 //
-// The Client retries after temporary failures: a connection that cannot be made or
-// breaks, a missing answer, and the statuses 408, 425, 429 and 5xx. It waits a random
-// time, at first up to 100 ms, then up to twice that each time until 5 s, and at least as
-// long as Retry-After says. All tries of an event have the same id, by which the server
-// recognizes a repeat, so an event is delivered once.
+// The Client retries after temporary failures: if a connection cannot be made or fails, if
+// there is no response, and after the statuses 408, 425, 429 and 5xx other than 501 and 505.
+// Before a retry it waits for a random time, at least as long as Retry-After says. The maximum
+// of the random time is 100 ms at first, and doubles with each retry up to 5 s. All tries of
+// an event have the same id, with which the server recognizes a retry, so an event is
+// delivered once.
 //
-// There are two limits. A server keeps ids in memory only: if it restarts between
-// the delivery and the second try, or if another server behind the same load balancer
-// gets the second try, the event is delivered again. And if the Client gives up after a
-// try without an answer, the outcome is unknown: the error is [ErrOutcomeUnknown].
-// Options.Tries of 1 makes delivery at most once. A reader that must not receive an
-// event twice, or miss one, needs ids in the data.
+// There are two limits. A server keeps ids in memory only: if it restarts between the delivery
+// and the second try, or if another server behind the same load balancer receives the second
+// try, the event is delivered again. And if the Client gives up after a try without a
+// response, the outcome is unknown: the error is [ErrOutcomeUnknown]. If Options.Tries is 1,
+// delivery is at most once. Clients that must not process an event twice, or miss one, need
+// ids in the data.
 package trigger
 
 import (
@@ -40,21 +41,21 @@ import (
 	"github.com/gopushy/pushy/internal/sign"
 )
 
-// Options configure a Client. URL and SecretKey must be set; for the others zero
+// Options configure a Client. URL and SecretKey must be set. A zero value of the other fields
 // means the default.
 type Options struct {
-	// URL is where pushy is mounted, its prefix included, such as
+	// URL is the URL at which pushy is mounted, including its prefix, such as
 	// "https://rt.example.com/pushy".
 	URL string
-	// SecretKey is the server's.
+	// SecretKey is the secret key of the server.
 	SecretKey string
-	// HTTPClient makes the requests. Default: one that keeps up to 64
-	// connections to the server open. Redirects are never followed.
+	// HTTPClient makes the requests. The default keeps up to 64 connections to the server
+	// open. The Client never follows redirects.
 	HTTPClient *http.Client
-	// Timeout is how long a Publish may take with all its tries, unless its context
-	// ends before. Default 30 s. At most 9 minutes, because the signature expires.
+	// Timeout limits the time of a Publish with all its tries. Default 30 s. The maximum is 9
+	// minutes, because the signature expires.
 	Timeout time.Duration
-	// TryTimeout is how long one try waits for its answer. Default 10 s.
+	// TryTimeout is how long one try waits for its response. Default 10 s.
 	TryTimeout time.Duration
 	// Tries is the maximum number of times that an event is sent. Default: as many
 	// as Timeout allows.
@@ -62,14 +63,14 @@ type Options struct {
 }
 
 const (
-	// maxTimeout keeps all tries within the 600 s for which the server takes
-	// their timestamp, with some for clocks that differ.
+	// maxTimeout keeps all tries within the 600 s for which the server accepts their
+	// timestamp, with a margin for clocks that differ.
 	maxTimeout  = 9 * time.Minute
 	firstPause  = 100 * time.Millisecond
 	longestWait = 5 * time.Second
 )
 
-// Client publishes to one server, or to several behind one address. It is safe for
+// Client publishes to one server, or to several behind one load balancer. It is safe for
 // concurrent use.
 type Client struct {
 	opts Options
@@ -93,7 +94,10 @@ func New(options Options) (*Client, error) {
 	case options.Timeout < 0 || options.TryTimeout < 0 || options.Tries < 0:
 		return nil, errors.New("trigger: Timeout, TryTimeout and Tries must not be negative")
 	}
-	c := &Client{opts: options, base: strings.TrimSuffix(u.String(), "/") + "/channel/"}
+	c := &Client{
+		opts: options,
+		base: strings.TrimSuffix(u.String(), "/") + "/channel/",
+	}
 	if c.opts.Timeout == 0 {
 		c.opts.Timeout = 30 * time.Second
 	}
@@ -124,14 +128,13 @@ func Except(connID string) PublishOption {
 	return func(query url.Values) { query.Set("socket_id", connID) }
 }
 
-// Publish sends an event to every subscriber of a channel. data is encoded as
-// encoding/json does and must come out as an object or an array; nil is {}.
+// Publish sends an event to all subscribers of a channel. data is encoded with encoding/json,
+// and the result must be an object or an array; nil is encoded as {}.
 //
-// delivered reports whether the channel had a subscriber when the server accepted the
-// event; false with a nil error means that it had none. The error wraps an
-// *Error if the server refused the event, ErrOutcomeUnknown, the context's error, or
-// the network's, for errors.Is and errors.As. If an argument is not valid, the error
-// says which, and nothing is sent.
+// delivered reports whether the channel had a subscriber when the server accepted the event.
+// For errors.Is and errors.As, the error wraps an *Error if the server refused the event,
+// ErrOutcomeUnknown, the error of ctx, or a network error. If an argument is not valid, the
+// error says which one, and nothing is sent.
 func (c *Client) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) (delivered bool, err error) {
 	m, err := c.message(channel, event, data, options)
 	if err == nil {
@@ -152,7 +155,8 @@ func (c *Client) Publish(ctx context.Context, channel, event string, data any, o
 		final := !a.again || try == c.opts.Tries
 		if !final {
 			if err := pause(ctx, max(backoff(try), a.wait)); err != nil {
-				a.err, final = fmt.Errorf("%w; no time for another try: %w", a.err, err), true
+				a.err = fmt.Errorf("%w; no time for another try: %w", a.err, err)
+				final = true
 			}
 		}
 		if final {
@@ -165,7 +169,7 @@ func (c *Client) Publish(ctx context.Context, channel, event string, data any, o
 	}
 }
 
-// message is an event on its way; all tries send the same bytes.
+// message is the request for an event. All tries send the same bytes.
 type message struct {
 	url  string
 	body []byte
@@ -188,7 +192,10 @@ func (c *Client) message(channel, event string, data any, options []PublishOptio
 		return message{}, err
 	}
 	query := url.Values{
-		"event": {event}, "timestamp": {strconv.FormatInt(now, 10)}, "auth_key": {key}, "id": {names.RandomHex(16)},
+		"event":     {event},
+		"timestamp": {strconv.FormatInt(now, 10)},
+		"auth_key":  {key},
+		"id":        {names.RandomHex(16)},
 	}
 	for _, option := range options {
 		option(query)
@@ -196,14 +203,15 @@ func (c *Client) message(channel, event string, data any, options []PublishOptio
 	return message{c.base + url.PathEscape(channel) + "/trigger?" + query.Encode(), body}, nil
 }
 
-// backoff returns how long to wait after a try, from 1: many publishers that one
-// server turns away must not come back at the same moment.
+// backoff returns the time to wait after a try; the first try is 1. The time is random, so that
+// many publishers that a server has refused do not all retry at the same moment.
 func backoff(try int) time.Duration {
 	most := min(firstPause<<min(try-1, 10), longestWait)
 	return rand.N(most) + time.Millisecond
 }
 
-// pause waits, unless ctx ends before: then it returns why, at once.
+// pause waits. If ctx ends or its deadline is before the end of the wait, pause returns an error
+// at once.
 func pause(ctx context.Context, wait time.Duration) error {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 		return context.DeadlineExceeded
