@@ -311,7 +311,7 @@ func (c *Client) decode(data json.RawMessage, into any) {
 func (c *Client) Drop() {
 	c.kit.t.Helper()
 	c.pipe.Abort()
-	c.await("the Server still holds it", c.pipe.Over())
+	c.await("the Server still holds it", c.pipe.Done())
 }
 
 // Close ends the connection with a close code, such as 1001, which a browser sends when
@@ -319,7 +319,7 @@ func (c *Client) Drop() {
 func (c *Client) Close(code int) {
 	c.kit.t.Helper()
 	c.pipe.Close(code, "")
-	c.await("the Server still holds it", c.pipe.Over())
+	c.await("the Server still holds it", c.pipe.Done())
 }
 
 // ExpectClose waits for the Server to end the connection. Without a close frame the

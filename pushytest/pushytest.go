@@ -141,7 +141,7 @@ func (k *Kit) end() {
 		if c.id == "" {
 			continue // Connect has failed, and said so
 		}
-		for _, over := range []<-chan struct{}{c.pipe.Over(), c.read} {
+		for _, over := range []<-chan struct{}{c.pipe.Done(), c.read} {
 			select {
 			case <-over:
 			case <-timeout.C:

@@ -51,7 +51,7 @@ func Parse(body []byte) ([]byte, error) {
 		if field > MaxFields {
 			return nil, &Error{field, fmt.Sprintf("more than %d fields", MaxFields)}
 		}
-		name, value := cut(pair)
+		name, value := splitField(pair)
 		if msg := p.set(decode(name), decode(value)); msg != "" {
 			return nil, &Error{field, msg}
 		}
@@ -60,9 +60,9 @@ func Parse(body []byte) ([]byte, error) {
 	return jsvalue.Canonical(nil, p.root.appendJSON(make([]byte, 0, 2*len(body))), jsvalue.Limits{})
 }
 
-// cut splits a field at its first = outside of brackets, or, if there is none, at its first =.
+// splitField splits a field at its first = outside of brackets, or, if there is none, at its first =.
 // If there is no = or no name before it, the whole field is the name.
-func cut(pair string) (name, value string) {
+func splitField(pair string) (name, value string) {
 	at := -1
 	inside := false
 	for i := 0; i < len(pair) && at < 0; i++ {

@@ -47,14 +47,14 @@ func OverMiddleware(over *http.MaxBytesError) string {
 // bytes, and quotes it if it is empty or contains quotes, control characters, bidirectional
 // marks, invalid UTF-8 or other characters that are not printable.
 func Shown(s string) string {
-	cut := ""
+	ellipsis := ""
 	if len(s) > maxShown {
 		end := maxShown
 		for end > maxShown-utf8.UTFMax && !utf8.RuneStart(s[end]) {
 			end--
 		}
 		s = s[:end]
-		cut = "…"
+		ellipsis = "…"
 	}
 	plain := utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
 		return r == '"' || r == utf8.RuneError || !unicode.IsPrint(r)
@@ -62,5 +62,5 @@ func Shown(s string) string {
 	if s == "" || !plain {
 		s = strconv.QuoteToGraphic(s)
 	}
-	return s + cut
+	return s + ellipsis
 }

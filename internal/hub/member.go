@@ -47,12 +47,12 @@ type membership struct {
 
 // loggedMember is a membership in the broker's log.
 type loggedMember struct {
-	member  Member
-	through chan struct{} // closed when the broker has delivered the join
+	member    Member
+	delivered chan struct{} // closed when the broker has delivered the join
 
-	// The channel's fan guards arrived and request, and, after through is closed, also
+	// The channel's fan guards arrived and request, and, after delivered is closed, also
 	// member.Data.
-	arrived bool // through is closed
+	arrived bool // delivered is closed
 	request []byte
 
 	// late is set if the broker could not say whether it has appended the Join. Until this
@@ -181,8 +181,8 @@ func (c *Conn) join(r JoinRequest) error {
 				Data:   data,
 				Joined: h.cfg.Now(),
 			},
-			through: make(chan struct{}),
-			request: r.Request,
+			delivered: make(chan struct{}),
+			request:   r.Request,
 		}
 		err = ch.joinPrivate(m)
 	} else {

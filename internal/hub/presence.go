@@ -74,7 +74,7 @@ func (ch *Channel) begin(s broker.State) {
 func (ch *Channel) beginUnlogged(s broker.State) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	ch.takeLocked(s)
+	ch.replaceLocked(s)
 	ch.ready = true
 	for _, a := range ch.early {
 		ch.arriveLocked(a)
@@ -195,10 +195,10 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 	ch.hub.backlog.addJoin(own)
 }
 
-// relogLocked is called when a member of this node has joined again, because the log had
+// rejoinedLocked is called when a member of this node has joined again, because the log had
 // lost it or the broker was away. The member has a new place in the log. After the last
 // such member, the members on this node receive the list again if its order has changed.
-func (ch *Channel) relogLocked(old, m *Member) {
+func (ch *Channel) rejoinedLocked(old, m *Member) {
 	old.Owner, old.since = m.Owner, m.since
 	if old.unlogged {
 		old.unlogged = false
@@ -219,8 +219,8 @@ func (ch *Channel) orderLocked() {
 func (ch *Channel) addLocked(m *Member) {
 	r := &ch.replica
 	if old := r.get(m.ID); old != nil {
-		ch.relogLocked(old, m)
-		ch.letInLocked(m.ID)
+		ch.rejoinedLocked(old, m)
+		ch.completeJoinLocked(m.ID)
 		return
 	}
 	if !ch.hub.cfg.Local && r.len() >= maxMembers {
@@ -238,7 +238,7 @@ func (ch *Channel) addLocked(m *Member) {
 	if r.on {
 		ch.sendMemberLocked(Joined, m)
 	}
-	ch.letInLocked(m.ID)
+	ch.completeJoinLocked(m.ID)
 }
 
 // removeLocked removes a member, if it is in the channel, and notifies the other members.
@@ -274,7 +274,7 @@ func (ch *Channel) sendListLocked(members []*Member) {
 // true, a Gap event.
 func (ch *Channel) resetLocked(s broker.State, gap bool) {
 	wasOn := ch.replica.on
-	ch.takeLocked(s)
+	ch.replaceLocked(s)
 	if wasOn || ch.replica.on {
 		ch.sendListLocked(ch.shownLocked())
 	}
@@ -286,16 +286,16 @@ func (ch *Channel) resetLocked(s broker.State, gap bool) {
 	}
 	for id := range ch.own {
 		if ch.replica.get(id) != nil {
-			ch.letInLocked(id)
+			ch.completeJoinLocked(id)
 		}
 	}
 	ch.hub.backlog.retry()
 }
 
-// takeLocked makes the replica from s. Members of this node that s lacks join again, members
+// replaceLocked makes the replica from s. Members of this node that s lacks join again, members
 // of this node that have no membership here are removed from the log, and memberships that
 // another node has adopted end.
-func (ch *Channel) takeLocked(s broker.State) {
+func (ch *Channel) replaceLocked(s broker.State) {
 	h := ch.hub
 	r := replica{revision: s.Revision}
 	for i := range s.Members {
@@ -344,9 +344,9 @@ func (ch *Channel) adoptedLocked(id, owner string) {
 	}
 }
 
-// letInLocked completes a join that waits on this node and has now been delivered, if there
+// completeJoinLocked completes a join that waits on this node and has now been delivered, if there
 // is one.
-func (ch *Channel) letInLocked(id string) {
+func (ch *Channel) completeJoinLocked(id string) {
 	m := ch.own[id]
 	if m == nil || m.logged.arrived {
 		return
@@ -365,7 +365,7 @@ func (ch *Channel) letInLocked(id string) {
 		e.Members = ch.shownLocked()
 	}
 	ch.admit(m, ch.hub.listFrame(&e))
-	close(m.logged.through)
+	close(m.logged.delivered)
 }
 
 // disown removes m from the own members. It is called when a membership has ended, before
@@ -404,7 +404,7 @@ func (ch *Channel) joinPrivate(m *membership) error {
 	defer cancel()
 	_, err := h.cfg.Broker.Append(ctx, ch.name, member.entry())
 	if err == nil {
-		err = lifecycle.Wait(ctx, m.logged.through)
+		err = lifecycle.Wait(ctx, m.logged.delivered)
 	} else {
 		m.uncertain(err)
 		if errors.Is(err, broker.ErrAway) && ch.joinAlone(m) {

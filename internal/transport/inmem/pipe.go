@@ -41,7 +41,7 @@ type pipe struct {
 	answered     event // the client has received the close of the server
 	halted       event // Stop or Abort was called
 	aborted      event // either side has aborted, or Linger has returned
-	over         event // Linger has returned
+	done         event // Linger has returned
 
 	// mu guards the writes of these fields. Each is written before its event happens, and
 	// only read after it.
@@ -87,7 +87,7 @@ func FullPipe(protocol string, accept func(n int) int) (session.Session, *Client
 		toServer: make(chan []byte, pipeBuffer),
 		toClient: make(chan []byte, pipeBuffer),
 	}
-	for _, e := range []*event{&p.clientClosed, &p.serverClosed, &p.answered, &p.halted, &p.aborted, &p.over} {
+	for _, e := range []*event{&p.clientClosed, &p.serverClosed, &p.answered, &p.halted, &p.aborted, &p.done} {
 		e.ch = make(chan struct{})
 	}
 	return p, &Client{p}
@@ -257,7 +257,7 @@ func (p *pipe) Finish(code int, reason string, _ time.Duration) {
 }
 
 func (p *pipe) Linger() {
-	defer p.over.happen()
+	defer p.done.happen()
 	defer p.aborted.happen()
 	if p.out == nil {
 		return
@@ -350,9 +350,9 @@ func (c *Client) Close(code int, reason string) {
 	c.p.clientClosed.happen()
 }
 
-// Over returns a channel that is closed when the server has finished the connection, that
+// Done returns a channel that is closed when the server has finished the connection, that
 // is, when Linger has returned.
-func (c *Client) Over() <-chan struct{} { return c.p.over.ch }
+func (c *Client) Done() <-chan struct{} { return c.p.done.ch }
 
 // Abort closes the connection without a close code.
 func (c *Client) Abort() { c.p.aborted.happen() }
