@@ -12,8 +12,7 @@ import (
 	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
-// BenchmarkReceive is one small message from a client, the client's write
-// included.
+// BenchmarkReceive measures one small message of a client, including the client's write.
 func BenchmarkReceive(b *testing.B) {
 	for _, f := range forms {
 		b.Run(f.name, func(b *testing.B) {
@@ -33,9 +32,9 @@ func BenchmarkReceive(b *testing.B) {
 	}
 }
 
-// BenchmarkIdle reports what one idle session holds of heap and stack, over
-// what an accepted TCP connection with a waiting reader holds. Both ends are in
-// this process, so the difference is what counts.
+// BenchmarkIdle reports the heap and stack of one idle session, less those of an accepted TCP
+// connection with a waiting reader. Both ends are in this process, so the difference is the
+// cost of the session.
 func BenchmarkIdle(b *testing.B) {
 	const conns = 2000
 	measure := func() float64 {
@@ -68,7 +67,7 @@ func BenchmarkIdle(b *testing.B) {
 		open = append(open, h.Conn(b))
 	}
 	sessions := measure()
-	for b.Loop() { // the figures are of one moment
+	for b.Loop() { // the figures do not depend on the number of iterations
 	}
 	b.ReportMetric((sessions-plain)/conns, "B/session")
 	b.ReportMetric((plain-began)/conns, "B/tcp")

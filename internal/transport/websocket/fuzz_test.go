@@ -22,7 +22,7 @@ import (
 
 const fuzzLimit = 300
 
-// fuzzServer opens sessions for a fuzz target's clients, one after another.
+// fuzzServer opens sessions for the clients of a fuzz target, one after another.
 type fuzzServer struct {
 	addr     string
 	framed   atomic.Bool
@@ -45,7 +45,7 @@ func newFuzzServer(f *testing.F) *fuzzServer {
 	return s
 }
 
-// outcome is all that the root can see of a session.
+// outcome is everything that the core can see of a session.
 func (s *fuzzServer) outcome(t *testing.T, framed bool, pieces [][]byte) string {
 	s.framed.Store(framed)
 	c := dial(t, s.addr).connect()
@@ -82,7 +82,7 @@ func (s *fuzzServer) outcome(t *testing.T, framed bool, pieces [][]byte) string 
 	return b.String()
 }
 
-// cut cuts data into pieces whose lengths cuts gives, again and again.
+// cut splits data into pieces. Their lengths are those in cuts, which repeat.
 func cut(data, cuts []byte) (pieces [][]byte) {
 	for i := 0; len(data) > 0; i++ {
 		n := 1
@@ -96,8 +96,8 @@ func cut(data, cuts []byte) (pieces [][]byte) {
 	return pieces
 }
 
-// FuzzWebSocketReader sends arbitrary bytes. The session always ends with a
-// CloseError, keeps its limit, and how the bytes are cut makes no difference.
+// FuzzWebSocketReader sends arbitrary bytes. The session always ends with a CloseError and
+// respects its limit, and the result does not depend on how the bytes are split.
 func FuzzWebSocketReader(f *testing.F) {
 	for _, c := range framing() {
 		for _, form := range forms {
@@ -120,7 +120,7 @@ func FuzzWebSocketReader(f *testing.F) {
 	})
 }
 
-// FuzzFrame compares SockJS's framing with encoding/json.
+// FuzzFrame compares the framing of SockJS with encoding/json.
 func FuzzFrame(f *testing.F) {
 	for _, s := range []string{
 		`["a"]`, `"a"`, `[]`, ` [ "a" , null,{"x":["]"]} ] `, `null`, `1`, `[1,]`, `["\ud800"]`, `[[[["\\\""]]]]`, "", " ", `["a"`,
@@ -135,7 +135,7 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// modelOutcome says with encoding/json what outcome must be for one frame.
+// modelOutcome returns the expected outcome for one frame, according to encoding/json.
 func modelOutcome(text []byte) string {
 	var b strings.Builder
 	var all []json.RawMessage

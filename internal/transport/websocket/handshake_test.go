@@ -24,7 +24,7 @@ func TestHandshake(t *testing.T) {
 		key  = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 	)
 	tests := []struct {
-		name    string // starts with the section of RFC 6455
+		name    string // begins with the section of RFC 6455
 		line    string
 		headers string
 		status  int
@@ -82,8 +82,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// What clients send right behind the handshake is already in the server's
-// buffer when the connection is taken over.
+// Bytes that clients send directly after the handshake are already in the server's buffer when
+// the connection is hijacked.
 func TestHandshakeKeepsEarlyBytes(t *testing.T) {
 	t.Parallel()
 	for _, f := range forms {
@@ -145,7 +145,7 @@ func TestUpgradeBehind(t *testing.T) {
 	}
 }
 
-// sockjs.md row 29: over HTTP/2 a WebSocket is refused in words.
+// sockjs.md row 29: over HTTP/2, a WebSocket is refused with an explanation.
 func TestRow29UpgradeOverHTTP2(t *testing.T) {
 	t.Parallel()
 	h := newHost(false, transporttest.Config())
@@ -189,7 +189,7 @@ func TestUpgradeOverTLS(t *testing.T) {
 			}
 			c.expect(f.echo(message))
 			h.Conn(t).Stop(3001, "shutting down")
-			for _, want := range f.goodbye(3001, "shutting down") {
+			for _, want := range f.closing(3001, "shutting down") {
 				c.expect(want)
 			}
 			c.send(closeFrame(3001, ""))
@@ -198,7 +198,7 @@ func TestUpgradeOverTLS(t *testing.T) {
 	}
 }
 
-// http.Server's deadlines do not hold for a connection that was taken over.
+// The deadlines of http.Server do not apply to a hijacked connection.
 func TestServerDeadlinesAreCleared(t *testing.T) {
 	t.Parallel()
 	h := newHost(false, transporttest.Config())

@@ -22,7 +22,7 @@ import (
 	"github.com/gopushy/pushy/internal/transport/websocket"
 )
 
-// patience bounds waits in tests over real sockets.
+// patience is the longest wait in tests over real sockets.
 const patience = transporttest.Patience
 
 // host serves WebSockets of one form.
@@ -46,7 +46,7 @@ func newHost(framed bool, cfg transport.Config) *host {
 
 func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if sess := h.upgrade(w, r); sess != nil {
-		go h.Serve(sess) // TestMain sees that it ends
+		go h.Serve(sess) // TestMain checks that it ends
 	}
 }
 
@@ -73,7 +73,7 @@ func (h *host) start(t testing.TB) (addr string) {
 	return srv.Listener.Addr().String()
 }
 
-// client is the test's own end: bytes in, frames out.
+// client is the client of a test: it sends bytes and receives frames.
 type client struct {
 	t testing.TB
 	net.Conn
@@ -95,7 +95,7 @@ func newClient(t testing.TB, conn net.Conn) *client {
 	return &client{t: t, Conn: conn, r: bufio.NewReader(conn)}
 }
 
-// connect makes the handshake, with extra bytes sent right behind it.
+// connect makes the handshake, and sends extra bytes directly after it.
 func (c *client) connect(extra ...byte) *client {
 	c.t.Helper()
 	c.send([]byte(handshake), extra)
@@ -161,7 +161,7 @@ func (c *client) readFrame() (wireFrame, error) {
 	return f, err
 }
 
-// expect reads one frame.
+// expect requires that the next frame is want.
 func (c *client) expect(want string) {
 	c.t.Helper()
 	f, err := c.readFrame()
@@ -215,7 +215,7 @@ func lengthBytes(n uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{127}, n)
 }
 
-// rawFrame is a masked frame with the length bytes given.
+// rawFrame returns a masked frame with the given length bytes.
 func rawFrame(first byte, length []byte, payload string) []byte {
 	mask := [4]byte{0x9a, 0x01, 0xff, 0x37}
 	b := append([]byte{first}, length...)
@@ -231,7 +231,7 @@ func closeFrame(code int, reason string) []byte {
 	return frame(fin|opEnd, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
 }
 
-// quote is s as JSON.stringify gives it.
+// quote returns s as JSON.stringify writes it.
 func quote(s string) string {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -248,7 +248,7 @@ type form struct {
 
 var forms = []form{{"framed", true}, {"bare", false}}
 
-// text is a message that carries s, as this form's payload.
+// text returns the payload of a message s in this form.
 func (f form) text(s string) string {
 	if f.framed {
 		return "[" + quote(s) + "]"
@@ -256,7 +256,7 @@ func (f form) text(s string) string {
 	return s
 }
 
-// sized is a payload of n bytes, and the message in it.
+// sized returns a payload of n bytes, and the message in it.
 func (f form) sized(n int) (payload, message string) {
 	if f.framed {
 		message = strings.Repeat("x", n-4)
@@ -266,7 +266,7 @@ func (f form) sized(n int) (payload, message string) {
 	return f.text(message), message
 }
 
-// echo is the frame in which the host sends a message back.
+// echo returns the frame with which the host echoes a message.
 func (f form) echo(s string) string {
 	if f.framed {
 		return "text:a[" + quote(s) + "]"
@@ -274,8 +274,8 @@ func (f form) echo(s string) string {
 	return "text:" + s
 }
 
-// goodbye is what the host sends when it ends the session first.
-func (f form) goodbye(code int, reason string) []string {
+// closing returns the frames that the host sends when it ends the session first.
+func (f form) closing(code int, reason string) []string {
 	end := fmt.Sprintf("close:%d:%s", code, reason)
 	if f.framed {
 		return []string{fmt.Sprintf("text:c[%d,%s]", code, quote(reason)), end}
@@ -283,7 +283,7 @@ func (f form) goodbye(code int, reason string) []string {
 	return []string{end}
 }
 
-// opening is what the host sends first.
+// opening returns the frames that the host sends first.
 func (f form) opening() []string {
 	if f.framed {
 		return []string{"text:o"}

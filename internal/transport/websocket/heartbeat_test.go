@@ -16,7 +16,7 @@ import (
 	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
-// upgrader hands the Sessions over to the test.
+// upgrader passes the Sessions to the test.
 func upgrader(h *host, sessions chan<- session.Session) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if sess := h.upgrade(w, r); sess != nil {
@@ -44,14 +44,14 @@ func inMemory(t *testing.T, h http.Handler) *client {
 	return newClient(t, conn).connect()
 }
 
-// A stamped frame says when it came, from the connection's start.
+// A stamped frame has the time of its arrival, from the start of the connection.
 type stamped struct {
 	at    time.Duration
 	frame string
 }
 
-// record reads frames, with the time of each, until the connection ends. It
-// answers pings until the time given.
+// record reads frames, with the time of each, until the connection ends. It answers pings until
+// the given time.
 func (c *client) record(began time.Time, answerUntil time.Duration) <-chan []stamped {
 	all := make(chan []stamped, 1)
 	go func() {
@@ -72,8 +72,8 @@ func (c *client) record(began time.Time, answerUntil time.Duration) <-chan []sta
 	return all
 }
 
-// sockjs.md rows 16 and 17: a peer that has gone without a word is found in
-// two heartbeats, though all that is sent to it still goes out.
+// sockjs.md rows 16 and 17: a peer that has disappeared without notice is detected within two
+// heartbeats, although everything that is sent to it can still be written.
 func TestRow16And17DeadPeer(t *testing.T) {
 	t.Parallel()
 	for _, f := range forms {
@@ -100,8 +100,8 @@ func TestRow16And17DeadPeer(t *testing.T) {
 	}
 }
 
-// A peer that answers stays; when it falls silent two heartbeats count from
-// what came last.
+// A peer that answers stays connected. When it becomes silent, the two heartbeats count from
+// the last bytes that were received.
 func TestLivePeerStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -120,8 +120,8 @@ func TestLivePeerStays(t *testing.T) {
 	})
 }
 
-// While a command holds the reader up the peer cannot be heard: it is not
-// silent then.
+// While a command blocks the reader, nothing of the peer is read, so the peer does not count
+// as silent.
 func TestBusyReaderIsNoDeadPeer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -163,13 +163,13 @@ func TestHeartbeatOff(t *testing.T) {
 	}
 }
 
-// sockjs.md row 23: the server's close is c[…], a close frame, and a wait for
-// the peer's, which ends when it comes or at CloseTimeout.
+// sockjs.md row 23: the server closes with c[…] and a close frame, and waits for the close
+// frame of the peer until CloseTimeout.
 func TestRow23CloseHandshake(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name   string
-		answer time.Duration // after the goodbye; 0 is never
+		answer time.Duration // the time of the peer's close frame after the server's; 0 means never
 		takes  time.Duration
 	}{
 		{"answered", 3 * time.Second, 3 * time.Second},
@@ -185,12 +185,12 @@ func TestRow23CloseHandshake(t *testing.T) {
 					c := inMemory(t, h)
 					s := h.Conn(t)
 					s.Stop(3001, "shutting down")
-					for _, want := range append(f.opening(), f.goodbye(3001, "shutting down")...) {
+					for _, want := range append(f.opening(), f.closing(3001, "shutting down")...) {
 						c.expect(want)
 					}
 					began := time.Now()
 					synctest.Wait()
-					s.Session.Stop() // again, which must not end the wait
+					s.Session.Stop() // a second call must not end the wait
 					go func() {
 						for time.Since(began) < tt.answer-time.Second {
 							_, _ = c.Write(frame(fin|opText, f.text("not heard any more")))
@@ -212,14 +212,14 @@ func TestRow23CloseHandshake(t *testing.T) {
 	}
 }
 
-// The goodbye itself may take WriteTimeout, and no longer.
+// Writing the close frame can take WriteTimeout, but not longer.
 func TestLingerIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		cfg := transporttest.Config()
 		cfg.WriteTimeout, cfg.CloseTimeout = 7*time.Second, 5*time.Second
 		h := newHost(false, cfg)
-		c := inMemory(t, h) // which reads nothing
+		c := inMemory(t, h) // a client that does not read
 		s := h.Conn(t)
 		s.Out.Send(fanout.NewFrame([]byte("never read")))
 		synctest.Wait()
@@ -232,7 +232,7 @@ func TestLingerIsBounded(t *testing.T) {
 	})
 }
 
-// A pong answers the latest ping if several wait.
+// If several pings wait for an answer, the pong answers the last one.
 func TestPongAnswersTheLatestPing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestPongAnswersTheLatestPing(t *testing.T) {
 	})
 }
 
-// Who stops a session that is lingering already does not end its wait.
+// Stop of a session that is already lingering does not end its wait.
 func TestStopWhileLingering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

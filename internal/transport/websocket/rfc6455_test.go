@@ -12,18 +12,18 @@ import (
 	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
-// wireCase is what one client sends, and what must come of it. If the server
-// does not end the connection, the client then closes it with 1000.
+// wireCase has the bytes that a client sends, and the expected result. If the server does not
+// end the connection, the client then closes it with 1000.
 type wireCase struct {
-	name    string // starts with the section of RFC 6455
+	name    string // begins with the section of RFC 6455
 	send    func(f form) []byte
-	frames  []string // from the server, but echoes, opening and goodbye
-	got     []string // messages; "" in framed form too
-	fault   int      // the code of the server's goodbye, if it ends the session
+	frames  []string // of the server, without echoes, the opening and the close frames
+	got     []string // the messages that the host receives; "" also in the framed form
+	fault   int      // the close code of the server, if it ends the session
 	reason  string
-	closed  *session.CloseError // else how the client closed, if not as usual
-	echoed  string              // and what it got for that
-	oneForm string              // only in this form
+	closed  *session.CloseError // the client's close, if it closes differently; only without a fault
+	echoed  string              // the answer to closed
+	oneForm string              // if not "", the case is only for this form
 }
 
 func cat(parts ...[]byte) (b []byte) {
@@ -33,7 +33,7 @@ func cat(parts ...[]byte) (b []byte) {
 	return b
 }
 
-// halves is a text message cut in two at byte n.
+// halves returns a text message in two fragments, split at byte n.
 func halves(f form, s string, n int, between ...[]byte) []byte {
 	p := f.text(s)
 	return cat(frame(opText, p[:n]), cat(between...), frame(fin|opCont, p[n:]))
@@ -169,7 +169,7 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 	c := dial(t, addr).connect()
 	s := h.Conn(t)
 	for _, open := range f.opening() {
-		c.expect(open) // first: a pong may overtake it
+		c.expect(open) // before sending, because a pong could be written before it
 	}
 	c.send(tt.send(f))
 	want := tt.frames
@@ -177,14 +177,14 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 	switch {
 	case tt.fault != 0:
 		end = session.CloseError{Cause: session.Fault, Code: tt.fault, Reason: tt.reason}
-		bye := f.goodbye(tt.fault, tt.reason)
+		closing := f.closing(tt.fault, tt.reason)
 		if strings.Contains(tt.name, " close ") || strings.Contains(tt.name, "7.4") {
-			// The peer has closed, if badly, unless the frame is none at all.
+			// The peer has closed, although incorrectly, unless the frame is not a close frame.
 			if !strings.Contains(tt.name, "126") {
-				bye = bye[len(bye)-1:]
+				closing = closing[len(closing)-1:]
 			}
 		}
-		want = append(want, bye...)
+		want = append(want, closing...)
 	case tt.closed != nil:
 		end = *tt.closed
 		want = append(want, tt.echoed)
@@ -193,7 +193,7 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 		want = append(want, "close:1000:")
 	}
 	if end.Cause == session.Fault {
-		// A client that keeps the rules would answer; this one just ends.
+		// A correct client would answer with a close frame; this one only disconnects.
 		var got []string
 		for range want {
 			frame, err := c.readFrame()
@@ -225,8 +225,8 @@ func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
 	}
 }
 
-// SockJS's framing: what one frame means. A nil got with a fault is a frame
-// that is not JSON.
+// The framing of SockJS: the messages of one frame. If got is nil and there is a fault, the
+// frame is not JSON.
 func TestSockJSFrames(t *testing.T) {
 	t.Parallel()
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
@@ -284,7 +284,7 @@ func TestSockJSFrames(t *testing.T) {
 	}
 }
 
-// sockjs.md row 8: no frame can see an element of the one before it.
+// sockjs.md row 8: no frame contains elements of the frame before it.
 func TestRow8NullIsNotTheLastFramesElement(t *testing.T) {
 	t.Parallel()
 	h := newHost(true, transporttest.Config())
@@ -297,8 +297,8 @@ func TestRow8NullIsNotTheLastFramesElement(t *testing.T) {
 	assert.Equal(t, []string{"SECRET1", "SECRET2", ""}, s.Got)
 }
 
-// sockjs.md row 9: an empty frame is ignored, broken JSON gets a close frame and
-// nothing before it, as SockJS's suite has it (Websocket.test_broken_json).
+// sockjs.md row 9: an empty frame is ignored. The response to invalid JSON is only a close
+// frame, as in the test suite of SockJS (Websocket.test_broken_json).
 func TestRow9EmptyAndBrokenFrames(t *testing.T) {
 	t.Parallel()
 	h := newHost(true, transporttest.Config())

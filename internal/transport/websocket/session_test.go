@@ -20,10 +20,9 @@ import (
 	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
-// sockjs.md row 5: a message of 512 MiB is refused from its header, or where
-// its fragments pass the limit, in bounded memory; and who sends it all before
-// reading still learns why. Not
-// parallel, because it measures the heap.
+// sockjs.md row 5: a message of 512 MiB is refused because of its header, or when its fragments
+// exceed the limit, with limited memory. A client that sends all of it before it reads still
+// receives the reason. Not parallel, because it measures the heap.
 func TestRow5HugeMessage(t *testing.T) {
 	size := 512 << 20
 	if testing.Short() {
@@ -31,8 +30,8 @@ func TestRow5HugeMessage(t *testing.T) {
 	}
 	cfg := transporttest.Config()
 	cfg.CloseTimeout = 2 * time.Minute
-	piece := make([]byte, 1<<20) // zeros are as good as masked bytes
-	// sendAll sends size bytes and returns the largest live heap meanwhile.
+	piece := make([]byte, 1<<20) // the content does not matter
+	// sendAll sends size bytes and returns the largest live heap in that time.
 	sendAll := func(c *client, head func(i int) []byte) (live uint64) {
 		for i := range size / len(piece) {
 			if h := head(i); h != nil {
@@ -72,7 +71,7 @@ func TestRow5HugeMessage(t *testing.T) {
 				c := dial(t, h.start(t)).connect()
 				before := transporttest.LiveHeap()
 				assert.Less(t, sendAll(c, tt.head), before+8<<20)
-				for _, want := range append(f.opening(), f.goodbye(1009, "message too big")...) {
+				for _, want := range append(f.opening(), f.closing(1009, "message too big")...) {
 					c.expect(want)
 				}
 				c.send(tt.tail, closeFrame(1009, ""))
@@ -85,9 +84,8 @@ func TestRow5HugeMessage(t *testing.T) {
 	}
 }
 
-// A header that claims as much as is allowed allocates nothing before the
-// bytes come, and what waits for them holds no buffer. Not parallel, because it
-// measures the heap.
+// A header with the largest allowed length allocates nothing before the bytes arrive, and a
+// session that waits for them has no buffer. Not parallel, because it measures the heap.
 func TestClaimedLengthAllocatesNothing(t *testing.T) {
 	const conns = 200
 	h := newHost(false, transporttest.Config())
@@ -106,8 +104,8 @@ func TestClaimedLengthAllocatesNothing(t *testing.T) {
 	assert.Less(t, transporttest.LiveHeap(), before+conns*1<<10)
 }
 
-// sockjs.md row 11: a client that leaves is noticed at once while the reader
-// waits, and by the next writes while a command holds the reader up.
+// sockjs.md row 11: a client that disconnects is detected at once if the reader waits, and by
+// the next writes if a command blocks the reader.
 func TestRow11ClientLeaves(t *testing.T) {
 	t.Parallel()
 	t.Run("reader waits", func(t *testing.T) {
@@ -147,8 +145,7 @@ func TestRow11ClientLeaves(t *testing.T) {
 	})
 }
 
-// connectedSession gives both ends of a connection whose Session the test
-// uses itself.
+// connectedSession returns both ends of a connection. The test uses the Session itself.
 func connectedSession(t testing.TB, framed bool) (session.Session, *client) {
 	t.Helper()
 	h := newHost(framed, transporttest.Config())
@@ -161,8 +158,8 @@ func connectedSession(t testing.TB, framed bool) (session.Session, *client) {
 	return sess, c
 }
 
-// What the kernel does not take at once is written under the deadline, whole
-// and in order, and the deadline does not outlive it.
+// Bytes that the kernel does not accept at once are written within a deadline, completely and
+// in order, and the deadline is cleared afterwards.
 func TestSlowReaderGetsAll(t *testing.T) {
 	t.Parallel()
 	cfg := transporttest.Config()
@@ -183,8 +180,8 @@ func TestSlowReaderGetsAll(t *testing.T) {
 	assert.Equal(t, []string{"close:1000:"}, c.rest())
 }
 
-// A client that does not read is given up when a write takes too long, and
-// nothing waits for it.
+// A client that does not read is disconnected when a write takes too long, and nothing remains
+// queued for it.
 func TestStuckClientIsCut(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -198,7 +195,7 @@ func TestStuckClientIsCut(t *testing.T) {
 			cfg.WriteTimeout = time.Second
 			cfg.CloseTimeout = time.Hour
 			s, c := openOver(t, newHost(true, cfg), tt.tls)
-			c.expect("text:o") // or it is over the bound, behind what waits
+			c.expect("text:o") // before the big frame, otherwise the two exceed the limit
 			s.Out.Send(fanout.NewFrame(stuckText))
 			s.Wait(t)
 			assert.Equal(t, session.Stopped, s.End.Cause)
@@ -206,12 +203,11 @@ func TestStuckClientIsCut(t *testing.T) {
 	}
 }
 
-// stuckText is more than the sockets of openOver hold.
+// stuckText is larger than the buffers of the sockets of openOver.
 var stuckText = bytes.Repeat([]byte("x"), 4<<20)
 
-// openOver connects a client over sockets whose buffers are small, whatever the
-// system's settings are: what is written to a client that does not read waits
-// soon. Issue 11, number 28.
+// openOver connects a client over sockets with small buffers, independently of the settings of
+// the system, so that writes to a client that does not read soon block. Issue 11, number 28.
 func openOver(t *testing.T, h *host, overTLS bool) (*transporttest.Conn, *client) {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
@@ -242,7 +238,7 @@ func openOver(t *testing.T, h *host, overTLS bool) (*transporttest.Conn, *client
 	return h.Conn(t), c
 }
 
-// Abort ends a Write that is stuck, without waiting for anything itself.
+// Abort ends a Write that is blocked, and does not block itself.
 func TestAbortEndsStuckWrite(t *testing.T) {
 	t.Parallel()
 	for _, overTLS := range []bool{false, true} {
@@ -299,13 +295,13 @@ func TestStop(t *testing.T) {
 			h := newHost(f.framed, transporttest.Config())
 			c := dial(t, h.start(t)).connect()
 			s := h.Conn(t)
-			// In the other order a client that answers the goodbye at once may send what is still received.
+			// In the other order, the session may still receive the answer of a client to the close frame.
 			s.Session.Stop()
 			s.Out.Close(3500, "removed")
-			for _, want := range append(f.opening(), f.goodbye(3500, "removed")...) {
+			for _, want := range append(f.opening(), f.closing(3500, "removed")...) {
 				c.expect(want)
 			}
-			// What was under way when the server stopped is discarded.
+			// Messages that arrive after the server has stopped are discarded.
 			c.send(frame(opText, "half a "), frame(fin|opPing, ""), frame(fin|opCont, "message"), closeFrame(3500, "removed"))
 			c.expectEnd()
 			s.Wait(t)
@@ -315,7 +311,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// All that may be called by any goroutine is, while messages come and go.
+// Calls all methods that any goroutine may call, while messages are sent and received.
 func TestConcurrentEnds(t *testing.T) {
 	t.Parallel()
 	for _, f := range forms {
@@ -385,7 +381,7 @@ func TestCloseReasons(t *testing.T) {
 				s.Stop(tt.code, tt.reason)
 				want := f.opening()
 				if f.framed && tt.bare != "close:" {
-					want = append(want, f.goodbye(tt.code, strings.ToValidUTF8(tt.reason, "\uFFFD"))[0])
+					want = append(want, f.closing(tt.code, strings.ToValidUTF8(tt.reason, "\uFFFD"))[0])
 				}
 				for _, w := range append(want, tt.bare) {
 					c.expect(w)
