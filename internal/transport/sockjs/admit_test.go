@@ -11,7 +11,7 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// A host is asked about connections only, not about what cannot become one.
+// Admit is called only for requests that can become a connection.
 func TestAdmitIsForHandshakes(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64

@@ -13,8 +13,8 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// FuzzXHRSend: a body is taken as a whole or refused as a whole, and what is
-// delivered is what encoding/json reads in it.
+// FuzzXHRSend: a body is accepted completely or refused completely, and the messages are those
+// that encoding/json reads in it.
 func FuzzXHRSend(f *testing.F) {
 	for _, seed := range []string{
 		`["a"]`, `["a","b"]`, `[]`, `"x"`, `{"a":1}`, `null`, `["a",1,"b"]`, ` [ "a" , [1,"]"] , {"a":"}"} ] `, "",
@@ -42,8 +42,8 @@ func FuzzXHRSend(f *testing.F) {
 		require.NoError(t, err)
 		require.NoError(t, res.Body.Close())
 		var value any
-		// What is no UTF-8 is read as JavaScript reads it; encoding/json counts
-		// the characters of it differently.
+		// Invalid UTF-8 is read as JavaScript reads it; encoding/json replaces it with another
+		// number of characters.
 		wrong := json.Unmarshal(jsvalue.AppendValid(nil, []byte(body)), &value)
 		switch {
 		case len(body) > 1<<12:
@@ -59,7 +59,7 @@ func FuzzXHRSend(f *testing.F) {
 			list = []any{value}
 		}
 		for _, want := range list {
-			text, _ := want.(string) // what is no text is an empty message
+			text, _ := want.(string) // a value that is not a string is an empty message
 			assert.Equal(t, text, <-got)
 		}
 		assert.Empty(t, got)

@@ -19,13 +19,13 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// deafen makes the kernel drop every packet that comes in for conn, answers to
-// its own among them: to the other end its host has vanished.
+// deafen makes the kernel drop every packet that arrives for conn, including acknowledgements.
+// For the other end, the host of conn has disappeared.
 func deafen(t *testing.T, conn net.Conn) {
 	t.Helper()
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	require.NoError(t, err)
-	nothing := syscall.SockFilter{Code: syscall.BPF_RET | syscall.BPF_K} // keep no byte of it
+	nothing := syscall.SockFilter{Code: syscall.BPF_RET | syscall.BPF_K} // keep 0 bytes of each packet
 	program := syscall.SockFprog{Len: 1, Filter: &nothing}
 	var failed syscall.Errno
 	require.NoError(t, raw.Control(func(fd uintptr) {
@@ -35,10 +35,10 @@ func deafen(t *testing.T, conn net.Conn) {
 	require.Zero(t, failed)
 }
 
-// sockjs.md row 16, without fake time and memory: a peer whose host is gone is
-// found in two heartbeats on WebSockets, in two and the disconnect delay on
-// streams, in one and the delay on polls, though the kernel goes on taking what
-// is written, and would for a quarter of an hour.
+// sockjs.md row 16, with real time and sockets: a peer whose host has disappeared is detected
+// within two heartbeats on WebSockets, two heartbeats and the disconnect delay on streams, and
+// one heartbeat and the delay on polls, although the kernel would accept written bytes for a
+// quarter of an hour.
 func TestRow16HalfOpenForReal(t *testing.T) {
 	t.Parallel()
 	const beat, delay = 500 * time.Millisecond, 300 * time.Millisecond
@@ -66,12 +66,12 @@ func TestRow16HalfOpenForReal(t *testing.T) {
 				}
 				host := s.session()
 				if !c.streaming && c.name != "websocket" {
-					_, err = io.WriteString(conn, ask) // the poll that is not answered at once
+					_, err = io.WriteString(conn, ask) // the second poll waits for frames
 					require.NoError(t, err)
 				}
 				deafen(t, conn)
 				began := time.Now()
-				for busy { // until it is given up
+				for busy { // until the session ends
 					host.send("x")
 					select {
 					case <-host.done:

@@ -32,11 +32,11 @@ import (
 
 const patience = transporttest.Patience
 
-// handshake asks for a WebSocket.
+// handshake is a WebSocket handshake.
 const handshake = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// fromClient is a WebSocket frame as clients send it.
+// fromClient returns a WebSocket frame as clients send it.
 func fromClient(f ws.Frame) []byte { return ws.MustCompileFrame(ws.MaskFrame(f)) }
 
 func textFrame(s string) []byte { return fromClient(ws.NewTextFrame([]byte(s))) }
@@ -72,7 +72,7 @@ func eachCarrier(t *testing.T, test func(*testing.T, carrier)) {
 	}
 }
 
-// query is what a request for c needs beside its path.
+// query returns the query of a request for c.
 func (c carrier) query() string {
 	if c.name == "htmlfile" || c.name == "jsonp" {
 		return "?c=cb"
@@ -80,7 +80,7 @@ func (c carrier) query() string {
 	return ""
 }
 
-// sending is the path that takes messages, and its answer.
+// sending returns the path that accepts messages, and the status of its response.
 func (c carrier) sending() (path string, status int) {
 	if c.name == "jsonp" {
 		return "jsonp_send", http.StatusOK
@@ -95,13 +95,13 @@ type site struct {
 	engine   *fanout.Engine
 	handler  *sockjs.Handler
 	admitted atomic.Int64
-	requests atomic.Int64 // that have come
+	requests atomic.Int64 // the number of requests so far
 	sessions chan *siteConn
 
 	mu     sync.Mutex
 	all    []*siteConn
-	onText func(*siteConn, string) // echoes if nil
-	log    bytes.Buffer            // to be read when the site is closed
+	onText func(*siteConn, string) // if nil, messages are echoed
+	log    bytes.Buffer            // to be read after the site has been closed
 
 	base   string
 	client *http.Client
@@ -111,7 +111,7 @@ type site struct {
 type siteConn struct {
 	session.Session
 	out  *fanout.Outbox
-	cut  chan int      // codes with which the Outbox gave it up
+	cut  chan int      // the codes with which the Outbox has disconnected it
 	done chan struct{} // Linger has returned
 	end  *session.CloseError
 }
@@ -132,7 +132,7 @@ func (c *siteConn) wait(t testing.TB) {
 	}
 }
 
-// newSite returns a site that serves nothing yet.
+// newSite returns a site that does not listen yet.
 func newSite(t testing.TB, change ...func(*site)) *site {
 	s := &site{t: t, sessions: make(chan *siteConn, 20_000)}
 	s.cfg = sockjs.Config{
@@ -152,14 +152,14 @@ func newSite(t testing.TB, change ...func(*site)) *site {
 	return s
 }
 
-// serveSite serves it on a real socket.
+// serveSite returns a site on a real socket.
 func serveSite(t testing.TB, change ...func(*site)) *site {
-	// In real time a loaded machine must not look like a client that is gone.
+	// A client on a loaded machine must not count as absent.
 	patient := func(s *site) { s.cfg.DisconnectDelay = patience }
 	s := newSite(t, append([]func(*site){patient}, change...)...)
 	srv := httptest.NewServer(s)
 	t.Cleanup(srv.Close)
-	t.Cleanup(func() { // or those that nobody ended stay for the delay
+	t.Cleanup(func() { // end the remaining sessions, which otherwise stay for the disconnect delay
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, c := range s.all {
@@ -171,7 +171,7 @@ func serveSite(t testing.TB, change ...func(*site)) *site {
 	return s
 }
 
-// serveInBubble serves it in memory, for synctest. end is to be called last.
+// serveInBubble returns a site in memory, for synctest. end must be called last.
 func serveInBubble(t *testing.T, change ...func(*site)) (s *site, end func()) {
 	s = newSite(t, change...)
 	l := transporttest.NewListener()
@@ -182,7 +182,7 @@ func serveInBubble(t *testing.T, change ...func(*site)) (s *site, end func()) {
 		assert.ErrorIs(t, srv.Serve(l), http.ErrServerClosed)
 	}()
 	s.connect("http://site", &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return l.Dial(ctx.Done()) // it fails once the server has closed: a client may ask again when all is over
+		return l.Dial(ctx.Done()) // it fails after the server has closed, because a client may still send requests
 	}})
 	return s, func() {
 		s.client.CloseIdleConnections()
@@ -264,7 +264,7 @@ func (s *site) do(ctx context.Context, method, path, body string, header ...stri
 	return s.client.Do(r)
 }
 
-// answer is a response read to its end.
+// answer is a response that was read completely.
 type answer struct {
 	status int
 	body   string
@@ -296,7 +296,7 @@ type peer struct {
 	c  carrier
 	id string
 
-	header   []string // of its requests for frames
+	header   []string // the header of its requests for frames
 	response *http.Response
 	lines    *bufio.Reader
 	cancel   context.CancelFunc
@@ -306,7 +306,7 @@ func (s *site) peer(c carrier) *peer {
 	return &peer{s: s, c: c, id: fmt.Sprintf("id%d", peers.Add(1))}
 }
 
-// open is peer, and its first frame read.
+// open returns a peer that has read its open frame.
 func (s *site) open(c carrier) *peer {
 	s.t.Helper()
 	p := s.peer(c)
@@ -316,7 +316,7 @@ func (s *site) open(c carrier) *peer {
 
 func (p *peer) path(what string) string { return "/000/" + p.id + "/" + what }
 
-// request makes the request that gets frames.
+// request sends the request that receives frames.
 func (p *peer) request() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	res, err := p.s.do(ctx, p.c.method, p.path(p.c.name)+p.c.query(), "", p.header...)
@@ -334,7 +334,7 @@ func (p *peer) request() error {
 	return nil
 }
 
-// abort ends the request under way as a client does that goes.
+// abort ends the current request as a client does that disconnects.
 func (p *peer) abort() {
 	if p.response != nil {
 		p.cancel()
@@ -343,7 +343,7 @@ func (p *peer) abort() {
 	}
 }
 
-// frame returns the next frame of the response under way; io.EOF at its end.
+// frame returns the next frame of the current response, or io.EOF at its end.
 func (p *peer) frame() (string, error) {
 	for {
 		line, err := p.lines.ReadString('\n')
@@ -364,7 +364,7 @@ func (p *peer) frame() (string, error) {
 	}
 }
 
-// unframe returns the frame of SockJS's in a line, if there is one.
+// unframe returns the SockJS frame in a line, if there is one.
 func (c carrier) unframe(line string) (frame string, ok bool) {
 	switch c.name {
 	case "xhr_streaming":
@@ -386,7 +386,7 @@ func unquoted(line, call string) (frame string, ok bool) {
 	return frame, ok
 }
 
-// tryNext returns the next frame, of as many responses as it takes.
+// tryNext returns the next frame. It sends more requests if necessary.
 func (p *peer) tryNext() (string, error) {
 	for {
 		if p.response == nil {
@@ -407,7 +407,7 @@ func (p *peer) next() string {
 	return frame
 }
 
-// receive returns the messages of the next frame, which must have some.
+// receive returns the messages of the next frame, which must have messages.
 func (p *peer) receive() (messages []string) {
 	p.s.t.Helper()
 	frame := p.next()
@@ -416,7 +416,7 @@ func (p *peer) receive() (messages []string) {
 	return messages
 }
 
-// send sends messages, a SockJS frame, and requires that they are taken.
+// send sends a SockJS frame, and requires that it is accepted.
 func (p *peer) send(frame string) {
 	p.s.t.Helper()
 	path, status := p.c.sending()

@@ -21,11 +21,11 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// The rows of sockjs.md, shown cured on SockJS's HTTP transports. Rows 8, 9, 11,
-// 17 and 23 are about WebSockets. Row 12 is the host's: its reader recovers.
+// The tests for the rows of sockjs.md on the HTTP transports of SockJS. Rows 8, 9, 11, 17 and 23
+// are about WebSockets. Row 12 is about the host, whose reader recovers.
 
-// A client that aborts and comes back at once with the same id gets a session
-// that lives: either it is new and opened, or the request is told to go.
+// A client that aborts and reconnects at once with the same id gets a working session: either a
+// new one with an open frame, or the response is a close frame.
 func TestRow01NoZombies(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t, func(s *site) { s.cfg.Heartbeat = 5 * time.Second })
@@ -34,10 +34,10 @@ func TestRow01NoZombies(t *testing.T) {
 		for i := range 60 {
 			frame := p.next()
 			for retry := 0; strings.HasPrefix(frame, "c[2010,") && retry < 20; retry++ {
-				frame = p.next() // the machine is slow to tell of the abort
+				frame = p.next() // the server has not detected the abort yet
 			}
-			// A request may overtake the one that was aborted before it; then
-			// the session has not heard of that, and must be as alive as before.
+			// A request can overtake the one that was aborted before it. Then the session has not
+			// been notified of the abort, and must work as before.
 			if overtook := !c.streaming && i%2 == 0 && i > 0 && frame == "h"; !overtook {
 				require.Equal(t, "o", frame, "round %d", i)
 				host = s.session()
@@ -55,8 +55,7 @@ func TestRow01NoZombies(t *testing.T) {
 	})
 }
 
-// abortPoll starts a poll that has nothing to bring, and leaves it when the
-// server has it.
+// abortPoll starts a poll without frames, and aborts it when the server has received it.
 func abortPoll(p *peer) {
 	p.s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -74,8 +73,8 @@ func abortPoll(p *peer) {
 	require.ErrorIs(p.s.t, <-done, context.Canceled)
 }
 
-// A second request while one waits is told so, after a short wait, and disturbs
-// nothing; rows 2 and 14.
+// A second request while one waits receives a close frame after a short wait, and does not
+// affect the first; rows 2 and 14.
 func TestRow02SecondReceiver(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t)
@@ -89,7 +88,7 @@ func TestRow02SecondReceiver(t *testing.T) {
 		}
 		if c.streaming {
 			go ask(&peer{s: s, c: c, id: p.id})
-		} else { // either may be the first
+		} else { // each of the two can be the first
 			go ask(&peer{s: s, c: c, id: p.id})
 			go ask(&peer{s: s, c: c, id: p.id})
 		}
@@ -102,8 +101,8 @@ func TestRow02SecondReceiver(t *testing.T) {
 	})
 }
 
-// Wrong JSON is an error, and nothing is dropped with a 204: what is no text
-// arrives as an empty message, which pushy answers with an error. Also row 6.
+// Invalid JSON is an error, and nothing is dropped with a 204: a value that is not a string
+// arrives as an empty message, to which pushy responds with an error. Also row 6.
 func TestRow07Bodies(t *testing.T) {
 	t.Parallel()
 	const limit = 1 << 10
@@ -163,21 +162,21 @@ func TestRow07Bodies(t *testing.T) {
 	}
 }
 
-// A client that sends while its commands are busy parks no goroutine, and one
-// that goes on is cut.
+// A client that sends while its commands are busy blocks no goroutine, and one that continues is
+// disconnected.
 func TestRow10InboxIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{`["x"]`, `["` + strings.Repeat("x", 60<<10) + `"]`} {
 		release, entered := make(chan struct{}), make(chan struct{}, 2000)
 		s := serveSite(t, func(s *site) {
-			s.cfg.DisconnectDelay = 10 * time.Minute // nothing polls while the bodies come
+			s.cfg.DisconnectDelay = 10 * time.Minute // the client does not poll while it sends
 			s.onText = func(*siteConn, string) {
 				entered <- struct{}{}
 				<-release
 			}
 		})
 		free := sync.OnceFunc(func() { close(release) })
-		t.Cleanup(free) // before the site's, which waits for the command
+		t.Cleanup(free) // runs before the clean-up of the site, which waits for the command
 		p := s.open(carriers[0])
 		host := s.session()
 		n := 0
@@ -201,8 +200,8 @@ func TestRow10InboxIsBounded(t *testing.T) {
 	}
 }
 
-// Sessions over HTTP and over WebSockets do not share an id's session, and an
-// id may be used again when its session has ended.
+// HTTP and WebSocket sessions with the same id are separate, and an id can be used again when
+// its session has ended.
 func TestRow13IDs(t *testing.T) {
 	t.Parallel()
 	s := serveSite(t)
@@ -240,8 +239,8 @@ func TestRow13IDs(t *testing.T) {
 	over = nil
 }
 
-// Other pages' scripts can do nothing with an id they know, and who comes later
-// is not who was admitted; also row 15. Ids are not logged.
+// Scripts of other pages cannot use a session whose id they know, and a later request with
+// another origin is not the client that was admitted; also row 15. Ids are not logged.
 func TestRow14IDsAreThePages(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t)
@@ -265,7 +264,7 @@ func TestRow14IDsAreThePages(t *testing.T) {
 		p.abort()
 		assert.NotContains(t, s.log.String(), p.id)
 
-		// So is one whose first request had no Origin, as a script's has none.
+		// The same applies to a session whose first request had no Origin, like that of a script.
 		p = s.peer(c)
 		p.header = []string{"Referer", mine + "/page", "Sec-Fetch-Site", "cross-site"}
 		require.Equal(t, "o", p.next())
@@ -276,14 +275,14 @@ func TestRow14IDsAreThePages(t *testing.T) {
 	})
 }
 
-// What was sent before Close reaches a client that polls, with the code behind
-// it, and xhr_send to a session that is ending is no error: rows 24 and 25.
+// Messages that were sent before Close reach a client that polls, followed by the close frame,
+// and xhr_send to a session that is ending is not an error: rows 24 and 25.
 func TestRow25LastWords(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t, func(s *site) { s.cfg.ResponseLimit = 10 })
 		p := s.open(c)
 		host := s.session()
-		for p.response != nil { // a stream that is full, so that none is attached
+		for p.response != nil { // until the stream is full, so that no receiver is attached
 			host.send("a text over the limit")
 			if _, err := p.frame(); err != nil {
 				break
@@ -314,8 +313,8 @@ type wrapped struct{ http.ResponseWriter }
 
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Behind middleware with Unwrap all works; without it, and under
-// http.TimeoutHandler, there is a clear answer and one line in the log.
+// With middleware that has Unwrap, everything works. Without Unwrap, and under
+// http.TimeoutHandler, there is a clear response and one line in the log.
 func TestRow27Middleware(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		tests := []struct {
@@ -360,13 +359,13 @@ func TestRow27Middleware(t *testing.T) {
 	})
 }
 
-// gone is a ResponseWriter whose connection has been cut.
+// gone is a ResponseWriter whose connection is closed.
 type gone struct{ http.ResponseWriter }
 
 func (gone) SetReadDeadline(time.Time) error  { return net.ErrClosed }
 func (gone) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 
-// A client that goes at the wrong moment is no mistake of the host's.
+// A client that disconnects at any moment is not reported as an error of the host.
 func TestRow27GoneIsNotMisplaced(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := newSite(t)
@@ -377,11 +376,11 @@ func TestRow27GoneIsNotMisplaced(t *testing.T) {
 	})
 }
 
-// The http.Server's own timeouts do not end what has to wait, and hold for
-// other requests of the same connection as before.
+// The timeouts of the http.Server do not end responses that wait, and still apply to other
+// requests of the same connection.
 func TestRow28ServerTimeouts(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
-		const timeout = 2 * time.Second // on a loaded machine, too
+		const timeout = 2 * time.Second // long enough for a loaded machine
 		s := newSite(t)
 		srv := httptest.NewUnstartedServer(s)
 		srv.Config.ReadTimeout, srv.Config.WriteTimeout, srv.Config.IdleTimeout = timeout, timeout, patience
@@ -431,8 +430,8 @@ func TestRow29HTTP2(t *testing.T) {
 	})
 }
 
-// However it is mounted, and whoever shuts down: the end is told, and nothing
-// holds http.Server.Shutdown up; rows 26, 30 and 31.
+// Independently of how it is mounted and which side shuts down, the client receives a close
+// frame, and http.Server.Shutdown is not blocked; rows 26, 30 and 31.
 func TestRow31Shutdown(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := newSite(t)

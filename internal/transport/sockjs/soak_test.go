@@ -24,7 +24,7 @@ import (
 	"github.com/gopushy/pushy/internal/transport/transporttest"
 )
 
-// soak is a size for make test, or for make soak.
+// soak returns a size for make test, or for make soak.
 func soak(short, long int) int {
 	if os.Getenv("PUSHY_SOAK") != "" {
 		return long
@@ -32,13 +32,13 @@ func soak(short, long int) int {
 	return short
 }
 
-// 100 clients poll on loopback while the server sends all the time: none is
-// told that another request waits, nothing is lost and nothing comes twice.
+// 100 clients poll on loopback while the server sends continuously: no client receives the close
+// frame for a second request, and no message is lost or duplicated.
 func TestRow02PollsLoseNothing(t *testing.T) {
 	t.Parallel()
 	polls := int64(soak(5_000, 200_000))
 	s := serveSite(t, func(s *site) {
-		// A busy machine may let a client wait long for its turn.
+		// On a busy machine a client can wait for a long time before it runs.
 		s.cfg.DisconnectDelay, s.cfg.CloseTimeout = 10*time.Minute, 10*time.Minute
 	})
 	var polled atomic.Int64
@@ -86,8 +86,8 @@ func TestRow02PollsLoseNothing(t *testing.T) {
 	t.Logf("%d polls", polled.Load())
 }
 
-// A body of 512 MiB is refused at every door without being held, and the session
-// goes on. Not parallel, because it measures the heap.
+// Every endpoint refuses a body of 512 MiB without keeping it in memory, and the session
+// continues. Not parallel, because it measures the heap.
 func TestRow05HugeBodies(t *testing.T) {
 	const size = 512 << 20
 	s := serveSite(t)
@@ -115,7 +115,7 @@ func TestRow05HugeBodies(t *testing.T) {
 						}
 					}
 					if _, err := conn.Write(zeros); err != nil {
-						return // the server does not take it all
+						return // the server does not read all of it
 					}
 					if !announced {
 						_, _ = io.WriteString(conn, "\r\n")
@@ -136,8 +136,8 @@ func TestRow05HugeBodies(t *testing.T) {
 	}
 }
 
-// Connections of all transports come, are cut in every way, and go: no session,
-// goroutine or file descriptor is left. Not parallel, because it counts them.
+// Connections of all transports are opened and ended in many ways: no session, goroutine or file
+// descriptor is left. Not parallel, because it counts them.
 func TestRow26ComeAndGo(t *testing.T) {
 	total, atOnce := soak(600, 10_000), 100
 	s := serveSite(t, func(s *site) {
@@ -165,7 +165,7 @@ func TestRow26ComeAndGo(t *testing.T) {
 					h.Abort()
 				case 2:
 					for range 3 {
-						h.send(strings.Repeat("x", 600<<10)) // too much
+						h.send(strings.Repeat("x", 600<<10)) // exceeds the limit
 					}
 				}
 			case <-stop:
@@ -199,7 +199,7 @@ func TestRow26ComeAndGo(t *testing.T) {
 	assert.Eventually(t, func() bool { return openFiles(t) <= files+2 }, patience, 10*time.Millisecond, "%d files before", files)
 }
 
-// comeAndGo is one client's life; i says of what kind and how it ends.
+// comeAndGo runs one client; i decides its transport and how it ends.
 func comeAndGo(s *site, i int) {
 	if i%6 == 5 {
 		comeAndGoOverWebSocket(s, i)
@@ -207,7 +207,7 @@ func comeAndGo(s *site, i int) {
 	}
 	p := s.peer(carriers[i%6])
 	switch rand.IntN(5) {
-	case 0: // in the middle of anything
+	case 0: // disconnect at any moment
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(3000))*time.Microsecond)
 		defer cancel()
 		if res, err := s.do(ctx, p.c.method, p.path(p.c.name)+p.c.query(), ""); err == nil {
@@ -264,7 +264,7 @@ func comeAndGoOverWebSocket(s *site, i int) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// openFiles counts file descriptors, where the system tells; else it is 0.
+// openFiles returns the number of file descriptors, or 0 if the system does not provide it.
 func openFiles(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -274,14 +274,14 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-// sockjs.md rows 3 and 4, over real sockets: a client of each transport that
-// never reads holds up none of 200 others, is cut at its bound, and costs no
-// more memory than that until then. Not parallel, because it measures the heap.
+// sockjs.md rows 3 and 4, over real sockets: a client of each transport that never reads does not
+// delay 200 others, is disconnected at its limit, and uses no more memory than the limit until
+// then. Not parallel, because it measures the heap.
 func TestRow03NeverReadsAmongMany(t *testing.T) {
 	const (
 		others = 200
 		piece  = 64 << 10
-		bound  = 1 << 20 // of what waits for one
+		bound  = 1 << 20 // the limit of the queued bytes of one client
 		beside = 3 * piece / 2
 	)
 	s := serveSite(t, func(s *site) { s.cfg.WriteTimeout = patience })
@@ -335,7 +335,7 @@ func TestRow03NeverReadsAmongMany(t *testing.T) {
 				continue
 			}
 			assert.Equal(t, 3008, <-host.cut, name)
-			host.Abort() // as it would be after the write timeout
+			host.Abort() // as the write timeout would do
 			host.wait(t)
 			delete(stuck, name)
 			cut++
@@ -352,7 +352,7 @@ func TestRow03NeverReadsAmongMany(t *testing.T) {
 				require.Fail(t, "others wait", "round %d", round)
 			}
 		}
-		// What the others have received may not have been counted as written yet.
+		// The bytes that the others have received may still count as queued.
 		assert.LessOrEqual(t, s.engine.Waiting(), int64(len(stuck)*bound+others*len(text)))
 		if round%16 == 0 || len(stuck) < len(all) {
 			most = max(most, int64(transporttest.LiveHeap())-int64(before))
@@ -369,8 +369,8 @@ func TestRow03NeverReadsAmongMany(t *testing.T) {
 	}
 }
 
-// knock connects a client that has sent its request, and has read the answer's
-// header if that is a WebSocket's.
+// knock returns a connection on which the request was sent and, for a WebSocket, the header of the
+// response was read.
 func (s *site) knock(c carrier) (net.Conn, *siteConn) {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.base, "http://"))

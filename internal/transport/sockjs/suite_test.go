@@ -18,7 +18,7 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// The rules of SockJS 0.3.3 that its own protocol suite checks.
+// The rules of SockJS 0.3.3 that the test suite of the protocol checks.
 
 const notCached = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 
@@ -130,8 +130,7 @@ func TestSuitePreflight(t *testing.T) {
 	assert.Zero(t, s.admitted.Load())
 }
 
-// Every transport opens with o, echoes, and says a close code, whoever asks and
-// however often.
+// Every transport opens with o, echoes, and sends a close code, also to later requests.
 func TestSuiteTransports(t *testing.T) {
 	types := map[string]string{
 		"xhr": "application/javascript; charset=UTF-8", "xhr_streaming": "application/javascript; charset=UTF-8",
@@ -167,7 +166,7 @@ func TestSuiteTransports(t *testing.T) {
 	})
 }
 
-// What stands around frames, byte by byte.
+// The bytes around frames.
 func TestSuiteFraming(t *testing.T) {
 	want := map[string]string{
 		"xhr":           "o\n",
@@ -193,8 +192,8 @@ func TestSuiteFraming(t *testing.T) {
 	})
 }
 
-// A streaming response ends when it has carried the limit, a poll after its
-// frame, and nothing of the next is lost.
+// A streaming response ends at ResponseLimit, and a poll after its frame. The messages after that
+// are not lost.
 func TestSuiteResponseLimit(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t, func(s *site) { s.cfg.ResponseLimit = 4096 })
@@ -224,7 +223,7 @@ func TestSuiteResponseLimit(t *testing.T) {
 	})
 }
 
-// sockjs.md row 20, and D22: callbacks are names; nothing else gets into a page.
+// sockjs.md row 20, and D22: callbacks must be names, so that nothing else is written into a page.
 func TestRow20Callbacks(t *testing.T) {
 	t.Parallel()
 	s := serveSite(t)
@@ -244,8 +243,8 @@ func TestRow20Callbacks(t *testing.T) {
 	}
 }
 
-// sockjs.md row 20: the old transports are there when they are asked for, and
-// the iframe page loads what the host named, and nothing else.
+// sockjs.md row 20: the old transports are served only if Legacy is set, and the iframe page loads
+// only the script that the host has set.
 func TestRow20LegacyIsOptIn(t *testing.T) {
 	t.Parallel()
 	paths := []string{"/a/a/jsonp?c=x", "/a/a/htmlfile?c=x", "/iframe.html", "/iframe-1.6.1.html"}
@@ -270,7 +269,7 @@ func TestRow20LegacyIsOptIn(t *testing.T) {
 	}
 }
 
-// jsonp's client posts a form, or text.
+// The client of jsonp posts a form, or text.
 func TestSuiteJSONPSend(t *testing.T) {
 	t.Parallel()
 	s := serveSite(t)
@@ -307,8 +306,8 @@ func TestSuiteJSONPSend(t *testing.T) {
 	assert.Equal(t, []string{"abc", "abc", "%61bc", "%61bc"}, got)
 }
 
-// The characters that browsers and proxies change on the way are escaped, and
-// all that a client may escape is read.
+// The characters that browsers and proxies change are escaped, and all escapes of clients are
+// decoded.
 func TestSuiteEncoding(t *testing.T) {
 	t.Parallel()
 	var killer, escaped strings.Builder
@@ -326,13 +325,11 @@ func TestSuiteEncoding(t *testing.T) {
 	assert.Equal(t, []string{killer.String() + "\x00\u007f\u00ad\u2126é"}, p.receive())
 }
 
-// percents are strings that a client changes, or fails on, if it applies
-// unescape or decodeURI to what it receives.
+// percents are strings that unescape or decodeURI change, or for which they fail.
 var percents = []string{`%`, `%41`, `100%`, `%5C%22`, `%u0041`, `%22],"x"`, `%0d%0a`, `%25`, `<%3c>`, `é%C3%A9`}
 
-// Every sockjs-client decodes an eventsource's frames (unescape before 1.0,
-// decodeURI since), and no other transport's. Nothing that is sent, be it a
-// message or a close reason, may change by that. Issue 11, number 1.
+// sockjs-client decodes the frames of eventsource (unescape before 1.0, decodeURI since), and not
+// those of other transports. This must not change any message or close reason. Issue 11, number 1.
 func TestPercentSurvivesClientsThatDecode(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t)
@@ -365,7 +362,7 @@ func TestPercentSurvivesClientsThatDecode(t *testing.T) {
 	})
 }
 
-// decodedByClients is what the receivers of sockjs-client make of a frame.
+// decodedByClients returns the frame as the receivers of sockjs-client decode it.
 func decodedByClients(t *testing.T, c carrier, frame string) map[string]string {
 	t.Helper()
 	if c.name != "eventsource" {
@@ -381,8 +378,8 @@ func decodedByClients(t *testing.T, c carrier, frame string) map[string]string {
 	return map[string]string{"decodeURI": decodeURI, "unescape": unescape}
 }
 
-// A close reason is escaped as messages are: U+2028 ends a string in the scripts
-// of old browsers. Issue 11, number 1.
+// A close reason is escaped like a message, because U+2028 ends a string in the scripts of old
+// browsers. Issue 11, number 1.
 func TestCloseReasonsAreEscaped(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t)
@@ -399,7 +396,7 @@ func hex4(r rune) string {
 	return string([]byte{digits[r>>12&15], digits[r>>8&15], digits[r>>4&15], digits[r&15]})
 }
 
-// sockjs.md row 32: no UTF-8 can say a lone surrogate; it becomes U+FFFD.
+// sockjs.md row 32: UTF-8 cannot encode a lone surrogate, so it becomes U+FFFD.
 func TestRow32LoneSurrogates(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		s := serveSite(t)
@@ -414,7 +411,7 @@ func TestRow32LoneSurrogates(t *testing.T) {
 	})
 }
 
-// HTTP/1.0 clients get a response that ends with the connection.
+// HTTP/1.0 clients receive a response that ends with the connection.
 func TestSuiteHTTP10(t *testing.T) {
 	t.Parallel()
 	s := serveSite(t)

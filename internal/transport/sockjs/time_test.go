@@ -28,7 +28,7 @@ func inBubble(t *testing.T, test func(*testing.T, *site, carrier)) {
 	})
 }
 
-// raw sends a request and reads nothing of the answer.
+// raw sends a request and does not read the response.
 func (p *peer) raw(t *testing.T, body string) net.Conn {
 	conn, err := p.s.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", "site")
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func (p *peer) raw(t *testing.T, body string) net.Conn {
 	return conn
 }
 
-// ended asserts when a session has ended, and how.
+// ended asserts when and how a session has ended.
 func (c *siteConn) ended(t *testing.T, began time.Time, after time.Duration) {
 	t.Helper()
 	<-c.done
@@ -46,8 +46,8 @@ func (c *siteConn) ended(t *testing.T, began time.Time, after time.Duration) {
 	assert.Equal(t, session.Lost, c.end.Cause, c.end)
 }
 
-// A client of each transport that never reads is cut when a write has taken too
-// long, with what waits for it, and delays nobody.
+// A client of each transport that never reads is disconnected when a write takes too long, its
+// queued bytes are dropped, and it delays no other client.
 func TestRow03ClientThatNeverReads(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site, c carrier) {
 		stuck := s.peer(c)
@@ -76,7 +76,7 @@ func TestRow03ClientThatNeverReads(t *testing.T) {
 		for i := range 10 {
 			time.Sleep(100 * time.Millisecond)
 			sent := time.Since(began)
-			host.send(strings.Repeat("x", 90<<10)) // ten are within the bound
+			host.send(strings.Repeat("x", 90<<10)) // ten of them are below the limit
 			for _, o := range others {
 				o.send(fmt.Sprint(i))
 			}
@@ -84,7 +84,7 @@ func TestRow03ClientThatNeverReads(t *testing.T) {
 				require.Equal(t, sent, <-arrived)
 			}
 		}
-		synctest.Wait() // for what the others' writes still take off
+		synctest.Wait() // until the writes of the others have updated the queued bytes
 		assert.Equal(t, int64(10*90<<10), s.engine.Waiting())
 		assert.Equal(t, 3008, <-host.cut)
 		assert.Equal(t, 5*time.Second, time.Since(began))
@@ -98,7 +98,8 @@ func TestRow03ClientThatNeverReads(t *testing.T) {
 	})
 }
 
-// One that is sent more than the bound is cut at once; row 4 for absent ones.
+// A client for which more bytes than the limit are queued is disconnected at once; row 4 for
+// absent clients.
 func TestRow03BoundOfOneClient(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site, c carrier) {
 		conn := s.peer(c).raw(t, "")
@@ -111,13 +112,13 @@ func TestRow03BoundOfOneClient(t *testing.T) {
 		assert.Equal(t, 3008, <-host.cut)
 		assert.Zero(t, s.engine.Waiting())
 		<-host.done
-		assert.LessOrEqual(t, time.Since(began), 5*time.Second) // its write
+		assert.LessOrEqual(t, time.Since(began), 5*time.Second) // the timeout of its write
 		_ = conn.Close()
 	})
 }
 
-// A client that stays away is gone after the delay, with what waits for it. One
-// that comes within the delay stays for ever.
+// The session of a client that sends no request ends after the delay, and its queued bytes are
+// dropped. A client that sends a request within the delay keeps its session.
 func TestRow04AbsentPoller(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site, c carrier) {
 		if c.streaming {
@@ -125,7 +126,7 @@ func TestRow04AbsentPoller(t *testing.T) {
 		}
 		p := s.open(c)
 		host := s.session()
-		if c.streaming { // it has to come again after this
+		if c.streaming { // after this, the client needs a new request
 			host.send(strings.Repeat("x", 128<<10))
 			p.receive()
 			_, err := p.frame()
@@ -144,7 +145,7 @@ func TestRow04AbsentPoller(t *testing.T) {
 				require.ErrorIs(t, err, io.EOF)
 			}
 		}
-		synctest.Wait() // the last is off what waits
+		synctest.Wait() // until the last frame has been subtracted from the queued bytes
 		began := time.Now()
 		require.True(t, host.send(strings.Repeat("x", 1<<20)))
 		host.ended(t, began, 5*time.Second)
@@ -155,7 +156,7 @@ func TestRow04AbsentPoller(t *testing.T) {
 	})
 }
 
-// One that comes after its outbox was given up is told so.
+// A client that sends a request after the Outbox has disconnected it receives a close frame.
 func TestRow04SlowConsumerIsTold(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -177,8 +178,8 @@ func TestRow04SlowConsumerIsTold(t *testing.T) {
 	})
 }
 
-// A peer that has gone without a word: a poll ends with its heartbeat, a stream
-// is ended after two, and who does not come again is gone after the delay.
+// A peer that has disappeared without notice: a poll ends with its heartbeat, and a stream after
+// two. The session ends if no request arrives within the delay after that.
 func TestRow16HalfOpen(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site, c carrier) {
 		p := s.open(c)
@@ -189,7 +190,7 @@ func TestRow16HalfOpen(t *testing.T) {
 		if !c.streaming {
 			bound = 30 * time.Second
 		}
-		for { // what the kernel takes for a peer that is not there
+		for { // the kernel accepts bytes for a peer that has disappeared
 			frame, err := "", error(nil)
 			if p.response == nil && !c.streaming {
 				require.NoError(t, p.request())
@@ -210,7 +211,7 @@ func TestRow16HalfOpen(t *testing.T) {
 	})
 }
 
-// A stream that is ended so goes on in the next, with nothing lost.
+// After such an end of a stream, the next one continues, and no message is lost.
 func TestRow16StreamGoesOn(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site, c carrier) {
 		p := s.open(c)
@@ -231,7 +232,7 @@ func TestRow16StreamGoesOn(t *testing.T) {
 	})
 }
 
-// A body has ten seconds to come, at every door.
+// At every endpoint, a body must arrive within ten seconds.
 func TestRow22BodiesThatDoNotCome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -266,12 +267,12 @@ func TestRow22BodiesThatDoNotCome(t *testing.T) {
 	})
 }
 
-// An end is told to a client that comes for it within the delay, and again to
-// one that asks again; for one that does not come nothing is left.
+// A client that sends a request within the delay receives the close frame, and so do its later
+// requests. If it sends none, nothing of the session is left.
 func TestRow25GoodbyeWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *site, c carrier) {
 		if c.streaming {
-			return // its response is there
+			return // its receiver is attached already
 		}
 		for _, comes := range []bool{true, false} {
 			p := s.open(c)
