@@ -21,15 +21,15 @@ import (
 
 const secret = "a secret of more than sixteen bytes"
 
-// network is a listener in memory, for synctest bubbles: fake time passes only
-// when nothing waits for a real socket.
+// network is a listener in memory, for synctest bubbles, in which fake time passes only if no
+// goroutine waits for a real socket.
 type network struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 
 	mu     sync.Mutex
-	refuse int // dials still to fail
+	refuse int // the number of dials that are still to fail
 	dials  int
 }
 
@@ -126,9 +126,9 @@ func startServer(t *testing.T, o pushy.Options) (*pushy.Server, *pushytest.Clien
 	return srv, reader
 }
 
-// serveConns answers requests on a network connection by connection: what happens
-// to the n-th request of one, from 0, is for each to decide. It returns whether
-// the connection goes on.
+// serveConns accepts the connections of a network. For each request of a connection it calls each
+// with the number of the request on that connection, from 0. The connection is kept open while
+// each returns true.
 func serveConns(t *testing.T, each func(conn net.Conn, r *http.Request, n int) bool) *network {
 	t.Helper()
 	n := newNetwork()
@@ -159,14 +159,14 @@ func serveConns(t *testing.T, each func(conn net.Conn, r *http.Request, n int) b
 	return n
 }
 
-// answer lets srv answer r, as a connection that stays open.
+// answer writes the response of srv to r on a connection that stays open.
 func answer(conn net.Conn, srv http.Handler, r *http.Request) {
 	w := httptest.NewRecorder()
 	srv.ServeHTTP(w, r)
 	answer := w.Result()
-	answer.ContentLength = int64(w.Body.Len()) // else its end is the connection's
+	answer.ContentLength = int64(w.Body.Len()) // otherwise the response ends with the connection
 	_ = answer.Write(conn)
 }
 
-// discard reads what is left of a request.
+// discard reads the rest of a request.
 func discard(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }

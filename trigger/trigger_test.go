@@ -27,7 +27,7 @@ func TestPublish(t *testing.T) {
 	t.Parallel()
 	srv, err := pushy.New(pushy.Options{SecretKey: secret, Prefix: "/rt"})
 	require.NoError(t, err)
-	web := httptest.NewServer(srv) // over real sockets, once
+	web := httptest.NewServer(srv) // the only test over real sockets
 	t.Cleanup(func() {
 		web.Close()
 		_ = srv.Close()
@@ -179,8 +179,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// What goes wrong for a while passes, and nothing is delivered twice: each row says
-// what happens to the tries before the last.
+// Temporary failures are retried, and nothing is delivered twice. Each row has the failures of the
+// tries before the last.
 func TestTriesAgain(t *testing.T) {
 	t.Parallel()
 	publish := func(srv http.Handler, r *http.Request) { srv.ServeHTTP(httptest.NewRecorder(), r) }
@@ -299,7 +299,7 @@ func TestConnectionsThatCannotBeMade(t *testing.T) {
 	})
 }
 
-// Where nobody can know, the error says so.
+// If the outcome cannot be known, the error says so.
 func TestOutcomeUnknown(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -357,8 +357,8 @@ func TestOutcomeUnknown(t *testing.T) {
 	}
 }
 
-// A server that has lost its memory, as a restarted one has, delivers a repeat:
-// what the package's documentation says.
+// A server that has lost its memory because of a restart delivers a retry again, as the
+// documentation of the package says.
 func TestAnotherServerDeliversAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -387,8 +387,8 @@ func TestAnotherServerDeliversAgain(t *testing.T) {
 	})
 }
 
-// A server may close a kept connection whenever it likes: on the request that is
-// on its way, read or not, published or not.
+// A server can close a connection that was kept open at any time, also while a request is in
+// progress, before or after it reads the request or publishes the event.
 func TestKeptConnectionsThatClose(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -476,7 +476,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	})
 }
 
-// A RoundTripper of the host's need not tell whether it has sent anything.
+// A RoundTripper of the host may not report whether it has sent the request.
 func TestOtherTransports(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

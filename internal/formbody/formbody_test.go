@@ -40,10 +40,10 @@ func TestParse(t *testing.T) {
 		{"overlong", "a=%C0%AF&b=%ED%A0%80&c=%F4%90%80%80", `{"a":"%C0%AF","b":"%ED%A0%80","c":"%F4%90%80%80"}`},
 		{"escapedReplacement", "a=%EF%BF%BD", "{\"a\":\"\ufffd\"}"},
 		{"NUL", "a=%00", `{"a":"\u0000"}`},
-		// D3: qs loses these, or finds what JavaScript objects inherit.
+		// D3: qs drops these names, or finds properties that JavaScript objects inherit.
 		{"proto", "__proto__=1&__proto__[x]=2&a[__proto__]=3&a[__proto__]=4", `{"__proto__":"1","a":{"__proto__":["3","4"]}}`},
 		{"inherited", "constructor=1&a[toString]=2&a[toString][b]=3", `{"constructor":"1","a":{"toString":"2"}}`},
-		// The result is always an object: qs makes the text "1" of these.
+		// The result is always an object. The result of qs is the string "1".
 		{"bracketsFirst", "[]=1&[a]=2&[]=3", `{"[]":["1","3"],"[a]":"2"}`},
 		{"bracketsFirstEscaped", "%5B%5D=1", `{"[]":"1"}`},
 	}
@@ -90,7 +90,7 @@ func TestParseLimits(t *testing.T) {
 	}
 }
 
-// lists gives n fields, each a list with 1000 gaps.
+// lists returns n fields, each of which is a list with 1000 gaps.
 func lists(n int) string {
 	var fields []string
 	for i := range n {
@@ -99,8 +99,8 @@ func lists(n int) string {
 	return strings.Join(fields, "&")
 }
 
-// TestParseAsQs runs generated bodies with the results recorded from qs 0.5.1
-// on node 20.20; null is where qs throws.
+// TestParseAsQs parses generated bodies, with the recorded results of qs 0.5.1 on Node.js 20.20.
+// The result is null if qs throws.
 func TestParseAsQs(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("testdata/qs.json")
@@ -125,7 +125,7 @@ func TestParseAsQs(t *testing.T) {
 
 func TestParseGolden(t *testing.T) {
 	t.Parallel()
-	// D3: ordinary names. qs drops the one and finds inherited functions by the others.
+	// D3: ordinary names. qs drops the first, and finds inherited functions for the others.
 	d3 := map[string]string{
 		"form-proto":          `{"__proto__":"1","a":"2"}`,
 		"form-hasOwnProperty": `{"hasOwnProperty":"1","toString":"2","a":"3"}`,
@@ -159,8 +159,8 @@ func TestParseGolden(t *testing.T) {
 	assert.Greater(t, ran, 40)
 }
 
-// TestParsePHP checks D16: the PHP SDK signs what json_encode makes of data of
-// which only texts and filled lists survive the form.
+// TestParsePHP checks D16: the PHP SDK signs the json_encode of its data, and the form keeps only
+// strings and lists that are not empty.
 func TestParsePHP(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../../testdata/golden/signatures.json")

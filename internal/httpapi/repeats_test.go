@@ -96,8 +96,8 @@ func TestConcurrentRepeats(t *testing.T) {
 	assert.EqualValues(t, 1, published.Load())
 }
 
-// Issue 11, number 24: what is within the window is kept, whatever the rate;
-// what cannot be kept is refused, not delivered without protection.
+// Issue 11, number 24: responses within the window are kept at any rate. A request whose response
+// cannot be kept is refused, not delivered without protection.
 func TestRepeatsAreKeptByTime(t *testing.T) {
 	t.Parallel()
 	const most = 10_000
@@ -127,7 +127,7 @@ func TestRepeatsAreKeptByTime(t *testing.T) {
 	assert.Equal(t, 2, published)
 }
 
-// The host's log handler, which Full calls, may send a trigger of its own.
+// The host's log handler, which Full calls, can send a trigger itself.
 func TestFullIsCalledWithoutALock(t *testing.T) {
 	t.Parallel()
 	var rs httpapi.Repeats
@@ -154,8 +154,8 @@ func TestRepeatsAtAHighRate(t *testing.T) {
 	assert.Equal(t, 100_000, published)
 }
 
-// Issue 11, number 24: what is remembered takes what the comment says, 64 bytes for
-// each, and its memory is given back. Not parallel: it measures the heap.
+// Issue 11, number 24: as the comment of Repeats says, each response uses 64 bytes, and the memory
+// is released. Not parallel, because it measures the heap.
 func TestRepeatsMemory(t *testing.T) {
 	const most = 1 << 17
 	heap := func() int64 {
@@ -174,7 +174,7 @@ func TestRepeatsMemory(t *testing.T) {
 	for i := range 3 * most {
 		once(i)
 		if i%100 == 0 {
-			at = at.Add(time.Second) // three windows
+			at = at.Add(time.Second) // over three windows
 		}
 	}
 	assert.LessOrEqual(t, heap()-before, int64(most*64*5/4))

@@ -37,7 +37,7 @@ func TestAdmissionCountsEachNetwork(t *testing.T) {
 	for range 3 {
 		assert.Empty(t, a.Reserve(none), "a client without an address is not limited")
 	}
-	for range 3 { // and the others are
+	for range 3 { // a client with an address is limited
 		_ = a.Reserve(other)
 	}
 	a.GiveBack(none)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// thing counts what its Life does to it.
+// thing counts the calls of its lifetime.
 type thing struct {
 	opened, closed, gone atomic.Int64
 	fail                 error
@@ -86,7 +86,7 @@ func TestLifetimeFailedOpen(t *testing.T) {
 	})
 }
 
-// All who wait give up: what opens then closes again.
+// All callers stop waiting: the lifetime then closes again.
 func TestLifetimeAbandonedOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestLifetimeEndLinger(t *testing.T) {
 	})
 }
 
-// A held Life is open, whatever others do.
+// A lifetime that is held is open, independently of other holders.
 func TestLifetimeHolds(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {

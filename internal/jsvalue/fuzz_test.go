@@ -27,7 +27,7 @@ func FuzzCanonical(f *testing.F) {
 		compact, compactErr := jsvalue.Compact(nil, src, jsvalue.TriggerLimits)
 		require.Equal(t, err, compactErr)
 		if _, ok := err.(*jsvalue.LimitError); !ok {
-			// encoding/json has the same grammar; it reads invalid UTF-8 too.
+			// encoding/json has the same grammar, and accepts invalid UTF-8, too.
 			require.Equal(t, json.Valid(src), err == nil)
 		}
 		object := false

@@ -57,7 +57,7 @@ func TestCanonicalGolden(t *testing.T) {
 			got, err := jsvalue.Canonical(nil, body, jsvalue.TriggerLimits)
 			switch {
 			case strings.HasPrefix(v.Name, "foreign-"):
-				// What another encoder makes of the value: not the canonical text, but one of the same value.
+				// The output of another encoder: not the canonical text, but one with the same value.
 				require.NoError(t, err)
 				same, err := jsvalue.Canonical(nil, []byte(*v.CanonicalJSON), jsvalue.TriggerLimits)
 				require.NoError(t, err)
@@ -73,7 +73,7 @@ func TestCanonicalGolden(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, *v.CanonicalJSON, string(got))
 			case jsvalue.Kind(body) == '0' || jsvalue.Kind(body) == 'n' || jsvalue.Kind(body) == 't':
-				// The original refuses a body that is no object or array; that check is the caller's.
+				// The original refuses a body that is not an object or array; here, the caller checks this.
 				assert.NoError(t, err)
 			default:
 				assert.Error(t, err)

@@ -233,7 +233,7 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// Not parallel: AllocsPerRun counts the allocations of all goroutines.
+// Not parallel, because AllocsPerRun counts the allocations of all goroutines.
 func TestFieldsDoesNotAllocate(t *testing.T) {
 	src := []byte(`{"command":"SUBSCRIBE","data":{"channel":"private-room","auth":"x"},"id":17}`)
 	var command, data []byte
@@ -386,11 +386,11 @@ func TestLowerDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// Compacted agrees with Compact, and copies only what it must.
+// Compacted has the same result as Compact, and copies only if necessary.
 func TestCompacted(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, in, want string // want "" for an error
+		name, in, want string // want is "" for an error
 	}{
 		{"compact", `{"a":[1,"é",null,true]}`, `{"a":[1,"é",null,true]}`},
 		{"blanks", " {\"a\" : 1 }\n", `{"a":1}`},

@@ -16,8 +16,8 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// askNode runs expr, JavaScript over the Buffer b, in one node process for
-// each input. What throws gives nil.
+// askNode evaluates expr, a JavaScript expression with the Buffer b, for each input, in one
+// Node.js process. The result is nil if it throws.
 func askNode(t *testing.T, expr string, inputs [][]byte) [][]byte {
 	t.Helper()
 	node, err := exec.LookPath("node")
@@ -54,7 +54,7 @@ func askNode(t *testing.T, expr string, inputs [][]byte) [][]byte {
 	return answers
 }
 
-// many is how many inputs a test makes: with -short a tenth of n.
+// many returns the number of inputs of a test: n, or a tenth of n with -short.
 func many(n int) int {
 	if testing.Short() {
 		return n / 10
@@ -100,8 +100,8 @@ func TestCanonicalAsNode(t *testing.T) {
 func TestLowerAsNode(t *testing.T) {
 	t.Parallel()
 	requireUnicode(t)
-	// Each code point alone, and those of the planes that have letters or
-	// marks in every place that the final sigma looks at.
+	// Each code point alone, and, for the planes with letters or marks, at every place that the
+	// condition for the final sigma depends on.
 	var texts [][]byte
 	const perText = 1024
 	for r := rune(0); r <= 0x10FFFF; r += perText {
@@ -157,8 +157,8 @@ func compareLower(t *testing.T, texts [][]byte) {
 	}
 }
 
-// requireUnicode fails where node knows another Unicode than Lower does: the
-// differences would be those of the versions.
+// requireUnicode fails if Node.js implements another version of Unicode than Lower, because the
+// test would then report the differences of the versions.
 func requireUnicode(t *testing.T) {
 	t.Helper()
 	got := askNode(t, `process.versions.unicode`, [][]byte{nil})
@@ -197,7 +197,7 @@ func TestBrokenUTF8AsNode(t *testing.T) {
 	}
 }
 
-// generator makes JSON texts: most are good, some broken, all odd.
+// generator makes unusual JSON texts: most are valid, and some are not.
 type generator struct{ *rand.Rand }
 
 func (g generator) text() []byte {

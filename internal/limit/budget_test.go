@@ -31,8 +31,8 @@ func TestBudgetAbuse(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
-		pause time.Duration // of 2.5 s from that second on, in which nothing comes
-		abuse time.Duration // when it is
+		pause time.Duration // the start of a pause of 2.5 s without messages
+		abuse time.Duration // the time of the verdict Abuse
 	}{
 		{"tenSeconds", 0, 10 * time.Second},
 		{"aPauseForgives", 9 * time.Second, 21500 * time.Millisecond},

@@ -12,7 +12,7 @@ import (
 func TestNames(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, in, lower string // lower "" if it is no channel
+		name, in, lower string // lower is "" if in is not a valid channel name
 		event           bool
 	}{
 		{"plain", "News", "news", true},

@@ -132,8 +132,8 @@ func TestFrame(t *testing.T) {
 	}
 }
 
-// Issue 11, number 14: each entry is in the form that browsers send, or refused
-// with the reason.
+// Issue 11, number 14: each entry is converted to the form that browsers send, or refused with the
+// reason.
 func TestEntries(t *testing.T) {
 	t.Parallel()
 	for listed, sent := range map[string]string{
@@ -252,7 +252,7 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-// What a wildcard allows: one label or more, on its own port and scheme.
+// A wildcard allows one or more labels, with its own port and scheme.
 func TestWildcard(t *testing.T) {
 	t.Parallel()
 	p, err := origin.New([]string{"https://*.example.com", "http://*.example.org:8080", "file://"})
@@ -293,7 +293,7 @@ func TestWildcard(t *testing.T) {
 	}
 }
 
-// Which page a refusal is about.
+// Check returns the page that was refused.
 func TestCheckNamesThePage(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, origin, site, referer, page string }{

@@ -31,7 +31,7 @@ func TestOneLineAMinute(t *testing.T) {
 	})
 }
 
-// Subjects that a client chooses cost neither memory nor lines without bound.
+// Subjects that a client chooses use limited memory, and cause a limited number of lines.
 func TestManySubjects(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/gopushy/pushy/internal/safelog"
 )
 
-// bad panics in the method of that name.
+// bad is a handler that panics in the method with that name.
 type bad struct {
 	slog.Handler
 	in    string
@@ -79,7 +79,7 @@ func TestNoPanicComesThrough(t *testing.T) {
 	}
 }
 
-// ends ends its goroutine in the method of that name.
+// ends is a handler that ends its goroutine in the method with that name.
 type ends struct {
 	slog.Handler
 	in string

@@ -70,8 +70,7 @@ func TestGolden(t *testing.T) {
 	assert.Equal(t, map[string]int{"trigger": 127, "subscribe": 37}, ran)
 }
 
-// signedOtherwise are the vectors whose hash is of other inputs than the
-// vector names.
+// signedOtherwise has the vectors whose hash is that of other inputs than the vector has.
 var signedOtherwise = map[string]string{
 	"foreign-channel-not-lowered":     "signed over the name as spelled",
 	"refused-channel-not-lowered":     "signed over the name as spelled",
@@ -87,7 +86,7 @@ var signedOtherwise = map[string]string{
 	"spelling x e 1700000000abc":      "D12: the original hashed the number, not its spelling",
 }
 
-// text gives a string or number of a vector as it stands in a query.
+// text returns a string or number of a vector in the form that it has in a query.
 func text(t *testing.T, raw json.RawMessage) string {
 	t.Helper()
 	if raw[0] != '"' {

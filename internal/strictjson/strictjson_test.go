@@ -35,7 +35,7 @@ type Other struct {
 	Twice int
 }
 
-// picky reads itself and says no to all but "yes".
+// picky has an UnmarshalJSON that accepts only "yes".
 type picky struct{ said bool }
 
 var errPicky = errors.New("the secret reason")
@@ -68,9 +68,9 @@ type all struct {
 	Tree   tree             `json:"tree"`
 	Plain  string
 	Hidden string `json:"-"`
-	//lint:ignore SA5008 a name as odd as this has to work, too
+	//lint:ignore SA5008 unusual names must work, too
 	Dash string `json:"-,"`
-	own  string // must stay out of it
+	own  string // not exported, so it must be ignored
 }
 
 func decode[T any](t *testing.T, text string) (T, error) {
@@ -160,7 +160,7 @@ func TestPathIsBounded(t *testing.T) {
 	assert.Regexp(t, `^….*\.kids\[0\]: must be an object, not a number$`, err.Error())
 }
 
-// What is right is what encoding/json makes of it.
+// Valid JSON is decoded as encoding/json does.
 func TestDecodes(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
@@ -211,9 +211,8 @@ func TestNewSaysWhatCannotBeDecoded(t *testing.T) {
 	require.NoError(t, err, "what is left out does not matter")
 }
 
-// FuzzDecode: no text makes the Decoder panic or take long, its faults are short
-// and name no more than there is, and what it takes encoding/json takes, for the
-// same value.
+// FuzzDecode: no text makes the Decoder panic or take a long time, faults are short and name only
+// places that exist, and a text that the Decoder accepts has the same value in encoding/json.
 func FuzzDecode(f *testing.F) {
 	f.Add(`{"id":7,"move":{"x":1,"y":2},"moves":[{}],"pair":[true,false],"maybe":null,"scores":{"a":1},"byId":{"1":"x"}}`)
 	f.Add(`{"any":[{"a":[1e5,"\ud800"]}],"raw":{},"big":"12","bytes":"aGk=","at":"2026-11-24T23:00:00Z","addr":"::1","number":-0}`)
