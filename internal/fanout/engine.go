@@ -117,7 +117,8 @@ func (e *Engine) NewOutbox(end Endpoint, onDisconnect func(code int, reason stri
 		panic("fanout: an Endpoint is either a Writer or a Puller")
 	}
 	e.mu.Lock()
-	if o.next = e.first; o.next != nil {
+	o.next = e.first
+	if o.next != nil {
 		o.next.prev = o
 	}
 	e.first = o
@@ -157,7 +158,8 @@ func (e *Engine) disconnectLargest() {
 		e.mu.Lock()
 		for o := e.first; o != nil; o = o.next {
 			if n := o.bytes.Load(); n > bytes {
-				most, bytes = o, n
+				most = o
+				bytes = n
 			}
 		}
 		e.mu.Unlock()

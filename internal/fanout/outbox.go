@@ -244,7 +244,8 @@ func (o *Outbox) closeFrameLocked() (code int, reason string) {
 }
 
 func (o *Outbox) closeLocked(code int, reason string) {
-	o.closed, o.code = true, uint16(code)
+	o.closed = true
+	o.code = uint16(code)
 	o.endingLocked().reason = reason
 }
 

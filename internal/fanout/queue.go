@@ -32,7 +32,8 @@ func (q *queue) drop(n int) {
 	if q.head == len(q.frames) || q.head >= keptQueue && q.head > len(q.frames)/2 {
 		left := copy(q.frames, q.frames[q.head:])
 		clear(q.frames[max(left, q.head):])
-		q.frames, q.head = q.frames[:left], 0
+		q.frames = q.frames[:left]
+		q.head = 0
 	}
 }
 

@@ -91,7 +91,8 @@ func (b *batch) join(frames []*Frame, form Form) {
 	for _, f := range frames {
 		*b.joined = append(*b.joined, f.Bytes(form)...)
 	}
-	b.frames, b.form = append(b.frames, frames...), form
+	b.frames = append(b.frames, frames...)
+	b.form = form
 }
 
 // flush writes once for o, in a pass of its flusher, which owns o. If the write could

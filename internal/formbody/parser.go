@@ -41,7 +41,8 @@ func (p *parser) set(name, value string) string {
 			return intoText(at.text, part, parts[i+1:])
 		}
 		var msg string
-		if at, msg = p.child(at, part); msg != "" {
+		at, msg = p.child(at, part)
+		if msg != "" {
 			return msg
 		}
 	}
@@ -156,7 +157,9 @@ func intoText(s, name string, rest []string) string {
 			}
 			return "a name inside a string"
 		}
-		s, name, rest = "x", next, rest[1:] // a single character
+		s = "x" // the value of an index of a string is a single character
+		name = next
+		rest = rest[1:]
 	}
 	return ""
 }

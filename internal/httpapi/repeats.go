@@ -101,7 +101,8 @@ func (rs *Repeats) begin(d digest, now time.Time) (answer *TriggerAnswer, first,
 	if received, known := rs.received[d]; known {
 		return Done(received), nil, nil
 	}
-	if first = rs.underWay[d]; first != nil {
+	first = rs.underWay[d]
+	if first != nil {
 		return nil, first, nil
 	}
 	if len(rs.order)+len(rs.underWay) >= cmp.Or(rs.Max, MaxRepeats) {

@@ -75,7 +75,8 @@ func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name strin
 	}
 	// The body has been read. If the deadline expired later, it would end r's context.
 	_ = rc.SetReadDeadline(time.Time{})
-	if refused = rd.verify(t, body, isJSON); refused != nil {
+	refused = rd.verify(t, body, isJSON)
+	if refused != nil {
 		return nil, refused
 	}
 	return t, nil

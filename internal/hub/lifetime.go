@@ -110,7 +110,8 @@ func (l *lifetime) release() {
 func (l *lifetime) endLingerAndWait() {
 	l.endLinger()
 	l.mu.Lock()
-	t, wait := l.change, l.state == closing
+	t := l.change
+	wait := l.state == closing
 	l.mu.Unlock()
 	if wait {
 		<-t.done

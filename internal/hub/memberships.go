@@ -49,7 +49,8 @@ func (s *memberships) remove(channel string) {
 			continue
 		}
 		last := len(s.few) - 1
-		s.few[i], s.few[last] = s.few[last], nil
+		s.few[i] = s.few[last]
+		s.few[last] = nil
 		s.few = s.few[:last]
 		if last == 0 {
 			s.few = nil

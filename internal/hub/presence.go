@@ -183,7 +183,8 @@ func (ch *Channel) updateLocked(e broker.Entry) {
 // leftLocked applies a Leave of the log. If the member is still in the channel on this node,
 // another node considered this one dead and appended the Leave; then the member joins again.
 func (ch *Channel) leftLocked(e broker.Entry) {
-	own, m := ch.own[e.Member], ch.replica.get(e.Member)
+	own := ch.own[e.Member]
+	m := ch.replica.get(e.Member)
 	if own == nil || m == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
 		ch.removeLocked(e.Member)
 		return
@@ -199,7 +200,8 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 // lost it or the broker was away. The member has a new place in the log. After the last
 // such member, the members on this node receive the list again if its order has changed.
 func (ch *Channel) rejoinedLocked(old, m *Member) {
-	old.Owner, old.since = m.Owner, m.since
+	old.Owner = m.Owner
+	old.since = m.since
 	if old.unlogged {
 		old.unlogged = false
 		ch.replica.unlogged--

@@ -30,7 +30,8 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 			return appended, fmt.Errorf("%w, and %d channels have already had events since then", err, maxGaps)
 		}
 		h.Deliver(channel, e)
-		appended, err = broker.Appended{}, nil
+		appended = broker.Appended{}
+		err = nil
 	}
 	if err != nil {
 		return appended, err

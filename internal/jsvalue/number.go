@@ -26,10 +26,13 @@ func infinite(num []byte) bool {
 // magnitude returns the m for which |num| is in [10^(m-1), 10^m), or the smallest int if num
 // is zero.
 func magnitude(num []byte) int {
-	m, i := 0, 0
-	point, seen := false, false
+	m := 0
+	i := 0
+	point := false // the decimal point was read
+	seen := false  // a digit other than a leading zero was read
 	for ; i < len(num) && num[i]|0x20 != 'e'; i++ {
-		switch c := num[i]; {
+		c := num[i]
+		switch {
 		case c == '.':
 			point = true
 		case c == '-':

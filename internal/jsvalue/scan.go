@@ -104,7 +104,8 @@ func (s *scanner) str() (text, error) {
 	if s.peek() != '"' {
 		return text{}, s.fail("a string")
 	}
-	src, i := s.src, s.pos+1
+	src := s.src
+	i := s.pos + 1
 	t := text{start: i}
 	for {
 		i += plainLen(src[i:])

@@ -8,8 +8,10 @@ const replacement = "\uFFFD"
 // not be empty and must not start with a valid rune. These are the bytes that a WHATWG
 // decoder, such as that of Node.js, replaces with one U+FFFD. Go replaces each byte.
 func brokenLen[T string | []byte](s T) int {
-	lo, hi, want := byte(0x80), byte(0xBF), 0
-	switch c := s[0]; {
+	lo, hi := byte(0x80), byte(0xBF) // the range of the next byte
+	want := 0                        // the number of bytes that must follow
+	c := s[0]
+	switch {
 	case c >= 0xC2 && c <= 0xDF:
 		want = 1
 	case c >= 0xE0 && c <= 0xEF:

@@ -28,7 +28,8 @@ func NetworkOf(address string) Network {
 	if !addr.IsValid() {
 		return 0
 	}
-	if addr = addr.Unmap(); addr.Is4() {
+	addr = addr.Unmap()
+	if addr.Is4() {
 		b := addr.As4()
 		return Network(binary.BigEndian.Uint32(b[:])) | 1<<32 // no IPv6 network in use begins with 0:1
 	}

@@ -282,12 +282,14 @@ func ipv4Number(s string) (uint64, error) {
 	base := 10
 	switch {
 	case strings.HasPrefix(s, "0x"):
-		base, s = 16, s[2:]
+		base = 16
+		s = s[2:]
 		if s == "" {
 			return 0, nil
 		}
 	case len(s) > 1 && s[0] == '0':
-		base, s = 8, s[1:]
+		base = 8
+		s = s[1:]
 	}
 	return strconv.ParseUint(s, base, 64)
 }

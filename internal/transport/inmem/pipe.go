@@ -221,7 +221,8 @@ func splitFrame(wire []byte) (text, rest []byte, whole bool) {
 	if len(wire) < 2 {
 		return nil, wire, false
 	}
-	n, head := int(wire[1]), 2
+	n := int(wire[1])
+	head := 2
 	switch n {
 	case 126:
 		head = 4
@@ -264,7 +265,9 @@ func (p *pipe) Linger() {
 	}
 	timer := time.NewTimer(pipeWait)
 	defer timer.Stop()
-	done, answered, clientClosed := p.out.Done(), p.answered.ch, p.clientClosed.ch
+	done := p.out.Done()
+	answered := p.answered.ch
+	clientClosed := p.clientClosed.ch
 	for done != nil || answered != nil {
 		select {
 		case <-done:
@@ -274,9 +277,11 @@ func (p *pipe) Linger() {
 			}
 			timer.Reset(pipeWait)
 		case <-answered:
-			answered, clientClosed = nil, nil
+			answered = nil
+			clientClosed = nil
 		case <-clientClosed: // the client has closed first, or at the same time
-			answered, clientClosed = nil, nil
+			answered = nil
+			clientClosed = nil
 		case <-p.toServer: // discarded, so that a client that waits in Send can continue to read
 		case <-p.aborted.ch:
 			return

@@ -38,7 +38,8 @@ func (e *elements) next() ([]byte, bool) {
 // valueLen returns the length of the JSON value at the start of b. The value must be valid;
 // anything can follow it.
 func valueLen(b []byte) int {
-	depth, inString := 0, false
+	depth := 0
+	inString := false
 	for i := 0; i < len(b); i++ {
 		c := b[i]
 		switch {
@@ -57,7 +58,8 @@ func valueLen(b []byte) int {
 		case c == '[' || c == '{':
 			depth++
 		case c == ']' || c == '}':
-			if depth--; depth == 0 {
+			depth--
+			if depth == 0 {
 				return i + 1
 			}
 		case depth == 0 && (c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'):

@@ -184,7 +184,8 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol s
 		}
 		fresh := newHTTPSession(h, id, protocol)
 		fresh.belongsTo(r)
-		if s = h.table.add(fresh); s == nil {
+		s = h.table.add(fresh)
+		if s == nil {
 			ticket.Start(fresh)
 			return fresh
 		}

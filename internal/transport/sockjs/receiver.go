@@ -189,7 +189,8 @@ func (rv *receiver) timedOut() bool {
 	rv.h.deadlines.Do(func() {
 		rv.h.notices.Warn("a deadline of the request's context ends responses that wait", "",
 			slog.String("transport", rv.protocol),
-			slog.String("hint", "each client must then send a new request: mount pushy outside of the middleware with the timeout"))
+			slog.String("hint", "each client must then send a new request: "+
+				"mount pushy outside of the middleware that sets the timeout"))
 	})
 	return true
 }

@@ -341,7 +341,8 @@ func (t *table) find(id string) *httpSession {
 func (t *table) add(s *httpSession) (other *httpSession) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if other = t.sessions[s.id]; other != nil {
+	other = t.sessions[s.id]
+	if other != nil {
 		return other
 	}
 	if t.sessions == nil {

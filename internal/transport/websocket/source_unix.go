@@ -113,10 +113,14 @@ var writeOps = sync.Pool{New: func() any {
 // does not read fast enough, this is less than len(p), and the error is nil.
 func tryWrite(rc syscall.RawConn, p []byte) (int, error) {
 	op := writeOps.Get().(*writeOp)
-	op.p, op.n, op.err = p, 0, nil
+	op.p = p
+	op.n = 0
+	op.err = nil
 	err := rc.Control(op.try) // RawConn.Write would also access the poll state, which costs cache misses
-	n, failed := max(op.n, 0), op.err
-	op.p, op.err = nil, nil
+	n := max(op.n, 0)
+	failed := op.err
+	op.p = nil
+	op.err = nil
 	writeOps.Put(op)
 	switch {
 	case err != nil:
