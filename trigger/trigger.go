@@ -135,7 +135,9 @@ func Except(connID string) PublishOption {
 // For errors.Is and errors.As, the error wraps an *Error if the server refused the event,
 // ErrOutcomeUnknown, the error of ctx, or a network error. If an argument is not valid, the
 // error says which one, and nothing is sent.
-func (c *Client) Publish(ctx context.Context, channel, event string, data any, options ...PublishOption) (delivered bool, err error) {
+func (c *Client) Publish(
+	ctx context.Context, channel, event string, data any, options ...PublishOption,
+) (delivered bool, err error) {
 	m, err := c.message(channel, event, data, options)
 	if err == nil {
 		err = ctx.Err()

@@ -150,7 +150,9 @@ func unixSeconds(s string) (int64, bool) {
 	return n, err == nil
 }
 
-func (rd *TriggerReader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJSON bool, refused *TriggerAnswer) {
+func (rd *TriggerReader) body(
+	w http.ResponseWriter, r *http.Request,
+) (body []byte, isJSON bool, refused *TriggerAnswer) {
 	isJSON, isForm := bodyType(r.Header.Get("Content-Type"))
 	unknown := refuse(http.StatusUnsupportedMediaType, "Content-Type must be JSON or application/x-www-form-urlencoded")
 	encoding := r.Header.Get("Content-Encoding")
