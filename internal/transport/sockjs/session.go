@@ -195,7 +195,9 @@ func (s *httpSession) markLostLocked(err error) {
 	if !s.aborted {
 		s.aborted = true
 		s.presentLocked()
-		s.h.table.remove(s) // before dead is closed, so that a request that sees dead can open a new session
+		// Remove it before other requests can see that it is aborted, because they then open
+		// a new session with the same id.
+		s.h.table.remove(s)
 		close(s.dead)
 	}
 }
