@@ -129,7 +129,7 @@ func TestStreamsAreMadeByManyNodesAtOnce(t *testing.T) {
 		for range nodes {
 			all.Go(func() {
 				n, err := try(t, nats.Options{
-					URL:     shared.url,
+					URL:     shared.URL,
 					Prefix:  fmt.Sprint(prefix(t), "-", round),
 					Timeout: 20 * time.Second,
 				}, time.Minute, nil)
@@ -153,11 +153,11 @@ func TestStreamsAreMadeByManyNodesAtOnce(t *testing.T) {
 // A stream of another program that stores pushy's subjects is named as such.
 func TestSubjectsOfAnotherStream(t *testing.T) {
 	t.Parallel()
-	_, js := admin(t, shared.url)
+	_, js := admin(t, shared.URL)
 	p := prefix(t)
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: p + "-others", Subjects: []string{p + ".>"}})
 	require.NoError(t, err)
-	_, err = try(t, nats.Options{URL: shared.url, RequireAtStart: true}, time.Minute, nil)
+	_, err = try(t, nats.Options{URL: shared.URL, RequireAtStart: true}, time.Minute, nil)
 	var setting *nats.SettingError
 	require.ErrorAs(t, err, &setting)
 	assert.ErrorContains(t, err, "a stream of another program stores these subjects")
