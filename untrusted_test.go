@@ -206,6 +206,46 @@ func TestBrokenMembersAreSkipped(t *testing.T) {
 	}
 }
 
+// A Leave, Update or Adopt that names another owner than the member has changes nothing,
+// even if a broker delivers it: it is late, and the member has come back elsewhere.
+func TestEntriesOfAnotherOwnerChangeNothing(t *testing.T) {
+	t.Parallel()
+	f, srv, _ := startForeign(t)
+	ann := connectPeer(t, srv)
+	self := ann.subscribe("private-room", `{"name":"Ann"}`).field("memberId")
+	bob := foreignMember("bob", `{"name":"Bob"}`)
+	f.sink.Deliver("private-room", joins(bob, 1))
+	ann.expect(`pushy:presence-add private-room {"member":{"name":"Bob","subscribed":0,"memberId":"bob","idle":false}}`)
+	revision := uint64(1)
+	deliver := func(kind broker.Kind, member, owner, old string) {
+		revision++
+		f.sink.Deliver("private-room", broker.Entry{
+			Kind:     kind,
+			Member:   member,
+			Owner:    owner,
+			OldOwner: old,
+			Data:     json.RawMessage(`{"name":"Wrong"}`),
+			At:       others(revision),
+		})
+	}
+	for _, id := range []string{"bob", self} {
+		deliver(broker.Leave, id, "somebody", "")
+		deliver(broker.Update, id, "somebody", "")
+		deliver(broker.Adopt, id, "thief", "somebody")
+		deliver(broker.Join, id, "somebody", "")
+		deliver(broker.Leave, id, "somebody", "")
+	}
+	ann.quiet()
+	assert.Equal(t, []string{"Ann", "Bob"}, membersOf(t, srv, "private-room"))
+	assert.Equal(t, []string{"private-room"}, ann.conn(srv).Channels())
+
+	deliver(broker.Adopt, "bob", "new", "others")
+	deliver(broker.Leave, "bob", "others", "")
+	ann.quiet()
+	deliver(broker.Leave, "bob", "new", "")
+	ann.expect(`pushy:presence-quit private-room {"member":{"name":"Bob","subscribed":0,"memberId":"bob","idle":false}}`)
+}
+
 // The fields that the server gives a member are its own, whatever the data says.
 func TestMembersFromElsewhereHaveTheirOwnID(t *testing.T) {
 	t.Parallel()

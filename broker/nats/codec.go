@@ -198,6 +198,14 @@ type adoption struct {
 
 func (r *record) left() bool { return r.kind == broker.Leave }
 
+// expects returns the owner that the member had before.
+func (r *record) expects() string {
+	if r.kind == broker.Adopt {
+		return r.oldOwner
+	}
+	return r.member.Owner
+}
+
 const formRecord = 'm'
 
 func (r *record) encode() []byte {

@@ -1,6 +1,8 @@
 package nats_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -505,4 +507,37 @@ func TestGapIsFilled(t *testing.T) {
 	got := n.nextReset("news")
 	assert.Equal(t, broker.ResetGap, got.reason)
 	assert.Equal(t, uint64(111), got.state.At.Offset)
+}
+
+// An entry of a member that has another owner follows one that was removed before it could
+// be read: it is not delivered as if it were the next.
+func TestEntryBeforeItIsMissing(t *testing.T) {
+	t.Parallel()
+	a, b := open(t, nats.Options{URL: shared.URL}), open(t, nats.Options{URL: shared.URL})
+	_, js := admin(t, shared.URL)
+	stream, err := js.Stream(t.Context(), prefix(t)+"-1-members")
+	require.NoError(t, err)
+	for i, e := range []broker.Entry{
+		{Kind: broker.Leave, Owner: "new"},
+		{Kind: broker.Update, Owner: "new", Data: json.RawMessage(`{}`)},
+		{Kind: broker.Adopt, OldOwner: "new", Owner: "newer"},
+	} {
+		channel := fmt.Sprint("missing-", i)
+		subject := prefix(t) + ".1.m.c." + channel + ".m1"
+		b.follow(channel)
+		a.append(channel, join("m1"))
+		require.Equal(t, broker.Join, b.nextMember().Kind)
+		m, err := stream.GetLastMsgForSubject(t.Context(), subject)
+		require.NoError(t, err)
+		entry := bytes.LastIndex(m.Data, []byte{broker.FormatVersion, 1, 1, byte(broker.Join)})
+		require.Positive(t, entry)
+		e.Member = "m1"
+		// The record says when the member joined, after a byte each for its form and its flag.
+		next := binary.AppendUvarint(bytes.Clone(m.Data[:2]), m.Sequence)
+		next = broker.AppendEntry(append(next, m.Data[3:entry]...), e)
+		_, err = js.Publish(t.Context(), subject, next)
+		require.NoError(t, err)
+		got := b.next(func(n news) bool { return n.channel == channel })
+		require.NotNil(t, got.state, "%+v", got.entry)
+	}
 }

@@ -301,7 +301,7 @@ func (r *replica) takeMemberLocked(channel, member string, data []byte, seq uint
 	m.revision, next.taken = seq, time.Now()
 	r.removeLocked(m, member)
 	r.addLocked(channel, m, next)
-	follows := old != nil && old.member.Since == next.member.Since
+	follows := old != nil && old.member.Since == next.member.Since && old.member.Owner == next.expects()
 	switch {
 	case next.kind == broker.Join && old == nil, next.kind != broker.Join && follows:
 		r.deliverLocked(channel, next, prev, at)

@@ -147,10 +147,10 @@ func (ch *Channel) arriveLocked(a arrival) {
 	case broker.Update:
 		ch.updateLocked(e)
 	case broker.Adopt:
-		if m := r.get(e.Member); m != nil {
+		if m := r.get(e.Member); m != nil && m.Owner == e.OldOwner {
 			m.Owner = e.Owner
+			ch.adoptedLocked(e.Member, e.Owner)
 		}
-		ch.adoptedLocked(e.Member, e.Owner)
 	case broker.Leave:
 		ch.leftLocked(e)
 	}
@@ -168,7 +168,7 @@ func (ch *Channel) newMember(m *broker.Member) *Member {
 
 func (ch *Channel) updateLocked(e broker.Entry) {
 	m := ch.replica.get(e.Member)
-	if m == nil || !ch.policy.Presence {
+	if m == nil || m.Owner != e.Owner || !ch.policy.Presence {
 		return
 	}
 	ch.replica.bytes -= m.size()
@@ -185,7 +185,10 @@ func (ch *Channel) updateLocked(e broker.Entry) {
 func (ch *Channel) leftLocked(e broker.Entry) {
 	own := ch.own[e.Member]
 	m := ch.replica.get(e.Member)
-	if own == nil || m == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
+	if m == nil || m.Owner != e.Owner {
+		return // it is late: another join, or an adoption, has followed
+	}
+	if own == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
 		ch.removeLocked(e.Member)
 		return
 	}
@@ -200,7 +203,6 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 // lost it or the broker was away. The member has a new place in the log. After the last
 // such member, the members on this node receive the list again if its order has changed.
 func (ch *Channel) rejoinedLocked(old, m *Member) {
-	old.Owner = m.Owner
 	old.since = m.since
 	if old.unlogged {
 		old.unlogged = false
@@ -221,8 +223,10 @@ func (ch *Channel) orderLocked() {
 func (ch *Channel) addLocked(m *Member) {
 	r := &ch.replica
 	if old := r.get(m.ID); old != nil {
-		ch.rejoinedLocked(old, m)
-		ch.completeJoinLocked(m.ID)
+		if old.Owner == m.Owner {
+			ch.rejoinedLocked(old, m)
+			ch.completeJoinLocked(m.ID)
+		}
 		return
 	}
 	if !ch.hub.cfg.Local && r.len() >= maxMembers {
