@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -47,9 +48,9 @@ func AppendEntry(dst []byte, e Entry) []byte {
 	if e.Droppable {
 		dst = appendNumber(dst, tagDroppable, 1)
 	}
-	dst = appendNumber(dst, tagKeepSize, uint64(max(e.Keep.Size, 0)))
-	dst = appendNumber(dst, tagKeepTTL, uint64(max(e.Keep.TTL.Milliseconds(), 0)))
-	dst = appendNumber(dst, tagKeepBytes, uint64(max(e.Keep.Bytes, 0)))
+	dst = appendNumber(dst, tagKeepSize, uint64(min(max(e.Keep.Size, 0), maxNumber-1)))
+	dst = appendNumber(dst, tagKeepTTL, milliseconds(e.Keep.TTL))
+	dst = appendNumber(dst, tagKeepBytes, uint64(min(max(e.Keep.Bytes, 0), maxNumber-1)))
 	dst = appendString(dst, tagMember, e.Member)
 	dst = appendString(dst, tagOwner, e.Owner)
 	dst = appendString(dst, tagOldOwner, e.OldOwner)
@@ -85,6 +86,14 @@ func appendNumber(dst []byte, tag, n uint64) []byte {
 	size := binary.PutUvarint(buf[:], n)
 	dst = appendHead(dst, tag, size)
 	return append(dst, buf[:size]...)
+}
+
+// milliseconds rounds up what is positive, because a TTL of 0 is none.
+func milliseconds(d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+	return uint64(max(d.Milliseconds(), 1))
 }
 
 var errBroken = errors.New("broker: broken entry")
@@ -165,14 +174,22 @@ func (e *Entry) set(tag uint64, value []byte) error {
 		if milliseconds > 0 {
 			e.Joined = time.UnixMilli(int64(milliseconds))
 		}
-	case tagKind, tagDroppable, tagKeepSize, tagKeepTTL, tagKeepBytes:
+	case tagKeepTTL:
+		milliseconds, n := binary.Uvarint(value)
+		if n != len(value) || milliseconds > maxTTL {
+			return errBroken
+		}
+		e.Keep.TTL = time.Duration(milliseconds) * time.Millisecond
+	case tagKind, tagDroppable, tagKeepSize, tagKeepBytes:
 		return e.setNumber(tag, value)
 	}
 	return nil
 }
 
-// maxNumber keeps numbers within an int and a Duration of milliseconds.
-const maxNumber = 1 << 31
+const (
+	maxNumber = 1 << 31                                  // keeps numbers within an int
+	maxTTL    = uint64(math.MaxInt64 / time.Millisecond) // milliseconds in a Duration
+)
 
 func (e *Entry) setNumber(tag uint64, value []byte) error {
 	number, n := binary.Uvarint(value)
@@ -189,8 +206,6 @@ func (e *Entry) setNumber(tag uint64, value []byte) error {
 		e.Droppable = number != 0
 	case tagKeepSize:
 		e.Keep.Size = int(number)
-	case tagKeepTTL:
-		e.Keep.TTL = time.Duration(number) * time.Millisecond
 	case tagKeepBytes:
 		e.Keep.Bytes = int(number)
 	}

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,28 @@ func TestEntryEncoding(t *testing.T) {
 		got, err := broker.ParseEntry(broker.AppendEntry(nil, e))
 		require.NoError(t, err)
 		assert.Equal(t, e, got)
+	}
+}
+
+// Whatever limits are set, the other nodes can decode the event.
+func TestEncodingOfAnyKeep(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ set, want broker.Keep }{
+		{broker.Keep{Size: 10, TTL: 30 * 24 * time.Hour}, broker.Keep{Size: 10, TTL: 30 * 24 * time.Hour}},
+		{broker.Keep{Size: 10, TTL: time.Microsecond}, broker.Keep{Size: 10, TTL: time.Millisecond}},
+		{broker.Keep{Size: -1, TTL: -1, Bytes: -1}, broker.Keep{}},
+		{
+			broker.Keep{Size: math.MaxInt, TTL: math.MaxInt64, Bytes: math.MaxInt},
+			broker.Keep{Size: math.MaxInt32, TTL: math.MaxInt64 / time.Millisecond * time.Millisecond, Bytes: math.MaxInt32},
+		},
+	} {
+		got, err := broker.ParseEntry(broker.AppendEntry(nil, broker.Entry{
+			Kind:  broker.Event,
+			Event: "said",
+			Keep:  c.set,
+		}))
+		require.NoError(t, err, "%+v", c.set)
+		assert.Equal(t, c.want, got.Keep)
 	}
 }
 

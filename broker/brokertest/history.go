@@ -139,7 +139,12 @@ func checkSize(h *harness) {
 
 func checkTTL(h *harness) {
 	const ttl = 2 * time.Second
-	n := h.node()
+	n, other := h.node(), h.node()
+	other.follow("archive")
+	n.keep("archive", 1, 1, broker.Keep{Size: 10, TTL: 60 * 24 * time.Hour})
+	other.events("archive", 1)
+	assert.Equal(h.t, []string{"1"}, pageData(n.read("archive", broker.Range{Limit: 10})))
+
 	n.follow("news")
 	n.keep("news", 1, 3, broker.Keep{Size: 10, TTL: ttl})
 	before := n.top("news")
