@@ -34,7 +34,10 @@ const (
 )
 
 func (a Access) private(channel string) bool {
-	return a == AccessPrivate || a == AccessByName && names.Private(channel)
+	if a == AccessByName {
+		return names.Private(channel)
+	}
+	return a != AccessPublic
 }
 
 var errPolicy = errors.New("pushy: Options.Channel failed")

@@ -27,6 +27,8 @@ func orders(name string) pushy.ChannelOptions {
 		return pushy.ChannelOptions{Access: pushy.AccessPublic}
 	case name == "private-silent":
 		return pushy.ChannelOptions{Presence: pushy.PresenceOptions{Off: true}}
+	case name == "unknown":
+		return pushy.ChannelOptions{Access: 7}
 	case name == "broken":
 		panic("no policy")
 	}
@@ -86,6 +88,9 @@ func TestChannelPolicyIsOne(t *testing.T) {
 	require.True(t, ok)
 	_, on := ch.Presence()
 	assert.False(t, on)
+
+	assert.Equal(t, `pushy:subscription-needauth {"channel":"unknown"}`, ask(p, "unknown", "", "null"),
+		"an Access that there is not opens nothing")
 
 	require.NoError(t, srv.Channels().Join(p.conn(srv), "orders-8", json.RawMessage(`{"name":"Ann"}`)))
 	assert.Contains(t, p.next().String(), `"presence":[{"name":"Ann"`)
