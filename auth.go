@@ -22,9 +22,9 @@ import (
 type AuthRequest struct {
 	Conn    *Conn           // not bound to a command
 	Channel string          // lower-case and valid
+	Private bool            // whether the channel is private (Options.Channel)
 	Auth    string          // as sent; "" if it is missing or not a string
 	Data    json.RawMessage // presence data as sent; nil if it is missing or null
-	private bool
 }
 
 // An Authorizer decides every subscription, to public and private channels. It is called
@@ -55,7 +55,7 @@ type tokens struct{ keys []string }
 var _ Authorizer = tokens{}
 
 func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
-	if !r.private {
+	if !r.Private {
 		return nil
 	}
 	if strings.TrimSpace(r.Auth) == "" {
@@ -72,9 +72,9 @@ func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) error {
 	err := s.askAuthorizer(ctx, AuthRequest{
 		Conn:    hostConn(r.Conn),
 		Channel: r.Channel,
+		Private: r.Private,
 		Auth:    r.Auth,
 		Data:    r.Data,
-		private: r.Private,
 	})
 	seen := visible(err)
 	switch {

@@ -1,6 +1,7 @@
 package pushy_test
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -94,6 +95,29 @@ func TestChannelPolicyIsOne(t *testing.T) {
 
 	require.NoError(t, srv.Channels().Join(p.conn(srv), "orders-8", json.RawMessage(`{"name":"Ann"}`)))
 	assert.Contains(t, p.next().String(), `"presence":[{"name":"Ann"`)
+}
+
+// An Authorizer of the host's sees what Options.Channel says, not what the name looks like.
+func TestAuthorizerSeesThePolicy(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{
+		Channel: orders,
+		Authorizer: authorizerFunc(func(_ context.Context, r pushy.AuthRequest) error {
+			if r.Private {
+				return pushy.ErrDenied
+			}
+			return nil
+		}),
+	})
+	p := connectPeer(t, srv)
+	for channel, want := range map[string]string{
+		"orders-7":      "pushy:subscription-failed",
+		"private-room":  "pushy:subscription-failed",
+		"private-lobby": "pushy:subscription-success",
+		"news":          "pushy:subscription-success",
+	} {
+		assert.Equal(t, want, p.ask(`{"command":"subscribe","data":{"channel":"`+channel+`"}}`).Event, channel)
+	}
 }
 
 // A policy that fails opens nothing.
