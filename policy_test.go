@@ -224,12 +224,47 @@ func TestPublishEvent(t *testing.T) {
 		{Channel: "news", Name: "pushy:said"},
 		{Channel: "news", Name: "said", Data: make(chan int)},
 		{Channel: "news", Name: "said", ID: strings.Repeat("x", 129)},
+		{Channel: "news", Name: "said", Latest: strings.Repeat("x", 129)},
 		{Channel: "news", Name: "said", Except: make([]string, 65)},
 	} {
 		_, err := srv.PublishEvent(t.Context(), wrong)
 		require.ErrorContains(t, err, "pushy: ")
 	}
 	bob.quiet()
+}
+
+// What an event permits reaches the broker, and the broker's position of it the publisher.
+func TestPublishEventPassesOn(t *testing.T) {
+	t.Parallel()
+	entries := make(chan broker.Entry, 1)
+	at := broker.Position{
+		Epoch:  "e",
+		Offset: 7,
+	}
+	srv := startOn(t, publishing(func(_ context.Context, _ string, e broker.Entry) (broker.Appended, error) {
+		entries <- e
+		return broker.Appended{At: at, Receivers: broker.Some}, nil
+	}), pushy.Options{})
+	receipt, err := srv.PublishEvent(t.Context(), pushy.Event{
+		Channel:   "News",
+		Name:      "moved",
+		Data:      1,
+		Except:    []string{"a"},
+		ID:        "id",
+		Latest:    "piece",
+		Droppable: true,
+	})
+	require.NoError(t, err)
+	assert.Equal(t, pushy.Receipt{Receivers: broker.Some, Position: at}, receipt)
+	assert.Equal(t, broker.Entry{
+		Kind:      broker.Event,
+		Event:     "moved",
+		Data:      json.RawMessage("1"),
+		Except:    []string{"a"},
+		ID:        "id",
+		Latest:    "piece",
+		Droppable: true,
+	}, <-entries)
 }
 
 func TestHandleCommand(t *testing.T) {

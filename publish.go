@@ -26,6 +26,12 @@ type Event struct {
 	// others have the Receipt of the first, with Duplicate set. An ID has at most 128
 	// bytes. "" means that the event has no ID.
 	ID string
+	// Latest and Droppable permit the nodes to send fewer events to a slow connection, and
+	// reach all of them; this version sends every event. With a Latest of 1 to 128 bytes, a
+	// queued event of the channel with the same Latest can be omitted when this one
+	// follows. A Droppable event can be omitted itself.
+	Latest    string
+	Droppable bool
 }
 
 // Receipt is the result of publishing an event.
@@ -34,11 +40,14 @@ type Receipt struct {
 	Receivers broker.Receivers
 	// Duplicate reports whether an event with the same ID was published before.
 	Duplicate bool
+	// Position is the place of the event in the channel's log. It is zero for an event that
+	// the Broker does not keep.
+	Position broker.Position
 }
 
 const (
 	maxExcept    = 64  // as package broker encodes
-	maxEventID   = 128 // bytes
+	maxEventID   = 128 // bytes, as for Latest
 	publishError = "pushy: publish: "
 )
 
@@ -76,16 +85,21 @@ func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 	if len(e.ID) > maxEventID {
 		return Receipt{}, fmt.Errorf(publishError+"ID has %d bytes, at most %d are allowed", len(e.ID), maxEventID)
 	}
+	if len(e.Latest) > maxEventID {
+		return Receipt{}, fmt.Errorf(publishError+"Latest has %d bytes, at most %d are allowed", len(e.Latest), maxEventID)
+	}
 	raw, err := jsvalue.Encode(e.Data)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("pushy: %w", err)
 	}
 	return s.publish(ctx, lower, broker.Entry{
-		Kind:   broker.Event,
-		Event:  e.Name,
-		Data:   raw,
-		Except: slices.Clone(e.Except), // a broker may keep it
-		ID:     e.ID,
+		Kind:      broker.Event,
+		Event:     e.Name,
+		Data:      raw,
+		Except:    slices.Clone(e.Except), // a broker may keep it
+		ID:        e.ID,
+		Latest:    e.Latest,
+		Droppable: e.Droppable,
 	})
 }
 
@@ -101,5 +115,6 @@ func (s *Server) publish(ctx context.Context, channel string, e broker.Entry) (R
 	return Receipt{
 		Receivers: appended.Receivers,
 		Duplicate: appended.Duplicate,
+		Position:  appended.At,
 	}, nil
 }
