@@ -28,7 +28,7 @@ type PresenceOptions struct {
 type Access uint8
 
 const (
-	AccessByName  Access = iota // private if its name begins with "private-"
+	AccessByName  Access = iota // private if its name begins with "private-" or "presence-"
 	AccessPrivate               // clients need a token, or what Options.Authorizer demands
 	AccessPublic                // clients need no token
 )

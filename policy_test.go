@@ -63,6 +63,7 @@ func TestChannelPolicyIsOne(t *testing.T) {
 	}
 
 	p := connectPeer(t, srv)
+	assert.Equal(t, `pushy:subscription-needauth {"channel":"presence-room"}`, ask(p, "Presence-room", "", "null"))
 	assert.Equal(t, `pushy:subscription-needauth {"channel":"orders-7"}`, ask(p, "Orders-7", "", "null"))
 	status, token := grant(p, "orders-7")
 	require.Equal(t, http.StatusOK, status)

@@ -51,8 +51,8 @@
 // # Channels
 //
 // A channel exists while it has subscribers. Names are case-insensitive. A channel
-// is private if its name begins with "private-" or if [Options.Channel] makes it
-// private. To subscribe to a private channel, a client needs a token, which it gets
+// is private if its name begins with "private-" or "presence-", or if
+// [Options.Channel] makes it private. To subscribe to a private channel, a client needs a token, which it gets
 // from [Server.AuthHandler]; an [Options.Authorizer] can demand something else. A
 // subscription to a private channel can carry presence data, such as a user's name.
 // The first one that does turns on the channel's presence: from then on all members

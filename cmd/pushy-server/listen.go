@@ -83,7 +83,7 @@ func (p *program) listen(args []string) int {
 		l.member = json.RawMessage(member)
 	}
 	for _, channel := range l.channels {
-		if err == nil && strings.HasPrefix(strings.ToLower(channel), "private-") && l.to.secret == "" {
+		if err == nil && isPrivate(channel) && l.to.secret == "" {
 			err = fmt.Errorf("listen: %s needs the secret key: set PUSHY_SECRET_KEY, -config or -secret-file", channel)
 		}
 	}
@@ -199,12 +199,18 @@ func (d *messageData) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// isPrivate reports whether a channel is private on a server without Options.Channel.
+func isPrivate(channel string) bool {
+	lower := strings.ToLower(channel)
+	return strings.HasPrefix(lower, "private-") || strings.HasPrefix(lower, "presence-")
+}
+
 // subscribe asks for all channels. The command's id, which an error carries back,
 // is the channel.
 func (l *listening) subscribe(c *link, connID string) error {
 	for _, channel := range l.channels {
 		data := map[string]any{"channel": channel}
-		if strings.HasPrefix(strings.ToLower(channel), "private-") {
+		if isPrivate(channel) {
 			var member any
 			if l.member != nil {
 				member, data["data"] = l.member, l.member

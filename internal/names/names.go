@@ -39,8 +39,11 @@ func Event(name string) error {
 	return check(name, false)
 }
 
-// Private reports whether a channel name, which must be in lower case, begins with "private-".
-func Private(lower string) bool { return strings.HasPrefix(lower, "private-") }
+// Private reports whether a channel name, which must be in lower case, begins with
+// "private-" or "presence-".
+func Private(lower string) bool {
+	return strings.HasPrefix(lower, "private-") || strings.HasPrefix(lower, "presence-")
+}
 
 func check(name string, channel bool) error {
 	switch {
