@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 // fakeTime runs a test in a synctest bubble, and lets what is late come to its
@@ -312,6 +315,50 @@ func TestShutdownDeadlineWithHangingBroker(t *testing.T) {
 					assert.ErrorIs(t, srv.Shutdown(ctx), context.DeadlineExceeded)
 				}
 				assert.Less(t, time.Since(began), 5*time.Second)
+			})
+		})
+	}
+}
+
+// A broker whose methods do not return although their contexts have ended does not keep a
+// Shutdown from returning.
+func TestShutdownWithABrokerThatIgnoresItsContext(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"close", "leave"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				b := &altered{Broker: memory.New()}
+				end := make(chan struct{})
+				defer synctest.Wait()
+				defer close(end)
+				var leaves atomic.Int64
+				if call == "close" {
+					b.close = func(context.Context) error {
+						<-end
+						return nil
+					}
+				} else {
+					b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+						if e.Kind != broker.Leave {
+							return b.Broker.Append(ctx, channel, e)
+						}
+						if leaves.Add(1) > 1 { // the first fails, so that the Server retries
+							<-end
+						}
+						return broker.Appended{}, errBroker
+					}
+				}
+				srv := startOn(t, b, pushy.Options{})
+				p := connectPeer(t, srv)
+				p.subscribe("private-room", "")
+				p.Abort()
+				time.Sleep(time.Minute)
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				assert.ErrorContains(t, srv.Shutdown(ctx), "did not return")
+				assert.Less(t, time.Since(began), 30*time.Second)
 			})
 		})
 	}

@@ -76,14 +76,31 @@ func (h *Hub) shutdown(ctx context.Context) error {
 		err = context.Cause(ctx)
 	}
 	h.cancel()
-	h.backlog.wait()
 	if err == nil {
 		h.cfg.Engine.Wait()
 	}
-	closing, done := context.WithTimeout(context.WithoutCancel(ctx), h.cfg.Timeout)
-	defer done()
-	h.closeErr = h.cfg.Broker.Close(closing)
+	h.closeErr = h.closeBroker()
 	return errors.Join(err, h.closeErr)
+}
+
+var errBrokerHangs = errors.New("a method of the Broker did not return although its context has ended")
+
+// closeBroker closes the broker when no call of the backlog is under way. If the broker
+// ignores the end of its context, closeBroker waits for it no longer than abortGrace.
+func (h *Hub) closeBroker() error {
+	ctx, cancel := context.WithTimeout(context.Background(), h.cfg.Timeout)
+	defer cancel()
+	var err error
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		h.backlog.wait()
+		err = h.cfg.Broker.Close(ctx)
+	}()
+	if lifecycle.Wait(ctx, closed) != nil && !lifecycle.Within(abortGrace, closed) {
+		return errBrokerHangs
+	}
+	return err
 }
 
 // closeAll closes all connections in batches, because clients that all reconnect at the
