@@ -196,6 +196,24 @@ func TestFailedNewClosesTheBroker(t *testing.T) {
 	}
 }
 
+// A Broker that another Server uses is not closed by the New that cannot have it, too.
+func TestBrokerOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	b := memory.New()
+	srv := startOn(t, b, pushy.Options{})
+	_, err := pushy.New(pushy.Options{
+		SecretKey: peerKey,
+		Broker:    b,
+		Logger:    slog.New(slog.DiscardHandler),
+	})
+	require.ErrorIs(t, err, broker.ErrClosed)
+	require.ErrorContains(t, err, "Options.Broker is in use by another Server, or closed")
+	p := connectPeer(t, srv)
+	p.subscribe("news", "")
+	require.NoError(t, srv.Publish(t.Context(), "news", "said", 1))
+	p.expect("said news 1")
+}
+
 // Issue 11, number 26: only what the Broker took was published.
 func TestStatsCountWhatWasAccepted(t *testing.T) {
 	t.Parallel()

@@ -97,6 +97,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/control"
 	"github.com/gopushy/pushy/internal/fanout"
@@ -142,10 +143,11 @@ type Server struct {
 }
 
 // New returns a Server. The error says which option is invalid or that the Broker cannot be
-// opened. If New fails, it has closed Options.Broker.
+// opened. If New fails, it has closed Options.Broker, unless another Server uses it.
 func New(options Options) (*Server, error) {
 	s, err := newServer(options)
-	if err != nil && options.Broker != nil {
+	inUse := errors.Is(err, broker.ErrClosed) // then another Server closes it
+	if err != nil && options.Broker != nil && !inUse {
 		err = errors.Join(err, closeBroker(options.Broker))
 	}
 	return s, err
@@ -193,7 +195,10 @@ func newServer(options Options) (*Server, error) {
 	}
 	cfg := s.hubConfig()
 	s.nodes = s.newNodes(&cfg)
-	if s.hub, err = hub.New(cfg); err != nil {
+	if s.hub, err = hub.New(cfg); errors.Is(err, broker.ErrClosed) {
+		return nil, fmt.Errorf("pushy: Options.Broker is in use by another Server, or closed: %w", err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("pushy: open broker: %w", err)
 	}
 	s.nodes.Open(context.Background())
