@@ -23,7 +23,7 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 		return broker.Appended{}, err
 	}
 	if e.ID != "" {
-		return b.appendOnce(channel, e)
+		return b.appendOnce(ctx, channel, e)
 	}
 	if e.Kind == broker.Event && e.Keep.Size <= 0 {
 		return b.pass(channel, e), nil
@@ -73,24 +73,29 @@ func (b *Broker) appendEntry(channel string, e broker.Entry) (broker.Appended, e
 }
 
 // appendOnce appends an entry with an ID unless that was done.
-func (b *Broker) appendOnce(channel string, e broker.Entry) (broker.Appended, error) {
+func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	c := b.cluster
 	key := channel + "\x00" + e.ID
 	for {
-		first, found, wait, err := c.claimID(key)
+		r, own, err := c.claimID(key)
 		switch {
 		case err != nil:
 			return broker.Appended{}, err
-		case found:
+		case own:
+			a, err := b.appendEntry(channel, e)
+			c.finishID(key, r, a, err)
+			return a, err
+		}
+		select { // another call may be appending it at this moment
+		case <-r.done:
+		case <-ctx.Done():
+			return broker.Appended{}, ctx.Err()
+		}
+		if !r.failed {
+			first := r.appended
 			first.Duplicate = true
 			return first, nil
-		case wait != nil:
-			<-wait // another call appends it at this moment
-			continue
 		}
-		a, err := b.appendEntry(channel, e)
-		c.finishID(key, a, err)
-		return a, err
 	}
 }
 
@@ -101,53 +106,49 @@ type idWindow struct {
 }
 
 type idRecord struct {
-	appended broker.Appended
-	done     chan struct{} // closed when appended is set, or the append failed
 	at       time.Time
+	done     chan struct{} // closed when the others are set
+	appended broker.Appended
+	failed   bool // it was not appended
 }
 
-// claimID returns the first result for a key, or a channel to wait on while
-// that is not known, or neither: then the caller appends and calls finishID.
-func (c *Cluster) claimID(key string) (first broker.Appended, found bool, wait <-chan struct{}, err error) {
+// claimID returns the record of a key. If the record is the caller's own, the caller
+// appends the entry and calls finishID.
+func (c *Cluster) claimID(key string) (r *idRecord, own bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := &c.ids
 	now := time.Now()
 	w.expire(now)
 	if r := w.byKey[key]; r != nil {
-		select {
-		case <-r.done:
-			return r.appended, true, nil, nil
-		default:
-			return broker.Appended{}, false, r.done, nil
-		}
+		return r, false, nil
 	}
 	if len(w.byKey) >= maxIDs {
-		return broker.Appended{}, false, nil, broker.ErrBusy
+		return nil, false, broker.ErrBusy
 	}
 	if w.byKey == nil {
 		w.byKey = map[string]*idRecord{}
 	}
-	w.byKey[key] = &idRecord{done: make(chan struct{}), at: now}
+	r = &idRecord{at: now, done: make(chan struct{})}
+	w.byKey[key] = r
 	w.order = append(w.order, key)
-	return broker.Appended{}, false, nil, nil
+	return r, true, nil
 }
 
-func (c *Cluster) finishID(key string, a broker.Appended, err error) {
+// finishID sets the result. The record is not in the window any more if the last node was
+// closed meanwhile.
+func (c *Cluster) finishID(key string, r *idRecord, a broker.Appended, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.ids.byKey[key]
-	if r == nil {
+	r.appended, r.failed = a, err != nil
+	close(r.done)
+	if err == nil || c.ids.byKey[key] != r {
 		return
 	}
-	if err != nil {
-		delete(c.ids.byKey, key)
-		if last := len(c.ids.order) - 1; c.ids.order[last] == key {
-			c.ids.order = c.ids.order[:last] // else the place expires with the others
-		}
+	delete(c.ids.byKey, key)
+	if last := len(c.ids.order) - 1; c.ids.order[last] == key {
+		c.ids.order = c.ids.order[:last] // else the place expires with the others
 	}
-	r.appended = a
-	close(r.done)
 }
 
 func (w *idWindow) expire(now time.Time) {

@@ -111,6 +111,51 @@ func TestIDOfFailedAppend(t *testing.T) {
 	assert.False(t, a.Duplicate)
 }
 
+// waiting is a sink that a test holds up.
+type waiting struct{ release chan struct{} }
+
+func (w waiting) Deliver(string, broker.Entry)       { <-w.release }
+func (w waiting) Reset(string, broker.State, string) {}
+
+// An append with an ID that another call is appending waits for that no longer than its ctx.
+func TestIDThatIsBeingAppended(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New()
+		w := waiting{make(chan struct{})}
+		require.NoError(t, b.Open(t.Context(), broker.OpenOptions{Node: "a", Lease: time.Minute}, w))
+		_, err := b.Follow(t.Context(), "news")
+		require.NoError(t, err)
+		e := broker.Entry{Kind: broker.Event, Event: "said", ID: "request"}
+		first := make(chan error, 1)
+		go func() {
+			_, err := b.Append(t.Context(), "news", e)
+			first <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		second := make(chan error, 1)
+		go func() {
+			_, err := b.Append(ctx, "news", e)
+			second <- err
+		}()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-second:
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+		default:
+			assert.Fail(t, "the second Append waits for more than its ctx")
+		}
+		close(w.release)
+		require.NoError(t, <-first)
+		a, err := b.Append(t.Context(), "news", e)
+		require.NoError(t, err)
+		assert.True(t, a.Duplicate)
+		require.NoError(t, b.Close(t.Context()))
+	})
+}
+
 func TestClaimIsTakenOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
