@@ -46,6 +46,10 @@ below 'internal/transport/*.go internal/transport/websocket/*.go internal/transp
 below 'internal/httpapi/*.go internal/protocol/*/*.go' '/internal/transport(/.*)?'
 below 'internal/session/*.go internal/fanout/*.go broker/*.go' '(/internal/(hub|transport|protocol|httpapi|session)(/.*)?)?'
 
+while read -r package; do
+	grep -qF -e "\`$package\`" -e "\`$(basename "$package")\`" CONTRIBUTING.md || fail "CONTRIBUTING.md does not say what $package is for"
+done < <(files 'internal/*.go' 'broker/*.go' | grep -v '_test\.go$' | xargs -n1 dirname | sort -u)
+
 go run ./ci/structure | cmp -s - docs/structure.md || fail "docs/structure.md is not what the packages import: run make structure"
 
 replaced=$(files '*go.mod' | grep -vE '^(bench|test/cluster)/' | xargs grep -n '^replace' || true)
