@@ -14,6 +14,7 @@ import (
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/sign"
 )
@@ -179,6 +180,10 @@ func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string)
 					Status:  http.StatusInternalServerError,
 					Message: "Internal error",
 				}
+			}
+			if !policy.Private && names.Private(channel) {
+				// Clients that go by the name ask for a token first, and give up if they are refused.
+				return "", nil, nil
 			}
 			if !policy.Private {
 				return "", nil, &httpapi.AuthRefusal{

@@ -75,8 +75,11 @@ func TestChannelPolicyIsOne(t *testing.T) {
 	assert.True(t, ch.Private())
 
 	assert.Contains(t, ask(p, "private-lobby", "", "null"), "pushy:subscription-success")
-	status, _ = grant(p, "private-lobby")
-	assert.Equal(t, http.StatusForbidden, status, "a public channel needs no token")
+	status, token = grant(p, "private-lobby")
+	assert.Equal(t, http.StatusOK, status, "a client that goes by the name gives up after a refusal")
+	assert.Empty(t, token.Auth, "a public channel needs no token")
+	status, _ = grant(p, "news")
+	assert.Equal(t, http.StatusForbidden, status)
 	ch, ok = srv.Channels().Lookup("private-lobby")
 	require.True(t, ok)
 	assert.False(t, ch.Private())
