@@ -209,6 +209,34 @@ func TestChannelIsOpenedWhileAway(t *testing.T) {
 	})
 }
 
+// While the broker is away, nobody can tell whether an event with an ID has been published,
+// so none is: the publisher tries again.
+func TestEventWithAnIDWhileAway(t *testing.T) {
+	onCluster(t, 2, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+		p := connectPeer(t, nodes[0].Server)
+		p.subscribe("news", "")
+		e := pushy.Event{
+			Channel: "news",
+			Name:    "said",
+			Data:    1,
+			ID:      "request",
+		}
+		_, err := nodes[1].PublishEvent(t.Context(), e)
+		require.NoError(t, err)
+		p.expect("said news 1")
+		mend := nodes[0].Cut()
+		_, err = nodes[0].PublishEvent(t.Context(), e)
+		require.ErrorIs(t, err, broker.ErrAway)
+		p.quiet()
+		mend()
+		p.expect("pushy:resync news {}")
+		receipt, err := nodes[0].PublishEvent(t.Context(), e)
+		require.NoError(t, err)
+		assert.True(t, receipt.Duplicate)
+		p.quiet()
+	})
+}
+
 // A node that is killed leaves its members for a lease, and no longer: each leaves once,
 // and nothing of it comes up afterwards.
 func TestNodeIsKilled(t *testing.T) {

@@ -24,7 +24,8 @@ type Event struct {
 	// ID makes it safe to publish the event again. Of the events with the same ID that any
 	// Server publishes in a channel within 20 minutes, only the first is published; the
 	// others have the Receipt of the first, with Duplicate set. An ID has at most 128
-	// bytes. "" means that the event has no ID.
+	// bytes. "" means that the event has no ID. An event with an ID is not published while
+	// the Broker is away, and the error wraps broker.ErrAway.
 	ID string
 	// Latest and Droppable permit the nodes to send fewer events to a slow connection, and
 	// reach all of them; this version sends every event. With a Latest of 1 to 128 bytes, a

@@ -25,7 +25,8 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	here := h.hasMembers(channel)
 	appended, err := h.cfg.Broker.Append(ctx, channel, e)
 	notAppended := errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain)
-	if notAppended && e.Keep.Size <= 0 {
+	// Nobody can tell whether an event with an ID was appended before.
+	if notAppended && e.Keep.Size <= 0 && e.ID == "" {
 		if !h.backlog.addGap(channel) {
 			return appended, fmt.Errorf("%w, and %d channels have already had events since then", err, maxGaps)
 		}
