@@ -32,9 +32,9 @@ type Options struct {
 	// DisableTrigger disables the trigger endpoint, which then has status 404.
 	DisableTrigger bool
 	// AllowPrivateEvents allows triggers to publish events whose names begin with
-	// "private-", in any case. By default they are refused, because the key of such a
-	// trigger has the same form as a token: an auth endpoint that signs any connection id
-	// would let a browser publish. The option does not affect Publish.
+	// "private-" or "presence-", in any case. By default they are refused, because the key
+	// of such a trigger has the same form as a token: an auth endpoint that signs any
+	// connection id would let a browser publish. The option does not affect Publish.
 	AllowPrivateEvents bool
 
 	// Origins lists the origins whose pages can connect, in addition to the host's own,

@@ -318,10 +318,13 @@ func TestPrivateEventsAreRefusedOnTheTrigger(t *testing.T) {
 		assert.Equal(t, 400, w.Code, event)
 		assert.Equal(t, `{"error":{"code":"400","message":"Invalid event name: must not begin with \"private-\""}}`, w.Body.String(), event)
 	}
+	w := send(srv, "Presence-x")
+	assert.Equal(t, 400, w.Code)
+	assert.Contains(t, w.Body.String(), `must not begin with \"presence-\"`)
 	p.quiet()
 	require.Len(t, lines(), 1)
 	assert.Contains(t, lines()[0], "trigger refused")
-	for _, event := range []string{"private", "privates-x", "x-private-x", " private-x"} {
+	for _, event := range []string{"private", "presence", "privates-x", "x-private-x", " private-x"} {
 		assert.Equal(t, 201, send(srv, event).Code, event)
 		p.expect(event + " room {}")
 	}

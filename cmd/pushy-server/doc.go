@@ -34,7 +34,7 @@
 //	prefix      path of triggers and client files. Default "/pushy"
 //	allowPrivateEvents
 //	            true lets triggers publish events whose names begin with
-//	            "private-" (PROTOCOL.md, D25). Default false
+//	            "private-" or "presence-" (PROTOCOL.md, D25). Default false
 //	trustedProxies
 //	            array of addresses and networks such as "10.0.0.0/8" of proxies
 //	            whose X-Forwarded-For names the client, for limits.perAddress.

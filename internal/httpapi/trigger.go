@@ -48,7 +48,7 @@ type TriggerReader struct {
 	Now         func() time.Time
 	Channel     func(name string) (lower string, err error)
 	Event       func(name string) error
-	// AllowPrivateEvents accepts event names that begin with "private-".
+	// AllowPrivateEvents accepts event names that begin with "private-" or "presence-".
 	AllowPrivateEvents bool
 }
 
@@ -115,11 +115,12 @@ func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *TriggerAn
 	if err = rd.Event(t.Event); err != nil {
 		return nil, badName("event", err)
 	}
-	if !rd.AllowPrivateEvents && names.Private(jsvalue.Lower(t.Event)) {
+	if lower := jsvalue.Lower(t.Event); !rd.AllowPrivateEvents && names.Private(lower) {
 		// A token for a private channel is a signature of the same form as the key of a
 		// trigger for such an event. An auth endpoint that signs any connection id could
 		// therefore be used to make a key.
-		return nil, bad(`Invalid event name: must not begin with "private-"`)
+		prefix, _, _ := strings.Cut(lower, "-")
+		return nil, bad(`Invalid event name: must not begin with "` + prefix + `-"`)
 	}
 	at, ok := unixSeconds(t.timestamp)
 	if !ok {
