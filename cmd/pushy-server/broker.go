@@ -15,18 +15,18 @@ import (
 	"github.com/gopushy/pushy/broker/redis"
 )
 
-// engine is one kind of broker, a member of "broker".
+// engine is one kind of broker, a key of the object "broker".
 type engine struct {
 	settings []setting // their keys begin with "broker.", the engine's name and a dot
-	// env takes what the environment has, which wins over the file.
+	// env reads the environment, which takes precedence over the file.
 	env func(c *config, getenv func(string) string)
 	// check returns what is wrong with the settings, without connecting.
 	check func(c *config) error
-	// make returns what a Server is given.
+	// make returns the broker for Options.Broker.
 	make func(c *config, log *slog.Logger) broker.Broker
 }
 
-// engines are the members that "broker" may have, by key. A config has one of them.
+// engines are the keys that "broker" can have. A config has one of them.
 var engines = map[string]engine{
 	"nats": {
 		settings: natsSettings,
@@ -42,7 +42,7 @@ var engines = map[string]engine{
 	},
 }
 
-// readBroker takes the value of "broker": {"redis": {…}} or {"nats": {…}}.
+// readBroker reads the value of "broker": {"redis": {…}} or {"nats": {…}}.
 func (c *config) readBroker(object json.RawMessage, at int) error {
 	all, err := members(object, at)
 	if err != nil {
@@ -94,15 +94,15 @@ func (c *config) broker(log *slog.Logger) broker.Broker {
 	return engines[c.engine].make(c, log)
 }
 
-// gone is a key that earlier versions had. what says what to do about it.
-func gone(key, what string) setting {
+// removed is a key that earlier versions had. advice says what to do instead.
+func removed(key, advice string) setting {
 	return setting{key, "", func(c *config, _ json.RawMessage) bool {
-		c.why = errors.New(key + " is not a setting any more: " + what)
+		c.why = errors.New(key + " was removed: " + advice)
 		return false
 	}}
 }
 
-const goneLease = "the members of a server that is silent for 15 s leave; remove the key"
+const leaseAdvice = "the lease of a server is always 15 s; remove the key"
 
 // stringList reads an array of strings, none of them null or empty.
 func stringList(v json.RawMessage, into *[]string) bool {
@@ -135,8 +135,8 @@ func millis(v json.RawMessage, into *time.Duration) bool {
 	return ok
 }
 
-// byKey turns a broker's error about one of its Options into one about the
-// config's key; any other error, and nil, stays as it is.
+// byKey converts a broker's error about one of its Options to an error about the config's
+// key. It returns any other error, and nil, unchanged.
 func byKey(err error) error {
 	var r *redis.SettingError
 	var n *nats.SettingError
@@ -149,8 +149,8 @@ func byKey(err error) error {
 	return err
 }
 
-// keyError is an error about a config key that a broker knows as a field of its
-// Options. Other fields that the error mentions are named by their keys, too.
+// keyError is an error about a config key, which for the broker is a field of its
+// Options. Other fields in the error are replaced by their keys, too.
 type keyError struct {
 	path  string
 	field string
@@ -167,13 +167,13 @@ func (e *keyError) Error() string {
 
 func (e *keyError) Unwrap() error { return e.err }
 
-// optionsField is a field in a broker's error, by its full name or, where no other word
-// is written like that, by the short one.
+// optionsField matches a field in a broker's error: its full name, or its short name if no
+// other word is spelled like that.
 var optionsField = regexp.MustCompile(`\bOptions\.[A-Z][A-Za-z]*` +
 	`|\b(?:Username|Password|Database|Sentinel(?:Master|Username|Password))\b|\b(?:set|neither) (?:TLS|Cluster)\b`)
 
-// keyOf is the key for a field of Options: its first letter is small, or all of
-// URL, TLS and NKey.
+// keyOf returns the key for a field of Options: the first letter is in lower case, and
+// URL, TLS and NKey are in lower case entirely.
 func keyOf(field string) string {
 	if field == strings.ToUpper(field) || field == "NKey" {
 		return strings.ToLower(field)
@@ -181,8 +181,8 @@ func keyOf(field string) string {
 	return strings.ToLower(field[:1]) + field[1:]
 }
 
-// byKeys lets what the log says of a setting name its key in the config: in errors of
-// a broker, and in what the library advises.
+// byKeys replaces the names of options in log lines by the keys of the config: in the
+// errors of a broker, and in the hints of the library.
 func byKeys(_ []string, a slog.Attr) slog.Attr {
 	if err, ok := a.Value.Any().(error); ok {
 		a.Value = slog.AnyValue(byKey(err))

@@ -81,9 +81,9 @@ func TestWrongBrokerConfig(t *testing.T) {
 		`{"redis":{},"nats":{}}`:            "broker has redis already",
 		`{"redis":{"password":1}}`:          "broker.redis.password must be a string",
 		`{"redis":{"timeout":0}}`:           "broker.redis.timeout must be a whole number of milliseconds",
-		`{"redis":{"lease":15000}}`:         "broker.redis.lease is not a setting any more: the members of a server that is silent for 15 s leave; remove the key",
-		`{"nats":{"lease":15000}}`:          "broker.nats.lease is not a setting any more: ",
-		`{"nats":{"memory":true}}`:          "broker.nats.memory is not a setting any more: members are kept in memory, and in files if broker.nats.files is true",
+		`{"redis":{"lease":15000}}`:         "broker.redis.lease was removed: the lease of a server is always 15 s; remove the key",
+		`{"nats":{"lease":15000}}`:          "broker.nats.lease was removed: ",
+		`{"nats":{"memory":true}}`:          "broker.nats.memory was removed: memory is the default; for files, set broker.nats.files to true instead",
 		`{"redis":{"prefix":"{"}}`:          "broker.redis.prefix must be a string without braces",
 		`{"redis":{"database":-1}}`:         "broker.redis.database must be a whole number from 0",
 		`{"redis":{"cluster":"yes"}}`:       "broker.redis.cluster must be true or false",
@@ -94,7 +94,7 @@ func TestWrongBrokerConfig(t *testing.T) {
 	}
 }
 
-// What only Redis or NATS can tell, or their absence, comes at the start and names the key.
+// An error that only Redis or NATS can report, and their absence, is reported at the start with the config's key.
 func TestBrokerThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	for broker, says := range map[string]string{

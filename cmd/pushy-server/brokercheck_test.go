@@ -103,9 +103,9 @@ func TestCheckOfBrokerSettings(t *testing.T) {
 		{"natsList", `{"nats":{"url":["nats://u:` + secret + `@host"]}}`, "must be a string"},
 		{"natsMixed", `{"nats":{"url":"nats://a:1,ws://b:1"}}`, "all must be alike"},
 		{"redisDatabase", `{"redis":{"cluster":true,"database":1}}`, "broker.redis.database: "},
-		{"redisLease", `{"redis":{"lease":15000}}`, "broker.redis.lease is not a setting any more"},
-		{"natsLease", `{"nats":{"lease":15000}}`, "broker.nats.lease is not a setting any more"},
-		{"natsMemory", `{"nats":{"memory":true}}`, "broker.nats.memory is not a setting any more"},
+		{"redisLease", `{"redis":{"lease":15000}}`, "broker.redis.lease was removed"},
+		{"natsLease", `{"nats":{"lease":15000}}`, "broker.nats.lease was removed"},
+		{"natsMemory", `{"nats":{"memory":true}}`, "broker.nats.memory was removed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

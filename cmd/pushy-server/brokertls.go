@@ -9,10 +9,10 @@ import (
 	"os"
 )
 
-// brokerTLS is how a broker is reached over TLS: the same keys for all of them.
+// brokerTLS has the TLS settings of a broker. All brokers have the same keys.
 type brokerTLS struct {
-	on                *bool  // nil if the file does not say
-	ca                string // file with the authorities to trust in place of the system's
+	on                *bool  // nil if the file does not have the key
+	ca                string // file with the authorities to trust instead of the system's
 	certFile, keyFile string // this server's certificate for the broker
 }
 
@@ -26,7 +26,7 @@ func tlsSettings(path string) []setting {
 	}
 }
 
-// beside makes the files' names relative to the config file.
+// beside resolves the names of the files relative to the config file.
 func (t *brokerTLS) beside(configFile string) {
 	for _, name := range []*string{&t.ca, &t.certFile, &t.keyFile} {
 		if *name != "" {
@@ -35,9 +35,9 @@ func (t *brokerTLS) beside(configFile string) {
 	}
 }
 
-// load reads the files. It returns nil without TLS, which any of the files turns
-// on, and the certificate, if there is one. The error begins with the key that is
-// to blame, without what all keys of the broker begin with.
+// load reads the files. It returns nil if TLS is off; any of the files turns it on. It
+// also returns the certificate, if there is one. The error begins with the key that is
+// wrong, without the prefix of the broker's keys.
 func (t *brokerTLS) load() (*tls.Config, *certificate, error) {
 	for _, file := range []struct{ key, name string }{
 		{"ca", t.ca},
@@ -74,7 +74,7 @@ func (t *brokerTLS) load() (*tls.Config, *certificate, error) {
 	if err := cert.load(); err != nil {
 		return nil, nil, err
 	}
-	// Asked at each handshake, so that a reload counts from the next connection on.
+	// The func is called at each handshake, so a reload takes effect with the next connection.
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return cert.current.Load(), nil
 	}

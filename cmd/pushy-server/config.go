@@ -23,7 +23,7 @@ import (
 	"github.com/gopushy/pushy/broker/redis"
 )
 
-// config is what a config file says.
+// config is the content of a config file.
 type config struct {
 	host     string
 	port     int
@@ -36,22 +36,22 @@ type config struct {
 	originsGiven      bool
 	trustedProxies    []netip.Prefix // without host bits
 
-	engine     string // of broker; "" without
+	engine     string // the key in "broker"; "" if there is none
 	redis      redis.Options
 	nats       nats.Options
 	brokerTLS  brokerTLS
-	why        error        // of a setting that has just been refused
-	brokerCert *certificate // nil without
+	why        error        // why the setting that is being read is refused
+	brokerCert *certificate // nil if there is none for the broker
 }
 
-// warning is a log line for who wrote the file.
+// warning is a log line about the config file.
 type warning struct {
 	message string
 	attrs   []any
 }
 
-// setting is a key that the file may have. set takes its value, and reports
-// whether it obeys the rule. It may say more exactly what is wrong in config.why.
+// setting is a key that the file can have. set reads its value, and reports whether the
+// value follows the rule. It can set config.why to a more exact reason.
 type setting struct {
 	key  string
 	rule string // what the value must be
@@ -129,9 +129,8 @@ func limit(name string, field func(*pushy.Limits) *int) setting {
 	}}
 }
 
-// loadConfig reads a config file, the secrets in the environment and the files that
-// the config names, and checks them all. The error is one line and begins with the
-// file's name.
+// loadConfig reads and checks a config file, the secrets in the environment and the files
+// that the config names. The error is one line and begins with the file's name.
 func loadConfig(file string, getenv func(string) string) (*config, error) {
 	c, err := readConfig(file, getenv)
 	if err != nil {
@@ -176,8 +175,8 @@ func readConfig(file string, getenv func(string) string) (*config, error) {
 	return c, nil
 }
 
-// parseConfig returns what text says, with the secret given, if any, in place of
-// its own. An error at one place of the text is a *fault.
+// parseConfig parses text. If secret is not empty, it replaces the secret key in text. An
+// error that has a position in text is a *fault.
 func parseConfig(text []byte, secret string) (*config, error) {
 	if err := checkSyntax(text); err != nil {
 		return nil, err
@@ -210,18 +209,19 @@ func parseConfig(text []byte, secret string) (*config, error) {
 	if !c.originsGiven {
 		o.Origins = []string{"*"}
 	}
-	// Old browsers' transports let any page in, and so are for who does.
+	// The transports of old browsers do not check the origin of the page, so they are
+	// served only if any origin is allowed.
 	o.SockJS.Legacy = slices.Contains(o.Origins, "*")
 	o.Prefix = trimmed(o.Prefix, "/pushy")
 	o.SockJS.Prefix = trimmed(o.SockJS.Prefix, strings.TrimSuffix(o.Prefix, "/")+"/socket")
-	// What each key says may be right, and the whole not.
+	// Each key can be valid while their combination is not.
 	if err := check(*o); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// read takes the members of an object whose keys are under path.
+// read reads the members of an object. path is the prefix of their keys.
 func (c *config) read(object json.RawMessage, at int, path string, settings []setting) error {
 	all, err := members(object, at)
 	if err != nil {
@@ -310,7 +310,7 @@ const (
 	maxDelay  = 24 * time.Hour
 )
 
-// setDelay reads milliseconds. What is under 1000 are seconds: the original's
+// setDelay reads milliseconds. A number under 1000 is read as seconds: the original's
 // sample has 25 and 5, and its users copied them.
 func (c *config) setDelay(key string, v json.RawMessage, delay *time.Duration) bool {
 	var n int64
@@ -324,7 +324,7 @@ func (c *config) setDelay(key string, v json.RawMessage, delay *time.Duration) b
 	return true
 }
 
-// decode reads a value of one type. Null is of none.
+// decode reads a value of one type. It does not accept null.
 func decode[T any](v json.RawMessage, into *T) bool {
 	return string(v) != "null" && json.Unmarshal(v, into) == nil
 }
@@ -361,7 +361,7 @@ func trimmed(path, otherwise string) string {
 	return path
 }
 
-// beside gives a file named in the config file relative to it.
+// beside resolves a file name in the config relative to the config file.
 func beside(configFile, name string) string {
 	if filepath.IsAbs(name) {
 		return name
@@ -369,7 +369,7 @@ func beside(configFile, name string) string {
 	return filepath.Join(filepath.Dir(configFile), name)
 }
 
-// cause leaves out the file's name, which the message has already.
+// cause omits the file's name, because the message already has it.
 func cause(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -380,7 +380,7 @@ func cause(err error) error {
 
 func (c *config) address() string { return net.JoinHostPort(c.host, strconv.Itoa(c.port)) }
 
-// originRule says in words which origins are allowed.
+// originRule describes which origins are allowed.
 func (c *config) originRule() string {
 	switch {
 	case slices.Contains(c.options.Origins, "*"):
@@ -391,7 +391,7 @@ func (c *config) originRule() string {
 	return "same, " + strings.Join(c.options.Origins, ", ")
 }
 
-// summary says what the server does, for -check.
+// summary describes the configuration, for -check.
 func (c *config) summary() string {
 	scheme := "http"
 	if c.ssl {
@@ -404,8 +404,8 @@ func (c *config) summary() string {
 	return text
 }
 
-// check returns why pushy does not take the options given, or nil: its rules have
-// one place. The error names the config's keys.
+// check returns the error of pushy.New for the options, so that the rules for them are
+// only in package pushy. The error names the config's keys.
 func check(o pushy.Options) error {
 	if o.SecretKey == "" {
 		o.SecretKey = "long enough for no warning"
@@ -421,8 +421,8 @@ func check(o pushy.Options) error {
 
 var optionName = regexp.MustCompile(`\b(?:pushy: )?(?:Options\.)(Limits\.|SockJS\.)?([A-Z][A-Za-z]*)`)
 
-// keysOfOptions are the keys whose names do not follow from the field's, "" if there is
-// no such key.
+// keysOfOptions has the keys whose names cannot be derived from the field's name. "" means
+// that there is no key.
 var keysOfOptions = map[string]string{
 	"Accept":                 "",
 	"AllowOrigin":            "",
@@ -436,8 +436,8 @@ var keysOfOptions = map[string]string{
 	"SockJS.ScriptURL":       "sockjs.sockjs_url",
 }
 
-// optionsToKeys replaces the fields of pushy.Options in a message by their keys. What
-// the config has no key for stays as it is.
+// optionsToKeys replaces the fields of pushy.Options in a message by their keys. Fields
+// without a key remain.
 func optionsToKeys(message string) string {
 	return optionName.ReplaceAllStringFunc(message, func(name string) string {
 		parts := optionName.FindStringSubmatch(name)

@@ -162,7 +162,7 @@ func TestSecretFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestManual holds the package comment to what the program knows.
+// TestManual compares the package comment with the settings that the program reads.
 func TestManual(t *testing.T) {
 	t.Parallel()
 	text := manual()
@@ -173,7 +173,7 @@ func TestManual(t *testing.T) {
 		for _, s := range settings {
 			name := s.key[strings.LastIndexByte(s.key, '.')+1:]
 			described := regexp.MustCompile(`(?m)^\t *([a-zA-Z]+, )*` + regexp.QuoteMeta(name) + `\b`)
-			assert.Equal(t, s.rule != "", described.MatchString(text), "%s, which is gone if it has no rule", name)
+			assert.Equal(t, s.rule != "", described.MatchString(text), "%s: a setting without a rule was removed and is not described", name)
 		}
 	}
 	for line := range strings.Lines(text) {

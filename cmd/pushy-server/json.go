@@ -9,8 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// member is a key of a JSON object with its value, and where in the file each
-// begins.
+// member is a key of a JSON object and its value, each with its offset in the file.
 type member struct {
 	key     string
 	keyAt   int
@@ -18,7 +17,7 @@ type member struct {
 	valueAt int
 }
 
-// fault is what is wrong with a file, and where.
+// fault is an error at an offset of a file.
 type fault struct {
 	at   int
 	text string
@@ -48,9 +47,9 @@ func checkSyntax(text []byte) error {
 	return &fault{at, "not JSON from here on"}
 }
 
-// members returns an object's members in their order; object is valid JSON, and
-// begins at the offset at. It returns a *fault if it is no object, or if a key
-// is in it twice: which of the two counts would be a guess.
+// members returns the members of an object, in order. object is valid JSON and begins at
+// the offset at. The error is a *fault if it is not an object or has a duplicate key,
+// because it would be a guess which of the two is meant.
 func members(object json.RawMessage, at int) ([]member, error) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
@@ -79,7 +78,7 @@ func members(object json.RawMessage, at int) ([]member, error) {
 	return all, nil
 }
 
-// skip returns the first offset from at on whose byte is not among those given.
+// skip returns the first offset, beginning with at, whose byte is not in among.
 func skip(text []byte, at int, among string) int {
 	for at < len(text) && strings.IndexByte(among, text[at]) >= 0 {
 		at++
@@ -87,7 +86,7 @@ func skip(text []byte, at int, among string) int {
 	return at
 }
 
-// shown is a key as a message shows it: quoted if it could be misread, and cut
+// shown returns a key as messages show it: quoted if it could be misread, and shortened
 // if it is long.
 func shown(key string) string {
 	if runes := []rune(key); len(runes) > 40 {
@@ -104,7 +103,7 @@ func shown(key string) string {
 	return key
 }
 
-// position names an offset as line and column, both from 1, the column in
+// position returns an offset as line and column. Both begin with 1; the column counts
 // characters.
 func position(text []byte, at int) string {
 	before := text[:min(at, len(text))]

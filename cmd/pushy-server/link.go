@@ -16,15 +16,15 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// silence is how long nothing may come before the server is asked whether it
-	// is there, and then has as long again to say so.
+	// silence is the time without a message after which the server is sent a ping. If
+	// nothing arrives for the same time again, the connection is lost.
 	silence = 40 * time.Second
 )
 
-// link is a bare WebSocket to a server, for one goroutine.
+// link is a bare WebSocket to a server, for use by one goroutine.
 type link struct {
 	net.Conn
-	early io.Reader // what came with the handshake, before all else
+	early io.Reader // bytes that arrived with the handshake, which are read first
 }
 
 func dialLink(ctx context.Context, url string) (*link, error) {
@@ -39,7 +39,7 @@ func dialLink(ctx context.Context, url string) (*link, error) {
 	return l, nil
 }
 
-// Read asks after a silent server once.
+// Read sends one ping to a server from which nothing arrives.
 func (l *link) Read(p []byte) (int, error) {
 	if l.early != nil {
 		if n, err := l.early.Read(p); err == nil {
@@ -68,17 +68,19 @@ func (l *link) Write(p []byte) (int, error) {
 	return l.Conn.Write(p)
 }
 
-// closed is the close frame that ended a connection. wsutil has such an error, too,
-// but takes codes that are newer than it for a fault of the server.
+// closed is the close frame that ended a connection. wsutil has such an error, too, but it
+// reports codes that it does not know as protocol errors of the server.
 type closed struct {
 	code   ws.StatusCode
 	reason string
 }
 
-func (c closed) Error() string { return fmt.Sprintf("the server closes: %d %s", c.code, c.reason) }
+func (c closed) Error() string {
+	return fmt.Sprintf("the server closed the connection: %d %s", c.code, c.reason)
+}
 
-// receive returns the next message, and answers pings meanwhile. A close code
-// after which reconnecting is of no use is a refusal.
+// receive returns the next message, and answers pings until then. If the server closed the
+// connection with a code after which reconnecting is useless, the error is a refusal.
 func (l *link) receive() ([]byte, error) {
 	text, err := l.nextText()
 	var end closed
@@ -86,7 +88,7 @@ func (l *link) receive() ([]byte, error) {
 	case err == nil:
 		return text, nil
 	case !errors.As(err, &end):
-		return nil, fmt.Errorf("the connection is lost: %w", err)
+		return nil, fmt.Errorf("the connection was lost: %w", err)
 	}
 	switch code := end.code; {
 	case code == 1002, code == 1003, code >= 1007 && code <= 1009, code >= 3500 && code < 4000:
@@ -138,7 +140,7 @@ func (l *link) control(h ws.Header, r io.Reader) error {
 		} else {
 			payload = nil
 		}
-		_ = ws.WriteFrame(l, ws.MaskFrame(ws.NewCloseFrame(payload))) // it is over anyway
+		_ = ws.WriteFrame(l, ws.MaskFrame(ws.NewCloseFrame(payload))) // the connection ends in any case
 		return end
 	}
 	return nil

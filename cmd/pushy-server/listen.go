@@ -20,26 +20,26 @@ const listenHelp = `Print the events of channels.
 
   pushy-server listen [flags] CHANNEL...
 
-Each event is one line, the JSON that the server sends:
-{"event":"news","channel":"lobby","data":{"text":"Hello"}}. In it, characters that
-a terminal obeys or that cannot be seen are written as \u and four digits. What
-happens to the connection goes to standard error. Channels that begin with
-private- need the secret key.
+Each event is printed as one line, the JSON that the server sends:
+{"event":"news","channel":"lobby","data":{"text":"Hello"}}. Control characters and
+invisible characters in it are written as \u and four digits. Messages about the
+connection go to standard error. Channels that begin with private- need the
+secret key.
 
 ` + targetHelp + `  -member JSON       presence data for private channels, such as
                      '{"name":"Ann"}': their members see it join and leave
   -n N               exit after N events
-  -once              exit when the connection is lost. By default it is made
-                     again; events that were published meanwhile are missed
+  -once              exit when the connection is lost. By default listen
+                     reconnects; it misses the events of the meantime
 
-It exits when interrupted. The exit status is 0 after that and after N events, 1 if
-the server refuses, cannot be reached (with -once) or ends all subscriptions, 2 if
-the command line is wrong.
+listen exits when it is interrupted. The exit status is 0 after an interrupt and
+after N events, 1 if the server refuses, cannot be reached (with -once) or ends all
+subscriptions, and 2 if the command line is wrong.
 
   pushy-server listen -config config.json lobby private-staff | jq .data
 `
 
-// Bounds of the pause before the next connection is tried.
+// Bounds of the pause before the next attempt to connect.
 const (
 	shortestPause = 500 * time.Millisecond
 	longestPause  = 20 * time.Second
@@ -51,11 +51,11 @@ type listening struct {
 	to       target
 	channels []string
 	member   json.RawMessage
-	events   int // still to print; below zero is no end
+	events   int // number of events still to print; below zero: no limit
 	once     bool
 }
 
-// refusal is what another connection would not change.
+// refusal is an error that would occur again after a reconnect.
 type refusal struct{ error }
 
 func (p *program) listen(args []string) int {
@@ -95,7 +95,7 @@ func (p *program) listen(args []string) int {
 	return l.run(ctx)
 }
 
-// run connects until there is nothing more to do.
+// run connects, and reconnects, until listen ends.
 func (l *listening) run(ctx context.Context) int {
 	most := shortestPause
 	for {
@@ -110,7 +110,7 @@ func (l *listening) run(ctx context.Context) int {
 			most = shortestPause
 		}
 		pause := rand.N(most) + most/4
-		l.say("%v; trying again in %.1f s", err, pause.Seconds())
+		l.say("%v; reconnecting in %.1f s", err, pause.Seconds())
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -120,8 +120,8 @@ func (l *listening) run(ctx context.Context) int {
 	}
 }
 
-// connection listens for the life of one connection. A nil error is that all
-// events have come; subscribed, that the server let us in.
+// connection listens until one connection ends. The error is nil if all events have
+// arrived. subscribed reports whether the server accepted a subscription.
 func (l *listening) connection(ctx context.Context) (subscribed bool, err error) {
 	c, err := dialLink(ctx, l.to.socket)
 	var status ws.StatusError
@@ -133,7 +133,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	in := map[string]bool{} // by the name that the server gives
+	in := map[string]bool{} // by the channel's name as the server sends it
 	for {
 		text, err := c.receive()
 		if err != nil {
@@ -153,7 +153,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 			l.say("listening to %s", m.Data.Channel)
 			subscribed = true
 		case "pushy:subscription-failed", "pushy:subscription-needauth", "pushy:error":
-			why := cmp.Or(m.Data.Reason, m.Data.Message, "it takes a token")
+			why := cmp.Or(m.Data.Reason, m.Data.Message, "it needs a token")
 			err := fmt.Errorf("cannot listen to %s: %s", cmp.Or(m.Data.Channel, m.Data.ID), why)
 			if m.Data.Reason == "Temporarily unavailable" {
 				return subscribed, err
@@ -161,13 +161,13 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 			return subscribed, refusal{err}
 		case "pushy:subscription-end":
 			delete(in, m.Data.Channel)
-			l.say("the server ends the subscription to %s: %s", m.Data.Channel, m.Data.Reason)
+			l.say("the server ended the subscription to %s: %s", m.Data.Channel, m.Data.Reason)
 			if len(in) == 0 {
 				return subscribed, refusal{errors.New("no channel is left")}
 			}
 		default:
 			if m.Channel == "" {
-				continue // for this connection alone
+				continue // a message for this connection only
 			}
 			line, err := printableJSON(text)
 			if err != nil {
@@ -183,7 +183,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 	}
 }
 
-// message is what listen reads of the server's messages.
+// message has the fields of the server's messages that listen needs.
 type message struct {
 	Event   string
 	Channel string
@@ -192,7 +192,7 @@ type message struct {
 
 type messageData struct{ SocketID, Channel, Reason, Message, ID string }
 
-// UnmarshalJSON leaves an event's data, which may be anything, unread.
+// UnmarshalJSON ignores errors, because the data of an event can be any JSON value.
 func (d *messageData) UnmarshalJSON(raw []byte) error {
 	type plain messageData
 	_ = json.Unmarshal(raw, (*plain)(d))
@@ -205,8 +205,8 @@ func isPrivate(channel string) bool {
 	return strings.HasPrefix(lower, "private-") || strings.HasPrefix(lower, "presence-")
 }
 
-// subscribe asks for all channels. The command's id, which an error carries back,
-// is the channel.
+// subscribe sends a command for each channel. The id of the command, which the server
+// returns in an error, is the channel.
 func (l *listening) subscribe(c *link, connID string) error {
 	for _, channel := range l.channels {
 		data := map[string]any{"channel": channel}

@@ -25,18 +25,18 @@ const (
 	exitUnknown = 3 // of trigger: the event may have been published
 )
 
-// grace is how long a shutdown may take.
+// grace is the time limit of a shutdown.
 const grace = 15 * time.Second
 
 func main() {
-	// From here on, so that a signal during the start is not lost.
+	// Signals are received from here on, so that one during the start is not lost.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	p := program{getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, signals: signals, grace: grace}
 	os.Exit(p.run(os.Args[1:]))
 }
 
-// program is what a run of it depends on.
+// program has everything that a run depends on, so that tests can replace it.
 type program struct {
 	getenv         func(string) string
 	stdin          io.Reader
@@ -96,7 +96,7 @@ func (p *program) run(args []string) int {
 		log.Warn(w.message, w.attrs...)
 	}
 	if check {
-		// It warns of what it warns of at the start.
+		// New logs the same warnings as at the start.
 		options := cfg.options
 		options.Logger = log
 		srv, err := pushy.New(options)
@@ -123,7 +123,7 @@ func (p *program) version(args []string) int {
 	return exitOK
 }
 
-// help prints the manual, or that of a command.
+// help prints the manual, or the usage of a command.
 func (p *program) help(args []string) int {
 	help := map[string]string{"trigger": triggerHelp, "listen": listenHelp}
 	switch {
@@ -145,7 +145,7 @@ func (p *program) fail(status int, err error) int {
 //go:embed doc.go
 var docSource string
 
-// manual is the package comment, so that there is one text of it.
+// manual returns the package comment, which is also the usage text.
 func manual() string {
 	comment, _, _ := strings.Cut(docSource, "\npackage ")
 	var b strings.Builder

@@ -38,8 +38,8 @@ var natsSettings = append([]setting{
 	{"broker.nats.maxBytes", "a whole number of bytes above 0", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.nats.MaxBytes) && c.nats.MaxBytes > 0
 	}},
-	gone("broker.nats.lease", goneLease),
-	gone("broker.nats.memory", "members are kept in memory, and in files if broker.nats.files is true; replace the key"),
+	removed("broker.nats.lease", leaseAdvice),
+	removed("broker.nats.memory", "memory is the default; for files, set broker.nats.files to true instead"),
 }, tlsSettings("broker.nats.")...)
 
 func (c *config) natsEnv(getenv func(string) string) {

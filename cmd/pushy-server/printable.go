@@ -10,17 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// What comes from a server, a client or a file is printed, to a terminal or into a
-// pipe, only after everything that a terminal obeys or that changes how the rest of
-// the line looks has been escaped: control characters (with them ANSI sequences),
-// directions, what has no width, and line separators.
+// Strings from a server, a client or a file are escaped before they are printed, to a
+// terminal or to a pipe. Escaped is everything that controls a terminal or that changes how
+// the rest of the line looks: control characters (and so ANSI sequences), direction marks,
+// characters without width, and line separators.
 
 // unprintable reports whether a character must not be printed as it is.
 func unprintable(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Cs, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// printable is a text as one line that is safe to print. A line break becomes \n.
+// printable returns a string as one line that is safe to print. A line break becomes \n.
 func printable(text string) string {
 	return string(escaped([]byte(text), func(to []byte, r rune, raw byte) []byte {
 		switch {
@@ -41,7 +41,7 @@ func printable(text string) string {
 	}))
 }
 
-// printableJSON is JSON in one line that is safe to print, with the same value.
+// printableJSON returns JSON as one line that is safe to print, with the same value.
 func printableJSON(text []byte) ([]byte, error) {
 	var b bytes.Buffer
 	if err := json.Compact(&b, text); err != nil {
@@ -50,7 +50,7 @@ func printableJSON(text []byte) ([]byte, error) {
 	return escapedJSON(b.Bytes()), nil
 }
 
-// escapedJSON escapes what is unprintable in the strings of JSON without white space.
+// escapedJSON escapes unprintable characters in the strings of JSON without white space.
 func escapedJSON(text []byte) []byte {
 	return escaped(text, func(to []byte, r rune, _ byte) []byte {
 		if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
@@ -60,8 +60,8 @@ func escapedJSON(text []byte) []byte {
 	})
 }
 
-// escaped returns text with what is unprintable replaced by what escape appends to it.
-// For a byte that is not UTF-8 escape gets utf8.RuneError and that byte.
+// escaped returns text with each unprintable character replaced by what escape appends.
+// For a byte that is not UTF-8, escape receives utf8.RuneError and that byte.
 func escaped(text []byte, escape func(to []byte, r rune, raw byte) []byte) []byte {
 	result := make([]byte, 0, len(text))
 	for len(text) > 0 {
@@ -76,8 +76,8 @@ func escaped(text []byte, escape func(to []byte, r rune, raw byte) []byte) []byt
 	return result
 }
 
-// printableLines is the writer of a slog handler, which writes a line at a time. The
-// handlers escape what breaks a line, but not all that a terminal obeys.
+// printableLines is the writer of a slog handler, which writes one line at a time. The
+// handlers escape line breaks, but not all characters that control a terminal.
 type printableLines struct{ io.Writer }
 
 func (w printableLines) Write(line []byte) (int, error) {

@@ -174,7 +174,7 @@ func TestListenNamesCloseCodes(t *testing.T) {
 	for _, code := range []ws.StatusCode{1000, 1001, 1008, 1011, 1012, 1013, 1014, 3001, 3500, 4001} {
 		tm := newTerminal(nil).start("listen", "-once", "-url", startHostile(t, nil, code, "a reason"), "lobby")
 		assert.Equal(t, exitFailed, tm.end(t))
-		assert.Equal(t, fmt.Sprintf("pushy-server: the server closes: %d a reason\n", code), tm.err.String())
+		assert.Equal(t, fmt.Sprintf("pushy-server: the server closed the connection: %d a reason\n", code), tm.err.String())
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-const proxiesRule = `an array of IP addresses and networks such as "10.0.0.0/8", none of them for everybody`
+const proxiesRule = `an array of IP addresses and networks such as "10.0.0.0/8", but not of all addresses`
 
 // setTrustedProxies reads the proxies whose X-Forwarded-For is believed.
 func (c *config) setTrustedProxies(v json.RawMessage) bool {
-	var list []*string // tells null from a string
+	var list []*string // pointers, to distinguish null from ""
 	if !decode(v, &list) {
 		return false
 	}
@@ -28,9 +28,9 @@ func (c *config) setTrustedProxies(v json.RawMessage) bool {
 	return true
 }
 
-// parseNetwork reads an address or a network. A network of all addresses is refused:
-// with it any client could name its own address. So is an IPv4 address written as IPv6,
-// which is compared with nothing.
+// parseNetwork reads an address or a network. A network of all addresses is refused,
+// because any client could then choose its own address. An IPv4 address that is written as
+// IPv6 is refused, too, because it would never match.
 func parseNetwork(text string) (netip.Prefix, bool) {
 	network, err := netip.ParsePrefix(text)
 	if err != nil {
@@ -53,10 +53,11 @@ func (c *config) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// clientAddress is a request's client. Each proxy appends to X-Forwarded-For whom its
-// connection comes from, so the last entry is believed if the connection comes from a
-// trusted proxy, the entry before it if the last is a trusted proxy, too, and so on. What
-// stands before the first address that is not trusted was written by the client.
+// clientAddress returns the address of a request's client. Each proxy appends to
+// X-Forwarded-For the address of its own client. So the last entry is believed if the
+// connection comes from a trusted proxy, the entry before it if the last one is a trusted
+// proxy, too, and so on. Entries before the first address that is not trusted were written
+// by the client.
 func (c *config) clientAddress(r *http.Request) string {
 	client, ok := parseHop(r.RemoteAddr)
 	if !ok || !c.trusts(client) {
@@ -66,7 +67,7 @@ func (c *config) clientAddress(r *http.Request) string {
 	for i := len(hops) - 1; i >= 0 && c.trusts(client); i-- {
 		hop, ok := parseHop(hops[i])
 		if !ok && i == len(hops)-1 {
-			return hops[i] // which the log reports: the proxy does not set the header
+			return hops[i] // pushy logs it: the proxy does not set the header
 		}
 		if !ok {
 			break
@@ -76,8 +77,8 @@ func (c *config) clientAddress(r *http.Request) string {
 	return client.String()
 }
 
-// parseHop reads an address as X-Forwarded-For and RemoteAddr have it: with a port or
-// without, IPv6 in brackets or not.
+// parseHop reads an address in the forms of X-Forwarded-For and RemoteAddr: with or without
+// a port, IPv6 with or without brackets.
 func parseHop(text string) (netip.Addr, bool) {
 	text = strings.TrimSpace(text)
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"))

@@ -38,7 +38,7 @@ var redisSettings = append([]setting{
 	{"broker.redis.checkEveryAppend", "true or false", func(c *config, v json.RawMessage) bool {
 		return decode(v, &c.redis.CheckEveryAppend)
 	}},
-	gone("broker.redis.lease", goneLease),
+	removed("broker.redis.lease", leaseAdvice),
 }, tlsSettings("broker.redis.")...)
 
 func (c *config) redisEnv(getenv func(string) string) {

@@ -18,25 +18,26 @@ import (
 
 const (
 	readHeaderTimeout = 10 * time.Second // also for the TLS handshake
-	readTimeout       = 30 * time.Second // of bodies that no handler reads too
+	readTimeout       = 30 * time.Second // also for bodies that no handler reads
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
-	// httpShare is what of a shutdown's time is kept for HTTP requests under way.
-	httpShare = 5 // a fifth
+	// httpShare is the part of a shutdown's time that is reserved for HTTP requests in
+	// progress: a fifth.
+	httpShare = 5
 )
 
 // service is a pushy.Server with its listener.
 type service struct {
 	log        *slog.Logger
 	cert       *certificate // nil without TLS
-	brokerCert *certificate // nil without one for the broker
+	brokerCert *certificate // nil if there is none for the broker
 	listener   net.Listener
 	pushy      *pushy.Server
 	http       *http.Server
 	closing    atomic.Bool
 }
 
-// newService listens, and logs where.
+// newService creates the listener and the Server, and logs the address.
 func newService(c *config, log *slog.Logger) (*service, error) {
 	listener, err := net.Listen("tcp", c.address())
 	if err != nil {
@@ -72,14 +73,14 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 		s.http.TLSConfig = c.cert.config()
 	}
 	if !c.originsGiven {
-		log.Warn("pages of any origin may connect, as with the original; the config's origins key limits them")
+		log.Warn("pages of any origin can connect, as with the original; the config's key origins limits them")
 	}
 	log.Info("listening", "address", listener.Addr().String(), "tls", c.cert != nil,
 		"prefix", options.Prefix, "sockjs", options.SockJS.Prefix, "origins", c.originRule())
 	return s, nil
 }
 
-// ServeHTTP answers for the server's health, and leaves all else to pushy.
+// ServeHTTP answers /healthz and passes all other requests to pushy.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/healthz" {
 		s.pushy.ServeHTTP(w, r)
@@ -132,7 +133,7 @@ func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
 				ended = make(chan int, 1)
 				go func() { ended <- s.shutdown(grace) }()
 			default:
-				s.log.Warn("ended at once", "signal", sig.String())
+				s.log.Warn("ended immediately", "signal", sig.String())
 				return exitFailed
 			}
 		}
@@ -144,7 +145,7 @@ func (s *service) shutdown(grace time.Duration) int {
 	s.closing.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	// Shorter, so that after it requests under way still have some time.
+	// This deadline is earlier, so that some time remains for requests in progress.
 	pushyCtx, pushyCancel := context.WithTimeout(ctx, grace-grace/httpShare)
 	defer pushyCancel()
 	status := exitOK
@@ -178,7 +179,7 @@ func (s *service) reload() {
 			continue
 		}
 		if err := c.cert.load(); err != nil {
-			s.log.Error("cannot reload the certificate; the old one stays", "of", c.of, "error", err)
+			s.log.Error("cannot reload the certificate; the old one remains in use", "of", c.of, "error", err)
 		} else {
 			s.log.Info("certificate reloaded", "of", c.of, "notAfter", c.cert.notAfter())
 		}

@@ -86,7 +86,7 @@ func postTrigger(t *testing.T, base, secretKey string) int {
 
 func TestOrigins(t *testing.T) {
 	t.Parallel()
-	const said = "pages of any origin may connect, as with the original; the config's origins key limits them"
+	const said = "pages of any origin can connect, as with the original; the config's key origins limits them"
 	tests := []struct {
 		name                     string
 		config                   string
@@ -261,7 +261,7 @@ func TestSecondSignal(t *testing.T) {
 	s.log.wait(t, "shutting down")
 	s.signals <- syscall.SIGINT
 	assert.Equal(t, 1, s.wait(t))
-	assert.Equal(t, "interrupt", s.log.wait(t, "ended at once")["signal"])
+	assert.Equal(t, "interrupt", s.log.wait(t, "ended immediately")["signal"])
 }
 
 // slowTrigger makes a request whose body the server waits for.

@@ -13,22 +13,22 @@ import (
 
 const defaultURL = "http://127.0.0.1:8123/pushy"
 
-// target is the server that trigger and listen talk to.
+// target is the server to which trigger and listen connect.
 type target struct {
-	url        string // where pushy is mounted
-	socket     string // where its sockets are
+	url        string // of pushy, with its prefix
+	socket     string // of the WebSocket endpoint
 	secret     string // "" if none is given
 	config     string
 	secretFile string
 }
 
-const targetHelp = `  -url URL           where pushy is mounted, its prefix included; also PUSHY_URL.
+const targetHelp = `  -url URL           URL of the server with its prefix; also PUSHY_URL.
                      Default ` + defaultURL + `
-  -config FILE       take the address and the secret key from the server's own
-                     config file, for a server on this machine
-  -secret-file FILE  file that holds the secret key. Else it is PUSHY_SECRET_KEY.
-                     There is no flag for the key itself: other users of the
-                     machine can read command lines
+  -config FILE       read the address and the secret key from the config file of
+                     a server on this machine
+  -secret-file FILE  file that contains the secret key. By default the key is
+                     PUSHY_SECRET_KEY. There is no flag for the key itself,
+                     because other users of the machine can read command lines
 `
 
 func (t *target) flags(f *flag.FlagSet) {
@@ -37,10 +37,10 @@ func (t *target) flags(f *flag.FlagSet) {
 	f.StringVar(&t.secretFile, "secret-file", "", "")
 }
 
-// resolve fills in what no flag has said.
+// resolve sets what the flags do not set.
 func (t *target) resolve(getenv func(string) string) error {
 	t.secret = getenv("PUSHY_SECRET_KEY")
-	var sockets string // path, if the config has one of its own
+	var sockets string // the URL of the SockJS prefix, if it comes from a config
 	if t.config != "" {
 		cfg, err := readConfig(t.config, getenv)
 		if err != nil {
@@ -78,7 +78,8 @@ func (t *target) resolve(getenv func(string) string) error {
 	return nil
 }
 
-// origin is where a server with that config is reached from its own machine.
+// origin returns the origin at which a server with this config is reached from its own
+// machine.
 func (c *config) origin() string {
 	scheme, host := "http://", c.host
 	if c.ssl {
@@ -90,7 +91,7 @@ func (c *config) origin() string {
 	return scheme + net.JoinHostPort(host, strconv.Itoa(c.port))
 }
 
-// parse parses a command's flags; done says that there is nothing more to do.
+// parse parses the flags of a command. done reports whether the program exits with status.
 func (p *program) parse(f *flag.FlagSet, args []string, help string) (status int, done bool) {
 	f.SetOutput(io.Discard)
 	err := f.Parse(args)

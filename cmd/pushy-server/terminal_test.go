@@ -145,7 +145,7 @@ func TestListenComesBack(t *testing.T) {
 	require.NoError(t, srv.Publish(t.Context(), "lobby", "before", nil))
 	says(t, tm.out, "before", 1)
 	stop()
-	says(t, tm.err, "trying again in", 1)
+	says(t, tm.err, "reconnecting in", 1)
 	again, _, _ := startPushy(t, strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/pushy"), pushy.Options{})
 	says(t, tm.err, "listening to lobby", 2)
 	require.NoError(t, again.Publish(t.Context(), "lobby", "after", nil))

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// certificate is the server's certificate, as last read from its files. It is
-// safe for concurrent use after the first load.
+// certificate is a certificate as it was last read from its files. It is safe for
+// concurrent use after the first load.
 type certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
 }
 
-// load reads the files. On error the certificate stays what it was, and the
-// error begins with the config's key that names the file.
+// load reads the files. If it returns an error, the certificate is unchanged, and the error
+// begins with the config's key that names the file.
 func (c *certificate) load() error {
 	cert, err := os.ReadFile(c.certFile)
 	if err != nil {

@@ -112,7 +112,7 @@ func TestTLS(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "own.pem"), []byte("broken"), 0o600))
 	p.signal(t, syscall.SIGHUP)
-	failed := p.log.wait(t, "cannot reload the certificate; the old one stays")
+	failed := p.log.wait(t, "cannot reload the certificate; the old one remains in use")
 	assert.Equal(t, "cert and key: "+dir+"/own.pem and "+dir+"/own.key: tls: failed to find any PEM data in certificate input", failed["error"])
 	_, err = second.handshake(t, p.addr, 0)
 	require.NoError(t, err)

@@ -16,15 +16,16 @@ const triggerHelp = `Publish an event to the subscribers of a channel.
 
   pushy-server trigger [flags] CHANNEL EVENT [DATA]
 
-DATA is a JSON object or array; - reads it from standard input. Default {}.
+DATA is a JSON object or array. With - it is read from standard input. Default {}.
 
 ` + targetHelp + `  -except ID         do not send it to the connection with this socketId
-  -timeout D         for all tries together, such as 5s. Default 30s
-  -tries N           how often to try at most. Default: as the time allows
+  -timeout D         time limit of all attempts together, such as 5s. Default 30s
+  -tries N           maximum number of attempts. Default: no limit but the time
 
-It prints "delivered", or "nobody is subscribed". The exit status is 0 for both,
-1 if the event was not published, 2 if the command line is wrong, 3 if it was sent
-and there was no answer, so that it may or may not have been published.
+It prints "delivered", or "nobody is subscribed" if the channel has no subscribers.
+The exit status is 0 for both, 1 if the event was not published, 2 if the command
+line is wrong, and 3 if the event was sent and no answer arrived, so that it may or
+may not have been published.
 
   echo '{"text":"Hello"}' | pushy-server trigger -config config.json lobby news -
 `
@@ -80,7 +81,7 @@ func (p *program) trigger(args []string) int {
 	return exitOK
 }
 
-// triggerData reads DATA, which may be too much for a command line.
+// triggerData reads DATA, from standard input if it is "-".
 func (p *program) triggerData(text string) (json.RawMessage, error) {
 	raw := []byte(text)
 	if text == "-" {
@@ -102,7 +103,7 @@ func (p *program) triggerData(text string) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// untilSignal returns a context that the first signal ends.
+// untilSignal returns a context that is canceled by the first signal.
 func (p *program) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {

@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// version takes the place of what the build says of itself, for builds from a
-// tree without its repository: go build -ldflags "-X main.version=v0.1.0".
+// version replaces the version of the build information, for builds from a tree without
+// its repository: go build -ldflags "-X main.version=v0.1.0".
 var version string
 
-// versionLine is what the version command prints: the program's version, the
-// commit it was built from and the library's version where they say more, and
-// what built it for which system.
+// versionLine returns the output of the version command: the program's version, its commit
+// and the library's version if they add information, the Go version and the platform.
 func versionLine(info *debug.BuildInfo, override string) string {
 	own, library := "", ""
 	settings := map[string]string{}
