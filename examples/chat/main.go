@@ -1,5 +1,5 @@
-// Command chat is a chat on pushy: a public room, a private one that shows who
-// is here, a command of its own, and a publish through the signed trigger.
+// Command chat is a chat that uses pushy. It has a public room, a private room that shows
+// who is online, commands of its own, and a backend that publishes with a signed trigger.
 //
 //	go run ./examples/chat
 package main
@@ -21,7 +21,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to listen on; port 0 picks a free one")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
 	if err := run(ctx, *addr, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "chat:", err)
 		os.Exit(1)

@@ -1,5 +1,5 @@
-// Command cluster is the chat of examples/chat on three nodes that act as one, over
-// a NATS server that it brings along.
+// Command cluster is the chat of examples/chat on three nodes that act as one. They are
+// connected by a NATS server that the command starts in its own process.
 //
 //	go run ./examples/cluster
 package main
@@ -27,10 +27,10 @@ import (
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8081", "address of the first node; the others have the next ports, or free ones with port 0")
-	nodes := flag.Int("nodes", 3, "how many nodes")
+	nodes := flag.Int("nodes", 3, "number of nodes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
 	if err := run(ctx, *addr, *nodes, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
@@ -58,7 +58,7 @@ func run(ctx context.Context, addr string, nodes int, out io.Writer) error {
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	// What nodes that act as one have in common.
+	// Nodes that act as one have the same keys.
 	common := app.Config{Secret: rand.Text(), LoginKey: rand.Text()}
 	var serving sync.WaitGroup
 	ended := make([]error, nodes)
@@ -68,10 +68,10 @@ func run(ctx context.Context, addr string, nodes int, out io.Writer) error {
 		c.Broker = nats.New(nats.Options{URL: engine.ClientURL(), RequireAtStart: true})
 		open := make(chan struct{})
 		serving.Go(func() {
-			defer stop() // one for all
+			defer stop() // when one node ends, all end
 			ended[i] = app.Serve(ctx, l, &announced{Writer: out, open: open}, c)
 		})
-		select { // so that they say where they are in their order
+		select { // wait, so that the nodes print their addresses in order
 		case <-open:
 		case <-ctx.Done():
 		}
@@ -92,7 +92,7 @@ func (a *announced) Write(p []byte) (int, error) {
 	return a.Writer.Write(p)
 }
 
-// startNATS starts a NATS server in this process, on a free port of this machine.
+// startNATS starts a NATS server in this process, on a free port of 127.0.0.1.
 func startNATS(dir string) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
 	if err != nil {
@@ -106,7 +106,7 @@ func startNATS(dir string) (*server.Server, error) {
 	return s, nil
 }
 
-// listen takes n ports, from that of addr on.
+// listen listens on n ports, beginning with the port of addr.
 func listen(addr string, n int) (all []net.Listener, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -21,16 +21,16 @@ var templates embed.FS
 
 var pages = template.Must(template.ParseFS(templates, "page/*.html"))
 
-// chore is something to do for a team.
+// chore is one entry of a team's list.
 type chore struct {
 	ID   int    `json:"id"`
 	Text string `json:"text"`
 	Done bool   `json:"done"`
-	By   string `json:"by"` // who has added it, or has done it
+	By   string `json:"by"` // who added it or changed it last
 }
 
-// app is the app as it was before pushy: pages, forms and a login. changed is the
-// one thing that it calls of what came later.
+// app is the app as it was before pushy was added: pages, forms and a login. The func
+// changed is its only call of the code that was added.
 type app struct {
 	mux      *http.ServeMux
 	sessions sessions
@@ -61,7 +61,7 @@ func newApp() *app {
 	return a
 }
 
-// handler is the app with what every answer of it has.
+// handler returns the app with the headers that every response has.
 func (a *app) handler() http.Handler {
 	protected := http.NewCrossOriginProtection().Handler(a.mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -73,7 +73,7 @@ func (a *app) handler() http.Handler {
 	})
 }
 
-// withLogin sends those who are not logged in to do so; scripts get 401.
+// withLogin redirects users who are not logged in to the login; scripts receive 401.
 func (a *app) withLogin(next func(http.ResponseWriter, *http.Request, *session)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s := a.sessions.of(r)
@@ -92,7 +92,7 @@ func wantsJSON(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "application/json")
 }
 
-// loginPage is what the login form shows: after a wrong password the name is still there.
+// loginPage is the data of the login form. After a wrong password it still shows the name.
 type loginPage struct {
 	Name    string
 	Problem string
@@ -144,7 +144,8 @@ func (a *app) add(w http.ResponseWriter, r *http.Request, s *session) {
 	a.mu.Lock()
 	c := chore{ID: len(a.chores[s.user.Team]) + 1, Text: text, By: s.user.Name}
 	a.chores[s.user.Team] = append(a.chores[s.user.Team], c)
-	// With the lock, so that events come in the order of changes; it waits for no client.
+	// The lock is held, so that events have the order of the changes. Publish does not wait
+	// for clients.
 	a.changed(r.Context(), s.user.Team, c)
 	a.mu.Unlock()
 	a.done(w, r, http.StatusCreated, c)
@@ -168,7 +169,8 @@ func (a *app) tick(w http.ResponseWriter, r *http.Request, s *session) {
 	a.done(w, r, http.StatusOK, changed)
 }
 
-// done answers a form: a script gets the chore, a browser without one the page.
+// done answers a form: a script receives the chore, and a browser without one is redirected
+// to the page.
 func (a *app) done(w http.ResponseWriter, r *http.Request, status int, c chore) {
 	if wantsJSON(r) {
 		answer(w, status, c)

@@ -97,7 +97,7 @@ func TestTheTeamSeesChanges(t *testing.T) {
 		bobs.ExpectNone(garden, "chore")
 		eves.ExpectNone("private-team-kitchen", "chore")
 
-		// What was missed is asked for.
+		// Missed changes are fetched.
 		var all []chore
 		resp = s.do(ann, http.MethodGet, "/chores", nil)
 		require.NoError(t, json.NewDecoder(resp.Body).Decode(&all))
@@ -139,7 +139,7 @@ func TestLoginDecides(t *testing.T) {
 		require.ErrorContains(t, err, "Invalid credentials")
 
 		assert.Equal(t, http.StatusOK, s.do(eve, http.MethodGet, "/", nil).StatusCode)
-		time.Sleep(sessionLife + time.Second)
+		time.Sleep(sessionLifetime + time.Second)
 		assert.Equal(t, http.StatusUnauthorized, s.kit.Refused(eve.sign))
 		assert.Equal(t, "/login", s.do(eve, http.MethodGet, "/", nil).Header.Get("Location"))
 	})

@@ -1,5 +1,5 @@
-// Command embed is an app with a mux, sessions and a login of its own, a team's list
-// of chores, to which pushy was added afterwards: realtime.go is all of it.
+// Command embed is an app with its own mux, sessions and login, a team's list of chores.
+// pushy was added later; realtime.go is all of that.
 //
 //	go run ./examples/embed
 package main
@@ -23,7 +23,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to listen on; port 0 picks a free one")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
 	if err := run(ctx, *addr, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "embed:", err)
 		os.Exit(1)
@@ -53,6 +53,6 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	// pushy first: http.Server.Shutdown does not know of WebSockets.
+	// pushy first, because http.Server.Shutdown does not close WebSockets.
 	return errors.Join(err, rt.Shutdown(deadline), web.Shutdown(deadline))
 }

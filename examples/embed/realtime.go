@@ -8,13 +8,13 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// addRealtime is what made the app live: who is logged in may connect, each team has a
-// private channel, and what a request changes is published there.
+// addRealtime adds pushy to the app. Users who are logged in can connect, each team has a
+// private channel, and every change is published there.
 func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 	rt, err := pushy.New(pushy.Options{
 		SecretKey: secret,
 		Prefix:    "/rt",
-		// The login decides, once for each connection.
+		// The login decides who can connect, once for each connection.
 		Accept: func(r *http.Request) (any, error) {
 			if s := a.sessions.of(r); s != nil {
 				return s, nil
@@ -32,7 +32,7 @@ func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 		return nil, err
 	}
 	a.mux.Handle("/rt/", rt)
-	// The login decides here, too: a team's channel is for the team.
+	// The login decides here, too: only members of a team can enter its channel.
 	a.mux.Handle("/rt/auth", rt.AuthHandler(func(r *http.Request, _, channel string) (any, error) {
 		s := a.sessions.of(r)
 		if s == nil || channel != channelOf(s.user.Team) {
@@ -42,11 +42,11 @@ func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 	}))
 	a.changed = func(ctx context.Context, team string, c chore) {
 		if err := rt.Publish(ctx, channelOf(team), "chore", c); err != nil {
-			slog.Error("cannot publish", "team", team, "error", err) // it is saved all the same
+			slog.Error("cannot publish", "team", team, "error", err) // the change is saved nevertheless
 		}
 	}
-	// Who logs out is out: the pages that are open lose their connections.
-	a.sessions.hangUp = func(conn *pushy.Conn) { _ = conn.Close(pushy.CloseRemoved, "logged out") }
+	// When a user logs out, the connections of all open pages are closed.
+	a.sessions.disconnect = func(conn *pushy.Conn) { _ = conn.Close(pushy.CloseRemoved, "logged out") }
 	return rt, nil
 }
 

@@ -15,7 +15,7 @@ type user struct {
 	password   string
 }
 
-// users stands in for a table, and its passwords for hashes.
+// users is in place of a database table, and its passwords in place of hashes.
 var users = map[string]user{
 	"ann": {"Ann", "garden", "spade"},
 	"bob": {"Bob", "garden", "rake"},
@@ -23,11 +23,11 @@ var users = map[string]user{
 }
 
 const (
-	sessionCookie = "chores"
-	sessionLife   = 12 * time.Hour
+	sessionCookie   = "chores"
+	sessionLifetime = 12 * time.Hour
 )
 
-// session is a login. Its pages' connections end with it.
+// session is a login. When it ends, the connections of its pages are closed.
 type session struct {
 	id    string
 	user  user
@@ -35,15 +35,15 @@ type session struct {
 	conns map[string]*pushy.Conn // by id; nil once the session has ended
 }
 
-// sessions are the logins there are, by their cookie.
+// sessions has all sessions, by the value of their cookie.
 type sessions struct {
-	hangUp func(*pushy.Conn)
+	disconnect func(*pushy.Conn)
 
 	mu  sync.Mutex
 	all map[string]*session
 }
 
-// of returns who a request is from, or nil.
+// of returns the session of a request, or nil.
 func (ss *sessions) of(r *http.Request) *session {
 	cookie, err := r.Cookie(sessionCookie)
 	if err != nil {
@@ -58,14 +58,19 @@ func (ss *sessions) of(r *http.Request) *session {
 	return s
 }
 
-// login begins a session, or reports that name and password are not right.
+// login begins a session. It reports whether the name and the password are right.
 func (ss *sessions) login(w http.ResponseWriter, name, password string) bool {
 	u, known := users[name]
 	right := subtle.ConstantTimeCompare([]byte(u.password), []byte(password)) == 1
 	if !known || !right {
 		return false
 	}
-	s := &session{id: rand.Text(), user: u, until: time.Now().Add(sessionLife), conns: map[string]*pushy.Conn{}}
+	s := &session{
+		id:    rand.Text(),
+		user:  u,
+		until: time.Now().Add(sessionLifetime),
+		conns: map[string]*pushy.Conn{},
+	}
 	ss.mu.Lock()
 	for id, old := range ss.all {
 		if time.Now().After(old.until) {
@@ -75,13 +80,17 @@ func (ss *sessions) login(w http.ResponseWriter, name, password string) bool {
 	ss.all[s.id] = s
 	ss.mu.Unlock()
 	http.SetCookie(w, &http.Cookie{
-		Name: sessionCookie, Value: s.id, Path: "/", MaxAge: int(sessionLife / time.Second),
-		HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Name:     sessionCookie,
+		Value:    s.id,
+		Path:     "/",
+		MaxAge:   int(sessionLifetime / time.Second),
+		HttpOnly: true,
+		SameSite: http.SameSiteLaxMode,
 	})
 	return true
 }
 
-// logout ends a session and the connections of its pages.
+// logout ends a session and closes the connections of its pages.
 func (ss *sessions) logout(w http.ResponseWriter, s *session) {
 	ss.mu.Lock()
 	delete(ss.all, s.id)
@@ -89,7 +98,7 @@ func (ss *sessions) logout(w http.ResponseWriter, s *session) {
 	s.conns = nil
 	ss.mu.Unlock()
 	for _, conn := range conns {
-		ss.hangUp(conn)
+		ss.disconnect(conn)
 	}
 	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1})
 }
@@ -101,8 +110,8 @@ func (ss *sessions) connected(s *session, conn *pushy.Conn) {
 		s.conns[conn.ID()] = conn
 	}
 	ss.mu.Unlock()
-	if ended { // since it was accepted
-		ss.hangUp(conn)
+	if ended { // the user has logged out since Accept
+		ss.disconnect(conn)
 	}
 }
 

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	room = "private-arena" // a presence channel: its members are who plays
-	seat = 24              // players at once
-	// absence is how long who has lost the connection keeps name and score.
+	room       = "private-arena" // a presence channel: its members are the players
+	maxPlayers = 24
+	// absence is how long a player without a connection keeps the name and score.
 	absence = time.Minute
 )
 
@@ -29,7 +29,7 @@ type arena struct {
 
 	mu      sync.Mutex
 	board   board
-	players map[string]*player // by the key that each tab makes up
+	players map[string]*player // by the key that each tab chooses
 	hues    int
 }
 
@@ -38,7 +38,7 @@ func newArena(secret string) (*arena, error) {
 	srv, err := pushy.New(pushy.Options{
 		SecretKey: secret,
 		Accept:    func(r *http.Request) (any, error) { return a.player(r) },
-		Limits:    pushy.Limits{Members: seat},
+		Limits:    pushy.Limits{Members: maxPlayers},
 		Hooks:     pushy.Hooks{Subscribe: a.enter, Unsubscribe: a.leave},
 	})
 	if err != nil {
@@ -50,7 +50,7 @@ func newArena(secret string) (*arena, error) {
 	return a, nil
 }
 
-// What a move asks for, and what who has made it gets back.
+// The data of the command move, and its reply.
 type (
 	moveRequest struct {
 		To *direction `json:"to"`
@@ -63,9 +63,9 @@ type (
 
 var (
 	errOutside = &pushy.Error{Code: "outside", Message: "You are not in the arena"}
-	errNoWay   = &pushy.Error{Code: "no-way", Message: "There is no way"}
+	errNoWay   = &pushy.Error{Code: "no-way", Message: "The way is blocked"}
 	errTooFast = &pushy.Error{Code: "too-fast", Message: "One step at a time"}
-	errNoMove  = &pushy.Error{Code: "no-move", Message: "Say where to: up, down, left or right"}
+	errNoMove  = &pushy.Error{Code: "no-move", Message: "The direction is missing: up, down, left or right"}
 )
 
 // move is the command by which a player moves.
@@ -90,15 +90,15 @@ func (a *arena) move(ctx context.Context, conn *pushy.Conn, req moveRequest) (mo
 	return moveReply{p.spot, p.Score}, a.show(ctx, v)
 }
 
-// look is the command that shows the whole board, to who comes or comes back.
+// look is the command that returns the whole board. Pages use it after each subscription.
 func (a *arena) look(context.Context, *pushy.Conn, struct{}) (view, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.board.view(), nil
 }
 
-// show tells everybody. It is called with the lock, so that boards come in their
-// order; Publish waits for no client.
+// show publishes the board. It is called with the lock held, so that boards are sent in
+// order. Publish does not wait for clients.
 func (a *arena) show(ctx context.Context, v view) error {
 	return a.srv.Publish(ctx, room, "board", v)
 }
@@ -113,11 +113,11 @@ func (a *arena) enter(conn *pushy.Conn, ch *pushy.Channel) {
 	defer a.mu.Unlock()
 	if p.tabs++; p.tabs == 1 {
 		a.board.enter(p)
-		_ = a.show(conn.Context(), a.board.view()) // who comes looks, too
+		_ = a.show(conn.Context(), a.board.view()) // the new player's page also sends look
 	}
 }
 
-// leave is the Unsubscribe hook: with its last connection a player goes.
+// leave is the Unsubscribe hook: a player's last connection removes it from the board.
 func (a *arena) leave(conn *pushy.Conn, ch *pushy.Channel) {
 	if ch.Name() != room {
 		return
@@ -132,7 +132,7 @@ func (a *arena) leave(conn *pushy.Conn, ch *pushy.Channel) {
 	}
 }
 
-// allow gives the token for the arena, and says what other members see.
+// allow allows players to enter the arena, and returns their presence data.
 func (a *arena) allow(r *http.Request, _, channel string) (any, error) {
 	if channel != room {
 		return nil, pushy.ErrDenied
@@ -146,10 +146,10 @@ func (a *arena) allow(r *http.Request, _, channel string) (any, error) {
 
 var keyRule = regexp.MustCompile(`^[0-9A-Za-z-]{16,64}$`)
 
-var errNobody = errors.New("say who you are: a key of 16 to 64 letters, and a name of 1 to 16 characters")
+var errNobody = errors.New("a key of 16 to 64 letters and a name of 1 to 16 characters are needed")
 
-// player returns who a request is from. There is no login: a tab makes up a key,
-// keeps it to itself, and is the player whom it was with that key before.
+// player returns the player from whom a request comes. There is no login: each tab chooses
+// a key, which it keeps secret and which identifies its player.
 func (a *arena) player(r *http.Request) (*player, error) {
 	key, name := r.URL.Query().Get("key"), strings.TrimSpace(r.URL.Query().Get("name"))
 	n := utf8.RuneCountInString(name)
@@ -166,7 +166,7 @@ func (a *arena) player(r *http.Request) (*player, error) {
 	p := a.players[key]
 	if p == nil {
 		p = &player{ID: crand.Text()[:8], Name: name, Hue: a.hues * 137 % 360, seen: time.Now()}
-		a.hues++ // steps of the golden angle: neighbours look different
+		a.hues++ // in steps of the golden angle, so that successive players look different
 		a.players[key] = p
 	}
 	return p, nil

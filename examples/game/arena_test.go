@@ -18,7 +18,7 @@ import (
 	"github.com/gopushy/pushy/pushytest"
 )
 
-// table is an arena whose squares are dealt in order, with what is needed to play in it.
+// table is an arena whose squares are assigned in order, and what tests need to play in it.
 type table struct {
 	*arena
 	kit     *pushytest.Kit
@@ -39,8 +39,8 @@ func as(key, name string) func(*http.Request) {
 	return func(r *http.Request) { r.URL.RawQuery = url.Values{"key": {key}, "name": {name}}.Encode() }
 }
 
-// sit connects a player and takes it into the arena, as the page does. The client
-// hears that it is subscribed before the Subscribe hook runs, which sit waits for.
+// sit connects a player and subscribes to the arena, as the page does. The client receives
+// the success before the Subscribe hook runs, so sit waits for the hook.
 func (tb table) sit(name string) (*pushytest.Client, pushytest.Subscribed) {
 	who := as(name+"-with-a-long-key", name)
 	c := tb.kit.Connect(who)
@@ -168,7 +168,7 @@ func TestPlayersComeAndGo(t *testing.T) {
 		assert.Len(t, look().Players, 1)
 
 		tb.sit("Ada")
-		assert.Equal(t, 1, look().Players[1].Score, "who comes back soon keeps the score")
+		assert.Equal(t, 1, look().Players[1].Score, "a player who returns in time keeps the score")
 		tb.kit.Connect(as("Ada-with-a-long-key", "Ada")).Drop()
 	})
 	t.Run("later", func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestPlayersComeAndGo(t *testing.T) {
 
 func TestArenaIsFull(t *testing.T) {
 	play(t, func(t *testing.T, tb table) {
-		for i := range seat {
+		for i := range maxPlayers {
 			tb.sit("Ada" + string(rune('a'+i)))
 		}
 		who := as("one-too-many-for-this", "Eve")

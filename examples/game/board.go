@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// The rules: who stands where a gem lies has it, and ten gems win the round.
+// The rules: a player who moves to a gem collects it, and ten gems win the round.
 const (
 	size  = 10 // squares a side
 	goal  = 10 // gems to win
-	spare = 6  // gems that lie about
-	// pace is how soon after a move the next may come. It keeps the game fair to
-	// those who do not write a program to play it.
+	spare = 6  // gems on the board
+	// pace is the minimum time between two moves of a player. It keeps the game fair for
+	// players who do not write a program to play it.
 	pace = 80 * time.Millisecond
 )
 
@@ -21,7 +21,7 @@ type spot struct {
 	Y int `json:"y"`
 }
 
-// direction is what a move may be; anything else does not get past decoding.
+// direction is the direction of a move. Decoding fails for anything else.
 type direction struct{ dx, dy int }
 
 var directions = map[string]direction{"up": {0, -1}, "down": {0, 1}, "left": {-1, 0}, "right": {1, 0}}
@@ -29,40 +29,40 @@ var directions = map[string]direction{"up": {0, -1}, "down": {0, 1}, "left": {-1
 func (d *direction) UnmarshalText(text []byte) error {
 	known, ok := directions[string(text)]
 	if !ok {
-		return fmt.Errorf("no direction: %q", text)
+		return fmt.Errorf("not a direction: %q", text)
 	}
 	*d = known
 	return nil
 }
 
-// player is somebody in the arena, or somebody who may be back any moment.
+// player is a player in the arena, or one who has left and may return.
 type player struct {
 	ID    string `json:"id"`
-	Name  string `json:"-"` // presence tells the names
+	Name  string `json:"-"` // pages know the names from presence
 	Hue   int    `json:"-"`
 	Score int    `json:"score"`
 	spot
 
 	tabs  int // connections that are in the arena
 	moved time.Time
-	seen  time.Time // when the last of them left
+	seen  time.Time // when the last connection left
 }
 
-// board is the state of a round. It knows nothing of pushy, and its caller sees to
-// it that one goroutine at a time uses it.
+// board is the state of a round. It does not depend on pushy. It is not safe for concurrent
+// use.
 type board struct {
 	random  func(n int) int
-	turn    uint64 // counts what happens, so that pages show the newest
+	turn    uint64 // increases with each change, so that pages show the newest board
 	players []*player
 	gems    []spot
 }
 
-// view is what all players get to see.
+// view is the board as all players see it.
 type view struct {
 	Turn    uint64   `json:"turn"`
 	Players []player `json:"players"`
 	Gems    []spot   `json:"gems"`
-	Winner  string   `json:"winner,omitempty"` // of the round that has just ended
+	Winner  string   `json:"winner,omitempty"` // the id of the winner, if this move ended the round
 }
 
 func (b *board) view() view {
@@ -81,7 +81,7 @@ func (b *board) enter(p *player) {
 	b.turn++
 }
 
-// leave takes a player off the board.
+// leave removes a player from the board.
 func (b *board) leave(p *player) {
 	for i, other := range b.players {
 		if other == p {
@@ -92,8 +92,8 @@ func (b *board) leave(p *player) {
 	}
 }
 
-// move moves a player by one square, if that is free. It returns what is to be
-// shown, and false if nothing has changed.
+// move moves a player by one square, if that is free. It returns the new board, and false
+// if nothing has changed.
 func (b *board) move(p *player, to direction) (view, bool) {
 	next := spot{p.X + to.dx, p.Y + to.dy}
 	if next.X < 0 || next.Y < 0 || next.X >= size || next.Y >= size || b.playerAt(next) {
@@ -109,7 +109,7 @@ func (b *board) move(p *player, to direction) (view, bool) {
 		b.gems = append(b.gems[:i], b.gems[i+1:]...)
 		if p.Score++; p.Score == goal {
 			winner = p.ID
-			b.again()
+			b.newRound()
 		}
 		break
 	}
@@ -119,15 +119,15 @@ func (b *board) move(p *player, to direction) (view, bool) {
 	return v, true
 }
 
-// again begins a new round where everybody stands.
-func (b *board) again() {
+// newRound begins a new round. The players remain where they are.
+func (b *board) newRound() {
 	b.gems = nil
 	for _, p := range b.players {
 		p.Score = 0
 	}
 }
 
-// scatter makes up for the gems that are gone.
+// scatter replaces the gems that were collected.
 func (b *board) scatter() {
 	for len(b.gems) < spare && len(b.gems)+len(b.players) < size*size {
 		b.gems = append(b.gems, b.free())

@@ -1,4 +1,4 @@
-// Command game is a small real-time game on pushy: every tab is a player, moves are
+// Command game is a small real-time game that uses pushy: every tab is a player, moves are
 // typed commands, and the arena is a presence channel.
 //
 //	go run ./examples/game
@@ -28,7 +28,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to listen on; port 0 picks a free one")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
 	if err := run(ctx, *addr, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "game:", err)
 		os.Exit(1)
@@ -61,7 +61,7 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	// pushy first: http.Server.Shutdown does not know of WebSockets.
+	// pushy first, because http.Server.Shutdown does not close WebSockets.
 	return errors.Join(err, arena.srv.Shutdown(deadline), web.Shutdown(deadline))
 }
 
@@ -77,7 +77,7 @@ func (a *arena) handler() (http.Handler, error) {
 	return safely(mux), nil
 }
 
-// safely lets the page load nothing but what this server serves.
+// safely allows the page to load only files from this server.
 func safely(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -7,8 +7,8 @@ import (
 	"github.com/gopushy/pushy/trigger"
 )
 
-// announcer publishes as a backend in any other process would: it knows the secret
-// key and pushy's address, not the pushy.Server.
+// announcer publishes as a backend in another process does: it has the secret key and the
+// URL of pushy, but not the pushy.Server.
 type announcer struct {
 	people    people
 	publisher *trigger.Client

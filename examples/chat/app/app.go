@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	lobby  = "lobby"          // open to everyone who has a name
-	lounge = "private-lounge" // takes a token from /auth; its members see each other
+	lobby  = "lobby"          // a public channel
+	lounge = "private-lounge" // needs a token from /auth; its members see each other
 )
 
 //go:embed page
 var page embed.FS
 
-// Config is what processes that act as one have in common, and Node, which each
-// has for itself. A zero field means what a process alone needs.
+// Config configures one process. Processes that act as one have the same Secret and
+// LoginKey. The zero value is for a process that is alone.
 type Config struct {
 	Secret   string // signs tokens and triggers
 	LoginKey string // signs cookies
@@ -37,7 +37,7 @@ type Config struct {
 	Node     string // the name that the page shows
 }
 
-// Serve serves the chat until ctx ends, and says on out where.
+// Serve serves the chat until ctx ends, and prints its URL to out.
 func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) error {
 	defer listener.Close()
 	if c.Secret == "" {
@@ -76,7 +76,7 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 		if channel != lounge {
 			return nil, pushy.ErrDenied
 		}
-		return people.of(r) // what the room's members see of each other
+		return people.of(r) // the presence data, which the other members see
 	}))
 	mux.HandleFunc("POST /login", people.login)
 	mux.Handle("POST /announce", announcer{people, publisher})
@@ -99,11 +99,11 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	// pushy first: http.Server.Shutdown does not know of WebSockets.
+	// pushy first, because http.Server.Shutdown does not close WebSockets.
 	return errors.Join(err, srv.Shutdown(deadline), web.Shutdown(deadline))
 }
 
-// indexPage is the page with the node's name on it.
+// indexPage returns the page with the node's name.
 func indexPage(files fs.FS, node string) ([]byte, error) {
 	t, err := template.ParseFS(files, "index.html")
 	if err != nil {
@@ -114,7 +114,7 @@ func indexPage(files fs.FS, node string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// safely lets the page load nothing but what this server serves.
+// safely allows the page to load only files from this server.
 func safely(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

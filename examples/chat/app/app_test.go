@@ -50,7 +50,7 @@ func start(t *testing.T) (base string, stop func()) {
 	return base, stop
 }
 
-// visitor is somebody who has said their name.
+// visitor is a person who has logged in.
 type visitor struct {
 	person
 	base   string
@@ -259,7 +259,7 @@ func TestCommandsRefuse(t *testing.T) {
 		assert.Equal(t, tc.code, got.Code, tc.name)
 		assert.NotEmpty(t, got.Message, tc.name)
 	}
-	// The first thing that Grace hears is the first that was right.
+	// The first message that Grace receives is the first valid one.
 	longest := strings.Repeat("é", 500)
 	ada.send(`{"command":"say","data":{"channel":"lobby","text":"` + longest + `"}}`)
 	var got line
@@ -291,7 +291,7 @@ func TestLogin(t *testing.T) {
 	assert.Equal(t, http.SameSiteLaxMode, ada.cookie.SameSite)
 	var again, other person
 	require.NoError(t, json.NewDecoder(ada.post(t, "/login", url.Values{"name": {ada.Name}}).Body).Decode(&again))
-	assert.Equal(t, ada.person, again, "who comes back is who they were")
+	assert.Equal(t, ada.person, again, "a person who logs in again keeps the id")
 	require.NoError(t, json.NewDecoder(ada.post(t, "/login", url.Values{"name": {"Eve"}}).Body).Decode(&other))
 	assert.NotEqual(t, ada.ID, other.ID)
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// line is what a room gets to see. From is never the client's word.
+// line is the data of an event in a room. The server sets From, so a client cannot forge it.
 type line struct {
 	From person `json:"from"`
 	Text string `json:"text,omitempty"`
 	Dice []int  `json:"dice,omitempty"`
 }
 
-// say puts a text before everybody in a room: {"channel":…,"text":…}.
+// say sends a text to everybody in a room: {"channel":…,"text":…}.
 func say(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
 	var ask struct{ Channel, Text string }
 	if err := json.Unmarshal(data, &ask); err != nil {
@@ -32,7 +32,7 @@ func say(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pu
 	publish(srv, conn, channels, ask.Channel, "message", line{Text: ask.Text})
 }
 
-// roll throws two dice for everybody in a room to see: {"channel":…}.
+// roll rolls two dice, and sends the result to everybody in a room: {"channel":…}.
 func roll(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
 	var ask struct{ Channel string }
 	if err := json.Unmarshal(data, &ask); err != nil {
@@ -42,7 +42,7 @@ func roll(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *p
 	publish(srv, conn, channels, ask.Channel, "roll", line{Dice: []int{rand.IntN(6) + 1, rand.IntN(6) + 1}})
 }
 
-// publish sends a line in conn's name to a room that conn is in.
+// publish sends a line from conn's person to a room that conn is in.
 func publish(srv *pushy.Server, conn *pushy.Conn, channels *pushy.Channels, room, event string, l line) {
 	if ch, ok := channels.Lookup(room); !ok || !ch.Has(conn) {
 		refuse(conn, "not-in-room", "You are not in that room")
@@ -56,5 +56,5 @@ func publish(srv *pushy.Server, conn *pushy.Conn, channels *pushy.Channels, room
 }
 
 func refuse(conn *pushy.Conn, code, message string) {
-	_ = conn.ReplyError(&pushy.Error{Code: code, Message: message}) // a client that has gone needs no answer
+	_ = conn.ReplyError(&pushy.Error{Code: code, Message: message}) // a client that has disconnected needs no answer
 }

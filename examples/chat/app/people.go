@@ -14,20 +14,19 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// person is who a request or connection comes from, and what others see of
-// them. Names may repeat, ids do not.
+// person is the user of a request or connection, and what other users see of them. Two
+// persons can have the same name, but not the same id.
 type person struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 }
 
-// people stands in for an app's own login: it gives everybody the name they ask
-// for and knows them again by a signed cookie. The cookie is named for the
-// person, so that two tabs of one browser can be two people; requests tell
-// which one they are from with ?id=.
+// people is a simple login in place of an app's own: everybody can choose a name, and a
+// signed cookie identifies them later. The name of the cookie contains the person's id, so
+// that two tabs of one browser can be two persons; requests select one of them with ?id=.
 type people struct{ key []byte }
 
-// of returns who a request is from, or pushy.ErrNeedAuth.
+// of returns the person from whom a request comes, or pushy.ErrNeedAuth.
 func (p people) of(r *http.Request) (person, error) {
 	id := r.URL.Query().Get("id")
 	cookie, err := r.Cookie("chat-" + id)
@@ -46,7 +45,7 @@ func (p people) of(r *http.Request) (person, error) {
 	return who, nil
 }
 
-// login takes the form field name and answers with the person.
+// login reads the form field name, and answers with the person.
 func (p people) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	name := strings.TrimSpace(r.PostFormValue("name"))

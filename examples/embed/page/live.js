@@ -1,5 +1,5 @@
-// What makes the page live: the list follows the team's channel, and forms no longer
-// load the page again. Without this script all of it still works by hand.
+// Updates the page live: the list shows the events of the team's channel, and forms do not
+// reload the page. Without this script the forms still work.
 const $ = (id) => document.getElementById(id);
 const json = { Accept: "application/json" };
 
@@ -22,7 +22,7 @@ function show(chore) {
   button.setAttribute("aria-pressed", chore.done);
 }
 
-// ask returns the answer, or goes to the login when that has ended.
+// ask returns the answer. If the session has ended, it opens the login page.
 async function ask(url, options) {
   const response = await fetch(url, { headers: json, ...options });
   if (response.status === 401) location.assign("/login");
@@ -31,7 +31,7 @@ async function ask(url, options) {
 }
 
 team.on("chore", show);
-// Events tell what changes; what was before, or while we were away, is asked for.
+// Events report changes. The state before, and changes while the page was disconnected, are fetched.
 team.on("subscribe", async () => {
   people();
   for (const chore of await ask("/chores")) show(chore);
@@ -51,7 +51,7 @@ pushy.on("state", ({ state }) => {
   const words = { connecting: "Connecting…", connected: "Live", waiting: "Reconnecting…", closed: "Not live" };
   $("state").textContent = words[state] ?? "";
   $("state").dataset.state = state;
-  // The server lets in who is logged in, and closes for who no longer is.
+  // The connection may be closed because the user has logged out.
   if (state === "waiting" || state === "closed") ask("/chores").catch(() => {});
 });
 team.subscribe();
@@ -62,7 +62,7 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const body = new URLSearchParams(new FormData(form, event.submitter));
   try {
-    show(await ask(form.action, { method: "POST", body })); // its event says the same, or newer
+    show(await ask(form.action, { method: "POST", body })); // the event of this change has the same data, or newer data
     form.reset();
     $("problem").textContent = "";
   } catch {

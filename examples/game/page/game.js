@@ -1,14 +1,14 @@
-// The page of a player. The server has the rules; this shows its boards and sends
-// moves.
+// The page of a player. The server applies the rules; this script shows its boards and
+// sends moves.
 const size = 10;
 const goal = 10;
 const room = "private-arena";
-const pace = 100; // milliseconds between moves while a key is held, more than the server asks for
+const pace = 100; // milliseconds between moves while a key is held; longer than the server requires
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, className) => Object.assign(document.createElement(tag), { className });
 
-// A tab is a player for as long as it lives, also when it is loaded again.
+// A tab remains the same player when it is reloaded.
 const key = sessionStorage.key_ ??= crypto.randomUUID?.() ?? Array.from(
   crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 $("name").value = sessionStorage.name_ ?? "";
@@ -39,7 +39,7 @@ function play(name) {
   });
   arena.on("subscribe", async () => {
     me = arena.members.get(arena.memberId)?.id;
-    // Events tell what changes; this tells what was before, or while we were away.
+    // Events report changes. The state before, and changes while we were disconnected, are fetched.
     board = { turn: -1, players: [], gems: [] };
     show(await pushy.exec("look"));
   });
@@ -49,14 +49,14 @@ function play(name) {
   arena.subscribe();
 
   function show(next) {
-    if (next.turn < board.turn) return; // an answer that a later event has overtaken
+    if (next.turn < board.turn) return; // this answer arrived after a newer event
     board = next;
     draw();
     if (next.winner) cheer(next.winner);
   }
 
-  // Everything on the board is an element that lives as long as what it shows, so
-  // that CSS can move it.
+  // Each piece on the board keeps its element for as long as it exists, so that CSS can
+  // animate its moves.
   const pieces = new Map();
   function piece(id, { x, y }, create) {
     let element = pieces.get(id);
@@ -120,7 +120,7 @@ function play(name) {
     hush = setTimeout(() => { $("banner").textContent = ""; }, 3000);
   }
 
-  // Moves: one at a time, and the last one asked for while another is on its way.
+  // Moves are sent one at a time. While one is in progress, only the last request is kept.
   let wanted;
   let busy = false;
   async function move(to) {
@@ -135,7 +135,7 @@ function play(name) {
         await pushy.exec("move", { to: next }, { offline: "reject" });
       } catch (error) {
         if (error.code === "no-way") pieces.get(me)?.animate?.({ scale: [1, 0.8, 1] }, 150);
-        else if (error.code === "too-fast") wanted ??= next; // it was held up on the way, and this one was not
+        else if (error.code === "too-fast") wanted ??= next; // the move before was delayed on its way, and this one was not
         else if (error.code === "offline") say("Not connected. Wait a moment.");
         else say(error.message);
       }

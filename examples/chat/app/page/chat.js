@@ -1,5 +1,5 @@
-// A chat on pushy's client, which brings the rooms back whenever the connection
-// goes: window.Pushy is /pushy/pushy.js.
+// A chat that uses pushy's client (window.Pushy, from /pushy/pushy.js), which reconnects
+// and subscribes to the rooms again when the connection is lost.
 
 const lobby = "lobby", lounge = "private-lounge";
 const rooms = {
@@ -9,10 +9,10 @@ const rooms = {
 const $ = (id) => document.getElementById(id);
 const logs = {}; // by room
 const following = {}; // by room: whether the log shows its newest entry, and keeps showing it
-let me = JSON.parse(sessionStorage.getItem("me")); // {id, name}, a person of their own in each tab
+let me = JSON.parse(sessionStorage.getItem("me")); // {id, name}; each tab is another person
 let current = lobby, countdown;
 
-// The server may have been restarted, and know nobody: log in before each try.
+// The server may have been restarted and not know us any more: log in before each attempt.
 const pushy = new Pushy(async () => {
   try {
     await login(me.name);
@@ -49,7 +49,7 @@ for (const room of [lobby, lounge]) {
     })
     .on("subscribe", () => show("Connected", "on"))
     .on("unsubscribe", () => append(room, element("p", "note", "Connection lost. You may miss messages.")))
-    .on("subscribe-error", (reason) => problem(room === lounge ? "The lounge is closed to you." : reason));
+    .on("subscribe-error", (reason) => problem(room === lounge ? "You cannot enter the lounge." : reason));
 }
 // Everybody joins both rooms on entering. Only the lounge is private and has members, so its list
 // is also the list of who is online.
@@ -61,7 +61,7 @@ pushy.channel(lounge)
 function send(command, data) {
   problem(pushy.connected ? "" : "Not connected. Try again in a moment.");
   if (!pushy.connected) return false;
-  pushy.exec(command, data); // the answer is what the room gets to see, or a pushy:error
+  pushy.exec(command, data); // the answer is an event in the room, or a pushy:error
   return true;
 }
 
@@ -77,7 +77,7 @@ async function login(name) {
   sessionStorage.setItem("me", JSON.stringify(me));
 }
 
-// What others wrote becomes text nodes, never HTML.
+// What other users wrote becomes text nodes, never HTML.
 function element(tag, className, ...content) {
   const node = Object.assign(document.createElement(tag), { className });
   node.append(...content);
@@ -98,7 +98,7 @@ function bubble(channel, from, content) {
   const head = element("div", "head", element("strong", "", from.name), time);
   const entry = element("article", "entry", avatar(from.name), head, element("div", "bubble", content));
   entry.classList.toggle("mine", from.id === me.id);
-  entry.classList.toggle("more", logs[channel].lastElementChild?.dataset.from === from.id); // of the same
+  entry.classList.toggle("more", logs[channel].lastElementChild?.dataset.from === from.id); // by the same person
   entry.dataset.from = from.id;
   append(channel, entry);
 }
@@ -174,10 +174,10 @@ for (const room of [lobby, lounge]) {
   const sizeNow = () => `${log.clientWidth} ${log.clientHeight}`;
   let size;
   log.addEventListener("scroll", () => {
-    if (sizeNow() !== size) return; // the log was resized, and the observer has not seen it yet
+    if (sizeNow() !== size) return; // the log was resized, and the observer has not run yet
     following[room] = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   });
-  // A phone's keyboard or an error below the log makes it smaller.
+  // A phone's keyboard, or an error below the log, makes the log smaller.
   new ResizeObserver(() => {
     size = sizeNow();
     if (following[room]) log.scrollTop = log.scrollHeight;
