@@ -1,6 +1,6 @@
-// Package client contains the browser client's built files and serves them, so that
-// pages can load it from the server itself, and running pushy needs no node. Its
-// sources are in src.
+// Package client contains the built files of the browser client and serves them, so that
+// pages can load the client from the server itself, and running pushy does not need node.
+// The sources are in src.
 package client
 
 import (
@@ -25,7 +25,7 @@ type file struct {
 	etag        string
 }
 
-// served are the files by the name that follows the prefix.
+// served has the files by the part of the path that follows the prefix.
 var served = map[string]file{
 	"/pushy.js":   load("pushy.js", "text/javascript"),
 	"/pushy.mjs":  load("pushy.mjs", "text/javascript"),
@@ -45,9 +45,9 @@ func load(name, mediaType string) file {
 	}
 }
 
-// Serve answers a request for one of the files, such as "/pushy.js", and reports
-// whether name is one. Browsers keep it and ask each time whether it is still the
-// same. Any page may load it.
+// Serve answers a request for one of the files, such as "/pushy.js", and reports whether
+// there is a file with that name. Browsers cache the file and revalidate it each time.
+// Pages of all origins can load it.
 func Serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	f, ok := served[name]
 	if !ok {
@@ -64,7 +64,7 @@ func Serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	head.Set("Cache-Control", "no-cache")
 	head.Set("ETag", f.etag)
 	head.Set("Access-Control-Allow-Origin", "*") // modules of other origins need it
-	// And this pages that isolate themselves (Cross-Origin-Embedder-Policy).
+	// Pages with a Cross-Origin-Embedder-Policy need this.
 	head.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	http.ServeContent(w, r, path.Base(name), time.Time{}, bytes.NewReader(f.content))
 	return true

@@ -1,24 +1,24 @@
-/** A member of a channel's presence list: what it sent along, and what the server adds. */
+/** A member of a channel's presence list: its presence data, and the fields that the server adds. */
 export interface Member {
-  /** New for every subscription. */
+  /** A new id for every subscription. */
   memberId: string;
-  /** Since when, in Unix milliseconds. */
+  /** When the member joined, in Unix milliseconds. */
   subscribed: number;
   idle: boolean;
   [name: string]: unknown;
 }
 
-/** What lets a client into a private channel, as the auth endpoint answers it. */
+/** The answer of the auth endpoint, with which a client can subscribe to a private channel. */
 export interface Token {
   auth?: string;
-  /** What the other members see. */
+  /** The presence data, which the other members see. */
   data?: unknown;
 }
 
 /**
- * Gives the token for a channel (in lower case) and this connection's socketId.
- * To refuse, throw something with a `status` as in HTTP, and a `body` if there is
- * one. A status from 400 to 499 is final, anything else is tried again.
+ * Returns the token for a channel (in lower case) and this connection's socketId. To refuse,
+ * throw an object with an HTTP `status` and optionally a `body`. A status from 400 to 499 is
+ * final; after anything else the client retries.
  */
 export type Authorize = (channel: string, socketId: string) => Token | Promise<Token>;
 
@@ -28,37 +28,37 @@ export interface AuthError {
   /** The HTTP status, 0 if there was no answer, 2xx if the answer was not JSON. */
   status: number;
   body: string;
-  /** When it is tried again, in Unix milliseconds; undefined if it is not. */
+  /** The time of the next attempt, in Unix milliseconds; undefined if there is none. */
   retryAt?: number;
 }
 
 /**
- * - `idle`: nothing has asked for a connection yet, or there is no page to which a relative URL could belong
- * - `connecting`: the transports are being tried
+ * - `idle`: nothing has requested a connection yet, or the URL is relative and there is no page
+ * - `connecting`: the client tries the transports
  * - `connected`
- * - `waiting`: for the next try, at `retryAt`
- * - `closed`: by `disconnect()`, or by a server that refused this client for good
+ * - `waiting`: the client will reconnect at `retryAt`
+ * - `closed`: by `disconnect()`, or because the server refused this client permanently
  */
 export type State = "idle" | "connecting" | "connected" | "waiting" | "closed";
 
 export interface StateEvent {
   state: State;
-  /** When the next try is, in Unix milliseconds, while `waiting`. */
+  /** The time of the next attempt, in Unix milliseconds, while `waiting`. */
   retryAt?: number;
-  /** The transport that last got through. */
+  /** The transport that last connected. */
   transport?: string;
   /**
-   * Why it is `waiting` or `closed`: the close code, 1006 if there was none, 4001 if the page
-   * was hidden to be kept for the back button; 401 or 403 if the server refused the connection
-   * with this HTTP status, which is final: `connect()` tries again, after a login for example.
+   * Why the client is `waiting` or `closed`: the close code; 1006 if there was none; 4001 if the
+   * page was hidden and is kept for the back button; 401 or 403 if the server refused the
+   * connection with this HTTP status, which is final: call `connect()`, for example after a login.
    */
   code?: number;
   reason?: string;
-  /** The beginning of the answer that refused the connection. */
+  /** The beginning of the HTTP answer that refused the connection. */
   body?: string;
 }
 
-/** Where the server is: a string, a URL object, or a function that is called before each try. */
+/** The URL of the server: a string, a URL object, or a function that is called before each attempt. */
 export type Url = string | { readonly href: string } | (() => string | Promise<string>);
 
 export type Transport = "websocket" | "streaming" | "polling";
@@ -68,38 +68,37 @@ export type HeaderList = Record<string, string> | Iterable<readonly [string, str
 
 export interface Options {
   /**
-   * The auth endpoint, which gives the tokens for private channels: a URL, to which
-   * `channel` and `connection_id` are posted as a form, or a function. Without one the
-   * server is asked first whether it wants a token, and the endpoint is "auth" under the
-   * server's prefix: "/pushy/auth" for "/pushy", "https://rt.example/live/auth" for
-   * "https://rt.example/live".
+   * The auth endpoint, which returns the tokens for private channels: a URL, to which
+   * `channel` and `connection_id` are posted as a form, or a function. Default: "auth" under
+   * the server's prefix, such as "/pushy/auth" for "/pushy" and "https://rt.example/live/auth"
+   * for "https://rt.example/live"; it is called only after the server has demanded a token.
    */
   auth?: string | Authorize;
-  /** Writes each step and each message to the console, without the tokens that are sent. */
+  /** Writes each step and each message to the console, without the tokens that the client sends. */
   debug?: boolean;
   /**
-   * Tried in this order; all three by default. An empty list, or one with another name, is a
-   * TypeError. The one that gets through is remembered for an hour. While it is not the first,
-   * those before it are tried in the background, after 5 s, 10 s and so on up to 10 minutes,
-   * and the next connection uses what gets through. The server sees each of these tries as a
-   * connection that is closed again at once.
+   * The transports, which are tried in this order; all three by default. An empty list, or one
+   * with another name, is a TypeError. The transport that connects is remembered for an hour. If
+   * it is not the first, those before it are tried in the background, after 5 s, 10 s and so on
+   * up to 10 minutes, and the next connection uses the one that works. The server sees each of
+   * these attempts as a connection that is closed immediately.
    */
   transports?: Transport[];
-  /** The page's own sockjs-client, used instead of our transports. */
+  /** The page's own sockjs-client, which is used instead of our transports. */
   SockJS?: new (url: string) => object;
-  /** In node before 22: that of the `ws` package. The global one by default. */
+  /** The global one by default. Node before version 22 needs that of the `ws` package. */
   WebSocket?: new (url: string) => object;
   /** The global one by default. */
   fetch?: (url: any, options?: any) => Promise<any>;
-  /** Sent to the auth endpoint. */
+  /** Headers that are sent to the auth endpoint. */
   headers?: HeaderList | (() => HeaderList | Promise<HeaderList>);
   /** What happens to a command while there is no connection. "wait" by default, for at most 100 of them. */
   offline?: "wait" | "reject";
-  /** Milliseconds that the answer to a command may take; 30,000 by default, 0 for as long as the connection. */
+  /** Time limit of the answer to a command in milliseconds; 30,000 by default, 0 until the connection ends. */
   timeout?: number;
   /**
-   * Bounds of the random pause before a try, in milliseconds; 500 and 20,000 by default. The
-   * time that a Retry-After header asks for (at most an hour) is added.
+   * Bounds of the random pause before an attempt, in milliseconds; 500 and 20,000 by default.
+   * The time of a Retry-After header (at most an hour) is added.
    */
   minDelay?: number;
   maxDelay?: number;
@@ -111,60 +110,61 @@ export interface ExecOptions {
 }
 
 /**
- * What rejects a command. The code is the server's ("200" for an unknown
- * command, for example), or one of
- * - `unknown`: the connection was lost before the answer; the command may have been carried out, and is not sent again
- * - `timeout`: no answer came; many commands have none
- * - `too-large`: the server refused the message for its size; it was not carried out, and is not sent again
- * - `offline`, `closed`: it was not sent, because there was no connection
- * - `full`: it was not sent, because too many are queued already
+ * The error that rejects a command. The code is one of the server, such as "200" for an
+ * unknown command, or one of these:
+ * - `unknown`: the connection was lost before the answer. The command may have been carried out, and is not sent again
+ * - `timeout`: no answer arrived; many commands have none
+ * - `too-large`: the server refused the message because of its size. The command was not carried out, and is not sent
+ *   again
+ * - `offline`, `closed`: the command was not sent, because there was no connection
+ * - `full`: the command was not sent, because too many commands are queued
  */
 export class PushyError extends Error {
   constructor(message: string, code: string);
   code: string;
 }
 
-/** An event of a channel, as `for await` gives it. */
+/** An event of a channel, as `for await` yields it. */
 export interface ChannelEvent {
   event: string;
   data: any;
-  /** Whether it was published; otherwise it is one of the client's own, such as `subscribe`. */
+  /** Whether the event was published; otherwise it is one of the client's own, such as `subscribe`. */
   published: boolean;
 }
 
 /** The data of a page's own events, by their names. */
 export type Events = Record<string, any>;
 
-/** Listeners by event. A listener that throws does not keep the event from the others. */
+/** Listeners by event. If a listener throws, the others are still called. */
 export interface Emitter<E = Events> {
-  /** Calls listener at each event of that name. */
+  /** Calls listener for each event with that name. */
   bind<K extends keyof E & string>(event: K, listener: (data: E[K]) => void): this;
-  /** Undoes one bind, or all of that event. */
+  /** Removes a listener, or all listeners of the event. */
   unbind<K extends keyof E & string>(event: K, listener?: (data: E[K]) => void): this;
-  /** bind */
+  /** The same as bind. */
   on<K extends keyof E & string>(event: K, listener: (data: E[K]) => void): this;
-  /** unbind */
+  /** The same as unbind. */
   off<K extends keyof E & string>(event: K, listener?: (data: E[K]) => void): this;
 }
 
-/** The client's own events of a channel, and what their listeners get. */
+/** The client's own events of a channel, and the arguments of their listeners. */
 export interface ChannelEvents {
-  /** Subscribed, for the first time or again; with all members if there is presence. */
+  /** The subscription has started, for the first time or again; with all members if there is presence. */
   subscribe: [members?: Member[]];
-  /** No longer subscribed: unsubscribed, removed by the server, or disconnected. */
+  /** The subscription has ended: by `unsubscribe()`, by the server, or with the connection. */
   unsubscribe: [reason?: string];
-  /** Refused for good; call `subscribe()` to try again. */
+  /** The subscription was refused permanently; call `subscribe()` to try again. */
   "subscribe-error": [reason: string, detail?: AuthError | PushyError];
   /**
-   * The auth endpoint gave no token. It is tried again while `retryAt` is set; after ten
-   * failures one after another the channel is given up.
+   * The auth endpoint returned no token. If `retryAt` is set, the client retries; after ten
+   * consecutive failures it gives up the channel.
    */
   "auth-error": [error: AuthError];
   "pushy:member-added": [member: Member];
   "pushy:member-quit": [member: Member];
-  /** Presence began; here are all members. */
+  /** The list of members was replaced, for example because presence has begun; with all members. */
   "pushy:presence-sync": [members: Member[]];
-  /** Events may have been missed here: fetch the current state. */
+  /** Events of the channel may have been missed: fetch the current state. */
   "pushy:resync": [];
 }
 
@@ -174,59 +174,57 @@ export interface PushyEvents {
   disconnect: [pushy: Pushy<any>, why: { code: number; reason: string }];
   state: [state: StateEvent];
   "auth-error": [error: AuthError];
-  /** An error from the server, those that reject an `exec` among them. */
+  /** An error from the server, including those that reject an `exec`. */
   "pushy:error": [error: { message: string; code: string }];
-  /** Each message from the server, as it came. */
+  /** Each message from the server, unchanged. */
   "internal-msg": [text: string];
 }
 
 /** Listeners for the client's own events, and for those that the server sends. */
 interface Source<Own extends { [K in keyof Own]: any[] }, E> {
   /**
-   * Calls listener at each event of that name. The names of the client's own events
-   * always mean these: nothing that is published can call their listeners. A published
-   * event that has such a name is received with `events`.
+   * Calls listener for each event with that name. The listeners of the client's own events are
+   * never called for published events; `events` receives a published event with such a name.
    */
   bind<K extends keyof Own>(event: K, listener: (...args: Own[K]) => void): this;
   bind<K extends Exclude<keyof E, keyof Own> & string>(event: K, listener: (data: E[K]) => void): this;
-  /** Undoes one bind, or all of that event. */
+  /** Removes a listener, or all listeners of the event. */
   unbind(event: (keyof Own | keyof E) & string, listener?: (...args: any[]) => void): this;
-  /** bind */
+  /** The same as bind. */
   on<K extends keyof Own>(event: K, listener: (...args: Own[K]) => void): this;
   on<K extends Exclude<keyof E, keyof Own> & string>(event: K, listener: (data: E[K]) => void): this;
-  /** unbind */
+  /** The same as unbind. */
   off(event: (keyof Own | keyof E) & string, listener?: (...args: any[]) => void): this;
   /**
-   * Listeners for what the server sends, whatever its name: `channel.events.on("subscribe", …)`
-   * receives an event that somebody published as "subscribe".
+   * Listeners for everything that the server sends, whatever its name is:
+   * `channel.events.on("subscribe", …)` receives an event that was published as "subscribe".
    */
   readonly events: Emitter<E>;
 }
 
 /**
- * A channel. `for await (const { event, data } of channel)` gives all its
- * events, across reconnects, until `unsubscribe()`; it fails when 10,000 are queued.
+ * A channel. `for await (const { event, data } of channel)` yields all its events, across
+ * reconnects, until `unsubscribe()`; it throws if more than 10,000 are queued.
  * The data of its events can be typed: `pushy.channel<{ news: { title: string } }>("lobby")`.
  */
 export interface Channel<E = Events> extends Source<ChannelEvents, E> {
-  /** As it was first spelled; names are case-insensitive. */
+  /** The name in its first spelling; names are case-insensitive. */
   readonly name: string;
   readonly subscribed: boolean;
-  /** Our own in the presence list, while subscribed. */
+  /** This client's id in the presence list, while it is subscribed. */
   readonly memberId: string | undefined;
   /**
-   * The members by memberId, in joining order: a new Map after each change. It is
-   * empty in channels without presence; while the connection is lost it stays as it was.
+   * The members by memberId, in joining order: a new Map after each change. It is empty in
+   * channels without presence, and unchanged while the connection is lost.
    */
   readonly members: Map<string, Member>;
   /**
-   * Subscribes, now or when there is a connection, and again after each
-   * reconnect, until `unsubscribe()`, a refusal, or the server removes us.
-   * Calling it again starts anew after a refusal, and at once if a retry is
-   * planned. A given token is used for the next subscription that is sent, on this
-   * connection; later ones ask the auth endpoint.
+   * Subscribes, now or when there is a connection, and again after each reconnect, until
+   * `unsubscribe()`, a refusal, or a removal by the server. Another call tries again after a
+   * refusal, and immediately if a retry is planned. A token that is passed is used for the next
+   * subscription that is sent on this connection; later ones call the auth endpoint.
    *
-   * A refusal to which nobody listens, by `subscribe-error`, `auth-error` or `for await`,
+   * A refusal without a listener for `subscribe-error` or `auth-error` and without `for await`
    * is written to the console once.
    */
   subscribe(token?: Token): this;
@@ -234,26 +232,26 @@ export interface Channel<E = Events> extends Source<ChannelEvents, E> {
   [Symbol.asyncIterator](): AsyncGenerator<ChannelEvent, void, void>;
 }
 
-/** The data of the direct messages that the server sends can be typed: `new Pushy<{ moved: Move }>()`. */
+/** The direct messages of the server can have types: `new Pushy<{ moved: Move }>()`. */
 export interface Pushy<E = Events> extends Source<PushyEvents, E> {}
 
 export class Pushy<E = Events> {
   /**
-   * Nothing is connected before the first `connect()`, `subscribe()` or `exec()`.
+   * The client connects with the first `connect()`, `subscribe()` or `exec()`.
    *
-   * After the connection is lost the client reconnects, after a random pause that grows with
-   * each failure, and subscribes to its channels again. It does not after `disconnect()`,
-   * close codes 1002, 1003, 1007, 1008, 1010 and 3500 to 3999, or an HTTP answer 401 or 403;
-   * `state` is then "closed". When the browser keeps the page for the back button, the client
-   * disconnects, and reconnects when the page is shown again.
+   * If the connection is lost, the client reconnects after a random pause that grows with each
+   * failure, and subscribes to its channels again. It does not reconnect after `disconnect()`,
+   * after the close codes 1002, 1003, 1007, 1008, 1010 and 3500 to 3999, and after an HTTP answer
+   * 401 or 403; `state` is then "closed". When the browser keeps the page for the back button,
+   * the client disconnects, and reconnects when the page is shown again.
    *
-   * @param url The server: its origin (with pushy under /pushy), its prefix or
-   *   its socket path ("/pushy/socket"), relative to the document's base URL; "/pushy" by
-   *   default. A query is sent with every request. A function is called before each
-   *   try; if it fails, so does the try. Throws TypeError if it is not a URL of http, https,
-   *   ws or wss, or has a user name or password. Where there is no page, as on a server that
-   *   renders one, a relative URL is accepted and nothing is connected.
-   * @param options See there. The auth endpoint may stand before them instead:
+   * @param url The URL of the server: its origin (with pushy under /pushy), its prefix or its
+   *   socket path ("/pushy/socket"), relative to the document's base URL; "/pushy" by default. A
+   *   query is sent with every request. A function is called before each attempt; if it fails,
+   *   the attempt fails. A URL that is not http, https, ws or wss, or that has a user name or
+   *   password, throws a TypeError. If there is no page, as on a server that renders pages, a
+   *   relative URL is accepted and the client does not connect.
+   * @param options See Options. The auth endpoint can also be the second argument:
    *   `new Pushy(url, "/auth", options)`.
    */
   constructor(url?: Url, options?: Options);
@@ -262,29 +260,28 @@ export class Pushy<E = Events> {
   readonly state: State;
   readonly connected: boolean;
   readonly connecting: boolean;
-  /** When the next try is, in Unix milliseconds, while `waiting`. */
+  /** The time of the next attempt, in Unix milliseconds, while `waiting`. */
   readonly retryAt: number | undefined;
-  /** This connection's, new for each. */
+  /** The id of this connection; each connection has a new one. */
   readonly socketId: string | undefined;
   /** The server's name for the connection's transport. */
   readonly protocol: string | undefined;
-  /** Our name for the transport that last got through. */
+  /** The client's name for the transport that last connected. */
   readonly transport: string | undefined;
-  /** By name in lower case. */
+  /** The channels by name, in lower case. */
   readonly channels: Map<string, Channel>;
 
-  /** The channel of that name, the same for each spelling. */
+  /** Returns the channel with that name, the same one for each spelling. */
   channel<C = Events>(name: string): Channel<C>;
-  /** Connects, also after `closed`; at once if a try is planned. */
+  /** Connects, also after `closed`, and immediately if an attempt is planned. */
   connect(): this;
-  /** Disconnects for good. */
+  /** Disconnects, and does not reconnect until `connect()` is called. */
   disconnect(): this;
   /**
-   * Sends a command, and resolves with the answer: of a typed command what it
-   * returned, of any other the data of its first direct message. Rejects with a
-   * PushyError; a caller who does not wait need not catch it. If the caller does not
-   * wait and nobody listens to `pushy:error`, an error of the server is written to the
-   * console once.
+   * Sends a command, and resolves with the answer: the result of a typed command, or the data
+   * of the first direct message of any other command. It rejects with a PushyError; a caller
+   * who does not wait for the answer need not catch it. If the caller does not wait and
+   * `pushy:error` has no listener, an error of the server is written to the console once.
    */
   exec<T = any>(name: string, data?: unknown, options?: ExecOptions): Promise<T>;
 }
@@ -293,7 +290,7 @@ export default Pushy;
 
 declare global {
   interface Window {
-    /** What the classic script defines. */
+    /** The global that the classic script defines. */
     Pushy: typeof Pushy;
   }
 }

@@ -1,19 +1,19 @@
-// While a fallback carries the connection, the transports before it are tried in
-// the background: one failed handshake must not keep a page, nor those after it,
-// from its WebSocket. The connection itself is left alone; the next one uses what
-// was found.
+// While the connection uses a fallback, the preferred transports are tried in the
+// background, so that one failed handshake does not prevent WebSockets on this page and on
+// the next ones. The connection itself does not change; the next connection uses the
+// transport that was found.
 
 import { links } from "./links.js";
 
-const first = 5000; // milliseconds to the first try, twice as many to each later one
+const first = 5000; // milliseconds before the first attempt; the time doubles with each later one
 const longest = 600_000;
-const patience = 15_000; // for one try
+const patience = 15_000; // for one attempt
 
 /**
  * @param {(path: string) => string} at
  * @param {import("../pushy.d.ts").Options} how
- * @param {string[]} names the transports, the best first
- * @param {(name: string) => void} found called when one gets through
+ * @param {string[]} names the transports, the preferred one first
+ * @param {(name: string) => void} found called with a transport that works
  * @returns {() => void} stops it
  */
 export function seek(at, how, names, found) {

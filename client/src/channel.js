@@ -6,10 +6,10 @@ import { delay } from "./retry.js";
 /** @typedef {import("../pushy.d.ts").Member} Member */
 /** @typedef {import("../pushy.d.ts").Token} Token */
 
-/** A `for await` for which more events than this are queued ends with an error. */
+/** A `for await` ends with an error if more events than this are queued for it. */
 const mostWaiting = 10_000;
 
-/** After so many failures of the auth endpoint one after another the channel is given up. */
+/** After this number of consecutive failures of the auth endpoint the channel is given up. */
 const mostRefusals = 10;
 
 export class Channel extends Source {
@@ -18,17 +18,17 @@ export class Channel extends Source {
   memberId;
   /** @type {Map<string, Member>} */
   members = new Map();
-  _wanted = false; // by the page, on this connection and the next
-  _leaving = false; // the unsubscribe is sent, and not answered
+  _wanted = false; // the page wants the subscription, on this connection and the next
+  _leaving = false; // the unsubscribe command is sent and not answered yet
   _failures = 0;
-  _refusals = 0; // of the auth endpoint, since it last gave a token
-  /** The subscription under way; the answers to others are ignored. @type {object | undefined} */
+  _refusals = 0; // of the auth endpoint, since it last returned a token
+  /** The subscription in progress; answers to others are ignored. @type {object | undefined} */
   _turn;
-  /** The one whose command the server has not answered. @type {object | undefined} */
+  /** The subscription whose command the server has not answered yet. @type {object | undefined} */
   _asking;
   /** @type {Token | undefined} */
   _token;
-  /** A token that the page gave, for the next subscription that is sent. @type {Token | undefined} */
+  /** A token from the page, for the next subscription that is sent. @type {Token | undefined} */
   _given;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   _timer;
@@ -62,7 +62,7 @@ export class Channel extends Source {
     this._wanted = false;
     this._given = undefined;
     this._stop();
-    // Commands run in order: a subscription that is not answered yet can be left already.
+    // Commands run in order, so a subscription can be ended before it is answered.
     if (this.subscribed || this._asking) this._leave();
     for (const read of this._readers) read();
     return this;
@@ -80,7 +80,7 @@ export class Channel extends Source {
     this._readers.add(read);
     try {
       for (;;) {
-        if (waiting.length > mostWaiting) throw new Error(`${mostWaiting} events of ${this.name} wait`);
+        if (waiting.length > mostWaiting) throw new Error(`${mostWaiting} events of ${this.name} are queued`);
         const next = waiting.shift();
         if (next) yield next;
         else if (ended) return;
@@ -92,7 +92,7 @@ export class Channel extends Source {
   }
 
   /**
-   * An event of the client itself.
+   * Emits an event of the client itself.
    * @param {string} event
    * @param {any[]} args
    */
@@ -101,26 +101,26 @@ export class Channel extends Source {
     for (const read of this._readers) read(event, args[0]);
   }
 
-  /** Ends what is under way, and what is planned. */
+  /** Cancels the subscription in progress and the planned retry. */
   _stop() {
     clearTimeout(this._timer);
     this._timer = this._turn = undefined;
   }
 
   /**
-   * Sends the subscription. If the page has named an auth endpoint, a private channel
-   * has a token from the start; otherwise the server may answer that it needs one.
+   * Sends the subscription. If the page has set an auth endpoint, the first command for a
+   * private channel has a token; otherwise the server may answer that it needs one.
    * @param {boolean} [asked]
    */
   async _join(asked = this._key.startsWith("private-") && !!this._pushy._how.auth) {
-    if (this.subscribed || this._asking || this._leaving) return; // after the end, see _left
+    if (this.subscribed || this._asking || this._leaving) return; // _left joins again
     this._stop();
     const turn = (this._turn = {});
     let token = this._given;
     this._given = undefined;
     if (asked && !token) {
       try {
-        token = (await this._pushy._authorize(this._key)) || {}; // an endpoint may answer false
+        token = (await this._pushy._authorize(this._key)) || {}; // an endpoint can answer false
       } catch (e) {
         if (this._turn === turn) this._refused(/** @type {any} */ (e ?? {}));
         return;
@@ -130,8 +130,8 @@ export class Channel extends Source {
     }
     this._pushy._request("subscribe", { channel: this.name, auth: token?.auth, data: token?.data }, {
       _timeout: 0,
-      // The answers themselves arrive by their names, see Pushy: they must have taken
-      // effect before the next message is read.
+      // Pushy handles the answers themselves by the names of their events, because they must
+      // take effect before the next message is read.
       _done: (error) => {
         if (this._asking === turn) this._asking = undefined;
         if (this._turn !== turn || !error || error.code === "unknown") return;
@@ -148,11 +148,11 @@ export class Channel extends Source {
     this._leaving = true;
     this._pushy._request("unsubscribe", { channel: this.name }, {
       _timeout: 0,
-      _done: (error) => error && error.code !== "unknown" && this._left(), // the host was faster
+      _done: (error) => error && error.code !== "unknown" && this._left(), // the server has ended it already
     });
   }
 
-  /** The server asks for a token. */
+  /** The server demands a token. */
   _needAuth() {
     this._asking = undefined;
     if (!this._wanted) return;
@@ -176,13 +176,13 @@ export class Channel extends Source {
   /** @param {string} [reason] */
   _left(reason) {
     const again = this._leaving && this._wanted;
-    if (!again) this._wanted = false; // removed by the host: that is final
+    if (!again) this._wanted = false; // the host removed the client: that is final
     this.members = new Map();
     this._lost(reason);
     if (again) this._join();
   }
 
-  /** The connection is lost; the members remain until there is a new list. */
+  /** The connection is lost. The members remain until a new list arrives. */
   _lost(/** @type {string | undefined} */ reason) {
     this._stop();
     this._leaving = false;
@@ -202,8 +202,8 @@ export class Channel extends Source {
   }
 
   /**
-   * The answer of the auth endpoint or function, which is no token. A 4xx is final;
-   * anything else may be different soon.
+   * The auth endpoint or function did not return a token. A 4xx is final; after anything else
+   * the client retries.
    * @param {{status?: number, body?: string, message?: string}} error
    */
   _refused({ status = 0, message = "", body = message }) {
@@ -226,10 +226,10 @@ export class Channel extends Source {
     return Date.now() + wait;
   }
 
-  /** @param {string} reason @param {any} [detail] @param {any} [heard] the page knows already */
+  /** @param {string} reason @param {any} [detail] @param {any} [heard] whether the page was notified already */
   _fail(reason, detail, heard) {
     if (this._given) {
-      this._join(); // with the token that the page has given meanwhile
+      this._join(); // with the token that the page has passed meanwhile
       return;
     }
     this._stop();
@@ -239,7 +239,7 @@ export class Channel extends Source {
   }
 
   /**
-   * A message to the channel.
+   * Handles a message to the channel.
    * @param {string} event
    * @param {any} data
    */

@@ -1,5 +1,5 @@
-// Listeners by event. Others choose the names (a channel may have an event
-// "__proto__"), so they are keys of a Map.
+// Listeners by event. They are in a Map, because other users choose the names of events,
+// such as "__proto__".
 
 /** @typedef {(...args: any[]) => void} Listener */
 
@@ -19,7 +19,7 @@ export class Emitter {
   }
 
   /**
-   * Without a listener all listeners of the event are removed.
+   * Removes a listener, or all listeners of the event.
    * @param {string} event
    * @param {Listener} [listener]
    */
@@ -41,7 +41,7 @@ export class Emitter {
   }
 
   /**
-   * A listener that throws does not keep the event from the others, nor from us.
+   * If a listener throws, the other listeners are still called, and this client continues.
    * @param {string} event
    * @param {any[]} args
    */
@@ -58,19 +58,19 @@ export class Emitter {
   }
 }
 
-/** An emitter of events of its own, and of published ones, which have a second emitter for themselves. */
+/** An emitter of the client's own events and of published events. `events` emits only the latter. */
 export class Source extends Emitter {
   events = new Emitter();
 
-  /** @param {RegExp} own the events of the client itself, whose listeners nothing that is published may call */
+  /** @param {RegExp} own the client's own events, whose listeners are not called for published events */
   constructor(own) {
     super();
     this._own = own;
   }
 
   /**
-   * Something was published, or sent to this client. Whoever chose the name must not
-   * be able to call the listeners of the client's own events by it.
+   * Emits an event that was published, or sent to this client. Its sender chose the name, and
+   * must not be able to call the listeners of the client's own events.
    * @param {string} event
    * @param {any} data
    */

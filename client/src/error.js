@@ -1,4 +1,4 @@
-/** What rejects a command: the server's code, or one of the client's own. */
+/** The error that rejects a command, with a code of the server or of the client. */
 export class PushyError extends Error {
   /**
    * @param {string} message

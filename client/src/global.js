@@ -1,4 +1,4 @@
-// What pushy.js, the classic script, leaves behind.
+// The classic script pushy.js defines this global.
 import { Pushy } from "./pushy.js";
 
 Object.assign(globalThis, { Pushy });

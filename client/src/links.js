@@ -1,18 +1,18 @@
-// The ways to the server. Each carries the same messages both ways; a link reports
-// once that it has ended, and nothing after that.
+// The transports. All carry the same messages in both directions. A link reports once that
+// it has ended, and nothing after that.
 
 /**
- * What a link reports.
+ * The callbacks of a link.
  * @typedef {object} Events
- * @property {(text: string) => boolean | void} _message answers whether it was a message of the protocol
- * @property {() => void} _alive a sign of life that is no message
- * @property {(text: string) => void} _oversized the server refused this message for its size, and goes on
+ * @property {(text: string) => boolean | void} _message returns whether it was a message of the protocol
+ * @property {() => void} _alive the server has sent something other than a message
+ * @property {(text: string) => void} _oversized the server refused this message because of its size
  * @property {(code: number, reason: string, answer?: Answer) => void} _close with a close code, or the
- *   status of the HTTP answer by which the server refused the client for good
+ *   status of the HTTP answer with which the server refused the client
  */
 
 /**
- * Of an HTTP answer that ended a link.
+ * The HTTP answer that ended a link.
  * @typedef {object} Answer
  * @property {string | null} [_retryAfter]
  * @property {string} [_body]
@@ -21,7 +21,7 @@
 /**
  * @typedef {object} Link
  * @property {(text: string) => void} _send
- * @property {(code?: number) => void} _close without a `_close` of its own
+ * @property {(code?: number) => void} _close does not call `_close` of the Events
  */
 
 /**
@@ -29,7 +29,7 @@
  */
 
 /**
- * What a WebSocket and sockjs-client have in common.
+ * A link over a WebSocket or over sockjs-client, which has the same interface.
  * @param {any} socket
  * @param {Events} on
  * @returns {Link}
@@ -58,20 +58,20 @@ const websocket = (at, how, on) =>
 /** @type {Opener} */
 const sockjs = (at, how, on) => over(new /** @type {any} */ (how.SockJS)(at("")), on);
 
-/** Messages longer than this together do not share a request: a server takes 64 KiB. */
+/** The maximum length of the messages in one request; a server accepts 64 KiB. */
 const batch = 16_000;
 
-/** An answer that ends sooner without a message is followed by a pause, the second by one twice as long. */
+/** After an answer that ends sooner without a message the client pauses; each further pause is longer. */
 const brief = 1000;
 
-/** More of those one after another end the session. */
+/** More than this number of consecutive brief answers end the session. */
 const mostBrief = 4;
 
 /**
- * SockJS over fetch: requests that bring frames, one after another, and others
- * that carry messages to the server. The session's id is a secret of the two.
- * Something else than the server may answer, such as a gateway with a page of its
- * own: whatever is not SockJS ends the link, and nothing is asked for again at once.
+ * SockJS over fetch: consecutive requests that receive frames, and other requests that send
+ * messages. Only the client and the server know the session's id. Something other than the
+ * server can answer, such as a gateway with its own page: anything that is not SockJS ends
+ * the link, so that no request is repeated immediately.
  * @param {string} receiver
  * @returns {Opener}
  */
@@ -95,7 +95,7 @@ const http = (receiver) => (at, how, on) => {
     method: "POST", body, credentials: "include", cache: "no-store", redirect: "manual", signal: aborter.signal,
   });
 
-  /** The answer is not the one that SockJS gives. @param {Response} response */
+  /** The answer does not have the status that SockJS requires. @param {Response} response */
   const refused = async (response) => {
     const { status, headers } = response;
     const denied = !opened && (status === 401 || status === 403);
@@ -104,11 +104,11 @@ const http = (receiver) => (at, how, on) => {
   };
 
   /** @param {string} text */
-  const foreign = (text) => end(1006, `not an answer of pushy: ${text.slice(0, 60)}`);
+  const foreign = (text) => end(1006, `not an answer from pushy: ${text.slice(0, 60)}`);
 
   /**
    * @param {string} line
-   * @returns {boolean | void} whether it moved the session on
+   * @returns {boolean | void} whether it opened the session or contained a message of the protocol
    */
   const frame = (line) => {
     /** @type {any} */
@@ -116,7 +116,7 @@ const http = (receiver) => (at, how, on) => {
     if (line === "o" && !opened) return (opened = true);
     if (line[0] === "a" && data) return data.map(on._message).includes(true);
     if (line[0] === "c" && data) end(.../** @type {[number, string]} */ (data));
-    // A session that ended unseen, in a proxy for example, has been replaced by a new one.
+    // The session has ended without notice, in a proxy for example, and a new one has begun.
     else if (line === "o") end(1006);
     else if (!/^h+$/.test(line)) foreign(line);
   };
@@ -133,7 +133,7 @@ const http = (receiver) => (at, how, on) => {
       for (;;) {
         const { done, value } = await reader.read();
         if (ended) return;
-        // A piece of a frame is left when the answer broke off; what no frame begins with, is none.
+        // An incomplete frame is left if the answer was cut off. Other bytes are not from SockJS.
         if (rest && (done || !/^[ohac]/.test(rest))) return foreign(rest);
         if (done) break;
         on._alive();
@@ -144,7 +144,7 @@ const http = (receiver) => (at, how, on) => {
       }
       const took = Date.now() - began;
       fruitless = moved || took >= brief ? 0 : fruitless + 1;
-      if (!frames || fruitless > mostBrief) end(1006, "not an answer of pushy");
+      if (!frames || fruitless > mostBrief) end(1006, "not an answer from pushy");
       else if (fruitless) await new Promise((done) => setTimeout(done, brief * fruitless - took));
     }
   };
@@ -159,7 +159,7 @@ const http = (receiver) => (at, how, on) => {
       const response = await post("xhr_send", JSON.stringify(texts));
       if (ended) return;
       if (response.status === 413 && count > 1) {
-        outbox.unshift(...texts); // none of them was delivered: they are sent in smaller parts
+        outbox.unshift(...texts); // none of them was delivered: send fewer at a time
         room = size / 2;
       } else if (response.status === 413) on._oversized(texts[0]);
       else if (response.status !== 204) return refused(response);

@@ -1,5 +1,5 @@
-// Which transport got through, for the next connection and the next page, for an
-// hour: what blocks the better ones depends on the network that the device is in.
+// Remembers which transport worked, for the next connection and the next page. It does so
+// for an hour, because a transport that is blocked in one network may work in the next.
 
 const hour = 3_600_000;
 
@@ -21,7 +21,7 @@ export function recall(at) {
   } catch {}
   try {
     const [name, time] = JSON.parse(/** @type {string} */ (text)), age = Date.now() - time;
-    if (age >= 0 && age < hour) return name; // below 0 if the clock has been set back since
+    if (age >= 0 && age < hour) return name; // below 0 if the clock was set back
   } catch {}
 }
 

@@ -1,10 +1,10 @@
-// Who is in a channel: a Map by memberId, in joining order. What members bring
-// is theirs; it is kept as it came and never merged into anything.
+// The members of a channel: a Map by memberId, in joining order. A member's data is kept as
+// it arrived, and never merged into another object.
 
 /** @typedef {import("../pushy.d.ts").Member} Member */
 
 /**
- * The members after a list from the server, which is all of them.
+ * The members after the server has sent a complete list.
  * @param {Member[] | undefined} list
  * @returns {Map<string, Member>}
  */

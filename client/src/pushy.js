@@ -20,17 +20,17 @@ import { watch } from "./wake.js";
  * @typedef {object} Request
  * @property {(error?: PushyError, data?: any) => void} _done called once, before any later message is read
  * @property {any} [_size] the length of the message
- * @property {number} [_timeout] milliseconds that an answer may take, 0 for as long as the connection
+ * @property {number} [_timeout] time limit of the answer in milliseconds, 0: until the connection ends
  * @property {any} [_timer]
- * @property {boolean} [_quiet] an error is not the page's business
+ * @property {boolean} [_quiet] the page is not notified of an error
  */
 
-const steady = 5000; // a connection that lasted so long begins a new count of failures
-const silence = 45_000; // after which the server is asked for a sign of life
-const answer = 5000; // milliseconds that it has to give one
-const patience = 3500; // for a transport to get through, more after each failure
+const steady = 5000; // after a connection of this length, failures are counted from 0 again
+const silence = 45_000; // milliseconds without a message, after which a command checks the connection
+const answer = 5000; // milliseconds within which the server must answer that command
+const patience = 3500; // milliseconds for a transport to connect; more after each failure
 const longest = 15_000;
-const mostWaiting = 100; // commands: a server takes 200 at once
+const mostWaiting = 100; // commands; a server accepts 200 at once
 const cached = 4001; // the close code of a page that is kept for the back button
 
 export class Pushy extends Source {
@@ -48,8 +48,8 @@ export class Pushy extends Source {
   retryAt;
   _failures = 0;
   _since = 0; // when the connection was made
-  _alive = 0; // when the last sign of life of the server came
-  _notBefore = 0; // when the server allows the next try
+  _alive = 0; // when the server last sent something
+  _notBefore = 0; // when the server allows the next attempt
   _ids = 0;
   /** @type {Map<string, Request>} */
   _requests = new Map();
@@ -59,7 +59,7 @@ export class Pushy extends Source {
   _link;
   /** @type {any} */
   _timer;
-  /** The attempt under way; the outcome of an earlier one is ignored. @type {object | undefined} */
+  /** The attempt in progress; the result of an earlier one is ignored. @type {object | undefined} */
   _try;
   /** @type {(() => void) | undefined} */
   _unwatch;
@@ -86,7 +86,7 @@ export class Pushy extends Source {
     };
     /** @type {string[]} */
     this._transports = options.SockJS ? ["sockjs"] : options.transports ?? ["websocket", "streaming", "polling"];
-    // Otherwise nothing would report a typing mistake.
+    // Otherwise nothing would report a misspelled name.
     if (!this._transports[0] || this._transports.some((name) => !links[name])) {
       throw new TypeError(`pushy: "${this._transports}" is not a list of transports`);
     }
@@ -110,7 +110,7 @@ export class Pushy extends Source {
   }
 
   connect() {
-    // Without a page, as on a server that renders one, a relative URL leads nowhere.
+    // Without a page, as on a server that renders pages, a relative URL has no base.
     if (!this.connected && !this.connecting && (typeof this.url === "function" || address(this.url))) {
       this._unwatch ??= watch((why) => this._look(why));
       this._dial();
@@ -144,15 +144,15 @@ export class Pushy extends Source {
       else this._waiting.push([name, data, request]);
       this._wake();
     });
-    // A caller who ignores the answer may ignore this as well. Many commands have no
-    // answer, and no connection lasts: only other errors deserve a warning.
+    // A caller who ignores the answer can ignore the rejection as well. Many commands have no
+    // answer, and every connection ends: only other errors are worth a warning.
     promise.catch((error) => queueMicrotask(() => {
       if (awaited || this._heard("pushy:error") || error.code === "timeout" || error.code === "unknown") return;
       this._warn(`${name}: ${error.message} (${error.code})`);
     }));
     const { then } = promise;
     return Object.assign(promise, {
-      constructor: undefined, // which makes await call then, too
+      constructor: undefined, // so that await calls then, too
       /** @type {typeof then} */
       then(...listeners) {
         awaited = true;
@@ -161,7 +161,7 @@ export class Pushy extends Source {
     });
   }
 
-  /** An error of which the page takes no notice. @param {string} text */
+  /** Writes an error without a listener to the console, once. @param {string} text */
   _warn(text) {
     if (this._warned.has(text) || this._warned.size > 99) return;
     this._warned.add(text);
@@ -185,7 +185,7 @@ export class Pushy extends Source {
    * @param {Request} request
    */
   _request(command, data, request) {
-    const id = `pushy:${++this._ids}`; // not the id of something in the host's own messages
+    const id = `pushy:${++this._ids}`; // with a prefix, so that it differs from ids in the host's own messages
     const text = JSON.stringify({ command, data, id });
     this._requests.set(id, request);
     request._size = text.length;
@@ -228,7 +228,7 @@ export class Pushy extends Source {
     try {
       if (response.ok) return JSON.parse(body);
     } catch {
-      // a login page, perhaps
+      // for example a login page
     }
     throw { status, body };
   }
@@ -240,7 +240,7 @@ export class Pushy extends Source {
     this._emit("state", { state, retryAt: this.retryAt, transport: this.transport, ...detail });
   }
 
-  /** Asks where the server is and tries the transports that may get through. */
+  /** Determines the server's URL and tries the transports. */
   async _dial() {
     clearTimeout(this._timer);
     const turn = (this._try = {});
@@ -262,13 +262,13 @@ export class Pushy extends Source {
   _order(at) {
     const transports = this._transports;
     const known = transports.indexOf(recall(at) ?? "");
-    // What has worked for this page will work again: more likely the server is down.
+    // A transport that has worked for this page will work again: probably the server is down.
     if (this.transport && this._failures < 3 && (known > 0 || this.transport === transports[0])) return [this.transport];
     return known > 0 && !this._failures ? transports.slice(known) : transports;
   }
 
   /**
-   * Tries one transport, and the next if it does not get through in time.
+   * Tries one transport, and the next one if it does not connect in time.
    * @param {Address} at
    * @param {string[]} names
    * @param {number} [index]
@@ -281,7 +281,7 @@ export class Pushy extends Source {
     const over = (code, reason, answer = {}) => {
       if (this._try !== turn) return;
       this._log(name, code, reason);
-      // A server that says when to come back is there.
+      // A server that sends Retry-After can be reached, so no other transport is tried.
       if (this.connected || isFinal(code) || answer._retryAfter || index + 1 === names.length) this._end(code, reason, answer);
       else this._open(at, names, index + 1);
     };
@@ -338,7 +338,7 @@ export class Pushy extends Source {
   }
 
   /**
-   * The connection, or an attempt at one, is over.
+   * Ends the connection, or an attempt to connect.
    * @param {number} code
    * @param {string} reason
    * @param {import("./links.js").Answer} [answer]
@@ -364,7 +364,7 @@ export class Pushy extends Source {
       this._warn([final ? "closed" : "no connection", code, reason, answer._body].join(" ").trim());
     }
     this._set(final ? "closed" : "waiting", { code, reason, body: answer._body });
-    // The message that was too large is among those that are not answered yet.
+    // The message that was too large is one of those that are not answered yet.
     const requests = [...this._requests], largest = Math.max(...requests.map(([, { _size }]) => _size));
     for (const [id, { _size }] of requests) {
       this._settle(id, code === 1009 && _size === largest ? tooLarge(largest, code) : new PushyError("Disconnected before the answer", "unknown"));
@@ -373,7 +373,7 @@ export class Pushy extends Source {
     if (!was) return;
     this._emit("disconnect", this, { code, reason });
     for (const channel of this.channels.values()) {
-      channel._given = undefined; // a token is made for one connection
+      channel._given = undefined; // a token is valid for one connection
       channel._lost(reason);
     }
   }
@@ -381,7 +381,7 @@ export class Pushy extends Source {
   /** @param {"tick" | "woke" | "offline" | "cached"} why */
   _look(why) {
     if (why === "cached") {
-      // The browser would keep the connection, and with it a member who is not there.
+      // The browser would keep the connection, and other users would still see the member.
       if (this.connected || this.connecting) this._end(cached, "pagehide");
       clearTimeout(this._timer); // until pageshow
       this._failures = this._notBefore = 0;
@@ -389,7 +389,7 @@ export class Pushy extends Source {
     else if (this.connected && (why !== "tick" || Date.now() - this._alive > silence)) this._probe();
   }
 
-  /** Checks that the server is there: it answers any command, if only that it does not know it. */
+  /** Checks the connection with a command that the server does not know: it answers with an error. */
   _probe() {
     const turn = this._try, alive = this._alive;
     if (this._probing === turn) return;
@@ -423,7 +423,7 @@ export class Pushy extends Source {
         if (!request && !this._heard(event)) this._warn(`${data.message} (${data.code})`);
         return this._emit(event, data);
       case "pushy:subscription-success":
-        this.channel(data.channel)._joined(data); // the host may have put us in
+        this.channel(data.channel)._joined(data); // the host can subscribe us
         break;
       case "pushy:subscription-end":
         known?._left(data.reason);

@@ -1,6 +1,6 @@
-// When a page should look after its connection: it is hidden to be kept for the
-// back button, it is shown again, the network changed, or so much time has passed
-// between two ticks that it was asleep.
+// Reports when the connection should be checked: the page is hidden and kept for the back
+// button, it is shown again, the network has changed, or the time between two ticks shows
+// that the computer was asleep.
 
 const tick = 5000;
 

@@ -235,7 +235,7 @@ test("a for await that is left, or too slow", async () => {
   receive(1);
   assert.deepEqual((await slow.next()).value.data, { n: 1 });
   receive(2);
-  await assert.rejects(slow.next(), /10000 events of a wait/);
+  await assert.rejects(slow.next(), /10000 events of a are queued/);
   assert.equal(a._readers.size, 0);
   pushy.disconnect();
 });

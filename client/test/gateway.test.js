@@ -109,7 +109,7 @@ test("what answered is told", async () => {
   let last;
   pushy.bind("state", (state) => (last = state)).connect();
   await soon();
-  assert.deepEqual([last.state, last.code, last.reason], ["waiting", 1006, "not an answer of pushy: <!doctype html>"]);
+  assert.deepEqual([last.state, last.code, last.reason], ["waiting", 1006, "not an answer from pushy: <!doctype html>"]);
   pushy.disconnect();
 });
 
