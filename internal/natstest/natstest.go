@@ -1,4 +1,4 @@
-// Package natstest runs real NATS servers for tests, on free ports of 127.0.0.1.
+// Package natstest starts NATS servers for tests, on free ports of 127.0.0.1.
 package natstest
 
 import (
@@ -25,15 +25,15 @@ type Server struct {
 	port string
 	args []string
 
-	monitor string // its monitoring's URL
+	monitor string // the URL of its monitoring endpoint
 	cmd     *exec.Cmd
 	log     *os.File
 }
 
 const patience = 30 * time.Second
 
-// Start runs a nats-server with these arguments beside its address. JetStream is not on
-// unless they say so.
+// Start starts a nats-server with the given arguments in addition to its address. JetStream
+// is off unless the arguments turn it on.
 func Start(args ...string) (*Server, error) {
 	s, err := prepare(args...)
 	if err != nil {
@@ -42,7 +42,7 @@ func Start(args ...string) (*Server, error) {
 	return s, s.Restart()
 }
 
-// StartJetStream runs one with JetStream.
+// StartJetStream starts a nats-server with JetStream.
 func StartJetStream(args ...string) (*Server, error) {
 	s, err := prepare(args...)
 	if err != nil {
@@ -52,7 +52,7 @@ func StartJetStream(args ...string) (*Server, error) {
 	return s, s.Restart()
 }
 
-// StartConfigured runs one with JetStream and this text as its configuration.
+// StartConfigured starts a nats-server with JetStream and the given configuration.
 func StartConfigured(config string) (*Server, error) {
 	s, err := prepare()
 	if err != nil {
@@ -70,14 +70,14 @@ func prepare(args ...string) (*Server, error) {
 	return &Server{dir: dir, port: "-1", args: args}, err
 }
 
-// Configure changes the configuration, from the next Restart on.
+// Configure replaces the configuration. It takes effect with the next Restart.
 func (s *Server) Configure(config string) error {
 	return os.WriteFile(s.configFile(), []byte(config), 0o600)
 }
 
 func (s *Server) configFile() string { return filepath.Join(s.dir, "server.conf") }
 
-// Restart runs the server again after Stop, with what it has in files.
+// Restart starts the server again after Stop, with the data that it has in files.
 func (s *Server) Restart() (err error) {
 	ports := filepath.Join(s.dir, "ports")
 	if err := os.MkdirAll(ports, 0o755); err != nil {
@@ -99,21 +99,21 @@ func (s *Server) Restart() (err error) {
 		return fmt.Errorf("nats-server is needed (Debian: apt-get install nats-server): %w", err)
 	}
 	file := filepath.Join(ports, fmt.Sprintf("nats-server_%d.ports", s.cmd.Process.Pid))
-	var said struct{ Nats, Monitoring []string }
+	var address struct{ Nats, Monitoring []string }
 	for deadline := time.Now().Add(patience); ; {
 		text, err := os.ReadFile(file)
-		if err == nil && json.Unmarshal(text, &said) == nil && len(said.Nats) > 0 && answers(said.Nats[0]) {
+		if err == nil && json.Unmarshal(text, &address) == nil && len(address.Nats) > 0 && answers(address.Nats[0]) {
 			break
 		}
 		if time.Now().After(deadline) {
 			s.Stop()
 			text, _ := os.ReadFile(s.logFile())
-			return fmt.Errorf("nats-server does not start: %s", text)
+			return fmt.Errorf("nats-server did not start: %s", text)
 		}
 		<-time.After(5 * time.Millisecond)
 	}
-	s.port = said.Nats[0][strings.LastIndexByte(said.Nats[0], ':')+1:]
-	s.Addr, s.monitor = "127.0.0.1:"+s.port, said.Monitoring[0]
+	s.port = address.Nats[0][strings.LastIndexByte(address.Nats[0], ':')+1:]
+	s.Addr, s.monitor = "127.0.0.1:"+s.port, address.Monitoring[0]
 	s.URL = "nats://" + s.Addr
 	return nil
 }
@@ -128,30 +128,31 @@ func answers(url string) bool {
 	return err == nil
 }
 
-// Log returns what the server has logged.
+// Log returns the server's log.
 func (s *Server) Log() (string, error) {
 	text, err := os.ReadFile(s.logFile())
 	return string(text), err
 }
 
-// Stop ends the process at once, as a crash does.
+// Stop kills the process, as a crash does.
 func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
 	_ = s.log.Close()
 }
 
-// Pause and Resume stop and continue it: it takes connections and says nothing.
+// Pause and Resume stop and continue the process. A stopped server accepts connections and
+// does not answer.
 func (s *Server) Pause() error  { return testproc.Pause(s.cmd.Process) }
 func (s *Server) Resume() error { return testproc.Resume(s.cmd.Process) }
 
-// Close ends the server for good.
+// Close kills the process and removes its files.
 func (s *Server) Close() {
 	s.Stop()
 	_ = os.RemoveAll(s.dir)
 }
 
-// Monitored reads a page of the server's monitoring.
+// Monitored reads a page of the server's monitoring endpoint.
 func (s *Server) Monitored(page string, into any) error {
 	resp, err := http.Get(s.monitor + page)
 	if err != nil {
@@ -161,7 +162,7 @@ func (s *Server) Monitored(page string, into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-// Cluster starts a cluster of so many servers with JetStream, which are named n0, n1, …
+// Cluster starts a cluster of n servers with JetStream, which are named n0, n1, …
 func Cluster(n int) (all []*Server, err error) {
 	ports, err := freePorts(n)
 	if err != nil {
@@ -188,20 +189,20 @@ func Cluster(n int) (all []*Server, err error) {
 	return all, nil
 }
 
-// freePorts are some that nothing listens on.
+// freePorts returns ports on which nothing listens.
 func freePorts(n int) (ports []string, err error) {
 	for range n {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, errors.New("no free port")
 		}
-		defer listener.Close() // all are open until the last is known
+		defer listener.Close() // all listeners stay open until the last port is known
 		ports = append(ports, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
 	}
 	return ports, nil
 }
 
-// URLs are those of several servers, as one URL of Options has them.
+// URLs returns the URLs of several servers, separated by commas.
 func URLs(servers []*Server) string {
 	var urls []string
 	for _, s := range servers {
@@ -210,5 +211,5 @@ func URLs(servers []*Server) string {
 	return strings.Join(urls, ",")
 }
 
-// Port is that of Addr.
+// Port returns the port of Addr.
 func (s *Server) Port() string { return s.port }

@@ -1,5 +1,5 @@
-// Package redistest runs real Redis servers for tests, on free ports of 127.0.0.1,
-// and cuts connections to them.
+// Package redistest starts Redis servers for tests, on free ports of 127.0.0.1. A Refuser
+// makes a server refuse commands.
 package redistest
 
 import (
@@ -30,11 +30,11 @@ type Server struct {
 
 const patience = 30 * time.Second
 
-// Start runs a redis-server with these arguments beside its port.
+// Start starts a redis-server with the given arguments in addition to its address.
 func Start(args ...string) (*Server, error) { return start("redis-server", nil, args) }
 
-// start tries other ports where one is taken, maybe by the second port of a Cluster's
-// server, after it was found free.
+// start tries several ports, because another process can take a port after freePort has
+// found it, for example as the second port of a Cluster's server.
 func start(program string, config []string, args []string) (s *Server, err error) {
 	for range 5 {
 		if s, err = startOnce(program, config, args); err == nil || !strings.Contains(err.Error(), "Address already in use") {
@@ -66,7 +66,8 @@ func startOnce(program string, config []string, args []string) (*Server, error) 
 	return s, s.Restart()
 }
 
-// freePort leaves room for a Cluster's second port, 10,000 higher.
+// freePort returns a port that is low enough for a Cluster's second port, which is 10,000
+// higher.
 func freePort() (string, error) {
 	for range 100 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -82,7 +83,7 @@ func freePort() (string, error) {
 	return "", errors.New("no free port under 55,000")
 }
 
-// Restart runs the server again after Stop, with what it had in memory lost.
+// Restart starts the server again after Stop. The data that it had in memory is lost.
 func (s *Server) Restart() error {
 	s.cmd = exec.Command(s.args[0], s.args[1:]...)
 	var out bytes.Buffer
@@ -106,26 +107,27 @@ func (s *Server) Restart() error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("%s does not answer", strings.Join(s.args, " "))
+	return fmt.Errorf("%s did not answer", strings.Join(s.args, " "))
 }
 
-// Stop ends the process at once, as a crash does.
+// Stop kills the process, as a crash does.
 func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill()
 	<-s.exit
 }
 
-// Pause and Resume stop and continue it: it takes connections and says nothing.
+// Pause and Resume stop and continue the process. A stopped server accepts connections and
+// does not answer.
 func (s *Server) Pause() error  { return testproc.Pause(s.cmd.Process) }
 func (s *Server) Resume() error { return testproc.Resume(s.cmd.Process) }
 
-// Close ends the server for good.
+// Close kills the process and removes its files.
 func (s *Server) Close() {
 	s.Stop()
 	_ = os.RemoveAll(s.dir)
 }
 
-// Command sends one command and returns its answer, which is no list.
+// Command sends one command and returns its answer. Answers that are lists are not supported.
 func (s *Server) Command(args ...string) (string, error) {
 	c, err := net.DialTimeout("tcp", s.Addr, time.Second)
 	if err != nil {
@@ -152,7 +154,7 @@ func (s *Server) Command(args ...string) (string, error) {
 	return string(bulk), err
 }
 
-// Cluster starts a Cluster of so many masters.
+// Cluster starts a Redis Cluster of n masters.
 func Cluster(n int) ([]*Server, error) {
 	var all []*Server
 	for range n {
@@ -163,7 +165,7 @@ func Cluster(n int) ([]*Server, error) {
 		all = append(all, s)
 	}
 	for i, s := range all {
-		slots := []string{"CLUSTER", "ADDSLOTS"} // a range of them only Redis 7 takes
+		slots := []string{"CLUSTER", "ADDSLOTS"} // ADDSLOTSRANGE needs Redis 7
 		for slot := i * 16384 / n; slot < (i+1)*16384/n; slot++ {
 			slots = append(slots, strconv.Itoa(slot))
 		}
@@ -189,10 +191,10 @@ func Cluster(n int) ([]*Server, error) {
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	return all, errors.New("the cluster does not come up")
+	return all, errors.New("the cluster did not become ready")
 }
 
-// Sentinel starts one that watches a master under the name "main".
+// Sentinel starts a Sentinel that watches a master under the name "main".
 func Sentinel(master *Server) (*Server, error) {
 	host, port, _ := net.SplitHostPort(master.Addr)
 	return start("redis-sentinel", []string{

@@ -10,9 +10,9 @@ import (
 	"sync"
 )
 
-// A Refuser is a way to a server that answers chosen commands with an error, as a server
-// in another state would. It has the server itself give the answer, so that all answers
-// keep their order.
+// A Refuser is a proxy to a server. It answers some commands with an error, as a server in
+// another state does. The server itself sends the error, so that all answers keep their
+// order.
 type Refuser struct {
 	Addr string
 
@@ -23,11 +23,11 @@ type Refuser struct {
 	mu      sync.Mutex
 	closed  bool
 	answers map[string]string // by command, in upper case
-	counts  map[string]int    // of the refusals, by command
+	counts  map[string]int    // number of refusals, by command
 	conns   map[net.Conn]bool
 }
 
-// NewRefuser returns a Refuser for a server. It refuses nothing yet.
+// NewRefuser returns a Refuser for a server. At first it refuses no command.
 func NewRefuser(to string) (*Refuser, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,14 +45,15 @@ func NewRefuser(to string) (*Refuser, error) {
 	return r, nil
 }
 
-// Refuse has a command answered with an error, or executed again if the answer is "".
+// Refuse sets the error with which a command is answered. If it is "", the command is
+// carried out again.
 func (r *Refuser) Refuse(command, answer string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answers[command] = answer
 }
 
-// Refused returns how often a command was refused.
+// Refused returns the number of times that a command was refused.
 func (r *Refuser) Refused(command string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,7 +125,7 @@ func (r *Refuser) serve(client net.Conn) {
 	r.mu.Unlock()
 }
 
-// command is a command as it goes over the wire.
+// command returns the encoding of a command.
 func command(args []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%d\r\n", len(args))
@@ -134,7 +135,7 @@ func command(args []string) string {
 	return b.String()
 }
 
-// readCommand reads what command gave.
+// readCommand reads a command that command has encoded.
 func readCommand(in *bufio.Reader) ([]string, error) {
 	number := func(sign byte) (int, error) {
 		line, err := in.ReadString('\n')
@@ -142,7 +143,7 @@ func readCommand(in *bufio.Reader) ([]string, error) {
 			return 0, err
 		}
 		if line[0] != sign {
-			return 0, fmt.Errorf("%q is no command", line)
+			return 0, fmt.Errorf("%q is not a command", line)
 		}
 		return strconv.Atoi(strings.TrimSpace(line[1:]))
 	}

@@ -6,15 +6,15 @@ import (
 	"testing"
 )
 
-// prefixes are those of the tests that run.
+// prefixes has the prefixes of the tests that are running.
 var prefixes struct {
 	sync.Mutex
 	made int
 	of   map[string]string // by the test's name
 }
 
-// Prefix returns the same prefix during one run of a test, so that its nodes act as one.
-// No other run has it: with -count=2 the second does not meet what the first has left.
+// Prefix returns the same prefix during one run of a test, so that its nodes act as one. Each
+// run has another prefix, so that with -count=2 the second does not find the data of the first.
 func Prefix(t testing.TB) string {
 	prefixes.Lock()
 	defer prefixes.Unlock()

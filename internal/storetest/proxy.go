@@ -1,4 +1,4 @@
-// Package storetest is what the tests of several brokers share.
+// Package storetest has helpers for the tests of brokers.
 package storetest
 
 import (
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A Proxy passes connections on to a server, and can be told not to. It listens until
-// Close.
+// A Proxy forwards connections to a server. It can delay, interrupt and refuse them. It
+// listens until Close.
 type Proxy struct {
 	Addr string
 
@@ -17,10 +17,10 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	to     string
-	delay  time.Duration // of everything, in each direction
-	rate   int           // bytes a second in each direction, or 0
-	cut    chan struct{} // closed when mended; nil while whole
-	shut   bool          // new connections are closed at once
+	delay  time.Duration // in each direction
+	rate   int           // bytes a second in each direction; 0 is unlimited
+	cut    chan struct{} // not nil after Cut; Mend closes it
+	shut   bool          // new connections are closed immediately
 	closed bool
 	conns  map[net.Conn]bool
 }
@@ -82,7 +82,7 @@ func (p *Proxy) serve(c net.Conn) {
 				<-time.After(delay)
 			}
 			if cut != nil {
-				<-cut // what was on its way is lost with the connection
+				<-cut // buffered bytes are lost with the connection
 				return
 			}
 			if _, err := to.Write(buf[:n]); err != nil {
@@ -112,29 +112,29 @@ func (p *Proxy) drop(c net.Conn) {
 	p.mu.Unlock()
 }
 
-// Point lets new connections go to another server; those that are open stay.
+// Point forwards new connections to another server. Open connections are not affected.
 func (p *Proxy) Point(to string) {
 	p.mu.Lock()
 	p.to = to
 	p.mu.Unlock()
 }
 
-// Delay delays what goes through from now on, in each direction.
+// Delay sets the delay in each direction.
 func (p *Proxy) Delay(delay time.Duration) {
 	p.mu.Lock()
 	p.delay = delay
 	p.mu.Unlock()
 }
 
-// Limit lets through so many bytes a second in each direction from now on; 0 is no limit.
+// Limit sets the number of bytes a second in each direction; 0 is no limit.
 func (p *Proxy) Limit(rate int) {
 	p.mu.Lock()
 	p.rate = rate
 	p.mu.Unlock()
 }
 
-// Cut lets nothing go through any more, in either direction, and tells neither side: as a
-// switch does that has lost power.
+// Cut forwards nothing any more, in either direction, and notifies neither side, as a switch
+// does that has lost power.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +143,7 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse closes all connections and every new one.
+// Refuse closes all connections, and every new one.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,7 +153,7 @@ func (p *Proxy) Refuse() {
 	}
 }
 
-// Mend ends Cut and Refuse. Connections that were cut are closed.
+// Mend ends Cut and Refuse. Connections that were interrupted are closed.
 func (p *Proxy) Mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

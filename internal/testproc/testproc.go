@@ -1,5 +1,5 @@
-// Package testproc is what tests do with processes that differs between
-// operating systems.
+// Package testproc has operations on processes for tests that differ between operating
+// systems.
 package testproc
 
 import (
@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// DieWithParent makes a process end with the test that starts it, even if that
-// panics. Only Linux can do that; elsewhere the process may be left behind.
+// DieWithParent makes a process end with the test that starts it, even if the test panics.
+// Only Linux supports this; on other systems the process may continue to run.
 func DieWithParent(cmd *exec.Cmd) { dieWithParent(cmd) }
 
-// Pause stops a process without ending it, and Resume lets it go on. On Windows
-// both fail with errors.ErrUnsupported.
+// Pause stops a process, and Resume continues it. On Windows both return
+// errors.ErrUnsupported.
 func Pause(p *os.Process) error { return pause(p) }
 
-// Resume lets a process go on that Pause has stopped.
+// Resume continues a process that Pause has stopped.
 func Resume(p *os.Process) error { return resume(p) }
 
-// CPUTime returns the processor time that this process has used. On Windows it
-// fails with errors.ErrUnsupported.
+// CPUTime returns the CPU time that this process has used. On Windows it returns
+// errors.ErrUnsupported.
 func CPUTime() (time.Duration, error) { return cpuTime() }

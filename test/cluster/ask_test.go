@@ -13,12 +13,12 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// All nodes answer a question that one of them asks, and one that cannot be reached is
-// named until its lease has expired.
+// All nodes answer a question that one of them asks. A node that cannot be reached is listed
+// as silent until its lease has expired.
 func TestAsk(t *testing.T) {
 	t.Parallel()
 	on(t, []string{"redis", "redisCluster", "nats"}, func(t *testing.T, s *store) {
-		// Only a server that is alone has a proxy that leads to all of it.
+		// A proxy to one server of a Cluster does not lead to the other servers.
 		s.proxied = s.Kind != "redis-cluster"
 		nodes := s.failing().start(t, 3)
 		var all []string
@@ -44,11 +44,11 @@ func TestAsk(t *testing.T) {
 		soon(t, patience, "the node notices", func() bool { return nodes[1].srv.Stats().Away != nil })
 		answers, err := nodes[1].srv.Ask(t.Context(), "who", nil)
 		require.ErrorIs(t, err, broker.ErrAway)
-		assert.Len(t, answers.Answers, 1, "its own")
+		assert.Len(t, answers.Answers, 1, "the node's own answer")
 		soon(t, patience, "its lease has expired", func() bool { return s.alive(t) == 2 })
 		answered, silent = ask(t, nodes[0], 10*time.Second)
 		assert.Len(t, answered, 2)
-		assert.Empty(t, silent, "it is no node any more")
+		assert.Empty(t, silent, "an expired node is not listed")
 
 		s.proxies[1].Mend()
 		soon(t, patience, "all answer again", func() bool {
@@ -58,7 +58,7 @@ func TestAsk(t *testing.T) {
 	})
 }
 
-// ask returns who has answered, sorted, and who was silent.
+// ask returns the nodes that answered, sorted, and those that were silent.
 func ask(t testing.TB, n node, within time.Duration) (answered, silent []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)

@@ -18,11 +18,11 @@ import (
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
-// childEnv says to a test binary that it is a node: it has a membership, or is empty for a
-// node that is alone.
+// childEnv makes a test binary a node. It has a membership as JSON, or is empty for a node
+// without a broker.
 const childEnv = "PUSHY_CLUSTERTEST_NODE"
 
-// child is a node in a process of its own.
+// child is a node in its own process.
 type child struct {
 	url string
 	cmd *exec.Cmd
@@ -51,20 +51,19 @@ func startChild(how string) (*child, error) {
 	return c, nil
 }
 
-// kill ends it as kill -9 does.
+// kill ends the process as kill -9 does.
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill()
 	_ = c.cmd.Wait()
 }
 
-// cpu returns the time that the process has used.
+// cpu returns the CPU time that the process has used.
 func (c *child) cpu() (time.Duration, error) {
 	var used time.Duration
 	return used, c.call("/cpu", &used)
 }
 
-// publish lets the process publish n events of 200 bytes to a channel, at most 100 a
-// second.
+// publish makes the process publish n events of 200 bytes in a channel, at most 100 a second.
 func (c *child) publish(channel string, n int) error {
 	var done bool
 	return c.call("/publish?channel="+channel+"&n="+strconv.Itoa(n), &done)
@@ -77,12 +76,13 @@ func (c *child) call(path string, answer any) error {
 	}
 	defer r.Body.Close()
 	if r.StatusCode != http.StatusOK {
-		return fmt.Errorf("the node answers %s", r.Status)
+		return fmt.Errorf("the node answered %s", r.Status)
 	}
 	return json.NewDecoder(r.Body).Decode(answer)
 }
 
-// serveChild serves a node until it is killed, if this process is one that startChild made.
+// serveChild serves a node until the process is killed, if startChild has started the
+// process. Otherwise it returns.
 func serveChild() {
 	how, is := os.LookupEnv(childEnv)
 	if !is {

@@ -18,10 +18,10 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// transports are all that a Server speaks, the old browsers' too.
+// transports are all transports of a Server, including those for old browsers.
 var transports = []string{"websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp"}
 
-// link is one client's connection, over whatever transport.
+// link is one client's connection, over any transport.
 type link struct {
 	send  func(text string) error
 	close func()
@@ -29,11 +29,11 @@ type link struct {
 
 var sessions atomic.Int64
 
-// patience is how long a client waits for what must come.
+// patience is the longest time that a test waits for something that must happen.
 const patience = 60 * time.Second
 
-// dial connects to a Server under base; got is called with each message of the
-// protocol, one at a time, and ended once, after the last.
+// dial connects to the Server at base. It calls got with each message of the protocol, one at
+// a time, and ended once, after the last message.
 func dial(base, transport string, got func(text []byte), ended func(error)) (*link, error) {
 	session := "000/s" + strconv.FormatInt(sessions.Add(1), 10)
 	if strings.HasSuffix(transport, "websocket") {
@@ -79,7 +79,7 @@ func dialWebSocket(base, session string, framed bool, got func([]byte), ended fu
 		case f.Header.OpCode == ws.OpPing:
 			return write(ws.NewPongFrame(f.Payload))
 		case f.Header.OpCode == ws.OpClose:
-			return fmt.Errorf("%w: %q", errGoodbye, f.Payload)
+			return fmt.Errorf("%w: %q", errClosedByServer, f.Payload)
 		case f.Header.OpCode != ws.OpText:
 		case framed:
 			return frame(f.Payload, got)
@@ -109,9 +109,9 @@ func dialWebSocket(base, session string, framed bool, got func([]byte), ended fu
 	}, nil
 }
 
-var errGoodbye = errors.New("the server said goodbye")
+var errClosedByServer = errors.New("the server closed the connection")
 
-// frame takes one SockJS frame.
+// frame handles one SockJS frame.
 func frame(text []byte, got func([]byte)) error {
 	if len(text) == 0 {
 		return errors.New("an empty frame")
@@ -120,7 +120,7 @@ func frame(text []byte, got func([]byte)) error {
 	case 'o', 'h':
 		return nil
 	case 'c':
-		return fmt.Errorf("%w: %s", errGoodbye, text)
+		return fmt.Errorf("%w: %s", errClosedByServer, text)
 	case 'a':
 		var messages []string
 		if err := json.Unmarshal(text[1:], &messages); err != nil {
@@ -139,7 +139,7 @@ var httpClient = &http.Client{Transport: &http.Transport{
 	DialContext:         (&net.Dialer{Timeout: patience}).DialContext,
 }}
 
-// dialHTTP receives by one request after the other, and sends by others.
+// dialHTTP receives with consecutive requests, and sends with other requests.
 func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*link, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	method, query := http.MethodGet, ""
@@ -161,13 +161,13 @@ func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*
 		}
 		defer answer.Body.Close()
 		if answer.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", transport, answer.Status)
+			return fmt.Errorf("%s is answered with %s", transport, answer.Status)
 		}
 		lines := bufio.NewReader(answer.Body)
 		for {
 			line, err := lines.ReadBytes('\n')
 			if err == io.EOF {
-				return nil // long enough: the next request
+				return nil // the response is complete: send the next request
 			}
 			if err != nil {
 				return err
@@ -213,7 +213,7 @@ func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*
 			defer answer.Body.Close()
 			_, _ = io.Copy(io.Discard, answer.Body)
 			if answer.StatusCode >= 300 {
-				return fmt.Errorf("sending answers %s", answer.Status)
+				return fmt.Errorf("sending is answered with %s", answer.Status)
 			}
 			return nil
 		},
@@ -221,7 +221,7 @@ func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*
 	}, nil
 }
 
-// unwrap takes a frame out of what stands around it on its line.
+// unwrap returns the frame in a line of a transport.
 func unwrap(transport, line string) (text string, ok bool) {
 	var before, after string
 	quoted := false

@@ -11,27 +11,27 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// node is a Server and where it listens.
+// node is a Server and its URL.
 type node struct {
 	srv *pushy.Server
 	url string
 }
 
-// anybody lets all into all channels.
+// anybody allows all subscriptions.
 type anybody struct{}
 
 func (anybody) Authorize(context.Context, pushy.AuthRequest) error { return nil }
 
 const secretKey = "the secret of the cluster"
 
-// options are those of every node, with logger or without.
+// options returns the options of a node.
 func options(shared broker.Broker, logger *slog.Logger) pushy.Options {
 	return pushy.Options{
 		SecretKey:  secretKey,
 		Authorizer: anybody{},
 		Broker:     shared,
 		Logger:     logger,
-		SockJS:     pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // a busy machine may be late with a poll
+		SockJS:     pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // on a busy machine a poll can be late
 		Limits:     pushy.Limits{CommandRate: -1},
 	}
 }
@@ -54,14 +54,14 @@ func serve(t testing.TB, shared broker.Broker) node {
 	}
 	web := httptest.NewServer(srv)
 	t.Cleanup(func() {
-		_ = srv.Close() // first: the web server does not know of WebSockets
+		_ = srv.Close() // first, because the web server does not close WebSockets
 		web.CloseClientConnections()
 		web.Close()
 	})
 	return node{srv, web.URL}
 }
 
-// soon waits until true is, and fails the test if it is not in time.
+// soon waits until the func true returns true, and fails the test if that takes longer than d.
 func soon(t testing.TB, d time.Duration, what string, true func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(d); !true(); {
@@ -72,7 +72,7 @@ func soon(t testing.TB, d time.Duration, what string, true func() bool) {
 	}
 }
 
-// ids returns a channel's members as a node has them.
+// ids returns the ids of a channel's members as the node knows them.
 func (n node) ids(channel string) []string {
 	ids := []string{}
 	if ch, ok := n.srv.Channels().Lookup(channel); ok {

@@ -13,13 +13,13 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// crowdSize is how much happens in a crowd.
+// crowdSize has the numbers of a crowd test.
 type crowdSize struct {
 	clients, channels, events, acts int
 	publishers                      int
 }
 
-// small is for every run of the tests, full for the long ones.
+// small is for ordinary runs of the tests, and full for strict ones.
 var (
 	small = crowdSize{
 		clients:    70,
@@ -37,7 +37,7 @@ var (
 	}
 )
 
-// channelName names the n-th channel: every second one is private.
+// channelName returns the name of the n-th channel. Every second channel is private.
 func channelName(n int) string {
 	if n%2 == 1 {
 		return "private-room" + strconv.Itoa(n)
@@ -45,10 +45,10 @@ func channelName(n int) string {
 	return "room" + strconv.Itoa(n)
 }
 
-// crowd has clients over all transports join, leave and come back on three nodes
-// while events are published on all of them, and holds what each client sees to the
-// order rules: every event of its channels once and in each publisher's order, adds
-// and quits in one order for all. At rest all lists agree.
+// crowd lets clients over all transports join, leave and reconnect on three nodes, while
+// events are published on all nodes. It checks that each client receives every event of its
+// channels once and in the order of each publisher, and that all clients receive adds and
+// quits in the same order. In the end all lists must agree.
 func crowd(t *testing.T, s *store, seed uint64) {
 	size := small
 	if strict {
@@ -88,21 +88,21 @@ func crowd(t *testing.T, s *store, seed uint64) {
 	}
 	acting.Wait()
 	publishing.Wait()
-	wentOn := time.Since(began)
+	elapsed := time.Since(began)
 	if j.verdict(); t.Failed() {
-		return // for what a client that is cut had been told, all would wait in vain
+		return // a client that has failed would make settle wait in vain
 	}
 	settle(t, j, nodes, clients, size)
 	j.mu.Lock()
-	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.clients, size.channels, each*size.publishers, j.events, wentOn)
+	t.Logf("%d clients, %d channels, %d events published, %d delivered in %v", size.clients, size.channels, each*size.publishers, j.events, elapsed)
 	j.mu.Unlock()
 	j.verdict()
 	for _, c := range clients {
 		c.mu.Lock()
-		c.doomed = true
+		c.ending = true
 		c.mu.Unlock()
 	}
-	// Nodes that end take their members along.
+	// The members of a node leave when it is closed.
 	for _, n := range nodes[1:] {
 		if err := n.srv.Close(); err != nil {
 			t.Error(err)
@@ -125,7 +125,7 @@ func crowd(t *testing.T, s *store, seed uint64) {
 	}
 }
 
-// act joins, leaves and comes back at random, and ends connected.
+// act joins, leaves and reconnects at random. In the end the client is connected.
 func (c *member) act(r *rand.Rand, url string, size crowdSize) error {
 	if err := c.connect(url); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (c *member) act(r *rand.Rand, url string, size crowdSize) error {
 	return nil
 }
 
-// publisher numbers its events, channel by channel.
+// publisher publishes events that are numbered in each channel.
 type publisher struct {
 	*judge
 	name string
@@ -180,7 +180,7 @@ func (p *publisher) say(channel string) error {
 	return err
 }
 
-// settle proves that who is in has heard all, and that all lists agree.
+// settle checks that all subscribers have received all events, and that all lists agree.
 func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdSize) {
 	t.Helper()
 	for i, n := range nodes {
@@ -195,7 +195,7 @@ func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdS
 		for channel := range c.in() {
 			for i := range nodes {
 				if by := "last" + strconv.Itoa(i); !c.has(channel, by, 1) {
-					j.broke(c, "the last event of %s in %s did not come", by, channel)
+					j.broke(c, "the last event of %s in %s did not arrive", by, channel)
 				}
 			}
 		}
@@ -211,10 +211,10 @@ func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdS
 		for channel, id := range c.in() {
 			truth[channel] = append(truth[channel], id)
 			c.mu.Lock()
-			s := c.stays[channel]
+			s := c.subscriptions[channel]
 			gaps := s.gaps
 			for key, n := range begun {
-				by, ok := cutChannel(key, channel)
+				by, ok := trimChannel(key, channel)
 				if ok && n > s.begun[by] && s.last[by] < n {
 					c.missing(channel, by, max(s.last[by], s.begun[by])+1, n+1, s)
 					if s.gaps > gaps && s.resyncs == 0 {
@@ -242,8 +242,8 @@ func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdS
 			if _, in := c.in()[channel]; !in {
 				continue
 			}
-			if !c.await(func() bool { s := c.stays[channel]; return s != nil && len(s.list) == len(want) }) || !agree(c.list(channel)) {
-				j.broke(c, "at rest the list of %s is %v and the members are %v", channel, c.list(channel), want)
+			if !c.await(func() bool { s := c.subscriptions[channel]; return s != nil && len(s.list) == len(want) }) || !agree(c.list(channel)) {
+				j.broke(c, "in the end the list of %s is %v and the members are %v", channel, c.list(channel), want)
 			}
 		}
 		for i, n := range nodes {
@@ -251,13 +251,13 @@ func settle(t testing.TB, j *judge, nodes []node, clients []*member, size crowdS
 				continue
 			}
 			if ids := n.ids(channel); len(ids) > 0 && !agree(ids) {
-				t.Errorf("node %d: at rest the list of %s is %v and the members are %v", i, channel, ids, want)
+				t.Errorf("node %d: in the end the list of %s is %v and the members are %v", i, channel, ids, want)
 			}
 		}
 	}
 }
 
-func cutChannel(key, channel string) (by string, ok bool) {
+func trimChannel(key, channel string) (by string, ok bool) {
 	if len(key) > len(channel) && key[:len(channel)] == channel && key[len(channel)] == ' ' {
 		return key[len(channel)+1:], true
 	}

@@ -12,19 +12,18 @@ import (
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
-// strict is for the long runs: crowds are full, and what happens is held to its
-// time, too. Runs beside other tests say only how long it took: a machine that is
-// busy enough breaks any limit.
+// strict is for long runs: crowds are larger, and time limits are checked. Runs beside other
+// tests only log the times, because a busy machine can exceed any limit.
 var strict = os.Getenv("PUSHY_SOAK") != ""
 
 const (
-	// sweepGrace is what a dead node's members may outlive its lease by.
-	sweepGrace = 2 * time.Second
-	// backWithin is how soon presence must be right when the engine is back.
-	backWithin = 5 * time.Second
+	// expiryGrace is how long after the lease the members of a dead node may remain.
+	expiryGrace = 2 * time.Second
+	// recoveryLimit is how soon presence must be right after the store can be reached again.
+	recoveryLimit = 5 * time.Second
 )
 
-// connectAll connects clients and lets them join.
+// connectAll connects clients, which join the channels.
 func connectAll(t testing.TB, j *judge, n int, prefix, url string, channels ...string) []*member {
 	t.Helper()
 	clients := make([]*member, n)
@@ -37,7 +36,7 @@ func connectAll(t testing.TB, j *judge, n int, prefix, url string, channels ...s
 	return clients
 }
 
-// enter connects and joins.
+// enter connects and joins the channels.
 func (c *member) enter(url string, channels []string) {
 	if err := c.connect(url); err != nil {
 		c.broke(c, "%v", err)
@@ -50,7 +49,7 @@ func (c *member) enter(url string, channels []string) {
 	}
 }
 
-// memberIDs returns the clients' own ids in a channel, sorted.
+// memberIDs returns the ids of the clients in a channel, sorted.
 func memberIDs(clients []*member, channel string) (ids []string) {
 	for _, c := range clients {
 		if id, in := c.in()[channel]; in {
@@ -61,7 +60,8 @@ func memberIDs(clients []*member, channel string) (ids []string) {
 	return ids
 }
 
-// agree waits until all clients' lists of a channel are the same, and those of them.
+// agree waits until the lists of all clients of a channel are equal and contain exactly these
+// clients.
 func agree(t testing.TB, d time.Duration, clients []*member, channel string) {
 	t.Helper()
 	defer func() {
@@ -85,7 +85,7 @@ func agree(t testing.TB, d time.Duration, clients []*member, channel string) {
 	})
 }
 
-// killed kills a node with 100 members, and starts it again.
+// killed kills a node with 100 members, and starts another in its place.
 func killed(t *testing.T, st *store) {
 	const room, news = "private-room", "news"
 	nodes := st.start(t, 2)
@@ -101,7 +101,7 @@ func killed(t *testing.T, st *store) {
 
 	for _, c := range dying {
 		c.mu.Lock()
-		c.doomed = true
+		c.ending = true
 		c.mu.Unlock()
 	}
 	began := time.Now()
@@ -112,14 +112,14 @@ func killed(t *testing.T, st *store) {
 	agree(t, patience, watching, room)
 	took := time.Since(began)
 	t.Logf("100 members gone %v after kill -9, with a lease of %v", took.Round(10*time.Millisecond), st.Lease)
-	if strict && took > st.Lease+sweepGrace {
+	if strict && took > st.Lease+expiryGrace {
 		t.Errorf("the dead node's members left after %v", took)
 	}
 	once := func(when string) {
 		t.Helper()
 		for _, c := range watching {
 			c.mu.Lock()
-			quits := c.stays[room].quits
+			quits := c.subscriptions[room].quits
 			for _, id := range dead {
 				if quits[id] != 1 {
 					t.Errorf("%s: %s has %d quits for %s %s", c.name, c.transport, quits[id], id, when)
@@ -135,9 +135,9 @@ func killed(t *testing.T, st *store) {
 				t.Errorf("node %d: the list is %v %s", i, ids, when)
 			}
 		}
-		soon(t, patience, "the dead node is no node "+when, func() bool { return st.alive(t) == len(nodes) })
+		soon(t, patience, "the dead node is not listed "+when, func() bool { return st.alive(t) == len(nodes) })
 	}
-	once("at once")
+	once("immediately")
 	<-time.After(3 * st.Lease)
 	once("three leases later")
 
@@ -153,8 +153,8 @@ func killed(t *testing.T, st *store) {
 	for _, c := range watching {
 		c.mu.Lock()
 		for _, id := range memberIDs(dying, room) {
-			if n := c.stays[room].adds[id]; n != 1 {
-				t.Errorf("%s: %d adds of a client that came back", c.name, n)
+			if n := c.subscriptions[room].adds[id]; n != 1 {
+				t.Errorf("%s: %d adds of a client that reconnected", c.name, n)
 			}
 		}
 		c.mu.Unlock()
@@ -162,26 +162,26 @@ func killed(t *testing.T, st *store) {
 	j.verdict()
 }
 
-// settleNews proves that events reach everybody again.
+// settleNews checks that events of all nodes reach all clients again.
 func settleNews(t testing.TB, j *judge, nodes []node, clients []*member, channel string) {
 	t.Helper()
 	for i, n := range nodes {
 		p := publisher{j, fmt.Sprintf("again%d-%d", i, time.Now().UnixNano()), n.srv, map[string]int{}}
 		if err := p.say(channel); err != nil {
 			t.Errorf("%s: %v", p.name, err)
-			return // nobody will get it
+			return // no client will receive it
 		}
 		for _, c := range clients {
 			if !c.has(channel, p.name, 1) {
-				j.broke(c, "the event of %s in %s did not come", p.name, channel)
-				return // or it takes a minute for each
+				j.broke(c, "the event of %s in %s did not arrive", p.name, channel)
+				return // each further client would take a minute
 			}
 		}
 	}
 }
 
-// stopped stops a node with members for longer than its lease and lets it go on: there is
-// no member left that is not there, and no client that gets nothing any more.
+// stopped stops a node with members for longer than its lease, and continues it. Afterwards
+// the list has no member without a client, and all clients receive events.
 func stopped(t *testing.T, st *store) {
 	const room, news = "private-room", "news"
 	nodes := st.start(t, 2)
@@ -209,18 +209,18 @@ func stopped(t *testing.T, st *store) {
 	agree(t, patience, all, room)
 	settleNews(t, j, nodes, all, news)
 	if ids := memberIDs(sleeping, room); !slices.Equal(ids, absent) {
-		t.Errorf("the members that came back are %v and were %v", ids, absent)
+		t.Errorf("the members are %v and were %v before", ids, absent)
 	}
 	for _, c := range all {
 		c.mu.Lock()
 		for _, channel := range []string{room, news} {
-			switch s := c.stays[channel]; {
+			switch s := c.subscriptions[channel]; {
 			case s.gaps > 0:
 				t.Errorf("%s missed %d events of %s and was not notified", c.name, s.gaps, channel)
 			case slices.Contains(sleeping, c) && s.resyncs != 1:
 				t.Errorf("%s got %d pushy:resync for %s", c.name, s.resyncs, channel)
 			case slices.Contains(watching, c) && s.resyncs != 0:
-				t.Errorf("%s got %d pushy:resync for %s, on a node that was there", c.name, s.resyncs, channel)
+				t.Errorf("%s got %d pushy:resync for %s, on a node that was connected", c.name, s.resyncs, channel)
 			}
 		}
 		c.mu.Unlock()
@@ -230,16 +230,16 @@ func stopped(t *testing.T, st *store) {
 	j.verdict()
 }
 
-// An outage takes the store from some nodes, or changes it under all of them.
+// An outage disconnects some nodes from the store, or changes the store for all of them.
 type outage struct {
 	lasts time.Duration
-	cuts  func(node int) bool             // whether it is taken from that one; nil if a node need not notice
-	begin func(t testing.TB) (end func()) // begins it, and returns what ends it
+	cuts  func(node int) bool             // whether it disconnects the node; nil: it may disconnect none
+	begin func(t testing.TB) (end func()) // begins the outage; end ends it
 }
 
-// outlived has clients on three nodes go on during an outage: none gets stuck, nothing comes
-// twice, what is missed is reported by pushy:resync, presence is right within 5 s, and then
-// events go as fast as before.
+// outlived checks clients on three nodes during an outage: none hangs, no event arrives twice,
+// missed events are reported with pushy:resync, presence is right within 5 s afterwards, and
+// then events are delivered as fast as before.
 func outlived(t *testing.T, st *store, o outage) {
 	const room, news = "private-room", "news"
 	nodes := st.start(t, 3)
@@ -282,7 +282,7 @@ func outlived(t *testing.T, st *store, o outage) {
 	if o.cuts == nil {
 		o.cuts = func(int) bool { return false }
 	}
-	soon(t, o.lasts, "the nodes say that they are alone", func() bool {
+	soon(t, o.lasts, "the nodes report that the store is away", func() bool {
 		for i, n := range nodes {
 			if o.cuts(i) && n.srv.Stats().Away == nil {
 				return false
@@ -290,18 +290,18 @@ func outlived(t *testing.T, st *store, o outage) {
 		}
 		return true
 	})
-	enter(2, "late") // nobody is stuck: all are let in
+	enter(2, "late") // clients can still join
 	for i, n := range nodes {
 		if !o.cuts(i) {
 			continue
 		}
 		p := publisher{j, "alone" + strconv.Itoa(i), n.srv, map[string]int{}}
 		if err := p.say(news); err != nil {
-			t.Errorf("node %d does not serve its own while alone: %v", i, err)
+			t.Errorf("node %d does not serve its own clients while alone: %v", i, err)
 		}
 		for _, c := range all {
 			if home[c] == i && !c.has(news, p.name, 1) {
-				j.broke(c, "an event of its own node did not come while the node was alone")
+				j.broke(c, "an event of its own node did not arrive while the node was alone")
 			}
 		}
 	}
@@ -319,14 +319,14 @@ func outlived(t *testing.T, st *store, o outage) {
 	close(stop)
 	publishing.Wait()
 	settleNews(t, j, nodes, all, news)
-	t.Logf("presence was right %v after the engine was back; of each node's publishes %v were refused", took.Round(time.Millisecond), refused)
-	if strict && took > backWithin {
+	t.Logf("presence was right %v after the end of the outage; %v publishes of the nodes were refused", took.Round(time.Millisecond), refused)
+	if strict && took > recoveryLimit {
 		t.Errorf("presence was right after %v only", took)
 	}
 	for _, c := range all {
 		c.mu.Lock()
 		for _, channel := range []string{room, news} {
-			s := c.stays[channel]
+			s := c.subscriptions[channel]
 			switch {
 			case s.gaps > 0:
 				t.Errorf("%s missed %d events of %s and was not notified", c.name, s.gaps, channel)
@@ -351,7 +351,7 @@ func outlived(t *testing.T, st *store, o outage) {
 	j.verdict()
 }
 
-// throughput returns deliveries a second.
+// throughput returns the number of deliveries a second.
 func throughput(t testing.TB, j *judge, nodes []node, clients []*member, channel, when string) float64 {
 	t.Helper()
 	const each = 300
@@ -371,7 +371,7 @@ func throughput(t testing.TB, j *judge, nodes []node, clients []*member, channel
 	for _, c := range clients {
 		for i := range nodes {
 			if !c.has(channel, when+strconv.Itoa(i), each) {
-				j.broke(c, "events of %s%d did not come", when, i)
+				j.broke(c, "events of %s%d did not arrive", when, i)
 			}
 		}
 	}

@@ -12,19 +12,18 @@ import (
 	"time"
 )
 
-// A judge has what the clients of one test must agree on, and what they saw
-// that breaks a rule.
+// A judge compares what the clients of one test receive, and collects violations of the rules.
 type judge struct {
 	t    testing.TB
 	seed maphash.Seed
-	// lossy: events may be missing if pushy:resync says so.
+	// lossy means that events may be missing if pushy:resync reports it.
 	lossy bool
 
 	mu     sync.Mutex
 	broken []string
-	before map[string]uint64 // the list before an add or quit, as first seen
-	begun  map[string]int    // events that a publisher has begun, by channel and publisher
-	failed map[string]bool   // events whose publisher got an error
+	before map[string]uint64 // hash of the list before each add or quit, as the first client saw it
+	begun  map[string]int    // number of the last event that was published, by channel and publisher
+	failed map[string]bool   // events for which Publish returned an error
 
 	events int
 }
@@ -36,12 +35,12 @@ func newJudge(t testing.TB) *judge {
 func (j *judge) broke(c *member, format string, args ...any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.broken) < 20 { // one mistake breaks many rules
+	if len(j.broken) < 20 { // one fault violates many rules
 		j.broken = append(j.broken, fmt.Sprintf("%s over %s: ", c.name, c.transport)+fmt.Sprintf(format, args...))
 	}
 }
 
-// verdict fails the test if a rule was broken.
+// verdict fails the test if a rule was violated.
 func (j *judge) verdict() {
 	j.t.Helper()
 	j.mu.Lock()
@@ -51,8 +50,8 @@ func (j *judge) verdict() {
 	}
 }
 
-// state compares the list before a change with what others had before it: who sees
-// two changes the other way round, or misses one, has another.
+// state compares the list before a change with that of other clients. A client that receives
+// two changes in another order, or misses one, has another list.
 func (j *judge) state(c *member, channel, change string, list []string) {
 	sum := maphash.String(j.seed, strings.Join(list, " "))
 	key := channel + " " + change
@@ -67,32 +66,32 @@ func (j *judge) state(c *member, channel, change string, list []string) {
 	}
 }
 
-// member is one client, which may connect again and again.
+// member is one client, which can reconnect.
 type member struct {
 	*judge
 	name, transport string
 
-	mu     sync.Mutex
-	turn   int // connections and ends of them so far
-	link   *link
-	id     string           // the connection's
-	stays  map[string]*stay // the channels it is in
-	answer string           // to what it asked last
-	more   chan struct{}    // closed when something has come
-	ended  bool
-	doomed bool   // its connection is going to end
-	asked  string // the channel that it asks for
+	mu            sync.Mutex
+	turn          int // counts connects and disconnects
+	link          *link
+	id            string                   // of the connection
+	subscriptions map[string]*subscription // by channel
+	answer        string                   // to the last command
+	more          chan struct{}            // closed when a message has arrived
+	ended         bool
+	ending        bool   // the connection is expected to end
+	asked         string // the channel of the last command
 }
 
-// stay is one membership.
-type stay struct {
+// subscription is the subscription of one channel.
+type subscription struct {
 	memberID string
-	list     []string // nil without presence
-	begun    map[string]int
-	first    map[string]int // of each publisher
-	last     map[string]int
-	gaps     int             // events missed that no resync has told of
-	told     map[string]bool // a resync came since the publisher's last event
+	list     []string        // nil without presence
+	begun    map[string]int  // events published before, by publisher
+	first    map[string]int  // the first event, by publisher
+	last     map[string]int  // the last event, by publisher
+	gaps     int             // missed events that no resync has reported
+	resynced map[string]bool // a resync has arrived since the publisher's last event
 	resyncs  int
 	syncs    int
 	adds     map[string]int // by member
@@ -103,18 +102,18 @@ func newMember(j *judge, name, transport string) *member {
 	return &member{judge: j, name: name, transport: transport}
 }
 
-// connect begins a new connection and waits for its hello.
+// connect begins a new connection and waits for pushy:connect.
 func (c *member) connect(base string) error {
 	c.mu.Lock()
 	c.turn++
 	turn := c.turn
-	c.stays, c.id, c.answer, c.more = map[string]*stay{}, "", "", make(chan struct{})
-	c.ended, c.doomed = false, false
+	c.subscriptions, c.id, c.answer, c.more = map[string]*subscription{}, "", "", make(chan struct{})
+	c.ended, c.ending = false, false
 	c.mu.Unlock()
 	come := func(what func()) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.turn == turn { // else it is of an earlier connection
+		if c.turn == turn { // otherwise it belongs to an earlier connection
 			what()
 			close(c.more)
 			c.more = make(chan struct{})
@@ -124,7 +123,7 @@ func (c *member) connect(base string) error {
 		func(err error) {
 			come(func() {
 				c.ended = true
-				if !c.doomed {
+				if !c.ending {
 					c.broke(c, "the connection ended: %v", err)
 				}
 			})
@@ -136,7 +135,7 @@ func (c *member) connect(base string) error {
 	c.link = l
 	c.mu.Unlock()
 	if !c.await(func() bool { return c.id != "" }) {
-		return fmt.Errorf("%s over %s: no hello", c.name, c.transport)
+		return fmt.Errorf("%s over %s: no pushy:connect", c.name, c.transport)
 	}
 	return nil
 }
@@ -144,14 +143,14 @@ func (c *member) connect(base string) error {
 // leave ends the connection.
 func (c *member) leave() {
 	c.mu.Lock()
-	c.turn++ // what ends now is meant to
-	c.stays = map[string]*stay{}
+	c.turn++ // the end of this connection is intended
+	c.subscriptions = map[string]*subscription{}
 	l := c.link
 	c.mu.Unlock()
 	l.close()
 }
 
-// await waits until true of what has come; it needs no lock.
+// await waits until the func true returns true. It calls true with c.mu held.
 func (c *member) await(true func() bool) bool { return c.awaitFor(patience, true) }
 
 func (c *member) awaitFor(d time.Duration, true func() bool) bool {
@@ -172,7 +171,7 @@ func (c *member) awaitFor(d time.Duration, true func() bool) bool {
 	}
 }
 
-// ask sends a subscribe or unsubscribe and waits for its answer, which it returns.
+// ask sends the command subscribe or unsubscribe, and returns its answer.
 func (c *member) ask(command, channel, data string) string {
 	c.mu.Lock()
 	c.answer, c.asked = "", channel
@@ -209,7 +208,7 @@ type message struct {
 	}
 }
 
-// got needs c.mu.
+// got handles one message. c.mu must be held.
 func (c *member) got(text []byte) {
 	var m message
 	if err := json.Unmarshal(text, &m); err != nil {
@@ -220,7 +219,7 @@ func (c *member) got(text []byte) {
 	if channel == "" {
 		channel = m.Data.Channel
 	}
-	s := c.stays[channel]
+	s := c.subscriptions[channel]
 	switch m.Event {
 	case "pushy:connect":
 		c.id = m.Data.SocketID
@@ -229,13 +228,13 @@ func (c *member) got(text []byte) {
 		c.answer = m.Event + " " + m.Data.Message + m.Data.Reason
 		return
 	case "pushy:subscription-success":
-		c.welcome(channel, m, s)
+		c.subscribed(channel, m, s)
 		return
 	case "pushy:subscription-end":
 		if s == nil {
 			c.broke(c, "an end without a success in %s", channel)
 		}
-		delete(c.stays, channel)
+		delete(c.subscriptions, channel)
 		c.answer = m.Event
 		return
 	}
@@ -246,11 +245,11 @@ func (c *member) got(text []byte) {
 	c.event(channel, m, s)
 }
 
-func (c *member) welcome(channel string, m message, old *stay) {
+func (c *member) subscribed(channel string, m message, old *subscription) {
 	if old != nil {
 		c.broke(c, "a second success in %s", channel)
 	}
-	s := &stay{memberID: m.Data.MemberID, first: map[string]int{}, last: map[string]int{}, begun: map[string]int{}, told: map[string]bool{},
+	s := &subscription{memberID: m.Data.MemberID, first: map[string]int{}, last: map[string]int{}, begun: map[string]int{}, resynced: map[string]bool{},
 		adds: map[string]int{}, quits: map[string]int{}}
 	c.judge.mu.Lock()
 	for key, n := range c.begun {
@@ -259,7 +258,7 @@ func (c *member) welcome(channel string, m message, old *stay) {
 		}
 	}
 	c.judge.mu.Unlock()
-	c.stays[channel] = s
+	c.subscriptions[channel] = s
 	if channel == c.asked {
 		c.answer = m.Event
 	}
@@ -284,7 +283,7 @@ func idsOf(m message) []string {
 	return ids
 }
 
-func (c *member) event(channel string, m message, s *stay) {
+func (c *member) event(channel string, m message, s *subscription) {
 	switch id := m.Data.Member.MemberID; m.Event {
 	case "pushy:presence-sync":
 		s.syncs++
@@ -313,14 +312,14 @@ func (c *member) event(channel string, m message, s *stay) {
 		s.resyncs++
 		s.gaps = 0
 		for by := range s.last {
-			s.told[by] = true
+			s.resynced[by] = true
 		}
 	default:
-		c.heard(channel, m.Data.By, m.Data.N, s)
+		c.received(channel, m.Data.By, m.Data.N, s)
 	}
 }
 
-func (c *member) heard(channel, by string, n int, s *stay) {
+func (c *member) received(channel, by string, n int, s *subscription) {
 	c.judge.mu.Lock()
 	c.events++
 	c.judge.mu.Unlock()
@@ -338,12 +337,12 @@ func (c *member) heard(channel, by string, n int, s *stay) {
 		c.missing(channel, by, last+1, n, s)
 	}
 	s.last[by] = n
-	delete(s.told, by)
+	delete(s.resynced, by)
 }
 
-// missing notes events from first up to, not with, next.
-func (c *member) missing(channel, by string, first, next int, s *stay) {
-	if _, known := s.last[by]; s.told[by] || !known && s.resyncs > 0 {
+// missing records that the events from first up to next, excluding next, are missing.
+func (c *member) missing(channel, by string, first, next int, s *subscription) {
+	if _, known := s.last[by]; s.resynced[by] || !known && s.resyncs > 0 {
 		return
 	}
 	for n := first; n < next; n++ {
@@ -360,17 +359,17 @@ func (c *member) missing(channel, by string, first, next int, s *stay) {
 	}
 }
 
-// has reports whether the last event of a publisher is there.
+// has waits for the event n of a publisher, and reports whether it has arrived.
 func (c *member) has(channel, by string, n int) bool {
-	return c.await(func() bool { s := c.stays[channel]; return c.ended || s == nil || s.last[by] >= n })
+	return c.await(func() bool { s := c.subscriptions[channel]; return c.ended || s == nil || s.last[by] >= n })
 }
 
-// in returns the channels that c is in, and its memberIds.
+// in returns c's memberIds, by channel.
 func (c *member) in() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	in := map[string]string{}
-	for channel, s := range c.stays {
+	for channel, s := range c.subscriptions {
 		in[channel] = s.memberID
 	}
 	return in
@@ -380,7 +379,7 @@ func (c *member) in() map[string]string {
 func (c *member) list(channel string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.stays[channel]; s != nil {
+	if s := c.subscriptions[channel]; s != nil {
 		return slices.Clone(s.list)
 	}
 	return nil

@@ -31,8 +31,8 @@ func (n node) trigger(t testing.TB, channel, body string) *httptest.ResponseReco
 	return w
 }
 
-// A node that starts while its store is away serves its own clients. When the store is there
-// all nodes have all members.
+// A node that starts while its store is away serves its own clients. When the store can be
+// reached, all nodes have all members.
 func TestAwayAtStart(t *testing.T) {
 	t.Parallel()
 	on(t, everyStore, func(t *testing.T, s *store) {
@@ -56,16 +56,16 @@ func TestAwayAtStart(t *testing.T) {
 		settleNews(t, j, []node{alone, other}, all, news)
 		for _, c := range early {
 			c.mu.Lock()
-			assert.NotZero(t, c.stays[news].resyncs, c.name)
-			assert.NotZero(t, c.stays[room].resyncs, c.name)
+			assert.NotZero(t, c.subscriptions[news].resyncs, c.name)
+			assert.NotZero(t, c.subscriptions[room].resyncs, c.name)
 			c.mu.Unlock()
 		}
 		j.verdict()
 	})
 }
 
-// A store that takes requests and does not answer: the trigger that is under way gets 503
-// and may be sent again. The node notices, and serves its own clients until it is back.
+// The store accepts requests and does not answer. The trigger in progress is answered with 503
+// and can be sent again. The node notices, and serves its own clients until the store answers.
 func TestStoreIsSilent(t *testing.T) {
 	t.Parallel()
 	on(t, everyStore, func(t *testing.T, s *store) {
@@ -74,7 +74,7 @@ func TestStoreIsSilent(t *testing.T) {
 		require.Less(t, n.trigger(t, "news", `{"n":1}`).Code, 300)
 		require.NoError(t, s.server.Pause())
 		var answer *httptest.ResponseRecorder
-		// A process that is told to stop may answer once more.
+		// A process can answer once more after it was sent SIGSTOP.
 		soon(t, patience, "a trigger fails", func() bool {
 			answer = n.trigger(t, "news", `{"n":2}`)
 			return answer.Code >= 300
@@ -90,8 +90,8 @@ func TestStoreIsSilent(t *testing.T) {
 	})
 }
 
-// What max_payload of NATS can never take is an error that says so, which the trigger
-// answers with 413, and the data of a member is refused.
+// An event over max_payload of NATS fails with ErrTooLarge, a trigger for it is answered with
+// 413, and a member with such data is refused.
 func TestTooLargeForNATS(t *testing.T) {
 	t.Parallel()
 	server, err := natstest.StartConfigured("max_payload: 4096\n")
@@ -111,8 +111,8 @@ func TestTooLargeForNATS(t *testing.T) {
 	c.leave()
 }
 
-// Whatever others have written in place of the members of a channel, members get in and
-// out, and those that were in join again.
+// If another program overwrites the key of a channel's members, clients can still join and
+// leave, and the members that were in the channel join again.
 func TestForeignKeyInPlaceOfMembers(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string][]string{

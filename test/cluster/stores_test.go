@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// membership says how a node joins a cluster. Processes get it as JSON.
+// membership describes how a node joins a cluster. Processes receive it as JSON.
 type membership struct {
 	Kind      string // redis, redis-cluster, redis-sentinel, nats, nats-files or nats-cluster
 	Addresses []string
@@ -65,8 +65,8 @@ func (m membership) broker(log *slog.Logger) broker.Broker {
 	return leasedNATS{nats.New(o), m.Lease}
 }
 
-// leasedRedis is a node with another lease than a Server's. It keeps the optional
-// interfaces, which the Server finds by its methods.
+// leasedRedis is a broker whose lease differs from the Server's default. It has the optional
+// interfaces, because it embeds the type and not the interface Broker.
 type leasedRedis struct {
 	*redis.Broker
 	lease time.Duration
@@ -107,11 +107,11 @@ type server interface {
 	Resume() error
 }
 
-// store is what the nodes of one test share.
+// store is the store that the nodes of one test share.
 type store struct {
 	membership
 	server server // nil if there are several
-	// behind is for nodes that reach it through a proxy of their own.
+	// proxied means that each node connects through its own proxy.
 	proxied bool
 
 	mu      sync.Mutex
@@ -119,22 +119,22 @@ type store struct {
 	brokers []broker.Broker
 }
 
-// Leases of tests: of those in which no node ends, of those in which nodes are away, and of
-// those in which one is killed and the others are not to be taken for dead: a process that
-// has no turn for so long counts as dead.
+// Leases: longLease is for tests in which no node fails, and shortLease for tests in which
+// nodes lose the store. killedLease is for tests in which one node is killed and the others
+// must not expire, although a busy machine may not run them for some seconds.
 const (
 	longLease   = time.Minute
 	shortLease  = 4 * time.Second
 	killedLease = 6 * time.Second
 )
 
-// newStore is a store with these addresses.
+// newStore returns a store with these addresses.
 func newStore(t testing.TB, kind string, s server, addresses ...string) *store {
 	return &store{server: s, membership: membership{
 		Kind:      kind,
 		Addresses: addresses,
 		Prefix:    storetest.Prefix(t),
-		Timeout:   20 * time.Second, // a machine that has more to do than it can is no fault
+		Timeout:   20 * time.Second, // an overloaded machine must not cause a failure
 		Lease:     longLease,
 	}}
 }
@@ -145,7 +145,7 @@ func (s *store) failing() *store {
 	return s
 }
 
-// join returns what makes one more Server a node.
+// join returns the broker of one more node.
 func (s *store) join(t testing.TB) broker.Broker {
 	t.Helper()
 	m := s.membership
@@ -163,7 +163,7 @@ func (s *store) join(t testing.TB) broker.Broker {
 	return b
 }
 
-// alive returns how many nodes there are, as the first of them knows.
+// alive returns the number of nodes that the first node knows.
 func (s *store) alive(t testing.TB) int {
 	t.Helper()
 	ids, err := s.brokers[0].(broker.Cluster).Nodes(t.Context())
@@ -171,7 +171,7 @@ func (s *store) alive(t testing.TB) int {
 	return len(ids)
 }
 
-// stores start the kinds of servers. Each test has its own.
+// stores has a func for each kind of store. Each test has its own store.
 var stores = map[string]func(t testing.TB) *store{
 	"redis": func(t testing.TB) *store { return startRedis(t) },
 	"redisWithFiles": func(t testing.TB) *store {
@@ -199,7 +199,7 @@ func startRedis(t testing.TB, args ...string) *store {
 	return newStore(t, "redis", s, s.Addr)
 }
 
-// redis is the store's own server.
+// redis returns the store's server.
 func (s *store) redis(t testing.TB) *redistest.Server {
 	t.Helper()
 	r, is := s.server.(*redistest.Server)
@@ -215,7 +215,7 @@ func startNATS(t testing.TB, kind string) *store {
 	return newStore(t, kind, s, s.Addr)
 }
 
-// on runs a test on each of some kinds of stores.
+// on runs a test with several kinds of stores.
 func on(t *testing.T, kinds []string, test func(t *testing.T, s *store)) {
 	t.Helper()
 	for _, kind := range kinds {
@@ -236,8 +236,8 @@ func TestCrowd(t *testing.T) {
 	on(t, []string{"redis", "redisCluster", "nats"}, func(t *testing.T, s *store) { crowd(t, s, 6) })
 }
 
-// A delivery costs what it costs without a broker: at 1,000 subscribers what a publish costs
-// does not show. It is not parallel to other tests.
+// A delivery costs the same as without a broker: at 1,000 subscribers the cost of the publish
+// is negligible. This test is not parallel to others.
 func TestCPUOfADelivery(t *testing.T) {
 	for _, kind := range everyStore {
 		t.Run(kind, func(t *testing.T) { cpuOfADelivery(t, stores[kind](t), 3) })
@@ -252,15 +252,14 @@ func TestKilled(t *testing.T) {
 	})
 }
 
-// A process that is stopped for longer than its lease loses its members, and goes on as if
-// it had been cut off.
+// A process that is stopped for longer than its lease loses its members, and continues as if
+// it had been disconnected from the store.
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	on(t, everyStore, func(t *testing.T, s *store) { stopped(t, s.failing()) })
 }
 
-// The server restarts after 10 s, with what it had in files and without what it had in
-// memory.
+// The server restarts after 10 s, with the data in its files and without the data in memory.
 func TestServerGone(t *testing.T) {
 	t.Parallel()
 	on(t, everyKind, func(t *testing.T, s *store) {
@@ -275,8 +274,8 @@ func TestServerGone(t *testing.T) {
 	})
 }
 
-// One of three nodes cannot reach the store for 10 s. Its connections are closed, or carry
-// nothing any more.
+// One of three nodes cannot reach the store for 10 s. Its connections are closed, or nothing
+// is forwarded any more.
 func TestNodeCutOff(t *testing.T) {
 	t.Parallel()
 	for name, cut := range map[string]func(*storetest.Proxy){
@@ -300,7 +299,7 @@ func TestNodeCutOff(t *testing.T) {
 	}
 }
 
-// All that the store has is lost at once, while it goes on.
+// The store loses all its data, while it continues to run.
 func TestStoreIsEmptied(t *testing.T) {
 	t.Parallel()
 	on(t, everyStore, func(t *testing.T, s *store) {
@@ -351,8 +350,7 @@ func TestPrimaryIsKilled(t *testing.T) {
 	})
 }
 
-// One of the three servers of a NATS cluster is killed, the one that leads the members'
-// stream.
+// One of the three servers of a NATS cluster is killed: the leader of the members' stream.
 func TestLeaderIsKilled(t *testing.T) {
 	t.Parallel()
 	servers, err := natstest.Cluster(3)
@@ -374,7 +372,7 @@ func TestLeaderIsKilled(t *testing.T) {
 	})
 }
 
-// leaderOf returns which server leads a stream.
+// leaderOf returns the index of the server that leads a stream.
 func leaderOf(t testing.TB, servers []*natstest.Server, stream string) (leader int) {
 	t.Helper()
 	nc, err := natsgo.Connect(natstest.URLs(servers))
@@ -393,7 +391,7 @@ func leaderOf(t testing.TB, servers []*natstest.Server, stream string) (leader i
 	return leader
 }
 
-// child starts a node of the store in a process of its own.
+// child starts a node of the store in its own process.
 func (s *store) child(t testing.TB) *child {
 	t.Helper()
 	how, err := json.Marshal(s.membership)
