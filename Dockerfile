@@ -1,7 +1,7 @@
-# The image of pushy-server: the program, the authorities that the system trusts, and nothing
-# else. It runs as a user without rights, and writes no file.
+# The image of pushy-server contains only the program and the certificates of the authorities
+# that Debian trusts. It runs as an unprivileged user, and writes no files.
 #
-# Not run here: no container engine was there when this was written.
+# We have not run this image.
 #
 #   docker build --build-arg VERSION=v0.1.0 -t pushy-server .
 #   docker run --rm --read-only --cap-drop=ALL --security-opt=no-new-privileges --stop-timeout 20 \
@@ -9,14 +9,14 @@
 #
 # User 65532 must be able to read config.json and the files that it names. A shutdown may take
 # 15 seconds, hence --stop-timeout. GET /healthz answers 200 while the server runs, and 503 while
-# it shuts down. For other systems than the builder's own: docker buildx build --platform.
+# it shuts down. Use docker buildx build --platform for other platforms than the builder's own.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
 COPY . .
 ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION
-# Empty GOOS and GOARCH are those of the builder. The workspace has the other modules.
+# Empty GOOS and GOARCH mean those of the builder. The workspace provides the other modules.
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH GOFLAGS=-buildvcs=false \
     go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /pushy-server ./cmd/pushy-server
 

@@ -1,15 +1,15 @@
-# What the project checks of itself. CI calls the same targets.
+# The checks of the project. CI runs the same targets.
 .DEFAULT_GOAL := help
 .PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy structure bench bench-table bench-base
 
 help: ## this list
-	@echo "make quick is for every change, make test for what is to be merged:"
+	@echo "Run make quick for every change, and make test before a merge:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quick: ## formatting, vet, project rules and tests without servers or browsers; under 90 s, installs nothing
 	@ci/quick.sh
 
-test: ## everything, under 20 minutes; installs missing Debian packages if it is root, goes on after a failure
+test: ## everything, under 20 minutes; installs missing Debian packages if run as root, continues after a failure
 	@MAKE="$(MAKE)" ci/test.sh fmt lint unit build release-test fuzz client browser
 
 fmt: ## formatting
@@ -24,10 +24,10 @@ unit: ## the tests of all modules, with the race detector
 build: ## builds for other systems and processors
 	@ci/build.sh
 
-release-test: ## go get, go install and go mod tidy, as users do them, on a release of the tree in the file system
+release-test: ## go get, go install and go mod tidy, as users run them, with a release of the tree in the file system
 	@ci/release_test.sh
 
-fuzz: ## every fuzz target, a minute in all
+fuzz: ## all fuzz targets, a minute in total
 	@ci/fuzz.sh 60
 
 client: ## the browser client: types, size, and its tests in node
@@ -36,7 +36,7 @@ client: ## the browser client: types, size, and its tests in node
 browser: ## the client, the examples and sockjs-client in real browsers
 	@ci/browser.sh
 
-soak: ## the long runs: every test twenty times, the largest once, every fuzz target ten minutes
+soak: ## long runs: every test twenty times, the largest tests once, every fuzz target for ten minutes
 	@ci/unit.sh -count=20 -timeout=60m
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport/sockjs
 	@cd test/cluster && PUSHY_SOAK=1 go test -race -timeout=60m -parallel=1 -v .
@@ -45,14 +45,14 @@ soak: ## the long runs: every test twenty times, the largest once, every fuzz ta
 tidy: ## go mod tidy for all modules
 	@ci/tidy.sh
 
-structure: ## the drawing of the packages, into docs/structure.md
+structure: ## writes docs/structure.md, the diagram of the packages
 	@page=$$(go run ./ci/structure) && printf '%s\n' "$$page" >docs/structure.md
 
-bench: ## pushy against its peers, into bench/RESULTS.md; 50 minutes, or with ARGS=-quick 4
+bench: ## compares pushy with other servers, writes bench/RESULTS.md; 50 minutes, with ARGS=-quick 4 minutes
 	@ci/bench.sh $(ARGS)
 
-bench-table: ## what the write engine must show, printed; 15 minutes, or with ARGS=-quick 2
+bench-table: ## prints the figures that have limits; 15 minutes, with ARGS=-quick 2 minutes
 	@ci/bench.sh -table $(ARGS)
 
-bench-base: ## the engine beside that of BASE (f76b4aa), interleaved; 5 minutes; at most 3 % more CPU is allowed
+bench-base: ## compares the CPU a delivery with that of BASE (f76b4aa), interleaved; 5 minutes; the limit is 3 % more
 	@ci/bench_base.sh $(ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures pushy against its peers; arguments are those of bench/main.go.
+# Compares pushy with other servers under the same load. Its arguments are those of bench/main.go.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 has_go bench || die "bench needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
 ulimit -n "$(ulimit -Hn)" # 12,000 clients and more

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Compares the tree's engine with that of an earlier commit, BASE, in turns: the first
-# release candidate unless another is given. It prints medians, the ratio to BASE and the
-# range of the ratios of single rounds. Arguments go to every call of bench/main.go.
+# Compares the tree with an earlier commit, BASE, whose server takes turns with that of the
+# tree. BASE is the first release candidate by default. It prints medians, the ratio to BASE
+# and the range of the ratios of single rounds. Arguments are passed to every call of
+# bench/main.go.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 has_go bench || die "bench needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
 base=${BASE:-f76b4aa}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the client, the examples and SockJS in headless Chromium and Firefox. Installs
-# them and the node packages where they are missing. PUSHY_CHROMIUM and
-# PUSHY_FIREFOX name others, PUSHY_SCREENSHOTS a folder to keep the pictures in.
+# Tests the client, the examples and SockJS in headless Chromium and Firefox. It installs the
+# browsers and the node packages if they are missing. PUSHY_CHROMIUM and PUSHY_FIREFOX are the
+# paths of other browsers, and PUSHY_SCREENSHOTS is a directory for screenshots.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 source ci/node.sh
 cd test/browser
@@ -18,5 +18,5 @@ if [ -z "${PUSHY_FIREFOX:-}" ]; then
 fi
 
 npm ci --no-audit --no-fund
-# Pages mostly wait: two files at a time, each with servers and browsers of its own.
+# The tests mostly wait, so two files run at a time, each with its own servers and browsers.
 node --test --test-reporter=spec --test-concurrency=2 ./*.test.mjs

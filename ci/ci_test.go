@@ -1,4 +1,4 @@
-// Package ci_test holds the scripts of this directory to what they promise.
+// Package ci_test tests the scripts of this directory.
 package ci_test
 
 import (
@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// run runs a command in the project's directory, or in dir, with more environment.
+// run runs a command in the project's directory, or in dir, with additional variables in its
+// environment.
 func run(t *testing.T, dir string, env []string, name string, args ...string) (output string, status int) {
 	t.Helper()
 	if dir == "" {
@@ -35,8 +36,8 @@ func script(t *testing.T, file, text string) string {
 	return file
 }
 
-// bareMachine makes a directory for PATH that has what the scripts themselves use, and
-// none of the programs that only the tests need. It returns the entry for the environment.
+// bareMachine makes a directory for PATH that has the programs that the scripts themselves use,
+// and none that only the tests need. env is the entry for the environment.
 func bareMachine(t *testing.T) (dir, env string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -61,7 +62,7 @@ func TestMakeListsItsTargets(t *testing.T) {
 		out, status := run(t, "", []string{"MAKEFLAGS="}, "make", args...)
 		assert.Zero(t, status, out)
 		for target := range strings.FieldsSeq(phony[1]) {
-			assert.Regexp(t, `(?m)^  `+target+` +\S.{5,}$`, out, "every target says what it does")
+			assert.Regexp(t, `(?m)^  `+target+` +\S.{5,}$`, out, "every target has a description")
 		}
 	}
 	for _, target := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(string(makefile), -1) {
@@ -69,8 +70,7 @@ func TestMakeListsItsTargets(t *testing.T) {
 	}
 }
 
-// Issue 11, number 39: a part that fails keeps none of the others from running, and the
-// end says which it was.
+// Issue 11, number 39: if a part fails, the others still run, and the summary lists it.
 func TestMakeTestGoesOnAfterAFailure(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -95,8 +95,8 @@ func TestMakeTestGoesOnAfterAFailure(t *testing.T) {
 	assert.NotContains(t, out, "FAILED")
 }
 
-// Issue 11, number 39: before anything runs make test lists the packages that are missing,
-// why they are needed, and whether it will install them.
+// Issue 11, number 39: before anything runs, make test lists the missing packages, why they are
+// needed, and whether it will install them.
 func TestMakeTestSaysWhatItInstalls(t *testing.T) {
 	t.Parallel()
 	dir, path := bareMachine(t)
@@ -110,8 +110,8 @@ func TestMakeTestSaysWhatItInstalls(t *testing.T) {
 	for _, name := range []string{"redis-server", "redis-sentinel", "nats-server", "nodejs", "npm", "chromium", "gcc libc6-dev"} {
 		assert.Regexp(t, `(?m)^  `+name+` +\S.{10,}$`, before)
 	}
-	assert.NotContains(t, before, "firefox-esr", "another one is named")
-	assert.NotRegexp(t, `(?m)^  git `, before, "it is there")
+	assert.NotContains(t, before, "firefox-esr", "PUSHY_FIREFOX is set")
+	assert.NotRegexp(t, `(?m)^  git `, before, "it is installed")
 	assert.Contains(t, before, "Only root can install them")
 
 	script(t, filepath.Join(dir, "apt-get"), "exit 1")
@@ -153,7 +153,8 @@ func TestNeedInstallsOrSaysHow(t *testing.T) {
 	assert.NotContains(t, string(called), "git")
 }
 
-// Issue 11, number 39: the rules find what macOS's bash and tools do not have.
+// Issue 11, number 39: the rules find syntax and options that bash and the tools of macOS do not
+// have.
 func TestRulesRefuseNewerShells(t *testing.T) {
 	t.Parallel()
 	offending := []string{
@@ -200,8 +201,8 @@ func TestRulesRefuseNewerShells(t *testing.T) {
 	assert.Zero(t, status, out)
 }
 
-// Issue 11, number 39: at the end of its time Go's fuzzing may report its own deadline,
-// more often on a busy machine (golang/go#75804). That is no finding; all else is.
+// Issue 11, number 39: at the end of its time Go's fuzzing can report its own deadline, more
+// often on a busy machine (golang/go#75804). That is not a failure; everything else is.
 func TestFuzzToleratesItsOwnDeadlineOnly(t *testing.T) {
 	t.Parallel()
 	goCommand, err := exec.LookPath("go")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the browser client without a browser: its types, that the built files
-# are what the sources build, and how it does against a server.
+# Tests the browser client without a browser: its types, whether the built files are up to
+# date, and the client with a server.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 source ci/node.sh
 cd client

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# fuzz.sh SECONDS: all targets, in that time together.
-# fuzz.sh each SECONDS: that time for each.
+# fuzz.sh SECONDS runs all fuzz targets within that time.
+# fuzz.sh each SECONDS runs each fuzz target for that time.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 targets=()
 for dir in "${modules[@]}"; do
@@ -21,9 +21,9 @@ for target in "${targets[@]}"; do
 	read -r package name <<<"$target"
 	say "$name, $each s"
 	(cd "$package" && go test -run='^$' -fuzz="^$name\$" -fuzztime="${each}s" -fuzzminimizetime=1x .) 2>&1 | tee "$output" && continue
-	# golang/go#75804, mended in Go 1.27: at the end of its time a run may report its own deadline.
+	# golang/go#75804, fixed in Go 1.27: at the end of its time a run can report its own deadline.
 	if grep -q '^ *context deadline exceeded$' "$output" && ! grep -qE 'Failing input|panic|hung|terminated' "$output"; then
-		echo "$name found nothing: that is the deadline of -fuzztime (golang/go#75804)"
+		echo "$name found nothing: the error is the deadline of -fuzztime (golang/go#75804)"
 	else
 		status=1
 	fi

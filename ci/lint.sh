@@ -11,7 +11,7 @@ if has_go bench; then
 	say "go vet and staticcheck in bench/"
 	(cd bench && export GOWORK=off && go vet ./... && go run "$staticcheck" ./...)
 else
-	echo "bench/ is left out: it needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
+	echo "bench/ is not checked: it needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
 fi
 
 say "the workflow for GitHub Actions, and the unit for systemd"
@@ -19,7 +19,7 @@ go run "$actionlint" .github/workflows/*.yml
 if command -v systemd-analyze >/dev/null; then
 	unit=$(mktemp -d)
 	trap 'rm -rf "$unit"' EXIT
-	# It looks whether the programs are there, too.
+	# systemd-analyze also checks whether the programs exist.
 	sed 's|/usr/local/bin/pushy-server|/bin/sh|' cmd/pushy-server/pushy-server.service >"$unit/pushy-server.service"
 	found=$(systemd-analyze verify "$unit/pushy-server.service" 2>&1 | grep -F pushy-server.service || true)
 	[ -z "$found" ] || die "$found"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the other scripts. It runs with bash 3.2, which macOS has, as they all do:
-# ci/rules.sh refuses what a newer bash is needed for.
+# Sourced by the other scripts. All scripts run with bash 3.2, which macOS has; ci/rules.sh
+# rejects syntax that needs a newer bash.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,8 +12,8 @@ die() {
 
 command -v go >/dev/null || die "Go 1.25 or newer is needed: https://go.dev/doc/install"
 
-# The directories of the workspace's modules. bench is not one of them: it needs a newer
-# Go than pushy does, so it is built with GOWORK=off and has replace directives of its own.
+# The directories of the workspace's modules. bench is not one of them, because it needs a
+# newer Go than pushy: it is built with GOWORK=off and has its own replace directives.
 list=$(go list -m -f '{{.Dir}}')
 modules=()
 while IFS= read -r dir; do
@@ -28,23 +28,23 @@ has_go() {
 	[ "$(printf '%s\n%s\n' "$want" "${have#go}" | sort -t. -k1,1n -k2,2n -k3,3n | head -n 1)" = "$want" ]
 }
 
-# What `make test` needs beside Go: a command, the Debian packages that have it, and why
-# it is needed. More than one package is written with blanks between.
+# The programs that `make test` needs in addition to Go: the command, the Debian packages that
+# contain it, separated by spaces, and the reason.
 needed() {
 	cat <<-'END'
-		git|git|it lists the files of the project, and makes the release that is tried out
-		gcc|gcc libc6-dev|the race detector is linked with it
-		node|nodejs|JSON is compared with what JavaScript makes of it; the client's tests run in it
-		npm|npm|it installs the tools that build the client and drive the browsers
-		redis-server|redis-server|broker/redis and test/cluster start servers of their own
-		redis-sentinel|redis-sentinel|broker/redis and test/cluster are tested with a failover
-		nats-server|nats-server|broker/nats and test/cluster start servers of their own
-		chromium|chromium|the client and the examples are tested in it; PUSHY_CHROMIUM names another
-		firefox-esr|firefox-esr|the client is tested in it; PUSHY_FIREFOX names another
+		git|git|lists the files of the project, and makes the test release
+		gcc|gcc libc6-dev|links the race detector
+		node|nodejs|runs the client's tests, and parses JSON to compare the results with pushy's
+		npm|npm|installs the tools that build the client and control the browsers
+		redis-server|redis-server|is started by the tests of broker/redis and test/cluster
+		redis-sentinel|redis-sentinel|is started by the tests of broker/redis and test/cluster, for failovers
+		nats-server|nats-server|is started by the tests of broker/nats and test/cluster
+		chromium|chromium|runs the tests of the client and the examples; PUSHY_CHROMIUM is another path
+		firefox-esr|firefox-esr|runs tests of the client; PUSHY_FIREFOX is another path
 	END
 }
 
-# have COMMAND reports whether a command is there, or the variable that stands for it is set.
+# have COMMAND reports whether a command is installed, or the variable that replaces it is set.
 have() {
 	case $1 in
 	chromium) [ -n "${PUSHY_CHROMIUM:-}" ] && return ;;
@@ -53,7 +53,8 @@ have() {
 	command -v "$1" >/dev/null
 }
 
-# need COMMAND... installs what is missing, or says how that is done where it cannot.
+# need COMMAND... installs the commands that are missing. If it cannot, it prints how to install
+# them and ends the script.
 need() {
 	local command packages
 	for command in "$@"; do
@@ -71,10 +72,10 @@ need() {
 	done
 }
 
-# The modules that are released, each after those that it requires.
+# The released modules, each after the modules that it requires.
 # shellcheck disable=SC2034
 released=(. broker/nats broker/redis cmd/pushy-server examples/cluster)
-# Those that are not, with replace directives of their own.
+# The modules that are not released. They have replace directives.
 # shellcheck disable=SC2034
 unreleased=(bench test/cluster)
 root_path=$(sed -n 's/^module //p' go.mod)
@@ -82,10 +83,11 @@ root_path=$(sed -n 's/^module //p' go.mod)
 path_of() { if [ "$1" = . ]; then echo "$root_path"; else echo "$root_path/$1"; fi; }
 tag_of() { if [ "$1" = . ]; then echo "$2"; else echo "$1/$2"; fi; }
 
-# The version by which the modules of the tree require each other.
+# The version at which the modules of the tree require each other.
 tree_version() { sed -n "s|^[[:blank:]]*$root_path \(v[^ ]*\).*|\1|p" cmd/pushy-server/go.mod; }
 
-# set_version VERSION lets the modules below the current directory require each other at it.
+# set_version VERSION makes the modules below the current directory require each other at that
+# version.
 set_version() {
 	local file
 	for file in broker/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod test/cluster/go.mod go.work; do

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# proxy.sh DIR VERSION: releases the tree as it is, with what is not committed, under a
-# version, in a repository of its own: DIR/repo. DIR/env has the settings by which the go
-# command gets that version, from the file system, and everything else as usual.
+# proxy.sh DIR VERSION releases the tree, including changes that are not committed, in the new
+# repository DIR/repo. DIR/env has the settings with which the go command gets that version from
+# the file system, and all other modules as usual.
 #
-# The go command itself makes the modules out of the repository's tags, as it does for users,
-# so they have the very bytes and hashes that they will have when the same tree is released.
-# A module's go.sum has the hashes of the modules that it requires: hence the order.
+# The go command itself makes the modules from the repository's tags, as it does for users, so
+# they have exactly the bytes and hashes that they will have when the same tree is released. The
+# order matters, because a module's go.sum has the hashes of the modules that it requires.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 [ $# = 2 ] || die "usage: ci/proxy.sh DIR VERSION"
 need git
@@ -39,7 +39,7 @@ END
 # shellcheck source=/dev/null
 source "$dir/env"
 
-# quiet COMMAND... shows what it prints only if it fails.
+# quiet COMMAND... prints the output of the command only if it fails.
 quiet() { "$@" >"$dir/log" 2>&1 || { cat "$dir/log" >&2 && return 1; }; }
 
 cd "$repo"
@@ -54,7 +54,7 @@ for module in "${released[@]}"; do
 	GOPRIVATE="$root_path,$root_path/*" GOMODCACHE=$dir/modules quiet go mod download "$path@$version"
 	printf '%s\n' "$version" >"$dir/modules/cache/download/$path/@v/list"
 done
-# The tags of a release are all at one commit, and the modules are the same from there.
+# All tags of a release are at one commit, and the modules at that commit are the same.
 for module in "${released[@]}"; do
 	git tag -f "$(tag_of "$module" "$version")" >/dev/null
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What can be said in under 90 s, without root and without browsers, and installs nothing.
+# The checks that take less than 90 s, need neither root nor browsers, and install nothing.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 ci/fmt.sh
 ci/rules.sh
@@ -7,16 +7,16 @@ for dir in "${modules[@]}"; do
 	say "go vet in ${dir#"$PWD"}/"
 	(cd "$dir" && go vet ./...)
 done
-# The brokers' own tests need servers, and are left to `make test`.
+# The brokers' own tests need servers, and run only in `make test`.
 packages=$(go list ./... ./cmd/pushy-server/...)
 if ! have node; then
 	echo "internal/jsvalue is not tested: node is not installed"
 	packages=$(grep -v '/internal/jsvalue$' <<<"$packages")
 fi
 say "go test -short"
-# The packages whose tests wait longest come first, so that the others run meanwhile: four
-# at a time, since a test that waits needs no core. They were vetted above, and nobody
-# opens these binaries with a debugger.
+# The packages whose tests wait longest come first, so that the others run at the same time:
+# four at a time, because a test that waits needs no core. go vet ran above, and these binaries
+# need no debug information.
 slowest="./internal/transport/sockjs . ./cmd/pushy-server ./broker/memory"
 # shellcheck disable=SC2086 # one word for each package
 go test -short -p 4 -vet=off -ldflags=-w $slowest $packages

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# release.sh VERSION checks whether HEAD can be released, and says which tags it would get.
+# release.sh VERSION checks whether HEAD can be released, and prints the tags that it would get.
 # release.sh --prepare VERSION writes the version and the hashes into go.mod, go.sum and go.work.
-# release.sh --tag VERSION checks, and makes the tags, in this repository only.
+# release.sh --tag VERSION checks the same, and makes the tags, in this repository only.
 # release.sh --push VERSION checks that the tags are at HEAD, and pushes them to origin in their order.
 # CONTRIBUTING.md has the steps of a release.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
@@ -51,7 +51,7 @@ check() {
 	local file tag
 	say "can $(git rev-parse --short HEAD) be $version?"
 	[ -z "$(git status --porcelain)" ] || wrong "the tree is not clean: commit or remove what git status shows"
-	# The section has the version and a date, and something in it.
+	# The heading of the section must have the version and a date, and the section must not be empty.
 	awk -v heading="## $version" '
 		/^## / { inside = index($0, heading " (20") == 1 && /\(20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]\)$/; next }
 		inside && NF { found = 1 }
@@ -71,8 +71,8 @@ check() {
 	done
 }
 
-# For each tag that exists: it must be at HEAD. A tag may be at origin only, if the clone was
-# made without tags; an origin that cannot be reached is an error before anything is pushed.
+# check_tags missing checks that none of the tags exists, here or at origin: in a clone without
+# tags, a tag can exist only at origin. check_tags present checks that all tags are at HEAD.
 check_tags() {
 	local tag remote=
 	if [ "$1" = missing ] && git remote get-url origin >/dev/null 2>&1; then
@@ -115,7 +115,7 @@ case $action in
 	[ -z "$(git status --porcelain)" ] || wrong "the tree is not clean"
 	check_tags present
 	end_if_failed
-	# One after the other: nobody must get a module before those that it requires.
+	# One after another, so that no module is available before those that it requires.
 	git push origin HEAD
 	for tag in "${tags[@]}"; do
 		git push origin "refs/tags/$tag"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Releases the tree into the file system, and does there what users do with a release:
-# go get, go install, go mod tidy. Issue 11, number 38.
+# Releases the tree in the file system, and uses the release as users do: go get, go install,
+# go mod tidy. Issue 11, number 38.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -23,7 +23,7 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 	git remote set-url origin "$dir/origin.git"
 	next=v0.999.0
 
-	# refuses TEXT...: the release is refused, with each text in what is said.
+	# refuses TEXT... checks that the release is refused, and that the output contains each text.
 	refuses() {
 		local said text
 		! said=$(ci/release.sh --tag "$next" 2>&1) || die "ci/release.sh --tag $next did not refuse: $said"
@@ -40,7 +40,7 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 	printf '# Changelog\n\n## %s (2026-12-01)\n\n- All of it.\n' "$next" >CHANGELOG.md
 	ci/release.sh --prepare "$next"
 	git commit -qam "the release"
-	# A tag that only origin has, and one that only this clone has.
+	# A tag that exists only at origin, and one that exists only in this clone.
 	git push -q origin "HEAD:refs/tags/broker/nats/$next"
 	refuses "the tag broker/nats/$next exists at origin"
 	git push -q origin ":refs/tags/broker/nats/$next"
@@ -58,7 +58,7 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 	ci/release.sh --push "$next" 2>&1 | grep -F '[new tag]'
 	equal "the tags at the origin" "$(git tag -l | sort)" "$(git -C "$dir/origin.git" tag -l | sort)"
 
-	# The hashes that it wrote before there were tags are those that users then compute.
+	# The hashes that it wrote before the tags existed are those that users compute.
 	sed "s|file://$dir/repo|file://$dir/origin.git|" "$dir/gitconfig" >"$dir/gitconfig2"
 	export GIT_CONFIG_GLOBAL=$dir/gitconfig2 GOPRIVATE="$root_path,$root_path/*" GOMODCACHE=$dir/direct GOFLAGS=-modcacherw GOWORK=off
 	for module in . broker/nats broker/redis; do
@@ -68,12 +68,12 @@ git clone -q --no-tags "$dir/repo" "$dir/clone"
 	done
 )
 
-# Until here the Go command has what the machine has; from here on what a user has.
+# From here on the go command has the settings of a user.
 # shellcheck source=/dev/null
 source "$dir/env"
 export GOBIN=$dir/bin
 
-say "go get, in a module of a user's own"
+say "go get, in a user's module"
 mkdir "$dir/app" && cd "$dir/app"
 go mod init example.com/app
 go get "$root_path/broker/redis"

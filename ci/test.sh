@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the parts of `make test` that are its arguments, each a target of the Makefile, and
-# says at the end which of them failed. A part that fails does not keep the others from running.
+# Runs the parts of `make test`. Its arguments are targets of the Makefile. If a part fails, the
+# others still run, and the summary at the end lists the parts that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 
 missing=0

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# go mod tidy for all modules. In the tree they require each other at a version that no proxy
-# has, so it runs in a release of the tree (ci/proxy.sh). The hashes of that release are left
-# out: they are right for a moment only, and ci/release.sh writes those that last.
-# tidy.sh -diff changes nothing, and fails if there is something to change. A second argument
-# is the directory of a release that ci/proxy.sh has made of the tree.
+# Runs go mod tidy for all modules. In the tree they require each other at a version that no
+# proxy has, so go mod tidy runs in a release of the tree (ci/proxy.sh). The hashes of that
+# release are omitted, because every change of the tree changes them; ci/release.sh writes the
+# final ones. tidy.sh -diff changes nothing, and fails if there is something to change. The
+# second argument is the directory of a release of the tree that ci/proxy.sh has made.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 dir=${2:-}
 if [ -z "$dir" ]; then
@@ -14,7 +14,7 @@ fi
 
 status=0
 for module in "${released[@]}"; do
-	# Of pushy's own modules, the hashes that are in the tree, of a version that is released.
+	# For pushy's own modules, keep the hashes in the tree, which are those of a released version.
 	awk -v root="$root_path" '
 		FILENAME == ARGV[1] { own[$1 " " $2] = $0; next }
 		$1 != root && index($1, root "/") != 1 { print; next }
@@ -33,7 +33,7 @@ for module in "${released[@]}"; do
 done
 for module in "${unreleased[@]}"; do
 	if ! has_go "$module"; then
-		echo "$module/ is left out: it needs a newer Go"
+		echo "$module/ is not checked: it needs a newer Go"
 	elif [ "${1:-}" = -diff ]; then
 		(cd "$module" && GOWORK=off go mod tidy -diff) || status=1
 	else

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Tests all modules. Arguments go to go test.
+# Runs the tests of all modules. Arguments are passed to go test.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 need gcc node redis-server redis-sentinel nats-server
 status=0
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-# A package may take long on a busy machine. What hangs is shown all the same.
+# The time limit is long, because the machine can be busy; it still ends a test that hangs.
 race() {
 	say "go test -race in ${1#"$PWD"}/"
 	(cd "$1" && shift && go test -race -shuffle=on -timeout=15m "$@" ./...)
 }
 
-# The brokers' suites mostly wait, for leases and for servers that start: two at a time.
+# The brokers' tests mostly wait for leases and for servers that start, so two modules run at a
+# time.
 waiting=()
 finish() {
 	for number in ${waiting[@]+"${waiting[@]}"}; do
@@ -41,7 +42,7 @@ if has_go bench; then
 	say "go test in bench/"
 	(cd bench && GOWORK=off go test -timeout=15m "$@" ./...) || status=1
 fi
-# As users get it: the workspace may pick newer dependencies than go.mod names.
+# Users build without the workspace, which can select newer dependencies than go.mod does.
 say "go build, and the protocol's tests, without the workspace"
 GOWORK=off go build ./... || status=1
 GOWORK=off go test -shuffle=on -timeout=15m -run 'Golden|Protocol|PHP' "$@" . ./trigger || status=1

@@ -147,7 +147,7 @@ test("wrong tokens and an expired login are told, and can be recovered from", li
   assert.equal(await next(room, "subscribe-error"), "Invalid credentials");
   await server.control("auth", { status: 403 });
   room.subscribe();
-  assert.deepEqual(await next(room, "auth-error"), { channel: "private-login", status: 403, body: "told to refuse\n", retryAt: undefined });
+  assert.deepEqual(await next(room, "auth-error"), { channel: "private-login", status: 403, body: "refused by the test\n", retryAt: undefined });
   await server.control("auth", { status: 503 });
   room.subscribe();
   assert.ok((await next(room, "auth-error")).retryAt > 0);

@@ -1,5 +1,5 @@
-// Command server is a pushy.Server that the client's tests can order about: to
-// publish, to refuse tokens, to cut its connections.
+// Command server is a pushy.Server that the client's tests control: they make it publish,
+// refuse tokens and connections, and close connections.
 package main
 
 import (
@@ -36,12 +36,12 @@ type server struct {
 	*pushy.Server
 	mu    sync.Mutex
 	conns map[string]*pushy.Conn // by id
-	nets  map[net.Conn]bool      // that have carried a socket's requests
-	auth  int                    // the status that /auth answers, 0 for what is right
-	asked int                    // how often /auth was
+	nets  map[net.Conn]bool      // the connections that pushy has used
+	auth  int                    // the status with which /auth refuses; 0: it does not refuse
+	asked int                    // number of requests to /auth
 
-	accept   int // the status that refuses connections, 0 for none
-	refusals int // how many connections it has refused
+	accept   int // the status with which connections are refused; 0: they are not refused
+	refusals int // number of refused connections
 }
 
 func run(ctx context.Context, addr string) error {
@@ -133,7 +133,7 @@ func (s *server) commands() {
 	})
 }
 
-// typed adds a command of pushy.Handle that ends as it is told to.
+// typed adds a command with pushy.Handle that ends in the way which the client requests.
 func (s *server) typed() {
 	type request struct {
 		Squares []struct {
@@ -164,7 +164,8 @@ func (s *server) typed() {
 	})
 }
 
-// authorize gives tokens to those who say ?name=, as the tests want it.
+// authorize returns the auth endpoint. Presence data comes from ?name=. Tests can make the
+// endpoint refuse.
 func (s *server) authorize() http.Handler {
 	right := s.AuthHandler(func(r *http.Request, _, _ string) (any, error) {
 		if name := r.URL.Query().Get("name"); name != "" {
@@ -184,12 +185,12 @@ func (s *server) authorize() http.Handler {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(w, `{"auth":"wrong"}`)
 		default:
-			http.Error(w, "told to refuse", status)
+			http.Error(w, "refused by the test", status)
 		}
 	})
 }
 
-// admit refuses connections while a test wants it.
+// admit refuses connections if a test has requested that.
 func (s *server) admit(*http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +204,7 @@ func (s *server) admit(*http.Request) (any, error) {
 	return nil, pushy.ErrDenied
 }
 
-// control does what a test asks for with POST /control/{order}?….
+// control carries out an order of a test: POST /control/{order}?….
 func (s *server) control(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	number := func(name string, otherwise int) int {
@@ -221,7 +222,7 @@ func (s *server) control(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
-	case "cut": // as a broken network does
+	case "cut": // interrupts connections, as a network failure does
 		s.mu.Lock()
 		for c := range s.nets {
 			if tcp, ok := c.(*net.TCPConn); ok {

@@ -1,5 +1,5 @@
-// Command sockjs is the server that the tests in test/browser talk to: all of
-// SockJS, a sockjs-client to go with it, and a page for each of its tests.
+// Command sockjs is a server for tests in test/browser. It serves all SockJS transports,
+// sockjs-client, and a page that loads it.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
 	script := flag.String("script", "", "the file of sockjs-client")
-	origins := flag.String("origins", "", "other pages that may connect, with commas between")
+	origins := flag.String("origins", "", "origins of other pages that can connect, separated by commas")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -44,10 +44,10 @@ func run(ctx context.Context, addr, script string, origins []string) error {
 	srv, err := pushy.New(pushy.Options{
 		SecretKey: "a secret of the browser tests",
 		Origins:   origins,
-		// Streams have to be asked for again in the middle of a burst.
+		// The limit is low, so that clients must request the next response within a burst.
 		SockJS: pushy.SockJS{Legacy: true, ScriptURL: "/sockjs.js", ResponseLimit: 16 << 10},
-		// A page cannot give a script up that it has asked for: such a client is
-		// gone only after a heartbeat and the disconnect delay.
+		// A page cannot cancel a script that it has requested, so such a client is disconnected
+		// only after a heartbeat and the disconnect delay.
 		Heartbeat: 5 * time.Second,
 		Hooks:     pushy.Hooks{Connect: func(*pushy.Conn) { opened.Add(1) }},
 	})
@@ -105,7 +105,7 @@ func burst(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, _ *pushy.C
 	}
 }
 
-// leave ends the connection as the client asks.
+// leave closes the connection with the code and reason that the client has sent.
 func leave(_ *pushy.Server, conn *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
 	var asked struct {
 		Code   int    `json:"code"`
