@@ -10,17 +10,16 @@ import (
 	"time"
 )
 
-// broker is a Redis or NATS server that the nodes of one sitting share, and
-// nobody else.
+// broker is a Redis or NATS server for the nodes of one sitting.
 type broker struct {
 	cmd   *exec.Cmd
 	addr  string
 	dir   string
-	said  bytes.Buffer // to be read after ended
+	said  bytes.Buffer // its output; read it only after ended is closed
 	ended chan struct{}
 }
 
-// brokerCommands say how each is started, with what it keeps, if anything, in dir.
+// brokerCommands has the command for each kind of broker. Its files are in dir.
 var brokerCommands = map[string]func(port, dir string) *exec.Cmd{
 	"redis": func(port, dir string) *exec.Cmd {
 		return exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--save", "", "--appendonly", "no")
@@ -58,7 +57,7 @@ func startBroker(name string) (*broker, error) {
 }
 
 func (b *broker) start(name string) error {
-	// Neither tells a port of its own choice in a simple way.
+	// Neither server reports a port that it has chosen itself in a simple way.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -89,7 +88,7 @@ func (b *broker) listens() bool {
 	return err == nil
 }
 
-// stop ends the server and removes what it has kept.
+// stop ends the server and removes its files.
 func (b *broker) stop() {
 	_ = b.cmd.Process.Signal(syscall.SIGTERM)
 	select {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A sitting leaves neither its broker behind nor what that has kept.
+// After a sitting its broker has ended, and the broker's files are removed.
 func TestBroker(t *testing.T) {
 	t.Parallel()
 	for name := range brokerCommands {

@@ -6,19 +6,19 @@ import (
 	"github.com/gopushy/pushy/bench/internal/load"
 )
 
-// kind is a server together with the way its clients and publishers speak.
+// kind is a server, with the protocols of its clients and publishers.
 type kind struct {
 	name       string
 	label      string
 	server     string // "pushy", "node", "go", or the path of another build of pushy
-	arg        string // which of the peers
+	arg        string // the name of the peer
 	dialect    load.Dialect
 	tls        bool
 	publishing load.Publishing
-	broker     string // what its nodes share: one of brokerCommands, or ""
+	broker     string // the broker of its nodes: one of brokerCommands, or ""
 }
 
-// kinds are all there is to measure, in the order of charts and tables.
+// kinds has everything that can be measured, in the order of charts and tables.
 var kinds = []kind{
 	{"pushy", "pushy", "pushy", "", load.Framed, false, load.Trigger, ""},
 	{"pushy/bare", "pushy, bare WebSocket", "pushy", "", load.Bare, false, load.Trigger, ""},
@@ -41,11 +41,11 @@ var kinds = []kind{
 	{"node:ws", "Node ws", "node", "ws", load.Plain, false, load.Post, ""},
 }
 
-// needs is the program that a kind cannot be measured without, beside Go, or "".
+// needs returns the program, other than Go, that is needed to measure the kind, or "".
 func (k kind) needs() string {
 	switch {
 	case k.broker != "":
-		return k.broker + "-server" // Debian's packages have these names too
+		return k.broker + "-server" // also the name of the Debian package
 	case k.server == "node":
 		return "node"
 	}
@@ -61,8 +61,8 @@ func find(name string) (kind, bool) {
 	return kind{}, false
 }
 
-// addBuild makes another build of the pushy server known: NAME=BINARY. All of
-// its dialects come along, so that two engines can be compared in one run.
+// addBuild adds another build of the pushy server, with all its dialects, so that two builds
+// can be compared in one run.
 func addBuild(name, binary string) {
 	for _, k := range kinds {
 		if k.server == "pushy" {

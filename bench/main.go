@@ -1,6 +1,5 @@
-// Command bench measures pushy against its peers: other servers, which do less
-// or the same in another way, under the same load on the same machine in one
-// run. See README.md beside it.
+// Command bench compares pushy with its peers, other servers, under the same load, on the
+// same machine and in one run. See README.md.
 package main
 
 import (
@@ -21,13 +20,13 @@ import (
 var (
 	only     = flag.String("only", "", "sections to run, separated by commas (default all): "+strings.Join(sectionNames(), ", "))
 	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
-	table    = flag.Bool("table", false, "only what issue 4 must show; prints the table and writes nothing")
-	quick    = flag.Bool("quick", false, "one round of short measurements: a check that all works, not a result")
-	out      = flag.String("out", ".", "folder for RESULTS.md and its charts")
-	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, a JSON text a line")
-	render   = flag.String("render", "", "measure nothing, write RESULTS.md from a file that -keep has written")
-	profiles = flag.String("profile", "", "folder for CPU profiles of the Go servers, one a sitting")
-	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, as a kind of that name beside pushy")
+	table    = flag.Bool("table", false, "only the figures that have limits; prints the table and writes nothing")
+	quick    = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
+	out      = flag.String("out", ".", "directory for RESULTS.md and its charts")
+	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line")
+	render   = flag.String("render", "", "measure nothing; write RESULTS.md from a file that -keep has written")
+	profiles = flag.String("profile", "", "directory for CPU profiles of the Go servers, one for each start of a server")
+	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name")
 
 	one      = flag.String("one", "", "kinds to compare under one load, separated by commas, instead of the sections")
 	clients  = flag.Int("n", 1000, "with -one: clients")
@@ -37,7 +36,7 @@ var (
 	size     = flag.Int("size", 200, "with -one: bytes of an event's data")
 	stuck    = flag.Int("stuck", 0, "with -one: clients that never read")
 	rounds   = flag.Int("rounds", 3, "with -one: rounds")
-	period   = flag.Duration("time", 2*time.Second, "with -one: measuring time of a load")
+	period   = flag.Duration("time", 2*time.Second, "with -one: how long a load is measured")
 )
 
 func main() {
@@ -73,7 +72,7 @@ func run(ctx context.Context) error {
 	}
 	without := missing()
 	for _, program := range without {
-		fmt.Printf("%s is not there: its kinds are left out\n", program)
+		fmt.Printf("%s is not installed: the kinds that need it are not measured\n", program)
 	}
 	if !slices.Contains(without, "node") {
 		if err := installPeers(); err != nil {
@@ -126,15 +125,15 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// batch is what is compared with each other: all its sittings, one after
-// another, in each round, so that a machine that gets slower does so for all.
+// batch has the sittings that are compared with each other. Each round runs all of them, one
+// after another, so that a machine that becomes slower affects all.
 type batch struct {
 	rounds   int
 	sittings []sitting
 }
 
-// measure runs all batches. A sitting that fails is reported and left out; what
-// it should have shown then has no value.
+// measure runs all batches. A sitting that fails is reported, and its figures are missing in
+// the results.
 func measure(ctx context.Context, plan []batch) ([]Record, error) {
 	k, err := newKeeper(*keep)
 	if err != nil {
@@ -170,7 +169,7 @@ func measure(ctx context.Context, plan []batch) ([]Record, error) {
 	return all, nil
 }
 
-// onePlan is what -one asks for.
+// onePlan returns the plan for -one.
 func onePlan() ([]batch, error) {
 	var loads []load.Load
 	list, closed := *windows, true
@@ -186,7 +185,7 @@ func onePlan() ([]batch, error) {
 			_, err = fmt.Sscan(text, &l.Rate)
 		}
 		if err != nil || l.Window <= 0 && l.Rate <= 0 {
-			return nil, fmt.Errorf("%q is no window and no rate", text)
+			return nil, fmt.Errorf("%q is not a window and not a rate", text)
 		}
 		loads = append(loads, l)
 	}

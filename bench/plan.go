@@ -47,12 +47,12 @@ func fullPlan(names []string, quick bool) ([]batch, error) {
 
 const (
 	warm = 400 * time.Millisecond
-	span = 2 * time.Second // a closed loop is measured for
-	// An open loop takes longer: at 50 events a second its p99 is that of the
+	span = 2 * time.Second // how long a closed loop is measured
+	// An open loop is measured for longer: at 50 events a second its p99 depends on the
 	// slowest one or two.
 	openSpan = 4 * time.Second
-	// A client that does not read is cut after 10 s, one of a stream, whose
-	// response was full, after 5.
+	// A client that does not read is disconnected after 10 s; a streaming client, whose
+	// response is complete, after 5.
 	stuckSpan = 3 * time.Second
 	eventSize = 200
 )
@@ -77,7 +77,7 @@ func opened(quick bool, rate float64, span time.Duration) []load.Load {
 	return []load.Load{l}
 }
 
-// each is one sitting for each of the kinds.
+// each returns one sitting for each of the kinds.
 func (s sitting) each(kinds ...string) []sitting {
 	var all []sitting
 	for _, k := range kinds {
@@ -94,10 +94,10 @@ func times(quick bool, rounds int) int {
 	return rounds
 }
 
-// clientTypes are pushy's, by which the client that does not read is tried.
+// clientTypes are the kinds with which a client that does not read is tested.
 var clientTypes = []string{"pushy", "pushy/tls", "pushy/streaming"}
 
-// planTable is issue 4's "Must show".
+// planTable measures the figures that have limits in issue 4.
 func planTable(quick bool) []batch {
 	const section = "table"
 	r5, r7 := times(quick, 5), times(quick, 7)
@@ -127,7 +127,7 @@ func planTable(quick bool) []batch {
 	return plan
 }
 
-// curveClients are the numbers of subscribers that curves have points at.
+// curveClients returns the numbers of subscribers at which curves have points.
 func curveClients(quick bool) []int {
 	if quick {
 		return []int{100, 300}
@@ -135,7 +135,7 @@ func curveClients(quick bool) []int {
 	return []int{100, 1000, 3000, 6000, 12000}
 }
 
-// planCurves is everybody by number of subscribers.
+// planCurves measures all kinds by number of subscribers.
 func planCurves(quick bool) []batch {
 	var names []string
 	for _, k := range kinds {
@@ -145,7 +145,7 @@ func planCurves(quick bool) []batch {
 	}
 	var plan []batch
 	for _, n := range curveClients(quick) {
-		// Ten events a second to 12,000 are what the slowest can just do.
+		// The slowest server can just deliver ten events a second to 12,000 clients.
 		loads := append(closed(quick, eventSize, 8), opened(quick, 10, 2*time.Second)...)
 		plan = append(plan, batch{times(quick, 2), sitting{section: "curves", clients: n, loads: loads}.each(names...)})
 	}
@@ -154,7 +154,7 @@ func planCurves(quick bool) []batch {
 
 var sizes = []int{60, 200, 4000}
 
-// contenders are whom pushy is compared with in detail.
+// contenders are the kinds that are compared in detail.
 var contenders = []string{"pushy", "bare", "centrifuge", "centrifugetuned"}
 
 func planSizes(quick bool) []batch {
@@ -165,7 +165,7 @@ func planSizes(quick bool) []batch {
 	return []batch{b}
 }
 
-// planChannels is 1,000 channels of 10 subscribers each.
+// planChannels measures 1,000 channels of 10 subscribers each.
 func planChannels(quick bool) []batch {
 	n := 10_000
 	if quick {
@@ -176,11 +176,11 @@ func planChannels(quick bool) []batch {
 	}.each(contenders...)}}
 }
 
-// sharers are pushy and centrifuge with a broker, after pushy without one.
+// sharers are pushy without a broker, and pushy and centrifuge with one.
 var sharers = []string{"pushy", "pushy/redis", "pushy/nats", "centrifuge/redis", "centrifugetuned/redis"}
 
-// planBrokers is what a broker costs the node that publishes, then another one.
-// The highest rate comes last: whoever cannot keep it leaves work behind.
+// planBrokers measures what a broker costs the node that publishes, and then another node.
+// The highest rate is last, because a server that cannot keep it still has work afterwards.
 func planBrokers(quick bool) []batch {
 	even := append(opened(quick, 50, openSpan), opened(quick, 300, 3*time.Second)...)
 	same := sitting{section: "brokers", clients: 1000, loads: append(closed(quick, eventSize, 8, 1), even...)}

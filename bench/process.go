@@ -21,7 +21,7 @@ import (
 
 const binDir = "bin"
 
-// build makes the servers, so that what is measured is what stands here.
+// build builds the servers from the current sources.
 func build() error {
 	cmd := exec.Command("go", "build", "-o", binDir+"/", "./server", "./peers")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -31,7 +31,7 @@ func build() error {
 	return nil
 }
 
-// missing returns the programs that some kinds need and that are not there.
+// missing returns the programs that some kinds need and that are not installed.
 func missing() []string {
 	var names []string
 	for _, k := range kinds {
@@ -46,7 +46,7 @@ func missing() []string {
 	return names
 }
 
-// installPeers fetches the packages of Node's peers the first time.
+// installPeers installs the packages of the Node peers, unless they are installed.
 func installPeers() error {
 	if _, err := os.Stat("node/node_modules"); err == nil {
 		return nil
@@ -59,15 +59,15 @@ func installPeers() error {
 	return nil
 }
 
-// process is a server that runs.
+// process is a running server.
 type process struct {
 	kind kind
 	cmd  *exec.Cmd
 	addr netip.AddrPort
-	rss  int64 // before anybody connects
+	rss  int64 // before a client connects
 }
 
-// startServer starts a server and waits until it listens. flags are for Go's.
+// startServer starts a server and waits until it listens. flags are passed to Go servers.
 func startServer(k kind, flags ...string) (*process, error) {
 	var cmd *exec.Cmd
 	if k.tls {
@@ -103,7 +103,7 @@ func startServer(k kind, flags ...string) (*process, error) {
 		return nil, fmt.Errorf("start %s: it printed %q: %w", k.name, line, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
-	time.Sleep(50 * time.Millisecond) // what it still does after listening is not a connection's memory
+	time.Sleep(50 * time.Millisecond) // the memory of the rest of the start is not that of connections
 	if p.rss, err = load.RSS(cmd.Process.Pid); err != nil {
 		p.stop()
 		return nil, err
@@ -111,8 +111,8 @@ func startServer(k kind, flags ...string) (*process, error) {
 	return p, nil
 }
 
-// stop ends the server and waits: first by asking, so that a profile is
-// written.
+// stop ends the server and waits for it. It first sends a signal, so that the server writes
+// its profile.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	kill := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
@@ -120,7 +120,7 @@ func (p *process) stop() {
 	_ = p.cmd.Wait()
 }
 
-// counter returns one of the counters that Go's servers show.
+// counter returns one of the counters of a Go server.
 func (p *process) counter(name string) (int64, error) {
 	if p.kind.server == "node" {
 		return 0, nil

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// String is a line for whoever watches.
+// String returns the line that is printed during a run.
 func (r Record) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s %-21s n=%-6d %-8s", r.Section, r.Kind, r.Clients, r.What)
@@ -39,7 +39,7 @@ func (r Record) String() string {
 	return b.String()
 }
 
-// keeper writes Records as they come, so that a run that breaks off is not lost.
+// keeper writes Records immediately, so that they are not lost if the run is interrupted.
 type keeper struct {
 	file *os.File
 	enc  *json.Encoder
@@ -75,15 +75,15 @@ func readRecords(path string) ([]Record, error) {
 	}
 }
 
-// query picks the Records of one measurement, all rounds of it. Its zero fields
-// but Size and Stuck pick any.
+// query selects the Records of all rounds of one measurement. Fields that are zero select any
+// value, except Size and Stuck.
 type query struct {
 	section, kind, what string
 	clients, size       int
 	channels, stuck     int
 }
 
-// rounds returns a value by round.
+// rounds returns the value of each round.
 func (q query) rounds(records []Record, value string) map[int]float64 {
 	found := map[int]float64{}
 	for _, r := range records {
@@ -104,8 +104,8 @@ func (q query) median(records []Record, value string) (float64, bool) {
 	return median(all)
 }
 
-// text is the median as tables have it, "–" if there is none, and says if the
-// server was behind the rate asked for: its latency then is that of a backlog.
+// text returns the median for a table, or "–" if there is none. It adds "behind" if the server
+// could not keep the rate: its latency is then that of a backlog.
 func (q query) text(records []Record, value string) string {
 	v, ok := q.median(records, value)
 	if !ok {
@@ -117,8 +117,8 @@ func (q query) text(records []Record, value string) string {
 	return number(v)
 }
 
-// ratios returns, by round, what a is to b: both were measured within seconds of
-// each other, so their ratio says more than that of two medians.
+// ratios returns the ratio of a to b in each round. Both were measured within seconds of each
+// other, so these ratios are more exact than that of two medians.
 func ratios(a, b map[int]float64) map[int]float64 {
 	found := map[int]float64{}
 	for round, v := range a {
@@ -156,7 +156,7 @@ func median(all []float64) (float64, bool) {
 	return all[len(all)/2], true
 }
 
-// printOne prints -one's medians and what the first kind is to each other.
+// printOne prints the medians of -one, and the ratios of the first kind to the others.
 func printOne(w io.Writer, records []Record, names []string) {
 	type key struct {
 		what string

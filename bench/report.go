@@ -15,18 +15,18 @@ import (
 	"github.com/gopushy/pushy/bench/internal/chart"
 )
 
-// figure is a chart of the curves, with the table behind it.
+// figure is a chart of the curves, and its table.
 type figure struct {
 	file  string
 	title string
 	axis  string
-	what  string // the Records' load
+	what  string // the load of the Records
 	value string
 	logY  bool
 	kinds []string
 }
 
-// The kinds of a chart: few enough to tell apart.
+// The kinds of each chart: few enough to distinguish their lines.
 var (
 	webSockets = []string{"pushy", "pushy/bare", "bare", "gorilla", "sockjsgo", "centrifuge", "centrifugetuned", "melody", "node:sockjs", "node:socketio", "node:ws"}
 	otherways  = []string{"pushy/streaming", "sockjsgo/streaming", "pushy/tls", "bare/tls", "pushy"}
@@ -57,7 +57,7 @@ func report(folder string, records []Record) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Results\n\nMade by `make bench` on %s: %s.\n", time.Now().UTC().Format("2 January 2006"), machine())
-	b.WriteString("Server and load generator share the cores, so figures hold against each other within this run, not against other machines. README.md says what is measured and how.\n")
+	b.WriteString("The server and the load generator share the cores, so compare these figures only with each other, not with those of other machines. README.md explains what is measured and how.\n")
 	for _, m := range musts() {
 		rows := m.rows(records)
 		if rows == nil {
@@ -121,7 +121,7 @@ func (f figure) draw(records []Record) (table, svg string) {
 	return b.String(), c.SVG()
 }
 
-// grid is a table of a section whose sittings differ in size and window.
+// grid returns the table of a section whose sittings differ in size and window.
 func grid(records []Record, section, title, note string, clients []int) string {
 	var b strings.Builder
 	for _, size := range sizes {
@@ -150,7 +150,7 @@ func grid(records []Record, section, title, note string, clients []int) string {
 	return fmt.Sprintf("\n## %s\n\n%s\n\n| bytes | window | | CPU µs a delivery | deliveries a second | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n%s", title, note, b.String())
 }
 
-// shared is a table of the kinds that have a broker and the one that needs none.
+// shared returns the table of the kinds that have a broker, and of pushy without one.
 func shared(records []Record, section, title, note string) string {
 	var b strings.Builder
 	for _, what := range []string{"w1", "w8", "r50", "r300"} {
@@ -197,7 +197,7 @@ func labelOf(name string) string {
 	return name
 }
 
-// number formats a figure to three digits.
+// number formats a figure with three digits.
 func number(v float64) string {
 	switch {
 	case v >= 1000:

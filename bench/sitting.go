@@ -16,9 +16,9 @@ import (
 
 var insecure = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
 
-// sitting is one start of a server: clients connect, idle memory is read, then
-// the loads follow one another. It stays under 20 s: centrifuge wants its pings
-// answered, and the load generator answers nothing.
+// sitting is one start of a server: clients connect, idle memory is measured, and then the
+// loads run one after another. It takes less than 20 s, because centrifuge disconnects clients
+// that do not answer its pings, and the load generator does not answer them.
 type sitting struct {
 	section  string
 	kind     string
@@ -27,11 +27,11 @@ type sitting struct {
 	stuck    int // clients that never read
 	prefill  bool
 	loads    []load.Load
-	triggers bool // requests to an empty channel instead
-	apart    bool // events are published on another node than the subscribers', which is the one measured
+	triggers bool // measures requests to an empty channel instead
+	apart    bool // events are published on another node than that of the subscribers, which is measured
 }
 
-// Record is what was measured of one load, or of idle memory.
+// Record is the result of one load, or of idle memory.
 type Record struct {
 	Section  string
 	Kind     string
@@ -44,7 +44,7 @@ type Record struct {
 	Value    map[string]float64
 }
 
-// What Records hold.
+// The values of a Record.
 const (
 	cpu       = "CPU µs a delivery"
 	rate      = "deliveries a second"
@@ -60,7 +60,7 @@ const (
 	reqCPU    = "CPU µs a request"
 )
 
-// settle is how long connections are left alone before they count as idle.
+// settle is how long connections do nothing before their idle memory is measured.
 var settle = time.Second
 
 func what(l load.Load) string {
@@ -70,8 +70,8 @@ func what(l load.Load) string {
 	return fmt.Sprintf("w%d", l.Window)
 }
 
-// run carries a sitting out. A load that fails ends it, with an error that says
-// what did; the records before stand.
+// run runs a sitting. If a load fails, run ends and returns its error, and the records of the
+// loads before it.
 func (s sitting) run(ctx context.Context, round int, profiles string) (records []Record, err error) {
 	k, ok := find(s.kind)
 	if !ok {
@@ -195,9 +195,9 @@ func values(r load.Result) map[string]float64 {
 	return v
 }
 
-// fill publishes large events until the kernel takes no more for the client that
-// does not read, a few MB, so that what comes then waits in the server. Without
-// such a client it publishes as much.
+// fill publishes large events, a few MB, until the kernel accepts no more for the client that
+// does not read, so that later events are queued in the server. Without such a client it
+// publishes the same amount.
 func (s sitting) fill(p *process, clients *load.Clients) error {
 	l := load.Load{Size: 16 << 10, Window: 4, Time: time.Nanosecond} // one window
 	for i := range 400 {
@@ -217,7 +217,7 @@ func (s sitting) fill(p *process, clients *load.Clients) error {
 	return errors.New("nothing waits for the client that does not read")
 }
 
-// stillStuck says that the client which does not read was there to the end.
+// stillStuck checks that the client which does not read is still connected.
 func (s sitting) stillStuck(p *process) error {
 	waiting, err := p.counter("buffered")
 	if err == nil && waiting < 64<<10 {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// must is what an issue must show.
+// must has the limits of one issue.
 type must struct {
 	title  string
 	checks []check
@@ -16,17 +16,17 @@ func musts() []must {
 	return []must{{"What issue 4 must show", checks()}, {"What issue 6 must show", brokerChecks()}}
 }
 
-// check is one row of a "Must show".
+// check is one figure that has a limit.
 type check struct {
 	figure string
 	limit  float64
-	least  bool // the limit is a lower one
+	least  bool // the limit is a minimum
 	unit   string
 	value  func([]Record) (float64, bool)
 	detail func([]Record) string // the figures behind a ratio, or nil
 }
 
-// passes reports whether a value keeps the limit.
+// passes reports whether a value is within the limit.
 func (c check) passes(v float64) bool {
 	if c.least {
 		return v >= c.limit
@@ -38,12 +38,12 @@ func at(kind, what string, clients int) query {
 	return query{section: "table", kind: kind, what: what, clients: clients}
 }
 
-// compared is pushy's value as a part of another kind's.
+// compared is the ratio of pushy's value to that of another kind.
 func compared(figure, value, what string, clients int, other string, limit float64, least bool) check {
 	return ratio(figure, value, at("pushy", what, clients), at(other, what, clients), limit, least)
 }
 
-// ratio is a's value as a part of b's.
+// ratio is the ratio of a's value to b's.
 func ratio(figure, value string, a, b query, limit float64, least bool) check {
 	return check{
 		figure: figure, limit: limit, least: least, unit: " of " + name(b.kind),
@@ -61,7 +61,7 @@ func name(kind string) string {
 	return strings.Replace(kind, "centrifugetuned", "tuned", 1)
 }
 
-// single is a value of pushy's own.
+// single is a value of pushy alone.
 func single(figure, value, what string, clients int, unit string, limit float64, least bool) check {
 	return check{
 		figure: figure, limit: limit, least: least, unit: unit,
@@ -124,8 +124,8 @@ func checks() []check {
 	return list
 }
 
-// brokerChecks are of the section "brokers": what a broker adds to the node that
-// publishes, and how that compares with centrifuge's.
+// brokerChecks are the figures of the section "brokers": the cost of a broker for the node that
+// publishes, compared with pushy without one and with centrifuge.
 func brokerChecks() []check {
 	of := func(kind, what string) query {
 		return query{section: "brokers", kind: kind, what: what, clients: 1000}
@@ -148,8 +148,8 @@ func brokerChecks() []check {
 	return list
 }
 
-// printChecks prints the tables of what must be shown: figure, what was
-// measured, the limit, whether that is kept.
+// printChecks prints the figures that have limits: the figure, its value, the limit, and
+// whether it is kept.
 func printChecks(w io.Writer, records []Record) {
 	for _, m := range musts() {
 		for _, row := range m.rows(records) {
@@ -160,7 +160,7 @@ func printChecks(w io.Writer, records []Record) {
 
 type checkRow struct{ figure, value, limit, verdict, detail string }
 
-// rows returns nothing if nothing of it was measured.
+// rows returns nil if none of the figures was measured.
 func (m must) rows(records []Record) []checkRow {
 	var rows []checkRow
 	measured := false

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A ratio is taken round by round, so a machine that slows down changes none.
+// A ratio is computed for each round, so a machine that becomes slower does not change it.
 func TestChecks(t *testing.T) {
 	t.Parallel()
 	var records []Record
@@ -37,7 +37,7 @@ func TestChecks(t *testing.T) {
 	assert.Equal(t, "–", rows["server CPU a delivery, 1,000 subscribers, window 64 at most 0.40 of tuned"].verdict, "not measured")
 }
 
-// A rate that was not kept shows beside the latency that came of it.
+// If the rate was not kept, this is shown beside the latency.
 func TestBrokerChecks(t *testing.T) {
 	t.Parallel()
 	var records []Record
@@ -54,8 +54,8 @@ func TestBrokerChecks(t *testing.T) {
 	assert.Equal(t, "4.00 to 400 (behind)", row.detail)
 }
 
-// Every section's kinds are known, and its sittings leave centrifuge no time to
-// miss an answer to its ping.
+// All kinds of the sections exist, and all sittings are too short for centrifuge to miss an
+// answer to its ping.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	for _, quick := range []bool{false, true} {

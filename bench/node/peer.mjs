@@ -1,4 +1,4 @@
-// One of the Node servers that pushy is measured against: node peer.mjs KIND.
+// One of the Node servers with which pushy is compared: node peer.mjs KIND.
 // It prints its address; POST /publish sends its body to every client.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 const kind = process.argv[2];
 const envelope = (data) => JSON.stringify({ event: "m", channel: "bench", data });
 
-// Each attaches itself to the HTTP server and returns how it publishes.
+// Each attaches itself to the HTTP server and returns its function that publishes.
 const kinds = {
   async sockjs(server) {
     const members = new Set();

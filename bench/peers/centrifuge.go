@@ -12,10 +12,10 @@ import (
 
 var redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that centrifuge's nodes share")
 
-// centrifugeNode is centrifuge as it comes, or with the settings that it has for
-// busy channels and many idle connections: replies and messages are gathered for a
-// millisecond by a timer and joined without a limit, buffers are small and
-// pooled, commands do not hold up a reading goroutine.
+// centrifugeNode is centrifuge with its default options, or with its options for busy channels
+// and many idle connections: a timer collects replies and messages for a millisecond and joins
+// them without a limit, buffers are small and pooled, and commands do not delay a reading
+// goroutine.
 func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 	node, err := centrifuge.New(centrifuge.Config{})
 	if err != nil {
@@ -57,9 +57,8 @@ func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 	}
 }
 
-// share has a node publish and keep presence in Redis, all settings as they
-// come. No channel keeps history and no client asks for presence, so an event
-// costs no more than its PUBLISH.
+// share makes a node use Redis for events and presence, with default options. No channel keeps
+// history and no client uses presence, so an event costs only its PUBLISH.
 func share(node *centrifuge.Node, redis string) error {
 	shard, err := centrifuge.NewRedisShard(node, centrifuge.RedisShardConfig{Address: redis})
 	if err != nil {

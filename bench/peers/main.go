@@ -1,6 +1,6 @@
-// Command peers runs one of the Go servers that pushy is measured against.
-// WebSocket clients subscribe, in each peer's own way, and POST
-// /publish?channel=NAME sends its body to all of that channel.
+// Command peers runs one of the Go servers with which pushy is compared. WebSocket clients
+// subscribe, in the way of each peer, and POST /publish?channel=NAME sends its body to all
+// subscribers of the channel.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/gopushy/pushy/bench/internal/serve"
 )
 
-// publisher sends a JSON text to all subscribers of a channel.
+// publisher sends JSON data to all subscribers of a channel.
 type publisher func(channel string, data []byte)
 
 var kinds = map[string]func(*http.ServeMux) publisher{
@@ -50,7 +50,7 @@ func main() {
 	serve.Main(mux, nil)
 }
 
-// envelope is what pushy puts around an event's data, so that all send the same
+// envelope returns the message that pushy sends for an event, so that all servers send the same
 // bytes.
 func envelope(channel string, data []byte) []byte {
 	b, err := json.Marshal(struct {
@@ -64,8 +64,7 @@ func envelope(channel string, data []byte) []byte {
 	return b
 }
 
-// rooms are the subscribers of each channel, in a map under one lock: what an
-// app writes by itself.
+// rooms has the subscribers of each channel, in a map under one lock, as an app would write it.
 type rooms[M comparable] struct {
 	mu      sync.Mutex
 	members map[string]map[M]bool

@@ -14,8 +14,8 @@ import (
 
 func anyOrigin(*http.Request) bool { return true }
 
-// bare is the floor that a server without batching can reach: a frame made
-// once, one write call a subscriber, no queue, no bound, no deadline.
+// bare has the minimum cost of a server without batching: the frame is made once, and there is
+// one write call for each subscriber, no queue, no limit and no deadline.
 func bare(mux *http.ServeMux) publisher {
 	var all rooms[net.Conn]
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
@@ -45,8 +45,8 @@ func bare(mux *http.ServeMux) publisher {
 	}
 }
 
-// queueAndWriter is what gorilla's chat example teaches: a channel and a writing
-// goroutine for each connection, here with a message prepared once.
+// queueAndWriter follows gorilla's chat example: a channel and a writing goroutine for each
+// connection, here with a message that is prepared once.
 func queueAndWriter(mux *http.ServeMux) publisher {
 	type queue chan *websocket.PreparedMessage
 	var all rooms[queue]
@@ -82,8 +82,8 @@ func queueAndWriter(mux *http.ServeMux) publisher {
 	}
 }
 
-// sockJS is sockjs-go by itself: Send, one session after another. Any message
-// subscribes.
+// sockJS is sockjs-go alone: Send, one session after another. Any message of a client
+// subscribes it.
 func sockJS(mux *http.ServeMux) publisher {
 	var all rooms[sockjs.Session]
 	options := sockjs.DefaultOptions

@@ -1,5 +1,5 @@
-// Command server is pushy as the benchmark measures it: all options as they
-// come, every safety on.
+// Command server is the pushy server that the benchmark measures. It has the default options,
+// with all limits.
 package main
 
 import (
@@ -34,8 +34,8 @@ func main() {
 	})
 }
 
-// shared is what the flags name, or nil. It must be there: a node that serves its
-// clients alone would look cheap.
+// shared returns the broker of the flags, or nil. The server does not start without it, because
+// a node that serves its clients alone would have lower costs.
 func shared() broker.Broker {
 	switch {
 	case *redisAddr != "":

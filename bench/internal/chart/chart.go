@@ -1,5 +1,5 @@
-// Package chart draws lines over a logarithmic axis as an SVG that can be read on
-// a light and on a dark page.
+// Package chart draws lines over a logarithmic axis as an SVG that is readable on light and on
+// dark pages.
 package chart
 
 import (
@@ -13,15 +13,15 @@ import (
 // Point is one measurement.
 type Point struct{ X, Y float64 }
 
-// Line is one contender.
+// Line is the line of one server.
 type Line struct {
 	Name   string
 	Points []Point // in the order of X
-	Strong bool    // drawn thicker: what the chart is about
+	Strong bool    // drawn thicker
 }
 
-// Chart is a picture. X is logarithmic, and its ticks are the points' own; Y is
-// logarithmic too if LogY is set, else it begins at 0.
+// Chart is a chart. The X axis is logarithmic and has a tick for each point. The Y axis is
+// logarithmic if LogY is set, and begins at 0 otherwise.
 type Chart struct {
 	Title, X, Y string
 	LogY        bool
@@ -30,11 +30,11 @@ type Chart struct {
 
 const (
 	width, height = 860, 460
-	left, right   = 72, 230 // of the plot, the legend being on its right
+	left, right   = 72, 230 // margins of the plot; the legend is on the right
 	top, bottom   = 52, 52
 )
 
-// Of one brightness, so that they stand out from white and from black alike.
+// All colors have the same brightness, so that they are visible on white and on black.
 var colours = []string{
 	"#2f81f7", "#e5534b", "#d18616", "#a371f7", "#2da44e", "#db61a2", "#8b949e",
 	"#00a8b5", "#b08800", "#57606a", "#c45911", "#6f42c1", "#0a7d4f", "#9e6a03", "#bf3989",
@@ -52,7 +52,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 }
 </style>`
 
-// SVG returns the picture, or "" if there is nothing to draw.
+// SVG returns the chart, or "" if it has no points.
 func (c Chart) SVG() string {
 	var xs, ys []float64
 	for _, l := range c.Lines {
@@ -116,7 +116,7 @@ func (c Chart) SVG() string {
 	return b.String()
 }
 
-// legend names each line at the height where it ends, as far as there is room.
+// legend writes the name of each line at the height of its end, if there is room.
 func (c Chart) legend(b *strings.Builder, y func(float64) float64) {
 	const lineHeight = 17
 	type entry struct {
@@ -130,7 +130,7 @@ func (c Chart) legend(b *strings.Builder, y func(float64) float64) {
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return int(math.Copysign(1, a.y-b.y)) })
-	// Push down those that would overlap, then up what has fallen off the end.
+	// Move names down that would overlap, and then up those that are below the end.
 	for i := 1; i < len(entries); i++ {
 		entries[i].y = max(entries[i].y, entries[i-1].y+lineHeight)
 	}
@@ -149,7 +149,7 @@ func (c Chart) legend(b *strings.Builder, y func(float64) float64) {
 	}
 }
 
-// scale returns the ends and ticks of the Y axis.
+// scale returns the limits and ticks of the Y axis.
 func (c Chart) scale(smallest, largest float64) (low, high float64, ticks []float64) {
 	if largest <= 0 {
 		largest = 1
@@ -171,8 +171,8 @@ func (c Chart) scale(smallest, largest float64) (low, high float64, ticks []floa
 	if smallest <= 0 {
 		smallest = largest / 1000
 	}
-	// Ticks at 1, 2 and 5 of each power of ten, from below the least to above
-	// the most.
+	// Ticks are at 1, 2 and 5 times each power of ten, from below the minimum to above the
+	// maximum.
 	steps := []float64{1, 2, 5}
 	tick := func(i int) float64 {
 		power := int(math.Floor(float64(i) / 3))

@@ -32,7 +32,7 @@ func TestSVG(t *testing.T) {
 	assert.Empty(t, chart.Chart{}.SVG())
 }
 
-// text returns the texts of an SVG, which must be well-formed.
+// text returns the text elements of an SVG, which must be well-formed.
 func text(t *testing.T, svg string) (texts []string) {
 	t.Helper()
 	d := xml.NewDecoder(strings.NewReader(svg))

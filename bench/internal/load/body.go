@@ -5,14 +5,13 @@ import (
 	"fmt"
 )
 
-// httpBody takes chunked HTTP responses apart as their bytes come in, one
-// response after another on one connection.
+// httpBody decodes the chunked HTTP responses of one connection as their bytes arrive.
 type httpBody struct {
-	head  []byte // of a response, or a chunk's length line, as far as it has come
-	left  int    // bytes of the chunk, its line end included, that are still to come
+	head  []byte // the bytes that have arrived of a header, or of the line with a chunk's length
+	left  int    // bytes of the chunk, including its line end, that have not arrived
 	state bodyState
-	ended bool // a response has ended; the reader asks for the next
-	last  bool // the server closes the connection after it
+	ended bool // a response has ended; the reader requests the next one
+	last  bool // the server closes the connection after this response
 }
 
 type bodyState uint8
@@ -24,7 +23,7 @@ const (
 	inTrailer
 )
 
-// decode returns the body's bytes in p, moved together at its beginning.
+// decode moves the bytes of the body to the beginning of p, and returns them.
 func (h *httpBody) decode(p []byte) ([]byte, error) {
 	out := p[:0]
 	for len(p) > 0 {
@@ -85,7 +84,7 @@ func (h *httpBody) decode(p []byte) ([]byte, error) {
 	return out, nil
 }
 
-// upTo collects bytes until end has come.
+// upTo collects bytes until end has arrived.
 func (h *httpBody) upTo(p []byte, end string) (all, rest []byte, whole bool) {
 	for i, b := range p {
 		h.head = append(h.head, b)

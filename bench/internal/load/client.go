@@ -13,14 +13,14 @@ import (
 	"strings"
 )
 
-// Dialect is what a server's clients speak.
+// Dialect is the protocol of a server's clients.
 type Dialect string
 
 const (
 	Framed     Dialect = "framed"     // SockJS over WebSocket
 	Streaming  Dialect = "streaming"  // SockJS over xhr_streaming
 	Bare       Dialect = "bare"       // pushy's bare WebSocket
-	Plain      Dialect = "plain"      // a WebSocket that is subscribed by connecting
+	Plain      Dialect = "plain"      // a WebSocket that is subscribed when it connects
 	Centrifuge Dialect = "centrifuge" // centrifuge's JSON over WebSocket
 	SocketIO   Dialect = "socketio"
 )
@@ -32,10 +32,10 @@ type client struct {
 	http *httpBody // nil over WebSocket
 	path string
 
-	next  uint32 // the sequence number it must get next
-	skip  int    // bytes of a payload's padding that are still to come
+	next  uint32 // the next sequence number that it must receive
+	skip  int    // bytes of a payload's padding that have not arrived
 	carry [tokenLen]byte
-	carn  int // how many of carry wait for the rest of their token
+	carn  int // number of bytes in carry, which are the beginning of a token
 }
 
 func (c *client) Read(p []byte) (int, error) {
@@ -52,7 +52,7 @@ func (c *client) Write(p []byte) (int, error) {
 	return c.sock.Write(p)
 }
 
-var clientTLS = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13} // the servers' certificates are made for the run
+var clientTLS = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13} // each server makes a certificate when it starts
 
 // open connects client i and subscribes it to channel.
 func (cfg *Config) open(i int, channel string, rcvbuf int) (*client, error) {
@@ -97,8 +97,8 @@ func (cfg *Config) subscribe(c *client, channel string) error {
 	return fmt.Errorf("unknown dialect %q", cfg.Dialect)
 }
 
-// webSocket upgrades, then waits for and sends texts in turn; "" waits for
-// nothing.
+// webSocket upgrades, and then alternately waits for a string and sends one; it does not wait
+// for "".
 func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 	var key [16]byte
 	_, _ = rand.Read(key[:])
@@ -167,7 +167,7 @@ func (cfg *Config) stream(c *client, session, command, success string) error {
 	return nil
 }
 
-// poll asks for a stream, or for the next one.
+// poll requests a stream, or the next one.
 func (cfg *Config) poll(c *client) error {
 	_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Length: 0\r\n\r\n", c.path, cfg.Addr, cfg.origin())
 	return err
@@ -180,11 +180,11 @@ func (cfg *Config) origin() string {
 	return "http://" + cfg.Addr.String()
 }
 
-// waiter reads on until a text has come. What comes behind it in the same read
-// is not lost: it is searched by the next until, and no event is published yet.
+// waiter reads until a string has arrived. The bytes after it in the same read are not lost,
+// because the next call of until searches them, and no event is published yet.
 type waiter struct {
 	r    io.Reader
-	body *httpBody // takes the chunks apart, if not nil
+	body *httpBody // decodes chunks; nil over WebSocket
 	seen []byte
 	from int
 }
@@ -220,7 +220,7 @@ func (w *waiter) firstLine() string {
 	return line
 }
 
-// maskedText is one text frame of a client, under a mask of zeros.
+// maskedText returns a client's text frame, with a mask of zeros.
 func maskedText(s string) []byte {
 	b := []byte{0x81}
 	if len(s) < 126 {

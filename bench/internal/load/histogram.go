@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Histogram counts durations in buckets that are at most 1/64 wide of their
-// value, so that each delivery is counted and a quantile is exact to 1.6 %.
+// Histogram counts durations in buckets whose width is at most 1/64 of their value, so that a
+// quantile is exact to 1.6 %.
 type Histogram struct {
 	counts [subBuckets * 40]uint64
 	total  uint64
@@ -33,13 +33,14 @@ func (h *Histogram) Add(d time.Duration, n uint64) {
 	h.max = max(h.max, d)
 }
 
-// Total returns how many durations have been added.
+// Total returns the number of durations that were added.
 func (h *Histogram) Total() uint64 { return h.total }
 
-// Max returns the longest.
+// Max returns the longest duration.
 func (h *Histogram) Max() time.Duration { return h.max }
 
-// Quantile returns the duration that the part q, 0 to 1, does not exceed.
+// Quantile returns the duration that a fraction q, from 0 to 1, of all durations does not
+// exceed.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := uint64(q * float64(h.total))
 	for i, n := range h.counts {

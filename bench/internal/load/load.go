@@ -1,7 +1,7 @@
-// Package load measures a realtime server from outside, every one in the same
-// way: it connects and subscribes clients, publishes, checks that each client
-// gets every event once and in order, and says how long that took and what it
-// cost the server. Linux only: it reads with epoll and the clocks of processes.
+// Package load measures realtime servers from outside, all in the same way. It connects and
+// subscribes clients, publishes, checks that each client receives every event once and in
+// order, and measures the latency and the server's CPU time. It needs Linux, because it uses
+// epoll and the CPU clocks of processes.
 package load
 
 import (
@@ -17,18 +17,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config says whom to load.
+// Config describes the server and the clients.
 type Config struct {
 	Addr       netip.AddrPort
-	PID        int // the server's process
-	Broker     int // the process of the broker that the server uses, or 0
+	PID        int // of the server's process
+	Broker     int // the PID of the server's broker, or 0
 	Dialect    Dialect
 	TLS        bool
 	Publishing Publishing
 	PublishTo  netip.AddrPort // another node, if events are not published on this one
 	Clients    int
-	Channels   int // the clients are spread over them; a multiple is no must
-	Stuck      int // further clients of the first channel that never read
+	Channels   int // the clients are distributed over them, not necessarily evenly
+	Stuck      int // additional clients of the first channel that never read
 	// Count, if not nil, is read before and after measuring.
 	Count func() (int64, error)
 
@@ -41,25 +41,24 @@ type Load struct {
 	Window int     // closed loop: events published one after another before waiting for all deliveries
 	Rate   float64 // open loop: events a second; Window is 0
 	Warm   time.Duration
-	Time   time.Duration // of measuring
+	Time   time.Duration // how long it is measured
 }
 
-// Result is what one Load measured.
+// Result is the result of one Load.
 type Result struct {
 	Events     int64
 	Deliveries int64
 	Elapsed    time.Duration
-	CPU        time.Duration // the server's, user and system
+	CPU        time.Duration // of the server, user and system time
 	BrokerCPU  time.Duration
 	LoadCPU    time.Duration // of the load generator
 	Counted    int64
-	Kept       bool // open loop: published at the rate asked for
+	Kept       bool // open loop: the events were published at the requested rate
 	P50, P99   time.Duration
 	Max        time.Duration
 }
 
-// Clients are connected and subscribed clients. Its methods are for one
-// goroutine.
+// Clients are connected and subscribed clients. The methods are not safe for concurrent use.
 type Clients struct {
 	cfg       Config
 	all       []*client
@@ -68,7 +67,7 @@ type Clients struct {
 	reader    *reader
 	publisher *publisher
 	seq       uint32
-	target    int64 // deliveries when all is done
+	target    int64 // number of deliveries when all events are delivered
 }
 
 var bases atomic.Int64
@@ -139,7 +138,7 @@ func (cs *Clients) channel(i int) string {
 	return fmt.Sprintf("bench-%04d", i)
 }
 
-// Close cuts all connections.
+// Close closes all connections.
 func (cs *Clients) Close() {
 	if cs.reader != nil {
 		cs.reader.close()
@@ -154,7 +153,7 @@ func (cs *Clients) Close() {
 	}
 }
 
-// publish sends the next event, as of a moment since start.
+// publish sends the next event. Its latency counts from at.
 func (cs *Clients) publish(at time.Duration, size int) error {
 	channel := int(cs.seq) % cs.cfg.Channels
 	cs.reader.sent[cs.seq%uint32(len(cs.reader.sent))].Store(at.Nanoseconds())
@@ -166,15 +165,15 @@ func (cs *Clients) publish(at time.Duration, size int) error {
 	return nil
 }
 
-// deliveryTimeout is how long the last deliveries may take.
+// deliveryTimeout is the time limit of the last deliveries.
 const deliveryTimeout = 20 * time.Second
 
-// Run applies a load: first for its warm-up, then measured.
+// Run applies a load, first for its warm-up and then for the measurement.
 func (cs *Clients) Run(l Load) (Result, error) {
 	if l.Size < minPayload {
 		return Result{}, fmt.Errorf("load: an event has at least %d bytes", minPayload)
 	}
-	// The publisher waits in system calls; it has a thread to itself.
+	// The publisher waits in system calls, so it has its own thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	r := cs.reader
@@ -240,8 +239,8 @@ func (cs *Clients) drive(l Load, d time.Duration) (events int64, kept bool, err 
 	return events, true, nil
 }
 
-// open publishes at a rate. An event that is late because the server has not
-// answered the one before counts from when it was due.
+// open publishes at a rate. If an event is late, because the server has not answered the one
+// before, its latency counts from the time when it was due.
 func (cs *Clients) open(l Load, d time.Duration) (events int64, kept bool, err error) {
 	gap := time.Duration(float64(time.Second) / l.Rate)
 	began := time.Since(start)
@@ -260,7 +259,7 @@ func (cs *Clients) open(l Load, d time.Duration) (events int64, kept bool, err e
 	return events, kept, cs.reader.wait(cs.target, deliveryTimeout)
 }
 
-// why prefers what the reader found to what followed from it.
+// why adds the error of the reader, which is probably the cause of err.
 func (cs *Clients) why(err error) error {
 	select {
 	case found := <-cs.reader.failed:
@@ -270,8 +269,7 @@ func (cs *Clients) why(err error) error {
 	}
 }
 
-// sleep is exact to a few microseconds, where time.Sleep may be a millisecond
-// late.
+// sleep is exact to a few microseconds; time.Sleep can be a millisecond late.
 func sleep(d time.Duration) {
 	left := unix.NsecToTimespec(d.Nanoseconds())
 	for unix.Nanosleep(&left, &left) == unix.EINTR {

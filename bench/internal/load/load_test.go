@@ -21,7 +21,7 @@ import (
 	"github.com/gopushy/pushy"
 )
 
-// A token is found wherever the bytes are cut.
+// A token is found wherever the bytes are split.
 func TestScan(t *testing.T) {
 	t.Parallel()
 	var wire []byte
@@ -59,7 +59,7 @@ func TestPayloadSize(t *testing.T) {
 	}
 }
 
-// Two responses in a row come apart wherever the bytes are cut.
+// Two consecutive responses are decoded wherever the bytes are split.
 func TestHTTPBody(t *testing.T) {
 	t.Parallel()
 	const one = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1A\r\n" + "abcdefghijklmnopqrstuvwxyz" + "\r\n0\r\n\r\n"
@@ -128,7 +128,7 @@ func configFor(t *testing.T, web *httptest.Server) Config {
 	}
 }
 
-// Each of pushy's dialects is spoken, and the figures are of what was done.
+// All dialects of pushy work, and the figures are plausible.
 func TestPushy(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -188,7 +188,7 @@ func TestTriggers(t *testing.T) {
 	assert.LessOrEqual(t, r.Count, int64(srv.Stats().Published))
 }
 
-// A server that loses, doubles or swaps events, or cuts a client, is found out.
+// A server that loses, duplicates or reorders events, or disconnects a client, is detected.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -238,7 +238,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// faulty sends events to all clients, but to the first in the way of send.
+// faulty sends events to all clients; to the first client it sends them with send.
 func faulty(send func(net.Conn, int, []byte, *[]byte)) http.Handler {
 	var mu sync.Mutex
 	var conns []net.Conn

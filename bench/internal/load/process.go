@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPU returns the processor time that a process has used, or this one for 0,
-// to the nanosecond: /proc/PID/stat counts in ticks of 10 ms.
+// CPU returns the CPU time that a process has used; 0 is this process. It is exact to the
+// nanosecond, whereas /proc/PID/stat counts in ticks of 10 ms.
 func CPU(pid int) time.Duration {
 	clock := int32(unix.CLOCK_PROCESS_CPUTIME_ID)
 	if pid != 0 {
-		clock = int32(^pid<<3 | 2) // what clock_getcpuclockid(3) gives
+		clock = int32(^pid<<3 | 2) // the result of clock_getcpuclockid(3)
 	}
 	var t unix.Timespec
 	if err := unix.ClockGettime(clock, &t); err != nil {
@@ -39,7 +39,7 @@ func RSS(pid int) (int64, error) {
 	return 0, fmt.Errorf("process %d: no VmRSS", pid)
 }
 
-// Pin binds all threads of this process to some cores; later ones inherit that.
+// Pin binds all threads of this process to the given cores. Later threads inherit that.
 func Pin(cores ...int) error {
 	var set unix.CPUSet
 	for _, core := range cores {
@@ -61,7 +61,7 @@ func Pin(cores ...int) error {
 	return nil
 }
 
-// Cores returns the cores that this process may run on.
+// Cores returns the cores on which this process can run.
 func Cores() ([]int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {

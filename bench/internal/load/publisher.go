@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// Publishing is the way in which a server takes events.
+// Publishing is the way in which events are published.
 type Publishing string
 
 const (
 	Trigger Publishing = "trigger" // pushy's signed URL
-	Post    Publishing = "post"    // POST /publish, as the peers have it
+	Post    Publishing = "post"    // POST /publish, which the peers have
 )
 
-// Secret is the key that pushy is started with.
+// Secret is the secret key of pushy.
 const Secret = "the benchmark's secret key"
 
 // publisher publishes over one keep-alive connection, one request after
@@ -98,8 +98,8 @@ func (p *publisher) answer() error {
 	}
 }
 
-// complete reports whether in holds a whole answer, and an error if that is no
-// success.
+// complete reports whether in contains a whole answer. The error is not nil if the status is
+// not a success.
 func complete(in []byte) (bool, error) {
 	head, body, whole := bytes.Cut(in, []byte("\r\n\r\n"))
 	if !whole {

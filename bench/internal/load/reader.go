@@ -9,30 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reader reads all clients in one loop and checks that each gets every event
-// once and in order.
+// reader reads all clients in one loop, and checks that each receives every event once and in
+// order.
 type reader struct {
 	cfg     *Config
 	epoll   int
-	clients []*client // by descriptor
+	clients []*client // by file descriptor
 	buf     []byte
 	sent    [1 << 14]atomic.Int64 // when an event was published, by sequence number
 
 	reconnects int
 
 	total  atomic.Int64 // deliveries
-	target atomic.Int64 // reached is told when total gets there
+	target atomic.Int64 // reached is notified when total is target
 	reach  chan struct{}
 	failed chan error
 
 	pad       atomic.Int64
 	measuring atomic.Bool
-	latency   Histogram // this loop's alone while it measures
+	latency   Histogram // only this loop uses it during a measurement
 	stop      atomic.Bool
 	stopped   chan struct{}
 }
 
-// start is what durations are measured from.
+// start is the time from which durations are measured.
 var start = time.Now()
 
 func newReader(cfg *Config, clients []*client) (*reader, error) {
@@ -68,13 +68,12 @@ func (r *reader) watch(c *client) error {
 	return nil
 }
 
-// again asks for the next stream, over a new connection if the server closes the
-// old one.
+// again requests the next stream, over a new connection if the server closes the old one.
 func (r *reader) again(c *client) error {
 	if !c.http.last {
 		return r.cfg.poll(c)
 	}
-	_ = c.sock.Close() // which takes it out of epoll, too
+	_ = c.sock.Close() // which also removes it from epoll
 	r.reconnects++
 	s, err := connect(r.cfg.Addr, source(r.cfg.base, r.reconnects), 0)
 	if err != nil {

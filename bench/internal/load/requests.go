@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Requests is what Triggers measured.
+// Requests is the result of Triggers.
 type Requests struct {
 	Count   int64
 	Elapsed time.Duration
-	CPU     time.Duration // the server's
+	CPU     time.Duration // of the server
 }
 
-// Triggers publishes to a channel without subscribers from many keep-alive
-// connections, each one request after another.
+// Triggers publishes to a channel without subscribers over many keep-alive connections. Each
+// connection sends one request after another.
 func Triggers(cfg Config, connections, size int, warm, d time.Duration) (Requests, error) {
 	counts := make([]int64, connections)
 	errs := make([]error, connections)
@@ -32,7 +32,7 @@ func Triggers(cfg Config, connections, size int, warm, d time.Duration) (Request
 	var wg sync.WaitGroup
 	for i, p := range publishers {
 		wg.Go(func() {
-			req := request(nil, &cfg, "empty", p.body, time.Now()) // its timestamp is good for minutes
+			req := request(nil, &cfg, "empty", p.body, time.Now()) // its timestamp is valid for minutes
 			for since := time.Duration(0); since < warm+d; since = time.Since(began) {
 				if _, err := p.conn.Write(req); err != nil {
 					errs[i] = fmt.Errorf("trigger: %w", err)

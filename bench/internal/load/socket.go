@@ -10,25 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a TCP connection outside of Go's poller: thousands of them are read
-// by one epoll loop, which is far cheaper than a goroutine each. It blocks until
-// setNonblock. As a net.Conn it is what crypto/tls runs over.
+// socket is a TCP connection that does not use Go's poller: one epoll loop reads thousands of
+// them, which needs much less CPU than a goroutine for each. It blocks until setNonblock is
+// called. It is a net.Conn, so that crypto/tls can use it.
 type socket struct{ fd int }
 
-// errAgain is what a read of a non-blocking socket returns when there is
-// nothing. crypto/tls goes on after an error that is Temporary.
+// errAgain is the error of a read of a non-blocking socket without data. crypto/tls continues
+// after an error that is Temporary.
 type errAgain struct{}
 
 func (errAgain) Error() string   { return "load: nothing to read" }
 func (errAgain) Timeout() bool   { return true }
 func (errAgain) Temporary() bool { return true }
 
-// Handshakes may take this long: thousands of them run at a time.
+// The time limit of a handshake is long, because thousands of them run at a time.
 const handshakeTimeout = 20 * time.Second
 
-// connect opens a connection from one of the loopback addresses, of which each
-// has ports of its own. rcvbuf, if not 0, bounds what the kernel takes for a
-// client that does not read.
+// connect opens a connection from one of the loopback addresses, each of which has its own
+// ports. rcvbuf, if not 0, limits the bytes that the kernel accepts for a client that does not
+// read.
 func connect(addr netip.AddrPort, from [4]byte, rcvbuf int) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -71,8 +71,8 @@ func connect(addr netip.AddrPort, from [4]byte, rcvbuf int) (*socket, error) {
 	return s, nil
 }
 
-// source spreads connections over 127.0.0.0/8, 4,000 an address; base sets runs
-// apart, so that ports in TIME_WAIT are not met again.
+// source distributes connections over 127.0.0.0/8, 4,000 for each address. base differs between
+// runs, so that ports in TIME_WAIT are not used again.
 func source(base, i int) [4]byte {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], 127<<24|uint32(1+base%200)<<16|uint32(2+i/4000))
@@ -120,7 +120,7 @@ func (s *socket) SetDeadline(time.Time) error      { return nil }
 func (s *socket) SetReadDeadline(time.Time) error  { return nil }
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
-// abort closes with a reset, which leaves no port in TIME_WAIT.
+// abort closes the connection with a reset, so that its port is not in TIME_WAIT.
 func (s *socket) abort() {
 	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	_ = s.Close()

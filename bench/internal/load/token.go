@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// An event's payload is {"t":"@@00000042","p":"xxx…"}: a token that is found in
-// the bytes as they come, whatever frames or batches them, then padding that is
-// skipped. So a delivery costs the load generator no parsing.
+// An event's payload is {"t":"@@00000042","p":"xxx…"}. The reader searches the bytes for the
+// token, whatever the frames and batches around it are, and skips the padding. So the load
+// generator needs no parsing for a delivery.
 const (
 	tokenMark = "@@"
 	tokenLen  = len(tokenMark) + 8
@@ -19,7 +19,7 @@ const (
 	minPayload  = len(payloadHead) + tokenLen + len(payloadPad) + len(payloadTail)
 )
 
-// payload returns an event's data, size bytes long.
+// payload returns the data of an event, which has size bytes.
 func payload(dst []byte, seq uint32, size int) []byte {
 	dst = append(dst, payloadHead+tokenMark...)
 	dst = fmt.Appendf(dst, "%08d", seq)
@@ -28,12 +28,12 @@ func payload(dst []byte, seq uint32, size int) []byte {
 	return append(dst, payloadTail...)
 }
 
-// room is how many bytes a buffer must have before those that are read, for
-// what an earlier read has left.
+// room is the number of bytes that a buffer must have before the bytes that are read, for the
+// rest of an earlier read.
 const room = tokenLen
 
-// scan finds the tokens in buf[room:], calling got for each in order. pad is how
-// long the padding behind a token is.
+// scan finds the tokens in buf[room:] and calls got for each, in order. pad is the length of
+// the padding after a token.
 func (c *client) scan(buf []byte, pad int, got func(seq uint32)) {
 	from := room - c.carn
 	copy(buf[from:], c.carry[:c.carn])

@@ -1,5 +1,5 @@
-// Package serve is what the measured servers have in common: flags, the address
-// they print, the counters they show, a CPU profile.
+// Package serve is the common part of the measured Go servers: flags, the address that they
+// print, counters, and a CPU profile.
 package serve
 
 import (
@@ -29,13 +29,13 @@ import (
 
 var (
 	addr    = flag.String("addr", "127.0.0.1:0", "address to listen on")
-	overTLS = flag.Bool("tls", false, "serve TLS, with a certificate made for the run")
-	core    = flag.Int("core", -1, "run on this core alone")
+	overTLS = flag.Bool("tls", false, "serve TLS, with a certificate that is made at the start")
+	core    = flag.Int("core", -1, "run only on this core")
 	profile = flag.String("cpuprofile", "", "write a CPU profile to this file at the end")
 )
 
-// Main serves h until the process is told to end. It prints the address. /bench/
-// has counters; extra, if not nil, adds to them. Flags must have been parsed.
+// Main prints the address and serves h until the process receives a signal. /bench/counters has
+// counters; extra, if not nil, adds to them. Call flag.Parse before Main.
 func Main(h http.Handler, extra func() map[string]int64) {
 	log.SetFlags(0)
 	if err := serve(h, extra); err != nil {
@@ -60,7 +60,7 @@ func serve(h http.Handler, extra func() map[string]int64) error {
 		if err != nil {
 			return err
 		}
-		// Sessions are never resumed here, so nothing is kept for that.
+		// Sessions are never resumed here, so no data is kept for them.
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
 	}
 	if *profile != "" {
@@ -91,8 +91,8 @@ func serve(h http.Handler, extra func() map[string]int64) error {
 	return nil
 }
 
-// counters writes name and value a line: what the process has allocated so far,
-// and extra's.
+// counters writes one counter a line, its name and value: the allocations of the process, and
+// the counters of extra.
 func counters(w http.ResponseWriter, extra func() map[string]int64) {
 	samples := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(samples)
