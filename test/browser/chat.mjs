@@ -1,10 +1,10 @@
-// What people do on the chat's page, and what they see there.
+// Actions on the chat's page, and locators of what it shows.
 
 export async function enter(page, name) {
   await page.getByLabel("Your name").fill(name);
   await page.getByRole("button", { name: "Join the chat" }).click();
   await page.getByRole("status").getByText("Connected").waitFor();
-  // In the lounge too, which takes a token: from here on it sees who comes.
+  // Also in the lounge, which needs a token: from here on the page shows who joins.
   await person(page, `${name} (you)`).waitFor();
 }
 

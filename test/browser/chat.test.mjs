@@ -14,7 +14,7 @@ before(async () => {
 }, limit);
 after(() => browser?.close());
 
-// chat starts an example for one test alone.
+// chat starts the example for one test.
 async function chat(t) {
   const example = await start();
   t.after(() => example.stop());
@@ -63,7 +63,7 @@ test("two people chat", limit, async (t) => {
 
   t.diagnostic(`screenshots are in ${screenshots}`);
 
-  // The rooms are apart: what is said in the lounge stays there.
+  // The rooms are separate: messages in the lounge do not appear in the lobby.
   for (const page of [ada, grace]) await room(page, "Private lounge");
   await line(ada, "You joined").waitFor();
   await line(ada, "Grace joined").waitFor();
@@ -94,7 +94,7 @@ test("two tabs of one browser are two people", limit, async (t) => {
   await ada.getByRole("button", { name: "Announce" }).click();
   await line(grace, "Announcement requested by Ada").waitFor();
 
-  // A tab that is loaded again is still who it was.
+  // A tab that is reloaded is the same person.
   await ada.reload();
   await person(ada, "Ada (you)").waitFor();
   await room(grace, "Private lounge");
@@ -103,7 +103,7 @@ test("two tabs of one browser are two people", limit, async (t) => {
   assert.deepEqual(ada.wrong, []);
 });
 
-test("comes back when the server does", limit, async (t) => {
+test("reconnects after a restart of the server", limit, async (t) => {
   const first = await start();
   const ada = await open(browser, first.origin, desktop);
   const grace = await open(browser, first.origin, phone);
@@ -123,7 +123,7 @@ test("comes back when the server does", limit, async (t) => {
   const second = await start(new URL(first.origin).host);
   t.after(() => second.stop());
   for (const page of [ada, grace]) await page.getByRole("status").getByText("Connected").waitFor();
-  // The new server knows nobody, and has no old members either.
+  // The new server has neither the old logins nor the old members.
   for (const page of [ada, grace]) {
     await person(page, page === ada ? "Grace" : "Ada").waitFor();
     await page.waitForFunction(() => document.querySelectorAll("#people li").length === 2);
@@ -137,7 +137,7 @@ test("comes back when the server does", limit, async (t) => {
   }
 });
 
-test("a page of another origin stays out", limit, async (t) => {
+test("a page of another origin cannot connect", limit, async (t) => {
   const { origin } = await chat(t);
   const elsewhere = createServer((_, response) => {
     response.setHeader("Content-Type", "text/html");
@@ -147,7 +147,7 @@ test("a page of another origin stays out", limit, async (t) => {
   await once(elsewhere, "listening");
   t.after(() => elsewhere.close());
 
-  // Both pages are in one browser: Mallory's has Ada's cookie, and her id.
+  // Both pages are in one browser: Mallory's page has Ada's cookie and her id.
   const ada = await open(browser, origin, desktop);
   await enter(ada, "Ada");
   const { id } = JSON.parse(await ada.evaluate(() => sessionStorage.getItem("me")));

@@ -1,4 +1,4 @@
-// The client in Chromium, against a server that comes and goes.
+// The client in Chromium, with a server that is restarted.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -51,7 +51,7 @@ test("the server is killed and started again under two open pages", limit, async
     await page.hears("private-Room 99");
     const wanted = rooms.flatMap((room) => Array.from({ length: 100 }, (_, n) => `${room} ${n}`));
     assert.deepEqual((await page.told()).filter((line) => /\d$/.test(line)), wanted);
-    // The server may have come back between the WebSocket's try and that of streaming.
+    // The server may have started between the attempts over WebSocket and over streaming.
     assert.match(await page.transport(), /^(websocket|streaming)$/);
   }
 });
@@ -78,21 +78,21 @@ for (const [blocked, left] of [[["websocket"], "streaming"], [["websocket", "xhr
     assert.deepEqual(await ann.told(), Array.from({ length: 1000 }, (_, n) => `private-room ${n}`));
     assert.deepEqual(await ann.evaluate(async () => (await pushy.exec("echo", "é☃")).said), "é☃");
 
-    // The next page knows.
+    // The next page remembers the transport.
     const next = await client(browser, { origin }, { context: ann.context(), before: (page) => page.routeWebSocket("**/*", (ws) => ws.close()) });
     await next.room("private-room");
     await next.has("private-room", "Ann", "Ann");
     assert.equal(await next.transport(), left);
-    // A page that is gone is gone at once, over HTTP too.
+    // A page that is closed is disconnected immediately, over HTTP, too.
     await next.close();
     await ann.has("private-room", "Ann");
   });
 }
 
-test("a WebSocket into the void is given up within 5 s", limit, async (t) => {
+test("the client gives up a WebSocket that receives nothing within 5 s", limit, async (t) => {
   const own = await server(t);
   const ann = await client(browser, own, {
-    before: (page) => page.routeWebSocket("**/*", () => {}), // it opens, and nothing ever comes
+    before: (page) => page.routeWebSocket("**/*", () => {}), // it opens, and no message arrives
   });
   const began = Date.now();
   await ann.room("lobby");
@@ -112,8 +112,8 @@ for (const seconds of [3, 60]) {
     await ann.context().setOffline(true);
     await ann.waitForFunction(() => !navigator.onLine);
     const waits = ann.evaluate(() => pushy.exec("echo", "later").then(({ said }) => said, ({ code }) => code));
-    // A short gap may pass unseen. In a long one the server, which is asked when
-    // the network goes, does not answer.
+    // The client need not notice a short outage. In a long one the server does not answer the
+    // command that the client sends when the network fails.
     await ann.clock.fastForward(seconds * 1000);
     if (seconds > 5) await ann.waitForFunction(() => !pushy.connected);
     await ann.context().setOffline(false);
@@ -137,7 +137,7 @@ test("wrong token, expired login, and recovery", limit, async (t) => {
   await ann.evaluate(() => pushy.channel("private-room").subscribe());
   await ann.hears("private-room auth-error 403");
   await ann.hears("private-room subscribe-error Authorization failed (403)");
-  // It stays so across a reconnect, and the rest of the page goes on.
+  // The channel stays refused after a reconnect, and the other channels work.
   const { asked } = await own.control("close", { code: 3001 });
   await ann.waitForFunction(() => told.filter((line) => line === "connect").length === 2);
   await ann.subscribed("lobby");
@@ -147,7 +147,7 @@ test("wrong token, expired login, and recovery", limit, async (t) => {
   await ann.has("private-room", "Ann");
 });
 
-test("50 channels come back", limit, async (t) => {
+test("50 channels are subscribed again after a reconnect", limit, async (t) => {
   const own = await server(t);
   const ann = await client(browser, own);
   const names = Array.from({ length: 50 }, (_, n) => (n % 2 ? `private-${n}` : `public-${n}`));
@@ -160,15 +160,15 @@ test("50 channels come back", limit, async (t) => {
   assert.deepEqual(await again.control("stats"), { asked: 25, channels: 50, connections: 1 });
 });
 
-test("a long sleep: frozen, the sockets cut, the server restarted, four hours later", limit, async (t) => {
+test("a long sleep: the page is frozen, its connections are lost, the server restarts, four hours pass", limit, async (t) => {
   const first = await server(t);
   const ann = await client(browser, first, { clock: true });
   await ann.room("lobby");
   await ann.room("private-room");
   await ann.subscribed("lobby", "private-room");
   const devtools = await ann.context().newCDPSession(ann);
-  // A page that is shown cannot be frozen by its lifecycle, headless ones are
-  // always shown: the debugger holds its every timer and event just as well.
+  // A visible page cannot be frozen by its lifecycle, and headless pages are always visible. The
+  // debugger stops all timers and events of the page as well.
   await devtools.send("Debugger.enable");
   const frozen = new Promise((resolve) => devtools.once("Debugger.paused", resolve));
   await devtools.send("Debugger.pause");
@@ -177,7 +177,7 @@ test("a long sleep: frozen, the sockets cut, the server restarted, four hours la
   await first.control("cut");
   await first.kill();
   const second = await server(t, first.host);
-  await new Promise((resolve) => setTimeout(resolve, 1500)); // it would be back by now
+  await new Promise((resolve) => setTimeout(resolve, 1500)); // by now it would have reconnected
   assert.equal((await second.control("stats")).connections, 0, "a frozen page does nothing");
   await devtools.send("Debugger.resume");
   await poke;
@@ -191,7 +191,7 @@ test("a long sleep: frozen, the sockets cut, the server restarted, four hours la
   assert.equal((await second.control("stats")).connections, 1);
 });
 
-test("the server takes a page out for good", limit, async (t) => {
+test("a page that the server removes does not reconnect", limit, async (t) => {
   const own = await server(t);
   const ann = await client(browser, own);
   await ann.room("lobby");
@@ -212,7 +212,7 @@ for (const transport of ["websocket", "xhr-streaming", "xhr-polling"]) {
       const page = await (await browser.newContext()).newPage();
       await page.goto(own.origin);
       await page.addScriptTag({ path: path.join(import.meta.dirname, "node_modules/sockjs-client/dist/sockjs.min.js") });
-      // As a page was written for the original, but for the third argument.
+      // As in a page for the original client, except for the third argument.
       await page.evaluate(([name, transport]) => {
         const told = (window.told = []);
         function Sock(url) {
@@ -251,7 +251,7 @@ for (const transport of ["websocket", "xhr-streaming", "xhr-polling"]) {
     await bob.close();
     await ann.hears("private-room quit Bob");
     assert.deepEqual(await ann.evaluate(heard), ["Private-Vault quit Bob", "private-room quit Bob"]);
-    // What the original did not do: it comes back.
+    // Unlike the original client, it reconnects.
     await own.control("close", { code: 3001 });
     await ann.hears("private-room subscribe Ann");
     await ann.hears("Private-Vault subscribe Ann");
@@ -259,7 +259,7 @@ for (const transport of ["websocket", "xhr-streaming", "xhr-polling"]) {
   });
 }
 
-test("README's 25 lines wave", limit, async (t) => {
+test("the first program of the README works", limit, async (t) => {
   const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
   const [, program] = readme.match(/```go\n(package main\n[^]*?)```/), [, html] = readme.match(/```html\n([^]*?)```/);
   const folder = mkdtempSync(path.join(tmpdir(), "pushy-readme-"));

@@ -12,7 +12,7 @@ before(async () => {
 }, limit);
 after(() => browser?.close());
 
-test("people on three nodes chat as on one", limit, async (t) => {
+test("users of three nodes chat as on one node", limit, async (t) => {
   const { origins, stop } = await startNodes(3);
   t.after(stop);
   const names = ["Ada", "Grace", "Edsger"];

@@ -27,7 +27,7 @@ async function add(page, text) {
   await chore(page, text).waitFor();
 }
 
-test("a team sees its chores change", limit, async (t) => {
+test("a team sees changes of its chores", limit, async (t) => {
   const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, desktop);
@@ -50,19 +50,19 @@ test("a team sees its chores change", limit, async (t) => {
   assert.equal(await bob.locator("#chores li").count(), 4);
   await look({ desktop: ann, phone: bob }, "embed");
 
-  // Logging out in one tab ends the other.
+  // A logout in one tab closes the connection of the other tab.
   const second = await ann.context().newPage();
   await second.goto(origin);
   await live(second);
   await second.getByRole("button", { name: "Log out" }).click();
   await ann.waitForURL(`${origin}/login`);
   await here(bob, "Ann").waitFor({ state: "detached" });
-  const unwanted = ann.wrong.filter((what) => !what.includes("401")); // how the page learned it
+  const unwanted = ann.wrong.filter((what) => !what.includes("401")); // the page's request after the logout
   assert.deepEqual(unwanted, []);
   assert.deepEqual(bob.wrong, []);
 });
 
-test("another team stays apart", limit, async (t) => {
+test("another team does not see the chores", limit, async (t) => {
   const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, desktop);
@@ -86,7 +86,7 @@ test("another team stays apart", limit, async (t) => {
   assert.equal(await chore(eve, "For the garden alone").count(), 0);
 });
 
-test("the login is asked for when the server has forgotten it", limit, async (t) => {
+test("the page opens the login when the server has lost the session", limit, async (t) => {
   const first = await start();
   const ann = await open(browser, first.origin, phone);
   await login(ann, "ann", "spade");
@@ -98,7 +98,7 @@ test("the login is asked for when the server has forgotten it", limit, async (t)
   await ann.waitForURL(`${first.origin}/login`);
 });
 
-test("without a script the forms work", limit, async (t) => {
+test("the forms work without JavaScript", limit, async (t) => {
   const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, { ...desktop, javaScriptEnabled: false });

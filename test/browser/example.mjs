@@ -1,5 +1,4 @@
-// Builds and starts a program, examples/chat or another, and a browser to look
-// at it with.
+// Builds and starts a program, such as examples/chat, and a browser for its pages.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -9,7 +8,7 @@ import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 export const patience = 60_000; // for one step, on a busy machine
-// severalOf is the limit of a test that runs a number of others, each within limit, in turns.
+// severalOf returns the time limit of a test that runs several others, one after another.
 export const severalOf = (number, { timeout }) => ({ timeout: number * timeout });
 const root = path.resolve(import.meta.dirname, "../..");
 const own = mkdtempSync(path.join(tmpdir(), "pushy-browser-"));
@@ -24,13 +23,13 @@ export function build(source = "./examples/chat") {
   execFileSync("go", ["build", "-o", binary, source], { cwd: root, stdio: "inherit" });
 }
 
-// start runs what was built and returns its origin, and stop.
+// start runs the program that was built, and returns its origin and a function that stops it.
 export async function start(addr = "127.0.0.1:0", ...flags) {
   const { origins: [origin], stop } = await startNodes(1, addr, ...flags);
   return { origin, stop };
 }
 
-// startNodes is start for a program that serves from that many origins.
+// startNodes is start for a program with several nodes, each with its own origin.
 export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
   const child = spawn(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
@@ -42,7 +41,7 @@ export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
     });
   });
   const origins = await Promise.race([opened, ended.then(([code]) => {
-    throw new Error(`the example ended with code ${code} before it printed where it serves`);
+    throw new Error(`the example ended with code ${code} before it printed its address`);
   })]);
   return {
     origins,
@@ -68,8 +67,8 @@ export function launch() {
 export const desktop = { viewport: { width: 1280, height: 800 } };
 export const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
-// look takes pictures of pages, by the name of their size, in both colour schemes. None may be
-// wider than its window.
+// look takes screenshots of pages, by the name of their size, in both color schemes. It fails if
+// a page is wider than its window.
 export async function look(pages, name) {
   for (const [size, page] of Object.entries(pages)) {
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
@@ -81,8 +80,7 @@ export async function look(pages, name) {
   }
 }
 
-// open opens the address in a browser context of its own, and keeps count of
-// all that goes wrong in it.
+// open opens a URL in a new browser context. page.wrong has all errors of the page.
 export async function open(browser, url, options) {
   const context = await browser.newContext(options);
   context.setDefaultTimeout(patience);

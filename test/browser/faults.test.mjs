@@ -1,5 +1,5 @@
-// The client in Chromium against what is not a server that works: gateways that
-// answer with pages, refusals, pages that the browser keeps, walls that open.
+// The client in Chromium with faults: gateways that answer with pages, refusals, pages that the
+// browser keeps, and transports that are blocked for some time.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -29,7 +29,7 @@ async function server(t) {
 const page = "<!doctype html>\n<html>\n<title>Log in</title>\n<h1>Hotel</h1>\n</html>\n";
 const hello = 'o\na["{\\"event\\":\\"pushy:connect\\",\\"data\\":{\\"socketId\\":\\"s\\",\\"protocol\\":\\"xhr-streaming\\"}}"]\n';
 
-/** A web server that has the client, and a gateway in place of pushy; requests are counted by path. */
+/** A web server with the client, and a gateway in place of pushy. It counts requests by path. */
 async function gateway(t, answer) {
   const asked = [];
   const web = createServer((request, response) => {
@@ -72,7 +72,7 @@ for (const [name, answer] of [
     const began = Date.now();
     await ann.room("lobby");
     await ann.evaluate(() => void pushy.exec("hello"));
-    // What the server counts until the third pause begins, or in five seconds.
+    // The number of requests until the third pause begins, or in five seconds.
     await ann.waitForFunction((began) => told.filter((line) => line === "waiting").length > 2 || Date.now() - began > 5000, began);
     const seconds = (Date.now() - began) / 1000;
     t.diagnostic(`${asked.length} requests in ${seconds} s`);
@@ -97,7 +97,7 @@ for (const status of [401, 403]) {
     const { refusals } = await own.control("accept", { status });
     assert.equal(refusals, 2, "one WebSocket and one request");
     assert.deepEqual(warned, [], "the page listens");
-    // A page that does not is told by the console.
+    // If a page has no listener, the console shows the error.
     const bob = await client(browser, own, { name: "Bob" }), lines = [];
     bob.on("console", (message) => message.type() === "warning" && lines.push(message.text()));
     await bob.evaluate(() => {
@@ -108,7 +108,7 @@ for (const status of [401, 403]) {
     await bob.evaluate(() => 0);
     assert.equal(lines.length, 1, `${lines}`);
     assert.match(lines[0], new RegExp(`^pushy: closed ${status} HTTP ${status}`));
-    // Logged in.
+    // The user has logged in.
     await own.control("accept");
     await ann.evaluate(() => void pushy.connect());
     await ann.subscribed("lobby");
@@ -129,9 +129,9 @@ for (const status of [401, 403]) {
 }
 
 // Issue 11, number 32.
-test("a page kept for the back button is no member, and is one again when it is shown", limit, async (t) => {
+test("a page that is kept for the back button is not a member until it is shown again", limit, async (t) => {
   const own = await server(t);
-  // Playwright turns the cache off, and its own connection to a page keeps it out.
+  // Playwright disables the cache, and a page to which Playwright is connected is not kept.
   const keeper = await chromium.launch({
     executablePath: process.env.PUSHY_CHROMIUM || "/usr/bin/chromium",
     timeout: patience,
@@ -163,7 +163,7 @@ test("a page kept for the back button is no member, and is one again when it is 
   assert.equal((await own.control("stats")).connections, 2);
 });
 
-// Issue 11, number 32: the same without a browser that keeps the page.
+// Issue 11, number 32: the same with dispatched events, without a browser that keeps the page.
 test("pagehide with persisted closes the connection, and pageshow makes a new one", limit, async (t) => {
   const own = await server(t);
   const ann = await client(browser, own), bob = await client(browser, own, { name: "Bob" });
@@ -180,7 +180,7 @@ test("pagehide with persisted closes the connection, and pageshow makes a new on
 });
 
 // Issue 11, number 32.
-test("a WebSocket that was blocked once is found again, by this page and the next", limit, async (t) => {
+test("after WebSockets were blocked, this page and the next use them again", limit, async (t) => {
   const own = await server(t);
   const blockOnce = (page) => page.addInitScript(() => {
     const Real = WebSocket;
@@ -238,7 +238,7 @@ test("documents of all kinds find the server", limit, async (t) => {
     document.body.append(base);
     base.contentDocument.write(`<base href="${origin}/pushy/"><script src="pushy.js"></scr` + `ipt><script>${code.replace('"/pushy"', '"socket"')}</scr` + "ipt>");
     all.push(await other);
-    // A worker of a blob has no document.
+    // A worker from a blob has no document.
     const worker = new Worker(URL.createObjectURL(new Blob([`importScripts("${origin}/pushy/pushy.js");
       const pushy = new Pushy("/pushy"); pushy.on("connect", () => postMessage("connected " + pushy.transport)).connect();`])));
     all.push(await new Promise((resolve) => (worker.onmessage = ({ data }) => resolve(data))));
@@ -256,7 +256,7 @@ test("documents of all kinds find the server", limit, async (t) => {
 });
 
 // Issue 11, number 33.
-test("events published under the names of the client's own", limit, async (t) => {
+test("published events with the names of the client's own events", limit, async (t) => {
   const own = await server(t);
   const ann = await client(browser, own);
   await ann.room("lobby");
@@ -276,7 +276,7 @@ test("events published under the names of the client's own", limit, async (t) =>
 });
 
 // Issue 11, number 13.
-test("a message too large fails alone, over every transport", limit, async (t) => {
+test("a message that is too large fails alone, over every transport", limit, async (t) => {
   const own = await server(t);
   for (const transport of ["websocket", "streaming", "polling"]) {
     const ann = await client(browser, own, { options: { transports: [transport] } });

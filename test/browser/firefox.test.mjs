@@ -1,5 +1,5 @@
-// The chat in Firefox, over WebDriver BiDi: with a WebSocket, and by streaming. And the
-// client against refusals, a gateway, and pages kept for the back button.
+// The chat in Firefox, over WebDriver BiDi, with a WebSocket and with streaming. And the client
+// with refusals, with a gateway, and with pages that are kept for the back button.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -36,7 +36,7 @@ async function enter(origin, name, script) {
   const page = await (await browser.createBrowserContext()).newPage();
   page.setDefaultTimeout(patience);
   page.wrong = [];
-  page.on("pageerror", (error) => /can’t establish/.test(error) || page.wrong.push(String(error))); // Firefox's own remark on a wall
+  page.on("pageerror", (error) => /can’t establish/.test(error) || page.wrong.push(String(error))); // Firefox reports a blocked WebSocket so
   const asked = new Set();
   page.on("request", (request) => asked.add(new URL(request.url()).pathname.split("/").at(-1)));
   page.transports = () => [...asked].filter((name) => name.startsWith("xhr")).sort();
@@ -54,7 +54,7 @@ async function enter(origin, name, script) {
   return page;
 }
 
-// As a wall does that lets no WebSocket through.
+// Blocks WebSockets, as some proxies do.
 function noWebSockets() {
   const real = window.WebSocket;
   window.WebSocket = class extends real {
@@ -94,7 +94,7 @@ for (const [how, script, transports] of [["a WebSocket", undefined, []], ["strea
   });
 }
 
-/** A page with a client, which has a list of its states. */
+/** Opens a page with a client, and a list of the client's states. */
 async function visit(origin, name) {
   const page = await (await browser.createBrowserContext()).newPage();
   page.setDefaultTimeout(patience);
@@ -128,7 +128,7 @@ for (const status of [401, 403]) {
 }
 
 // Issue 11, number 30.
-test("a page in place of every answer makes no storm", limit, async (t) => {
+test("a gateway that answers every request with a page causes no storm of requests", limit, async (t) => {
   const script = readFileSync(path.resolve(import.meta.dirname, "../../client/pushy.js"));
   let asked = 0;
   const web = createServer(({ url }, response) => {
@@ -149,8 +149,8 @@ test("a page in place of every answer makes no storm", limit, async (t) => {
   await ada.close();
 });
 
-// Issue 11, number 32. Firefox keeps no page while it is automated, so its events are made.
-test("a page kept for the back button is no member, and is one again when it is shown", limit, async (t) => {
+// Issue 11, number 32. Firefox keeps no page while it is automated, so the test dispatches the events.
+test("a page that is kept for the back button is not a member until it is shown again", limit, async (t) => {
   const own = await startServer();
   t.after(() => own.stop());
   const grace = await visit(own.origin, "Grace"), ada = await visit(own.origin, "Ada");

@@ -17,7 +17,7 @@ async function join(page, name) {
   await page.locator("#scores").getByText(`${name} (you)`).waitFor();
 }
 
-// board returns what a page shows: where everything is.
+// board returns the positions of everything that a page shows.
 const board = (page) => page.evaluate(() => {
   const at = (piece) => ({ x: Number(piece.style.getPropertyValue("--x")), y: Number(piece.style.getPropertyValue("--y")) });
   return {
@@ -28,7 +28,7 @@ const board = (page) => page.evaluate(() => {
   };
 });
 
-// until waits until what a page shows is as it should be.
+// until waits until a condition holds for what a page shows.
 async function until(page, what, holds) {
   for (const end = Date.now() + patience; Date.now() < end;) {
     const now = await board(page);
@@ -38,14 +38,14 @@ async function until(page, what, holds) {
   assert.fail(`${what}: ${JSON.stringify(await board(page))}`);
 }
 
-// step moves a player by one square by what press does, and waits until the page shows it.
+// step moves a player by one square with press, and waits until the page shows it.
 async function step(page, name, press, to) {
   const before = (await board(page)).players[name];
   await press(to);
   await until(page, `${name} does not move ${to}`, ({ players }) => JSON.stringify(players[name]) !== JSON.stringify(before));
 }
 
-// way is the first step of a shortest way to a gem, around the other players.
+// way returns the first step of a shortest path to a gem, around the other players.
 function way({ players, gems }, name) {
   const square = ({ x, y }) => `${x} ${y}`;
   const goals = new Set(gems.map(square));
@@ -74,7 +74,7 @@ test("two players on one board", limit, async (t) => {
   const both = ({ players, gems }) => Object.keys(players).length === 2 && gems.length === 6;
   assert.deepEqual(await until(ada, "Grace does not come", both), await until(grace, "Ada is not there", both));
 
-  // Ada has the keyboard, Grace a thumb: both pick up gems.
+  // Ada uses the keyboard, and Grace the touch screen: both pick up gems.
   const players = [
     { page: ada, name: "Ada", press: (to) => ada.keyboard.press(`Arrow${to[0].toUpperCase()}${to.slice(1)}`) },
     { page: grace, name: "Grace", press: (to) => grace.locator(`.pad [data-to=${to}]`).tap() },
@@ -87,7 +87,7 @@ test("two players on one board", limit, async (t) => {
   }
   await look({ desktop: ada, phone: grace }, "game");
 
-  // Ten gems win, and everybody begins anew.
+  // Ten gems win, and a new round begins.
   for (;;) {
     const now = await board(ada);
     if (now.scores.Ada === 9) break;
@@ -105,7 +105,7 @@ test("two players on one board", limit, async (t) => {
   assert.deepEqual(grace.wrong, []);
 });
 
-test("a player who comes back is who they were", limit, async (t) => {
+test("a player who returns keeps the name and the score", limit, async (t) => {
   const { origin, stop } = await start();
   t.after(stop);
   const ada = await open(browser, origin, desktop);
@@ -118,7 +118,7 @@ test("a player who comes back is who they were", limit, async (t) => {
   assert.deepEqual(ada.wrong, []);
 });
 
-test("the game goes on when the server is back", limit, async (t) => {
+test("the game continues after a restart of the server", limit, async (t) => {
   const first = await start();
   const ada = await open(browser, first.origin, phone);
   await join(ada, "Ada");

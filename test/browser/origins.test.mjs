@@ -1,5 +1,5 @@
-// What pages of other origins can do to a server: nothing, unless it lists them.
-// Every way that a page has of making a request is tried, in a real browser.
+// Pages of other origins can do nothing unless the server lists them. The test tries every way in
+// which a page can make a request, in a browser.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -30,9 +30,8 @@ after(async () => {
   for (const page of pages) page.close();
 });
 
-// Ways in: func runs in the page, with the server's origin and an id for a
-// session. Each opens one where it is let in, but the iframe page, which opens
-// none by itself.
+// The ways to open a session: func runs in the page, with the server's origin and an id for the
+// session. If the page is allowed, each opens a session, except the iframe page.
 const ways = [
   { name: "fetch without CORS", opens: true, func: async ([origin, id]) => {
     await fetch(`${origin}/pushy/socket/0/${id}/xhr`, { method: "POST", mode: "no-cors", credentials: "include" });
@@ -77,7 +76,7 @@ const ways = [
   } },
 ];
 
-// Ways of sending into a session whose id is known.
+// The ways to send to a session whose id is known.
 const sends = [
   { name: "fetch", func: async ([origin, id, mark]) => {
     const body = JSON.stringify([mark]);
@@ -102,9 +101,8 @@ const mark = JSON.stringify({ command: "mark" });
 const seen = async () => (await fetch(`${server.origin}/seen`)).json();
 let ids = 0;
 
-// attempt does one thing in a document of a page, and returns the status of the
-// answer: 403, too, where the browser keeps the answer from the page. WebSockets
-// have 101.
+// attempt tries one way in a document of a page, and returns the status of the answer. It is also
+// 403 if the browser does not give the answer to the page, and 101 for WebSockets.
 async function attempt(page, where, { name, func }, id) {
   const answer = name.includes("WebSocket")
     ? page.waitForEvent("websocket").then((ws) => Promise.race([
@@ -119,7 +117,7 @@ async function attempt(page, where, { name, func }, id) {
   return status;
 }
 
-// nullOrigin is a document within the page whose origin is null.
+// nullOrigin returns a document within the page whose origin is null.
 async function nullOrigin(page) {
   const handle = await page.evaluateHandle(() => {
     const frame = document.createElement("iframe");
@@ -133,12 +131,12 @@ async function nullOrigin(page) {
   return handle.asElement().contentFrame();
 }
 
-test("pages of origins that are not listed, and of one that is", severalOf(4, limit), async (t) => {
+test("pages of origins that are not listed, and of one that is listed", severalOf(4, limit), async (t) => {
   const friend = await serve("127.0.0.1");
   server = await start("127.0.0.1:0", "-origins", friend);
   t.after(() => server.stop());
 
-  // A visitor of the server's own page polls, and the others know its session.
+  // A page of the server's own origin polls, and the other pages know its session.
   const victim = "the-id-that-all-know";
   const headers = { Origin: server.origin };
   const poll = async () => (await fetch(`${server.origin}/pushy/socket/0/${victim}/xhr`, { method: "POST", headers })).text();
@@ -149,7 +147,7 @@ test("pages of origins that are not listed, and of one that is", severalOf(4, li
     while (!done) assert.match(await poll(), /^[ah]/);
   })();
 
-  // each tries all ways in a new page each, and gives what came of it.
+  // each tries every way in a new page, and passes the result to check.
   const each = async (ways, url, id, check, prepare = (page) => page) => {
     for (const way of ways) {
       const page = await open(browser, url);
@@ -175,11 +173,11 @@ test("pages of origins that are not listed, and of one that is", severalOf(4, li
     });
   }
 
-  await t.test("a page that is listed gets in everywhere, but not into others' sessions", limit, async () => {
+  await t.test("a page of a listed origin can open sessions, but cannot send to those of other pages", limit, async () => {
     await each(ways, friend, undefined, async ({ name, opens }, status, before) => {
       assert.ok(status < 300, `${name}: ${status}`);
       const want = before.opened + (opens ? 1 : 0);
-      while ((await seen()).opened < want); // its hook runs beside the answer
+      while ((await seen()).opened < want); // the Connect hook runs concurrently with the answer
       assert.equal((await seen()).opened, want, name);
     });
     await each(sends, friend, victim, async ({ name }, status, before) => {
@@ -191,7 +189,7 @@ test("pages of origins that are not listed, and of one that is", severalOf(4, li
   const { marks } = await seen();
   const body = JSON.stringify([mark]);
   await fetch(`${server.origin}/pushy/socket/0/${victim}/xhr_send`, { method: "POST", headers, body });
-  while ((await seen()).marks === marks); // the victim's own gets in
+  while ((await seen()).marks === marks); // the message of the session's own page arrives
   done = true;
   await polling;
 });

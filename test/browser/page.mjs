@@ -1,10 +1,10 @@
-// Pages for the client's tests: test/server under a browser, and what they share.
+// Pages of test/server for the client's tests.
 import { build as buildServer, start as startServer } from "../../client/test/server.js";
 import { patience } from "./example.mjs";
 
 export { buildServer, startServer };
 
-/** Runs in the page: a client with a log of all it hears. */
+/** Runs in the page: a client, and a log of all its events. */
 function setUp([url, auth, options]) {
   const told = (window.told = []);
   const pushy = (window.pushy = new Pushy(url, auth, { minDelay: 100, maxDelay: 1000, ...options }));
@@ -20,7 +20,7 @@ function setUp([url, auth, options]) {
   };
 }
 
-/** Opens a page with a client, in a browser context of its own or the one given. */
+/** Opens a page with a client, in the given browser context or in a new one. */
 export async function client(browser, server, { name = "Ann", url = "/pushy", clock = false, before, options, context } = {}) {
   context ??= await browser.newContext();
   context.setDefaultTimeout(patience);
@@ -35,7 +35,7 @@ export async function client(browser, server, { name = "Ann", url = "/pushy", cl
     state: (state) => page.waitForFunction((state) => pushy.state === state, state),
     subscribed: (...names) => page.waitForFunction((names) => names.every((name) => pushy.channel(name).subscribed), names),
     members: (room) => page.evaluate((room) => [...pushy.channel(room).members.values()].map(({ name }) => name), room),
-    /** Waits until those are the members of a room, in some order. */
+    /** Waits until a room has exactly these members, in any order. */
     async has(room, ...names) {
       await page.waitForFunction(([room, names]) =>
         JSON.stringify([...pushy.channel(room).members.values()].map(({ name }) => name).sort()) === names, [room, JSON.stringify(names.sort())]);

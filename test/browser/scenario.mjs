@@ -1,6 +1,6 @@
-// What one SockJS transport must carry, against test/sockjs. It runs in node and
-// in a page, so it uses nothing from outside but SockJS and fetch. where it runs
-// has channels of its own: a client that goes between two polls is missed later.
+// Tests one SockJS transport with test/sockjs. It runs in node and in a page, so it uses only
+// SockJS and fetch. The channels' names contain the argument where, because a client that leaves
+// between two polls is disconnected only later.
 export async function scenario(base, transport, where) {
   const wants = (ok, what) => {
     if (!ok) throw new Error(`${transport}: ${what}`);
@@ -88,7 +88,7 @@ export async function scenario(base, transport, where) {
   grace.send("leave", { code: 3500, reason: "asked to, 100% %41" });
   await grace.next("last words");
   wants(await grace.closed === "3500 asked to, 100% %41", `grace closed with ${await grace.closed}`);
-  wants((await ada.next("pushy:presence-quit")).data.member.memberId === member.memberId, "who quit is who came");
+  wants((await ada.next("pushy:presence-quit")).data.member.memberId === member.memberId, "the member that quit is the member that joined");
 
   const alan = await Client.open("alan");
   await alan.join(room);

@@ -1,5 +1,5 @@
-// sockjs-client as people run it: every transport that it has in node and in
-// Chromium carries all of pushy, from a page of the server's own and of another.
+// sockjs-client with all its transports in node and in Chromium, on a page of the server's own
+// origin and on a page of another origin.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -14,7 +14,7 @@ let browser, server, friend;
 
 before(async () => {
   build("./test/sockjs");
-  // A page elsewhere, whose origin is listed.
+  // A page of another origin, which is listed.
   friend = createServer((_, response) => {
     response.setHeader("Content-Type", "text/html");
     response.end(`<!doctype html><title>Friend</title><link rel="icon" href="data:,"><script src="${server.origin}/sockjs.js"></script>`);
@@ -33,7 +33,7 @@ after(async () => {
   await server?.stop();
 });
 
-// Each transport, and how the server names it.
+// Each transport, and the server's name for it.
 const everywhere = {
   "websocket": "websocket",
   "xhr-streaming": "xhr-streaming",
@@ -56,12 +56,12 @@ test("sockjs-client in node", severalOf(Object.keys(everywhere).length, limit), 
 });
 
 for (const [whose, transports] of Object.entries({ "the server's own": { ...inPages, htmlfile: "htmlfile" }, "another origin": inPages })) {
-  // Side by side, since a client that goes between two polls is missed only after a while.
+  // Concurrently, because a client that leaves between two polls is disconnected only later.
   test(`sockjs-client in a page of ${whose}`, { ...severalOf(Object.keys(transports).length, limit), concurrency: 3 }, (t) => Promise.all(
     Object.entries(transports).map(([transport, protocol]) => t.test(transport, limit, async (t) => {
       const own = inPages !== transports;
       const page = await open(browser, own ? `${server.origin}/page` : friend.origin);
-      t.after(() => page.context().close()); // and the connections that it has
+      t.after(() => page.context().close()); // which closes its connections
       const run = `(${scenario})(${[server.origin, transport, own ? "own" : "other"].map((arg) => JSON.stringify(arg))})`;
       assert.equal(await page.evaluate(run), protocol);
       assert.deepEqual(page.wrong.filter((what) => !harmless.test(what)), []);
@@ -69,6 +69,6 @@ for (const [whose, transports] of Object.entries({ "the server's own": { ...inPa
   ));
 }
 
-// What a client gives up as it closes is no fault, nor a script that comes after
-// that; and here the server may be elsewhere.
+// Requests that a client aborts when it closes are not errors, nor is a script that arrives
+// after that. In this test requests to another origin are not errors either.
 const harmless = /net::ERR_ABORTED$|^(Uncaught )?TypeError: _jp\.\w+ is not a function|is elsewhere$/;
