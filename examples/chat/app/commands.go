@@ -17,7 +17,7 @@ type line struct {
 	Dice []int  `json:"dice,omitempty"`
 }
 
-// say sends a text to everybody in a room: {"channel":…,"text":…}.
+// say sends a message to everybody in a room: {"channel":…,"text":…}.
 func say(srv *pushy.Server, conn *pushy.Conn, data json.RawMessage, channels *pushy.Channels) {
 	var ask struct{ Channel, Text string }
 	if err := json.Unmarshal(data, &ask); err != nil {
