@@ -15,8 +15,8 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// Append implements broker.Broker: one PUBLISH for an event that is not kept and has
-// no ID, one script for all else.
+// Append implements broker.Broker. An event that is not kept and has no ID is one PUBLISH,
+// every other entry is one script.
 func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	if err := b.usable(ctx); err != nil {
 		return broker.Appended{}, err
@@ -26,32 +26,32 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 	if len(event) > maxEntry {
 		return broker.Appended{}, broker.ErrTooLarge
 	}
-	l := b.lane(channel)
-	k, err := l.live()
+	sh := b.shard(channel)
+	k, err := sh.live()
 	if err != nil {
 		return broker.Appended{}, err
 	}
 	if e.Kind == broker.Event && e.ID == "" && e.Keep.Size <= 0 {
-		a, err := l.publish(ctx, k, channel, event)
+		a, err := sh.publish(ctx, k, channel, event)
 		return a, uncertain(err)
 	}
 	s, args, err := b.arguments(channel, e, event[1:])
 	if err != nil {
 		return broker.Appended{}, err
 	}
-	answer, err := l.ask(ctx, k, s, channel, args...).ToArray()
+	answer, err := sh.execLeased(ctx, k, s, channel, args...).ToArray()
 	if err != nil {
-		return broker.Appended{}, uncertain(l.failed(ctx, "append", err))
+		return broker.Appended{}, uncertain(sh.failed(ctx, "append", err))
 	}
-	a, err := l.appended(k, channel, answer)
+	a, err := sh.appended(k, channel, answer)
 	if err != nil {
 		return broker.Appended{}, wrapped("append", err)
 	}
 	return a, nil
 }
 
-// uncertain adds to the error of a command that was sent that its answer is not known,
-// unless the server has refused it.
+// uncertain adds ErrUncertain to an error that wraps ErrAway, unless the server has refused
+// the command.
 func uncertain(err error) error {
 	if errors.Is(err, broker.ErrAway) && !isRole(err) && !isMoved(err) {
 		return fmt.Errorf("%w: %w", err, broker.ErrUncertain)
@@ -59,35 +59,36 @@ func uncertain(err error) error {
 	return err
 }
 
-// publish appends an event that only Pub/Sub carries.
-func (l *lane) publish(ctx context.Context, k *link, channel, message string) (broker.Appended, error) {
-	bounded, cancel := l.b.bounded(ctx)
+// publish publishes an event that is not stored.
+func (sh *shard) publish(ctx context.Context, k *link, channel, message string) (broker.Appended, error) {
+	bounded, cancel := sh.b.bounded(ctx)
 	defer cancel()
 	what := "PUBLISH"
 	var command rueidis.Completed
-	switch name := l.name(channel); {
+	switch name := sh.name(channel); {
 	case k.sharded:
 		what = "SPUBLISH"
 		command = k.B().Spublish().Channel(name).Message(message).Build()
-	case l.b.opts.Cluster: // always to the same node of it, or the order is lost
+	case sh.b.opts.Cluster:
+		// Keys sends it always to the same node of the Cluster, which preserves the order.
 		command = k.B().Arbitrary("PUBLISH").Keys(name).Args(message).Build()
 	default:
 		command = k.B().Publish().Channel(name).Message(message).Build()
 	}
 	n, err := k.Do(bounded, command).AsInt64()
-	l.b.judge(k, what+" "+l.tag+"*", err)
+	sh.b.noteError(k, what+" "+sh.tag+"*", err)
 	if err != nil {
-		return broker.Appended{}, l.failed(ctx, "publish", err)
+		return broker.Appended{}, sh.failed(ctx, "publish", err)
 	}
-	return broker.Appended{Receivers: l.receivers(k, channel, n)}, nil
+	return broker.Appended{Receivers: sh.receivers(k, channel, n)}, nil
 }
 
-// receivers says of how many subscriptions that of this node is not one.
-func (l *lane) receivers(k *link, channel string, subscriptions int64) broker.Receivers {
+// receivers returns whether there are subscriptions of other nodes.
+func (sh *shard) receivers(k *link, channel string, subscriptions int64) broker.Receivers {
 	if !k.counts {
 		return broker.Unknown
 	}
-	if f := l.follow(l.name(channel)); f != nil && f.isListening() {
+	if f := sh.follow(sh.name(channel)); f != nil && f.isListening() {
 		subscriptions--
 	}
 	if subscriptions > 0 {
@@ -102,7 +103,7 @@ func (f *follow) isListening() bool {
 	return f.listening
 }
 
-// arguments are those of the script that appends an entry.
+// arguments returns the script that appends an entry, and its arguments.
 func (b *Broker) arguments(channel string, e broker.Entry, entry string) (*script, []string, error) {
 	id := ""
 	if e.ID != "" {
@@ -115,7 +116,7 @@ func (b *Broker) arguments(channel string, e broker.Entry, entry string) (*scrip
 	args := make([]string, 0, 13)
 	args = append(args, entry, brokerkit.NewEpoch(), id, strconv.Itoa(b.opts.testing.maxIDs))
 	kind := ""
-	owner := e.Owner // whose adoption is remembered
+	owner := e.Owner // the owner from which an adoption takes the member
 	switch e.Kind {
 	case broker.Event:
 		return events, append(args,
@@ -131,23 +132,33 @@ func (b *Broker) arguments(channel string, e broker.Entry, entry string) (*scrip
 	case broker.Leave:
 		kind = "leave"
 	case broker.Adopt:
-		kind, owner = "adopt", e.OldOwner
+		kind = "adopt"
+		owner = e.OldOwner
 	default:
-		return nil, nil, fmt.Errorf("redis: append: there is no kind %d", e.Kind)
+		return nil, nil, fmt.Errorf("redis: append: unknown kind %d", e.Kind)
 	}
-	hasData, joined := "0", "0"
+	hasData := "0"
 	if e.Data != nil {
 		hasData = "1"
 	}
+	joined := "0"
 	if !e.Joined.IsZero() {
 		joined = strconv.FormatInt(max(e.Joined.UnixMilli(), 0), 10)
 	}
-	remembered := milliseconds(2 * b.lease)
-	return members, append(args, kind, e.Member, e.Owner, e.OldOwner, hasData, e.User, joined,
-		remembered, digest(channel, e.Member, owner)), nil
+	return members, append(args,
+		kind,
+		e.Member,
+		e.Owner,
+		e.OldOwner,
+		hasData,
+		e.User,
+		joined,
+		milliseconds(2*b.lease), // how long an adoption is remembered
+		digest(channel, e.Member, owner),
+	), nil
 }
 
-// digest is a short name for some texts, which are of any bytes.
+// digest returns a short name for strings of any bytes.
 func digest(texts ...string) string {
 	var all []byte
 	for _, t := range texts {
@@ -158,8 +169,8 @@ func digest(texts ...string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// appended reads the answer of a script that appends.
-func (l *lane) appended(k *link, channel string, answer []rueidis.RedisMessage) (a broker.Appended, err error) {
+// appended decodes the answer of a script that appends.
+func (sh *shard) appended(k *link, channel string, answer []rueidis.RedisMessage) (a broker.Appended, err error) {
 	if len(answer) != 4 {
 		return a, errFormat
 	}
@@ -180,7 +191,7 @@ func (l *lane) appended(k *link, channel string, answer []rueidis.RedisMessage) 
 	}
 	a.Duplicate = numbers[0] == 1
 	if !a.Duplicate {
-		a.Receivers = l.receivers(k, channel, numbers[3])
+		a.Receivers = sh.receivers(k, channel, numbers[3])
 	}
 	return a, nil
 }

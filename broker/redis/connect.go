@@ -20,15 +20,15 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// A link is what all lanes share: one client of rueidis for commands, and one for
-// subscriptions and leases, which must not wait for commands. They reconnect by
-// themselves, but to whatever is at their address: once the server says that it is a
-// replica the link has ended, and the lanes make a new one.
+// A link is shared by all shards. It has one rueidis client for commands, and one for
+// subscriptions and leases, which must not wait for commands. The clients reconnect
+// automatically, but to any server at their address. When the server has become a replica,
+// the link ends, and the shards create a new one.
 type link struct {
 	rueidis.Client
-	side    rueidis.Client
-	sharded bool
-	counts  bool // PUBLISH returns how many subscribers there are, wherever they are
+	side    rueidis.Client // for subscriptions and leases
+	sharded bool           // sharded Pub/Sub is used
+	counts  bool           // PUBLISH returns the number of subscribers on all servers
 
 	ending  sync.Once
 	ended   chan struct{}
@@ -36,7 +36,7 @@ type link struct {
 	closing sync.Once
 }
 
-// end makes all lanes leave the link. It returns at once.
+// end ends the link, so that all shards reconnect. It returns at once.
 func (k *link) end(reason error) {
 	k.ending.Do(func() {
 		k.reason = reason
@@ -60,22 +60,23 @@ func (k *link) close() {
 	})
 }
 
-// judge ends the link if an error says that the server is no primary any more, and
-// logs what the user may not do: once a minute for each kind.
-func (b *Broker) judge(k *link, what string, err error) {
+// noteError ends the link if an error means that the server is not the primary any more, and
+// logs a missing permission: once a minute for each kind.
+func (b *Broker) noteError(k *link, what string, err error) {
 	switch {
 	case err == nil:
 	case isRole(err), contains(err, "NOAUTH"): // a new connection authenticates itself
-		if !b.opts.Cluster { // there it is one server of several, and rueidis asks where the slots are
+		// In a Cluster, the error is from one of several servers, and rueidis finds the slots.
+		if !b.opts.Cluster {
 			k.end(err)
 		}
 	case isForbidden(err):
-		b.complain("the user lacks a permission", what, err)
+		b.warn("the user lacks a permission", what, err)
 	}
 }
 
-// connect returns the link that all lanes share, and makes a new one if there is
-// none or if it has ended. The error is a *SettingError.
+// connect returns the link that all shards share, and creates a new one if there is none or
+// it has ended. The error is a *SettingError.
 func (b *Broker) connect(ctx context.Context) (*link, error) {
 	b.connecting.Lock()
 	defer b.connecting.Unlock()
@@ -112,21 +113,21 @@ func (b *Broker) connect(ctx context.Context) (*link, error) {
 }
 
 const (
-	// A node has few connections with short commands: rueidis's own buffers of half
-	// a MiB each are for others.
+	// bufferBytes is smaller than rueidis's default of half a MiB, because a node has few
+	// connections with short commands.
 	bufferBytes = 32 << 10
-	ringScale   = 9 // commands waiting on a connection: 512
-	// refreshInterval is how often the Sentinels are asked who the primary is, in
-	// case a message of theirs about a change was missed.
+	ringScale   = 9 // 512 pending commands on a connection
+	// refreshInterval is how often the Sentinels are asked for the primary, in case a
+	// notification of theirs was missed.
 	refreshInterval = 5 * time.Second
 )
 
-// client is the options of a client. register is called with each of its connections
-// before rueidis gets it.
+// client returns the options of a client. register is called with each new connection,
+// before rueidis uses it.
 func (b *Broker) client(register func(net.Conn) error) rueidis.ClientOption {
 	o := &b.opts
-	// rueidis pings at this interval, and does not set it for the Sentinels: without it
-	// a Sentinel that falls silent would hold up everything.
+	// rueidis pings at the interval KeepAlive, but does not set a default for the Sentinels.
+	// Without pings, a Sentinel that stops to answer would block everything.
 	dialer := net.Dialer{Timeout: o.Timeout, KeepAlive: time.Second}
 	sentinels := dialer
 	sentinels.Control = forSentinels
@@ -152,20 +153,20 @@ func (b *Broker) client(register func(net.Conn) error) rueidis.ClientOption {
 		},
 		ClientName:          "pushy",
 		ClientSetInfo:       rueidis.DisableClientSetInfo,
-		ConnWriteTimeout:    o.Timeout, // after a second of silence a PING must be answered by then
+		ConnWriteTimeout:    o.Timeout, // also for the answer to a PING, which is sent after an idle second
 		ReadBufferEachConn:  bufferBytes,
 		WriteBufferEachConn: bufferBytes,
 		RingScaleEachConn:   ringScale,
-		PipelineMultiplex:   -1, // one connection, so that what is sent in order arrives in order
+		PipelineMultiplex:   -1, // one connection, so that commands arrive in the order in which they are sent
 		DisableRetry:        true,
 		DisableCache:        true,
 	}
 }
 
-// forSentinels marks the dialer of connections to Sentinels.
+// forSentinels does nothing. As the Control of a dialer, it marks connections to Sentinels.
 func forSentinels(string, string, syscall.RawConn) error { return nil }
 
-// dial opens a connection. Close ends it.
+// dial opens a connection, and stops when the Broker is closed.
 func (b *Broker) dial(ctx context.Context, address string, d *net.Dialer, t *tls.Config,
 	register func(net.Conn) error) (conn net.Conn, err error) {
 	if b.opts.testing.via != nil {
@@ -195,10 +196,9 @@ func (b *Broker) dial(ctx context.Context, address string, d *net.Dialer, t *tls
 	return &replies{Conn: conn}, conn.SetDeadline(time.Time{})
 }
 
-// register makes the epochs right for the server at the other end, for the scripts
-// that append over this connection. It happens here and not in a script of the link's
-// because rueidis reconnects by itself. It reads the reply to each of its commands, so
-// nothing that it reads belongs to what rueidis sends.
+// register runs registerScript on a new connection: the scripts that append over it then use
+// the epoch of its server. It cannot be done later, because rueidis reconnects
+// automatically. register reads the replies to all of its commands, and no others.
 func (b *Broker) register(conn net.Conn) error {
 	o := &b.opts
 	var text []byte
@@ -219,8 +219,8 @@ func (b *Broker) register(conn net.Conn) error {
 	if o.Database != 0 {
 		command("SELECT", strconv.Itoa(o.Database))
 	}
-	for _, l := range b.lanes {
-		command("EVAL", registerScript.text, "1", l.storeKey(), l.tag, "", b.node, "", brokerkit.NewEpoch())
+	for _, sh := range b.shards {
+		command("EVAL", registerScript.text, "1", sh.storeKey(), sh.tag, "", b.node, "", brokerkit.NewEpoch())
 	}
 	if _, err := conn.Write(text); err != nil {
 		return err
@@ -229,7 +229,7 @@ func (b *Broker) register(conn net.Conn) error {
 	for range n {
 		err := skipReply(r)
 		if o.Cluster && contains(err, "MOVED", "ASK", "CLUSTERDOWN") {
-			continue // another server has this lane
+			continue // another server has the slot of this shard
 		}
 		if err != nil {
 			return err
@@ -238,7 +238,7 @@ func (b *Broker) register(conn net.Conn) error {
 	return nil
 }
 
-// skipReply reads one reply, which is no list, and returns what is an error.
+// skipReply reads one reply, which must not be a list. If it is an error, it returns it.
 func skipReply(r *bufio.Reader) error {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
@@ -261,8 +261,8 @@ func skipReply(r *bufio.Reader) error {
 	return fmt.Errorf("%w: %.30q", errFormat, text)
 }
 
-// inspect finds a server that is not what the Options say it is, that takes no
-// writes, or whose user may not do what pushy needs.
+// inspect returns an error if the server does not match the Options, does not accept
+// writes, or does not permit what pushy needs.
 func (b *Broker) inspect(ctx context.Context, k *link) error {
 	o := &b.opts
 	where := strings.Join(o.Addresses, ", ")
@@ -270,12 +270,12 @@ func (b *Broker) inspect(ctx context.Context, k *link) error {
 		return wrong("Cluster", "%s is not a Redis Cluster", where)
 	}
 	info := map[string]string{}
-	for _, node := range k.Nodes() { // one will do
+	for _, node := range k.Nodes() { // any one of them
 		text, err := node.Do(ctx, node.B().Info().Section("server").Build()).ToString()
 		switch {
 		case isForbidden(err) && !o.Cluster:
-			b.complain("the user may not run INFO: positions get another epoch with each new connection, "+
-				"and a replica is noticed only when it refuses a write", "INFO", err)
+			b.warn("the user has no permission for INFO: positions get a new epoch with each new connection, "+
+				"and a replica is detected only when it refuses a write", "INFO", err)
 		case err != nil:
 			return err
 		}
@@ -284,17 +284,17 @@ func (b *Broker) inspect(ctx context.Context, k *link) error {
 	}
 	var major int
 	if _, err := fmt.Sscanf(info["redis_version"], "%d.", &major); err == nil && major < 6 {
-		return wrong("Addresses", "version %s of Redis is there; 6 or newer is needed", info["redis_version"])
+		return wrong("Addresses", "the server has Redis %s; Redis 6 or newer is required", info["redis_version"])
 	}
 	if !o.Cluster && info["redis_mode"] == "cluster" {
-		return wrong("Cluster", "%s is a node of a Redis Cluster, but this is not set", where)
+		return wrong("Cluster", "%s is a node of a Redis Cluster, but this option is not set", where)
 	}
 	k.sharded = o.Cluster && major >= 7 && !o.testing.plain
 	k.counts = k.sharded || !o.Cluster
 	if _, err := b.checkRole(ctx, k); err != nil {
 		return err
 	}
-	refused, err := b.lanes[0].exec(ctx, k, k, tryScript, "").AsStrSlice()
+	refused, err := b.shards[0].exec(ctx, k, k, tryScript, "").AsStrSlice()
 	if err != nil {
 		return err
 	}
@@ -323,12 +323,12 @@ type doer interface {
 	Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult
 }
 
-// checkRole returns errReplica for a replica: it takes commands, answers PUBLISH as
-// if all was well, and may get nothing of what others publish. It returns which
-// server there is, if the user may ask.
+// checkRole returns errReplica for a replica: a replica accepts PUBLISH, but its subscribers
+// can miss messages. It returns the run_id of the server, or "" without the permission for
+// INFO.
 func (b *Broker) checkRole(ctx context.Context, c doer) (runID string, err error) {
 	if b.opts.Cluster {
-		return "", nil // moved slots end a subscription there
+		return "", nil // there, a subscription ends when its slot moves
 	}
 	replication, err := c.Do(ctx, c.B().Info().Section("replication").Build()).ToString()
 	if isForbidden(err) {

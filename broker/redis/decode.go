@@ -13,22 +13,22 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// Whoever may use Redis may write to pushy's keys and channels, so nothing that comes
-// from it is trusted: what is broken is skipped. The node checks names and data.
+// Other programs can write to pushy's keys and channels, so data from Redis is untrusted:
+// invalid data is skipped. The Server validates names and JSON.
 const (
-	maxEntry  = 4 << 20 // Redis disconnects subscribers for which 8 MiB wait for a minute
-	maxNumber = 1 << 53 // scripts count in doubles
+	maxEntry  = 4 << 20 // Redis disconnects subscribers that have 8 MiB queued for a minute
+	maxNumber = 1 << 53 // scripts store numbers as doubles
 )
 
 // message is one message on a channel's subscription.
 type message struct {
 	entry  broker.Entry
-	forget bool // the kept events were forgotten, or the members were lost
+	forget bool // the kept events were removed, or the members were lost
 }
 
-// parseMessage reads a message. Its first byte is "e" for an event that is not kept,
-// "n" for an entry with a number, "x" for the leave of a member whose node lost its
-// lease, "f" for what History.Forget does.
+// parseMessage decodes a message. Its first byte is "e" for an event that is not kept, "n"
+// for an entry with a number, "x" for the Leave of a member of a node whose lease has
+// expired, and "f" for History.Forget.
 func parseMessage(text string) (m message, err error) {
 	switch {
 	case text == "f":
@@ -46,15 +46,15 @@ func parseMessage(text string) (m message, err error) {
 	return m, err
 }
 
-// headBytes is the length of what comes before the epoch.
+// headBytes is the length of the part before the epoch.
 const headBytes = 1 + 4*8 + 1
 
-// parseNumbered reads an entry with a number; append.lua has its form.
+// parseNumbered decodes an entry with a number. append.lua defines the format.
 func parseNumbered(text string) (e broker.Entry, err error) {
 	if len(text) < headBytes {
 		return e, errFormat
 	}
-	var numbers [4]uint64 // its own, when it was appended, when it expires, a length
+	var numbers [4]uint64 // the entry's number, the time of the append, the expiry time, a length
 	rest := text[1:]
 	for i := range numbers {
 		var ok bool
@@ -88,8 +88,8 @@ func parseNumbered(text string) (e broker.Entry, err error) {
 	return e, nil
 }
 
-// parseKept reads an element of the list of a channel's kept events. Those that were
-// appended before the server restarted have the epoch of now.
+// parseKept decodes an element of the list of a channel's kept events. Events that were
+// appended before the server restarted get the current epoch.
 func parseKept(top broker.Position, text string) (broker.Entry, error) {
 	e, err := parseNumbered(text)
 	switch {
@@ -102,7 +102,7 @@ func parseKept(top broker.Position, text string) (broker.Entry, error) {
 	return e, nil
 }
 
-// cutNumber reads a count, which scripts write as a double.
+// cutNumber decodes a number from 0 to 2^53 - 1, which scripts write as a double.
 func cutNumber(text string) (n uint64, rest string, ok bool) {
 	if len(text) < 8 {
 		return 0, "", false
@@ -115,7 +115,7 @@ func cutNumber(text string) (n uint64, rest string, ok bool) {
 	return n, text[8:], ok
 }
 
-// position is a position that a script answers.
+// position checks a position that a script returned.
 func position(epoch string, offset int64) (broker.Position, error) {
 	if !broker.ValidEpoch(epoch) || offset < 0 || offset >= maxNumber {
 		return broker.Position{}, fmt.Errorf("position %.40q: %w", epoch, errFormat)
@@ -123,20 +123,21 @@ func position(epoch string, offset int64) (broker.Position, error) {
 	return broker.Position{Epoch: epoch, Offset: uint64(offset)}, nil
 }
 
-// resetReason says why a position with another epoch came: an epoch ends with what
-// changes when the server restarts.
-func resetReason(was, is string) string {
+// resetReason returns the reason for a change of the epoch. The part of an epoch after the
+// hyphen changes when the server restarts.
+func resetReason(was, now string) string {
 	switch {
-	case was == is:
+	case was == now:
 		return broker.ResetGap
-	case strings.Split(was, "-")[0] == strings.Split(is, "-")[0]:
+	case strings.Split(was, "-")[0] == strings.Split(now, "-")[0]:
 		return broker.ResetRestarted
 	}
 	return broker.ResetEpoch
 }
 
-// parseTop reads the meta of a channel's events; event.lua has its form. A meta that
-// is not there or broken is that of a channel to which nothing was appended.
+// parseTop decodes the position of a channel's last kept event. event.lua defines the
+// format of meta. A meta that is missing or invalid is treated as that of a channel to which
+// nothing was appended.
 func parseTop(run, base, meta string) broker.Position {
 	const numbers = 6 * 8
 	if last, _, ok := cutNumber(meta); ok && len(meta) > numbers && broker.ValidEpoch(meta[numbers:]+"-"+run) {
@@ -145,8 +146,8 @@ func parseTop(run, base, meta string) broker.Position {
 	return broker.Position{Epoch: base + "-" + run}
 }
 
-// parseState reads a channel's state. It leaves out the members that are broken, and
-// returns why the first of them is; other fields are not pushy's and mean nothing.
+// parseState decodes a channel's state. It skips invalid members, and returns the error of
+// one of them. Other fields are not pushy's and are ignored.
 func parseState(run, base, meta string, fields map[string]string) (s broker.State, skipped error) {
 	s.At = parseTop(run, base, meta)
 	s.Revision = broker.Position{Epoch: base + "-" + run}
@@ -155,8 +156,8 @@ func parseState(run, base, meta string, fields map[string]string) (s broker.Stat
 		s.Revision = broker.Position{Epoch: begins + "-" + run, Offset: revision}
 	}
 	for name, value := range fields {
-		id, is := strings.CutPrefix(name, "m")
-		if !is {
+		id, isMember := strings.CutPrefix(name, "m")
+		if !isMember {
 			continue
 		}
 		m, err := parseMember(id, value)
@@ -173,7 +174,7 @@ func parseState(run, base, meta string, fields map[string]string) (s broker.Stat
 	return s, skipped
 }
 
-// parseMember reads a member's field; members.lua has its form.
+// parseMember decodes a member's field. members.lua defines the format.
 func parseMember(id, value string) (m broker.Member, err error) {
 	since, rest, ok := cutNumber(value)
 	joined, rest, ok2 := cutNumber(rest)

@@ -19,17 +19,17 @@ var (
 	errLost    = errors.New("connection lost")
 	errMoved   = errors.New("the Cluster has moved the channels")
 	errFormat  = errors.New("unknown format")
-	errReplica = errors.New("the server is a replica, which takes no writes")
+	errReplica = errors.New("the server is a replica, which does not accept writes")
 	errOther   = errors.New("another server answers at the address")
 )
 
-// awayError is a SettingError that may right itself: nobody answers there now.
+// awayError marks a SettingError that can be temporary: no server answers at this time.
 type awayError struct{ error }
 
 func (e awayError) Unwrap() error { return e.error }
 
-// isSetting reports whether an error is about Options that are wrong, and not about
-// a Redis that is away.
+// isSetting reports whether an error means that an option is wrong, and not that Redis is
+// away.
 func isSetting(err error) bool {
 	var setting *SettingError
 	var away awayError
@@ -49,21 +49,21 @@ func contains(err error, words ...string) bool {
 	return false
 }
 
-// isRole reports whether an error says that the server does not take writes now: it
-// is a replica, perhaps since a moment ago, or it is starting. Its clients must
-// connect again. Inside of a script Redis 6 puts the code into the middle.
+// isRole reports whether an error means that the server does not accept writes now, because
+// it is a replica or is starting. Its clients must reconnect. In errors of scripts, Redis 6
+// puts the code into the middle of the message.
 func isRole(err error) bool {
 	return contains(err, "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", errReplica.Error())
 }
 
-// isForbidden reports whether the user lacks a permission. Inside of a script each
-// version of Redis words it differently.
+// isForbidden reports whether the user lacks a permission. In errors of scripts, each
+// version of Redis has another message for it.
 func isForbidden(err error) bool {
 	return contains(err, "NOPERM", "ACL failure", "no permissions", "No permissions", "user executing the script can't")
 }
 
-// explain says which setting an error of a new connection is about. An error that
-// is about none is an awayError.
+// explain returns the *SettingError for an error of a new connection. It is an awayError if
+// no option is wrong.
 func (o *Options) explain(err error) error {
 	var known *SettingError
 	if err == nil || errors.As(err, &known) {
@@ -77,17 +77,17 @@ func (o *Options) explain(err error) error {
 		err = fmt.Errorf("no TLS connection to %s: %w", where, err)
 	case contains(err, "WRONGPASS", "without any password configured"):
 		setting = "Password"
-		err = fmt.Errorf("it is not accepted: %w", err)
+		err = fmt.Errorf("the password is not accepted: %w", err)
 	case contains(err, "NOAUTH"):
 		setting = "Password"
-		err = fmt.Errorf("one is required: %w", err)
+		err = fmt.Errorf("a password is required: %w", err)
 	case contains(err, wordVersion):
 		return versionError(err)
 	case isForbidden(err):
 		setting = "Username"
 		err = fmt.Errorf("the user lacks a permission that pushy needs: %w", err)
 	case contains(err, "DENIED"):
-		err = fmt.Errorf("the server at %s is in protected mode: give it a password, or have it bind to one address", where)
+		err = fmt.Errorf("the server at %s is in protected mode: set a password, or bind it to one address", where)
 	case contains(err, "cluster support disabled"):
 		setting = "Cluster"
 		err = fmt.Errorf("%s is not a Redis Cluster: %w", where, err)
@@ -99,29 +99,29 @@ func (o *Options) explain(err error) error {
 	case o.SentinelMaster != "" && contains(err, "unknown command", "ERR unknown"):
 		err = fmt.Errorf("%s is not a Sentinel: %w", where, err)
 	case isRole(err):
-		err = awayError{fmt.Errorf("%s does not take writes: %w", where, err)}
+		err = awayError{fmt.Errorf("%s does not accept writes: %w", where, err)}
 	case isAnswer(err):
-		err = awayError{fmt.Errorf("the server at %s refuses: %w", where, err)}
+		err = awayError{fmt.Errorf("the server at %s refuses the connection: %w", where, err)}
 	default:
-		err = awayError{fmt.Errorf("nobody answers as Redis at %s: %w", where, err)}
+		err = awayError{fmt.Errorf("no Redis server answers at %s: %w", where, err)}
 	}
 	return &SettingError{Setting: setting, Err: err}
 }
 
-// serverError is an error that the server answered before rueidis had the connection.
+// serverError is an error reply to a command of register, without rueidis.
 type serverError string
 
 func (e serverError) Error() string { return string(e) }
 
-// isAnswer reports whether an error is what a server answered.
+// isAnswer reports whether an error is a reply of a server.
 func isAnswer(err error) bool {
 	var answer serverError
-	_, said := rueidis.IsRedisErr(err)
-	return said || errors.As(err, &answer)
+	_, isReply := rueidis.IsRedisErr(err)
+	return isReply || errors.As(err, &answer)
 }
 
-// explainTLS finds out whether a connection failed because only one side uses TLS:
-// the error itself says no more than that nothing was understood.
+// explainTLS tests whether a connection failed because only one side uses TLS. The original
+// error does not tell.
 func (o *Options) explainTLS(ctx context.Context, err error) error {
 	var unreachable *net.OpError
 	if isSetting(err) || errors.As(err, &unreachable) && unreachable.Op == "dial" {
@@ -138,11 +138,11 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
 	if o.TLS == nil {
-		// Nothing is sent over this connection, so nothing need be verified.
-		shaken := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
+		// Nothing is sent over this connection, so the certificate need not be verified.
+		handshakeErr := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
 		var alert tls.AlertError
-		if shaken == nil || errors.As(shaken, &alert) || contains(shaken, "remote error: tls") {
-			return wrong("TLS", "the server at %s speaks TLS, but Options.TLS is not set", address)
+		if handshakeErr == nil || errors.As(handshakeErr, &alert) || contains(handshakeErr, "remote error: tls") {
+			return wrong("TLS", "the server at %s uses TLS, but this option is not set", address)
 		}
 		return err
 	}
@@ -151,7 +151,7 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 	}
 	first, readErr := bufio.NewReader(conn).ReadByte()
 	if readErr == nil && (first == '+' || first == '-') {
-		return wrong("TLS", "it is set, but the server at %s does not speak TLS", address)
+		return wrong("TLS", "is set, but the server at %s does not use TLS", address)
 	}
 	if alert := o.alert(address); alert != nil {
 		return wrong("TLS", "no TLS connection to %s: %w", address, alert)
@@ -159,9 +159,9 @@ func (o *Options) explainTLS(ctx context.Context, err error) error {
 	return err
 }
 
-// alert returns what a server says against a TLS connection after the handshake,
-// such as that a client certificate is required: a client that writes at once may
-// get no more than a reset.
+// alert returns the TLS alert that a server sends after the handshake, such as that a client
+// certificate is required, or nil. A client that writes at once can get a connection reset
+// instead of the alert.
 func (o *Options) alert(address string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), min(o.Timeout, time.Second))
 	defer cancel()
@@ -179,29 +179,31 @@ func (o *Options) alert(address string) error {
 	return nil
 }
 
-// away says that the store cannot be reached.
+// away returns an error that wraps ErrAway.
 func away(what string, err error) error {
 	return fmt.Errorf("redis: %s: %w: %w", what, broker.ErrAway, err)
 }
 
 func wrapped(what string, err error) error { return fmt.Errorf("redis: %s: %w", what, err) }
 
-// versionError names the version of other nodes, which ends the error of a script.
+// versionError returns the error for nodes of another format. Their version is at the end of
+// the script's error.
 func versionError(err error) error {
 	_, other, _ := strings.Cut(err.Error(), wordVersion+" ")
 	other, _, _ = strings.Cut(other, " ")
 	return &SettingError{
 		Setting: "Prefix",
-		Err:     fmt.Errorf("%w: version %q, and this node has version %d", broker.ErrVersion, other, broker.FormatVersion),
+		Err: fmt.Errorf("%w: they have version %q, this node has version %d",
+			broker.ErrVersion, other, broker.FormatVersion),
 	}
 }
 
-// isMoved reports whether an error says that the Cluster has moved a slot.
+// isMoved reports whether an error means that the Cluster has moved a slot.
 func isMoved(err error) bool {
-	if said, ok := rueidis.IsRedisErr(err); ok {
-		_, moved := said.IsMoved()
-		_, asked := said.IsAsk()
-		return moved || asked || said.IsClusterDown()
+	if reply, ok := rueidis.IsRedisErr(err); ok {
+		_, moved := reply.IsMoved()
+		_, asked := reply.IsAsk()
+		return moved || asked || reply.IsClusterDown()
 	}
 	return false
 }

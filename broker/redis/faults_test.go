@@ -286,7 +286,7 @@ func TestReplicaAtStart(t *testing.T) {
 	o := options(t, replica)
 	err := closedNode(t, o).open()
 	require.Error(t, err, "with RequireAtStart")
-	assert.Contains(t, err.Error(), "does not take writes")
+	assert.Contains(t, err.Error(), "does not accept writes")
 	assert.Contains(t, err.Error(), replica.Addr)
 
 	o.RequireAtStart = false
@@ -317,7 +317,7 @@ func TestAwayAtStart(t *testing.T) {
 	o := options(t, s)
 	err := closedNode(t, o).open()
 	require.Error(t, err, "with RequireAtStart")
-	assert.Contains(t, err.Error(), "Options.Addresses: nobody answers as Redis at "+s.Addr)
+	assert.Contains(t, err.Error(), "Options.Addresses: no Redis server answers at "+s.Addr)
 
 	o.RequireAtStart = false
 	a := open(t, o)

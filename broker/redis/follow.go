@@ -9,22 +9,22 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// follow is a channel that the node follows. While its state is read the messages
-// that arrive wait; then those that the state has are left out.
+// follow is a channel that the node follows. While its state is read, messages are held.
+// Afterwards those that the state does not include are delivered.
 type follow struct {
-	lane    *lane
+	shard   *shard
 	channel string
-	turn    chan struct{} // has one token, which a reader of the state takes
+	turn    chan struct{} // has one token, which a reader of the state holds
 
-	// Under mu, which is held while the sink is called.
+	// Guarded by mu, which is held while the sink is called.
 	mu        sync.Mutex
 	ended     bool // nothing is delivered any more
 	listening bool // the subscription has begun
-	waiting   bool // messages wait in held
+	holding   bool // messages are added to held
 	held      []message
 	heldBytes int
-	lost      bool   // messages were left out of held
-	reason    string // why a Reset is due, or ""
+	lost      bool   // held was full, and messages were discarded
+	reason    string // of the Reset that is due, or ""
 
 	at      broker.Position // of the last kept event when the state was read
 	rev     broker.Position // of the last member entry
@@ -32,9 +32,9 @@ type follow struct {
 }
 
 const (
-	maxHeld      = 10_000 // messages that wait for one channel's state
+	maxHeld      = 10_000 // messages of one channel that are held
 	maxHeldBytes = 4 << 20
-	resetsAtOnce = 32 // channels of a lane whose state is read at a time
+	resetsAtOnce = 32 // channels of a shard whose state is read concurrently
 )
 
 // Follow implements broker.Broker.
@@ -42,24 +42,29 @@ func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, erro
 	if err := b.usable(ctx); err != nil {
 		return broker.State{}, err
 	}
-	l := b.lane(channel)
-	l.mu.Lock()
-	f := l.follows[channel]
+	sh := b.shard(channel)
+	sh.mu.Lock()
+	f := sh.follows[channel]
 	fresh := f == nil
 	if fresh {
-		f = &follow{lane: l, channel: channel, turn: make(chan struct{}, 1), waiting: true}
+		f = &follow{
+			shard:   sh,
+			channel: channel,
+			turn:    make(chan struct{}, 1),
+			holding: true,
+		}
 		f.turn <- struct{}{}
-		l.follows[channel] = f
+		sh.follows[channel] = f
 	}
 	var done <-chan error
 	if fresh {
-		done = l.askLocked(channel, false)
+		done = sh.queueLocked(channel, false)
 	}
-	up := l.up
+	up := sh.up
 	if !up && fresh {
 		f.reason = broker.ResetGap
 	}
-	l.mu.Unlock()
+	sh.mu.Unlock()
 	if !up {
 		return broker.State{}, b.awayError()
 	}
@@ -72,13 +77,13 @@ func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, erro
 
 // begin waits for the subscription and reads the state.
 func (f *follow) begin(ctx context.Context, subscribed <-chan error) (broker.State, error) {
-	l := f.lane
+	sh := f.shard
 	if subscribed != nil {
 		select {
 		case err := <-subscribed:
 			if err != nil {
 				f.demand(broker.ResetGap)
-				return broker.State{}, l.failed(ctx, "subscribe", err)
+				return broker.State{}, sh.failed(ctx, "subscribe", err)
 			}
 		case <-ctx.Done():
 			return broker.State{}, wrapped("subscribe", ctx.Err())
@@ -90,15 +95,15 @@ func (f *follow) begin(ctx context.Context, subscribed <-chan error) (broker.Sta
 	case <-ctx.Done():
 		return broker.State{}, wrapped("follow", ctx.Err())
 	}
-	known := f.wait()
-	state, err := l.read(ctx, f.channel)
+	known := f.hold()
+	state, err := sh.read(ctx, f.channel)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil {
 		f.demandLocked(broker.ResetGap)
 		return broker.State{}, err
 	}
-	if f.ended || !l.b.opened.Load() {
+	if f.ended || !sh.b.opened.Load() {
 		return broker.State{}, broker.ErrClosed
 	}
 	if f.lost {
@@ -106,21 +111,21 @@ func (f *follow) begin(ctx context.Context, subscribed <-chan error) (broker.Sta
 	}
 	if f.reason == "" {
 		at := f.at
-		f.takeLocked(state)
+		f.setStateLocked(state)
 		if known && at.Epoch == state.At.Epoch {
-			f.at = at // a kept event that has not arrived yet is still delivered
+			f.at = at // kept events that have not arrived yet are still delivered
 		}
-		f.releaseLocked()
+		f.deliverHeldLocked()
 	}
 	return state, nil
 }
 
-// wait lets messages wait, and reports whether a state is known already.
-func (f *follow) wait() (known bool) {
+// hold begins to hold messages, and reports whether a state was known before.
+func (f *follow) hold() (known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known = !f.waiting
-	f.waiting = true
+	known = !f.holding
+	f.holding = true
 	return known
 }
 
@@ -129,16 +134,16 @@ func (b *Broker) Unfollow(_ context.Context, channel string) error {
 	if !b.opened.Load() {
 		return broker.ErrClosed
 	}
-	l := b.lane(channel)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f := l.follows[channel]
+	sh := b.shard(channel)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	f := sh.follows[channel]
 	if f == nil {
 		return nil
 	}
-	delete(l.follows, channel)
+	delete(sh.follows, channel)
 	f.end()
-	l.askLocked(channel, true)
+	sh.queueLocked(channel, true)
 	return nil
 }
 
@@ -157,7 +162,7 @@ func (f *follow) cutOff() {
 	f.demandLocked(broker.ResetGap)
 }
 
-// demand makes a Reset due for a reason, if none is for a stronger one.
+// demand makes a Reset due. If one is due already, the stronger reason counts.
 func (f *follow) demand(reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,13 +170,13 @@ func (f *follow) demand(reason string) {
 }
 
 func (f *follow) demandLocked(reason string) {
-	f.waiting = true
+	f.holding = true
 	f.reason = stronger(f.reason, reason)
-	f.lane.due.Store(true)
-	f.lane.rouse()
+	f.shard.due.Store(true)
+	f.shard.wakeResets()
 }
 
-// stronger returns the reason that says more.
+// stronger returns the reason that implies the other.
 func stronger(a, b string) string {
 	for _, reason := range []string{broker.ResetEpoch, broker.ResetRestarted, broker.ResetLease} {
 		if a == reason || b == reason {
@@ -181,15 +186,15 @@ func stronger(a, b string) string {
 	return broker.ResetGap
 }
 
-// message takes what arrived on a subscription. It is called for one at a time.
-func (l *lane) message(name, text string) {
-	f := l.follow(name)
+// message handles a message of a subscription. It is not called concurrently.
+func (sh *shard) message(name, text string) {
+	f := sh.follow(name)
 	if f == nil {
 		return
 	}
 	m, err := parseMessage(text)
 	if err != nil {
-		l.b.complain("skipped a message that pushy did not send", "", err)
+		sh.b.warn("skipped a message that pushy did not send", "", err)
 		return
 	}
 	f.mu.Lock()
@@ -200,7 +205,7 @@ func (l *lane) message(name, text string) {
 }
 
 func (f *follow) acceptLocked(m message) {
-	if !f.waiting {
+	if !f.holding {
 		f.deliverLocked(m)
 		return
 	}
@@ -210,28 +215,30 @@ func (f *follow) acceptLocked(m message) {
 	f.held = append(f.held, m)
 	f.heldBytes += len(m.entry.Data)
 	if len(f.held) > maxHeld || f.heldBytes > maxHeldBytes {
-		f.held, f.heldBytes, f.lost = nil, 0, true
+		f.held = nil
+		f.heldBytes = 0
+		f.lost = true
 	}
 }
 
-// deliverLocked delivers a message if it is the next, and demands a Reset if
-// something is missing before it. Missing kept events show by the entry's Prev.
+// deliverLocked delivers a message, and demands a Reset if entries of members are missing
+// before it. A Server detects missing kept events by the entry's Prev.
 func (f *follow) deliverLocked(m message) {
 	e := m.entry
-	sink := f.lane.b.sink
+	sink := f.shard.b.sink
 	switch {
 	case m.forget:
 		f.demandLocked(broker.ResetEpoch)
 	case e.At == (broker.Position{}):
 		sink.Deliver(f.channel, e)
 	case e.Kind == broker.Event && e.At.Epoch != f.at.Epoch:
-		f.demandLocked(resetReason(f.at.Epoch, e.At.Epoch)) // the state to be read has it
+		f.demandLocked(resetReason(f.at.Epoch, e.At.Epoch)) // the state that is read then includes it
 	case e.Kind == broker.Event:
 		if e.At.Offset > f.at.Offset {
 			sink.Deliver(f.channel, e)
 		}
 	case e.At.Epoch == f.rev.Epoch && e.At.Offset <= f.rev.Offset:
-		// The state that was read has it.
+		// The state includes it.
 	case e.At.Epoch == f.rev.Epoch && e.Prev == f.rev.Offset, e.Prev == 0 && f.members == 0:
 		f.rev = e.At
 		switch e.Kind {
@@ -246,75 +253,80 @@ func (f *follow) deliverLocked(m message) {
 	}
 }
 
-func (f *follow) takeLocked(s broker.State) {
-	f.at, f.rev, f.members = s.At, s.Revision, len(s.Members)
+func (f *follow) setStateLocked(s broker.State) {
+	f.at = s.At
+	f.rev = s.Revision
+	f.members = len(s.Members)
 }
 
-// releaseLocked delivers what has waited, until a Reset is due.
-func (f *follow) releaseLocked() {
+// deliverHeldLocked delivers the held messages, until a Reset is due.
+func (f *follow) deliverHeldLocked() {
 	held := f.held
-	f.waiting, f.held, f.heldBytes, f.lost = false, nil, 0, false
+	f.holding = false
+	f.held = nil
+	f.heldBytes = 0
+	f.lost = false
 	for _, m := range held {
 		f.acceptLocked(m)
 	}
 }
 
-// resetAllLocked makes a Reset due for every channel of the lane.
-func (l *lane) resetAllLocked(reason string) {
-	for _, f := range l.follows {
+// resetAllLocked makes a Reset due for every channel of the shard.
+func (sh *shard) resetAllLocked(reason string) {
+	for _, f := range sh.follows {
 		f.demand(reason)
 	}
 }
 
-// rouse lets keep look around now.
-func (l *lane) rouse() {
+// wakeResets wakes resetLoop.
+func (sh *shard) wakeResets() {
 	select {
-	case l.wake <- struct{}{}:
+	case sh.wake <- struct{}{}:
 	default:
 	}
 }
 
-// keep delivers the Resets that are due until Close.
-func (l *lane) keep() {
+// resetLoop delivers the Resets that are due, until Close.
+func (sh *shard) resetLoop() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
-		case <-l.b.ctx.Done():
+		case <-sh.b.ctx.Done():
 			return
 		case <-tick.C:
-		case <-l.wake:
+		case <-sh.wake:
 		}
-		l.deliverResets()
+		sh.deliverResets()
 	}
 }
 
-func (l *lane) deliverResets() {
-	if !l.due.Swap(false) {
+func (sh *shard) deliverResets() {
+	if !sh.due.Swap(false) {
 		return
 	}
-	l.mu.Lock()
+	sh.mu.Lock()
 	var due []*follow
-	if l.up {
-		for _, f := range l.follows {
+	if sh.up {
+		for _, f := range sh.follows {
 			due = append(due, f)
 		}
 	}
-	l.mu.Unlock()
-	places := make(chan struct{}, resetsAtOnce)
+	sh.mu.Unlock()
+	running := make(chan struct{}, resetsAtOnce)
 	var all sync.WaitGroup
 	for _, f := range due {
 		if !f.resetDue() {
 			continue
 		}
-		if _, err := l.live(); err != nil {
+		if _, err := sh.live(); err != nil {
 			break
 		}
-		places <- struct{}{}
+		running <- struct{}{}
 		all.Go(func() {
-			defer func() { <-places }()
-			if err := l.b.guarded("reset", f.reset); err != nil && !errors.Is(err, broker.ErrAway) {
-				l.b.complain("cannot read a channel's state yet", "", err)
+			defer func() { <-running }()
+			if err := sh.b.guarded("reset", f.reset); err != nil && !errors.Is(err, broker.ErrAway) {
+				sh.b.warn("cannot read a channel's state yet", "", err)
 			}
 		})
 	}
@@ -329,7 +341,7 @@ func (f *follow) resetDue() bool {
 
 // reset reads the state and delivers a Reset if one is still due.
 func (f *follow) reset() error {
-	ctx, cancel := f.lane.b.bounded(f.lane.b.ctx)
+	ctx, cancel := f.shard.b.bounded(f.shard.b.ctx)
 	defer cancel()
 	select {
 	case <-f.turn:
@@ -344,19 +356,19 @@ func (f *follow) reset() error {
 	if reason == "" {
 		return nil
 	}
-	state, err := f.lane.read(ctx, f.channel)
+	state, err := f.shard.read(ctx, f.channel)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil || f.lost || !f.listening || f.reason != "" {
 		f.reason = stronger(f.reason, reason)
-		f.lane.due.Store(true) // keep looks again within a second
+		f.shard.due.Store(true) // resetLoop tries again within a second
 		return err
 	}
 	if f.ended {
 		return nil
 	}
-	f.takeLocked(state)
-	f.lane.b.sink.Reset(f.channel, state, reason)
-	f.releaseLocked()
+	f.setStateLocked(state)
+	f.shard.b.sink.Reset(f.channel, state, reason)
+	f.deliverHeldLocked()
 	return nil
 }

@@ -11,18 +11,18 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// topsAtOnce is how many channels one script looks at.
+// topsAtOnce is the maximum number of channels of one script.
 const topsAtOnce = 500
 
 // read reads a channel's state.
-func (l *lane) read(ctx context.Context, channel string) (broker.State, error) {
-	k, err := l.live()
+func (sh *shard) read(ctx context.Context, channel string) (broker.State, error) {
+	k, err := sh.live()
 	if err != nil {
 		return broker.State{}, err
 	}
-	answer, err := l.ask(ctx, k, stateScript, channel).ToArray()
+	answer, err := sh.execLeased(ctx, k, stateScript, channel).ToArray()
 	if err != nil {
-		return broker.State{}, l.failed(ctx, "read a state", err)
+		return broker.State{}, sh.failed(ctx, "read a state", err)
 	}
 	if len(answer) != 4 {
 		return broker.State{}, wrapped("read a state", errFormat)
@@ -39,7 +39,7 @@ func (l *lane) read(ctx context.Context, channel string) (broker.State, error) {
 	}
 	state, skipped := parseState(texts[0], texts[1], texts[2], fields)
 	if skipped != nil {
-		l.b.complain("skipped a member that pushy did not write", "", skipped)
+		sh.b.warn("skipped a member that pushy did not write", "", skipped)
 	}
 	return state, nil
 }
@@ -49,12 +49,12 @@ func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (brok
 	if err := b.usable(ctx); err != nil {
 		return broker.Page{}, err
 	}
-	l := b.lane(channel)
-	k, err := l.live()
+	sh := b.shard(channel)
+	k, err := sh.live()
 	if err != nil {
 		return broker.Page{}, err
 	}
-	answer, err := l.ask(ctx, k, readScript, channel,
+	answer, err := sh.execLeased(ctx, k, readScript, channel,
 		r.Epoch,
 		strconv.FormatUint(min(r.After, maxNumber-1), 10),
 		strconv.FormatUint(min(r.Before, maxNumber-1), 10),
@@ -62,9 +62,9 @@ func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (brok
 		strconv.Itoa(max(r.Bytes, 0)),
 	).ToArray()
 	if err != nil {
-		return broker.Page{}, l.failed(ctx, "read", err)
+		return broker.Page{}, sh.failed(ctx, "read", err)
 	}
-	p, err := l.page(r, answer)
+	p, err := sh.page(r, answer)
 	if err != nil {
 		return broker.Page{}, wrapped("read", err)
 	}
@@ -74,7 +74,7 @@ func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (brok
 	return p, nil
 }
 
-func (l *lane) page(r broker.Range, answer []rueidis.RedisMessage) (p broker.Page, err error) {
+func (sh *shard) page(r broker.Range, answer []rueidis.RedisMessage) (p broker.Page, err error) {
 	if len(answer) != 4 {
 		return p, errFormat
 	}
@@ -98,13 +98,13 @@ func (l *lane) page(r broker.Range, answer []rueidis.RedisMessage) (p broker.Pag
 		return p, err
 	}
 	p.First = uint64(first)
-	if r.Before > 0 { // the newest comes first
+	if r.Before > 0 { // the newest is first
 		slices.Reverse(elements)
 	}
 	for _, text := range elements {
 		e, err := parseKept(p.Top, text)
 		if err != nil {
-			l.b.complain("skipped a kept event that pushy did not write", "", err)
+			sh.b.warn("skipped a kept event that pushy did not write", "", err)
 			continue
 		}
 		p.Entries = append(p.Entries, e)
@@ -123,16 +123,16 @@ func (b *Broker) Tops(ctx context.Context, channels []string) ([]broker.Position
 	if err := b.usable(ctx); err != nil {
 		return nil, err
 	}
-	byLane := map[*lane][]int{}
+	byShard := map[*shard][]int{}
 	for i, channel := range channels {
-		l := b.lane(channel)
-		byLane[l] = append(byLane[l], i)
+		sh := b.shard(channel)
+		byShard[sh] = append(byShard[sh], i)
 	}
 	tops := make([]broker.Position, len(channels))
-	for l, indexes := range byLane {
+	for sh, indexes := range byShard {
 		for len(indexes) > 0 {
 			n := min(len(indexes), topsAtOnce)
-			if err := l.tops(ctx, channels, indexes[:n], tops); err != nil {
+			if err := sh.tops(ctx, channels, indexes[:n], tops); err != nil {
 				return nil, err
 			}
 			indexes = indexes[n:]
@@ -141,9 +141,9 @@ func (b *Broker) Tops(ctx context.Context, channels []string) ([]broker.Position
 	return tops, nil
 }
 
-// tops fills in the positions of some of the channels.
-func (l *lane) tops(ctx context.Context, channels []string, indexes []int, tops []broker.Position) error {
-	k, err := l.live()
+// tops sets the positions of the channels with these indexes, which are of this shard.
+func (sh *shard) tops(ctx context.Context, channels []string, indexes []int, tops []broker.Position) error {
+	k, err := sh.live()
 	if err != nil {
 		return err
 	}
@@ -151,9 +151,9 @@ func (l *lane) tops(ctx context.Context, channels []string, indexes []int, tops 
 	for i, index := range indexes {
 		args[i] = channels[index]
 	}
-	answer, err := l.ask(ctx, k, topsScript, "", args...).ToArray()
+	answer, err := sh.execLeased(ctx, k, topsScript, "", args...).ToArray()
 	if err != nil {
-		return l.failed(ctx, "tops", err)
+		return sh.failed(ctx, "tops", err)
 	}
 	if len(answer) != 3 {
 		return wrapped("tops", errFormat)
@@ -165,7 +165,7 @@ func (l *lane) tops(ctx context.Context, channels []string, indexes []int, tops 
 		return wrapped("tops", errFormat)
 	}
 	for i, index := range indexes {
-		meta, _ := metas[i].ToString() // of an empty channel there is none
+		meta, _ := metas[i].ToString() // an empty channel has none
 		tops[index] = parseTop(run, base, meta)
 	}
 	return nil
@@ -176,10 +176,10 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 	if err := b.usable(ctx); err != nil {
 		return err
 	}
-	l := b.lane(channel)
-	k, err := l.live()
+	sh := b.shard(channel)
+	k, err := sh.live()
 	if err != nil {
 		return err
 	}
-	return l.failed(ctx, "forget", l.exec(ctx, k, k, forgetScript, channel, brokerkit.NewEpoch()).Error())
+	return sh.failed(ctx, "forget", sh.exec(ctx, k, k, forgetScript, channel, brokerkit.NewEpoch()).Error())
 }

@@ -14,59 +14,59 @@ import (
 )
 
 const (
-	sweepMost = 200  // members that a script takes out at once, so that others get a turn
-	tidyMost  = 1000 // channels that a script looks at
-	// tidyInterval is how often a node asks whether an hour is over.
+	maxSweep = 200  // members that one script removes; other commands wait while it runs
+	maxTidy  = 1000 // channels that one script checks
+	// tidyInterval is how often a node runs tidyScript, which does something once an hour.
 	tidyInterval = 10 * time.Minute
 )
 
-// storeID is what tells one store from another: what changes when it is emptied, and
-// what changes when its server restarts.
+// storeID identifies a store. life changes when it is emptied, and run when its server
+// restarts or another server takes over.
 type storeID struct{ life, run string }
 
-// renewed is what a renewal found.
+// renewed is the result of a renewal.
 type renewed struct {
-	over     bool // the lease was over
-	taken    int  // members of dead nodes
+	expired  bool // the lease had expired
+	removed  int  // members of dead nodes
 	store    storeID
-	settings map[string]string
+	settings map[string]string // of the other nodes, by node, in JSON
 }
 
-// holdLease renews the lease until release is called, in a goroutine and over a
-// connection that no other commands use: nothing else that the node does may make the
-// others take it for dead. It returns the reason for the Resets that are due now.
-func (l *lane) holdLease(k *link) (reason string, release func(), err error) {
-	reason, err = l.renew(l.b.ctx, k, k.side)
+// holdLease renews the lease in a goroutine until release is called. It uses a connection
+// without other commands, so that no other work can delay the renewal. It returns the reason
+// for the Resets that are due now.
+func (sh *shard) holdLease(k *link) (reason string, release func(), err error) {
+	reason, err = sh.renew(sh.b.ctx, k, k.side)
 	if err != nil {
 		return "", nil, err
 	}
-	ctx, cancel := context.WithCancel(l.b.ctx)
+	ctx, cancel := context.WithCancel(sh.b.ctx)
 	var done sync.WaitGroup
 	done.Go(func() {
-		interval := min(l.b.lease/4, time.Second)
+		interval := min(sh.b.lease/4, time.Second)
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
-		tidied := time.Now()
+		lastTidy := time.Now()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
-			err := l.b.guarded("lease", func() error {
-				_, err := l.renew(ctx, k, k.side)
-				if err == nil && time.Since(tidied) > tidyInterval {
-					tidied = time.Now()
-					err = l.tidy(ctx, k, k.side)
+			err := sh.b.guarded("lease", func() error {
+				_, err := sh.renew(ctx, k, k.side)
+				if err == nil && time.Since(lastTidy) > tidyInterval {
+					lastTidy = time.Now()
+					err = sh.tidy(ctx, k, k.side)
 				}
 				return err
 			})
 			if err != nil && ctx.Err() == nil && !k.isEnded() {
-				l.b.complain("cannot renew the lease", "", err)
+				sh.b.warn("cannot renew the lease", "", err)
 			}
 			next := interval
-			if _, said := rueidis.IsRedisErr(err); err != nil && !said {
-				next = min(interval, firstPause) // with a new connection, before the lease is over
+			if _, isReply := rueidis.IsRedisErr(err); err != nil && !isReply {
+				next = min(interval, minPause) // retry on a new connection before the lease expires
 			}
 			tick.Reset(next)
 		}
@@ -77,17 +77,17 @@ func (l *lane) holdLease(k *link) (reason string, release func(), err error) {
 	}, nil
 }
 
-// renew renews the lease, takes out members of dead nodes, and makes Resets due if
-// the lease was over or if the store is another one. It returns the reason.
-func (l *lane) renew(ctx context.Context, k *link, c doer) (reason string, err error) {
+// renew renews the lease, removes members of dead nodes, and makes Resets due if the lease
+// had expired or the store is another one. It returns the reason.
+func (sh *shard) renew(ctx context.Context, k *link, c doer) (reason string, err error) {
 	for {
-		r, err := l.renewOnce(ctx, k, c)
+		r, err := sh.renewOnce(ctx, k, c)
 		if err != nil {
 			return "", err
 		}
-		l.mu.Lock()
-		was := l.store
-		l.store = r.store
+		sh.mu.Lock()
+		was := sh.store
+		sh.store = r.store
 		reason = broker.ResetGap
 		switch {
 		case was == storeID{}:
@@ -95,39 +95,39 @@ func (l *lane) renew(ctx context.Context, k *link, c doer) (reason string, err e
 			reason = broker.ResetEpoch
 		case was.run != r.store.run:
 			reason = broker.ResetRestarted
-		case r.over:
+		case r.expired:
 			reason = broker.ResetLease
 		}
 		if reason != broker.ResetGap {
-			l.resetAllLocked(reason)
+			sh.resetAllLocked(reason)
 		}
-		l.mu.Unlock()
-		l.b.compareSettings(r.settings)
-		if r.taken < sweepMost {
+		sh.mu.Unlock()
+		sh.b.compareSettings(r.settings)
+		if r.removed < maxSweep {
 			return reason, nil
 		}
 	}
 }
 
-func (l *lane) renewOnce(ctx context.Context, k *link, c doer) (r renewed, err error) {
-	// A node that has just connected leaves the others a lease's time to do so too: it
-	// may have been Redis that was away.
+func (sh *shard) renewOnce(ctx context.Context, k *link, c doer) (r renewed, err error) {
+	// A node that has just connected removes no members for the time of a lease, so that the
+	// other nodes can reconnect, too: Redis itself may have been away.
 	most := 0
-	l.mu.Lock()
-	if l.up && time.Since(l.since) > l.b.lease {
-		most = sweepMost
+	sh.mu.Lock()
+	if sh.up && time.Since(sh.since) > sh.b.lease {
+		most = maxSweep
 	}
-	l.mu.Unlock()
+	sh.mu.Unlock()
 	settings := ""
-	if l == l.b.lanes[0] && len(l.b.settings) > 0 {
-		text, err := json.Marshal(l.b.settings)
+	if sh == sh.b.shards[0] && len(sh.b.settings) > 0 {
+		text, err := json.Marshal(sh.b.settings)
 		if err != nil {
 			return r, err
 		}
 		settings = string(text)
 	}
-	answer, err := l.exec(ctx, k, c, renewScript, "",
-		milliseconds(l.b.lease), strconv.Itoa(most), brokerkit.NewEpoch(), l.versionsKey(),
+	answer, err := sh.exec(ctx, k, c, renewScript, "",
+		milliseconds(sh.b.lease), strconv.Itoa(most), brokerkit.NewEpoch(), sh.versionsKey(),
 		strconv.Itoa(broker.FormatVersion), settings,
 	).ToArray()
 	if err != nil {
@@ -136,25 +136,26 @@ func (l *lane) renewOnce(ctx context.Context, k *link, c doer) (r renewed, err e
 	if len(answer) != 5 {
 		return r, errFormat
 	}
-	over, err := answer[0].ToInt64()
+	expired, err := answer[0].ToInt64()
 	if err != nil {
 		return r, err
 	}
-	taken, err := answer[1].ToInt64()
+	removed, err := answer[1].ToInt64()
 	if err != nil {
 		return r, err
 	}
-	r.over, r.taken = over == 1, int(taken)
+	r.expired = expired == 1
+	r.removed = int(removed)
 	r.store.life, _ = answer[2].ToString()
 	r.store.run, _ = answer[3].ToString()
 	r.settings, _ = answer[4].AsStrMap()
 	return r, nil
 }
 
-// tidy lets Redis forget the logs that nobody has used for long.
-func (l *lane) tidy(ctx context.Context, k *link, c doer) error {
+// tidy removes the logs to which nothing was appended for a long time.
+func (sh *shard) tidy(ctx context.Context, k *link, c doer) error {
 	for {
-		more, err := l.exec(ctx, k, c, tidyScript, "", brokerkit.NewEpoch(), strconv.Itoa(tidyMost)).AsInt64()
+		more, err := sh.exec(ctx, k, c, tidyScript, "", brokerkit.NewEpoch(), strconv.Itoa(maxTidy)).AsInt64()
 		if err != nil || more == 0 {
 			return err
 		}

@@ -13,21 +13,21 @@ import (
 
 const listedAtOnce = 500
 
-// ledger runs the ledger's script. All records are in the first lane.
+// ledger runs the script of the Ledger. All records are in the first shard.
 func (b *Broker) ledger(ctx context.Context, what, key, digest string, args ...string) ([]rueidis.RedisMessage, error) {
 	if err := b.usable(ctx); err != nil {
 		return nil, err
 	}
-	l := b.lanes[0]
-	k, err := l.live()
+	sh := b.shards[0]
+	k, err := sh.live()
 	if err != nil {
 		return nil, err
 	}
-	result := l.exec(ctx, k, k, ledgerScript, "", append([]string{what, key, digest}, args...)...)
+	result := sh.exec(ctx, k, k, ledgerScript, "", append([]string{what, key, digest}, args...)...)
 	if err := result.Error(); err != nil {
-		return nil, l.failed(ctx, what, err)
+		return nil, sh.failed(ctx, what, err)
 	}
-	answer, _ := result.ToArray() // finish and release answer no list
+	answer, _ := result.ToArray() // the answer to finish and release is not a list
 	return answer, nil
 }
 
@@ -37,7 +37,9 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 		return broker.Claim{}, err
 	}
 	answer, err := b.ledger(ctx, "claim", key, digest,
-		milliseconds(max(ttl, time.Millisecond)), milliseconds(broker.ClaimTimeout), strconv.Itoa(brokerkit.MaxRecords))
+		milliseconds(max(ttl, time.Millisecond)),
+		milliseconds(broker.ClaimTimeout),
+		strconv.Itoa(brokerkit.MaxRecords))
 	if err != nil {
 		return broker.Claim{}, err
 	}
@@ -74,7 +76,7 @@ func (b *Broker) Release(ctx context.Context, key, digest string) error {
 // List implements broker.Ledger.
 func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, error) {
 	var list []broker.Record
-	from, to := "["+prefix, after(prefix)
+	from, to := "["+prefix, prefixEnd(prefix)
 	for len(list) < brokerkit.MaxListed {
 		answer, err := b.ledger(ctx, "list", from, to, strconv.Itoa(listedAtOnce))
 		if err != nil {
@@ -94,8 +96,8 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 	return list, nil
 }
 
-// after is the end of all keys that begin with a prefix.
-func after(prefix string) string {
+// prefixEnd returns the end of the range of keys with a prefix, as ZRANGEBYLEX expects it.
+func prefixEnd(prefix string) string {
 	for i := len(prefix) - 1; i >= 0; i-- {
 		if prefix[i] < 0xff {
 			return "(" + prefix[:i] + string([]byte{prefix[i] + 1})
@@ -104,8 +106,8 @@ func after(prefix string) string {
 	return "+"
 }
 
-// parseRecord reads one record: its key, digest, answer, whether it has one, and how
-// long it lives. It is not ok if it has expired.
+// parseRecord decodes a record: key, digest, answer, whether there is an answer, and the
+// remaining lifetime. ok is false for a record that has expired.
 func parseRecord(row rueidis.RedisMessage) (key string, r broker.Record, ok bool) {
 	fields, err := row.ToArray()
 	if err != nil || len(fields) != 5 {
@@ -123,7 +125,7 @@ func parseRecord(row rueidis.RedisMessage) (key string, r broker.Record, ok bool
 	return key, r, err == nil && left > 0
 }
 
-// milliseconds rounds up: what lasts at all does not become nothing.
+// milliseconds rounds up, so that a positive duration never becomes 0.
 func milliseconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)
 }

@@ -146,7 +146,7 @@ func TestOtherVersion(t *testing.T) {
 	set(t, server, "ZADD", versions, fmt.Sprint(time.Now().Add(time.Hour).UnixMilli()), "2")
 	err := closedNode(t, o).open()
 	require.ErrorIs(t, err, broker.ErrVersion)
-	assert.Contains(t, err.Error(), `version "2", and this node has version 1`)
+	assert.Contains(t, err.Error(), `they have version "2", this node has version 1`)
 	o.RequireAtStart = false
 	require.ErrorIs(t, closedNode(t, o).open(), broker.ErrVersion)
 	soon := time.Now().Add(nodeLease).UnixMilli()

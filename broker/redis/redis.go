@@ -23,14 +23,14 @@ import (
 type Broker struct {
 	opts    Options // checked by Open
 	log     *slog.Logger
-	notices *ratelog.Logger // of what may happen again and again
+	notices *ratelog.Logger // for messages that can be frequent
 
 	// Set by Open.
 	node     string
 	lease    time.Duration
 	settings map[string]string
 	sink     broker.Sink
-	lanes    []*lane
+	shards   []*shard
 	opened   atomic.Bool
 
 	ctx    context.Context // until Close
@@ -39,17 +39,18 @@ type Broker struct {
 
 	compared brokerkit.Settings
 
-	connecting sync.Mutex           // held while the link is made
+	connecting sync.Mutex           // held while a link is created
 	link       atomic.Pointer[link] // nil until the first connection
 
 	mu     sync.Mutex
 	begun  bool  // Open was called
-	reason error // why the last lane that went down did
-	down   int   // lanes without a connection
-	// said is set when the log has a line of the outage, or of the start, and saidAt
-	// when it last got one: connections that come and go must not fill it.
-	said   bool
-	saidAt time.Time
+	reason error // why the shard that was disconnected last has no connection
+	down   int   // shards without a connection
+	// logged is set if the current outage, or the start, has been logged, and loggedAt is
+	// the time of that line. So a connection that is lost again and again does not fill
+	// the log.
+	logged   bool
+	loggedAt time.Time
 }
 
 var (
@@ -60,9 +61,9 @@ var (
 	_ broker.Cluster = (*Broker)(nil)
 )
 
-// lanesOfCluster is how many hash slots a Cluster spreads the channels over: all
-// nodes must agree on it. Each costs a node a connection.
-const lanesOfCluster = 16
+// clusterShards is the number of hash slots over which the channels of a Cluster are
+// distributed. It must be equal on all nodes. Each slot needs one connection of a node.
+const clusterShards = 16
 
 // New returns a Broker that is not open yet. Open checks the Options.
 func New(o Options) *Broker {
@@ -71,14 +72,14 @@ func New(o Options) *Broker {
 	return b
 }
 
-// Open implements broker.Broker. It makes the first attempt to connect, which takes
-// no longer than twice Options.Timeout. The error is a *SettingError for Options that
-// are wrong, or that Redis does not accept: a wrong password, certificate or
-// permission, or TLS on one side only; it wraps broker.ErrVersion if nodes of another
-// format are there. With RequireAtStart Open also fails if Redis is away.
+// Open implements broker.Broker. It makes the first attempt to connect, which takes at most
+// twice Options.Timeout. The error is a *SettingError if an option is invalid or Redis does
+// not accept it: a wrong password, certificate or permission, or TLS on one side only. The
+// error wraps broker.ErrVersion if nodes of another format use the same Prefix. With
+// RequireAtStart, Open also returns an error if Redis is away.
 func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
 	if o.Node == "" || o.Lease <= 0 || sink == nil {
-		return errors.New("redis: open: a node id, a positive lease and a sink are needed")
+		return errors.New("redis: open: a node id, a positive lease and a sink are required")
 	}
 	b.mu.Lock()
 	again := b.begun
@@ -91,15 +92,22 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	if err != nil {
 		return err
 	}
-	b.opts, b.log, b.notices = checked, checked.Logger, ratelog.New(checked.Logger)
-	b.node, b.lease, b.settings, b.sink = o.Node, o.Lease, o.Settings, sink
+	b.opts = checked
+	b.log = checked.Logger
+	b.notices = ratelog.New(checked.Logger)
+	b.node = o.Node
+	b.lease = o.Lease
+	b.settings = o.Settings
+	b.sink = sink
 	if !checked.Cluster {
-		b.lanes = []*lane{newLane(b, "{"+checked.Prefix+"}")}
+		b.shards = []*shard{newShard(b, "{"+checked.Prefix+"}")}
 	}
-	for i := 0; checked.Cluster && i < lanesOfCluster; i++ {
-		b.lanes = append(b.lanes, newLane(b, "{"+checked.Prefix+":"+strconv.Itoa(i)+"}"))
+	for i := 0; checked.Cluster && i < clusterShards; i++ {
+		b.shards = append(b.shards, newShard(b, "{"+checked.Prefix+":"+strconv.Itoa(i)+"}"))
 	}
-	b.down, b.reason, b.said = len(b.lanes), errors.New("not connected yet"), true
+	b.down = len(b.shards)
+	b.reason = errors.New("not connected yet")
+	b.logged = true
 	if err := b.start(ctx); err != nil {
 		b.stop()
 		return err
@@ -108,7 +116,7 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	return nil
 }
 
-// start makes the first attempt and leaves the rest to the lanes.
+// start makes the first attempt to connect. The shards make all later ones.
 func (b *Broker) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*b.opts.Timeout)
 	defer cancel()
@@ -127,22 +135,22 @@ func (b *Broker) start(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		b.log.Warn("redis is away: this node serves its own clients alone until it can be reached", "error", err)
+		b.log.Warn("redis is away: this node serves its own clients alone until it connects", "error", err)
 		b.mu.Lock()
 		b.reason = err
 		b.mu.Unlock()
 	}
-	for _, l := range b.lanes {
-		b.tasks.Go(l.run)
-		b.tasks.Go(l.keep)
+	for _, sh := range b.shards {
+		b.tasks.Go(sh.run)
+		b.tasks.Go(sh.resetLoop)
 	}
 	if err != nil {
 		return nil
 	}
-	for _, l := range b.lanes {
+	for _, sh := range b.shards {
 		select {
-		case <-l.joined:
-		case err := <-l.refused:
+		case <-sh.joined:
+		case err := <-sh.refused:
 			return err
 		case <-ctx.Done():
 			if b.opts.RequireAtStart {
@@ -154,8 +162,8 @@ func (b *Broker) start(ctx context.Context) error {
 	return nil
 }
 
-// Close implements broker.Broker. It ends the connections without a word to the other
-// nodes: the members that are left leave when the lease expires.
+// Close implements broker.Broker. It closes the connections and does not notify the other
+// nodes: they remove the remaining members of this node when its lease expires.
 func (b *Broker) Close(ctx context.Context) error {
 	if !b.opened.Swap(false) {
 		return broker.ErrClosed
@@ -174,8 +182,8 @@ func (b *Broker) Close(ctx context.Context) error {
 }
 
 func (b *Broker) stop() {
-	for _, l := range b.lanes {
-		l.endFollows()
+	for _, sh := range b.shards {
+		sh.endFollows()
 	}
 	b.cancel()
 	b.tasks.Wait()
@@ -184,7 +192,7 @@ func (b *Broker) stop() {
 	}
 }
 
-// usable returns why nothing can be asked of the Broker now, or nil.
+// usable returns broker.ErrClosed if the Broker is not open, or the error of ctx.
 func (b *Broker) usable(ctx context.Context) error {
 	if !b.opened.Load() {
 		return broker.ErrClosed
@@ -192,54 +200,56 @@ func (b *Broker) usable(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lane returns where a channel belongs.
-func (b *Broker) lane(channel string) *lane {
-	if len(b.lanes) == 1 {
-		return b.lanes[0]
+// shard returns the shard of a channel.
+func (b *Broker) shard(channel string) *shard {
+	if len(b.shards) == 1 {
+		return b.shards[0]
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(channel))
-	return b.lanes[h.Sum32()%uint32(len(b.lanes))]
+	return b.shards[h.Sum32()%uint32(len(b.shards))]
 }
 
-// outageInterval is how often an outage may be logged.
+// outageInterval is the minimum time between two log lines about outages.
 const outageInterval = time.Minute
 
-// laneDown and laneUp count, and log when the first goes and the last comes.
-func (b *Broker) laneDown(err error, was bool) {
+// shardDown records that a shard could not connect, or, if wasUp is set, that it was
+// disconnected. The first shard that is disconnected is logged.
+func (b *Broker) shardDown(err error, wasUp bool) {
 	b.mu.Lock()
-	if was && b.down == 0 {
-		b.said = false
+	if wasUp && b.down == 0 {
+		b.logged = false
 	}
-	if was {
+	if wasUp {
 		b.down++
 	}
 	b.reason = err
-	say := !b.said && time.Since(b.saidAt) > outageInterval
-	if say {
-		b.said, b.saidAt = true, time.Now()
+	write := !b.logged && time.Since(b.loggedAt) > outageInterval
+	if write {
+		b.logged, b.loggedAt = true, time.Now()
 	}
 	b.mu.Unlock()
 	switch {
 	case b.ctx.Err() != nil:
 	case isSetting(err):
-		b.complain("this node serves its own clients alone until a setting is right", "", err)
-	case say:
-		b.log.Warn("redis is away: this node serves its own clients alone until it is back", "error", err)
+		b.warn("this node serves its own clients alone until a setting is corrected", "", err)
+	case write:
+		b.log.Warn("redis is away: this node serves its own clients alone until it reconnects", "error", err)
 	}
 }
 
-func (b *Broker) laneUp(k *link) {
+// shardUp records that a shard has connected. The last one that connects is logged.
+func (b *Broker) shardUp(k *link) {
 	b.mu.Lock()
 	b.down--
-	say := b.down == 0 && b.said
+	write := b.down == 0 && b.logged
 	b.mu.Unlock()
-	if say {
+	if write {
 		b.log.Info("redis is connected", "addresses", b.opts.Addresses, "sharded", k.sharded)
 	}
 }
 
-// Away implements broker.Health. A *SettingError says that Redis refuses this node.
+// Away implements broker.Health. A *SettingError means that Redis refuses this node.
 func (b *Broker) Away() error {
 	b.mu.Lock()
 	down := b.down
@@ -250,7 +260,7 @@ func (b *Broker) Away() error {
 	return b.awayError()
 }
 
-// awayError says why the last lane that went down did.
+// awayError returns why the shard that was disconnected last has no connection.
 func (b *Broker) awayError() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -262,35 +272,34 @@ func (b *Broker) Nodes(ctx context.Context) ([]string, error) {
 	if err := b.usable(ctx); err != nil {
 		return nil, err
 	}
-	l := b.lanes[0]
-	k, err := l.live()
+	sh := b.shards[0]
+	k, err := sh.live()
 	if err != nil {
 		return nil, err
 	}
-	list, err := l.exec(ctx, k, k, nodesScript, "").AsStrSlice()
+	list, err := sh.exec(ctx, k, k, nodesScript, "").AsStrSlice()
 	if err != nil {
-		return nil, l.failed(ctx, "nodes", err)
+		return nil, sh.failed(ctx, "nodes", err)
 	}
 	slices.Sort(list)
 	return list, nil
 }
 
-// compareSettings logs one warning for each option that this node and another have
-// differently.
+// compareSettings logs one warning for each option that differs between this node and
+// another. It returns the number of warnings.
 func (b *Broker) compareSettings(others map[string]string) (warnings int) {
 	for node, text := range others {
 		var theirs map[string]string
 		if err := json.Unmarshal([]byte(text), &theirs); err != nil || node == b.node {
-			continue // another life of this node's, or not pushy's
+			continue // this node's own, or not written by pushy
 		}
 		warnings += b.compared.Compare(b.log, b.settings, theirs)
 	}
 	return warnings
 }
 
-// complain logs what may happen again and again: one line a minute for each kind and
-// subject.
-func (b *Broker) complain(kind, subject string, err error) {
+// warn logs a warning that can be frequent: one line a minute for each kind and subject.
+func (b *Broker) warn(kind, subject string, err error) {
 	if b.ctx.Err() != nil {
 		return
 	}
@@ -301,18 +310,18 @@ func (b *Broker) complain(kind, subject string, err error) {
 	b.notices.Warn("redis: "+kind, subject, attrs...)
 }
 
-// guarded runs what a goroutine of the Broker does: a panic is logged and becomes an
-// error, and the goroutine goes on.
+// guarded runs a step of a background goroutine. A panic is logged and returned as an
+// error, so that the goroutine continues.
 func (b *Broker) guarded(what string, run func() error) error {
 	err := guard.Call(run)
 	var panicked *guard.PanicError
 	if errors.As(err, &panicked) {
-		b.complain("a background task panicked", what, err)
+		b.warn("a background task panicked", what, err)
 	}
 	return err
 }
 
-// bounded is a context for one command.
+// bounded returns a context for one command, which ends after Options.Timeout.
 func (b *Broker) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, b.opts.Timeout)
 }

@@ -10,20 +10,20 @@ import (
 	"sync/atomic"
 )
 
-// replies is a connection whose error replies are looked at. rueidis sends a PING after
-// each UNSUBSCRIBE and panics, in a goroutine of its own, if the PING is refused in a
-// way that it does not expect. A server that cannot save its data refuses it, and one
-// that runs a long script refuses both.
+// replies is a connection whose error replies are filtered. rueidis sends a PING after each
+// UNSUBSCRIBE, and panics in its own goroutine if the PING is refused in a way that it does
+// not expect. A server that cannot save its data refuses the PING, and a server that runs a
+// long script refuses both commands.
 type replies struct {
 	net.Conn
 
 	pings atomic.Int64 // written and not answered
-	tail  []byte       // the end of what was written last
+	tail  []byte       // the last bytes that were written
 
-	follows bool   // it has subscriptions: other connections are left alone
-	skip    int    // bytes of a string that come next
-	line    []byte // a line of which the end has not come
-	rest    []byte // read and not passed on
+	follows bool   // it has subscriptions: only then are replies changed
+	skip    int    // remaining bytes of a string
+	line    []byte // the beginning of an incomplete line
+	rest    []byte // filtered, for the next Read
 	ended   error
 }
 
@@ -34,7 +34,7 @@ const (
 
 func (r *replies) Write(p []byte) (int, error) {
 	const most = len(ping) - 1
-	joint := append(r.tail, p[:min(len(p), most)]...) // what is split is counted with its end
+	joint := append(r.tail, p[:min(len(p), most)]...) // finds a PING that two writes contain
 	r.pings.Add(int64(bytes.Count(joint, []byte(ping)) + bytes.Count(p, []byte(ping))))
 	if len(p) >= most {
 		joint = append(joint[:0], p[len(p)-most:]...)
@@ -43,8 +43,8 @@ func (r *replies) Write(p []byte) (int, error) {
 	return r.Conn.Write(p)
 }
 
-// awaited reports whether a PING has no answer yet, and counts one.
-func (r *replies) awaited() bool {
+// takePendingPing reports whether a PING has no answer yet, and marks it as answered.
+func (r *replies) takePendingPing() bool {
 	for {
 		n := r.pings.Load()
 		if n <= 0 || r.pings.CompareAndSwap(n, n-1) {
@@ -53,7 +53,7 @@ func (r *replies) awaited() bool {
 	}
 }
 
-// maxLine is how long a line that is not a string may be.
+// maxLine is the maximum length of a line outside of a string.
 const maxLine = 64 << 10
 
 func (r *replies) Read(p []byte) (int, error) {
@@ -62,7 +62,7 @@ func (r *replies) Read(p []byte) (int, error) {
 			return 0, r.ended
 		}
 		n, err := r.Conn.Read(p)
-		if n > 0 && len(r.line) == 0 && r.unharmed(p[:n]) {
+		if n > 0 && len(r.line) == 0 && r.canPass(p[:n]) {
 			return n, err
 		}
 		if n > 0 {
@@ -77,9 +77,9 @@ func (r *replies) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// unharmed reports whether b, which begins where the last read ended, can be passed on
-// as it is. If not, nothing has been noted of it.
-func (r *replies) unharmed(b []byte) bool {
+// canPass reports whether b, which begins where the last read ended, can be returned
+// unchanged. If not, canPass changes no state.
+func (r *replies) canPass(b []byte) bool {
 	skip, follows := r.skip, r.follows
 	for len(b) > 0 {
 		if skip > 0 {
@@ -98,7 +98,7 @@ func (r *replies) unharmed(b []byte) bool {
 	return true
 }
 
-// checked returns what is passed on of b, and keeps a line that is not whole.
+// checked returns the filtered bytes of b, and stores an incomplete line for the next call.
 func (r *replies) checked(b []byte) (passed []byte) {
 	b, r.line = append(r.line, b...), nil
 	for len(b) > 0 {
@@ -110,7 +110,7 @@ func (r *replies) checked(b []byte) (passed []byte) {
 		}
 		end := bytes.IndexByte(b, '\n')
 		if end < 0 && len(b) > maxLine {
-			r.ended = errors.New("the server's answer is not one of Redis")
+			r.ended = errors.New("the answer is not in the protocol of Redis")
 			return passed
 		}
 		if end < 0 {
@@ -121,21 +121,21 @@ func (r *replies) checked(b []byte) (passed []byte) {
 		b = b[end+1:]
 		r.follows = r.follows || line[0] == '>'
 		r.skip = stringBytes(line)
-		if string(line) == pong && !r.awaited() && r.follows {
-			continue // rueidis has got one in place of an error
+		if string(line) == pong && !r.takePendingPing() && r.follows {
+			continue // it was sent before, in place of an error
 		}
 		if r.follows && line[0] == '-' {
-			said := strings.TrimSpace(string(line[1:]))
-			switch code, _, _ := strings.Cut(said, " "); {
-			case code == "MISCONF" && r.awaited(): // only a PING is refused for that here
+			message := strings.TrimSpace(string(line[1:]))
+			switch code, _, _ := strings.Cut(message, " "); {
+			case code == "MISCONF" && r.takePendingPing(): // on this connection, only a PING is refused with it
 				line = []byte(pong)
 			case code == "MISCONF":
 				continue
 			case code == "MOVED", code == "ASK",
-				code == "NOPERM" && (strings.Contains(said, "'") || strings.Contains(said, "channel")):
-				// A SUBSCRIBE or UNSUBSCRIBE is refused, or rueidis understands it.
+				code == "NOPERM" && (strings.Contains(message, "'") || strings.Contains(message, "channel")):
+				// The refusal of a SUBSCRIBE or UNSUBSCRIBE, which rueidis handles.
 			default:
-				r.ended = errors.New(said)
+				r.ended = errors.New(message)
 				return passed
 			}
 		}
@@ -144,7 +144,7 @@ func (r *replies) checked(b []byte) (passed []byte) {
 	return passed
 }
 
-// stringBytes returns how many bytes of a string follow a line, with its end.
+// stringBytes returns the number of bytes of the string that follows a line, with its CRLF.
 func stringBytes(line []byte) int {
 	if line[0] != '$' && line[0] != '=' && line[0] != '!' {
 		return 0

@@ -15,7 +15,7 @@ import (
 //go:embed lua
 var luaFiles embed.FS
 
-// The scripts; each file says what it does and what its arguments are.
+// The scripts. The comment of each file describes what it does and its arguments.
 var (
 	registerScript = newScript("common", "identify", "register")
 	eventScript    = newScript("common", "time", "append", "event")
@@ -31,7 +31,7 @@ var (
 	repairScript   = newScript("common", "repair")
 	tryScript      = newScript("common", "try")
 
-	// What CheckEveryAppend uses instead.
+	// CheckEveryAppend uses these instead of eventScript and memberScript.
 	checkedEventScript  = newScript("common", "time", "identify", "check", "append", "event")
 	checkedMemberScript = newScript("common", "time", "identify", "check", "append", "members", "member")
 )
@@ -53,10 +53,14 @@ var knownErrors = map[string]error{
 	wordBusy:   broker.ErrBusy,
 }
 
-// script is a script of Lua and the sum by which Redis knows it.
-type script struct{ name, text, sum string }
+// script is a Lua script.
+type script struct {
+	name string
+	text string
+	sum  string // the SHA-1 that identifies it in Redis
+}
 
-// newScript joins files and leaves their comments out, which Redis would keep.
+// newScript joins files without their comments, which Redis would store.
 func newScript(files ...string) *script {
 	var text strings.Builder
 	for _, name := range files {
@@ -70,59 +74,65 @@ func newScript(files ...string) *script {
 			}
 		}
 	}
-	sum := sha1.Sum([]byte(text.String())) // Redis names a script by it
-	return &script{name: files[len(files)-1], text: text.String(), sum: hex.EncodeToString(sum[:])}
+	sum := sha1.Sum([]byte(text.String()))
+	return &script{
+		name: files[len(files)-1],
+		text: text.String(),
+		sum:  hex.EncodeToString(sum[:]),
+	}
 }
 
 // run runs the script with one key.
 func (s *script) run(ctx context.Context, c doer, key string, args []string) rueidis.RedisResult {
 	result := c.Do(ctx, c.B().Evalsha().Sha1(s.sum).Numkeys(1).Key(key).Arg(args...).Build())
-	if said, ok := rueidis.IsRedisErr(result.Error()); ok && said.IsNoScript() {
+	if reply, ok := rueidis.IsRedisErr(result.Error()); ok && reply.IsNoScript() {
 		return c.Do(ctx, c.B().Eval().Script(s.text).Numkeys(1).Key(key).Arg(args...).Build())
 	}
 	return result
 }
 
-// exec runs a script for this lane over c, which is k or a connection of it. Keys of
-// another type, which others have written, are removed, and it runs once more.
-func (l *lane) exec(
+// exec runs a script for this shard over c, which is k or a connection of k. If a key has
+// another type, because another program wrote it, exec removes it and repeats the script.
+func (sh *shard) exec(
 	ctx context.Context, k *link, c doer, s *script, channel string, args ...string,
 ) rueidis.RedisResult {
-	ctx, cancel := l.b.bounded(ctx)
+	ctx, cancel := sh.b.bounded(ctx)
 	defer cancel()
 	command := "PUBLISH"
 	if k.sharded {
 		command = "SPUBLISH"
 	}
-	all := append([]string{l.tag, command, l.b.node, channel}, args...)
-	result := s.run(ctx, c, l.storeKey(), all)
+	all := append([]string{sh.tag, command, sh.b.node, channel}, args...)
+	result := s.run(ctx, c, sh.storeKey(), all)
 	if contains(result.Error(), wordKeyType) {
-		fixed := append(all[:4:4], l.versionsKey())
-		n, err := repairScript.run(ctx, c, l.storeKey(), fixed).AsInt64()
+		fixed := append(all[:4:4], sh.versionsKey())
+		n, err := repairScript.run(ctx, c, sh.storeKey(), fixed).AsInt64()
 		if err == nil && n > 0 {
-			l.b.complain("removed a key of another type, which pushy did not write", s.name, result.Error())
-			result = s.run(ctx, c, l.storeKey(), all)
+			sh.b.warn("removed a key of another type, which pushy did not write", s.name, result.Error())
+			result = s.run(ctx, c, sh.storeKey(), all)
 		}
 	}
-	l.b.judge(k, s.name+" script", result.Error())
+	sh.b.noteError(k, s.name+" script", result.Error())
 	return result
 }
 
-// ask is exec for what needs a store, and a lease for joins. Either may be lost, with
-// the data or because the node was stopped for long: then Resets are due, and what is
-// asked is of now.
-func (l *lane) ask(ctx context.Context, k *link, s *script, channel string, args ...string) rueidis.RedisResult {
-	result := l.exec(ctx, k, k, s, channel, args...)
+// execLeased is exec for scripts that need the store, and for a Join or Adopt the node's
+// lease. Both can be lost: when the data is deleted, or when the node was stopped for a long
+// time. Then execLeased renews them, which makes Resets due, and repeats the script.
+func (sh *shard) execLeased(
+	ctx context.Context, k *link, s *script, channel string, args ...string,
+) rueidis.RedisResult {
+	result := sh.exec(ctx, k, k, s, channel, args...)
 	if contains(result.Error(), wordEmptied, wordLease) {
-		if _, err := l.renew(ctx, k, k); err == nil {
-			return l.exec(ctx, k, k, s, channel, args...)
+		if _, err := sh.renew(ctx, k, k); err == nil {
+			return sh.exec(ctx, k, k, s, channel, args...)
 		}
 	}
 	return result
 }
 
-// failed gives an error of a command the form that callers of the Broker see.
-func (l *lane) failed(ctx context.Context, what string, err error) error {
+// failed returns the error that callers of the Broker receive for the error of a command.
+func (sh *shard) failed(ctx context.Context, what string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -134,8 +144,8 @@ func (l *lane) failed(ctx context.Context, what string, err error) error {
 			return known
 		}
 	}
-	_, said := rueidis.IsRedisErr(err)
-	if !said || isRole(err) || isMoved(err) {
+	_, isReply := rueidis.IsRedisErr(err)
+	if !isReply || isRole(err) || isMoved(err) {
 		return away(what, err)
 	}
 	return wrapped(what, err)

@@ -182,7 +182,7 @@ func TestDocumentedACL(t *testing.T) {
 	}
 }
 
-// everything does all that a node can do, on channels of many lanes.
+// everything does all that a node can do, on channels of many shards.
 func everything(t testing.TB, a, b *openNode) {
 	short := kept(`"short"`)
 	short.Keep = broker.Keep{Size: 2, TTL: time.Millisecond, Bytes: 10}
@@ -357,7 +357,7 @@ func TestPasswordIsChanged(t *testing.T) {
 	assert.Equal(t, "Password", wrong.Setting)
 	_, err := a.Append(bounded(t), "news", event("1"))
 	assert.ErrorIs(t, err, broker.ErrAway)
-	assert.Len(t, log.with("until a setting is right"), 1, log)
+	assert.Len(t, log.with("until a setting is corrected"), 1, log)
 	set(t, s, "ACL", "SETUSER", "ann", ">"+first)
 	a.back()
 	assert.NotContains(t, log.String(), "hunter2")
@@ -382,7 +382,7 @@ func TestSubscribeRefusedWhileReconnecting(t *testing.T) {
 		err := a.Away()
 		return err != nil && strings.Contains(err.Error(), "Options.Username")
 	}, patience, tick)
-	assert.Len(t, log.with("this node serves its own clients alone until a setting is right"), 1, log)
+	assert.Len(t, log.with("this node serves its own clients alone until a setting is corrected"), 1, log)
 	set(t, s, "ACL", "SETUSER", "pushy", "&{pushy*")
 	a.back()
 	for _, channel := range []string{"news", "chat"} {
@@ -493,9 +493,9 @@ func TestTLSSettings(t *testing.T) {
 		"expired":            {expired, &tls.Config{RootCAs: ours.pool()}, "expired"},
 		"otherHost":          {otherHost, &tls.Config{RootCAs: ours.pool()}, "127.0.0.1"},
 		"noCertificate":      {strict, &tls.Config{RootCAs: ours.pool()}, "certificate required"},
-		"plainToTLS":         {address, nil, "speaks TLS, but Options.TLS is not set"},
-		"plainToStrictTLS":   {strict, nil, "speaks TLS, but Options.TLS is not set"},
-		"tlsToPlain":         {server.Addr, &tls.Config{RootCAs: ours.pool()}, "does not speak TLS"},
+		"plainToTLS":         {address, nil, "uses TLS, but this option is not set"},
+		"plainToStrictTLS":   {strict, nil, "uses TLS, but this option is not set"},
+		"tlsToPlain":         {server.Addr, &tls.Config{RootCAs: ours.pool()}, "does not use TLS"},
 		"tlsVersionTooHigh":  {address, &tls.Config{RootCAs: ours.pool(), MaxVersion: tls.VersionTLS10}, "tls: "},
 		"otherServersName":   {address, &tls.Config{RootCAs: ours.pool(), ServerName: "redis.example"}, "redis.example"},
 		"withoutVerifying":   {expired, &tls.Config{InsecureSkipVerify: true}, ""},
@@ -566,11 +566,11 @@ func TestWrongSettings(t *testing.T) {
 		name, setting, says string
 		o                   redis.Options
 	}{
-		{"wrong password", "Password", "it is not accepted", with(at(secured), func(o *redis.Options) { o.Password = "wrong" })},
-		{"no password", "Password", "one is required", at(secured)},
-		{"nobody there", "Addresses", "nobody answers as Redis at 127.0.0.1:1", redis.Options{Addresses: []string{"127.0.0.1:1"}, RequireAtStart: true}},
+		{"wrong password", "Password", "the password is not accepted", with(at(secured), func(o *redis.Options) { o.Password = "wrong" })},
+		{"no password", "Password", "a password is required", at(secured)},
+		{"nobody there", "Addresses", "no Redis server answers at 127.0.0.1:1", redis.Options{Addresses: []string{"127.0.0.1:1"}, RequireAtStart: true}},
 		{"no port", "Addresses", "is not host:port", redis.Options{Addresses: []string{"localhost"}}},
-		{"a cluster as stand-alone", "Cluster", "is a node of a Redis Cluster, but this is not set", at(cluster[0])},
+		{"a cluster as stand-alone", "Cluster", "is a node of a Redis Cluster, but this option is not set", at(cluster[0])},
 		{"stand-alone as a cluster", "Cluster", "is not a Redis Cluster", with(at(server), func(o *redis.Options) { o.Cluster = true })},
 		{"two stand-alones", "Addresses", "neither Options.Cluster nor Options.SentinelMaster", redis.Options{Addresses: []string{server.Addr, server.Addr}}},
 		{"a database that is not there", "Database", "", with(at(server), func(o *redis.Options) { o.Database = 99 })},

@@ -7,55 +7,58 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// op is a SUBSCRIBE or UNSUBSCRIBE to be sent.
+// op is a SUBSCRIBE or UNSUBSCRIBE command that is to be sent.
 type op struct {
 	name string
-	off  bool
-	done chan error // has room for one
+	off  bool       // UNSUBSCRIBE
+	done chan error // buffered
 }
 
-// subscribeAll subscribes to all that is followed, and to what is followed meanwhile
-// in its order. A refusal ends the session: the node would get nothing of that
-// channel, and would not know.
-func (l *lane) subscribeAll(ctx context.Context, k *link, conn rueidis.DedicatedClient) error {
-	l.mu.Lock()
-	l.linked = true
-	for channel := range l.follows {
-		l.ops = append(l.ops, op{name: l.name(channel), done: make(chan error, 1)})
+// subscribeAll subscribes to all followed channels, and runs the ops that are queued in the
+// meantime. If Redis refuses one, the session ends, because the node would miss the messages
+// of that channel.
+func (sh *shard) subscribeAll(ctx context.Context, k *link, conn rueidis.DedicatedClient) error {
+	sh.mu.Lock()
+	sh.linked = true
+	for channel := range sh.follows {
+		sh.ops = append(sh.ops, op{name: sh.name(channel), done: make(chan error, 1)})
 	}
-	l.mu.Unlock()
-	return l.send(ctx, k, conn, true)
+	sh.mu.Unlock()
+	return sh.send(ctx, k, conn, true)
 }
 
-// askLocked lets a SUBSCRIBE or UNSUBSCRIBE be sent. It returns nil if there is no
-// connection: the next one subscribes to what is followed then.
-func (l *lane) askLocked(channel string, off bool) <-chan error {
-	if !l.linked {
+// queueLocked queues a SUBSCRIBE or UNSUBSCRIBE. It returns nil if there is no connection:
+// the next one subscribes to all channels that are followed then.
+func (sh *shard) queueLocked(channel string, off bool) <-chan error {
+	if !sh.linked {
 		return nil
 	}
-	o := op{name: l.name(channel), off: off, done: make(chan error, 1)}
-	l.ops = append(l.ops, o)
+	o := op{
+		name: sh.name(channel),
+		off:  off,
+		done: make(chan error, 1),
+	}
+	sh.ops = append(sh.ops, o)
 	select {
-	case l.opsC <- struct{}{}:
+	case sh.opsC <- struct{}{}:
 	default:
 	}
 	return o.done
 }
 
-// send sends what is to be sent until there is no more. Its error ends the
-// connection; what Redis says of one command goes to its caller, and ends the
-// connection, too, if all must succeed.
-func (l *lane) send(ctx context.Context, k *link, conn rueidis.DedicatedClient, all bool) error {
+// send sends all queued ops. Its error ends the connection. If Redis refuses one op, its
+// caller receives that error, which ends the connection only if all must succeed.
+func (sh *shard) send(ctx context.Context, k *link, conn rueidis.DedicatedClient, all bool) error {
 	for {
-		l.mu.Lock()
-		ops := l.ops[:min(len(l.ops), batch)]
-		l.ops = l.ops[len(ops):]
+		sh.mu.Lock()
+		ops := sh.ops[:min(len(sh.ops), batch)]
+		sh.ops = sh.ops[len(ops):]
 		for _, o := range ops {
 			if o.off {
-				l.unsubs[o.name]++
+				sh.ownUnsubscribes[o.name]++
 			}
 		}
-		l.mu.Unlock()
+		sh.mu.Unlock()
 		if len(ops) == 0 {
 			return nil
 		}
@@ -63,10 +66,10 @@ func (l *lane) send(ctx context.Context, k *link, conn rueidis.DedicatedClient, 
 		for _, o := range ops {
 			commands = append(commands, command(k, conn, o))
 		}
-		bounded, cancel := l.b.bounded(ctx)
+		bounded, cancel := sh.b.bounded(ctx)
 		results := conn.DoMulti(bounded, commands...)
 		cancel()
-		if err := l.answered(k, ops, results, all); err != nil {
+		if err := sh.handleResults(k, ops, results, all); err != nil {
 			return err
 		}
 	}
@@ -85,7 +88,7 @@ func command(k *link, conn rueidis.DedicatedClient, o op) rueidis.Completed {
 	}
 }
 
-// verb is the op's command.
+// verb returns the name of the op's command.
 func (o op) verb(k *link) string {
 	switch {
 	case k.sharded && o.off:
@@ -98,13 +101,13 @@ func (o op) verb(k *link) string {
 	return "SUBSCRIBE"
 }
 
-// answered passes the results of ops on and returns what ends the connection.
-func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bool) (broken error) {
+// handleResults delivers the results to the callers of ops. Its error ends the connection.
+func (sh *shard) handleResults(k *link, ops []op, results []rueidis.RedisResult, all bool) (broken error) {
 	var refused error
-	verb := "" // of the refused one
+	verb := "" // of the first op that failed
 	for i, r := range results {
 		err := r.Error()
-		if _, said := rueidis.IsRedisErr(err); err != nil && (!said || isMoved(err)) {
+		if _, isReply := rueidis.IsRedisErr(err); err != nil && (!isReply || isMoved(err)) {
 			broken = err
 		}
 		if err != nil && refused == nil {
@@ -114,44 +117,44 @@ func (l *lane) answered(k *link, ops []op, results []rueidis.RedisResult, all bo
 		ops[i].done <- err
 	}
 	if refused != nil {
-		l.b.judge(k, verb+" "+l.tag+"*", refused)
+		sh.b.noteError(k, verb+" "+sh.tag+"*", refused)
 		if all && broken == nil {
-			return l.b.opts.explain(refused)
+			return sh.b.opts.explain(refused)
 		}
 	}
 	return broken
 }
 
-// listening is called, in the order of the messages, when a subscription begins.
-func (l *lane) listening(name string) {
-	if f := l.follow(name); f != nil {
+// listening is called when a subscription has begun, in order with the messages.
+func (sh *shard) listening(name string) {
+	if f := sh.follow(name); f != nil {
 		f.mu.Lock()
 		f.listening = true
 		f.mu.Unlock()
 	}
 }
 
-// follow returns the follow of a channel by Redis's name, or nil.
-func (l *lane) follow(name string) *follow {
-	channel, ok := strings.CutPrefix(name, l.names)
+// follow returns the follow of the channel that has this name in Redis, or nil.
+func (sh *shard) follow(name string) *follow {
+	channel, ok := strings.CutPrefix(name, sh.names)
 	if !ok {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.follows[channel]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.follows[channel]
 }
 
-// foreign reports whether an unsubscription is not of our making.
-func (l *lane) foreign(name string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.unsubs[name] == 0 {
+// isUnexpectedUnsubscribe reports whether this node has not sent the UNSUBSCRIBE.
+func (sh *shard) isUnexpectedUnsubscribe(name string) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.ownUnsubscribes[name] == 0 {
 		return true
 	}
-	l.unsubs[name]--
-	if l.unsubs[name] == 0 {
-		delete(l.unsubs, name)
+	sh.ownUnsubscribes[name]--
+	if sh.ownUnsubscribes[name] == 0 {
+		delete(sh.ownUnsubscribes, name)
 	}
 	return false
 }

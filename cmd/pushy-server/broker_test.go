@@ -113,7 +113,7 @@ func TestBrokerThatCannotBeUsed(t *testing.T) {
 func TestStartsAlone(t *testing.T) {
 	t.Parallel()
 	for broker, says := range map[string]struct{ msg, err string }{
-		`{"redis":{"addresses":["127.0.0.1:1"],"timeout":500}}`: {"redis is away: this node serves its own clients alone", "broker.redis.addresses: nobody answers as Redis at 127.0.0.1:1"},
+		`{"redis":{"addresses":["127.0.0.1:1"],"timeout":500}}`: {"redis is away: this node serves its own clients alone", "broker.redis.addresses: no Redis server answers at 127.0.0.1:1"},
 		`{"nats":{"url":"nats://127.0.0.1:1","timeout":500}}`:   {"NATS is away; this node serves its own clients alone", "broker.nats.url: nats://127.0.0.1:1: "},
 	} {
 		c, err := brokerConfig(t, broker, nil)

@@ -1,9 +1,9 @@
--- What both scripts that append begin with. ARGV: 5 the entry, 6 a fresh epoch, 7 the
--- entry's id or '', 8 how many ids are remembered.
+-- The common part of the scripts that append. ARGV: 5 the entry, 6 a new epoch, 7 the hash
+-- of the entry's ID or '', 8 the maximum number of IDs.
 local s = redis.call('HMGET', store, 'run', 'base')
 if not (s[1] and s[2]) then return redis.error_reply('NOSTORE the store was emptied') end
 local run, entry, fresh, id = s[1], ARGV[5], ARGV[6], ARGV[7]
--- The ids of each five minutes are counted, and a count is kept as long as its ids.
+-- IDs are counted by intervals of five minutes. A count lives as long as its IDs.
 local slot = math.floor(now / 300000)
 if id ~= '' then
 	local first = redis.call('GET', T .. 'i:' .. id)
@@ -17,7 +17,7 @@ if id ~= '' then
 	if many >= whole(ARGV[8]) then return redis.error_reply('BUSY too many ids are remembered') end
 end
 
--- done publishes a message, remembers the result under the id, and returns it.
+-- done publishes a message, stores the result for the ID, and returns the result.
 local function done(message, epoch, offset)
 	local receivers = redis.call(command, T .. 'c:' .. channel, message)
 	if id ~= '' then
@@ -28,8 +28,9 @@ local function done(message, epoch, offset)
 	return {0, epoch, offset, receivers}
 end
 
--- numbered is the form of an entry with a number: when it was appended, when it
--- expires or 0, the bytes of its data or 0, the length of the epoch, and both.
+-- numbered encodes an entry with a number: the kind, the number, the time of the append, the
+-- expiry time or 0, the bytes of its data or 0, the length of the epoch, the epoch, and the
+-- entry.
 local function numbered(kind, epoch, offset, expiry, bytes, text)
 	return kind .. struct.pack('>ddddB', offset, now, expiry, bytes, #epoch) .. epoch .. text
 end

@@ -1,2 +1,2 @@
--- check is what CheckEveryAppend adds.
+-- check is added by Options.CheckEveryAppend.
 identify(ARGV[6], false)

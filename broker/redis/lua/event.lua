@@ -1,12 +1,12 @@
--- event appends an event. ARGV: 9 how many are kept, or '0', 10 how long, in
--- milliseconds, 11 how many bytes of data, or '0', 12 the bytes of this one's data.
+-- event appends an event. ARGV: 9 Keep.Size, 10 Keep.TTL in milliseconds, 11 Keep.Bytes,
+-- 12 the bytes of the event's data.
 local keep, ttl, most, length = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 if keep == 0 then return done('e' .. entry, '', 0) end
 local meta, list = T .. 'e:' .. channel, T .. 'k:' .. channel
 
--- meta has: the numbers of the last event and of the first that is kept; when the
--- first expires and when the list does, or 0; the bytes that are kept; until when all
--- this is remembered; and what begins the epoch.
+-- meta contains: the numbers of the last event and of the first one that is kept; the expiry
+-- times of the first event and of the list, or 0; the bytes that are kept; the time until
+-- which meta is remembered; and the first part of the epoch.
 local last, first, expires, listed, bytes
 local base = redis.call('GET', meta)
 if base and #base > 48 then
@@ -16,7 +16,7 @@ if base and #base > 48 then
 end
 if not (last and first and expires and listed and bytes and first <= last + 1 and #base <= 20) then
 	base, last, first, expires, listed, bytes = s[2], 0, 1, 0, 0, 0
-	-- A channel that is in the index had a meta, which was evicted or broken.
+	-- If the channel is in the index, its meta was evicted or damaged.
 	if redis.call('ZADD', T .. 'index', now, channel) == 0 then base = fresh end
 	redis.call('DEL', list)
 end
@@ -36,7 +36,7 @@ if first == last then expires, listed = expiry, 0 end
 bytes = bytes + length
 
 local function look(old, at) return old and #old > 33 and whole(struct.unpack('>d', old, at)) end
--- One append does not drop more than others can wait for.
+-- One append removes at most 1,000 events, so that it does not block Redis for long.
 local enough = last - first - 999
 while first <= last and (last - first + 1 > keep or most > 0 and bytes > most or expires > 0 and expires <= now) and
 	last - first + 1 > enough do
@@ -51,7 +51,7 @@ while first <= last and (last - first + 1 > keep or most > 0 and bytes > most or
 		end
 	end
 end
--- The list's own expiry frees its memory; readers go by that of each event.
+-- The expiry of the list only frees its memory. Readers use the expiry of each event.
 if first > last then
 	listed = 0
 elseif ttl == 0 then

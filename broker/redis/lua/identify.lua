@@ -1,13 +1,14 @@
--- must names a command that is refused; Redis's own error does not.
+-- must calls a command. Its error contains the name of the command, which Redis's own error
+-- does not.
 local function must(name, ...)
 	local answer = redis.pcall(name, ...)
 	if type(answer) == 'table' and answer.err then error(name .. ': ' .. answer.err) end
 	return answer
 end
 
--- identify gives all positions another epoch when another server answers than the
--- last time, or the same one after it was a replica: entries may be missing there.
--- Without the right to INFO it knows no more than that there is a new connection.
+-- identify begins a new epoch of all positions if another server answers than before, or if
+-- the same server was a replica in the meantime: entries can be missing there. Without the
+-- permission for INFO, it begins a new epoch for each new connection.
 local function identify(fresh, connected)
 	local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
 	local id = ''
@@ -22,7 +23,7 @@ local function identify(fresh, connected)
 	if must('HGET', store, 'id') ~= id then must('HSET', store, 'id', id, 'run', fresh) end
 end
 
--- register makes a store where there is none, and identifies its server.
+-- register creates the store if there is none, and identifies its server.
 local function register(fresh, connected)
 	local s = redis.pcall('HMGET', store, 'life', 'base', 'run')
 	for i = 1, 3 do

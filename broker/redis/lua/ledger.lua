@@ -1,6 +1,7 @@
--- ledger claims, finishes, releases and lists keys. A key's record is a hash: "d" the
--- digest, "c" when it was claimed, "a" the answer. "ledger" has the keys in their
--- order, "until" when each expires. ARGV: 5 what to do, 6 the key, 7 the digest.
+-- ledger claims, finishes, releases and lists keys. The record of a key is a hash: "d" is
+-- the digest, "c" the time of the claim, "a" the answer. The sorted set "ledger" has the keys
+-- in their order, and "until" has their expiry times. ARGV: 5 the operation, 6 the key, 7 the
+-- digest.
 local what, key, digest = ARGV[5], ARGV[6], ARGV[7]
 local record = T .. 'l:' .. key
 
@@ -31,7 +32,8 @@ if what == 'release' then
 	end
 	return 1
 end
--- claim; ARGV: 8 how long, 9 how long without an answer, 10 how many keys at most
+-- claim. ARGV: 8 the lifetime, 9 the time limit of a claim without an answer, 10 the maximum
+-- number of keys.
 if r[1] then
 	if not mine then return {4, ''} end
 	if r[3] then return {3, r[3]} end

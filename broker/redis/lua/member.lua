@@ -1,6 +1,7 @@
--- member appends a join, update, leave or adoption. ARGV: 9 which, 10 the member,
--- 11 the owner, 12 the owner that an adoption expects, 13 '1' if a join has data,
--- 14 the user, 15 when it joined, 16 how long an adoption is remembered, 17 its name.
+-- member appends a join, update, leave or adoption. ARGV: 9 the kind, 10 the member, 11 the
+-- owner, 12 the owner that an adoption expects, 13 '1' if a join has data, 14 the user,
+-- 15 the time of the join, 16 how long an adoption is remembered, 17 the hash that
+-- identifies the adoption.
 local kind, member, owner = ARGV[9], ARGV[10], ARGV[11]
 local key = T .. 'm:' .. channel
 local h = redis.call('HMGET', key, 'b', 'r', 'c', 'o', 'm' .. member)

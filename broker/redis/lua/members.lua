@@ -1,9 +1,9 @@
--- What the scripts share that change members. A channel's members are one hash: "b"
--- begins the epoch of its revisions, "r" is the last, "c" the number of members,
--- "o" whether one had data since there were none, and "m" with an id each a member:
--- the revision of its join, when that was by its node's clock, the lengths of node,
--- owner and user, these, and the entry that has its data. While there are no members
--- the hash is kept for an hour. T "n:" with a node's name is the set of its members.
+-- The common part of the scripts that change members. The members of a channel are one hash:
+-- "b" is the first part of the epoch of revisions, "r" the last revision, "c" the number of
+-- members, and "o" is State.On. "m" and an id is a member: the revision of its join, the time
+-- of its join by the clock of its node, the lengths of node, owner and user, then node, owner
+-- and user, and the entry that has its data. When there are no members, the hash expires
+-- after an hour. T "n:" and a node's id is the set of the node's members.
 local function split(value)
 	if not value or #value < 28 then return end
 	local since, joined, n, o, u, at = struct.unpack('>ddI4I4I4', value)
@@ -19,7 +19,7 @@ end
 
 local function owned(channel, member) return #member .. ':' .. member .. channel end
 
--- remove takes a member out. The first write is one that a full server allows.
+-- remove removes a member. Its first write is one that Redis permits when its memory is full.
 local function remove(channel, member, m, rev, count)
 	local key = T .. 'm:' .. channel
 	redis.call('SREM', T .. 'n:' .. m.node, owned(channel, member))

@@ -1,2 +1,2 @@
--- nodes answers the nodes whose lease is not over.
+-- nodes returns the nodes whose lease has not expired.
 return redis.call('ZRANGEBYSCORE', T .. 'nodes', '(' .. now, '+inf')

@@ -1,7 +1,6 @@
--- read answers kept events, and writes nothing. ARGV: 5 the epoch that is expected,
--- or '', 6 the offset after which, or 7, if not '0', the one before which they are,
--- 8 how many at most, 9 how many bytes of data, or '0'. It answers the epoch, the
--- number of the last event, that of the first that is kept, and the events.
+-- read returns kept events, and writes nothing. ARGV: 5 Range.Epoch, 6 Range.After,
+-- 7 Range.Before, 8 Range.Limit, 9 Range.Bytes. It returns the epoch, the number of the last
+-- event, the number of the first one that is kept, and the events.
 local s = redis.call('HMGET', store, 'run', 'base')
 if not (s[1] and s[2]) then return redis.error_reply('NOSTORE the store was emptied') end
 local base, list = redis.call('GET', T .. 'e:' .. channel) or '', T .. 'k:' .. channel

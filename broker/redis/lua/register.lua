@@ -1,3 +1,3 @@
--- register runs on each new connection, before all else. ARGV: 5 a fresh epoch.
+-- register runs on each new connection, before any other script. ARGV: 5 a new epoch.
 register(ARGV[5], true)
 return 1

@@ -1,8 +1,8 @@
--- renew renews the node's lease, and takes out members of nodes whose lease is over.
--- ARGV: 5 the lease in milliseconds, 6 how many members are taken out at most,
--- 7 a fresh epoch, 8 the key of the versions in use, 9 this node's, 10 its settings
--- or ''. It answers whether the node's own lease was over, how many it took out, the
--- store's life, what ends epochs now, and the nodes' settings.
+-- renew renews the node's lease, and removes the members of nodes whose lease has expired.
+-- ARGV: 5 the lease in milliseconds, 6 the maximum number of members to remove, 7 a new
+-- epoch, 8 the key of the versions in use, 9 this node's version, 10 its settings or ''. It
+-- returns whether the node's own lease had expired, the number of removed members, the
+-- store's "life" and "run", and the nodes' settings.
 local lease, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 for _, version in ipairs(redis.call('ZRANGEBYSCORE', ARGV[8], '(' .. now, '+inf')) do
 	if version ~= ARGV[9] then return redis.error_reply('OTHERVERSION ' .. version) end
@@ -10,7 +10,8 @@ end
 register(ARGV[7], false)
 local s = redis.call('HMGET', store, 'life', 'run')
 
--- A full server refuses writes that take memory only until a script has written.
+-- When its memory is full, Redis refuses a script's writes only until the script has written
+-- something. It permits HDEL.
 redis.call('HDEL', store, '')
 local score = redis.call('ZSCORE', T .. 'nodes', node)
 local over = not score or score == '0'
@@ -26,7 +27,7 @@ if over and ARGV[10] ~= '' then
 	redis.call('HSET', T .. 'settings', node, ARGV[10])
 end
 
--- expire takes a member of a node out; others may have written what is there.
+-- expire removes a member of a node. It ignores data that other programs have written.
 local function expire(who, member, channel)
 	local key = T .. 'm:' .. channel
 	local h = redis.pcall('HMGET', key, 'b', 'r', 'c', 'm' .. member)

@@ -1,5 +1,5 @@
--- repair removes keys of another type than pushy's, which others have written.
--- ARGV: 5 the key of the versions in use. It answers how many there were.
+-- repair removes keys that have another type than pushy's, because another program wrote
+-- them. ARGV: 5 the key of the versions in use. It returns the number of removed keys.
 local n = 0
 local function check(key, want)
 	local kind = redis.call('TYPE', key).ok

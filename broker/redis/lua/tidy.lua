@@ -1,6 +1,6 @@
--- tidy forgets the logs of events to which nothing was appended for long, once an
--- hour. ARGV: 5 a fresh epoch, 6 how many are looked at. It answers whether there
--- may be more. A log that begins where one was forgotten begins in another epoch.
+-- tidy removes, once an hour, the logs of events to which nothing was appended for a long
+-- time. ARGV: 5 a new epoch, 6 the number of logs to check. It returns 1 if there may be
+-- more. A log that begins after one was removed has another epoch.
 local done = whole(redis.call('HGET', store, 'tidied')) or 0
 if now - done < 3600000 then return 0 end
 redis.call('HDEL', store, '') -- a full server refuses no write after this

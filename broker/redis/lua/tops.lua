@@ -1,5 +1,5 @@
--- tops answers what ends epochs, what begins that of a new log, and the metas of
--- channels, which are ARGV from 5 on.
+-- tops returns the store's "run" and "base", and the metas of the channels that are ARGV from
+-- 5 on.
 local s = redis.call('HMGET', store, 'run', 'base')
 if not (s[1] and s[2]) then return redis.error_reply('NOSTORE the store was emptied') end
 local keys = {}

@@ -1,5 +1,6 @@
--- try runs every command of the scripts on keys that nobody reads, and publishes what
--- nobody gets. It answers the commands that were refused, each with the reason.
+-- try tests the permissions: it calls every command of the scripts with keys that are not
+-- used otherwise, and publishes a message without receivers. It returns the commands that
+-- were refused, each with the reason.
 local refused = {}
 local function try(name, ...)
 	local answer = redis.pcall(name, ...)
