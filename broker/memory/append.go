@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// idTime is how long an ID is remembered, and maxIDs how many are.
+	// idTime is how long an ID is remembered, and maxIDs the maximum number of IDs.
 	idTime = 20 * time.Minute
 	maxIDs = 1 << 20
 )
@@ -31,8 +31,8 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 	return b.appendEntry(channel, e)
 }
 
-// pass delivers an event that is not kept. It makes no log for a channel that
-// no node follows.
+// pass delivers an event that is not kept. It does not create a log for a channel that no
+// node follows.
 func (b *Broker) pass(channel string, e broker.Entry) broker.Appended {
 	l := b.cluster.shard(channel).find(channel)
 	if l == nil {
@@ -66,13 +66,13 @@ func (b *Broker) appendEntry(channel string, e broker.Entry) (broker.Appended, e
 	case broker.Join, broker.Update, broker.Leave, broker.Adopt:
 		a.At, a.Duplicate, err = l.appendMemberLocked(b, e)
 	default:
-		err = fmt.Errorf("memory: append: there is no kind %d", e.Kind)
+		err = fmt.Errorf("memory: append: unknown kind %d", e.Kind)
 	}
 	b.cluster.dropIfUnusedLocked(l)
 	return a, err
 }
 
-// appendOnce appends an entry with an ID unless that was done.
+// appendOnce appends an entry with an ID, unless one with that ID was appended before.
 func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	c := b.cluster
 	key := channel + "\x00" + e.ID
@@ -99,7 +99,7 @@ func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry)
 	}
 }
 
-// idWindow remembers the results of entries with an ID.
+// idWindow stores the results of entries with an ID.
 type idWindow struct {
 	byKey map[string]*idRecord
 	order []string // keys, oldest first
@@ -147,7 +147,7 @@ func (c *Cluster) finishID(key string, r *idRecord, a broker.Appended, err error
 	}
 	delete(c.ids.byKey, key)
 	if last := len(c.ids.order) - 1; c.ids.order[last] == key {
-		c.ids.order = c.ids.order[:last] // else the place expires with the others
+		c.ids.order = c.ids.order[:last] // otherwise expire removes it later
 	}
 }
 

@@ -1,6 +1,6 @@
 package memory
 
-// Logs returns how many channels' logs the cluster has.
+// Logs returns the number of channels' logs.
 func (c *Cluster) Logs() int {
 	n := 0
 	for i := range c.shards {

@@ -39,7 +39,7 @@ func checkEpoch(r broker.Range, top broker.Position) error {
 	return nil
 }
 
-// beginning is the position of a channel to which nothing was appended.
+// beginning returns the position of a channel to which nothing was appended.
 func (c *Cluster) beginning() broker.Position {
 	offsets, _ := c.epochs()
 	return broker.Position{Epoch: offsets}
@@ -77,7 +77,8 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 	}
 	l := b.cluster.logOf(channel)
 	defer l.mu.Unlock()
-	l.kept, l.bytes = nil, 0
+	l.kept = nil
+	l.bytes = 0
 	l.at = broker.Position{Epoch: brokerkit.NewEpoch()}
 	for follower := range l.followers {
 		follower.sink.Reset(channel, l.stateLocked(), broker.ResetEpoch)

@@ -11,16 +11,17 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-const sweepRecords = 4 // expired records removed with each new one, at most
+// sweepRecords is how many records each new one checks for expiry.
+const sweepRecords = 4
 
-// ledger has the claimed keys of a cluster, under the cluster's mu.
+// ledger has the claimed keys of a cluster. It is guarded by the cluster's mu.
 type ledger struct {
 	records map[string]*record
 }
 
 type record struct {
 	digest  string
-	answer  []byte // nil while there is none
+	answer  []byte // nil if there is none
 	claimed time.Time
 	until   time.Time
 }
@@ -54,7 +55,11 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 	if c.ledger.records == nil {
 		c.ledger.records = map[string]*record{}
 	}
-	c.ledger.records[key] = &record{digest: digest, claimed: now, until: now.Add(ttl)}
+	c.ledger.records[key] = &record{
+		digest:  digest,
+		claimed: now,
+		until:   now.Add(ttl),
+	}
 	return broker.Claim{State: broker.Claimed}, nil
 }
 
@@ -124,7 +129,7 @@ func (b *Broker) usable(ctx context.Context, key, digest string, answer []byte) 
 	return b.reachable()
 }
 
-// find returns the record of a key that has not expired, or nil.
+// find returns the record of a key, or nil if there is none or it has expired.
 func (l *ledger) find(key string, now time.Time) *record {
 	r := l.records[key]
 	if r == nil || now.Before(r.until) {
@@ -134,8 +139,8 @@ func (l *ledger) find(key string, now time.Time) *record {
 	return nil
 }
 
-// sweep looks at a few records, in the map's random order, and removes those
-// that have expired: so there are never many more than are alive.
+// sweep checks a few records, in the map's random order, and removes those that have
+// expired. It runs for each new record, so expired records do not accumulate.
 func (l *ledger) sweep(now time.Time) {
 	n := 0
 	for key, r := range l.records {

@@ -11,8 +11,8 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// channelLog is one channel's log. Entries are numbered, stored and delivered
-// under its lock, which is what makes their order the same for all followers.
+// channelLog is the log of one channel. Entries are numbered, stored and delivered under
+// its lock, so that their order is the same for all followers.
 type channelLog struct {
 	name string
 
@@ -22,25 +22,26 @@ type channelLog struct {
 
 	at       broker.Position // of the last kept event
 	kept     []broker.Entry  // oldest first
-	bytes    int             // of their data
+	bytes    int             // of the data of kept
 	keep     broker.Keep     // of the last kept event
-	appended time.Time       // when that was
+	appended time.Time       // the time of the last kept event
 
 	revision broker.Position
-	members  []*broker.Member // in joining order
+	members  []*broker.Member // in the order in which they joined
 	byID     map[string]*broker.Member
 	on       bool
 	adopted  []adoption // oldest first
 }
 
-// adoption remembers whom a member was taken from.
+// adoption records the owner from which a member was adopted.
 type adoption struct {
-	member, owner string
-	until         time.Time
+	member string
+	owner  string
+	until  time.Time
 }
 
-// forgetAfter is how long the numbers of a log with kept events are remembered
-// at least; see package broker.
+// forgetAfter returns the minimum time for which the numbers of kept events are remembered
+// after the last append; see package broker.
 func (l *channelLog) forgetAfter() time.Duration {
 	return max(24*time.Hour, 10*l.keep.TTL)
 }
@@ -49,7 +50,7 @@ func (c *Cluster) shard(channel string) *shard {
 	return &c.shards[maphash.String(c.seed, channel)%uint64(len(c.shards))]
 }
 
-// find returns the channel's log, or nil. It is not locked.
+// find returns the channel's log, not locked, or nil.
 func (s *shard) find(channel string) *channelLog {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -68,7 +69,7 @@ func (s *shard) clear() {
 	clear(s.logs)
 }
 
-// logOf returns the channel's log, locked, and makes one if there is none.
+// logOf returns the channel's log, locked. It creates the log if there is none.
 func (c *Cluster) logOf(channel string) *channelLog {
 	s := c.shard(channel)
 	for {
@@ -103,8 +104,8 @@ func (c *Cluster) create(s *shard, channel string) *channelLog {
 	return l
 }
 
-// sweep drops unused logs of a shard. It looks at a few, in
-// the map's random order, each time one is added, so there are never many.
+// sweep drops unused logs of a shard. It checks a few, in the map's random order, whenever a
+// log is added, so unused logs do not accumulate.
 func (c *Cluster) sweep(s *shard) {
 	var some []*channelLog
 	s.mu.RLock()
@@ -128,9 +129,8 @@ func (c *Cluster) epochs() (offsets, revisions string) {
 	return c.offsetEpoch, c.revisionEpoch
 }
 
-// dropIfUnusedLocked removes a log, whose lock is held, if it is not in use any
-// more. A log that begins after one whose numbers are forgotten begins in
-// another epoch.
+// dropIfUnusedLocked removes a log, whose lock is held, if it is not used any more. If its
+// numbers are lost with that, logs that are created later begin in another epoch.
 func (c *Cluster) dropIfUnusedLocked(l *channelLog) {
 	if l.dropped || len(l.followers) > 0 || len(l.members) > 0 {
 		return
@@ -161,7 +161,12 @@ func (l *channelLog) stateLocked() broker.State {
 	for i, m := range l.members {
 		members[i] = *m
 	}
-	return broker.State{At: l.at, Revision: l.revision, Members: members, On: l.on}
+	return broker.State{
+		At:       l.at,
+		Revision: l.revision,
+		Members:  members,
+		On:       l.on,
+	}
 }
 
 func (l *channelLog) deliverLocked(e broker.Entry) {
@@ -197,7 +202,7 @@ func (l *channelLog) trimLocked() {
 	}
 }
 
-// expireLocked removes events whose own TTL is over.
+// expireLocked removes the oldest events whose own TTL has passed.
 func (l *channelLog) expireLocked(now time.Time) {
 	for len(l.kept) > 0 {
 		oldest := &l.kept[0]
@@ -210,12 +215,12 @@ func (l *channelLog) expireLocked(now time.Time) {
 
 func (l *channelLog) removeOldestLocked() {
 	l.bytes -= len(l.kept[0].Data)
-	l.kept[0] = broker.Entry{} // lets its data be collected
+	l.kept[0] = broker.Entry{} // frees its data
 	l.kept = l.kept[1:]
 }
 
-// appendMemberLocked applies a member entry and delivers it. It returns whether
-// the entry was a repetition, which changes nothing.
+// appendMemberLocked applies a member entry and delivers it. A Join that repeats another is
+// a duplicate, which changes nothing.
 func (l *channelLog) appendMemberLocked(b *Broker, e broker.Entry) (at broker.Position, duplicate bool, err error) {
 	m := l.byID[e.Member]
 	switch e.Kind {
@@ -269,7 +274,8 @@ func (l *channelLog) applyLocked(b *Broker, m *broker.Member, e broker.Entry) {
 			owner:  m.Owner,
 			until:  e.Time.Add(2 * b.lease),
 		})
-		m.Owner, m.Node = e.Owner, b.node
+		m.Owner = e.Owner
+		m.Node = b.node
 	case broker.Leave:
 		delete(l.byID, m.ID)
 		l.members = slices.DeleteFunc(l.members, func(other *broker.Member) bool { return other == m })
@@ -292,8 +298,12 @@ func (l *channelLog) removeNode(c *Cluster, node string) {
 		if m.Node != node {
 			continue
 		}
-		e := broker.Entry{Kind: broker.Leave, Member: m.ID, Owner: m.Owner}
-		// The node of a Leave does not matter, and the owner is right.
+		e := broker.Entry{
+			Kind:   broker.Leave,
+			Member: m.ID,
+			Owner:  m.Owner,
+		}
+		// A Leave does not use the node, and cannot fail, because the owner is right.
 		_, _, _ = l.appendMemberLocked(nil, e)
 	}
 	c.dropIfUnusedLocked(l)

@@ -34,13 +34,13 @@ type Cluster struct {
 	settings brokerkit.Settings
 
 	mu     sync.Mutex
-	nodes  map[string]*nodeEntry // whose lease has not expired, by node id
-	open   int                   // nodes that are not closed
+	nodes  map[string]*nodeEntry // the nodes whose lease has not expired, by id
+	open   int                   // the number of nodes that are not closed
 	ids    idWindow
 	ledger ledger
 
-	// The epochs in which logs begin: kept events and revisions count apart,
-	// because logs of revisions alone are dropped early.
+	// The epochs in which new logs begin. Kept events and revisions have separate epochs,
+	// because a log that has only revisions is dropped early.
 	epochMu       sync.Mutex
 	offsetEpoch   string
 	revisionEpoch string
@@ -74,7 +74,7 @@ func NewCluster(o Options) *Cluster {
 	return c
 }
 
-// Broker returns a new node of the cluster, which is not open.
+// Broker returns a new node of the cluster, which is not open yet.
 func (c *Cluster) Broker() *Broker {
 	return &Broker{cluster: c}
 }
@@ -93,15 +93,15 @@ type Broker struct {
 
 	mu        sync.Mutex
 	state     state
-	following map[string]*channelLog // nil where Follow failed because the node was cut off
-	expiry    *time.Timer            // runs while nothing vouches for the node
+	following map[string]*channelLog // by channel; the log is nil while the node is cut off
+	expiry    *time.Timer            // the end of the lease of a node that is cut off or closed
 	expired   bool                   // the lease expired while the node was cut off
 }
 
 type state uint8
 
 const (
-	fresh state = iota
+	fresh state = iota // not opened yet
 	connected
 	cutOff
 	closed
@@ -118,7 +118,7 @@ var (
 // Open implements broker.Broker.
 func (b *Broker) Open(_ context.Context, o broker.OpenOptions, sink broker.Sink) error {
 	if o.Node == "" || o.Lease <= 0 || sink == nil {
-		return errors.New("memory: open: a node id, a positive lease and a sink are needed")
+		return errors.New("memory: open: a node id, a positive lease and a sink are required")
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -128,7 +128,9 @@ func (b *Broker) Open(_ context.Context, o broker.OpenOptions, sink broker.Sink)
 	if err := b.cluster.add(b, o); err != nil {
 		return err
 	}
-	b.sink, b.node, b.lease = sink, o.Node, o.Lease
+	b.sink = sink
+	b.node = o.Node
+	b.lease = o.Lease
 	b.following = map[string]*channelLog{}
 	b.state = connected
 	return nil
@@ -148,7 +150,7 @@ func (c *Cluster) add(b *Broker, o broker.OpenOptions) error {
 	return nil
 }
 
-// reachableLocked returns why the node cannot do anything now, or nil.
+// reachableLocked returns an error if the node is cut off or not open.
 func (b *Broker) reachableLocked() error {
 	switch b.state {
 	case connected:
@@ -186,7 +188,7 @@ func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, erro
 	return l.stateLocked(), nil
 }
 
-// Unfollow implements broker.Broker. It works while the node is cut off, too.
+// Unfollow implements broker.Broker. It also works while the node is cut off.
 func (b *Broker) Unfollow(_ context.Context, channel string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -226,8 +228,8 @@ func (b *Broker) Close(context.Context) error {
 	return nil
 }
 
-// closeNode reports whether the last node was closed. Then nothing is left to
-// see the members leave, and the cluster forgets everything.
+// closeNode reports whether the last node was closed. Then the cluster discards everything,
+// because no node is left that could receive the leaves of members.
 func (c *Cluster) closeNode() (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -243,7 +245,8 @@ func (c *Cluster) closeNode() (last bool) {
 	}
 	c.epochMu.Lock()
 	defer c.epochMu.Unlock()
-	c.offsetEpoch, c.revisionEpoch = brokerkit.NewEpoch(), brokerkit.NewEpoch()
+	c.offsetEpoch = brokerkit.NewEpoch()
+	c.revisionEpoch = brokerkit.NewEpoch()
 	return true
 }
 
@@ -266,25 +269,26 @@ func (b *Broker) Nodes(context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(b.cluster.nodes)), nil
 }
 
-// Cut disconnects the node from the cluster, as a network failure does: nothing is
-// delivered in either direction, and the node's lease runs. mend connects the node again.
-// Cut is for tests.
-func (b *Broker) Cut() (mend func()) {
+// Cut disconnects the node from the cluster, as a network failure does: nothing is delivered
+// in either direction, and the node's lease is not renewed. reconnect connects the node
+// again. Cut is for tests.
+func (b *Broker) Cut() (reconnect func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.state == connected {
 		b.detachLocked()
 		b.state = cutOff
 	}
-	return b.mend
+	return b.reconnect
 }
 
-// Kill ends the node as a killed process does. It must still be closed.
+// Kill disconnects the node for ever, as the end of its process does. The node must still be
+// closed.
 func (b *Broker) Kill() {
 	b.Cut()
 }
 
-// detachLocked takes the node out of all logs and lets its lease run.
+// detachLocked removes the node from the followers of all logs. Its lease begins to expire.
 func (b *Broker) detachLocked() {
 	for channel, l := range b.following {
 		if l == nil {
@@ -298,12 +302,12 @@ func (b *Broker) detachLocked() {
 	b.expiry = time.AfterFunc(b.lease, b.expire)
 }
 
-// expire ends the memberships of a node that was away for its whole lease.
+// expire removes the members of a node that was cut off for its whole lease.
 func (b *Broker) expire() {
 	b.mu.Lock()
 	if b.expiry == nil {
 		b.mu.Unlock()
-		return // the node has just come back
+		return // the node has just reconnected
 	}
 	b.expired = true
 	b.expiry = nil
@@ -320,7 +324,7 @@ func (b *Broker) expire() {
 	}
 }
 
-func (b *Broker) mend() {
+func (b *Broker) reconnect() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.state != cutOff {
