@@ -359,7 +359,7 @@ func TestForeignQuestions(t *testing.T) {
 		require.NoError(t, foreign.Close(t.Context()))
 		require.NoError(t, srv.Close())
 		assert.LessOrEqual(t, strings.Count(log.String(), "level=WARN"), 2, log.String())
-		assert.Contains(t, log.String(), "64 questions are being answered")
+		assert.Contains(t, log.String(), "this node already answers 64 questions")
 	})
 }
 
@@ -553,7 +553,7 @@ func TestForgedAnswers(t *testing.T) {
 		assert.Len(t, got["error"].Err, 1024)
 		assert.Len(t, got["big1"].Data, 9<<20+2)
 		assert.Empty(t, got["big2"].Data)
-		assert.Equal(t, "the other nodes' answers are over 16777216 bytes together", got["big2"].Err)
+		assert.Equal(t, "the other nodes' answers have over 16777216 bytes in total", got["big2"].Err)
 	})
 }
 

@@ -96,7 +96,7 @@ func TestBrokenEventsAreSkipped(t *testing.T) {
 	f.says("other", "\xff", "") // nobody is in it
 	f.says("\xff", "said", `{}`)
 	p.quiet()
-	assert.Len(t, log.with("skipped a broken entry from the broker"), 1)
+	assert.Len(t, log.with("skipped an invalid entry from the broker"), 1)
 	assert.Len(t, log.with("level="), 1)
 }
 
@@ -198,9 +198,9 @@ func TestBrokenMembersAreSkipped(t *testing.T) {
 				On:       true,
 			}, broker.ResetEpoch)
 			p.quiet()
-			assert.Len(t, log.with("skipped a broken member from the broker"), 1)
-			assert.Len(t, log.with("skipped a broken entry from the broker"), 1)
-			assert.Len(t, log.with("skipped a broken state from the broker"), 1)
+			assert.Len(t, log.with("skipped an invalid member from the broker"), 1)
+			assert.Len(t, log.with("skipped an invalid entry from the broker"), 1)
+			assert.Len(t, log.with("skipped an invalid state from the broker"), 1)
 			assert.Len(t, log.with("level="), 3)
 		})
 	}
@@ -279,7 +279,7 @@ func TestOversizedStateIsSkipped(t *testing.T) {
 		Members:  make([]broker.Member, 1_000_001),
 	}, broker.ResetGap)
 	p.quiet()
-	assert.Len(t, log.with("skipped a broken state from the broker"), 1)
+	assert.Len(t, log.with("skipped an invalid state from the broker"), 1)
 }
 
 // Issue 11, number 2. A panic of a broker is an error of that one call: it ends no

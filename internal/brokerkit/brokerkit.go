@@ -1,4 +1,4 @@
-// Package brokerkit is what the implementations of package broker have in common.
+// Package brokerkit has the common parts of the implementations of package broker.
 package brokerkit
 
 import (
@@ -11,22 +11,24 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// NewEpoch makes up what begins an epoch: 12 letters and digits.
+// NewEpoch returns a random first part of an epoch: 12 letters and digits.
 func NewEpoch() string { return rand.Text()[:12] }
 
-// Bounds of a broker.Ledger.
+// Limits of a broker.Ledger.
 const (
-	MaxRecords = 1 << 20 // that are remembered
-	MaxListed  = 10_000
+	MaxRecords = 1 << 20
+	MaxListed  = 10_000 // records that one List returns
 
 	maxKey    = 256
 	maxDigest = 64
 	maxAnswer = 4 << 10
 )
 
-var errRecordSize = errors.New("broker: a ledger's key is at most 256 bytes, its digest 64, its answer 4 KiB")
+var errRecordSize = errors.New(
+	"broker: a record of the Ledger has a key of at most 256 bytes, a digest of 64 bytes and an answer of 4 KiB")
 
-// CheckRecord returns an error for what is too large for a broker.Ledger.
+// CheckRecord returns an error for a key, digest or answer that is too large for a
+// broker.Ledger.
 func CheckRecord(key, digest string, answer []byte) error {
 	if len(key) > maxKey || len(digest) > maxDigest || len(answer) > maxAnswer {
 		return errRecordSize
@@ -34,8 +36,8 @@ func CheckRecord(key, digest string, answer []byte) error {
 	return nil
 }
 
-// Pick selects from kept events, the first of which has the offset first. The result is
-// the caller's own.
+// Pick selects the events of a Range from kept events. first is the offset of the first one.
+// The result is a new slice.
 func Pick(kept []broker.Entry, first uint64, r broker.Range) (entries []broker.Entry, more bool) {
 	end := uint64(len(kept))
 	if r.Before == 0 {
@@ -58,7 +60,7 @@ func Pick(kept []broker.Entry, first uint64, r broker.Range) (entries []broker.E
 	return entries, n < len(kept)
 }
 
-// fitting returns how many of the events a Range takes.
+// fitting returns how many events of list the limits of a Range permit.
 func fitting(list []broker.Entry, r broker.Range) int {
 	n, bytes := 0, 0
 	for n < len(list) && n < r.Limit {
@@ -71,14 +73,15 @@ func fitting(list []broker.Entry, r broker.Range) int {
 	return n
 }
 
-// Settings compares what must be equal on all nodes. The zero value is ready to use.
+// Settings compares the settings that must be equal on all nodes. The zero value is ready to
+// use.
 type Settings struct {
 	mu     sync.Mutex
 	warned map[string]bool
 }
 
-// Compare logs one warning for each option that two nodes have and that differs, however
-// many nodes there are. It returns how many it has logged.
+// Compare logs a warning for each option that both nodes have and that differs, but only once
+// for each option, for any number of nodes. It returns the number of warnings.
 func (s *Settings) Compare(log *slog.Logger, here, elsewhere map[string]string) (warnings int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,21 +24,21 @@ import (
 )
 
 const (
-	// Channel is the name of the channel. No protocol allows a colon in one.
+	// Channel is the name of the channel. No protocol permits a colon in a channel's name.
 	Channel = ":nodes"
 
-	// DefaultTimeout is how long the nodes have to answer a question whose context
-	// has no deadline, and MaxTimeout how long they have at most.
+	// DefaultTimeout is the time limit of a question whose context has no deadline, and
+	// MaxTimeout the maximum time limit.
 	DefaultTimeout = 500 * time.Millisecond
 	MaxTimeout     = 10 * time.Second
 
-	// MaxName bounds a question's name in bytes.
+	// MaxName is the maximum length of a question's name in bytes.
 	MaxName = 128
 
-	maxRunning = 64       // questions of other nodes that are being answered
+	maxRunning = 64       // questions of other nodes that this node answers concurrently
 	maxError   = 1024     // bytes of an answer that is an error
 	maxID      = 128      // bytes of the id of a node or of a question
-	maxBytes   = 16 << 20 // of the other nodes' answers to one question
+	maxBytes   = 16 << 20 // the other nodes' answers to one question
 	maxNodes   = 10_000
 
 	eventAsk    = "ask"
@@ -63,11 +63,11 @@ type Nodes struct {
 	o       Options
 	running chan struct{} // has an element for each answer under way
 
-	open atomic.Bool // false until the node can answer
+	open atomic.Bool // set when the node can answer
 
 	mu        sync.Mutex
-	questions map[string]*question // that this node asked, by id
-	deaf      error                // why the broker does not follow the channel
+	questions map[string]*question // of this node, by id
+	followErr error                // why the broker does not follow the channel
 }
 
 // New returns Nodes, which Open connects to the broker.
@@ -88,22 +88,22 @@ type Answer struct {
 
 // question collects the answers to one question.
 type question struct {
-	complete chan struct{} // closed when none is missing, if they are known
+	complete chan struct{} // closed when known is set and missing is empty
 	self     string        // the node that asked
 
 	mu      sync.Mutex
 	answers map[string]Answer   // by node
 	size    int                 // bytes of the other nodes' answers
 	missing map[string]struct{} // nodes that have not answered
-	known   bool                // missing is all of them
+	known   bool                // missing includes all nodes that have not answered
 }
 
 // message is the JSON in the data of the events.
 type message struct {
 	Version int             `json:"v"`
 	ID      string          `json:"id"`
-	Name    string          `json:"name,omitempty"` // of a question, with Millis
-	Millis  int64           `json:"ms,omitempty"`   // that the nodes have to answer
+	Name    string          `json:"name,omitempty"` // only in a question
+	Millis  int64           `json:"ms,omitempty"`   // the time limit of a question
 	Data    json.RawMessage `json:"data,omitempty"`
 	Err     string          `json:"error,omitempty"`
 }
@@ -144,7 +144,7 @@ func (n *Nodes) follow(ctx context.Context) error {
 		err = nil
 	}
 	n.mu.Lock()
-	n.deaf = err
+	n.followErr = err
 	n.mu.Unlock()
 	return err
 }
@@ -187,7 +187,7 @@ func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []An
 			delete(n.questions, id)
 			n.mu.Unlock()
 		}()
-		err = n.spread(ctx, q, message{
+		err = n.askOthers(ctx, q, message{
 			Version: version,
 			ID:      id,
 			Name:    name,
@@ -209,13 +209,13 @@ func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []An
 	return answers, silent, err
 }
 
-// spread asks the other nodes.
-func (n *Nodes) spread(ctx context.Context, q *question, m message) error {
+// askOthers sends a question to the other nodes.
+func (n *Nodes) askOthers(ctx context.Context, q *question, m message) error {
 	n.mu.Lock()
-	deaf := n.deaf
+	followErr := n.followErr
 	n.mu.Unlock()
-	if deaf != nil {
-		return fmt.Errorf("follow the channel for questions between nodes: %w", deaf)
+	if followErr != nil {
+		return fmt.Errorf("follow the channel for questions between nodes: %w", followErr)
 	}
 	if cluster, ok := n.o.Broker.(broker.Cluster); ok {
 		nodes, err := cluster.Nodes(ctx)
@@ -223,7 +223,7 @@ func (n *Nodes) spread(ctx context.Context, q *question, m message) error {
 			return fmt.Errorf("list the nodes: %w", err)
 		}
 		if len(nodes) > maxNodes {
-			return fmt.Errorf("the broker names %d nodes, over the limit of %d", len(nodes), maxNodes)
+			return fmt.Errorf("the broker lists %d nodes, over the limit of %d", len(nodes), maxNodes)
 		}
 		q.expect(nodes)
 	}
@@ -258,18 +258,18 @@ func (n *Nodes) Deliver(e broker.Entry) {
 		return // from a later release
 	}
 	if err == nil && (m.ID == "" || len(m.ID) > maxID || e.From == "" || len(e.From) > maxID) {
-		err = fmt.Errorf("it has no id or sender, or one of over %d bytes", maxID)
+		err = fmt.Errorf("its id and its sender must have 1 to %d bytes", maxID)
 	}
 	if err == nil && e.Event == eventAnswer && (m.Data == nil) == (m.Err == "") {
-		err = errors.New("an answer needs either data or an error")
+		err = errors.New("an answer must have either data or an error")
 	}
 	if err != nil {
-		n.o.Notice("skipped a broken message between nodes", err)
+		n.o.Notice("skipped an invalid message between nodes", err)
 		return
 	}
 	switch e.Event {
 	case eventAsk:
-		n.asked(m)
+		n.answerQuestion(m)
 	case eventAnswer:
 		n.mu.Lock()
 		q := n.questions[m.ID]
@@ -278,29 +278,29 @@ func (n *Nodes) Deliver(e broker.Entry) {
 			q.add(Answer{
 				Node: e.From,
 				Data: m.Data,
-				Err:  shortened(m.Err),
+				Err:  truncate(m.Err),
 			})
 		}
 	}
 }
 
-// asked answers another node's question.
-func (n *Nodes) asked(m message) {
+// answerQuestion answers the question of another node.
+func (n *Nodes) answerQuestion(m message) {
 	reply := message{
 		Version: version,
 		ID:      m.ID,
 	}
 	timeout := min(time.Duration(min(m.Millis, MaxTimeout.Milliseconds()))*time.Millisecond, MaxTimeout)
 	if timeout <= 0 || m.Name == "" || len(m.Name) > MaxName {
-		n.o.Notice("skipped a broken message between nodes",
-			fmt.Errorf("a question needs a time limit and a name of 1 to %d bytes", MaxName))
+		n.o.Notice("skipped an invalid message between nodes",
+			fmt.Errorf("a question must have a time limit and a name of 1 to %d bytes", MaxName))
 		return
 	}
 	select {
 	case n.running <- struct{}{}:
 	default:
 		n.o.Notice("a question of another node was not answered",
-			fmt.Errorf("%d questions are being answered, which is the limit", maxRunning))
+			fmt.Errorf("this node already answers %d questions, which is the limit", maxRunning))
 		return
 	}
 	started := n.o.Run(func(ctx context.Context) {
@@ -308,10 +308,12 @@ func (n *Nodes) asked(m message) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		answer := n.answer(n.o.Answer(ctx, m.Name, m.Data))
-		reply.Data, reply.Err = answer.Data, answer.Err
+		reply.Data = answer.Data
+		reply.Err = answer.Err
 		err := n.send(ctx, eventAnswer, reply)
 		if errors.Is(err, broker.ErrTooLarge) {
-			reply.Data, reply.Err = nil, "the answer is too large for the broker"
+			reply.Data = nil
+			reply.Err = "the answer is too large for the broker"
 			err = n.send(ctx, eventAnswer, reply)
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrAway) {
@@ -326,17 +328,17 @@ func (n *Nodes) asked(m message) {
 func (n *Nodes) answer(data []byte, err error) Answer {
 	a := Answer{Node: n.o.Node}
 	if err != nil {
-		a.Err = shortened(cmp.Or(err.Error(), "failed"))
+		a.Err = truncate(cmp.Or(err.Error(), "failed"))
 		return a
 	}
 	a.Data = data
 	return a
 }
 
-func shortened(text string) string {
+func truncate(text string) string {
 	text = strings.ToValidUTF8(text, "\ufffd")
 	if len(text) > maxError {
-		text = strings.ToValidUTF8(text[:maxError], "") // without the half of a character
+		text = strings.ToValidUTF8(text[:maxError], "") // without an incomplete character
 	}
 	return text
 }
@@ -373,7 +375,8 @@ func (q *question) add(a Answer) {
 	}
 	if a.Node != q.self {
 		if len(a.Data) > maxBytes-q.size {
-			a.Data, a.Err = nil, fmt.Sprintf("the other nodes' answers are over %d bytes together", maxBytes)
+			a.Data = nil
+			a.Err = fmt.Sprintf("the other nodes' answers have over %d bytes in total", maxBytes)
 		}
 		q.size += len(a.Data)
 	}

@@ -1,5 +1,5 @@
-// Package guard turns panics into errors. What comes from a broker is untrusted,
-// and a goroutine of the library that panics over it would end the host's process.
+// Package guard converts panics into errors. Data from a broker is untrusted, and a panic in a
+// goroutine of the library would end the host's process.
 package guard
 
 import (
@@ -33,7 +33,7 @@ func Call(f func() error) (err error) {
 	return f()
 }
 
-// Run is Call for a func without an error.
+// Run is Call for a func that returns no error.
 func Run(f func()) error {
 	return Call(func() error {
 		f()
@@ -41,8 +41,8 @@ func Run(f func()) error {
 	})
 }
 
-// Stack returns the attribute "stack" of an error that Call made, or an empty
-// attribute, which handlers ignore.
+// Stack returns the attribute "stack" for a *PanicError, or an empty attribute, which handlers
+// ignore, for any other error.
 func Stack(err error) slog.Attr {
 	var p *PanicError
 	if !errors.As(err, &p) {

@@ -10,30 +10,30 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
-// Bounds on what a broker delivers that no option of a node concerns. Other nodes may
-// have other limits, so they are far above what a node appends by default.
+// Limits of deliveries that do not depend on a node's options. Other nodes can have other
+// limits, so these are far above what a node appends by default.
 const (
 	maxMembers   = 1_000_000
-	maxListBytes = 256 << 20
-	maxID        = 128     // bytes of an owner, a node's id and a user's
-	maxRevision  = 1 << 62 // leaves room for later ones
+	maxListBytes = 256 << 20 // the data of all members of a channel
+	maxID        = 128       // bytes of an owner, a node's id and a user's id
+	maxRevision  = 1 << 62   // a node can add to it without an overflow
 )
 
 // Options configure Wrap. All fields must be set.
 type Options struct {
-	EventBytes  int // of an event's data
-	MemberBytes int // of a member's data
-	// GapEvent is the one reserved event name that nodes use among themselves.
+	EventBytes  int // the maximum size of an event's data
+	MemberBytes int // the maximum size of a member's data
+	// GapEvent is the only reserved event name that nodes send each other.
 	GapEvent string
-	// Call runs one call of the broker and turns a panic, and a call of
-	// runtime.Goexit, into its error. An error that it returns can be read.
+	// Call runs one call of the broker, and converts a panic or a call of runtime.Goexit
+	// into its error. The methods of the error that it returns do not panic.
 	Call func(name string, run func() error) error
-	// Failed is called from the deferred func of a call that did not return, with what
-	// recover returned there: nil for runtime.Goexit. It returns the call's error.
+	// Failed is called from the deferred func of a call that did not return, with the
+	// result of recover, which is nil for runtime.Goexit. It returns the call's error.
 	Failed func(name string, panicked any) error
-	// Readable returns err, or panics if err has methods that do.
+	// Readable returns err, or panics if a method of err panics.
 	Readable func(err error) error
-	// Skipped is called for what was delivered and is broken.
+	// Skipped is called for each invalid delivery, which is then ignored.
 	Skipped func(kind, channel string, reason error)
 }
 
@@ -56,8 +56,8 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 		next: sink,
 		b:    b,
 	}
-	if choosy, ok := sink.(interface{ Wants(channel string) bool }); ok {
-		s.wants = choosy.Wants
+	if selective, ok := sink.(interface{ Wants(channel string) bool }); ok {
+		s.wants = selective.Wants
 	}
 	return b.o.Call("Broker.Open", func() error { return b.next.Open(ctx, o, s) })
 }
@@ -74,7 +74,7 @@ func (b *Broker) Follow(ctx context.Context, channel string) (s broker.State, er
 	}
 	s, err = b.state(channel, s)
 	if err != nil {
-		return broker.State{}, fmt.Errorf("the channel's state is broken: %w", err)
+		return broker.State{}, fmt.Errorf("the channel's state is invalid: %w", err)
 	}
 	return s, nil
 }
@@ -84,17 +84,17 @@ func (b *Broker) Unfollow(ctx context.Context, channel string) error {
 	return b.o.Call("Broker.Unfollow", func() error { return b.next.Unfollow(ctx, channel) })
 }
 
-// Append implements broker.Broker. An event is appended on the goroutine of the caller,
-// because a new goroutine would double the cost. So an Append that calls runtime.Goexit
-// ends the goroutine of the caller.
+// Append implements broker.Broker. It appends an event on the goroutine of the caller, because
+// a new goroutine would double the cost. Therefore an Append that calls runtime.Goexit ends
+// the goroutine of the caller.
 func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
-	most := b.o.EventBytes
+	limit := b.o.EventBytes
 	if e.Kind != broker.Event {
-		most = b.o.MemberBytes
+		limit = b.o.MemberBytes
 	}
-	if len(e.Data) > most {
-		return a, fmt.Errorf("%w: data of %d bytes is over the limit of %d for what nodes share",
-			broker.ErrTooLarge, len(e.Data), most)
+	if len(e.Data) > limit {
+		return a, fmt.Errorf("%w: data of %d bytes is over the limit of %d between nodes",
+			broker.ErrTooLarge, len(e.Data), limit)
 	}
 	if e.Kind == broker.Event {
 		return b.appendEvent(ctx, channel, e)
@@ -102,7 +102,7 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a 
 	return b.appendMember(ctx, channel, e)
 }
 
-// appendMember is a func of its own so that an event is not moved to the heap.
+// appendMember is a separate func, because its closure would move an event to the heap.
 func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
 	err = b.o.Call("Broker.Append", func() error {
 		var err error
@@ -130,11 +130,11 @@ func (b *Broker) Close(ctx context.Context) error {
 	return b.o.Call("Broker.Close", func() error { return b.next.Close(ctx) })
 }
 
-// checkedSink is a broker.Sink behind the checks.
+// checkedSink is a broker.Sink that validates deliveries for another one.
 type checkedSink struct {
 	next  broker.Sink
 	b     *Broker
-	wants func(channel string) bool // nil for everything
+	wants func(channel string) bool // nil for all channels
 }
 
 func (s *checkedSink) Deliver(channel string, e broker.Entry) {
@@ -143,7 +143,7 @@ func (s *checkedSink) Deliver(channel string, e broker.Entry) {
 	}
 	e, err := s.b.entry(e)
 	if err != nil {
-		s.b.o.Skipped("skipped a broken entry from the broker", channel, err)
+		s.b.o.Skipped("skipped an invalid entry from the broker", channel, err)
 		return
 	}
 	s.next.Deliver(channel, e)
@@ -155,7 +155,7 @@ func (s *checkedSink) Reset(channel string, state broker.State, reason string) {
 	}
 	state, err := s.b.state(channel, state)
 	if err != nil {
-		s.b.o.Skipped("skipped a broken state from the broker", channel, err)
+		s.b.o.Skipped("skipped an invalid state from the broker", channel, err)
 		return
 	}
 	if reason == "" {
@@ -164,7 +164,7 @@ func (s *checkedSink) Reset(channel string, state broker.State, reason string) {
 	s.next.Reset(channel, state, reason)
 }
 
-// entry returns e as it may reach a node.
+// entry returns e with compact JSON, or an error if e is invalid.
 func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 	if e.At.Offset > maxRevision {
 		return e, fmt.Errorf("position %d is over %d", e.At.Offset, uint64(maxRevision))
@@ -195,8 +195,7 @@ func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 	return e, nil
 }
 
-// state returns s without the members that are broken or duplicate. Its own slice
-// stays as it is.
+// state returns s without invalid and duplicate members. It does not change the slice of s.
 func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
 	if s.Revision.Offset > maxRevision {
 		return s, fmt.Errorf("revision %d is over %d", s.Revision.Offset, uint64(maxRevision))
@@ -210,10 +209,10 @@ func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
 	for _, m := range s.Members {
 		err := b.member(&m)
 		if _, twice := known[m.ID]; err == nil && twice {
-			err = errors.New("the member is in the list twice")
+			err = errors.New("duplicate member")
 		}
 		if err != nil {
-			b.o.Skipped("skipped a broken member from the broker", channel, err)
+			b.o.Skipped("skipped an invalid member from the broker", channel, err)
 			continue
 		}
 		size += len(m.Data)
@@ -227,7 +226,7 @@ func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
 	return s, nil
 }
 
-// member checks m and takes the blanks out of its data.
+// member validates m and removes the whitespace from its data.
 func (b *Broker) member(m *broker.Member) error {
 	if !names.IsToken(m.ID) {
 		return errors.New("the member's ID is not 1 to 64 of A-Z a-z 0-9 _ -")
@@ -249,10 +248,10 @@ func (b *Broker) member(m *broker.Member) error {
 	return nil
 }
 
-// compact checks one JSON value and returns it without blanks.
-func compact(text []byte, most int) ([]byte, error) {
-	if len(text) > most {
-		return nil, fmt.Errorf("%d bytes, over the limit of %d", len(text), most)
+// compact validates one JSON value and returns it without whitespace.
+func compact(text []byte, limit int) ([]byte, error) {
+	if len(text) > limit {
+		return nil, fmt.Errorf("%d bytes, over the limit of %d", len(text), limit)
 	}
 	return jsvalue.Compacted(text, jsvalue.Limits{})
 }

@@ -196,7 +196,7 @@ func TestWrapPassesOnOptionalInterfaces(t *testing.T) {
 			require.Equal(t, c.ledger, is)
 			if is {
 				_, err := l.Claim(ctx, "k", "d", time.Minute)
-				assert.ErrorContains(t, err, "state 0", "which none may answer")
+				assert.ErrorContains(t, err, "unknown state 0", "it is not a ClaimState")
 				assert.NoError(t, l.Finish(ctx, "k", "d", nil))
 				assert.NoError(t, l.Release(ctx, "k", "d"))
 				records, err := l.List(ctx, "")

@@ -9,9 +9,9 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// Wrap returns next behind the checks. The result has those of package broker's optional
-// interfaces that next has, and Health always: a broker that does not say when it is away
-// never is.
+// Wrap returns a broker that validates what next delivers. It implements those optional
+// interfaces of package broker that next implements, and always Health: a broker without
+// Health is never away.
 func Wrap(next broker.Broker, o Options) broker.Broker {
 	b := &Broker{
 		next: next,
@@ -81,13 +81,13 @@ func (b *Broker) Away() (away error) {
 	return errors.Join(away, err)
 }
 
-// checkedHistory is a broker.History behind the checks.
+// checkedHistory is a broker.History that validates the results of another one.
 type checkedHistory struct {
 	next broker.History
 	b    *Broker
 }
 
-// Read implements broker.History. Entries that are broken are left out.
+// Read implements broker.History. It omits invalid entries.
 func (h *checkedHistory) Read(ctx context.Context, channel string, r broker.Range) (p broker.Page, err error) {
 	err = h.b.o.Call("Broker.Read", func() error {
 		var err error
@@ -99,13 +99,13 @@ func (h *checkedHistory) Read(ctx context.Context, channel string, r broker.Rang
 	}
 	entries := make([]broker.Entry, 0, min(len(p.Entries), max(r.Limit, 0)))
 	for _, e := range p.Entries {
-		e, broken := h.b.kept(e)
-		if broken != nil {
-			h.b.o.Skipped("skipped a broken entry from the broker's history", channel, broken)
+		e, invalid := h.b.kept(e)
+		if invalid != nil {
+			h.b.o.Skipped("skipped an invalid entry from the broker's history", channel, invalid)
 			continue
 		}
 		if len(entries) == cap(entries) {
-			break // more than were asked for
+			break // more than Range.Limit
 		}
 		entries = append(entries, e)
 	}
@@ -113,7 +113,7 @@ func (h *checkedHistory) Read(ctx context.Context, channel string, r broker.Rang
 	return p, err
 }
 
-// kept returns e, which the broker has kept, as it may reach a node.
+// kept returns the kept event e with compact JSON, or an error if e is invalid.
 func (b *Broker) kept(e broker.Entry) (broker.Entry, error) {
 	if e.Kind != broker.Event {
 		return e, fmt.Errorf("an entry of kind %d", e.Kind)
@@ -132,7 +132,7 @@ func (h *checkedHistory) Tops(ctx context.Context, channels []string) (tops []br
 		return nil, err
 	}
 	if len(tops) != len(channels) {
-		return nil, fmt.Errorf("the broker has %d positions for %d channels", len(tops), len(channels))
+		return nil, fmt.Errorf("the broker returned %d positions for %d channels", len(tops), len(channels))
 	}
 	for _, top := range tops {
 		if top.Offset > maxRevision {
@@ -147,8 +147,8 @@ func (h *checkedHistory) Forget(ctx context.Context, channel string) error {
 	return h.b.o.Call("Broker.Forget", func() error { return h.next.Forget(ctx, channel) })
 }
 
-// checkedLedger is a broker.Ledger whose failures are errors. What an answer contains
-// is for its reader to check.
+// checkedLedger is a broker.Ledger that converts panics into errors. The caller must validate
+// the answers.
 type checkedLedger struct {
 	next broker.Ledger
 	b    *Broker
@@ -165,7 +165,7 @@ func (l *checkedLedger) Claim(ctx context.Context, key, digest string, ttl time.
 		return broker.Claim{}, err
 	}
 	if c.State < broker.Claimed || c.State > broker.Mismatch {
-		return broker.Claim{}, fmt.Errorf("the broker has a claim of state %d", c.State)
+		return broker.Claim{}, fmt.Errorf("the broker returned a claim with the unknown state %d", c.State)
 	}
 	return c, nil
 }
@@ -193,7 +193,7 @@ func (l *checkedLedger) List(ctx context.Context, prefix string) (records []brok
 	return records, nil
 }
 
-// checkedCluster is a broker.Cluster whose failures are errors.
+// checkedCluster is a broker.Cluster that converts panics into errors.
 type checkedCluster struct {
 	next broker.Cluster
 	b    *Broker

@@ -1,5 +1,5 @@
-// Package untrusted validates what brokers deliver. Other programs can write to the same
-// Redis or NATS, so data from there is not assumed to be from a node of pushy.
+// Package untrusted validates what brokers deliver. Other programs can write to the same Redis
+// or NATS, so data from there need not be from a node of pushy.
 package untrusted
 
 import (
@@ -13,8 +13,8 @@ var (
 	ErrJSON = errors.New("invalid JSON")
 )
 
-// JSON returns an error unless text is one JSON value in UTF-8. encoding/json takes
-// invalid UTF-8 in strings, which clients over WebSocket must not receive.
+// JSON returns an error unless text is one JSON value in valid UTF-8. encoding/json accepts
+// invalid UTF-8 in strings, which must not be sent over WebSocket.
 func JSON(text []byte) error {
 	switch {
 	case !utf8.Valid(text):
