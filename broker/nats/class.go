@@ -13,14 +13,14 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// class is a stream for the logs of channels that keep about as much. Each node has a
-// list of all: it is in the members' stream.
+// class is a stream for the logs of all channels with a similar Keep. The list of all classes
+// is in the members' stream, so every node has it.
 type class struct {
 	name   string
 	stream jetstream.Stream
 }
 
-// maxClasses is how many there may be.
+// maxClasses is the maximum number of classes.
 const maxClasses = 8
 
 type classes struct {
@@ -29,15 +29,16 @@ type classes struct {
 }
 
 const (
-	leastSize = 16
-	leastLife = 48 * time.Hour
-	maxTTL    = 1000 * 24 * time.Hour
+	minSize = 16
+	minLife = 48 * time.Hour
+	maxTTL  = 1000 * 24 * time.Hour
 )
 
-// classOf names the class of a Keep: the size is rounded up to a power of two, and the
-// life of a log, ten times its TTL and at least two days, to two days times one.
+// classOf returns the name of the class of a Keep. The size is rounded up to a power of two.
+// The lifetime of a log, which is ten times its TTL and at least two days, is rounded up to
+// two days times a power of two.
 func classOf(k broker.Keep) string {
-	size, life := leastSize, leastLife
+	size, life := minSize, minLife
 	for size < min(k.Size, 1<<30) {
 		size *= 2
 	}
@@ -47,7 +48,7 @@ func classOf(k broker.Keep) string {
 	return fmt.Sprintf("k%dh%d", size, life/time.Hour)
 }
 
-// parseClass is the inverse of classOf.
+// parseClass is the inverse of classOf. ok is false for names that classOf does not return.
 func parseClass(name string) (size int64, life time.Duration, ok bool) {
 	var hours int64
 	if _, err := fmt.Sscanf(name, "k%dh%d", &size, &hours); err != nil || size > 1<<30 || hours > 1<<20 {
@@ -58,7 +59,7 @@ func parseClass(name string) (size int64, life time.Duration, ok bool) {
 	return size, life, again == name
 }
 
-// class returns the class of a Keep, and makes it at its first use.
+// class returns the class of a Keep, and creates it at its first use.
 func (b *Broker) class(ctx context.Context, k broker.Keep) (*class, error) {
 	name := classOf(k)
 	known := b.classNames()
@@ -66,7 +67,7 @@ func (b *Broker) class(ctx context.Context, k broker.Keep) (*class, error) {
 		return b.openClass(ctx, name)
 	}
 	if len(known) >= maxClasses {
-		return nil, fmt.Errorf("nats: there are %d classes of Keep, %v, and no more: use fewer sizes and TTLs",
+		return nil, fmt.Errorf("nats: all %d classes of Keep are in use: %v; use fewer different sizes and TTLs",
 			maxClasses, known)
 	}
 	c, err := b.openClass(ctx, name)
@@ -74,7 +75,7 @@ func (b *Broker) class(ctx context.Context, k broker.Keep) (*class, error) {
 		return nil, err
 	}
 	for _, subject := range []string{b.subjects.generation(name), b.subjects.class(name)} {
-		_, err := b.put(ctx, subject, 0, []byte{formMark})
+		_, err := b.compareAndStore(ctx, subject, 0, []byte{formMark})
 		if err != nil && !errors.Is(err, errConflict) {
 			return nil, err
 		}
@@ -82,7 +83,7 @@ func (b *Broker) class(ctx context.Context, k broker.Keep) (*class, error) {
 	return c, nil
 }
 
-// openClass returns a class, and makes its stream if it is not there.
+// openClass returns a class, and creates its stream if it does not exist.
 func (b *Broker) openClass(ctx context.Context, name string) (*class, error) {
 	l := &b.classes
 	l.mu.Lock()
@@ -117,7 +118,7 @@ func (b *Broker) openClass(ctx context.Context, name string) (*class, error) {
 	return c, nil
 }
 
-// forget closes all classes: their streams may be others after NATS was away.
+// forget discards all classes, because their streams can be others after NATS was away.
 func (l *classes) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,9 +137,9 @@ func (b *Broker) classNames() []string {
 	return slices.Compact(names)
 }
 
-// checkGeneration fails if the stream of a class has lost its messages. It has, if the
-// message is gone that was stored when it was made: then numbers that were used in the
-// current epoch may be forgotten, and another begins.
+// checkGeneration returns an error if the stream of a class has lost messages. That is the
+// case if the message is missing that was stored when the class was created. Then offsets
+// that were used in the current epoch can be lost, so a new epoch begins.
 func (b *Broker) checkGeneration(ctx context.Context, c *class) error {
 	subject := b.subjects.generation(c.name)
 	msg, err := b.last(ctx, c.stream, subject)
@@ -146,15 +147,16 @@ func (b *Broker) checkGeneration(ctx context.Context, c *class) error {
 		if err := b.beginEpoch(ctx); err != nil {
 			return err
 		}
-		_, err = b.put(ctx, subject, 0, []byte{formMark})
+		_, err = b.compareAndStore(ctx, subject, 0, []byte{formMark})
 		if err == nil || errors.Is(err, errConflict) {
 			err = fmt.Errorf("%w: %w", broker.ErrAway, errEpoch)
 		}
 		return err
 	}
-	if err == nil && time.Since(msg.Time) > leastLife/4 {
-		// Or its age would end it. If that fails, another node has done it.
-		_, err = b.put(ctx, subject, msg.Sequence, []byte{formMark})
+	if err == nil && time.Since(msg.Time) > minLife/4 {
+		// It is stored again before it reaches its maximum age. On a conflict, another node
+		// has done that.
+		_, err = b.compareAndStore(ctx, subject, msg.Sequence, []byte{formMark})
 		if errors.Is(err, errConflict) {
 			err = nil
 		}
@@ -162,14 +164,14 @@ func (b *Broker) checkGeneration(ctx context.Context, c *class) error {
 	return err
 }
 
-// keepGenerations keeps the messages that checkGeneration looks for.
+// keepGenerations renews the messages that checkGeneration looks for.
 func (b *Broker) keepGenerations(ctx context.Context) {
 	for _, name := range b.classNames() {
 		c, err := b.openClass(ctx, name)
 		if err == nil {
-			_ = b.checkGeneration(ctx, c) // what it fails for is seen by whoever appends
+			_ = b.checkGeneration(ctx, c) // an append returns the error
 		}
 	}
 }
 
-var errEpoch = errors.New("nats: another epoch begins, because messages were lost")
+var errEpoch = errors.New("nats: a new epoch begins, because messages were lost")

@@ -9,26 +9,26 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// What is sent on a channel's subject begins with what it is.
+// The first byte of a message on a channel's subject is its kind.
 const (
 	formPlain = 'e' // an event that is not kept: its encoding follows
 	formKept  = 'k' // a message of a log
 )
 
-// formMark begins a message that only has to be there.
+// formMark is the first byte of a message without content, whose existence matters.
 const formMark = 'x'
 
-// Bounds on what is read.
+// Limits of messages.
 const (
-	maxTail    = 16 // sequences that a message of a log names
+	maxTail    = 16 // sequences in a message of a log
 	maxVersion = 8  // messages of one member that the stream keeps
-	maxAdopted = 16 // adoptions that a member's message remembers
+	maxAdopted = 16 // adoptions in a member's message
 	maxText    = 1024
 	maxNumber  = 1<<53 - 1
 	maxLease   = 24 * time.Hour
 )
 
-var errBroken = errors.New("nats: a message that is broken, or not pushy's")
+var errBroken = errors.New("nats: the message is invalid, or was not sent by pushy")
 
 func appendText[T ~string | ~[]byte](b []byte, text T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
@@ -42,7 +42,7 @@ func appendNumbers(b []byte, list []uint64) []byte {
 	return b
 }
 
-// millis is a time as messages have it; the zero time is 0.
+// millis encodes a time in milliseconds; the zero time is 0.
 func millis(t time.Time) uint64 {
 	if t.IsZero() {
 		return 0
@@ -50,13 +50,14 @@ func millis(t time.Time) uint64 {
 	return uint64(max(t.UnixMilli(), 0))
 }
 
-// cutter takes fields off a message. After one that is not there all are zero.
+// cutter decodes the fields of a message. After a field that is missing or invalid, bad is
+// set and all fields are zero.
 type cutter struct {
 	rest []byte
 	bad  bool
 }
 
-// cut begins to read a message whose first byte is first.
+// cut returns a cutter for a message whose first byte must be first.
 func cut(data []byte, first byte) *cutter {
 	if len(data) == 0 || data[0] != first {
 		return &cutter{bad: true}
@@ -113,13 +114,13 @@ func (c *cutter) time() time.Time {
 	return time.Time{}
 }
 
-// kept is a message of a channel's log. One without an event says that the log goes
-// on in another stream, if moved is set, or else that it has been emptied.
+// kept is a message of a channel's log. A message without an event means that the log
+// continues in another stream, if moved is set, and otherwise that it was emptied.
 type kept struct {
 	at    broker.Position
 	time  time.Time
 	moved bool
-	tail  []uint64      // sequences of the messages before it, the newest first
+	tail  []uint64      // sequences of the previous messages, newest first
 	entry *broker.Entry // nil without an event
 }
 
@@ -169,28 +170,28 @@ func decodeKept(data []byte) (kept, error) {
 	return m, nil
 }
 
-// record is the last message of a member's subject: all that is known of the member.
+// record is the last message of a member's subject. It has the whole state of the member.
 type record struct {
-	kind     broker.Kind // what the message did
-	oldOwner string      // of an Adopt
-	member   broker.Member
-	brought  bool   // its Join had data
-	sawOn    uint64 // State.On was set at this sequence, which is before the Join; or 0
-	past     past   // the membership before, under the same id
-	adopted  []adoption
-	tail     []uint64 // sequences of the subject's older messages, the oldest first
+	kind           broker.Kind // of the entry that the message appended
+	oldOwner       string      // of an Adopt
+	member         broker.Member
+	joinedWithData bool   // its Join had data
+	onAt           uint64 // a sequence before the Join at which State.On was set, or 0
+	past           past   // the previous membership with the same id
+	adopted        []adoption
+	tail           []uint64 // sequences of the older messages of the subject, oldest first
 
-	seq   uint64    // its own
+	seq   uint64    // the sequence of the message
 	taken time.Time // when this node received it
 }
 
-// past is a membership that has ended, by sequences of the stream.
+// past is a membership that has ended. since and left are the sequences of its Join and Leave.
 type past struct {
-	since, left uint64
-	brought     bool
+	since, left    uint64
+	joinedWithData bool
 }
 
-// adoption says from whom a member was taken.
+// adoption records the owner from which a member was adopted.
 type adoption struct {
 	owner string
 	until time.Time
@@ -209,8 +210,8 @@ func (r *record) expects() string {
 const formRecord = 'm'
 
 func (r *record) encode() []byte {
-	b := []byte{formRecord, flag(r.brought)}
-	for _, n := range []uint64{r.member.Since, r.sawOn, r.past.since, r.past.left, uint64(flag(r.past.brought))} {
+	b := []byte{formRecord, flag(r.joinedWithData)}
+	for _, n := range []uint64{r.member.Since, r.onAt, r.past.since, r.past.left, uint64(flag(r.past.joinedWithData))} {
 		b = binary.AppendUvarint(b, n)
 	}
 	b = appendText(b, r.member.Node)
@@ -231,15 +232,15 @@ func (r *record) encode() []byte {
 	})
 }
 
-// decodeRecord reads a message of a member's subject, whose sequence is seq.
+// decodeRecord decodes the message of a member's subject that has the sequence seq.
 func decodeRecord(data []byte, member string, seq uint64) (*record, error) {
 	c := cut(data, formRecord)
-	r := &record{seq: seq, brought: c.number() != 0}
-	r.member.Since, r.sawOn = c.number(), c.number()
+	r := &record{seq: seq, joinedWithData: c.number() != 0}
+	r.member.Since, r.onAt = c.number(), c.number()
 	r.past = past{
-		since:   c.number(),
-		left:    c.number(),
-		brought: c.number() != 0,
+		since:          c.number(),
+		left:           c.number(),
+		joinedWithData: c.number() != 0,
 	}
 	r.member.Node = c.text()
 	r.tail = c.numbers(maxVersion)
@@ -264,30 +265,35 @@ func decodeRecord(data []byte, member string, seq uint64) (*record, error) {
 	if e.Kind == broker.Join {
 		r.member.Since = seq
 	}
-	if r.sawOn > r.member.Since || r.past.left > r.member.Since || r.past.since > r.past.left || !older(r.tail, seq) {
+	if r.onAt > r.member.Since || r.past.left > r.member.Since || r.past.since > r.past.left || !older(r.tail, seq) {
 		return nil, errBroken
 	}
-	r.kind, r.oldOwner = e.Kind, e.OldOwner
-	r.member.ID, r.member.Owner, r.member.User = e.Member, e.Owner, e.User
-	r.member.Joined, r.member.Data = e.Joined, e.Data
+	r.kind = e.Kind
+	r.oldOwner = e.OldOwner
+	r.member.ID = e.Member
+	r.member.Owner = e.Owner
+	r.member.User = e.User
+	r.member.Joined = e.Joined
+	r.member.Data = e.Data
 	return r, nil
 }
 
-// older reports whether the sequences grow and are all below seq.
+// older reports whether the sequences are in ascending order and all below seq.
 func older(list []uint64, seq uint64) bool {
 	return slices.IsSorted(list) && (len(list) == 0 || list[len(list)-1] < seq)
 }
 
-// sign is a node's sign of life. One with a lease of 0 says that the node is gone.
-type sign struct {
+// heartbeat is the message by which a node renews its lease. A lease of 0 means that another
+// node has declared the node dead.
+type heartbeat struct {
 	lease    time.Duration
 	settings map[string]string
 }
 
-const formSign = 'n'
+const formHeartbeat = 'n'
 
-func (s sign) encode() []byte {
-	b := binary.AppendUvarint([]byte{formSign}, uint64(s.lease.Milliseconds()))
+func (s heartbeat) encode() []byte {
+	b := binary.AppendUvarint([]byte{formHeartbeat}, uint64(s.lease.Milliseconds()))
 	b = binary.AppendUvarint(b, uint64(len(s.settings)))
 	for name, value := range s.settings {
 		b = appendText(appendText(b, name), value)
@@ -295,22 +301,22 @@ func (s sign) encode() []byte {
 	return b
 }
 
-// maxSettings bounds how many settings a node may have.
+// maxSettings is the maximum number of settings of a node.
 const maxSettings = 256
 
-func decodeSign(data []byte) (sign, error) {
-	c := cut(data, formSign)
+func decodeHeartbeat(data []byte) (heartbeat, error) {
+	c := cut(data, formHeartbeat)
 	lease, count := c.number(), c.number()
 	if c.bad || lease > uint64(maxLease.Milliseconds()) || count > maxSettings {
-		return sign{}, errBroken
+		return heartbeat{}, errBroken
 	}
-	s := sign{lease: time.Duration(lease) * time.Millisecond, settings: map[string]string{}}
+	s := heartbeat{lease: time.Duration(lease) * time.Millisecond, settings: map[string]string{}}
 	for range count {
 		name, value := c.text(), c.text()
 		s.settings[name] = value
 	}
 	if c.bad {
-		return sign{}, errBroken
+		return heartbeat{}, errBroken
 	}
 	return s, nil
 }
@@ -348,7 +354,7 @@ func decodeClaim(data []byte) (claim, error) {
 	return r, nil
 }
 
-// encodeResult is an Appended as the answer of an entry's ID.
+// encodeResult encodes an Appended as the answer in the record of an entry's ID.
 func encodeResult(a broker.Appended) []byte {
 	return append([]byte{byte(a.Receivers)}, a.At.String()...)
 }

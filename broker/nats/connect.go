@@ -13,14 +13,14 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// callbacks are what a connection tells its owner, one at a time.
+// callbacks are called by a connection, never concurrently.
 type callbacks struct {
-	up      func(nc *natsgo.Conn)             // connected, first or again
-	down    func(err error)                   // was connected, or could not
-	trouble func(*natsgo.Subscription, error) // a slow consumer, for one
+	up         func(nc *natsgo.Conn)             // connected, first or again
+	down       func(err error)                   // was connected, or could not
+	asyncError func(*natsgo.Subscription, error) // a slow consumer, for one
 }
 
-// connect returns a connection that lasts until it is closed; it may not be up
+// connect returns a connection that reconnects until it is closed. It may not be connected
 // yet, unless RequireAtStart is set. The error is a *SettingError.
 func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsgo.Conn, error) {
 	c := natsgo.GetDefaultOptions()
@@ -28,9 +28,10 @@ func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsg
 	for _, s := range o.servers {
 		c.Servers = append(c.Servers, s.withUser())
 		if u := s.url.User; u != nil && c.User == "" && c.Token == "" {
-			// For the servers that the first tells of, whose addresses have none.
+			// The addresses of servers that NATS announces do not contain it.
 			if password, has := u.Password(); has {
-				c.User, c.Password = u.Username(), password
+				c.User = u.Username()
+				c.Password = password
 			} else {
 				c.Token = u.Username()
 			}
@@ -40,25 +41,31 @@ func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsg
 		return nil, err
 	}
 	c.InboxPrefix = o.InboxPrefix
-	c.TLSConfig, c.Secure = o.TLS, o.TLS != nil
-	c.Timeout, c.FlusherTimeout = o.Timeout, o.Timeout
+	c.TLSConfig = o.TLS
+	c.Secure = o.TLS != nil
+	c.Timeout = o.Timeout
+	c.FlusherTimeout = o.Timeout
 	if deadline, has := ctx.Deadline(); has {
 		each := time.Until(deadline) / time.Duration(len(o.servers))
 		c.Timeout = max(min(c.Timeout, each), time.Millisecond)
 	}
-	c.PingInterval, c.MaxPingsOut = o.Timeout/2, 1 // finds a server that is there and silent
-	// What is published while away must fail: sent later, it would be a
-	// message that its publisher was told is lost.
+	// Pings detect a server that does not answer.
+	c.PingInterval = o.Timeout / 2
+	c.MaxPingsOut = 1
+	// A message that is published while NATS is away must not be sent later, because its
+	// publisher receives an error.
 	c.ReconnectBufSize = -1
-	c.MaxReconnect, c.IgnoreAuthErrorAbort = -1, true
+	c.MaxReconnect = -1
+	c.IgnoreAuthErrorAbort = true
 	c.CustomReconnectDelayCB = backoff
-	c.ConnectedCB, c.ReconnectedCB = e.up, e.up
+	c.ConnectedCB = e.up
+	c.ReconnectedCB = e.up
 	c.DisconnectedErrCB = func(_ *natsgo.Conn, err error) { e.down(o.explain(err)) }
 	c.ReconnectErrCB = c.DisconnectedErrCB
-	c.AsyncErrorCB = func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { e.trouble(sub, err) }
+	c.AsyncErrorCB = func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { e.asyncError(sub, err) }
 	nc, err := c.Connect()
-	// A server that refuses the certificate closes, and whether its reason or the
-	// end of the connection is seen first is chance.
+	// A server that refuses the certificate sends the reason and closes the connection. It is
+	// chance which of the two this node detects first.
 	for range handshakeRetries {
 		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 			break
@@ -71,20 +78,21 @@ func (o settings) connect(ctx context.Context, name string, e callbacks) (*natsg
 	if !isRefusal(err) && o.wantsTLS() {
 		err = fmt.Errorf("%w: %w", natsgo.ErrSecureConnRequired, err)
 	}
-	said := o.explain(err)
+	explained := o.explain(err)
 	if o.RequireAtStart || isRefusal(err) {
-		return nil, said
+		return nil, explained
 	}
-	e.down(said)
-	c.RetryOnFailedConnect, c.Timeout = true, o.Timeout
+	e.down(explained)
+	c.RetryOnFailedConnect = true
+	c.Timeout = o.Timeout
 	if nc, err = c.Connect(); err != nil {
 		return nil, o.explain(err)
 	}
 	return nc, nil
 }
 
-// wantsTLS reports whether a server that was spoken to without TLS over ws wants it:
-// nats.go's error says no more than that the answer was not understood.
+// wantsTLS reports whether a server requires TLS although the scheme is ws. The error of
+// nats.go does not tell.
 func (o settings) wantsTLS() bool {
 	s := o.servers[0]
 	if s.url.Scheme != "ws" || o.TLS != nil {
@@ -94,7 +102,7 @@ func (o settings) wantsTLS() bool {
 	if s.url.Port() == "" {
 		address = net.JoinHostPort(s.url.Hostname(), "80")
 	}
-	// Nothing is sent over this connection, so nothing need be verified.
+	// Nothing is sent over this connection, so the certificate need not be verified.
 	dialer := &net.Dialer{Timeout: min(o.Timeout, time.Second)}
 	conn, err := tls.DialWithDialer(dialer, "tcp", address, &tls.Config{InsecureSkipVerify: true})
 	if err == nil {
@@ -105,13 +113,13 @@ func (o settings) wantsTLS() bool {
 
 const handshakeRetries = 8
 
-// backoff is how long to wait before the next round of attempts.
+// backoff returns the pause before the servers are tried again.
 func backoff(attempts int) time.Duration {
 	most := min(50*time.Millisecond<<min(attempts, 6), 2*time.Second)
 	return most/2 + rand.N(most/2)
 }
 
-// isUnauthorized reports whether err says that NATS does not know this node's user.
+// isUnauthorized reports whether err means that NATS does not accept this node's user.
 func isUnauthorized(err error) bool {
 	for _, refusal := range []error{natsgo.ErrAuthorization, natsgo.ErrAuthExpired, natsgo.ErrAuthRevoked,
 		natsgo.ErrAccountAuthExpired, natsgo.ErrNkeysNotSupported} {
@@ -122,7 +130,8 @@ func isUnauthorized(err error) bool {
 	return false
 }
 
-// isInsecure reports whether err says that the two sides do not agree on TLS.
+// isInsecure reports whether err means that the TLS handshake failed, or that only one side
+// uses TLS.
 func isInsecure(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
@@ -132,13 +141,12 @@ func isInsecure(err error) bool {
 		errors.Is(err, natsgo.ErrSecureConnRequired) || errors.Is(err, natsgo.ErrSecureConnWanted)
 }
 
-// isRefusal reports whether err is about this node's settings, and so will not
-// pass by itself.
+// isRefusal reports whether err is about this node's settings, and so is not temporary.
 func isRefusal(err error) bool {
 	return isUnauthorized(err) || isInsecure(err) || errors.Is(err, natsgo.ErrPermissionViolation)
 }
 
-// explain names the setting that an error of the connection is about.
+// explain returns the *SettingError for an error of the connection.
 func (o settings) explain(err error) *SettingError {
 	at := shown(o.servers)
 	switch {

@@ -14,39 +14,40 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// denials are the permissions that this node's user was found to lack. NATS does
-// not answer a message or subscription that it does not permit. It sends an error
-// that names the subject instead, before the answer to whatever was sent later,
-// and nats.go passes that to a callback, in its own time.
+// denials are the permissions that this node's user lacks, as far as NATS has reported them.
+// NATS does not answer a message or subscription that it does not permit. Instead, it sends
+// an error that contains the subject, before the answer to anything that is sent later.
+// nats.go passes the error to a callback asynchronously.
 type denials struct {
 	o settings
 
 	mu       sync.Mutex
-	count    uint64 // of the errors so far
+	count    uint64 // the number of errors
 	recent   [64]error
 	denied   map[action]denial
 	requests map[*request]struct{}
-	changed  chan struct{} // closed, and another made, at each error
+	changed  chan struct{} // closed and replaced at each error
 }
 
-// action is what needs a permission: to publish on a subject, or to subscribe.
+// action is an operation that needs a permission: to publish on a subject, or to subscribe.
 type action struct {
 	publishes bool
 	subject   string
 }
 
 type denial struct {
-	at  uint64 // the count of errors with it
+	at  uint64 // the count when it was reported
 	err *SettingError
 }
 
-// request ends a context when NATS denies what is done under it.
+// request ends the context of an operation that NATS denies.
 type request struct {
-	subjects []string // or how they begin
+	subjects []string // or their prefixes
 	cancel   context.CancelCauseFunc
 }
 
-// maxDenied is how many denials are remembered: subjects have channel names.
+// maxDenied is the maximum number of denials that are stored. There can be many, because
+// subjects contain channel names.
 const maxDenied = 1024
 
 func newDenials(o settings) *denials {
@@ -63,9 +64,9 @@ var violation = regexp.MustCompile(`(?i)violation for (publish|subscription)(?: 
 // inbox is the action that all inboxes of this node need.
 func (d *denials) inbox() action { return action{subject: d.o.InboxPrefix + ".>"} }
 
-// heard notes an error of nats.go's callback, if it is a denial, and logs it once
-// in a while.
-func (d *denials) heard(err error) (action, bool) {
+// note records an error of nats.go's callback if it is a denial, and logs it at most once a
+// minute for each subject.
+func (d *denials) note(err error) (action, bool) {
 	if !errors.Is(err, natsgo.ErrPermissionViolation) {
 		return action{}, false
 	}
@@ -79,29 +80,29 @@ func (d *denials) heard(err error) (action, bool) {
 	if a.publishes {
 		a.subject = withoutConsumer(a.subject, newSubjects(d.o.Prefix).stream)
 	}
-	said := d.explain(a)
+	explained := d.explain(a)
 	d.mu.Lock()
 	if len(d.denied) >= maxDenied {
 		d.forgetLocked()
 	}
 	d.count++
 	d.recent[d.count%uint64(len(d.recent))] = err
-	d.denied[a] = denial{at: d.count, err: said}
+	d.denied[a] = denial{at: d.count, err: explained}
 	for r := range d.requests {
 		if r.needs(a) || a == d.inbox() {
-			r.cancel(said)
+			r.cancel(explained)
 		}
 	}
 	close(d.changed)
 	d.changed = make(chan struct{})
 	d.mu.Unlock()
 	d.o.notices.Warn("NATS does not permit what this node needs", a.subject,
-		slog.String("subject", a.subject), slog.Any("error", said))
+		slog.String("subject", a.subject), slog.Any("error", explained))
 	return a, true
 }
 
-// withoutConsumer returns the subject of a request about a consumer without the
-// consumer's name, which is another one each time.
+// withoutConsumer returns the subject of a request about a consumer without the consumer's
+// name, which differs each time.
 func withoutConsumer(subject, streams string) string {
 	kind, rest, found := strings.Cut(subject, "."+streams)
 	stream, _, named := strings.Cut(rest, ".")
@@ -111,7 +112,7 @@ func withoutConsumer(subject, streams string) string {
 	return kind + "." + streams + stream + ".>"
 }
 
-// explain is the error of what is not permitted.
+// explain returns the error for an action that is not permitted.
 func (d *denials) explain(a action) *SettingError {
 	do := "subscribe to"
 	if a.publishes {
@@ -122,7 +123,7 @@ func (d *denials) explain(a action) *SettingError {
 	return &SettingError{d.o.identity(), err}
 }
 
-// forgetLocked drops the older half.
+// forgetLocked removes the older half of the denials.
 func (d *denials) forgetLocked() {
 	for a, denied := range d.denied {
 		if denied.at+maxDenied/2 < d.count {
@@ -148,8 +149,8 @@ func (d *denials) since(a action, mark uint64) error {
 	return nil
 }
 
-// settle returns when the denials that nc has read are known.
-func (d *denials) settle(nc *natsgo.Conn, timeout time.Duration) {
+// waitNoted returns when all denials that nc has read are recorded, or after timeout.
+func (d *denials) waitNoted(nc *natsgo.Conn, timeout time.Duration) {
 	var late <-chan time.Time
 	for {
 		last := nc.LastError()
@@ -177,8 +178,9 @@ func (r *request) needs(a action) bool {
 	return a.publishes && slices.ContainsFunc(r.subjects, func(s string) bool { return strings.HasPrefix(a.subject, s) })
 }
 
-// guard returns a context that ends when NATS denies a request on one of the
-// subjects, or any answer, and what is to be called at the end, with the error.
+// guard returns a context that ends when NATS denies a request on one of the subjects, or the
+// subscription to answers. The caller must call the returned func at the end, with the error
+// of the operation, which it replaces with the denial.
 func (d *denials) guard(ctx context.Context, subjects ...string) (context.Context, func(err *error)) {
 	r := &request{subjects: subjects}
 	ctx, r.cancel = context.WithCancelCause(ctx)
@@ -197,5 +199,5 @@ func (d *denials) guard(ctx context.Context, subjects ...string) (context.Contex
 	}
 }
 
-// isDenied reports whether err says that NATS does not permit something.
+// isDenied reports whether err means that NATS does not permit something.
 func isDenied(err error) bool { return errors.Is(err, natsgo.ErrPermissionViolation) }

@@ -117,7 +117,7 @@ func TestFormats(t *testing.T) {
 	require.NoError(t, err)
 	_, err = try(t, nats.Options{URL: shared.URL}, time.Minute, nil)
 	require.ErrorIs(t, err, broker.ErrVersion)
-	assert.ErrorContains(t, err, "7, this node has 1")
+	assert.ErrorContains(t, err, "they have version 7, this node has version 1")
 }
 
 // Nodes that start together, or keep the first events of a kind together, all find that a
@@ -439,7 +439,7 @@ func TestManyEvents(t *testing.T) {
 		hold := make(chan struct{})
 		a.hold.Store(&hold)
 		b.append("news", event("1"))
-		for range nats.LaneSize + 1000 {
+		for range nats.QueueSize + 1000 {
 			require.NoError(t, nc.Publish(prefix(t)+".1.c.news", []byte("x")))
 		}
 		require.NoError(t, nc.Flush())

@@ -6,27 +6,27 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// LaneSize is how many messages may wait for a node.
-const LaneSize = laneSize
+// QueueSize is the number of messages that a worker's queue can hold.
+const QueueSize = queueSize
 
-// Consume has the messages of a lane taken.
+// Consume handles the messages of a worker's queue.
 var Consume = consume
 
-// Known returns how many nodes and channels this one has in its memory.
+// Known returns the number of nodes and channels in this node's replica.
 func (b *Broker) Known() (nodes, channels int) {
 	r := b.replica.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.nodes), len(r.rooms)
+	return len(r.nodes), len(r.channels)
 }
 
-// EncodedKept is a message of a log.
+// EncodedKept returns a message of a log.
 func EncodedKept(at broker.Position, e broker.Entry) []byte {
 	return kept{at: at, time: time.Now(), entry: &e}.encode()
 }
 
-// The decoders of what NATS brings: each returns the message that it has read, encoded
-// again.
+// Decoders are the decoders of messages from NATS. Each returns the decoded message in encoded
+// form.
 var Decoders = map[string]func(data []byte) ([]byte, error){
 	"plain": func(data []byte) ([]byte, error) {
 		e, err := decodePlain(data)
@@ -42,12 +42,12 @@ var Decoders = map[string]func(data []byte) ([]byte, error){
 			return nil, err
 		}
 		if r.kind == broker.Join {
-			r.member.Since = 0 // as it is written
+			r.member.Since = 0 // as in the encoding
 		}
 		return r.encode(), nil
 	},
 	"sign": func(data []byte) ([]byte, error) {
-		s, err := decodeSign(data)
+		s, err := decodeHeartbeat(data)
 		return s.encode(), err
 	},
 	"claim": func(data []byte) ([]byte, error) {
@@ -76,21 +76,21 @@ var Decoders = map[string]func(data []byte) ([]byte, error){
 
 const fuzzedSeq = 1000
 
-// Seeds are messages that each of the Decoders reads.
+// Seeds returns valid messages for each of the Decoders.
 func Seeds() map[string][][]byte {
 	e := broker.Entry{Kind: broker.Event, Event: "said", Data: []byte(`{}`), ID: "id", Except: []string{"c"}}
 	k := e
 	k.Keep = broker.Keep{Size: 10, TTL: time.Minute, Bytes: 100}
 	at, t := broker.Position{Epoch: "abc-7", Offset: 9}, time.UnixMilli(1_700_000_000_123)
 	joined := record{
-		kind:    broker.Join,
-		member:  broker.Member{ID: "m1", Owner: "o1", Node: "n1", User: "u1", Data: []byte(`{}`), Joined: t},
-		brought: true,
-		past:    past{since: 3, left: 5, brought: true},
-		tail:    []uint64{3, 5},
+		kind:           broker.Join,
+		member:         broker.Member{ID: "m1", Owner: "o1", Node: "n1", User: "u1", Data: []byte(`{}`), Joined: t},
+		joinedWithData: true,
+		past:           past{since: 3, left: 5, joinedWithData: true},
+		tail:           []uint64{3, 5},
 	}
 	adopted := joined
-	adopted.kind, adopted.oldOwner, adopted.member.Since, adopted.sawOn = broker.Adopt, "o1", 7, 6
+	adopted.kind, adopted.oldOwner, adopted.member.Since, adopted.onAt = broker.Adopt, "o1", 7, 6
 	adopted.adopted = []adoption{{owner: "o1", until: t}}
 	left := adopted
 	left.kind = broker.Leave
@@ -98,7 +98,7 @@ func Seeds() map[string][][]byte {
 		"plain":  {broker.AppendEntry([]byte{formPlain}, e)},
 		"kept":   {kept{at: at, time: t, tail: []uint64{8, 7}, entry: &k}.encode(), kept{at: at, time: t, moved: true}.encode()},
 		"record": {joined.encode(), adopted.encode(), left.encode()},
-		"sign":   {sign{lease: time.Second, settings: map[string]string{"Grace": "15s"}}.encode(), sign{}.encode()},
+		"sign":   {heartbeat{lease: time.Second, settings: map[string]string{"Grace": "15s"}}.encode(), heartbeat{}.encode()},
 		"claim":  {claim{key: "k", digest: "d", until: t, answered: true, answer: []byte("x")}.encode(), claim{key: "k"}.encode()},
 		"result": {encodeResult(broker.Appended{At: at, Receivers: broker.None}), encodeResult(broker.Appended{})},
 		"token":  {[]byte(token("a.b ü")), []byte(token(""))},

@@ -15,28 +15,28 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// followed is a channel that the node follows. Its mu is held during each call of the
-// sink, and taken after the replica's.
+// followed is a channel that the node follows. Its mu is held during each call of the sink,
+// and locked after the replica's mu.
 type followed struct {
 	b       *Broker
 	channel string
-	lane    *lane
-	opening chan struct{}        // holds one while the channel is opened
+	worker  *worker
+	opening chan struct{}        // buffered: full while the channel is opened
 	sub     *natsgo.Subscription // set while the channel is opened
-	mark    uint64               // the denials' mark when that was made
-	dropped int                  // messages of sub that nats.go had no room for; the lane's
+	mark    uint64               // the mark of denials when sub was created
+	dropped int                  // messages of sub that nats.go has dropped; guarded by the worker's mu
 
-	mu      sync.Mutex
-	gone    bool            // it is not followed any more
-	live    bool            // the sink has a State, and gets what comes after
-	at      broker.Position // of the last kept event that the sink has
-	class   string          // in which that is; "" if it has come with no delivery
-	stalled bool            // the log is being read; what comes meanwhile waits in early
-	reading int             // counts how often the channel was opened
-	early   []kept
+	mu         sync.Mutex
+	unfollowed bool            // it is not followed any more
+	live       bool            // the sink has a State, and receives the entries after it
+	at         broker.Position // of the last kept event that the sink has
+	class      string          // the class of the last delivered message of the log, or ""
+	stalled    bool            // the log is being read; kept events are held in early
+	reading    int             // the number of times that the channel was opened
+	early      []kept
 }
 
-// maxEarly bounds what waits while a log is read. What is dropped is read from the log.
+// maxEarly is the maximum length of early. Events that are dropped are read from the log.
 const maxEarly = 1000
 
 // Follow implements broker.Broker.
@@ -57,7 +57,8 @@ func (b *Broker) Follow(ctx context.Context, channel string) (broker.State, erro
 	return broker.State{}, fmt.Errorf("follow: %w", err)
 }
 
-// follow returns the channel's entry in following. While NATS is away there is one, too.
+// follow returns the channel's entry in following, and creates it if there is none, also
+// while NATS is away.
 func (b *Broker) follow(ctx context.Context, channel string) (f *followed, found bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,7 +73,7 @@ func (b *Broker) follow(ctx context.Context, channel string) (f *followed, found
 	f = &followed{
 		b:       b,
 		channel: channel,
-		lane:    b.lanes[maphash.String(b.seed, channel)%uint64(len(b.lanes))],
+		worker:  b.workers[maphash.String(b.seed, channel)%uint64(len(b.workers))],
 		opening: make(chan struct{}, 1),
 		stalled: true,
 	}
@@ -99,7 +100,7 @@ func (b *Broker) unfollow(channel string) {
 	}
 	f.end()
 	b.spawn(func() {
-		f.opening <- struct{}{} // whoever opens it ends soon
+		f.opening <- struct{}{} // an open that is running ends soon
 		defer func() { <-f.opening }()
 		f.unsubscribe()
 	})
@@ -108,24 +109,28 @@ func (b *Broker) unfollow(channel string) {
 // end returns when the sink is not called for the channel any more.
 func (f *followed) end() {
 	f.mu.Lock()
-	f.gone, f.live, f.early = true, false, nil
+	f.unfollowed = true
+	f.live = false
+	f.early = nil
 	f.mu.Unlock()
 }
 
-// subscribe is called while the channel is opened.
+// subscribe creates the subscription if there is none. The caller holds opening.
 func (f *followed) subscribe() error {
 	if f.sub != nil {
 		return nil
 	}
 	mark := f.b.denials.mark()
-	f.lane.mu.Lock() // so that the lane knows the subscription before its first message
-	defer f.lane.mu.Unlock()
-	sub, err := f.b.nc.ChanSubscribe(f.b.subjects.channel(f.channel), f.lane.in)
+	f.worker.mu.Lock() // the worker must know the subscription before its first message
+	defer f.worker.mu.Unlock()
+	sub, err := f.b.nc.ChanSubscribe(f.b.subjects.channel(f.channel), f.worker.in)
 	if err != nil {
 		return err
 	}
-	f.sub, f.mark, f.dropped = sub, mark, 0
-	f.lane.subs[sub] = f
+	f.sub = sub
+	f.mark = mark
+	f.dropped = 0
+	f.worker.subs[sub] = f
 	return nil
 }
 
@@ -134,15 +139,15 @@ func (f *followed) unsubscribe() {
 		return
 	}
 	_ = f.sub.Unsubscribe() // it fails if the connection is closed
-	f.lane.mu.Lock()
-	delete(f.lane.subs, f.sub)
-	f.lane.mu.Unlock()
+	f.worker.mu.Lock()
+	delete(f.worker.subs, f.sub)
+	f.worker.mu.Unlock()
 	f.sub = nil
 }
 
-// open subscribes, reads where the channel is, and lets the sink have what comes
-// after. With a reason the sink gets a Reset with the State, and without one the caller
-// does; known says that the sink may have a State already, which then remains.
+// open subscribes, reads the State of a channel, and begins to deliver the entries after it.
+// If reason is not "", the sink receives the State with a Reset; otherwise the caller passes
+// it on. known means that the sink can have a State already, which then remains.
 func (b *Broker) open(ctx context.Context, f *followed, reason string, known bool) (broker.State, error) {
 	select {
 	case f.opening <- struct{}{}:
@@ -150,12 +155,12 @@ func (b *Broker) open(ctx context.Context, f *followed, reason string, known boo
 		return broker.State{}, fmt.Errorf("nats: %w", context.Cause(ctx))
 	}
 	defer func() { <-f.opening }()
-	if f.isGone() {
-		return broker.State{}, errGone
+	if f.isUnfollowed() {
+		return broker.State{}, errUnfollowed
 	}
 	link, asked := b.link(), action{subject: b.subjects.channel(f.channel)}
 	if b.denials.since(asked, f.mark) != nil {
-		f.unsubscribe() // nats.go subscribes again with the next connection only
+		f.unsubscribe() // because nats.go repeats a subscription only on the next connection
 	}
 	if err := f.subscribe(); err != nil {
 		return broker.State{}, fmt.Errorf("%w: %w", broker.ErrAway, err)
@@ -182,7 +187,7 @@ func (b *Broker) open(ctx context.Context, f *followed, reason string, known boo
 		return broker.State{}, err
 	}
 	if class != "" && h.at.Epoch == had.Epoch && h.at.Offset < had.Offset {
-		// The store has lost the end of the log, whose numbers must not be used again.
+		// The store has lost the end of the log. Its offsets must not be used again.
 		_, err := b.abandon(ctx, f.channel, class, h.seqs[class])
 		if err == nil && reason != "" {
 			reason = broker.ResetRestarted
@@ -198,16 +203,16 @@ func (b *Broker) open(ctx context.Context, f *followed, reason string, known boo
 	return b.goLive(f, h.at, reason, known)
 }
 
-var errGone = errors.New("nats: the channel is not followed any more")
+var errUnfollowed = errors.New("nats: the channel is not followed any more")
 
-func (f *followed) isGone() bool {
+func (f *followed) isUnfollowed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.gone
+	return f.unfollowed
 }
 
-// begin lets kept events wait while the log is read, unless known is set and the sink has
-// a State already.
+// begin starts to hold kept events while the log is read, unless known is set and the sink
+// has a State already.
 func (f *followed) begin(known bool) (at broker.Position, class string, live bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -219,7 +224,7 @@ func (f *followed) begin(known bool) (at broker.Position, class string, live boo
 	return f.at, f.class, live
 }
 
-// goLive lets the sink have what comes after a State, which it returns.
+// goLive begins to deliver the entries after a State, which it returns.
 func (b *Broker) goLive(f *followed, at broker.Position, reason string, known bool) (broker.State, error) {
 	r := b.replica.Load()
 	r.mu.Lock()
@@ -227,17 +232,20 @@ func (b *Broker) goLive(f *followed, at broker.Position, reason string, known bo
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.gone:
-		return broker.State{}, errGone
+	case f.unfollowed:
+		return broker.State{}, errUnfollowed
 	case r != b.replica.Load():
-		return broker.State{}, fmt.Errorf("%w: %w", broker.ErrAway, errNotConnected) // whoever replaced it opens the channel
+		// The goroutine that replaced the replica opens the channel.
+		return broker.State{}, fmt.Errorf("%w: %w", broker.ErrAway, errNotConnected)
 	case known && f.live:
 		return b.stateLocked(r, f), nil
 	}
 	if reason == broker.ResetGap && f.at.Offset > 0 && f.at.Epoch != at.Epoch {
 		reason = broker.ResetEpoch
 	}
-	f.at, f.live, f.stalled = at, true, false
+	f.at = at
+	f.live = true
+	f.stalled = false
 	s := b.stateLocked(r, f)
 	if reason != "" {
 		b.sink.Reset(f.channel, s, reason)
@@ -252,23 +260,22 @@ func (b *Broker) stateLocked(r *replica, f *followed) broker.State {
 	return s
 }
 
-// reopen resets a channel. One that is not permitted is tried again later, and is in the
-// log.
+// reopen resets a channel. If NATS does not permit it, that was logged, and openAgain retries.
 func (b *Broker) reopen(link context.Context, f *followed, reason string) error {
 	_, err := b.open(link, f, reason, false)
-	if errors.Is(err, errGone) || isDenied(err) {
+	if errors.Is(err, errUnfollowed) || isDenied(err) {
 		return nil
 	}
 	return err
 }
 
-// reset is reopen in a goroutine of its own. If it fails, all channels are reset.
+// reset runs reopen in a new goroutine. If that fails, all channels are reset.
 func (b *Broker) reset(f *followed, reason string) {
 	b.spawn(func() {
 		link := b.link()
 		err := b.reopen(link, f, reason)
 		if err != nil {
-			b.goAway(link, err)
+			b.markAway(link, err)
 		}
 	})
 }
@@ -287,18 +294,18 @@ func (b *Broker) openAgain(link context.Context) {
 		f.mu.Unlock()
 		if !live && len(f.opening) == 0 {
 			if err := b.reopen(link, f, broker.ResetGap); err != nil {
-				b.goAway(link, err)
+				b.markAway(link, err)
 				return
 			}
 		}
 	}
 }
 
-// takeKeptLocked delivers a kept event if it follows the last, and else has the log
-// read.
-func (f *followed) takeKeptLocked(m kept) {
+// handleKeptLocked delivers a kept event if it is the next one. Otherwise it starts to read
+// the log.
+func (f *followed) handleKeptLocked(m kept) {
 	switch next := m.at.Offset == f.at.Offset+1; {
-	case f.gone:
+	case f.unfollowed:
 	case f.stalled:
 		if len(f.early) < maxEarly {
 			f.early = append(f.early, m)
@@ -307,7 +314,7 @@ func (f *followed) takeKeptLocked(m kept) {
 		f.at = m.at
 		f.b.sink.Deliver(f.channel, *m.entry)
 	case m.at.Epoch == f.at.Epoch && m.at.Offset <= f.at.Offset:
-		// The sink has it: it came while the log was read.
+		// The sink has it: it was delivered while the log was read.
 	default:
 		f.stalled, f.early = true, nil
 		f.refillLocked()
@@ -323,7 +330,7 @@ func (f *followed) drainLocked() {
 	early := f.early
 	f.early = nil
 	for _, m := range early {
-		f.takeKeptLocked(m)
+		f.handleKeptLocked(m)
 	}
 	if len(early) == maxEarly && !f.stalled {
 		f.stalled = true // some may have been dropped
@@ -331,13 +338,13 @@ func (f *followed) drainLocked() {
 	}
 }
 
-// refill delivers what is missing from the log after a position, or resets the channel if
-// the log does not have it any more. It does nothing if the channel is opened meanwhile.
+// refill delivers the events of the log after a position, or resets the channel if the log
+// does not have all of them any more. It does nothing if the channel has been opened again.
 func (b *Broker) refill(f *followed, at broker.Position, reading int) {
 	link := b.link()
 	h, missing, err := b.after(link, f.channel, at)
 	if err != nil {
-		b.goAway(link, err)
+		b.markAway(link, err)
 		return
 	}
 	f.mu.Lock()
@@ -359,7 +366,7 @@ func (b *Broker) refill(f *followed, at broker.Position, reading int) {
 	f.drainLocked()
 }
 
-// denies reports whether a followed channel needs to subscribe to a subject.
+// denies reports whether the denial of a subject ends a subscription that this node needs.
 func (b *Broker) denies(subject string) bool {
 	channel, ok := untoken(strings.TrimPrefix(subject, b.subjects.base+".c."))
 	b.mu.Lock()

@@ -13,8 +13,8 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// Read implements broker.History. It reads the log from its end, as far as it is kept:
-// each message names those before it, so no consumer is made and nothing is scanned.
+// Read implements broker.History. It reads all kept events, from the end of the log: each
+// message has the sequences of the previous ones, so Read needs no consumer and no scan.
 func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (broker.Page, error) {
 	if err := b.ready(ctx); err != nil {
 		return broker.Page{}, err
@@ -35,12 +35,14 @@ func (b *Broker) Read(ctx context.Context, channel string, r broker.Range) (brok
 	return p, nil
 }
 
-// kept returns the events that are kept now, the oldest first.
+// kept returns the events that are kept now, oldest first.
 func (b *Broker) kept(ctx context.Context, channel string, h head) ([]broker.Entry, error) {
 	if h.last.entry == nil {
 		return nil, nil
 	}
-	keep, t, bytes := h.last.entry.Keep, time.Now(), 0
+	keep := h.last.entry.Keep
+	now := time.Now()
+	bytes := 0
 	lowest := uint64(0)
 	if h.at.Offset > uint64(keep.Size) {
 		lowest = h.at.Offset - uint64(keep.Size)
@@ -49,7 +51,7 @@ func (b *Broker) kept(ctx context.Context, channel string, h head) ([]broker.Ent
 	err := b.back(ctx, channel, h, lowest, func(m kept) bool {
 		bytes += len(m.entry.Data)
 		ttl := m.entry.Keep.TTL
-		if ttl > 0 && t.Sub(m.time) >= ttl || keep.Bytes > 0 && bytes > keep.Bytes {
+		if ttl > 0 && now.Sub(m.time) >= ttl || keep.Bytes > 0 && bytes > keep.Bytes {
 			return false
 		}
 		list = append(list, *m.entry)
@@ -59,8 +61,8 @@ func (b *Broker) kept(ctx context.Context, channel string, h head) ([]broker.Ent
 	return list, err
 }
 
-// after returns the end of a log, and its events after a position, the oldest first, as
-// far as they are there.
+// after returns the end of a log, and those events after a position that it still has, oldest
+// first.
 func (b *Broker) after(ctx context.Context, channel string, at broker.Position) (head, []kept, error) {
 	h, err := b.head(ctx, channel)
 	if err != nil || h.at.Epoch != at.Epoch || h.at.Offset <= at.Offset {
@@ -75,8 +77,8 @@ func (b *Broker) after(ctx context.Context, channel string, at broker.Position) 
 	return h, list, err
 }
 
-// back calls visit with the events of a log above the offset lowest, from the last on,
-// until visit returns false or one is not there.
+// back calls visit with the events of a log that have an offset above lowest, newest first,
+// until visit returns false or an event is missing.
 func (b *Broker) back(ctx context.Context, channel string, h head, lowest uint64, visit func(kept) bool) error {
 	m := h.last
 	if m.entry == nil || m.at.Offset <= lowest || !visit(m) {
@@ -129,8 +131,8 @@ func (b *Broker) Tops(ctx context.Context, channels []string) ([]broker.Position
 	return tops, nil
 }
 
-// Forget implements broker.History. The message that begins the new epoch comes after
-// all others, which are removed then.
+// Forget implements broker.History. It appends the message that begins the new epoch, and
+// then removes all messages before it.
 func (b *Broker) Forget(ctx context.Context, channel string) error {
 	if err := b.ready(ctx); err != nil {
 		return err
@@ -158,12 +160,12 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 	return errChanging
 }
 
-// abandon lets a log begin a new epoch, after the message with a sequence.
+// abandon begins a new epoch of a log. prev is the sequence of the log's last message.
 func (b *Broker) abandon(ctx context.Context, channel, class string, prev uint64) (seq uint64, err error) {
 	empty := kept{at: broker.Position{Epoch: brokerkit.NewEpoch()}, time: now(time.Time{})}
-	seq, err = b.put(ctx, b.subjects.log(class, channel), prev, empty.encode())
+	seq, err = b.compareAndStore(ctx, b.subjects.log(class, channel), prev, empty.encode())
 	if err == nil {
-		b.logs.learn(channel, class, seq, empty)
+		b.logs.observe(channel, class, seq, empty)
 	}
 	return seq, err
 }

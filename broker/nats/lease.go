@@ -14,24 +14,23 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// key is this node's sign of life.
-type key struct {
-	mu     sync.Mutex // held while it is renewed
-	seq    uint64     // of the last; 0 before the first
-	at     time.Time  // when that was asked for
-	lapsed bool       // the lease has expired since the node last had a Reset
-	inbox  struct {   // of the permission for it
+// ownLease is the lease of this node.
+type ownLease struct {
+	mu     sync.Mutex // held while the lease is renewed
+	seq    uint64     // the sequence of the last heartbeat; 0 before the first
+	at     time.Time  // when the last heartbeat was sent
+	lapsed bool       // the lease has expired since the last Resets
+	inbox  struct {   // of the permission to subscribe to the inbox
 		mark  uint64
 		tried time.Time
 	}
-	epoch string // that the sink's revisions have
+	epoch string // the epoch of the revisions that the sink has
 }
 
 var errLapsed = errors.New("nats: the lease of this node has expired")
 
-// join makes what the node needs in NATS, begins to vouch for it, and reads all members.
-// Then it resets the channels that are followed. It runs at the start, and each time
-// that NATS has been away.
+// join creates the missing streams, renews the node's lease, and reads all members. Then it
+// resets the followed channels. It runs at the start, and whenever NATS has been away.
 func (b *Broker) join(ctx context.Context) error {
 	link := b.renewLink()
 	if !b.nc.IsConnected() {
@@ -48,9 +47,9 @@ func (b *Broker) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.key.mu.Lock()
-	lapsed := b.key.lapsed
-	b.key.mu.Unlock()
+	b.ownLease.mu.Lock()
+	lapsed := b.ownLease.lapsed
+	b.ownLease.mu.Unlock()
 	if lapsed {
 		err := b.leaveOwn(ctx, r)
 		if err != nil {
@@ -60,13 +59,13 @@ func (b *Broker) join(ctx context.Context) error {
 	}
 	reason := broker.ResetGap
 	switch {
-	case b.key.epoch != "" && b.key.epoch != r.epoch:
+	case b.ownLease.epoch != "" && b.ownLease.epoch != r.epoch:
 		reason = broker.ResetEpoch
 	case lapsed:
 		reason = broker.ResetLease
 	}
 	b.replace(r)
-	following, ok := b.comeBack(link)
+	following, ok := b.markBack(link)
 	if !ok {
 		return errNotConnected
 	}
@@ -74,21 +73,22 @@ func (b *Broker) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.key.mu.Lock()
-	b.key.lapsed = b.key.lapsed && !lapsed
-	b.key.epoch = r.epoch
-	b.key.mu.Unlock()
+	b.ownLease.mu.Lock()
+	b.ownLease.lapsed = b.ownLease.lapsed && !lapsed
+	b.ownLease.epoch = r.epoch
+	b.ownLease.mu.Unlock()
 	return nil
 }
 
-// prepare checks the permissions and makes the streams.
+// prepare checks the permissions and creates the missing streams.
 func (b *Broker) prepare(ctx, link context.Context) (err error) {
-	if err := b.permitted(ctx, link); err != nil {
+	if err := b.checkPermissions(ctx, link); err != nil {
 		return err
 	}
 	b.classes.forget()
 	b.logs.forget()
-	base, made := b.subjects.base, &streams{}
+	base := b.subjects.base
+	made := &streams{}
 	made.members, err = b.stream(ctx, jetstream.StreamConfig{
 		Name:              b.subjects.stream + "members",
 		Subjects:          []string{base + ".m.>"},
@@ -128,22 +128,22 @@ func (b *Broker) prepare(ctx, link context.Context) (err error) {
 	b.streams.Store(made)
 	_, err = b.last(ctx, made.members, b.subjects.epoch())
 	if errors.Is(err, errNone) {
-		_, err = b.put(ctx, b.subjects.epoch(), 0, []byte(brokerkit.NewEpoch()))
+		_, err = b.compareAndStore(ctx, b.subjects.epoch(), 0, []byte(brokerkit.NewEpoch()))
 		err = ignore(err, errConflict)
 	}
 	return err
 }
 
-// inboxRetry is how long a node whose inbox is denied waits before it connects anew:
-// nats.go subscribes again with a new connection only.
+// inboxRetry is how long a node whose inbox is denied waits before it reconnects: nats.go
+// repeats the subscription only on a new connection.
 const inboxRetry = 5 * time.Second
 
-// permitted returns an error if NATS denies what every node needs. It tries that on
-// subjects that no channel and no stream has, and with requests that JetStream refuses
-// before it looks at the stream, but after it has checked the permission: a message to
-// delete that is not named, and two limits of a purge of which only one may be set. Requests
-// that reach a stream while another node creates it can crash NATS 2.9.
-func (b *Broker) permitted(ctx, link context.Context) error {
+// checkPermissions returns an error if NATS denies what every node needs. It uses subjects
+// that no channel and no stream has, and requests that JetStream refuses after it has checked
+// the permission, but before it accesses the stream: to delete a message without its
+// sequence, and to purge with two limits of which only one is allowed. Requests that access a
+// stream while another node creates it can crash NATS 2.9.
+func (b *Broker) checkPermissions(ctx, link context.Context) error {
 	base, stream := b.subjects.base, b.subjects.stream+"members"
 	probe := base + ".c.%probe"
 	mark := b.denials.mark()
@@ -175,16 +175,17 @@ func (b *Broker) permitted(ctx, link context.Context) error {
 			return err
 		}
 	}
-	err = b.denials.since(b.denials.inbox(), b.key.inbox.mark)
-	if err != nil && time.Since(b.key.inbox.tried) > inboxRetry {
-		b.key.inbox.mark, b.key.inbox.tried = b.denials.mark(), time.Now()
+	err = b.denials.since(b.denials.inbox(), b.ownLease.inbox.mark)
+	if err != nil && time.Since(b.ownLease.inbox.tried) > inboxRetry {
+		b.ownLease.inbox.mark = b.denials.mark()
+		b.ownLease.inbox.tried = time.Now()
 		_ = b.nc.ForceReconnect() // it fails if the connection is closed
 	}
 	return err
 }
 
-// replace lets the entries of a replica be delivered. The channels that are followed have
-// missed some, and get none until they are opened again.
+// replace makes r the current replica, whose entries are delivered. The followed channels have
+// missed entries, and receive no others until they are opened again.
 func (b *Broker) replace(r *replica) {
 	old := b.replica.Load()
 	if old != nil {
@@ -192,7 +193,9 @@ func (b *Broker) replace(r *replica) {
 	}
 	for _, f := range b.allFollowed() {
 		f.mu.Lock()
-		f.live, f.stalled, f.early = false, true, nil
+		f.live = false
+		f.stalled = true
+		f.early = nil
 		f.mu.Unlock()
 	}
 	b.replica.Store(r)
@@ -201,8 +204,9 @@ func (b *Broker) replace(r *replica) {
 	r.mu.Unlock()
 }
 
-// leaveOwn appends the Leaves of this node's members from before its lease expired, as
-// other nodes do at the same time. So what the node joins afterwards stays.
+// leaveOwn appends the Leaves of the members that this node had before its lease expired. The
+// other nodes may do the same at this time. So members that the node appends afterwards
+// remain.
 func (b *Broker) leaveOwn(ctx context.Context, r *replica) error {
 	r.mu.Lock()
 	own := maps.Clone(r.peerLocked(b.node).members)
@@ -214,23 +218,24 @@ func (b *Broker) leaveOwn(ctx context.Context, r *replica) error {
 	return r.wait(ctx, seq)
 }
 
-// renew stores a sign of life. It notes whether the lease has expired: by this node's
-// clock, or because another node has said so.
+// renew stores a heartbeat. It sets lapsed if the lease has expired by this node's clock, or
+// if another node has declared this node dead.
 func (b *Broker) renew(ctx context.Context) (seq uint64, err error) {
-	k := &b.key
+	k := &b.ownLease
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := time.Now()
-	// A clock that stands still while the machine sleeps counts as little as one that is set.
+	// The monotonic clock can stop while the machine sleeps, and the wall clock can be set.
 	if k.seq > 0 && max(t.Sub(k.at), t.Round(0).Sub(k.at.Round(0))) > b.lease {
 		k.lapsed = true
 	}
 	prev := k.seq
-	data := sign{lease: b.lease, settings: b.settings}.encode()
+	data := heartbeat{lease: b.lease, settings: b.settings}.encode()
 	for range 3 {
-		seq, err = b.put(ctx, b.subjects.node(b.node), prev, data)
+		seq, err = b.compareAndStore(ctx, b.subjects.node(b.node), prev, data)
 		if err == nil {
-			k.seq, k.at = seq, t
+			k.seq = seq
+			k.at = t
 			return seq, nil
 		}
 		if !errors.Is(err, errConflict) {
@@ -238,25 +243,27 @@ func (b *Broker) renew(ctx context.Context) (seq uint64, err error) {
 		}
 		msg, err := b.last(ctx, b.streams.Load().members, b.subjects.node(b.node))
 		if errors.Is(err, errNone) {
-			prev, k.lapsed = 0, k.lapsed || k.seq > 0
+			prev = 0
+			k.lapsed = k.lapsed || k.seq > 0
 			continue
 		}
 		if err != nil {
 			return 0, err
 		}
-		s, err := decodeSign(msg.Data)
+		s, err := decodeHeartbeat(msg.Data)
 		prev = msg.Sequence
-		k.lapsed = k.lapsed || err != nil || s.lease == 0 // else NATS's answer to the last one was lost
+		// Otherwise it is this node's own heartbeat, and the answer to it was lost.
+		k.lapsed = k.lapsed || err != nil || s.lease == 0
 	}
 	return 0, err
 }
 
-// beatsInLease is how many signs of life a node gives in its lease.
-const beatsInLease = 3
+// heartbeatsPerLease is the number of heartbeats that a node sends in the time of its lease.
+const heartbeatsPerLease = 3
 
-// beat gives signs of life.
-func (b *Broker) beat() {
-	ticker := time.NewTicker(b.lease / beatsInLease)
+// heartbeatLoop sends heartbeats.
+func (b *Broker) heartbeatLoop() {
+	ticker := time.NewTicker(b.lease / heartbeatsPerLease)
 	defer ticker.Stop()
 	for {
 		select {
@@ -270,38 +277,42 @@ func (b *Broker) beat() {
 		}
 		_, err := b.renew(link)
 		if err != nil {
-			b.goAway(link, err)
+			b.markAway(link, err)
 			continue
 		}
-		b.key.mu.Lock()
-		lapsed := b.key.lapsed
-		b.key.mu.Unlock()
+		b.ownLease.mu.Lock()
+		lapsed := b.ownLease.lapsed
+		b.ownLease.mu.Unlock()
 		if lapsed && b.Away() == nil {
-			b.goAway(link, errLapsed)
+			b.markAway(link, errLapsed)
 		}
 	}
 }
 
 const (
-	mostLook = time.Second // between two looks for the dead
-	// rankDelay lets one node act for a dead one, and others only if it does not.
+	maxWatchInterval = time.Second
+	// rankDelay delays the nodes by their rank, so that usually only one removes the members
+	// of a dead node.
 	rankDelay = 150 * time.Millisecond
-	mostRank  = 4
-	// keepLeft is how many leases the record of a member that left is kept: adoptions
-	// count for two.
-	keepLeft     = 3
+	maxRank   = 4
+	// leftLeases is the number of leases for which the record of a member that has left is
+	// kept. An adoption must be remembered for two.
+	leftLeases   = 3
 	recordsSweep = 10 * time.Minute
 	openRetry    = 5 * time.Second // for channels that NATS does not permit
 )
 
-var errDeaf = errors.New("nats: the members' stream brings nothing any more")
+var errStreamSilent = errors.New("nats: the members' stream delivers nothing any more")
 
-// watch looks for nodes that are gone, and removes what is not needed any more.
+// watch detects dead nodes, and removes data that is not needed any more.
 func (b *Broker) watch() {
-	every := min(b.lease/10, mostLook)
+	every := min(b.lease/10, maxWatchInterval)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	last, swept, records, opened := time.Now(), time.Now(), time.Now(), time.Now()
+	last := time.Now()
+	swept := last
+	records := last
+	opened := last
 	for {
 		select {
 		case <-b.done:
@@ -315,14 +326,14 @@ func (b *Broker) watch() {
 			continue
 		}
 		link, r := b.link(), b.replica.Load()
-		rank, dead, deaf := r.inspect(t, stopped)
-		if deaf {
-			b.goAway(link, errDeaf)
+		rank, dead, streamSilent := r.inspect(t, stopped)
+		if streamSilent {
+			b.markAway(link, errStreamSilent)
 			continue
 		}
 		for _, id := range dead {
-			if err := b.bury(link, r, id); err != nil {
-				b.o.notices.Warn("the members of a node that is gone cannot be removed yet", "", slog.Any("error", err))
+			if err := b.removeDeadNode(link, r, id); err != nil {
+				b.o.notices.Warn("cannot remove the members of a dead node yet", "", slog.Any("error", err))
 			}
 		}
 		if t.Sub(swept) > min(b.lease, time.Minute) {

@@ -18,21 +18,23 @@ import (
 )
 
 const (
-	// shortLife is how long an entry's ID is remembered: 20 minutes, and one for clocks
-	// that differ. Records that live no longer are in the same stream, whose messages
-	// NATS removes by their age; the others are in a stream that the nodes sweep.
+	// shortLife is how long an entry's ID is remembered: 20 minutes, and one minute for clocks
+	// that differ. Records with at most this lifetime are in the same stream, whose messages
+	// NATS removes by their age. The others are in a stream from which the nodes remove
+	// expired records.
 	shortLife = 21 * time.Minute
 )
 
-// shelf is one of the streams with records.
-type shelf struct {
+// recordStream is one of the two streams with records.
+type recordStream struct {
 	stream jetstream.Stream
 	kind   string // in subjects
 }
 
-// shelves returns the streams with records, first that for a lifetime.
-func (b *Broker) shelves(ttl time.Duration) []shelf {
-	both := []shelf{{b.streams.Load().ids, "i"}, {b.streams.Load().records, "l"}}
+// recordStreams returns both streams with records. The first is the one for records with the
+// lifetime ttl.
+func (b *Broker) recordStreams(ttl time.Duration) []recordStream {
+	both := []recordStream{{b.streams.Load().ids, "i"}, {b.streams.Load().records, "l"}}
 	if ttl > shortLife {
 		slices.Reverse(both)
 	}
@@ -42,16 +44,16 @@ func (b *Broker) shelves(ttl time.Duration) []shelf {
 // found is a record as it is stored.
 type found struct {
 	claim
-	shelf   shelf
-	subject string
-	seq     uint64 // 0: there is none
-	at      time.Time
+	recordStream recordStream
+	subject      string
+	seq          uint64 // 0 if there is no record
+	at           time.Time
 }
 
-// find returns the record of a key on a shelf, also one that has expired.
-func (b *Broker) find(ctx context.Context, s shelf, key string) (found, error) {
+// find returns the record of a key in a stream, also if it has expired.
+func (b *Broker) find(ctx context.Context, s recordStream, key string) (found, error) {
 	hash := sha256.Sum256([]byte(key))
-	f := found{shelf: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}
+	f := found{recordStream: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}
 	msg, err := b.last(ctx, s.stream, f.subject)
 	if err != nil {
 		return f, ignore(err, errNone)
@@ -68,10 +70,10 @@ func (b *Broker) find(ctx context.Context, s shelf, key string) (found, error) {
 // isValid reports whether there is a record that has not expired.
 func (f found) isValid() bool { return f.seq > 0 && time.Now().Before(f.until) }
 
-// findAny returns the record of a key that has not expired, wherever it is.
+// findAny returns the record of a key from the stream where it has not expired.
 func (b *Broker) findAny(ctx context.Context, key string) (found, error) {
 	var f found
-	for _, s := range b.shelves(0) {
+	for _, s := range b.recordStreams(0) {
 		var err error
 		f, err = b.find(ctx, s, key)
 		if err != nil || f.isValid() {
@@ -86,25 +88,27 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 	if err := b.usable(ctx, key, digest, nil); err != nil {
 		return broker.Claim{}, err
 	}
-	shelves := b.shelves(ttl)
-	other, err := b.find(ctx, shelves[1], userKey+key)
+	recordStreams := b.recordStreams(ttl)
+	other, err := b.find(ctx, recordStreams[1], userKey+key)
 	if err != nil {
 		return broker.Claim{}, err
 	}
 	if state, ok := other.state(digest); ok {
 		return state, nil
 	}
-	return b.claim(ctx, shelves[0], userKey+key, digest, ttl)
+	return b.claim(ctx, recordStreams[0], userKey+key, digest, ttl)
 }
 
-// Keys begin with what they are of.
+// The first byte of a key is its kind: a key of the Ledger, or an entry's ID.
 const (
 	userKey  = "k"
 	entryKey = "e"
 )
 
-// claim takes a key that has no record, or one that may be taken over.
-func (b *Broker) claim(ctx context.Context, s shelf, key, digest string, ttl time.Duration) (broker.Claim, error) {
+// claim claims a key that has no valid record, or whose claim has no answer in time.
+func (b *Broker) claim(
+	ctx context.Context, s recordStream, key, digest string, ttl time.Duration,
+) (broker.Claim, error) {
 	for range appendAttempts {
 		f, err := b.find(ctx, s, key)
 		if err != nil {
@@ -118,7 +122,7 @@ func (b *Broker) claim(ctx context.Context, s shelf, key, digest string, ttl tim
 			digest: digest,
 			until:  time.Now().Add(ttl),
 		}
-		_, err = b.put(ctx, f.subject, f.seq, mine.encode())
+		_, err = b.compareAndStore(ctx, f.subject, f.seq, mine.encode())
 		if err == nil {
 			return broker.Claim{State: broker.Claimed}, nil
 		}
@@ -129,7 +133,7 @@ func (b *Broker) claim(ctx context.Context, s shelf, key, digest string, ttl tim
 	return broker.Claim{}, errChanging
 }
 
-// full makes broker.ErrBusy of the error of a stream that is full.
+// full wraps broker.ErrBusy if err means that a stream is full.
 func full(err error) error {
 	text := err.Error()
 	if strings.Contains(text, "maximum messages exceeded") || strings.Contains(text, "maximum bytes exceeded") {
@@ -138,7 +142,7 @@ func full(err error) error {
 	return err
 }
 
-// state returns what a record means to a claim, unless the key can be claimed.
+// state returns the result of a Claim for this record. ok is false if the key can be claimed.
 func (f found) state(digest string) (broker.Claim, bool) {
 	switch {
 	case !f.isValid():
@@ -170,8 +174,9 @@ func (b *Broker) finish(ctx context.Context, key, digest string, answer []byte) 
 		if !f.isValid() || f.digest != digest {
 			return fmt.Errorf("nats: finish: %w", broker.ErrNotOwner)
 		}
-		f.answered, f.answer = true, answer
-		_, err = b.put(ctx, f.subject, f.seq, f.encode())
+		f.answered = true
+		f.answer = answer
+		_, err = b.compareAndStore(ctx, f.subject, f.seq, f.encode())
 		if !errors.Is(err, errConflict) {
 			return err
 		}
@@ -187,13 +192,14 @@ func (b *Broker) Release(ctx context.Context, key, digest string) error {
 	return b.release(ctx, userKey+key, digest)
 }
 
-// release stores a record that has expired, so that nobody's newer claim is removed.
+// release replaces the record by one that has expired. Unlike a deletion, that is refused if
+// another node has claimed the key in the meantime.
 func (b *Broker) release(ctx context.Context, key, digest string) error {
 	f, err := b.findAny(ctx, key)
 	if err != nil || !f.isValid() || f.digest != digest || f.answered {
 		return err
 	}
-	_, err = b.put(ctx, f.subject, f.seq, claim{key: key}.encode())
+	_, err = b.compareAndStore(ctx, f.subject, f.seq, claim{key: key}.encode())
 	return ignore(err, errConflict)
 }
 
@@ -203,13 +209,17 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 		return nil, err
 	}
 	var list []broker.Record
-	for _, s := range b.shelves(0) {
+	for _, s := range b.recordStreams(0) {
 		err := b.scan(ctx, s, func(f found) {
 			key, ok := strings.CutPrefix(f.key, userKey+prefix)
 			if !ok || !f.isValid() {
 				return
 			}
-			r := broker.Record{Key: prefix + key, Digest: f.digest, Until: f.until}
+			r := broker.Record{
+				Key:    prefix + key,
+				Digest: f.digest,
+				Until:  f.until,
+			}
 			if f.answered {
 				r.Answer = f.answer
 			}
@@ -223,8 +233,8 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 	return list[:min(len(list), brokerkit.MaxListed)], nil
 }
 
-// scan calls visit with all records of a shelf.
-func (b *Broker) scan(ctx context.Context, s shelf, visit func(found)) error {
+// scan calls visit with all records of a stream.
+func (b *Broker) scan(ctx context.Context, s recordStream, visit func(found)) error {
 	var c jetstream.Consumer
 	err := b.call(ctx, func(ctx context.Context) (err error) {
 		c, err = s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
@@ -253,12 +263,13 @@ func (b *Broker) scan(ctx context.Context, s shelf, visit func(found)) error {
 				if err != nil {
 					return err
 				}
-				got, left = true, meta.NumPending
+				got = true
+				left = meta.NumPending
 				f := found{
-					shelf:   s,
-					subject: msg.Subject(),
-					seq:     meta.Sequence.Stream,
-					at:      meta.Timestamp,
+					recordStream: s,
+					subject:      msg.Subject(),
+					seq:          meta.Sequence.Stream,
+					at:           meta.Timestamp,
 				}
 				f.claim, err = decodeClaim(msg.Data())
 				if err != nil {
@@ -269,7 +280,7 @@ func (b *Broker) scan(ctx context.Context, s shelf, visit func(found)) error {
 			return batch.Error()
 		})
 		if err != nil || !got {
-			return err // what was left has been removed meanwhile
+			return err // without an error, the remaining records were removed during the scan
 		}
 	}
 	return nil
@@ -280,11 +291,10 @@ const (
 	scanWait  = 200 * time.Millisecond
 )
 
-// sweepRecords removes records that have expired from the stream that has no limit of
-// age.
+// sweepRecords removes expired records from the stream that has no limit of age.
 func (b *Broker) sweepRecords(ctx context.Context) {
 	var old []uint64
-	_ = b.scan(ctx, shelf{b.streams.Load().records, "l"}, func(f found) {
+	_ = b.scan(ctx, recordStream{b.streams.Load().records, "l"}, func(f found) {
 		if !f.isValid() {
 			old = append(old, f.seq)
 		}
@@ -299,21 +309,23 @@ func (b *Broker) usable(ctx context.Context, key, digest string, answer []byte) 
 	return b.ready(ctx)
 }
 
-// pollID is how often an append looks whether another of the same ID is done.
+// pollID is how often an append checks whether another one with the same ID has finished.
 const pollID = 20 * time.Millisecond
 
-// appendOnce appends an entry with an ID unless that was done. The record of the ID is
-// claimed first, by the one of several appends that appends the entry.
+// appendOnce appends an entry with an ID, unless one with that ID was appended before. It
+// claims the record of the ID first, which succeeds for only one of several concurrent
+// appends.
 func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
-	s, key := b.shelves(0)[0], entryKey+channel+"\x00"+e.ID
+	s, key := b.recordStreams(0)[0], entryKey+channel+"\x00"+e.ID
 	if len(key) > maxText {
-		return broker.Appended{}, fmt.Errorf("nats: append: the channel's name and the ID have over %d bytes", maxText)
+		return broker.Appended{}, fmt.Errorf("nats: append: the channel's name and the ID have over %d bytes in total",
+			maxText)
 	}
 	hash := sha256.Sum256([]byte(key))
-	f := found{shelf: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}
+	f := found{recordStream: s, subject: b.subjects.claim(s.kind, hex.EncodeToString(hash[:]))}
 	for {
 		mine := claim{key: key, until: time.Now().Add(shortLife)}
-		seq, err := b.put(ctx, f.subject, f.seq, mine.encode())
+		seq, err := b.compareAndStore(ctx, f.subject, f.seq, mine.encode())
 		if err == nil {
 			again := f.isValid()
 			f.seq, f.claim = seq, mine
@@ -333,7 +345,7 @@ func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry)
 				return decodeResult(state.Answer)
 			}
 			if !wait {
-				break // the key can be taken over
+				break // the key can be claimed
 			}
 			select {
 			case <-time.After(pollID):
@@ -344,8 +356,8 @@ func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry)
 	}
 }
 
-// appendClaimed appends an entry whose ID is claimed by f, and stores the result. If the
-// claim was taken over, another append may have got as far as the entry itself.
+// appendClaimed appends an entry whose ID is claimed by f, and stores the result. again means
+// that an earlier claim without an answer was replaced: its owner may have appended the entry.
 func (b *Broker) appendClaimed(
 	ctx context.Context, channel string, e broker.Entry, f found, again bool,
 ) (a broker.Appended, err error) {
@@ -358,15 +370,16 @@ func (b *Broker) appendClaimed(
 	}
 	switch {
 	case err == nil:
-		f.answered, f.answer = true, encodeResult(a)
+		f.answered = true
+		f.answer = encodeResult(a)
 	case errors.Is(err, broker.ErrAway) || ctx.Err() != nil:
 		return a, err // it may have been appended
 	default:
-		f.claim = claim{key: f.key} // which has expired
+		f.claim = claim{key: f.key} // an expired claim, so that the append can be repeated
 	}
-	// Without the result a repetition waits for broker.ClaimTimeout, and looks for the
+	// If that fails, a repetition waits for broker.ClaimTimeout and then searches for the
 	// entry itself.
-	_, _ = b.put(context.WithoutCancel(ctx), f.subject, f.seq, f.encode())
+	_, _ = b.compareAndStore(context.WithoutCancel(ctx), f.subject, f.seq, f.encode())
 	return a, err
 }
 

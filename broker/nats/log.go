@@ -13,11 +13,11 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// logState is what a node knows of the end of a channel's log, so that it need not read
-// it before each append. Appends of one node to one channel go one after the other.
+// logState caches the end of a channel's log, so that an append need not read it. Appends of
+// one node to one channel are not concurrent.
 type logState struct {
-	appending chan struct{} // holds one during an append
-	used      int           // callers that have it
+	appending chan struct{} // buffered: full during an append
+	used      int           // the number of callers that use it
 
 	mu    sync.Mutex
 	known bool
@@ -28,7 +28,7 @@ type logState struct {
 	at    time.Time // of the last use
 }
 
-// owned is an event that this node appended, and removes when its TTL is over.
+// owned is an event that this node appended. The node removes it after its TTL.
 type owned struct {
 	class string
 	seq   uint64
@@ -40,7 +40,7 @@ type logs struct {
 	byChannel map[string]*logState
 }
 
-func (l *logs) get(channel string) *logState {
+func (l *logs) acquire(channel string) *logState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byChannel == nil {
@@ -55,29 +55,32 @@ func (l *logs) get(channel string) *logState {
 	return s
 }
 
-func (l *logs) put(s *logState) {
+func (l *logs) release(s *logState) {
 	l.mu.Lock()
 	s.used--
 	l.mu.Unlock()
 }
 
-// learn takes note of a message that was appended.
-func (l *logs) learn(channel, class string, seq uint64, m kept) {
+// observe updates the cache with a message that was appended.
+func (l *logs) observe(channel, class string, seq uint64, m kept) {
 	l.mu.Lock()
 	s := l.byChannel[channel]
 	l.mu.Unlock()
 	if s == nil {
 		return
 	}
-	s.learn(class, seq, m)
+	s.observe(class, seq, m)
 }
 
-func (s *logState) learn(class string, seq uint64, m kept) {
+func (s *logState) observe(class string, seq uint64, m kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.known || class == s.class && seq > s.seq {
 		m.entry = nil
-		s.known, s.class, s.seq, s.last = !m.moved, class, seq, m
+		s.known = !m.moved
+		s.class = class
+		s.seq = seq
+		s.last = m
 	}
 }
 
@@ -88,7 +91,7 @@ type head struct {
 	seq   uint64 // of the last message of the log
 	last  kept
 	seqs  map[string]uint64 // of the channel's last message in each class
-	// broken says that what is there cannot be read: its numbers are not known.
+	// broken means that a message cannot be decoded, so the offsets of the log are not known.
 	broken bool
 }
 
@@ -99,7 +102,7 @@ func (b *Broker) head(ctx context.Context, channel string) (head, error) {
 	if err != nil || h.class != nil {
 		return h, err
 	}
-	// Perhaps another node has just made the first class that fits.
+	// Another node may have created a class just now.
 	if err := b.catchUp(ctx); err != nil {
 		return head{}, err
 	}
@@ -129,13 +132,15 @@ func (b *Broker) headIn(ctx context.Context, channel string, names []string) (he
 			b.skipped(msg.Subject, err)
 			ends[i].broken = true
 		}
-		ends[i].last, ends[i].at = m, m.at
+		ends[i].last = m
+		ends[i].at = m.at
 		return nil
 	})
 	if err != nil {
 		return head{}, err
 	}
-	h, seqs := head{at: b.replica.Load().beginning(time.Now())}, map[string]uint64{}
+	h := head{at: b.replica.Load().beginning(time.Now())}
+	seqs := map[string]uint64{}
 	for _, end := range ends {
 		if end.class == nil {
 			continue
@@ -150,7 +155,7 @@ func (b *Broker) headIn(ctx context.Context, channel string, names []string) (he
 	return h, nil
 }
 
-// isAfter reports whether the log goes on in h rather than in other.
+// isAfter reports whether h is the end of the log, and other is an older part of it.
 func (h head) isAfter(other head) bool {
 	if h.last.moved != other.last.moved {
 		return other.last.moved
@@ -158,14 +163,14 @@ func (h head) isAfter(other head) bool {
 	return h.last.time.After(other.last.time)
 }
 
-// appendKept adds a kept event to a channel's log.
+// appendKept appends a kept event to a channel's log.
 func (b *Broker) appendKept(ctx context.Context, channel string, e broker.Entry) (broker.Position, error) {
 	c, err := b.class(ctx, e.Keep)
 	if err != nil {
 		return broker.Position{}, err
 	}
-	s := b.logs.get(channel)
-	defer b.logs.put(s)
+	s := b.logs.acquire(channel)
+	defer b.logs.release(s)
 	select {
 	case s.appending <- struct{}{}:
 	case <-ctx.Done():
@@ -189,9 +194,9 @@ func (b *Broker) appendKept(ctx context.Context, channel string, e broker.Entry)
 		if h.last.entry != nil {
 			m.tail = append([]uint64{h.seq}, h.last.tail[:min(len(h.last.tail), maxTail-1)]...)
 		}
-		seq, err := b.put(ctx, b.subjects.log(c.name, channel), prev, m.encode())
+		seq, err := b.compareAndStore(ctx, b.subjects.log(c.name, channel), prev, m.encode())
 		if err == nil {
-			s.learn(c.name, seq, m)
+			s.observe(c.name, seq, m)
 			s.owns(c.name, seq, m.time, e.Keep)
 			return m.at, nil
 		}
@@ -203,11 +208,11 @@ func (b *Broker) appendKept(ctx context.Context, channel string, e broker.Entry)
 	return broker.Position{}, errChanging
 }
 
-// appendAttempts is how often an append is tried again because other nodes append to
-// the same channel.
+// appendAttempts is the maximum number of attempts of an append that conflicts with appends
+// of other nodes.
 const appendAttempts = 1000
 
-// now is the time, and not before another.
+// now returns the current time in milliseconds, or last if that is later.
 func now(last time.Time) time.Time {
 	t := time.UnixMilli(time.Now().UnixMilli())
 	if t.Before(last) {
@@ -216,8 +221,8 @@ func now(last time.Time) time.Time {
 	return t
 }
 
-// place returns the end of a channel's log, as far as the next message needs it, and
-// the sequence of what precedes that in its stream.
+// place returns the end of a channel's log, as far as the next message needs it, and the
+// sequence of the channel's last message in the stream of the class c.
 func (b *Broker) place(
 	ctx context.Context, s *logState, c *class, channel string, vanished bool,
 ) (h head, prev uint64, err error) {
@@ -235,19 +240,19 @@ func (b *Broker) place(
 			return head{}, 0, err
 		}
 		if vanished || h.broken {
-			// There was a log, whose numbers must not be used again.
+			// There was a log before, whose offsets must not be used again.
 			h.at = broker.Position{Epoch: brokerkit.NewEpoch()}
 		}
 	case h.class.name != c.name:
-		// The channel's Keep has changed. The end in the other stream is marked
-		// first, so that nobody else appends there.
+		// The channel's Keep has changed. A mark at the end in the other stream ensures that
+		// no other node appends there.
 		if !h.last.moved {
 			mark := kept{
 				at:    h.at,
 				time:  now(h.last.time),
 				moved: true,
 			}
-			_, err := b.put(ctx, b.subjects.log(h.class.name, channel), h.seq, mark.encode())
+			_, err := b.compareAndStore(ctx, b.subjects.log(h.class.name, channel), h.seq, mark.encode())
 			if err != nil {
 				return head{}, 0, err
 			}
@@ -257,7 +262,7 @@ func (b *Broker) place(
 	return h, prev, nil
 }
 
-// end returns the end of the log if it is known and in the class.
+// end returns the end of the log if it is cached and in the class c.
 func (s *logState) end(c *class) (head, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,13 +276,13 @@ func (s *logState) end(c *class) (head, bool) {
 		last:  s.last,
 	}
 	if h.at.Offset > 0 {
-		h.last.entry = &broker.Entry{} // which it is does not matter
+		h.last.entry = &broker.Entry{} // only whether it is nil matters
 	}
 	return h, true
 }
 
-// failed takes note of an append after prev that failed, and reports whether the end of
-// the log had been known. If another end was heard of meanwhile, that is the known one.
+// failed discards the cached end after an append after prev has failed, and reports whether
+// it did. A newer end that was observed in the meantime remains.
 func (s *logState) failed(prev uint64) (was bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,15 +306,15 @@ func (s *logState) owns(class string, seq uint64, appended time.Time, k broker.K
 		until: appended.Add(k.TTL),
 	})
 	if len(s.own) > k.Size {
-		s.own = s.own[1:] // the stream has removed it, or does so soon
+		s.own = s.own[1:] // the stream removes it, because of its limit
 	}
 }
 
-// idleLog is how long the end of a log is remembered that nobody appends to.
+// idleLog is how long the end of a log is cached after the last append.
 const idleLog = time.Minute
 
-// trim removes the events of this node whose TTL is over, but never the last of a log,
-// which has its numbers.
+// trim removes this node's events after their TTL, except for the last event of a log, which
+// has its offset.
 func (b *Broker) trim() {
 	b.logs.mu.Lock()
 	all := maps.Clone(b.logs.byChannel)
@@ -341,7 +346,7 @@ func (l *logs) drop(channel string, s *logState) {
 	}
 }
 
-// forget drops what is known of all logs.
+// forget discards the cached ends of all logs.
 func (l *logs) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -352,7 +357,7 @@ func (l *logs) forget() {
 	}
 }
 
-// reversed is a list from its end.
+// reversed returns a copy of list in reverse order.
 func reversed(list []uint64) []uint64 {
 	list = slices.Clone(list)
 	slices.Reverse(list)

@@ -10,11 +10,11 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// appendMember adds a member entry. What is decided from the replica alone may be
-// decided from an old state, so a refusal is decided again from what is stored.
+// appendMember appends a member entry. The replica can be out of date, so a refusal or a
+// duplicate is decided again with the stored record.
 func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	r := b.replica.Load()
-	current, on := r.look(channel, e.Member, e.Kind == broker.Join && e.Data == nil)
+	current, on := r.lookup(channel, e.Member, e.Kind == broker.Join && e.Data == nil)
 	r.mu.Lock()
 	epoch := r.epoch
 	r.mu.Unlock()
@@ -24,13 +24,13 @@ func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entr
 		switch {
 		case next != nil:
 			if e.Kind == broker.Join {
-				next.sawOn = on
+				next.onAt = on
 			}
 			prev := uint64(0)
 			if current != nil {
 				prev = current.seq
 			}
-			seq, err := b.put(ctx, b.subjects.member(channel, e.Member), prev, next.encode())
+			seq, err := b.compareAndStore(ctx, b.subjects.member(channel, e.Member), prev, next.encode())
 			if err == nil {
 				return broker.Appended{At: broker.Position{Epoch: epoch, Offset: seq}}, nil
 			}
@@ -51,12 +51,12 @@ func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entr
 	return broker.Appended{}, errChanging
 }
 
-// look returns a member's record, and if asked is set the sequence at which the channel
-// was on for sure, or 0.
-func (r *replica) look(channel, member string, asked bool) (current *record, on uint64) {
+// lookup returns a member's record. If asked is set, it also returns a sequence at which
+// State.On was certainly set, or 0.
+func (r *replica) lookup(channel, member string, asked bool) (current *record, on uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.rooms[channel]
+	m := r.channels[channel]
 	if m == nil {
 		return nil, 0
 	}
@@ -70,7 +70,7 @@ func (r *replica) look(channel, member string, asked bool) (current *record, on 
 	return current, on
 }
 
-// lastRecord reads a member's record, or returns nil if there is none.
+// lastRecord returns a member's stored record, or nil if there is none.
 func (b *Broker) lastRecord(ctx context.Context, channel, member string) (*record, error) {
 	subject := b.subjects.member(channel, member)
 	msg, err := b.last(ctx, b.streams.Load().members, subject)
@@ -80,20 +80,22 @@ func (b *Broker) lastRecord(ctx context.Context, channel, member string) (*recor
 	r, err := decodeRecord(msg.Data, member, msg.Sequence)
 	if err != nil {
 		b.skipped(subject, err)
-		return &record{kind: broker.Leave, seq: msg.Sequence}, nil // nobody is a member by it
+		return &record{kind: broker.Leave, seq: msg.Sequence}, nil // like a member that has left
 	}
 	return r, nil
 }
 
-// decide returns what a member's record becomes with an entry. Without one the entry is
-// refused, or it is the repetition of the join at since.
+// decide returns the record of a member after an entry. It returns nil if the entry is
+// refused, with the error, or if it is a duplicate of the Join with the revision since.
 func (b *Broker) decide(current *record, e broker.Entry) (next *record, since uint64, err error) {
 	in := current != nil && !current.left()
 	t := time.Now()
 	next = &record{kind: e.Kind}
 	if current != nil {
 		*next = *current
-		next.kind, next.oldOwner, next.taken = e.Kind, "", time.Time{}
+		next.kind = e.Kind
+		next.oldOwner = ""
+		next.taken = time.Time{}
 		next.tail = append(slices.Clone(current.tail), current.seq)
 		next.tail = next.tail[max(0, len(next.tail)-(maxVersion-1)):]
 		next.adopted = slices.DeleteFunc(slices.Clone(current.adopted), func(a adoption) bool { return !t.Before(a.until) })
@@ -112,7 +114,7 @@ func (b *Broker) decide(current *record, e broker.Entry) (next *record, since ui
 		if current != nil && current.member.Since > 0 {
 			next.past = current.membership()
 		}
-		next.brought = e.Data != nil
+		next.joinedWithData = e.Data != nil
 		next.member = broker.Member{
 			ID:     e.Member,
 			Owner:  e.Owner,
@@ -126,7 +128,8 @@ func (b *Broker) decide(current *record, e broker.Entry) (next *record, since ui
 			return nil, 0, broker.ErrNotOwner
 		}
 		next.oldOwner = e.OldOwner
-		next.member.Owner, next.member.Node = e.Owner, b.node
+		next.member.Owner = e.Owner
+		next.member.Node = b.node
 		next.adopted = append(next.adopted, adoption{owner: e.OldOwner, until: t.Add(2 * b.lease)})
 		next.adopted = next.adopted[max(0, len(next.adopted)-maxAdopted):]
 	case broker.Update:
@@ -143,8 +146,8 @@ func (b *Broker) decide(current *record, e broker.Entry) (next *record, since ui
 	return next, 0, nil
 }
 
-// leave appends the Leaves of members whose node is gone. One that has changed meanwhile
-// is not left. It returns the sequence of the last.
+// leave appends the Leaves of members of a dead node. It skips members that have changed in
+// the meantime. It returns the sequence of the last Leave.
 func (b *Broker) leave(ctx context.Context, members map[*record]string) (last uint64, err error) {
 	list := make([]*record, 0, len(members))
 	for r := range members {
@@ -157,7 +160,7 @@ func (b *Broker) leave(ctx context.Context, members map[*record]string) (last ui
 		if err != nil {
 			return err
 		}
-		seqs[i], err = b.put(ctx, b.subjects.member(members[r], r.member.ID), r.seq, next.encode())
+		seqs[i], err = b.compareAndStore(ctx, b.subjects.member(members[r], r.member.ID), r.seq, next.encode())
 		return ignore(err, errConflict)
 	})
 	return slices.Max(append(seqs, 0)), err

@@ -26,36 +26,36 @@ type Broker struct {
 	options Options
 
 	// Set by Open.
-	o        settings
-	node     string
-	lease    time.Duration
-	settings map[string]string
-	sink     broker.Sink
-	subjects subjects
-	nc       *natsgo.Conn
-	js       jetstream.JetStream
-	denials  *denials
-	seed     maphash.Seed
-	lanes    []*lane
-	nobody   answers
-	written  *rounds[struct{}] // confirms what was sent
-	stored   *rounds[uint64]   // tells the last sequence of the members' stream
+	o            settings
+	node         string
+	lease        time.Duration
+	settings     map[string]string
+	sink         broker.Sink
+	subjects     subjects
+	nc           *natsgo.Conn
+	js           jetstream.JetStream
+	denials      *denials
+	seed         maphash.Seed
+	workers      []*worker
+	noResponders answers
+	flushes      *coalescer[struct{}] // confirm that the server has received what was sent
+	lastStored   *coalescer[uint64]   // return the last sequence of the members' stream
 
-	done  chan struct{}
-	wake  chan struct{} // holds one when there is something to mend
-	tasks sync.WaitGroup
-	key   key // this node's sign of life
+	done     chan struct{}
+	wake     chan struct{} // buffered: wakes reconnectLoop
+	tasks    sync.WaitGroup
+	ownLease ownLease
 
 	replica atomic.Pointer[replica] // nil until NATS can be used
-	streams atomic.Pointer[streams] // nil until then, too
+	streams atomic.Pointer[streams] // nil until NATS can be used
 	classes classes
 	logs    logs
 
 	mu        sync.Mutex
 	state     state
 	reason    error           // why NATS is away; nil if it is not
-	told      bool            // the log has it
-	ctx       context.Context // ends when NATS goes away
+	logged    bool            // the current outage was logged
+	ctx       context.Context // ends when NATS is away
 	cancel    context.CancelCauseFunc
 	following map[string]*followed
 	compared  brokerkit.Settings
@@ -64,7 +64,7 @@ type Broker struct {
 type state uint8
 
 const (
-	fresh state = iota
+	fresh state = iota // not opened yet
 	opened
 	closed
 )
@@ -79,8 +79,9 @@ var (
 
 var errNotConnected = errors.New("nats: not connected")
 
-// maxLanes bounds how many goroutines deliver: one for each processor, to this.
-const maxLanes = 8
+// maxWorkers is the maximum number of goroutines that deliver. There is one for each
+// processor.
+const maxWorkers = 8
 
 // New returns a Broker that is not open yet. Open checks the Options.
 func New(o Options) *Broker {
@@ -94,19 +95,19 @@ func New(o Options) *Broker {
 	}
 }
 
-// Open implements broker.Broker. It makes the first attempt to connect, in which each
-// server of Options.URL has Options.Timeout to answer. The error is a *SettingError for
-// Options that are wrong, or that NATS does not accept: a wrong user, certificate or
-// permission, no JetStream. It wraps broker.ErrVersion if nodes of another format are
-// there. With RequireAtStart Open also fails if NATS is away.
+// Open implements broker.Broker. It makes the first attempt to connect, in which each server
+// of Options.URL has Options.Timeout to answer. The error is a *SettingError if an option is
+// invalid or NATS does not accept it: a wrong user, certificate or permission, or no
+// JetStream. The error wraps broker.ErrVersion if nodes of another format use the same
+// Prefix. With RequireAtStart, Open also returns an error if NATS is away.
 func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
 	switch {
 	case o.Node == "" || o.Lease <= 0 || sink == nil:
-		return errors.New("nats: open: a node id, a positive lease and a sink are needed")
+		return errors.New("nats: open: a node id, a positive lease and a sink are required")
 	case o.Lease > maxLease:
-		return fmt.Errorf("nats: open: a lease of %v is over %v", o.Lease, maxLease)
+		return fmt.Errorf("nats: open: a lease of %v is over the limit of %v", o.Lease, maxLease)
 	case len(o.Settings) > maxSettings:
-		return fmt.Errorf("nats: open: %d settings are over %d", len(o.Settings), maxSettings)
+		return fmt.Errorf("nats: open: %d settings are over the limit of %d", len(o.Settings), maxSettings)
 	}
 	checked, err := b.options.withDefaults()
 	if err != nil {
@@ -119,8 +120,13 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	}
 	b.state = opened
 	b.mu.Unlock()
-	b.o, b.node, b.lease, b.settings, b.sink = checked, o.Node, o.Lease, maps.Clone(o.Settings), sink
-	b.subjects, b.denials = newSubjects(checked.Prefix), newDenials(checked)
+	b.o = checked
+	b.node = o.Node
+	b.lease = o.Lease
+	b.settings = maps.Clone(o.Settings)
+	b.sink = sink
+	b.subjects = newSubjects(checked.Prefix)
+	b.denials = newDenials(checked)
 	b.renewLink()
 	if err := b.start(ctx); err != nil {
 		_ = b.Close(ctx)
@@ -129,12 +135,12 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	return nil
 }
 
-// start connects, and begins to deliver and to tend the connection.
+// start connects and starts the background goroutines.
 func (b *Broker) start(ctx context.Context) (err error) {
 	b.nc, err = b.o.connect(ctx, b.o.Prefix, callbacks{
-		up:      func(*natsgo.Conn) { b.mend() },
-		down:    b.down,
-		trouble: b.trouble,
+		up:         func(*natsgo.Conn) { b.wakeReconnect() },
+		down:       b.down,
+		asyncError: b.asyncError,
 	})
 	if err != nil {
 		return err
@@ -142,19 +148,19 @@ func (b *Broker) start(ctx context.Context) (err error) {
 	if b.js, err = jetstream.New(b.nc); err != nil {
 		return err
 	}
-	for range min(runtime.GOMAXPROCS(0), maxLanes) {
-		l := &lane{
+	for range min(runtime.GOMAXPROCS(0), maxWorkers) {
+		l := &worker{
 			b:    b,
-			in:   make(chan *natsgo.Msg, laneSize),
+			in:   make(chan *natsgo.Msg, queueSize),
 			subs: map[*natsgo.Subscription]*followed{},
 		}
-		b.lanes = append(b.lanes, l)
+		b.workers = append(b.workers, l)
 		b.tasks.Go(l.run)
 	}
-	if b.written, err = b.newWritten(); err != nil {
+	if b.flushes, err = b.newFlushes(); err != nil {
 		return err
 	}
-	b.stored = newRounds(b, func() (uint64, error) {
+	b.lastStored = newCoalescer(b, func() (uint64, error) {
 		info, err := b.info(context.Background(), b.subjects.stream+"members")
 		if err != nil {
 			return 0, err
@@ -175,33 +181,33 @@ func (b *Broker) start(ctx context.Context) (err error) {
 	// Until it has joined, a node is away: it has no replica of the members. The callback
 	// that says why the connection was lost may not have run yet.
 	if err != nil && b.Away() == nil {
-		b.goAway(b.link(), err)
+		b.markAway(b.link(), err)
 	}
-	b.tasks.Go(b.tend)
-	b.tasks.Go(b.beat)
+	b.tasks.Go(b.reconnectLoop)
+	b.tasks.Go(b.heartbeatLoop)
 	b.tasks.Go(b.watch)
 	return nil
 }
 
-// down takes note of a connection that was lost.
-func (b *Broker) down(err error) { b.goAway(b.link(), err) }
+// down records that the connection was lost.
+func (b *Broker) down(err error) { b.markAway(b.link(), err) }
 
-// trouble takes what nats.go reports.
-func (b *Broker) trouble(sub *natsgo.Subscription, err error) {
+// asyncError handles an error that nats.go reports.
+func (b *Broker) asyncError(sub *natsgo.Subscription, err error) {
 	if sub != nil && errors.Is(err, natsgo.ErrSlowConsumer) {
-		return // the lane sees it
+		return // the worker detects it
 	}
-	a, denied := b.denials.heard(err)
+	a, denied := b.denials.note(err)
 	switch {
 	case denied && !a.publishes && b.ready(context.Background()) == nil && b.denies(a.subject):
-		// A permission was withdrawn: what was subscribed is not any more.
-		b.goAway(b.link(), b.denials.explain(a))
+		// A permission was withdrawn, which has ended a subscription.
+		b.markAway(b.link(), b.denials.explain(a))
 	case !denied:
-		b.o.notices.Warn("NATS refuses something", err.Error(), slog.Any("error", err))
+		b.o.notices.Warn("NATS reports an error", err.Error(), slog.Any("error", err))
 	}
 }
 
-// link returns a context that ends when NATS goes away.
+// link returns a context that ends when NATS is away.
 func (b *Broker) link() context.Context {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -218,35 +224,36 @@ func (b *Broker) renewLink() context.Context {
 	return b.ctx
 }
 
-// goAway notes why NATS cannot be used any more, unless the link that failed has been
-// replaced meanwhile.
-func (b *Broker) goAway(link context.Context, err error) {
+// markAway records why NATS cannot be used any more, unless the link that failed has been
+// replaced in the meantime.
+func (b *Broker) markAway(link context.Context, err error) {
 	b.mu.Lock()
 	if b.state != opened || link != b.ctx {
 		b.mu.Unlock()
 		return
 	}
-	first := !b.told
-	b.reason, b.told = err, true
+	first := !b.logged
+	b.reason = err
+	b.logged = true
 	b.cancel(err)
 	b.mu.Unlock()
 	if first {
 		b.o.Logger.Warn("NATS is away; this node serves its own clients alone", "error", err)
 	}
-	b.mend()
+	b.wakeReconnect()
 }
 
-// comeBack notes that NATS can be used, unless it has gone away since link was made. It
-// returns the channels that were followed until now: what is followed from now on is
-// opened by Follow.
-func (b *Broker) comeBack(link context.Context) (following []*followed, ok bool) {
+// markBack records that NATS can be used, unless link has ended. It returns the channels that
+// are followed now: Follow itself opens those that are followed later.
+func (b *Broker) markBack(link context.Context) (following []*followed, ok bool) {
 	b.mu.Lock()
 	if link != b.ctx || link.Err() != nil {
 		b.mu.Unlock()
 		return nil, false
 	}
-	back := b.told
-	b.reason, b.told = nil, false
+	back := b.logged
+	b.reason = nil
+	b.logged = false
 	following = slices.Collect(maps.Values(b.following))
 	b.mu.Unlock()
 	if back {
@@ -255,8 +262,8 @@ func (b *Broker) comeBack(link context.Context) (following []*followed, ok bool)
 	return following, true
 }
 
-// mend wakes tend.
-func (b *Broker) mend() {
+// wakeReconnect wakes reconnectLoop.
+func (b *Broker) wakeReconnect() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
@@ -264,13 +271,13 @@ func (b *Broker) mend() {
 }
 
 const (
-	retryFirst = 100 * time.Millisecond
-	retryMost  = 2 * time.Second
+	minRetry = 100 * time.Millisecond
+	maxRetry = 2 * time.Second
 )
 
-// tend brings the node back whenever NATS has been away.
-func (b *Broker) tend() {
-	wait := retryFirst
+// reconnectLoop makes the node use NATS again after NATS has been away.
+func (b *Broker) reconnectLoop() {
+	wait := minRetry
 	for {
 		select {
 		case <-b.done:
@@ -278,26 +285,26 @@ func (b *Broker) tend() {
 		case <-b.wake:
 		}
 		if b.Away() == nil || !b.nc.IsConnected() {
-			continue // the connection's callback wakes it
+			continue // when it is connected, its callback wakes the loop
 		}
 		err := b.join(context.Background())
 		if err == nil {
-			wait = retryFirst
+			wait = minRetry
 			continue
 		}
-		b.goAway(b.link(), err)
-		b.o.notices.Warn("NATS is connected and cannot be used", "", slog.Any("error", err))
+		b.markAway(b.link(), err)
+		b.o.notices.Warn("NATS is connected, but cannot be used", "", slog.Any("error", err))
 		select {
 		case <-b.done:
 			return
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, retryMost)
-		b.mend()
+		wait = min(2*wait, maxRetry)
+		b.wakeReconnect()
 	}
 }
 
-// ready returns why the node cannot do anything now, or nil.
+// ready returns an error if the Broker is not open, ctx has ended, or NATS is away.
 func (b *Broker) ready(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -345,7 +352,7 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (br
 		a, err = b.appendEntry(ctx, channel, e)
 	}
 	if errors.Is(err, broker.ErrAway) {
-		err = fmt.Errorf("%w: %w", err, broker.ErrUncertain) // it was not away before
+		err = fmt.Errorf("%w: %w", err, broker.ErrUncertain) // the connection was lost during the call
 	}
 	return a, err
 }
@@ -355,7 +362,7 @@ func (b *Broker) appendEntry(ctx context.Context, channel string, e broker.Entry
 	case e.Kind > broker.Event && e.Kind <= broker.Adopt:
 		return b.appendMember(ctx, channel, e)
 	case e.Kind != broker.Event:
-		return broker.Appended{}, fmt.Errorf("nats: append: there is no kind %d", e.Kind)
+		return broker.Appended{}, fmt.Errorf("nats: append: unknown kind %d", e.Kind)
 	case e.Keep.Size > 0:
 		at, err := b.appendKept(ctx, channel, e)
 		return broker.Appended{At: at}, err
@@ -377,7 +384,7 @@ func (b *Broker) Close(context.Context) error {
 	b.mu.Unlock()
 	close(b.done)
 	for _, f := range following {
-		f.end() // which waits for a call of the sink
+		f.end() // waits until a call of the sink has returned
 	}
 	if r := b.replica.Load(); r != nil {
 		r.stop()

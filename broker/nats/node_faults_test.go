@@ -78,7 +78,7 @@ func TestPanics(t *testing.T) {
 	for _, want := range []string{"1", "1", "2", "2"} {
 		assert.Equal(t, want, string(n.nextEvent().Data))
 	}
-	assert.Equal(t, 1, log.lines("panic over a message"), "one line a minute")
+	assert.Equal(t, 1, log.lines("a message from NATS caused a panic"), "one line a minute")
 	assert.Empty(t, n.members("room"))
 	require.NoError(t, n.Away())
 

@@ -10,21 +10,21 @@ import (
 
 // isAlive reports whether a node's lease has not expired.
 func (p *peer) isAlive(t time.Time) bool {
-	return p.seq > 0 && p.sign.lease > 0 && t.Sub(p.heard) <= p.sign.lease
+	return p.seq > 0 && p.heartbeat.lease > 0 && t.Sub(p.lastSeen) <= p.heartbeat.lease
 }
 
-// inspect returns how many of the living nodes come before this one, the nodes for which
-// it is this one's turn to act because they are gone, and whether the stream brings
-// nothing any more. Clocks are only ever compared with themselves. After this process
-// has been stopped, no node counts as gone before it could be heard for a whole lease.
-func (r *replica) inspect(t time.Time, stopped bool) (rank int, dead []string, deaf bool) {
+// inspect returns this node's rank, which is the number of live nodes with a lower id, the
+// dead nodes whose members this node must remove now, and whether the stream delivers nothing
+// any more. It uses only times of this node's clock. After this process was stopped, a node
+// counts as dead only if no heartbeat arrives for a whole lease.
+func (r *replica) inspect(t time.Time, stopped bool) (rank int, dead []string, streamSilent bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	lease := r.b.lease
-	silent := t.Sub(r.peerLocked(r.b.node).heard)
+	silent := t.Sub(r.peerLocked(r.b.node).lastSeen)
 	if stopped {
 		for _, p := range r.nodes {
-			p.heard = t
+			p.lastSeen = t
 		}
 	}
 	for id, p := range r.nodes {
@@ -35,62 +35,63 @@ func (r *replica) inspect(t time.Time, stopped bool) (rank int, dead []string, d
 	if stopped || silent > lease/2 {
 		return rank, nil, silent > lease
 	}
-	delay := time.Duration(min(rank, mostRank)) * rankDelay
+	delay := time.Duration(min(rank, maxRank)) * rankDelay
 	for id, p := range r.nodes {
-		expired := p.sign.lease
+		expired := p.heartbeat.lease
 		if p.seq == 0 {
-			expired = lease // it has no sign of life, but members
+			expired = lease // it has members, but no heartbeat
 		}
-		if id != r.b.node && t.Sub(p.heard) > expired+delay && (len(p.members) > 0 || p.sign.lease > 0) {
+		if id != r.b.node && t.Sub(p.lastSeen) > expired+delay && (len(p.members) > 0 || p.heartbeat.lease > 0) {
 			dead = append(dead, id)
 		}
 	}
 	return rank, dead, false
 }
 
-// bury marks a node as gone and appends the Leaves of its members. It does nothing if the
-// node gives a sign of life meanwhile.
-func (b *Broker) bury(ctx context.Context, r *replica, id string) error {
+// removeDeadNode marks a node as dead and appends the Leaves of its members. It does nothing if
+// the node has sent a heartbeat in the meantime.
+func (b *Broker) removeDeadNode(ctx context.Context, r *replica, id string) error {
 	r.mu.Lock()
 	p := r.peerLocked(id)
-	seq, marked, members := p.seq, p.sign.lease == 0, maps.Clone(p.members)
+	seq, marked, members := p.seq, p.heartbeat.lease == 0, maps.Clone(p.members)
 	r.mu.Unlock()
 	if !marked {
-		_, err := b.put(ctx, b.subjects.node(id), seq, sign{}.encode())
+		_, err := b.compareAndStore(ctx, b.subjects.node(id), seq, heartbeat{}.encode())
 		if errors.Is(err, errConflict) {
-			return nil // it lives, or another node is faster
+			return nil // it has sent a heartbeat, or another node has marked it
 		}
 		if err != nil {
 			return err
 		}
-		b.o.Logger.Warn("a node is gone without a word; its members leave", "node", id, "members", len(members))
+		b.o.Logger.Warn("the lease of a node has expired; its members leave", "node", id, "members", len(members))
 	}
 	_, err := b.leave(ctx, members)
 	return err
 }
 
-// sweep drops the records of members that left and of nodes that are gone, and the
-// channels without any. One node removes them from the stream, too.
+// sweep removes the records of members that have left and of dead nodes from the replica, and
+// channels without records. With removes, it also removes the records from the stream: only
+// one node does that.
 func (b *Broker) sweep(r *replica, removes bool) {
 	var seqs []uint64
-	gone := map[string]uint64{} // the last sequences of nodes
-	before := time.Now().Add(-keepLeft * b.lease)
+	dead := map[string]uint64{} // the last sequences of nodes
+	before := time.Now().Add(-leftLeases * b.lease)
 	r.mu.Lock()
-	for channel, m := range r.rooms {
+	for channel, m := range r.channels {
 		if len(m.left) > 0 {
-			for _, old := range m.useless(before) {
+			for _, old := range m.removable(before) {
 				seqs = append(append(seqs, old.tail...), old.seq)
 				r.removeLocked(m, old.member.ID)
 			}
 		}
 		if len(m.members) == 0 && len(m.left) == 0 {
-			delete(r.rooms, channel)
+			delete(r.channels, channel)
 		}
 	}
 	for id, p := range r.nodes {
-		if p.sign.lease == 0 && len(p.members) == 0 && p.heard.Before(before) {
+		if p.heartbeat.lease == 0 && len(p.members) == 0 && p.lastSeen.Before(before) {
 			if p.seq > 0 {
-				gone[id] = p.seq
+				dead[id] = p.seq
 			}
 			delete(r.nodes, id)
 		}
@@ -100,7 +101,7 @@ func (b *Broker) sweep(r *replica, removes bool) {
 		return
 	}
 	b.remove(b.subjects.stream+"members", seqs...)
-	for id, seq := range gone {
+	for id, seq := range dead {
 		b.removeSubject(b.subjects.stream+"members", b.subjects.node(id), seq)
 	}
 }

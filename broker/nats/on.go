@@ -6,45 +6,45 @@ import (
 	"time"
 )
 
-// tally counts a record that is added, or with -1 removed.
-func (m *room) tally(r *record, count int) {
-	if r.brought && !r.left() {
-		m.brought += count
+// tally updates the counters for a record that is added, or removed if count is -1.
+func (m *channelMembers) tally(r *record, count int) {
+	if r.joinedWithData && !r.left() {
+		m.joinedWithData += count
 	}
-	if r.sawOn > 0 || r.past.brought || r.brought && r.left() {
+	if r.onAt > 0 || r.past.joinedWithData || r.joinedWithData && r.left() {
 		m.hints += count
 	}
 }
 
-// membership is that which a Leave has ended.
+// membership returns the membership that a Leave has ended.
 func (r *record) membership() past {
 	return past{
-		since:   r.member.Since,
-		left:    r.seq,
-		brought: r.brought,
+		since:          r.member.Since,
+		left:           r.seq,
+		joinedWithData: r.joinedWithData,
 	}
 }
 
-// on computes State.On: whether a member with data has joined since the channel last
-// had no members. It depends on what is stored only, so that a node that has just read
-// the stream has the same answer as one that has followed it for long.
+// on computes State.On: whether a member with data has joined since the channel last had no
+// members. It depends only on what is stored, so that a node which has just read the stream
+// has the same result as one that has followed it for a long time.
 //
-// A channel has had members without a break since the least sequence that a chain of
-// overlapping memberships leads back to. It is on if somebody brought data since, or if
-// the node of a member that joined without data has seen it on since.
-func (m *room) on() bool { return m.onWithout(nil) }
+// The channel has had members without interruption since the lowest sequence that can be
+// reached through overlapping memberships. State.On is set if a member has joined with data
+// since then, or if a record proves that it was set since then (record.onAt).
+func (m *channelMembers) on() bool { return m.onWithout(nil) }
 
-func (m *room) onWithout(without map[*record]bool) bool {
-	if m.brought > 0 {
+func (m *channelMembers) onWithout(without map[*record]bool) bool {
+	if m.joinedWithData > 0 {
 		return true
 	}
 	if len(m.members) == 0 || m.hints == 0 {
 		return false
 	}
 	var ended []past
-	latest := uint64(0) // at which it was on, for sure
+	latest := uint64(0) // the last sequence at which State.On was certainly set
 	note := func(r *record) {
-		latest = max(latest, r.sawOn)
+		latest = max(latest, r.onAt)
 		if r.past.left > 0 {
 			ended = append(ended, r.past)
 		}
@@ -62,7 +62,7 @@ func (m *room) onWithout(without map[*record]bool) bool {
 		ended = append(ended, r.membership())
 	}
 	for _, p := range ended {
-		if p.brought {
+		if p.joinedWithData {
 			latest = max(latest, p.since)
 		}
 	}
@@ -76,12 +76,12 @@ func (m *room) onWithout(without map[*record]bool) bool {
 	return latest >= since
 }
 
-// maxTried bounds how many records are looked at one by one.
+// maxTried is the maximum number of records that are tested separately.
 const maxTried = 64
 
-// useless returns the records of those that left before a time, as far as State.On does
-// not depend on them.
-func (m *room) useless(before time.Time) []*record {
+// removable returns the records of members that left before a time, except for those on which
+// State.On depends.
+func (m *channelMembers) removable(before time.Time) []*record {
 	var old []*record
 	for _, r := range m.left {
 		if r.taken.Before(before) {
@@ -96,7 +96,7 @@ func (m *room) useless(before time.Time) []*record {
 	if len(old) == 0 || m.onWithout(without) == on {
 		return old
 	}
-	// Some are needed. The oldest are the least likely to be.
+	// State.On depends on some of them, least likely on the oldest.
 	slices.SortFunc(old, func(x, y *record) int { return cmp.Compare(x.seq, y.seq) })
 	clear(without)
 	var list []*record

@@ -15,56 +15,58 @@ import (
 	"github.com/gopushy/pushy/internal/safelog"
 )
 
-// Options say where NATS is and how it is used. A zero field means its default.
+// Options configure the connection to NATS. The zero value of a field is its default.
 type Options struct {
-	// URL is a server's address, or those of several servers of one cluster,
-	// separated by commas: nats://host:4222, or with tls, ws or wss as the scheme.
-	// A user and password, or a token, may stand before an @ in it; they are in no
-	// error and no log line. Default "nats://127.0.0.1:4222".
+	// URL is the address of a server, or a list of addresses of servers of one cluster,
+	// separated by commas: nats://host:4222, or with the scheme tls, ws or wss. It can
+	// contain a user and password, or a token, before an @; errors and log lines do not
+	// contain them. Default "nats://127.0.0.1:4222".
 	URL string
-	// Prefix begins every subject and the names of the streams, so that apps with
-	// different ones share a NATS: 1 to 64 of A-Z a-z 0-9 _ -. Default "pushy".
+	// Prefix is the prefix of all subjects and of the names of the streams: 1 to 64 of A-Z
+	// a-z 0-9 _ -. Apps with different Prefixes can use the same NATS. Default "pushy".
 	Prefix string
-	// InboxPrefix begins the subjects of answers to this node's requests, for
-	// accounts that may not subscribe to _INBOX.>: tokens of A-Z a-z 0-9 _ - with
-	// dots between. Default "_INBOX".
+	// InboxPrefix is the prefix of the subjects of answers to this node's requests, for
+	// accounts that may not subscribe to _INBOX.>: tokens of A-Z a-z 0-9 _ -, separated by
+	// dots. Default "_INBOX".
 	InboxPrefix string
 
-	// User and Password, or Token, or Credentials, or NKey authenticate this node;
-	// at most one of the four is set. Credentials is the name of a .creds file,
-	// NKey that of a file with an nkey's seed. Default: what the URL has, or nothing.
+	// User and Password, or Token, or Credentials, or NKey authenticate this node. At most
+	// one of the four can be set. Credentials is the name of a .creds file, and NKey the
+	// name of a file with the seed of an nkey. By default, the node authenticates with the
+	// user or token in URL, if there is one.
 	User, Password string
 	Token          string
 	Credentials    string
 	NKey           string
-	// TLS is used if not nil, and with tls:// URLs.
+	// TLS configures TLS. If it is not nil, TLS is used with all schemes.
 	TLS *tls.Config
 
-	// RequireAtStart makes Open return an error when NATS cannot be reached. By
-	// default the node begins alone, and joins when it can.
+	// RequireAtStart makes Open return an error if NATS cannot be reached. By default the
+	// node starts alone, and joins the others as soon as it can.
 	RequireAtStart bool
 
-	// Timeout is how long a request, a new connection, or NATS's answer to a ping
-	// may take. At least 100 ms, default 3 s.
+	// Timeout limits a request, a new connection, and NATS's answer to a ping. At least
+	// 100 ms, at most 24 h, default 3 s.
 	Timeout time.Duration
 
-	// Replicas is on how many servers of a NATS cluster each stream is kept. Files
-	// keeps kept events, members and ids in files rather than in memory; the
-	// records of the Ledger are always in files. MaxBytes is the size that each
-	// stream may reach, for accounts that require one; 0 is no limit. They count
-	// when a stream is made. Default 1 replica, in memory.
+	// Replicas is the number of servers of a NATS cluster that store each stream. With
+	// Files, kept events, members and IDs are stored in files instead of in memory; the
+	// records of the Ledger are always in files. MaxBytes limits the size of each stream,
+	// for accounts that require a limit; 0 is unlimited. These options apply when a stream
+	// is created. Default 1 replica, in memory.
 	Replicas int
 	Files    bool
 	MaxBytes int64
 
-	// Logger receives a line when NATS goes away and comes back. Default
+	// Logger receives a message when NATS is away and when it is connected again. Default
 	// slog.Default().
 	Logger *slog.Logger
 }
 
-// SettingError says which of the Options is wrong.
+// A SettingError names the option that is invalid or that NATS does not accept. It never
+// contains a password.
 type SettingError struct {
-	Setting string // the field's name
+	Setting string // the name of the field of Options
 	Err     error
 }
 
@@ -73,17 +75,17 @@ func (e *SettingError) Error() string {
 }
 func (e *SettingError) Unwrap() error { return e.Err }
 
-// Validate returns a *SettingError for the first of the Options that cannot work,
-// or nil. It reads the files that they name, and connects to nothing.
+// Validate checks the Options without connecting. It reads the files of Credentials and NKey.
+// The error is a *SettingError.
 func (o Options) Validate() error {
 	_, err := o.withDefaults()
 	return err
 }
 
-// settings are checked Options, and what follows from them.
+// settings are checked Options, and values that are derived from them.
 type settings struct {
 	Options
-	servers []server // that URL names
+	servers []server // of URL
 	notices *ratelog.Logger
 }
 
@@ -91,7 +93,7 @@ func wrong(setting, format string, args ...any) error {
 	return &SettingError{Setting: setting, Err: fmt.Errorf(format, args...)}
 }
 
-// withDefaults returns a checked copy.
+// withDefaults returns a copy with the defaults, or the error of the check.
 func (o Options) withDefaults() (settings, error) {
 	if o.URL == "" {
 		o.URL = natsgo.DefaultURL
@@ -131,7 +133,7 @@ func (o Options) withDefaults() (settings, error) {
 	return settings{Options: o, servers: servers, notices: ratelog.New(o.Logger)}, nil
 }
 
-// checkNames checks the prefixes, and sets their defaults.
+// checkNames checks the prefixes and sets their defaults.
 func (o *Options) checkNames() error {
 	if o.Prefix == "" {
 		o.Prefix = "pushy"
@@ -145,19 +147,19 @@ func (o *Options) checkNames() error {
 	for part := range strings.SplitSeq(o.InboxPrefix, ".") {
 		if !names.IsToken(part) {
 			return wrong("InboxPrefix",
-				`%q is not like "_INBOX" or "_INBOX.app": tokens of A-Z a-z 0-9 _ - with dots between`, o.InboxPrefix)
+				`%q is not of the form "_INBOX" or "_INBOX.app": tokens of A-Z a-z 0-9 _ -, separated by dots`, o.InboxPrefix)
 		}
 	}
 	if o.InboxPrefix == o.Prefix || strings.HasPrefix(o.InboxPrefix, o.Prefix+".") {
-		return wrong("InboxPrefix", "%q begins with Options.Prefix, whose subjects are for channels", o.InboxPrefix)
+		return wrong("InboxPrefix", "%q begins with Options.Prefix, whose subjects are reserved for channels", o.InboxPrefix)
 	}
 	return nil
 }
 
-// minStreamBytes is the least size of a stream that makes sense.
+// minStreamBytes is the minimum of Options.MaxBytes.
 const minStreamBytes = 64 << 10
 
-// checkIdentity checks how this node authenticates, and that its files can be read.
+// checkIdentity checks the options for authentication, and reads their files.
 func (o Options) checkIdentity(servers []server) error {
 	var set []string
 	for _, way := range []struct {
@@ -174,23 +176,25 @@ func (o Options) checkIdentity(servers []server) error {
 		}
 	}
 	if o.Password != "" && o.User == "" {
-		return &SettingError{"User", errors.New("is empty, and Options.Password is not")}
+		return &SettingError{"User", errors.New("is empty, but Options.Password is not")}
 	}
 	if len(set) > 1 {
-		return wrong(set[1], "is set, and Options.%s too: a node authenticates in one way", set[0])
+		return wrong(set[1], "is set, and Options.%s too: set only one of them", set[0])
 	}
 	for _, s := range servers {
 		if s.url.User != nil && len(set) > 0 {
-			return wrong("URL", "has a user or token, and Options.%s is set too: a node authenticates in one way", set[0])
+			return wrong("URL", "has a user or token, and Options.%s is set too: set only one of them", set[0])
 		}
 	}
 	c := natsgo.GetDefaultOptions()
 	return o.authenticate(&c)
 }
 
-// authenticate sets in c who this node is. It reads the files.
+// authenticate sets the fields of c for authentication. It reads the files.
 func (o Options) authenticate(c *natsgo.Options) error {
-	c.User, c.Password, c.Token = o.User, o.Password, o.Token
+	c.User = o.User
+	c.Password = o.Password
+	c.Token = o.Token
 	if o.Credentials != "" {
 		if err := natsgo.UserCredentials(o.Credentials)(c); err != nil {
 			return &SettingError{"Credentials", err}
@@ -214,7 +218,7 @@ func (o Options) authenticate(c *natsgo.Options) error {
 	return nil
 }
 
-// identity is the setting that says who this node is.
+// identity returns the name of the option with which this node authenticates.
 func (o settings) identity() string {
 	switch {
 	case o.servers[0].url.User != nil:

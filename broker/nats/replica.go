@@ -18,10 +18,10 @@ import (
 	"github.com/gopushy/pushy/internal/brokerkit"
 )
 
-// replica is what the members' stream amounts to: the members of all channels of the
-// cluster, its nodes and its classes. One consumer brings every message of the stream,
-// in its order, which is the same on all nodes. A replica that has missed anything is
-// replaced by another, which is loaded from the beginning.
+// replica is the state that results from the members' stream: the members of all channels of
+// the cluster, its nodes and its classes. One consumer delivers all messages of the stream in
+// its order, which is the same on all nodes. A replica that has missed a message is replaced
+// by a new one, which is loaded from the beginning.
 type replica struct {
 	b        *Broker
 	link     context.Context
@@ -29,48 +29,48 @@ type replica struct {
 
 	mu       sync.Mutex // held while the members' entries are delivered
 	ended    bool
-	current  bool   // entries are delivered
-	received uint64 // messages of the consumer
-	applied  uint64 // the last sequence
+	current  bool   // its entries are delivered
+	received uint64 // the number of messages of the consumer
+	applied  uint64 // the sequence of the last message
 	waiting  []waiter
-	epoch    string // set by the first message that has it
+	epoch    string // set by the message that has it; "" before that
 	epochSeq uint64
-	rooms    map[string]*room
+	channels map[string]*channelMembers
 	nodes    map[string]*peer
 	classes  map[string]bool
 }
 
-// waiter waits until a sequence has been applied.
+// waiter is notified when a sequence has been applied.
 type waiter struct {
 	seq  uint64
 	done chan struct{}
 }
 
-// room is a channel with members, or that has had some a short time ago.
-type room struct {
-	revision uint64 // the sequence of the last entry
-	members  map[string]*record
-	left     map[string]*record // the last messages of those that have left
-	brought  int                // members that brought data
-	hints    int                // records that may say more about State.On
+// channelMembers are the members of a channel, and those that have left a short time ago.
+type channelMembers struct {
+	revision       uint64 // the sequence of the last entry
+	members        map[string]*record
+	left           map[string]*record // the records of members that have left
+	joinedWithData int                // the number of members that joined with data
+	hints          int                // the number of records on which State.On can depend otherwise
 }
 
 // peer is a node of the cluster.
 type peer struct {
-	seq     uint64 // of its last sign of life; 0 if there is none
-	sign    sign
-	heard   time.Time
-	members map[*record]string // that depend on its lease, with their channels
+	seq       uint64    // the sequence of its last heartbeat; 0 if there is none
+	heartbeat heartbeat // the last one
+	lastSeen  time.Time
+	members   map[*record]string // the members that depend on its lease, with their channels
 }
 
-// load reads the members' stream, up to a sequence at least.
+// load reads the members' stream, at least up to the sequence seq.
 func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err error) {
 	r := &replica{
-		b:       b,
-		link:    link,
-		rooms:   map[string]*room{},
-		nodes:   map[string]*peer{},
-		classes: map[string]bool{},
+		b:        b,
+		link:     link,
+		channels: map[string]*channelMembers{},
+		nodes:    map[string]*peer{},
+		classes:  map[string]bool{},
 	}
 	var c jetstream.Consumer
 	err = b.call(ctx, func(ctx context.Context) (err error) {
@@ -87,8 +87,8 @@ func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err er
 	if err != nil {
 		return nil, err
 	}
-	fail := func(_ jetstream.ConsumeContext, err error) { b.goAway(link, b.explain(err)) }
-	r.consumer, err = c.Consume(func(msg jetstream.Msg) { b.guarded(func() { r.take(msg) }) },
+	fail := func(_ jetstream.ConsumeContext, err error) { b.markAway(link, b.explain(err)) }
+	r.consumer, err = c.Consume(func(msg jetstream.Msg) { b.guarded(func() { r.handle(msg) }) },
 		jetstream.PullMaxMessages(consumerBatch),
 		jetstream.PullHeartbeat(consumerBeat),
 		jetstream.PullExpiry(consumerExpiry),
@@ -105,7 +105,7 @@ func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err er
 		if err == nil || link.Err() != nil || ctx.Err() != nil || got == before {
 			break
 		}
-		before = got // there are many members, and it takes more than one Options.Timeout
+		before = got // reading many members can take longer than Options.Timeout
 	}
 	if err != nil {
 		r.stop()
@@ -116,17 +116,17 @@ func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err er
 	if r.epoch == "" {
 		r.ended = true
 		r.consumer.Stop()
-		return nil, errEpoch // it was removed just now
+		return nil, errEpoch // the epoch was removed just now
 	}
-	// Until now a node may only have seemed to be silent.
+	// Heartbeats of other nodes may have been delayed until now.
 	for _, p := range r.nodes {
-		p.heard = time.Now()
+		p.lastSeen = time.Now()
 	}
 	return r, nil
 }
 
 const (
-	consumerIdle   = time.Minute // after which the server removes a consumer whose node is gone
+	consumerIdle   = time.Minute // after which the server removes the consumer of a dead node
 	consumerBatch  = 2000
 	consumerBeat   = 5 * time.Second
 	consumerExpiry = 20 * time.Second
@@ -134,7 +134,8 @@ const (
 
 func (r *replica) stop() {
 	r.mu.Lock()
-	r.ended, r.current = true, false
+	r.ended = true
+	r.current = false
 	r.mu.Unlock()
 	r.consumer.Stop()
 }
@@ -147,7 +148,7 @@ func (r *replica) progress() uint64 {
 
 var errSlow = errors.New("nats: the members' stream is not read to its end")
 
-// wait returns when a sequence has been applied, or after Options.Timeout.
+// wait returns when the sequence seq has been applied, or an error after Options.Timeout.
 func (r *replica) wait(ctx context.Context, seq uint64) error {
 	r.mu.Lock()
 	if r.applied >= seq {
@@ -171,22 +172,22 @@ func (r *replica) wait(ctx context.Context, seq uint64) error {
 	}
 }
 
-// catchUp returns when all has been applied that was stored before the call.
+// catchUp returns when all messages that were stored before the call have been applied.
 func (b *Broker) catchUp(ctx context.Context) error {
-	seq, err := b.stored.get(ctx)
+	seq, err := b.lastStored.get(ctx)
 	if err != nil {
 		return err
 	}
 	r := b.replica.Load()
 	err = r.wait(ctx, seq)
 	if errors.Is(err, errSlow) {
-		b.goAway(r.link, err)
+		b.markAway(r.link, err)
 	}
 	return err
 }
 
-// take applies a message of the stream.
-func (r *replica) take(msg jetstream.Msg) {
+// handle applies a message of the stream.
+func (r *replica) handle(msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		r.b.skipped(msg.Subject(), err)
@@ -200,7 +201,7 @@ func (r *replica) take(msg jetstream.Msg) {
 	r.received++
 	if meta.Sequence.Consumer != r.received || meta.Sequence.Stream <= r.applied {
 		r.ended, r.current = true, false
-		r.b.goAway(r.link, errMissed)
+		r.b.markAway(r.link, errMissed)
 		return
 	}
 	r.applyLocked(msg.Subject(), msg.Data(), meta.Sequence.Stream, meta.Timestamp)
@@ -227,16 +228,16 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 			err = errBroken
 			break
 		}
-		err = r.takeMemberLocked(channel, member, data, seq, at)
+		err = r.handleMemberLocked(channel, member, data, seq, at)
 	case parts[0] == "n" && len(parts) == 2:
 		node, ok := untoken(parts[1])
-		s, broken := decodeSign(data)
+		s, broken := decodeHeartbeat(data)
 		if !ok || broken != nil {
 			err = errBroken
 			break
 		}
 		p := r.peerLocked(node)
-		p.seq, p.sign, p.heard = seq, s, time.Now()
+		p.seq, p.heartbeat, p.lastSeen = seq, s, time.Now()
 		if node != r.b.node && s.lease > 0 {
 			r.b.compared.Compare(r.b.o.Logger, r.b.settings, s.settings)
 		}
@@ -254,7 +255,7 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 		}
 		if r.epoch != "" {
 			r.ended, r.current = true, false
-			r.b.goAway(r.link, errEpoch)
+			r.b.markAway(r.link, errEpoch)
 			break
 		}
 		r.epoch, r.epochSeq = string(data), seq
@@ -266,30 +267,30 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 	}
 }
 
-// peerLocked returns a node's entry, and makes one.
+// peerLocked returns a node's entry, and creates it if there is none.
 func (r *replica) peerLocked(node string) *peer {
 	p := r.nodes[node]
 	if p == nil {
-		p = &peer{members: map[*record]string{}, heard: time.Now()}
+		p = &peer{members: map[*record]string{}, lastSeen: time.Now()}
 		r.nodes[node] = p
 	}
 	return p
 }
 
-// takeMemberLocked applies the message of a member's subject, and delivers it.
-func (r *replica) takeMemberLocked(channel, member string, data []byte, seq uint64, at time.Time) error {
+// handleMemberLocked applies the message of a member's subject, and delivers it.
+func (r *replica) handleMemberLocked(channel, member string, data []byte, seq uint64, at time.Time) error {
 	next, err := decodeRecord(data, member, seq)
-	m := r.rooms[channel]
+	m := r.channels[channel]
 	if m == nil && err == nil {
-		m = &room{members: map[string]*record{}, left: map[string]*record{}}
-		r.rooms[channel] = m
+		m = &channelMembers{members: map[string]*record{}, left: map[string]*record{}}
+		r.channels[channel] = m
 	}
 	if m == nil {
 		return err
 	}
 	old := m.members[member]
 	if err != nil {
-		// Who reads the stream from the beginning finds no member there.
+		// A node that reads the stream from the beginning finds no member there.
 		r.removeLocked(m, member)
 		if old != nil {
 			m.revision = seq
@@ -306,14 +307,14 @@ func (r *replica) takeMemberLocked(channel, member string, data []byte, seq uint
 	case next.kind == broker.Join && old == nil, next.kind != broker.Join && follows:
 		r.deliverLocked(channel, next, prev, at)
 	case next.left() && old == nil:
-		// The join and the leave followed each other closely: both are left out.
+		// The join and the leave followed each other closely, and both are omitted.
 	default:
-		r.resetLocked(channel) // some entries were removed before they could be read
+		r.resetLocked(channel) // entries were removed before they were read
 	}
 	return nil
 }
 
-func (r *replica) removeLocked(m *room, member string) {
+func (r *replica) removeLocked(m *channelMembers, member string) {
 	if gone := m.left[member]; gone != nil {
 		delete(m.left, member)
 		m.tally(gone, -1)
@@ -325,7 +326,7 @@ func (r *replica) removeLocked(m *room, member string) {
 	}
 }
 
-func (r *replica) addLocked(channel string, m *room, next *record) {
+func (r *replica) addLocked(channel string, m *channelMembers, next *record) {
 	if next.left() {
 		m.left[next.member.ID] = next
 	} else {
@@ -336,7 +337,7 @@ func (r *replica) addLocked(channel string, m *room, next *record) {
 	m.tally(next, 1)
 }
 
-// deliverLocked tells the sink what a member's message did.
+// deliverLocked delivers the entry of a member's message.
 func (r *replica) deliverLocked(channel string, next *record, prev uint64, at time.Time) {
 	f := r.b.followedLive(channel)
 	if !r.current || f == nil {
@@ -365,7 +366,7 @@ func (r *replica) deliverLocked(channel string, next *record, prev uint64, at ti
 	}
 }
 
-// resetLocked tells the sink that it may have missed entries.
+// resetLocked delivers a Reset, because entries may have been missed.
 func (r *replica) resetLocked(channel string) {
 	f := r.b.followedLive(channel)
 	if !r.current || f == nil {
@@ -387,7 +388,7 @@ func (b *Broker) followedLive(channel string) *followed {
 // stateLocked returns a channel's State without the position of its events.
 func (r *replica) stateLocked(channel string) broker.State {
 	s := broker.State{Revision: broker.Position{Epoch: r.epoch}}
-	m := r.rooms[channel]
+	m := r.channels[channel]
 	if m == nil {
 		return s
 	}
@@ -399,9 +400,9 @@ func (r *replica) stateLocked(channel string) broker.State {
 	return s
 }
 
-// beginning is the position of a channel to which nothing was appended. The epoch in it
-// is another one each day, and a log is remembered for two days at least, so that one
-// which begins after a log was forgotten begins in an epoch that the other did not have.
+// beginning returns the position of a channel to which nothing was appended. Its epoch changes
+// each day, and a log is remembered for at least two days. So a log that begins after another
+// one was removed has a different epoch.
 func (r *replica) beginning(t time.Time) broker.Position {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -418,16 +419,16 @@ func (r *replica) classNames() []string {
 	return names
 }
 
-// beginEpoch has another epoch begin on all nodes.
+// beginEpoch begins a new epoch on all nodes.
 func (b *Broker) beginEpoch(ctx context.Context) error {
 	r := b.replica.Load()
 	r.mu.Lock()
 	seq := r.epochSeq
 	r.mu.Unlock()
-	b.o.notices.Warn("another epoch begins, because NATS has lost messages", "", slog.String("prefix", b.o.Prefix))
-	_, err := b.put(ctx, b.subjects.epoch(), seq, []byte(brokerkit.NewEpoch()))
+	b.o.notices.Warn("a new epoch begins, because NATS has lost messages", "", slog.String("prefix", b.o.Prefix))
+	_, err := b.compareAndStore(ctx, b.subjects.epoch(), seq, []byte(brokerkit.NewEpoch()))
 	if err == nil || errors.Is(err, errConflict) {
-		b.goAway(b.link(), errEpoch)
+		b.markAway(b.link(), errEpoch)
 	}
 	return ignore(err, errConflict)
 }

@@ -17,12 +17,12 @@ import (
 )
 
 var (
-	errConflict = errors.New("nats: another node has written meanwhile")
-	errNone     = errors.New("nats: there is no such message")
-	errChanging = errors.New("nats: what was to be written changed too often meanwhile")
+	errConflict = errors.New("nats: another node has written in the meantime")
+	errNone     = errors.New("nats: the message does not exist")
+	errChanging = errors.New("nats: too many conflicts with other nodes")
 )
 
-// The server's error codes for which nats.go has no names.
+// Error codes of the server for which nats.go has no names.
 const (
 	errMaxBytesRequired     jetstream.ErrorCode = 10113
 	errMaxBytesOverLimit    jetstream.ErrorCode = 10122
@@ -30,7 +30,7 @@ const (
 	errSubjectsOverlap      jetstream.ErrorCode = 10065
 )
 
-// subjects makes subjects and names of streams.
+// subjects returns the subjects and the names of streams.
 type subjects struct{ base, stream string }
 
 func newSubjects(prefix string) subjects {
@@ -54,7 +54,7 @@ func (s subjects) claim(stream, hash string) string {
 	return s.base + "." + stream + "." + hash
 }
 
-// token is a name as one token of a subject.
+// token encodes a name as one token of a subject.
 func token(name string) string {
 	const hex = "0123456789ABCDEF"
 	if name == "" {
@@ -71,7 +71,7 @@ func token(name string) string {
 	return b.String()
 }
 
-// untoken is token's inverse. ok is false for what token does not make.
+// untoken is the inverse of token. ok is false for strings that token does not return.
 func untoken(t string) (name string, ok bool) {
 	if t == "%" {
 		return "", true
@@ -95,11 +95,12 @@ func untoken(t string) (name string, ok bool) {
 	return b.String(), t != "" && token(b.String()) == t
 }
 
-// api is the subject of JetStream's requests of a kind.
+// api returns the subject of JetStream's requests of a kind.
 func api(kind string) string { return "$JS.API." + kind }
 
-// call bounds what is asked of NATS by Options.Timeout and by the connection's life,
-// and sorts its errors. Denials of the subjects are its error.
+// call runs a request to JetStream. Its context ends after Options.Timeout, when NATS is away,
+// and when NATS denies one of the subjects. If NATS cannot be used any more, call marks it as
+// away, and the error wraps broker.ErrAway.
 func (b *Broker) call(ctx context.Context, f func(context.Context) error, subjects ...string) error {
 	link := b.link()
 	inner, cancel := context.WithTimeout(ctx, b.o.Timeout)
@@ -123,17 +124,18 @@ func (b *Broker) call(ctx context.Context, f func(context.Context) error, subjec
 		return b.explain(err)
 	}
 	err = b.explain(err)
-	b.goAway(link, err)
+	b.markAway(link, err)
 	return fmt.Errorf("%w: %w", broker.ErrAway, err)
 }
 
-// hasCode reports whether err is JetStream's answer with a code.
+// hasCode reports whether err is an answer of JetStream with a code.
 func hasCode(err error, code jetstream.ErrorCode) bool {
 	var answered *jetstream.APIError
 	return errors.As(err, &answered) && answered.ErrorCode == code
 }
 
-// isGone reports whether an error of JetStream means that what was there is not.
+// isGone reports whether an error code of JetStream means that the streams do not exist any
+// more.
 func isGone(code jetstream.ErrorCode) bool {
 	switch code {
 	case jetstream.JSErrCodeStreamNotFound,
@@ -144,7 +146,7 @@ func isGone(code jetstream.ErrorCode) bool {
 	return false
 }
 
-// explain names the setting that an error of JetStream is about.
+// explain returns the *SettingError for an error of JetStream, if it is about an option.
 func (b *Broker) explain(err error) error {
 	var answered *jetstream.APIError
 	var setting *SettingError
@@ -154,7 +156,7 @@ func (b *Broker) explain(err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled),
 		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
 		errors.Is(err, natsgo.ErrNoResponders):
-		return wrong("URL", "%s has no JetStream, which is needed (nats-server -js)", shown(b.o.servers))
+		return wrong("URL", "%s has no JetStream, which is required (nats-server -js)", shown(b.o.servers))
 	case !errors.As(err, &answered):
 		return fmt.Errorf("nats: %w", err)
 	}
@@ -169,9 +171,11 @@ func (b *Broker) explain(err error) error {
 	return fmt.Errorf("nats: %s (JetStream error %d)", answered.Description, answered.ErrorCode)
 }
 
-// stream returns a stream, and makes it if it is not there.
+// stream returns a stream, and creates it if it does not exist.
 func (b *Broker) stream(ctx context.Context, c jetstream.StreamConfig) (s jetstream.Stream, err error) {
-	c.Replicas, c.MaxBytes, c.Discard = b.o.Replicas, -1, jetstream.DiscardNew
+	c.Replicas = b.o.Replicas
+	c.Discard = jetstream.DiscardNew
+	c.MaxBytes = -1
 	if b.o.MaxBytes > 0 {
 		c.MaxBytes = b.o.MaxBytes
 	}
@@ -184,7 +188,8 @@ func (b *Broker) stream(ctx context.Context, c jetstream.StreamConfig) (s jetstr
 		// returns then depends on how far that request has come.
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || hasCode(err, errSubjectsOverlap) {
 			if made, again := b.js.Stream(ctx, c.Name); again == nil {
-				s, err = made, nil
+				s = made
+				err = nil
 			}
 		}
 		return err
@@ -199,11 +204,11 @@ func (b *Broker) stream(ctx context.Context, c jetstream.StreamConfig) (s jetstr
 	return s, nil
 }
 
-// streams are those that there always are.
+// streams are the streams that always exist.
 type streams struct {
-	members jetstream.Stream // and the signs of life of nodes
-	ids     jetstream.Stream // records with a short life
-	records jetstream.Stream // and those with a long one
+	members jetstream.Stream // members, heartbeats, classes and the epoch
+	ids     jetstream.Stream // records with a short lifetime
+	records jetstream.Stream // records with a long lifetime
 }
 
 func (b *Broker) storage() jetstream.StorageType {
@@ -213,10 +218,12 @@ func (b *Broker) storage() jetstream.StorageType {
 	return jetstream.MemoryStorage
 }
 
-// put stores data as the subject's next message if its last is prev, or fails with
-// errConflict.
-func (b *Broker) put(ctx context.Context, subject string, prev uint64, data []byte) (seq uint64, err error) {
-	if err := b.fits(len(data)); err != nil {
+// compareAndStore stores data as the next message of a subject if the sequence of its last
+// message is prev, and otherwise returns errConflict.
+func (b *Broker) compareAndStore(
+	ctx context.Context, subject string, prev uint64, data []byte,
+) (seq uint64, err error) {
+	if err := b.checkSize(len(data)); err != nil {
 		return 0, err
 	}
 	msg := &natsgo.Msg{Subject: subject, Data: data}
@@ -236,14 +243,14 @@ func (b *Broker) put(ctx context.Context, subject string, prev uint64, data []by
 	return seq, err
 }
 
-// headers is how much of max_payload is left to headers, NATS's and ours.
+// headers is the part of max_payload that is reserved for headers.
 const headers = 512
 
-// fits fails with broker.ErrTooLarge for a message that NATS cannot take.
-func (b *Broker) fits(size int) error {
-	most := b.nc.MaxPayload()
-	if most > 0 && int64(size+headers) > most {
-		return fmt.Errorf("nats: %w: it has %d bytes, and the max_payload of NATS is %d", broker.ErrTooLarge, size, most)
+// checkSize returns broker.ErrTooLarge for a message that is too large for NATS.
+func (b *Broker) checkSize(size int) error {
+	limit := b.nc.MaxPayload()
+	if limit > 0 && int64(size+headers) > limit {
+		return fmt.Errorf("nats: %w: it has %d bytes, and the max_payload of NATS is %d", broker.ErrTooLarge, size, limit)
 	}
 	return nil
 }
@@ -274,7 +281,7 @@ func (b *Broker) at(ctx context.Context, s jetstream.Stream, seq uint64) (msg *j
 	return msg, err
 }
 
-// info returns what is known of a stream now.
+// info returns the current state of a stream.
 func (b *Broker) info(ctx context.Context, name string) (info *jetstream.StreamInfo, err error) {
 	err = b.call(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, name)
@@ -286,8 +293,8 @@ func (b *Broker) info(ctx context.Context, name string) (info *jetstream.StreamI
 	return info, err
 }
 
-// remove deletes messages of a stream. Nobody waits for it: one that stays is removed
-// by the next who finds it useless, or by its age.
+// remove deletes messages of a stream. It does not wait for the result: a message that remains
+// is removed by a later call, or because of its age.
 func (b *Broker) remove(stream string, seqs ...uint64) {
 	for _, seq := range seqs {
 		request, _ := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
@@ -295,17 +302,19 @@ func (b *Broker) remove(stream string, seqs ...uint64) {
 	}
 }
 
-// removeSubject deletes the messages of a subject up to a sequence, like remove.
+// removeSubject deletes the messages of a subject up to a sequence, without waiting for the
+// result.
 func (b *Broker) removeSubject(stream, subject string, seq uint64) {
 	request, _ := json.Marshal(map[string]any{"filter": subject, "seq": seq + 1})
 	_ = b.nc.Publish(api("STREAM.PURGE.")+stream, request)
 }
 
-// otherFormat is how long a stream of another format must be silent before its nodes
-// count as gone.
+// otherFormat is the time without messages after which a stream of another format counts as
+// unused.
 const otherFormat = time.Minute
 
-// checkFormat fails with broker.ErrVersion if nodes of another format are there.
+// checkFormat returns an error that wraps broker.ErrVersion if nodes of another format use the
+// same Prefix.
 func (b *Broker) checkFormat(ctx context.Context) error {
 	name := regexp.MustCompile("^" + regexp.QuoteMeta(b.o.Prefix) + `-(\d+)-members$`)
 	other := ""
@@ -321,7 +330,8 @@ func (b *Broker) checkFormat(ctx context.Context) error {
 		return list.Err()
 	})
 	if err == nil && other != "" {
-		err = wrong("Prefix", "%q: %w: %s, this node has %d", b.o.Prefix, broker.ErrVersion, other, broker.FormatVersion)
+		err = wrong("Prefix", "%q: %w: they have version %s, this node has version %d",
+			b.o.Prefix, broker.ErrVersion, other, broker.FormatVersion)
 	}
 	return err
 }

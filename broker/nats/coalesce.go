@@ -8,35 +8,35 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// rounds asks a question for many callers at once. Each gets the answer of a round
-// that began after its call.
-type rounds[T any] struct {
+// coalescer makes one call on behalf of many concurrent callers. Each caller receives the
+// result of a call that began after its own get.
+type coalescer[T any] struct {
 	b    *Broker
 	ask  func() (T, error)
-	wake chan struct{} // holds one when somebody waits for next
+	wake chan struct{} // buffered: a caller waits for next
 
 	mu   sync.Mutex
-	next *round[T]
+	next *sharedCall[T]
 }
 
-type round[T any] struct {
-	done   chan struct{} // closed when it is over
+type sharedCall[T any] struct {
+	done   chan struct{} // closed when the call has returned
 	answer T
 	err    error
 }
 
-func newRounds[T any](b *Broker, ask func() (T, error)) *rounds[T] {
-	r := &rounds[T]{
+func newCoalescer[T any](b *Broker, ask func() (T, error)) *coalescer[T] {
+	r := &coalescer[T]{
 		b:    b,
 		ask:  ask,
 		wake: make(chan struct{}, 1),
-		next: &round[T]{done: make(chan struct{})},
+		next: &sharedCall[T]{done: make(chan struct{})},
 	}
 	b.tasks.Go(r.run)
 	return r
 }
 
-func (r *rounds[T]) run() {
+func (r *coalescer[T]) run() {
 	for {
 		select {
 		case <-r.b.done:
@@ -45,14 +45,14 @@ func (r *rounds[T]) run() {
 		}
 		r.mu.Lock()
 		current := r.next
-		r.next = &round[T]{done: make(chan struct{})}
+		r.next = &sharedCall[T]{done: make(chan struct{})}
 		r.mu.Unlock()
 		current.answer, current.err = r.ask()
 		close(current.done)
 	}
 }
 
-func (r *rounds[T]) get(ctx context.Context) (answer T, err error) {
+func (r *coalescer[T]) get(ctx context.Context) (answer T, err error) {
 	r.mu.Lock()
 	mine := r.next
 	r.mu.Unlock()
@@ -70,10 +70,10 @@ func (r *rounds[T]) get(ctx context.Context) (answer T, err error) {
 	}
 }
 
-// atOnce bounds how many requests of one call are under way.
-const atOnce = 16
+// maxConcurrent is the maximum number of concurrent requests of each.
+const maxConcurrent = 16
 
-// each runs f for 0 to n-1, several at once, and returns one of the errors.
+// each runs f for 0 to n-1, concurrently, and returns one of the errors.
 func each(n int, f func(i int) error) error {
 	if n == 1 {
 		return f(0)
@@ -81,7 +81,7 @@ func each(n int, f func(i int) error) error {
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
-	slots := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, maxConcurrent)
 	for i := range n {
 		slots <- struct{}{}
 		group.Go(func() {
