@@ -1,5 +1,5 @@
-// Package brokertest is a test suite for the rules of package broker. The tests of
-// an implementation run it:
+// Package brokertest is a test suite for the rules of package broker. The tests of an
+// implementation run it:
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, brokertest.Options{Lease: time.Second}, func(t *testing.T) broker.Broker {
@@ -7,13 +7,12 @@
 //		})
 //	}
 //
-// The func is called once for each node that a rule needs. All nodes that it
-// returns within one subtest, which t.Name() identifies, use the same store; the
-// nodes of different subtests must not share anything. The suite opens and closes
-// the nodes.
+// The func is called once for each node that a rule needs. All nodes that it returns within
+// one subtest, which t.Name() identifies, must use the same store. The nodes of different
+// subtests must not share anything. The suite opens and closes the nodes.
 //
-// The suite finds further abilities of a node by type assertion: see [Cutter],
-// [Killer] and the optional interfaces of package broker.
+// The suite uses type assertions to find the optional interfaces of a node: [Cutter],
+// [Killer] and those of package broker.
 package brokertest
 
 import (
@@ -34,14 +33,15 @@ import (
 // A Cutter is a node whose connection to the store the suite can interrupt.
 type Cutter interface {
 	// Cut disconnects this node from its store, so that nothing is delivered in either
-	// direction. Other nodes are not affected. mend allows the node to connect again and
-	// returns at once.
-	Cut() (mend func())
+	// direction. Other nodes are not affected. reconnect allows the node to connect again,
+	// and returns at once.
+	Cut() (reconnect func())
 }
 
-// A Killer is a node that can end as a killed process does.
+// A Killer is a node that can end like a process that is killed.
 type Killer interface {
-	// Kill ends this node without a message to the store. The suite still calls Close.
+	// Kill disconnects this node without a message to the store. The suite still calls
+	// Close.
 	Kill()
 }
 
@@ -72,7 +72,7 @@ func Run(t *testing.T, o Options, open func(t *testing.T) broker.Broker) {
 	}
 	for _, r := range rules() {
 		if slices.Contains(o.NotHeld, r.name) {
-			t.Logf("not held to %s: %s", r.name, r.words)
+			t.Logf("not held to %s: %s", r.name, r.promise)
 			continue
 		}
 		t.Run(r.name, func(t *testing.T) {
@@ -82,19 +82,19 @@ func Run(t *testing.T, o Options, open func(t *testing.T) broker.Broker) {
 	}
 }
 
-// rule is one case. words is the promise that is broken when it fails.
+// rule is one case. promise is the rule in words.
 type rule struct {
-	name  string
-	words string
-	needs []ability
-	check func(h *harness)
+	name    string
+	promise string
+	needs   []ability
+	check   func(h *harness)
 }
 
 func rules() []rule {
 	return slices.Concat(eventRules, historyRules, memberRules, faultRules, ledgerRules)
 }
 
-// ability is something that not every Broker can do.
+// ability is an optional interface or option that a rule needs.
 type ability struct {
 	name string
 	has  func(o Options, b broker.Broker) bool
@@ -108,13 +108,13 @@ func can[T any](name string) ability {
 }
 
 var (
-	keeps     = can[broker.History]("broker.History")
-	remembers = can[broker.Ledger]("broker.Ledger")
-	counts    = can[broker.Cluster]("broker.Cluster")
-	reports   = can[broker.Health]("broker.Health")
-	cuttable  = can[Cutter]("brokertest.Cutter")
-	killable  = can[Killer]("brokertest.Killer")
-	bounded   = ability{name: "Options.MaxBytes", has: func(o Options, _ broker.Broker) bool { return o.MaxBytes > 0 }}
+	hasHistory = can[broker.History]("broker.History")
+	hasLedger  = can[broker.Ledger]("broker.Ledger")
+	hasCluster = can[broker.Cluster]("broker.Cluster")
+	hasHealth  = can[broker.Health]("broker.Health")
+	canCut     = can[Cutter]("brokertest.Cutter")
+	canKill    = can[Killer]("brokertest.Killer")
+	hasLimit   = ability{name: "Options.MaxBytes", has: func(o Options, _ broker.Broker) bool { return o.MaxBytes > 0 }}
 )
 
 func (r rule) run(t testing.TB, o Options, open func() broker.Broker) {
@@ -123,26 +123,27 @@ func (r rule) run(t testing.TB, o Options, open func() broker.Broker) {
 	first := open()
 	for _, a := range r.needs {
 		if !a.has(o, first) {
-			t.Errorf("%s cannot be run without %s; list it in Options.NotHeld if that is intended: %s", r.name, a.name, r.words)
+			t.Errorf("the rule %s cannot run without %s; list it in Options.NotHeld if that is intended: %s",
+				r.name, a.name, r.promise)
 			return
 		}
 	}
 	h.first = first
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the rule: %s", r.words)
+			t.Logf("the rule: %s", r.promise)
 		}
 	})
 	r.check(h)
 }
 
 const (
-	// patience is how long a rule waits for what must come.
+	// patience is how long a rule waits for something that must happen.
 	patience = 30 * time.Second
-	// graceTime is how much longer than its lease a dead node's members may stay.
+	// graceTime is how long the members of a dead node may remain after its lease has expired.
 	graceTime = 3 * time.Second
-	// soon is how long a call may take that must fail at once.
-	soon = 5 * time.Second
+	// callLimit is the time limit of a call that must return at once.
+	callLimit = 5 * time.Second
 )
 
 // harness is one run of a rule.
@@ -150,7 +151,7 @@ type harness struct {
 	t     testing.TB
 	o     Options
 	open  func() broker.Broker
-	first broker.Broker // made by run, for the first node
+	first broker.Broker // created by run for the first node
 }
 
 // node is an open Broker.
@@ -196,7 +197,7 @@ func (h *harness) workers() *sync.WaitGroup {
 	return &all
 }
 
-// ctx bounds one call.
+// ctx returns a context for one call, which ends after patience.
 func (h *harness) ctx() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	h.t.Cleanup(cancel)
@@ -233,7 +234,7 @@ func (n *node) append(channel string, e broker.Entry) broker.Appended {
 	return a
 }
 
-// kept is what rules about history keep.
+// kept is the Keep of most rules about history.
 var kept = broker.Keep{Size: 1000, TTL: time.Hour}
 
 func event(data string) broker.Entry {

@@ -17,22 +17,71 @@ import (
 
 var eventRules = []rule{
 	{
-		name:  "everyone",
-		words: "an event reaches every node that follows the channel, including its publisher, once and with all its fields",
-		check: checkEveryone,
+		name:    "everyone",
+		promise: "every node that follows the channel, also the publisher, receives an event once and with all fields",
+		check:   checkEveryone,
 	},
-	{name: "order", words: "events of one publisher arrive in its order", check: checkOrder},
-	{name: "names", words: "channel names are opaque", check: checkNames},
-	{name: "unfollow", words: "nothing is delivered of a channel that is not followed", check: checkUnfollow},
-	{name: "receivers", words: "Receivers is None only if no other node follows the channel, and Some only if one does", check: checkReceivers},
-	{name: "bytes", words: "Data is not changed by the broker, neither before nor after it was delivered", check: checkBytes},
-	{name: "serial", words: "calls of the sink for one channel are never concurrent", check: checkSerial},
-	{name: "context", words: "calls return soon after their context has ended, with its error", check: checkContext},
-	{name: "close", words: "nothing is delivered after Close, and every call fails with ErrClosed", check: checkClose},
-	{name: "followTwice", words: "following a channel twice delivers nothing twice", check: checkFollowTwice},
-	{name: "churn", words: "what is appended after Follow has returned is delivered, whatever other channels do", check: checkChurn},
-	{name: "tooLarge", words: "an entry over the limit fails with ErrTooLarge and does not affect other entries", needs: []ability{bounded}, check: checkTooLarge},
-	{name: "once", words: "an entry with an ID is appended once, whichever nodes append it, and always has the first result", check: checkOnce},
+	{
+		name:    "order",
+		promise: "events of one publisher are delivered in the order in which it appended them",
+		check:   checkOrder,
+	},
+	{
+		name:    "names",
+		promise: "channel names are opaque",
+		check:   checkNames,
+	},
+	{
+		name:    "unfollow",
+		promise: "nothing is delivered for a channel that is not followed",
+		check:   checkUnfollow,
+	},
+	{
+		name:    "receivers",
+		promise: "Receivers is None only if no other node follows the channel, and Some only if one does",
+		check:   checkReceivers,
+	},
+	{
+		name:    "bytes",
+		promise: "the broker does not change Data, neither before nor after the delivery",
+		check:   checkBytes,
+	},
+	{
+		name:    "serial",
+		promise: "calls of the sink for one channel are never concurrent",
+		check:   checkSerial,
+	},
+	{
+		name:    "context",
+		promise: "calls return soon after their context has ended, with its error",
+		check:   checkContext,
+	},
+	{
+		name:    "close",
+		promise: "nothing is delivered after Close, and every call fails with ErrClosed",
+		check:   checkClose,
+	},
+	{
+		name:    "followTwice",
+		promise: "following a channel twice delivers nothing twice",
+		check:   checkFollowTwice,
+	},
+	{
+		name:    "churn",
+		promise: "an entry that is appended after Follow has returned is delivered, whatever happens in other channels",
+		check:   checkChurn,
+	},
+	{
+		name:    "tooLarge",
+		promise: "an entry over the limit fails with ErrTooLarge and does not affect other entries",
+		needs:   []ability{hasLimit},
+		check:   checkTooLarge,
+	},
+	{
+		name:    "once",
+		promise: "an entry with an ID is appended once, whichever nodes append it, and every Append returns the first result",
+		check:   checkOnce,
+	},
 }
 
 func checkEveryone(h *harness) {
@@ -133,18 +182,18 @@ func checkUnfollow(h *harness) {
 
 func checkReceivers(h *harness) {
 	nodes := h.nodes(2)
-	says := func(want broker.Receivers, why string) {
+	expect := func(want broker.Receivers, why string) {
 		h.t.Helper()
 		a := nodes[0].append("news", event("1"))
 		if a.Receivers != broker.Unknown {
 			assert.Equal(h.t, want, a.Receivers, why)
 		}
 	}
-	says(broker.None, "no other node follows it")
+	expect(broker.None, "no other node follows it")
 	nodes[0].follow("news")
-	says(broker.None, "only the publisher follows it")
+	expect(broker.None, "only the publisher follows it")
 	nodes[1].follow("news")
-	says(broker.Some, "another node follows it")
+	expect(broker.Some, "another node follows it")
 }
 
 func checkBytes(h *harness) {
@@ -200,12 +249,12 @@ func returns(t testing.TB, what string, call func()) {
 		defer close(done)
 		call()
 	}()
-	timer := time.NewTimer(soon)
+	timer := time.NewTimer(callLimit)
 	defer timer.Stop()
 	select {
 	case <-done:
 	case <-timer.C:
-		fatal(t, "%s did not return within %v", what, soon)
+		fatal(t, "%s did not return within %v", what, callLimit)
 	}
 }
 
@@ -318,9 +367,9 @@ func checkTooLarge(h *harness) {
 		_, err := n.Append(h.ctx(), "news", e)
 		assert.ErrorIs(h.t, err, broker.ErrTooLarge)
 	}
-	fits := `"` + strings.Repeat("x", h.o.MaxBytes-1024) + `"`
-	n.append("news", event(fits))
-	assert.Equal(h.t, []string{fits}, n.events("news", 1))
+	matches := `"` + strings.Repeat("x", h.o.MaxBytes-1024) + `"`
+	n.append("news", event(matches))
+	assert.Equal(h.t, []string{matches}, n.events("news", 1))
 	assert.Empty(h.t, n.members("news"))
 }
 

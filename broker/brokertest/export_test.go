@@ -6,7 +6,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 )
 
-// Names are the rules' names.
+// Names returns the names of the rules.
 func Names() []string {
 	var names []string
 	for _, r := range rules() {
@@ -15,7 +15,7 @@ func Names() []string {
 	return names
 }
 
-// Check runs one rule with a testing.TB of the caller's.
+// Check runs one rule with the caller's testing.TB.
 func Check(t testing.TB, name string, o Options, open func() broker.Broker) {
 	for _, r := range rules() {
 		if r.name == name {

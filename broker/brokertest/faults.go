@@ -16,54 +16,65 @@ import (
 
 var faultRules = []rule{
 	{
-		name:  "lease",
-		words: "the members of a killed node leave when its lease has expired, once and not before; all others stay",
-		needs: []ability{killable},
-		check: checkLease,
-	},
-	{name: "goodbye", words: "after Close, the members of the node remain until its lease has expired", check: checkGoodbye},
-	{
-		name:  "adoptedOutlives",
-		words: "a member that was adopted outlives the lease of the node that lost it",
-		needs: []ability{killable},
-		check: checkAdoptedOutlives,
+		name:    "lease",
+		promise: "the members of a killed node leave when its lease has expired, once and not before; all others remain",
+		needs:   []ability{canKill},
+		check:   checkLease,
 	},
 	{
-		name:  "cut",
-		words: "a node that is cut off fails at once with ErrAway; when it is back, it receives a Reset for each channel and all later entries",
-		needs: []ability{cuttable, reports},
+		name:    "goodbye",
+		promise: "after Close, the members of the node remain until its lease has expired",
+		check:   checkGoodbye,
+	},
+	{
+		name:    "adoptedOutlives",
+		promise: "a member that was adopted remains after the lease of its former node has expired",
+		needs:   []ability{canKill},
+		check:   checkAdoptedOutlives,
+	},
+	{
+		name: "cut",
+		promise: "the calls of a node that is cut off fail at once with ErrAway; after reconnecting, it receives a Reset for each " +
+			"channel and all later entries",
+		needs: []ability{canCut, hasHealth},
 		check: checkCut,
 	},
 	{
-		name:  "uncertain",
-		words: "an append that fails with ErrAway and not with ErrUncertain was not appended",
-		needs: []ability{cuttable, reports},
-		check: checkUncertain,
+		name:    "uncertain",
+		promise: "an append that fails with ErrAway and not with ErrUncertain was not appended",
+		needs:   []ability{canCut, hasHealth},
+		check:   checkUncertain,
 	},
 	{
-		name:  "followAway",
-		words: "a channel that was followed while cut off is followed with a Reset when the node is back, unless it was unfollowed",
-		needs: []ability{cuttable},
+		name: "followAway",
+		promise: "a channel that was followed while cut off is followed with a Reset after reconnecting, unless it was " +
+			"unfollowed",
+		needs: []ability{canCut},
 		check: checkFollowAway,
 	},
-	{name: "blip", words: "a node that is cut off for less than its lease loses no members", needs: []ability{cuttable}, check: checkBlip},
 	{
-		name:  "stopped",
-		words: "a node that is cut off for more than its lease loses its members, is reset, and can join those again that were not adopted",
-		needs: []ability{cuttable},
+		name:    "blip",
+		promise: "a node that is cut off for less than its lease loses no members",
+		needs:   []ability{canCut},
+		check:   checkBlip,
+	},
+	{
+		name: "stopped",
+		promise: "a node that is cut off for longer than its lease loses its members, receives Resets, and can again " +
+			"append the Joins of members that were not adopted",
+		needs: []ability{canCut},
 		check: checkStopped,
 	},
 	{
-		name:  "nodes",
-		words: "Nodes lists the nodes whose lease has not expired",
-		needs: []ability{counts, killable},
-		check: checkNodes,
+		name:    "nodes",
+		promise: "Nodes lists the nodes whose lease has not expired",
+		needs:   []ability{hasCluster, canKill},
+		check:   checkNodes,
 	},
 }
 
-// leavesLeft waits until a channel's members are gone but those given, and returns
-// when that was.
-func (n *node) leavesLeft(channel string, ids ...string) time.Time {
+// waitLeaves waits until a channel has only the given members, and returns the time.
+func (n *node) waitLeaves(channel string, ids ...string) time.Time {
 	n.h.t.Helper()
 	n.waitMembers(channel, ids...)
 	return time.Now()
@@ -72,8 +83,8 @@ func (n *node) leavesLeft(channel string, ids ...string) time.Time {
 func (h *harness) inLease(began, ended time.Time) {
 	h.t.Helper()
 	took := ended.Sub(began)
-	assert.GreaterOrEqual(h.t, took, h.o.Lease/2, "the lease holds")
-	assert.LessOrEqual(h.t, took, h.o.Lease+graceTime, "the lease ends")
+	assert.GreaterOrEqual(h.t, took, h.o.Lease/2, "the members left before the lease expired")
+	assert.LessOrEqual(h.t, took, h.o.Lease+graceTime, "the members remained after the lease expired")
 }
 
 func checkLease(h *harness) {
@@ -96,18 +107,18 @@ func checkLease(h *harness) {
 	began := time.Now()
 	nodes[2].Broker.(Killer).Kill()
 	for _, n := range nodes[:2] {
-		h.inLease(began, n.leavesLeft("room", stay...))
+		h.inLease(began, n.waitLeaves("room", stay...))
 		n.waitMembers("hall")
 		words := memberWords(n.sink.seen("room"))
 		slices.Sort(words)
-		assert.Equal(h.t, words, slices.Compact(slices.Clone(words)), "nothing twice")
+		assert.Equal(h.t, words, slices.Compact(slices.Clone(words)), "nothing is delivered twice")
 	}
 	late := h.node()
 	for _, channel := range []string{"hall", "unfollowed"} {
 		h.eventually("the members of "+channel+" have left", func() bool { return len(late.follow(channel).Members) == 0 })
 	}
 	pause(h.t, h.o.Lease)
-	assert.Len(h.t, late.follow("room").Members, len(stay), "the living stay")
+	assert.Len(h.t, late.follow("room").Members, len(stay), "the members of live nodes remain")
 }
 
 func checkGoodbye(h *harness) {
@@ -120,7 +131,7 @@ func checkGoodbye(h *harness) {
 	nodes[0].waitMembers("room", "m0", "m1")
 	began := time.Now()
 	nodes[1].close()
-	h.inLease(began, nodes[0].leavesLeft("room", "m0"))
+	h.inLease(began, nodes[0].waitLeaves("room", "m0"))
 }
 
 func checkAdoptedOutlives(h *harness) {
@@ -137,25 +148,25 @@ func checkAdoptedOutlives(h *harness) {
 	assert.Equal(h.t, []string{"+m1", "+m2", "~m1", "-m2"}, memberWords(nodes[0].sink.seen("room")))
 }
 
-func (n *node) cut() (mend func()) {
-	mend = n.Broker.(Cutter).Cut()
-	n.h.t.Cleanup(mend)
-	return mend
+func (n *node) cut() (reconnect func()) {
+	reconnect = n.Broker.(Cutter).Cut()
+	n.h.t.Cleanup(reconnect)
+	return reconnect
 }
 
-// away waits until a node has noticed that it was cut off.
+// away waits until a node has detected that it is cut off.
 func (n *node) away() {
 	n.h.t.Helper()
-	n.h.eventually("the node notices that it is cut off", func() bool { return n.Broker.(broker.Health).Away() != nil })
+	n.h.eventually("the node detects that it is cut off", func() bool { return n.Broker.(broker.Health).Away() != nil })
 }
 
-// eventually waits for what nothing announces.
+// eventually polls until a condition holds.
 func (h *harness) eventually(what string, holds func() bool) {
 	h.t.Helper()
 	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
-			fatal(h.t, "in vain: %s", what)
+			fatal(h.t, "did not happen within %v: %s", patience, what)
 		}
 		pause(h.t, 10*time.Millisecond)
 	}
@@ -170,7 +181,7 @@ func checkCut(h *harness) {
 	}
 	for round := range 2 {
 		from := len(n.sink.seen("news"))
-		mend := n.cut()
+		reconnect := n.cut()
 		other.append("news", event(`"lost"`))
 		other.append("news", join(fmt.Sprint("m", round), "o", ""))
 		n.away()
@@ -181,12 +192,12 @@ func checkCut(h *harness) {
 			_, err = n.Append(ctx, "news", join("no", "no", ""))
 			assert.ErrorIs(h.t, err, broker.ErrAway, "Append")
 		})
-		mend()
+		reconnect()
 		r := n.waitReset("news", from)
 		assert.Equal(h.t, broker.ResetGap, r.reason)
 		assert.Len(h.t, r.state.Members, round+1)
 		n.waitReset("chat", 0)
-		h.eventually("the node is back", func() bool { return n.Broker.(broker.Health).Away() == nil })
+		h.eventually("the node has reconnected", func() bool { return n.Broker.(broker.Health).Away() == nil })
 		before := len(eventData(n.sink.seen("news")))
 		other.append("news", event(`"after"`))
 		n.append("news", event(`"own"`))
@@ -229,18 +240,20 @@ func checkUncertain(h *harness) {
 		})
 	}
 	h.eventually("the node appends", func() bool { return done.Load() > 20 })
-	mend := n.cut()
+	reconnect := n.cut()
 	n.away()
 	noticed := done.Load()
-	h.eventually("the node goes on appending", func() bool { return done.Load() > noticed+20 })
+	h.eventually("the node continues to append", func() bool { return done.Load() > noticed+20 })
 	close(stop)
 	all.Wait()
-	mend()
-	h.eventually("the node is back", func() bool { return n.Broker.(broker.Health).Away() == nil })
+	reconnect()
+	h.eventually("the node has reconnected", func() bool { return n.Broker.(broker.Health).Away() == nil })
 	other.append("news", event(`"after"`))
 	assert.NotEmpty(h.t, refused)
 	for _, each := range nodes {
-		h.eventually("both nodes are back", func() bool { return slices.Contains(eventData(each.sink.seen("news")), `"after"`) })
+		h.eventually("both nodes have reconnected", func() bool {
+			return slices.Contains(eventData(each.sink.seen("news")), `"after"`)
+		})
 		for _, data := range eventData(each.sink.seen("news")) {
 			assert.NotContains(h.t, refused, data)
 		}
@@ -251,7 +264,7 @@ func checkFollowAway(h *harness) {
 	nodes := h.nodes(2)
 	other, n := nodes[0], nodes[1]
 	n.follow("known", "left")
-	mend := n.cut()
+	reconnect := n.cut()
 	if _, ok := n.Broker.(broker.Health); ok {
 		n.away()
 	}
@@ -263,7 +276,7 @@ func checkFollowAway(h *harness) {
 	require.ErrorIs(h.t, err, broker.ErrAway)
 	_ = n.Unfollow(h.ctx(), "given up")
 	_ = n.Unfollow(h.ctx(), "left")
-	mend()
+	reconnect()
 	r := n.waitReset("news", 0)
 	require.Len(h.t, r.state.Members, 1)
 	n.waitReset("known", 0)
@@ -283,9 +296,9 @@ func checkBlip(h *harness) {
 	}
 	n.append("room", join("m1", "o1", ""))
 	other.waitMembers("room", "m1")
-	mend := n.cut()
+	reconnect := n.cut()
 	pause(h.t, h.o.Lease/4)
-	mend()
+	reconnect()
 	n.waitReset("room", 0)
 	pause(h.t, 2*h.o.Lease)
 	assert.Equal(h.t, []string{"+m1"}, memberWords(other.sink.seen("room")))
@@ -302,12 +315,12 @@ func checkStopped(h *harness) {
 		n.append("room", join(id, id, ""))
 	}
 	other.waitMembers("room", "m1", "m2", "m3")
-	mend := n.cut()
+	reconnect := n.cut()
 	other.append("room", adopt("m2", "m2", "o2"))
 	other.append("room", adopt("m3", "m3", "o3"))
 	other.append("room", leave("m3", "o3"))
 	other.waitMembers("room", "m2")
-	mend()
+	reconnect()
 	r := n.waitReset("room", 0)
 	assert.Contains(h.t, []string{broker.ResetLease, broker.ResetGap}, r.reason)
 	n.waitMembers("room", "m2")

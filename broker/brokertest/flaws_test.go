@@ -22,7 +22,7 @@ import (
 // maxBytes is the limit of limited.
 const maxBytes = 16 << 10
 
-// limited is a memory broker with all that the rules can ask for.
+// limited is a memory broker with all abilities that the rules need.
 type limited struct{ *memory.Broker }
 
 func (l limited) Append(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
@@ -158,14 +158,14 @@ type sinkFunc struct {
 
 func (s sinkFunc) Deliver(channel string, e broker.Entry) { s.deliver(s.Sink, channel, e) }
 
-// delivering makes a flaw of what is delivered.
+// delivering returns a flaw that changes deliveries.
 func delivering(deliver func(next broker.Sink, channel string, e broker.Entry)) func(f *flawed) {
 	return func(f *flawed) {
 		f.sink = func(_ *flawed, next broker.Sink) broker.Sink { return sinkFunc{next, deliver} }
 	}
 }
 
-// changing makes a flaw that changes every entry of a kind on delivery.
+// changing returns a flaw that changes every entry of a kind on delivery.
 func changing(kind broker.Kind, change func(e *broker.Entry)) func(f *flawed) {
 	return delivering(func(next broker.Sink, channel string, e broker.Entry) {
 		if e.Kind == kind {
@@ -175,8 +175,8 @@ func changing(kind broker.Kind, change func(e *broker.Entry)) func(f *flawed) {
 	})
 }
 
-// swapping delivers each second entry that fits before the one before it.
-func swapping(fits func(e broker.Entry) bool) func(f *flawed) {
+// swapping returns a flaw that swaps some of the entries that match with the next one.
+func swapping(matches func(e broker.Entry) bool) func(f *flawed) {
 	return func(f *flawed) {
 		var mu sync.Mutex
 		var held *broker.Entry
@@ -185,7 +185,7 @@ func swapping(fits func(e broker.Entry) bool) func(f *flawed) {
 			return sinkFunc{next, func(next broker.Sink, channel string, e broker.Entry) {
 				mu.Lock()
 				defer mu.Unlock()
-				if !fits(e) {
+				if !matches(e) {
 					next.Deliver(channel, e)
 					return
 				}
@@ -204,7 +204,7 @@ func swapping(fits func(e broker.Entry) bool) func(f *flawed) {
 	}
 }
 
-// state makes a flaw of the State that Follow returns.
+// state returns a flaw that changes the State that Follow returns.
 func state(change func(s *broker.State)) func(f *flawed) {
 	return func(f *flawed) {
 		f.follow = func(ctx context.Context, f *flawed, channel string) (broker.State, error) {
@@ -215,7 +215,7 @@ func state(change func(s *broker.State)) func(f *flawed) {
 	}
 }
 
-// page makes a flaw of the Page that Read returns.
+// page returns a flaw that changes the Page that Read returns.
 func page(change func(p *broker.Page)) func(f *flawed) {
 	return func(f *flawed) {
 		f.read = func(ctx context.Context, f *flawed, channel string, r broker.Range) (broker.Page, error) {
@@ -226,7 +226,7 @@ func page(change func(p *broker.Page)) func(f *flawed) {
 	}
 }
 
-// entry makes a flaw of what is appended.
+// entry returns a flaw that changes the entry that is appended.
 func entry(change func(e *broker.Entry)) func(f *flawed) {
 	return func(f *flawed) {
 		f.append = func(ctx context.Context, f *flawed, channel string, e broker.Entry) (broker.Appended, error) {
@@ -236,7 +236,7 @@ func entry(change func(e *broker.Entry)) func(f *flawed) {
 	}
 }
 
-// result makes a flaw of what Append returns.
+// result returns a flaw that changes what Append returns.
 func result(change func(e broker.Entry, a *broker.Appended, err *error)) func(f *flawed) {
 	return func(f *flawed) {
 		f.append = func(ctx context.Context, f *flawed, channel string, e broker.Entry) (broker.Appended, error) {
@@ -247,7 +247,7 @@ func result(change func(e broker.Entry, a *broker.Appended, err *error)) func(f 
 	}
 }
 
-// flaw is a defect and the rules that must find it; others may.
+// flaw is a defect and the rules that must find it. Other rules may find it, too.
 type flaw struct {
 	name  string
 	rules []string
@@ -675,12 +675,12 @@ func ledgerFlaws() []flaw {
 
 var suite = brokertest.Options{Lease: time.Second, MaxBytes: maxBytes}
 
-// check runs one rule against brokers of one cluster and returns what it says.
-func check(t *testing.T, rule string, o brokertest.Options, change func(f *flawed)) (said []string) {
+// check runs one rule against brokers of one cluster and returns its failures.
+func check(t *testing.T, rule string, o brokertest.Options, change func(f *flawed)) (failures []string) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := memory.NewCluster(memory.Options{})
 		r := &recorder{TB: t}
-		said = r.run(func(t testing.TB) {
+		failures = r.run(func(t testing.TB) {
 			brokertest.Check(t, rule, o, func() broker.Broker {
 				b := limited{cluster.Broker()}
 				f := &flawed{limited: b, next: b}
@@ -691,10 +691,10 @@ func check(t *testing.T, rule string, o brokertest.Options, change func(f *flawe
 			})
 		})
 	})
-	return said
+	return failures
 }
 
-// Each rule holds for a broker without flaws, and finds its own.
+// Each rule passes for a broker without flaws, and finds its flaws.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	flaws := slices.Concat(eventFlaws(), historyFlaws(), memberFlaws(), faultFlaws(), ledgerFlaws())
@@ -720,16 +720,16 @@ func TestRules(t *testing.T) {
 // bare has none of the optional interfaces.
 type bare struct{ broker.Broker }
 
-// A rule that cannot be run never passes in silence.
+// A rule that cannot run fails with a message.
 func TestMissingAbilities(t *testing.T) {
 	t.Parallel()
 	for _, rule := range []string{"read", "claims", "lease", "cut", "nodes"} {
 		r := &recorder{TB: t}
-		said := r.run(func(t testing.TB) {
+		failures := r.run(func(t testing.TB) {
 			brokertest.Check(t, rule, suite, func() broker.Broker { return bare{memory.New()} })
 		})
-		if assert.Len(t, said, 1, rule) {
-			assert.Contains(t, said[0], "Options.NotHeld")
+		if assert.Len(t, failures, 1, rule) {
+			assert.Contains(t, failures[0], "Options.NotHeld")
 		}
 	}
 }

@@ -13,32 +13,77 @@ import (
 
 var historyRules = []rule{
 	{
-		name:  "keptOrder",
-		words: "kept events have one order on all nodes, with offsets that grow by one, the offset before, and a time",
-		needs: []ability{keeps},
-		check: checkKeptOrder,
+		name:    "keptOrder",
+		promise: "kept events have one order on all nodes, with offsets that increase by one, the previous offset, and a time",
+		needs:   []ability{hasHistory},
+		check:   checkKeptOrder,
 	},
 	{
-		name:  "empty",
-		words: "a channel to which nothing was appended has an epoch and offset 0, and its first event has offset 1 there",
-		needs: []ability{keeps},
-		check: checkEmpty,
+		name:    "empty",
+		promise: "a channel to which nothing was appended has an epoch and offset 0, and its first event has offset 1 there",
+		needs:   []ability{hasHistory},
+		check:   checkEmpty,
 	},
-	{name: "size", words: "at most Keep.Size events are kept, the newest", needs: []ability{keeps}, check: checkSize},
-	{name: "ttl", words: "no event is kept longer than its TTL, and the offset goes on", needs: []ability{keeps}, check: checkTTL},
-	{name: "keepBytes", words: "at most Keep.Bytes bytes of data are kept, the newest", needs: []ability{keeps}, check: checkKeepBytes},
-	{name: "read", words: "Read returns the events of its Range, oldest first, and says what else there is", needs: []ability{keeps}, check: checkRead},
-	{name: "readEpoch", words: "Read of another epoch fails with ErrEpoch", needs: []ability{keeps}, check: checkReadEpoch},
-	{name: "tops", words: "Tops returns each channel's last position, in order", needs: []ability{keeps}, check: checkTops},
-	{name: "notKept", words: "events that are not kept take no offset", needs: []ability{keeps}, check: checkNotKept},
 	{
-		name:  "noHole",
-		words: "between the State of Follow and what is delivered after it no kept event is missing",
-		needs: []ability{keeps},
-		check: checkNoHole,
+		name:    "size",
+		promise: "at most the newest Keep.Size events are kept",
+		needs:   []ability{hasHistory},
+		check:   checkSize,
 	},
-	{name: "forget", words: "Forget removes what is kept, and a new epoch begins on all nodes", needs: []ability{keeps}, check: checkForget},
-	{name: "readsWriteNothing", words: "Follow, Read and Tops do not change a channel's position", needs: []ability{keeps}, check: checkReadsWriteNothing},
+	{
+		name:    "ttl",
+		promise: "no event is kept longer than its TTL, and the offset continues",
+		needs:   []ability{hasHistory},
+		check:   checkTTL,
+	},
+	{
+		name:    "keepBytes",
+		promise: "at most the newest Keep.Bytes bytes of data are kept",
+		needs:   []ability{hasHistory},
+		check:   checkKeepBytes,
+	},
+	{
+		name:    "read",
+		promise: "Read returns the events of its Range, oldest first, and reports First, Top and More",
+		needs:   []ability{hasHistory},
+		check:   checkRead,
+	},
+	{
+		name:    "readEpoch",
+		promise: "Read of another epoch fails with ErrEpoch",
+		needs:   []ability{hasHistory},
+		check:   checkReadEpoch,
+	},
+	{
+		name:    "tops",
+		promise: "Tops returns the last position of each channel, in the order of the channels",
+		needs:   []ability{hasHistory},
+		check:   checkTops,
+	},
+	{
+		name:    "notKept",
+		promise: "events that are not kept have no offset",
+		needs:   []ability{hasHistory},
+		check:   checkNotKept,
+	},
+	{
+		name:    "noHole",
+		promise: "no kept event is missing between the State of Follow and the first delivery after it",
+		needs:   []ability{hasHistory},
+		check:   checkNoHole,
+	},
+	{
+		name:    "forget",
+		promise: "Forget removes the kept events, and a new epoch begins on all nodes",
+		needs:   []ability{hasHistory},
+		check:   checkForget,
+	},
+	{
+		name:    "readsWriteNothing",
+		promise: "Follow, Read and Tops do not change a channel's position",
+		needs:   []ability{hasHistory},
+		check:   checkReadsWriteNothing,
+	},
 }
 
 func (n *node) read(channel string, r broker.Range) broker.Page {
@@ -64,7 +109,7 @@ func pageData(p broker.Page) []string {
 	return data
 }
 
-// numbers returns the numbers from first to last as events have them.
+// numbers returns the numbers from first to last as the data of events.
 func numbers(first, last int) []string {
 	list := []string{}
 	for i := first; i <= last; i++ {
@@ -273,7 +318,7 @@ func checkNoHole(h *harness) {
 	})
 	for _, d := range nodes[1].sink.seen("news") {
 		if d.entry.At.Offset <= s.At.Offset {
-			continue // the State has it
+			continue // the State includes it
 		}
 		assert.Equal(h.t, next, d.entry.At.Offset)
 		next++

@@ -14,14 +14,29 @@ import (
 
 var ledgerRules = []rule{
 	{
-		name:  "claims",
-		words: "a key is claimed once until it expires or is released, and all nodes see its answer",
-		needs: []ability{remembers},
-		check: checkClaims,
+		name:    "claims",
+		promise: "a key is claimed once until it expires or is released, and all nodes see its answer",
+		needs:   []ability{hasLedger},
+		check:   checkClaims,
 	},
-	{name: "claimRace", words: "of many claims of one key just one is granted", needs: []ability{remembers}, check: checkClaimRace},
-	{name: "claimExpiry", words: "a claim ends with its lifetime, whether it has an answer or not", needs: []ability{remembers}, check: checkClaimExpiry},
-	{name: "list", words: "List returns the records with a prefix, sorted by key", needs: []ability{remembers}, check: checkList},
+	{
+		name:    "claimRace",
+		promise: "exactly one of many concurrent claims of a key is granted",
+		needs:   []ability{hasLedger},
+		check:   checkClaimRace,
+	},
+	{
+		name:    "claimExpiry",
+		promise: "a claim expires after its lifetime, with or without an answer",
+		needs:   []ability{hasLedger},
+		check:   checkClaimExpiry,
+	},
+	{
+		name:    "list",
+		promise: "List returns the records with a prefix, sorted by key",
+		needs:   []ability{hasLedger},
+		check:   checkList,
+	},
 }
 
 func (n *node) ledger() broker.Ledger { return n.Broker.(broker.Ledger) }

@@ -12,19 +12,55 @@ import (
 
 var memberRules = []rule{
 	{
-		name:  "members",
-		words: "joins, updates and leaves reach all followers in order, and Follow returns what they amount to",
-		check: checkMembers,
+		name:    "members",
+		promise: "joins, updates and leaves reach all followers in order, and Follow returns the resulting State",
+		check:   checkMembers,
 	},
-	{name: "oneOrder", words: "member entries have one order on all nodes, and all nodes end with the same members", check: checkOneOrder},
-	{name: "ownership", words: "Update, Leave and Adopt change nothing unless they name the member's owner", check: checkOwnership},
-	{name: "joinTwice", words: "a Join of a member that is in is a duplicate for its owner and ErrMemberExists for others", check: checkJoinTwice},
-	{name: "adopt", words: "an Adopt changes the owner and keeps the member's place and data", check: checkAdopt},
-	{name: "adoptedStays", words: "what was adopted cannot be left or joined again by the owner it was taken from", check: checkAdoptedStays},
-	{name: "on", words: "State.On is set by a Join with Data and holds until the channel has no members", check: checkOn},
-	{name: "snapshot", words: "the State of Follow and the entries delivered after it amount to all entries", check: checkSnapshot},
-	{name: "channels", words: "members belong to one channel", check: checkChannels},
-	{name: "unfollowed", words: "members can be appended to a channel that the node does not follow", check: checkUnfollowed},
+	{
+		name:    "oneOrder",
+		promise: "member entries have one order on all nodes, and all nodes have the same members in the end",
+		check:   checkOneOrder,
+	},
+	{
+		name:    "ownership",
+		promise: "Update, Leave and Adopt change nothing unless they name the member's owner",
+		check:   checkOwnership,
+	},
+	{
+		name:    "joinTwice",
+		promise: "a Join of an existing member is a duplicate for its owner, and fails with ErrMemberExists for other owners",
+		check:   checkJoinTwice,
+	},
+	{
+		name:    "adopt",
+		promise: "an Adopt changes the owner, and does not change the member's place and data",
+		check:   checkAdopt,
+	},
+	{
+		name:    "adoptedStays",
+		promise: "the former owner of an adopted member can neither remove it nor join it again",
+		check:   checkAdoptedStays,
+	},
+	{
+		name:    "on",
+		promise: "State.On is set by a Join with Data and remains set until the channel has no members",
+		check:   checkOn,
+	},
+	{
+		name:    "snapshot",
+		promise: "the State of Follow and the entries delivered after it contain the effect of all entries",
+		check:   checkSnapshot,
+	},
+	{
+		name:    "channels",
+		promise: "a member belongs to one channel only",
+		check:   checkChannels,
+	},
+	{
+		name:    "unfollowed",
+		promise: "members can be appended to a channel that the node does not follow",
+		check:   checkUnfollowed,
+	},
 }
 
 func checkMembers(h *harness) {
@@ -199,14 +235,14 @@ func checkOn(h *harness) {
 	n.append("room", join("m2", "o2", `{}`))
 	on(true, "a member with data joined")
 	n.append("room", leave("m2", "o2"))
-	on(true, "it holds until the channel has no members")
+	on(true, "it remains set until the channel has no members")
 	n.append("room", join("m3", "o3", ""))
 	n.append("room", leave("m1", "o1"))
-	on(true, "it holds until the channel has no members")
+	on(true, "it remains set until the channel has no members")
 	n.append("room", leave("m3", "o3"))
 	on(false, "the channel has no members")
 	n.append("room", join("m4", "o4", ""))
-	on(false, "it begins anew")
+	on(false, "a new member without data does not set it")
 }
 
 func checkSnapshot(h *harness) {
@@ -254,8 +290,8 @@ func checkUnfollowed(h *harness) {
 	assert.Empty(h.t, nodes[0].sink.seen("room"))
 }
 
-// pause waits while nothing is expected, for what only time brings about. In a
-// synctest bubble it takes no time.
+// pause waits for something that only the passing of time causes. In a synctest bubble it takes
+// no time.
 func pause(t interface{ Helper() }, d time.Duration) {
 	t.Helper()
 	<-time.After(d)

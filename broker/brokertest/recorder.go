@@ -21,8 +21,7 @@ type delivery struct {
 	reason  string
 }
 
-// recorder is a Sink that remembers every call in order, and what channels
-// amount to.
+// recorder is a Sink that records every call in order, and the resulting state of each channel.
 type recorder struct {
 	mu       sync.Mutex
 	all      []delivery
@@ -57,8 +56,8 @@ func (r *recorder) record(d delivery) {
 	}
 	r.running[d.channel] = true
 	r.mu.Unlock()
-	// What follows is in a section of its own, and other goroutines get their
-	// turn, so that a concurrent call for the channel is seen.
+	// The lock is released and other goroutines run, so that a concurrent call for the channel
+	// is detected.
 	runtime.Gosched()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,14 +80,14 @@ func (r *recorder) viewLocked(channel string) *view {
 	return v
 }
 
-// begin takes the State that Follow returned.
+// begin sets the State that Follow returned.
 func (r *recorder) begin(channel string, s broker.State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.viewLocked(channel).begin(s)
 }
 
-// end notes that no call may come from now on.
+// end records that no call is permitted from now on.
 func (r *recorder) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,7 +117,7 @@ func (r *recorder) seenLocked(channel string) []delivery {
 	return list
 }
 
-// wait waits until the calls for a channel are enough.
+// wait waits until enough returns true for the calls for a channel.
 func (n *node) wait(channel, what string, enough func([]delivery) bool) []delivery {
 	n.h.t.Helper()
 	r := n.sink
@@ -134,7 +133,8 @@ func (n *node) wait(channel, what string, enough func([]delivery) bool) []delive
 		select {
 		case <-more:
 		case <-timeout.C:
-			fatal(n.h.t, "%s: %s did not come in %q; seen: %s", n.id, what, channel, describe(list))
+			fatal(n.h.t, "%s has not received %s in %q within %v; received: %s",
+				n.id, what, channel, patience, describe(list))
 		}
 	}
 }
@@ -145,7 +145,7 @@ func fatal(t testing.TB, format string, args ...any) {
 	t.FailNow()
 }
 
-// events waits for that many events of a channel and returns their data.
+// events waits for count events of a channel and returns their data.
 func (n *node) events(channel string, count int) []string {
 	n.h.t.Helper()
 	list := n.wait(channel, fmt.Sprintf("%d events", count), func(list []delivery) bool {
@@ -164,7 +164,7 @@ func eventData(list []delivery) []string {
 	return data
 }
 
-// waitReset waits for the Reset of a channel after the first from calls.
+// waitReset waits for a Reset of a channel, and ignores the first from calls.
 func (n *node) waitReset(channel string, from int) delivery {
 	n.h.t.Helper()
 	isReset := func(d delivery) bool { return d.state != nil }
@@ -175,14 +175,14 @@ func (n *node) waitReset(channel string, from int) delivery {
 	return list[slices.IndexFunc(list, isReset)]
 }
 
-// waitMembers waits until a channel has just these members, in this order.
+// waitMembers waits until a channel has exactly these members, in this order.
 func (n *node) waitMembers(channel string, ids ...string) {
 	n.h.t.Helper()
 	want := strings.Join(ids, " ")
 	n.wait(channel, "the members "+want, func([]delivery) bool { return n.members(channel) == want })
 }
 
-// members returns the ids of a channel's members as the node sees them.
+// members returns the ids of a channel's members, as the node received them.
 func (n *node) members(channel string) string {
 	n.sink.mu.Lock()
 	defer n.sink.mu.Unlock()
@@ -193,27 +193,29 @@ func (n *node) members(channel string) string {
 	return v.ids()
 }
 
-// view folds what a node receives of one channel into its members.
+// view is the state of a channel that results from the deliveries to a node.
 type view struct {
 	begun    bool
-	early    []delivery // came before begin
+	early    []delivery // delivered before begin
 	revision broker.Position
 	members  []broker.Member
 	on       bool
-	wrong    []string // what contradicts the contract
+	wrong    []string // violations of the contract
 }
 
 func (v *view) begin(s broker.State) {
 	early := v.early
 	*v = view{begun: true, wrong: v.wrong}
-	v.take(s)
+	v.setState(s)
 	for _, d := range early {
 		v.apply(d)
 	}
 }
 
-func (v *view) take(s broker.State) {
-	v.revision, v.members, v.on = s.Revision, slices.Clone(s.Members), s.On
+func (v *view) setState(s broker.State) {
+	v.revision = s.Revision
+	v.members = slices.Clone(s.Members)
+	v.on = s.On
 }
 
 func (v *view) apply(d delivery) {
@@ -222,7 +224,7 @@ func (v *view) apply(d delivery) {
 		return
 	}
 	if d.state != nil {
-		v.take(*d.state)
+		v.setState(*d.state)
 		return
 	}
 	e := d.entry
@@ -230,7 +232,7 @@ func (v *view) apply(d delivery) {
 		return
 	}
 	if e.At.Epoch == v.revision.Epoch && e.At.Offset <= v.revision.Offset {
-		return // the State of Follow had it
+		return // the State of Follow includes it
 	}
 	i := slices.IndexFunc(v.members, func(m broker.Member) bool { return m.ID == e.Member })
 	switch {
@@ -238,7 +240,7 @@ func (v *view) apply(d delivery) {
 		v.wrong = append(v.wrong, e.Member+" joins twice")
 		return
 	case e.Kind != broker.Join && i < 0:
-		v.wrong = append(v.wrong, e.Member+" is not a member and changes")
+		v.wrong = append(v.wrong, "an entry for "+e.Member+", which is not a member")
 		return
 	}
 	v.revision = e.At
@@ -279,13 +281,13 @@ func describe(list []delivery) string {
 	return strings.Join(words, " ")
 }
 
-// word is a member entry in short.
+// word returns a member entry in short form.
 func word(e broker.Entry) string {
 	sign := map[broker.Kind]string{broker.Join: "+", broker.Update: "=", broker.Leave: "-", broker.Adopt: "~"}[e.Kind]
 	return sign + e.Member
 }
 
-// memberWords are the member entries among deliveries, in short.
+// memberWords returns the member entries of deliveries in short form.
 func memberWords(list []delivery) []string {
 	var words []string
 	for _, d := range list {
