@@ -165,7 +165,9 @@ func decodeKept(data []byte) (kept, error) {
 	if e.Kind != broker.Event || m.at.Offset == 0 || m.moved {
 		return kept{}, errBroken
 	}
-	e.At, e.Prev, e.Time = m.at, m.at.Offset-1, m.time
+	e.At = m.at
+	e.Prev = m.at.Offset - 1
+	e.Time = m.time
 	m.entry = &e
 	return m, nil
 }

@@ -112,7 +112,7 @@ func TestFormats(t *testing.T) {
 	p := prefix(t)
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: p + "-7-members", Subjects: []string{p + ".7.m.>"}})
 	require.NoError(t, err)
-	open(t, nats.Options{URL: shared.URL}) // nobody has used that
+	open(t, nats.Options{URL: shared.URL}) // the stream of the other format is unused
 	_, err = js.Publish(t.Context(), p+".7.m.n.other", []byte("?"))
 	require.NoError(t, err)
 	_, err = try(t, nats.Options{URL: shared.URL}, time.Minute, nil)
@@ -348,8 +348,8 @@ func TestOnIsTheSameEverywhere(t *testing.T) {
 	check("after the sweep")
 }
 
-// Messages that others send on pushy's subjects harm nobody, and are in the log once a
-// minute.
+// Messages of other programs on pushy's subjects have no effect, and one line a minute is
+// logged.
 func TestForeignMessages(t *testing.T) {
 	t.Parallel()
 	s := ownNATS(t)
@@ -453,8 +453,8 @@ func TestManyEvents(t *testing.T) {
 	}
 }
 
-// Kept events that a node has not heard of are read from the log when it hears of a later
-// one, and come in order; a message that contradicts the log changes nothing.
+// If a node has missed kept events, it reads them from the log when it receives a later one,
+// and delivers them in order. A message that contradicts the log has no effect.
 func TestGapIsFilled(t *testing.T) {
 	t.Parallel()
 	nc, js := admin(t, shared.URL)

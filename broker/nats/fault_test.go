@@ -72,7 +72,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 	}
 	servers[leader["members"]].Stop()
 
-	// Appends fail or succeed meanwhile; those that succeed are in the log.
+	// Appends fail or succeed until then; those that succeed are in the log.
 	var acknowledged []broker.Position
 	for i := 20; len(acknowledged) < 20; i++ {
 		got, err := a.Append(t.Context(), "room", kept(strconv.Itoa(i)))
@@ -284,7 +284,7 @@ func TestSilence(t *testing.T) {
 			} else {
 				mend = p.silence()
 			}
-			// A process that is told to stop may answer once more.
+			// A process can answer once more after the signal to stop.
 			eventually(t, "an append ends with its context", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 				defer cancel()
@@ -306,8 +306,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// When JetStream takes nothing because it is full, the node is away; nobody is taken for
-// dead before all is well again.
+// When JetStream accepts no messages because it is full, the node is away. No node is treated
+// as dead before JetStream works again.
 func TestFull(t *testing.T) {
 	t.Parallel()
 	s := configured(t, "jetstream { max_file_store: 64KB, max_memory_store: 64KB }\n")
@@ -344,7 +344,7 @@ func TestFull(t *testing.T) {
 	assert.Equal(t, []string{"1"}, n.members("room"))
 }
 
-// childMain is a node in a process of its own: it joins, and tells what its sink is told.
+// childMain is a node in a separate process: it joins, and prints what its sink receives.
 func childMain() {
 	how := os.Getenv("PUSHY_NATS_CHILD")
 	if how == "" {
@@ -396,8 +396,8 @@ func (s childSink) Reset(_ string, state broker.State, reason string) {
 	_ = s.out.Encode(n)
 }
 
-// A process that is stopped for longer than its lease loses its members, is told so, and
-// cannot join again what was adopted.
+// A process that is stopped for longer than its lease loses its members and receives Resets.
+// It cannot join members again that were adopted.
 func TestStoppedProcess(t *testing.T) {
 	t.Parallel()
 	n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, childLease, nil)

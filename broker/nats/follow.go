@@ -158,7 +158,8 @@ func (b *Broker) open(ctx context.Context, f *followed, reason string, known boo
 	if f.isUnfollowed() {
 		return broker.State{}, errUnfollowed
 	}
-	link, asked := b.link(), action{subject: b.subjects.channel(f.channel)}
+	link := b.link()
+	asked := action{subject: b.subjects.channel(f.channel)}
 	if b.denials.since(asked, f.mark) != nil {
 		f.unsubscribe() // because nats.go repeats a subscription only on the next connection
 	}
@@ -316,7 +317,8 @@ func (f *followed) handleKeptLocked(m kept) {
 	case m.at.Epoch == f.at.Epoch && m.at.Offset <= f.at.Offset:
 		// The sink has it: it was delivered while the log was read.
 	default:
-		f.stalled, f.early = true, nil
+		f.stalled = true
+		f.early = nil
 		f.refillLocked()
 	}
 }

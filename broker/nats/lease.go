@@ -144,7 +144,8 @@ const inboxRetry = 5 * time.Second
 // sequence, and to purge with two limits of which only one is allowed. Requests that access a
 // stream while another node creates it can crash NATS 2.9.
 func (b *Broker) checkPermissions(ctx, link context.Context) error {
-	base, stream := b.subjects.base, b.subjects.stream+"members"
+	base := b.subjects.base
+	stream := b.subjects.stream + "members"
 	probe := base + ".c.%probe"
 	mark := b.denials.mark()
 	sub, err := b.nc.SubscribeSync(probe)

@@ -58,7 +58,8 @@ func (b *Broker) find(ctx context.Context, s recordStream, key string) (found, e
 	if err != nil {
 		return f, ignore(err, errNone)
 	}
-	f.seq, f.at = msg.Sequence, msg.Time
+	f.seq = msg.Sequence
+	f.at = msg.Time
 	f.claim, err = decodeClaim(msg.Data)
 	if err != nil || f.key != key {
 		b.skipped(f.subject, errBroken)
@@ -316,7 +317,8 @@ const pollID = 20 * time.Millisecond
 // claims the record of the ID first, which succeeds for only one of several concurrent
 // appends.
 func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
-	s, key := b.recordStreams(0)[0], entryKey+channel+"\x00"+e.ID
+	s := b.recordStreams(0)[0]
+	key := entryKey + channel + "\x00" + e.ID
 	if len(key) > maxText {
 		return broker.Appended{}, fmt.Errorf("nats: append: the channel's name and the ID have over %d bytes in total",
 			maxText)
@@ -328,7 +330,8 @@ func (b *Broker) appendOnce(ctx context.Context, channel string, e broker.Entry)
 		seq, err := b.compareAndStore(ctx, f.subject, f.seq, mine.encode())
 		if err == nil {
 			again := f.isValid()
-			f.seq, f.claim = seq, mine
+			f.seq = seq
+			f.claim = mine
 			return b.appendClaimed(ctx, channel, e, f, again)
 		}
 		if !errors.Is(err, errConflict) {

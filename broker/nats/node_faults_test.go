@@ -136,8 +136,8 @@ func TestDropsUnderSteadyLoad(t *testing.T) {
 	assert.Equal(t, []int{10, 20, 30}, noticed[:3])
 }
 
-// Nodes that are gone are forgotten by the others and removed from the stream, so that
-// many that come and go need no memory. So are members that have left.
+// The other nodes remove dead nodes from their replicas and from the stream, so that a large
+// number of short-lived nodes needs no memory. The same applies to members that have left.
 func TestDeadNodesAreForgotten(t *testing.T) {
 	t.Parallel()
 	const lease = 2 * time.Second
@@ -170,8 +170,8 @@ func TestDeadNodesAreForgotten(t *testing.T) {
 	assert.Equal(t, []int{1, 0}, []int{nodes, channels}, "in the node's memory")
 }
 
-// A node that reads all members over a slow network for longer than its lease is not
-// taken for dead meanwhile.
+// A node that reads all members over a slow network for longer than its lease is not treated
+// as dead.
 func TestLoadingOutlastsTheLease(t *testing.T) {
 	t.Parallel()
 	const lease, members = 6 * time.Second, 8000

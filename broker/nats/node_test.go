@@ -27,7 +27,7 @@ type news struct {
 	reason  string
 }
 
-// node is an open Broker, and what its sink was told.
+// node is an open Broker, and what its sink has received.
 type node struct {
 	*nats.Broker
 	t    testing.TB
@@ -94,7 +94,7 @@ func (n *node) append(channel string, e broker.Entry) broker.Appended {
 	return a
 }
 
-// next is what the sink is told next that fits.
+// next returns the next call of the sink that matches.
 func (n *node) next(fits func(news) bool) news {
 	n.t.Helper()
 	late := time.After(testPatience)

@@ -53,7 +53,9 @@ func (r *replica) inspect(t time.Time, stopped bool) (rank int, dead []string, s
 func (b *Broker) removeDeadNode(ctx context.Context, r *replica, id string) error {
 	r.mu.Lock()
 	p := r.peerLocked(id)
-	seq, marked, members := p.seq, p.heartbeat.lease == 0, maps.Clone(p.members)
+	seq := p.seq
+	marked := p.heartbeat.lease == 0
+	members := maps.Clone(p.members)
 	r.mu.Unlock()
 	if !marked {
 		_, err := b.compareAndStore(ctx, b.subjects.node(id), seq, heartbeat{}.encode())

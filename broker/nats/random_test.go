@@ -17,8 +17,8 @@ import (
 	"github.com/gopushy/pushy/broker/nats"
 )
 
-// checker is a sink that holds what it is told to the contract: kept events follow one
-// another, member entries change members that are there, and a Reset begins anew.
+// checker is a sink that checks the contract: kept events have consecutive offsets, member
+// entries change members that exist, and a Reset replaces the state.
 type checker struct {
 	mu    sync.Mutex
 	rooms map[string]*checked
@@ -116,8 +116,8 @@ func (c *checker) apply(channel string, r *checked, e broker.Entry) {
 	r.revision = e.At
 }
 
-// Nodes that are cut off at random moments, while all of them append: what each sink is
-// told fits together, and at the end all have the same.
+// Nodes are cut off at random times, while all of them append. The deliveries to each sink are
+// consistent, and at the end all sinks have the same state.
 func TestRandomCuts(t *testing.T) {
 	t.Parallel()
 	const channels = 4

@@ -200,7 +200,8 @@ func (r *replica) handle(msg jetstream.Msg) {
 	}
 	r.received++
 	if meta.Sequence.Consumer != r.received || meta.Sequence.Stream <= r.applied {
-		r.ended, r.current = true, false
+		r.ended = true
+		r.current = false
 		r.b.markAway(r.link, errMissed)
 		return
 	}
@@ -237,7 +238,9 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 			break
 		}
 		p := r.peerLocked(node)
-		p.seq, p.heartbeat, p.lastSeen = seq, s, time.Now()
+		p.seq = seq
+		p.heartbeat = s
+		p.lastSeen = time.Now()
 		if node != r.b.node && s.lease > 0 {
 			r.b.compared.Compare(r.b.o.Logger, r.b.settings, s.settings)
 		}
@@ -254,11 +257,13 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 			break
 		}
 		if r.epoch != "" {
-			r.ended, r.current = true, false
+			r.ended = true
+			r.current = false
 			r.b.markAway(r.link, errEpoch)
 			break
 		}
-		r.epoch, r.epochSeq = string(data), seq
+		r.epoch = string(data)
+		r.epochSeq = seq
 	default:
 		err = errBroken
 	}
@@ -299,7 +304,8 @@ func (r *replica) handleMemberLocked(channel, member string, data []byte, seq ui
 		return err
 	}
 	prev := m.revision
-	m.revision, next.taken = seq, time.Now()
+	m.revision = seq
+	next.taken = time.Now()
 	r.removeLocked(m, member)
 	r.addLocked(channel, m, next)
 	follows := old != nil && old.member.Since == next.member.Since && old.member.Owner == next.expects()
@@ -353,7 +359,9 @@ func (r *replica) deliverLocked(channel string, next *record, prev uint64, at ti
 	}
 	switch next.kind {
 	case broker.Join:
-		e.User, e.Joined, e.Data = next.member.User, next.member.Joined, next.member.Data
+		e.User = next.member.User
+		e.Joined = next.member.Joined
+		e.Data = next.member.Data
 	case broker.Update:
 		e.Data = next.member.Data
 	case broker.Adopt:
@@ -392,7 +400,8 @@ func (r *replica) stateLocked(channel string) broker.State {
 	if m == nil {
 		return s
 	}
-	s.Revision.Offset, s.On = m.revision, m.on()
+	s.Revision.Offset = m.revision
+	s.On = m.on()
 	for _, member := range m.members {
 		s.Members = append(s.Members, member.member)
 	}

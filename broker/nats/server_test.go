@@ -57,7 +57,7 @@ func monitored(t testing.TB, s *natstest.Server, page string, into any) {
 	require.NoError(t, s.Monitored(page, into))
 }
 
-// proxy stands between a node and its server, and can cut it off.
+// proxy forwards the connections of a node to its server, and can cut them.
 type proxy struct {
 	*storetest.Proxy
 	url string

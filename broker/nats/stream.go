@@ -184,7 +184,7 @@ func (b *Broker) stream(ctx context.Context, c jetstream.StreamConfig) (s jetstr
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			s, err = b.js.CreateStream(ctx, c)
 		}
-		// Another node may have created it meanwhile. Which of the two errors the server
+		// Another node may have created it since then. Which of the two errors the server
 		// returns then depends on how far that request has come.
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || hasCode(err, errSubjectsOverlap) {
 			if made, again := b.js.Stream(ctx, c.Name); again == nil {

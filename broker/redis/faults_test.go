@@ -296,7 +296,7 @@ func TestReplicaAtStart(t *testing.T) {
 	n.back()
 }
 
-// A server that has lost its primary and serves nothing meanwhile (MASTERDOWN), or that
+// A server that has lost its primary and serves nothing until it has a new one (MASTERDOWN), or that
 // is loading, counts as away, too.
 func TestReplicaThatServesNothing(t *testing.T) {
 	t.Parallel()
@@ -377,8 +377,8 @@ func TestSubscriptionIsKilled(t *testing.T) {
 	assert.Equal(t, "2", data(p))
 }
 
-// With no memory left joins and kept events fail; all else goes on, and nobody is taken
-// for dead.
+// When Redis's memory is full, joins and kept events fail. Everything else continues to work,
+// and no node is treated as dead.
 func TestOutOfMemory(t *testing.T) {
 	t.Parallel()
 	s := ownServer(t)

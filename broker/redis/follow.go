@@ -351,7 +351,8 @@ func (f *follow) reset() error {
 	}
 	f.mu.Lock()
 	reason := f.reason
-	f.reason, f.lost = "", false
+	f.reason = ""
+	f.lost = false
 	f.mu.Unlock()
 	if reason == "" {
 		return nil

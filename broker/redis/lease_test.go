@@ -15,7 +15,7 @@ import (
 )
 
 // A node that reconnects over a slow network reads the states of its channels for longer
-// than its lease. The other nodes do not take it for dead meanwhile.
+// than its lease. During that time, the other nodes do not treat it as dead.
 func TestSettlingOutlastsTheLease(t *testing.T) {
 	t.Parallel()
 	const (

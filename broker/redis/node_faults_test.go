@@ -85,7 +85,7 @@ func (o *stdout) has(part string) bool {
 }
 
 // A node that is stopped for longer than its lease loses its members. When it goes on it
-// is reset, and what was adopted meanwhile stays as it is.
+// is reset, and members that were adopted since then do not change.
 func TestStoppedNode(t *testing.T) {
 	t.Parallel()
 	o := options(t, server)
@@ -195,8 +195,8 @@ func TestTooManyIDs(t *testing.T) {
 	}
 }
 
-// A log that is forgotten begins anew in another epoch, and so does what is empty; the
-// others keep theirs.
+// A log that was removed, or that is empty, begins in another epoch. Other logs keep their
+// epoch.
 func TestForgottenLog(t *testing.T) {
 	t.Parallel()
 	o := options(t, server)

@@ -176,7 +176,7 @@ func (n *openNode) back() {
 	require.Eventually(n.t, func() bool { return n.Away() == nil }, patience, tick)
 }
 
-// gone waits until the node has noticed that its store is away.
+// gone waits until the node has detected that its store is away.
 func (n *openNode) gone() {
 	n.t.Helper()
 	require.Eventually(n.t, func() bool { return n.Away() != nil }, patience, tick)

@@ -226,7 +226,8 @@ func (b *Broker) shardDown(err error, wasUp bool) {
 	b.reason = err
 	write := !b.logged && time.Since(b.loggedAt) > outageInterval
 	if write {
-		b.logged, b.loggedAt = true, time.Now()
+		b.logged = true
+		b.loggedAt = time.Now()
 	}
 	b.mu.Unlock()
 	switch {

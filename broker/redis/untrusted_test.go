@@ -185,7 +185,7 @@ func TestForeignMembers(t *testing.T) {
 			a.append("x", join("ann"))
 			a.wait("x", "+ann")
 			set(t, server, append([]string{"HSET", key}, fields...)...)
-			require.Eventually(t, func() bool { // a log that was broken begins anew, without members
+			require.Eventually(t, func() bool { // an invalid log is replaced by an empty one
 				_, err := b.Append(bounded(t), "x", join("bob"))
 				return err == nil
 			}, patience, tick)
