@@ -439,7 +439,7 @@ func TestManyChannelsHaveEventsOnANodeThatIsAlone(t *testing.T) {
 		}
 		err := srv.Publish(t.Context(), "10000", "said", 1)
 		require.ErrorIs(t, err, broker.ErrAway)
-		require.ErrorContains(t, err, "10000 channels have had events")
+		require.ErrorContains(t, err, "10000 channels have already had events")
 		require.NoError(t, srv.Publish(t.Context(), "9999", "said", 1))
 		mend()
 		time.Sleep(time.Minute)
