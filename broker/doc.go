@@ -76,6 +76,8 @@
 //     the State that Follow returns. A Reset that is delivered while Follow runs
 //     has a State which is newer than the one that Follow returns if its
 //     revision or epoch differs.
+//   - An event that is not kept can still be delivered although it was appended shortly
+//     before Follow.
 //   - Following a channel that is already followed returns its current State;
 //     nothing is delivered twice because of it.
 //   - Entries can be delivered while Unfollow runs, but not after it has
