@@ -42,7 +42,7 @@ func bareMachine(t *testing.T) (dir, env string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, name := range []string{
-		"bash", "sh", "go", "sed", "cat", "dirname", "date", "sort", "head", "grep", "mktemp", "rm", "tee", "cut", "git",
+		"bash", "sh", "go", "sed", "cat", "dirname", "date", "sort", "head", "grep", "mktemp", "rm", "tee", "cut", "git", "xargs",
 	} {
 		file, err := exec.LookPath(name)
 		require.NoError(t, err)

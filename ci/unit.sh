@@ -8,36 +8,31 @@ trap 'rm -rf "$logs"' EXIT
 
 # The time limit is long, because the machine can be busy; it still ends a test that hangs.
 race() {
-	say "go test -race in ${1#"$PWD"}/"
+	printf '\n== go test -race in %s/\n' "${1#"$PWD"}"
 	(cd "$1" && shift && go test -race -shuffle=on -timeout=15m "$@" ./...)
 }
 
-# The brokers' tests mostly wait for leases and for servers that start, so two modules run at a
-# time.
+# The brokers' tests mostly wait, for leases and for servers that start, so two modules run at a
+# time. The slowest comes first.
 waiting=()
-finish() {
-	for number in ${waiting[@]+"${waiting[@]}"}; do
-		wait "$(cat "$logs/$number.pid")" || status=1
-		cat "$logs/$number"
-	done
-	waiting=()
-}
-number=0
 for dir in "${modules[@]}"; do
 	case $dir in
-	*/broker/* | */test/cluster) ;;
-	*)
-		race "$dir" "$@" || status=1
-		continue
-		;;
+	*/test/cluster) waiting=("$dir" ${waiting[@]+"${waiting[@]}"}) ;;
+	*/broker/*) waiting+=("$dir") ;;
+	*) race "$dir" "$@" || status=1 ;;
 	esac
-	number=$((number + 1))
-	race "$dir" "$@" >"$logs/$number" 2>&1 &
-	echo $! >"$logs/$number.pid"
-	waiting+=("$number")
-	[ "${#waiting[@]}" -lt 2 ] || finish
 done
-finish
+logged() {
+	local log
+	log=$(mktemp "$logs/XXXXXX")
+	race "$@" >"$log" 2>&1
+	local result=$?
+	cat "$log"
+	return "$result"
+}
+export -f race logged
+export logs
+printf '%s\0' "${waiting[@]}" | xargs -0 -P 2 -I '{}' bash -c 'logged "$@"' logged '{}' "$@" || status=1
 if has_go bench; then
 	say "go test in bench/"
 	(cd bench && GOWORK=off go test -timeout=15m "$@" ./...) || status=1
