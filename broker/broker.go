@@ -57,9 +57,9 @@ type Broker interface {
 	// Append adds an entry to a channel's log. The broker sets the entry's At, Prev and
 	// Time; the values of the caller are ignored.
 	Append(ctx context.Context, channel string, e Entry) (Appended, error)
-	// Close disconnects the node. Members that the node did not leave remain until its
-	// lease has expired. If the Broker was not opened or its Open failed, Close returns
-	// ErrClosed.
+	// Close disconnects the node and removes it from Cluster.Nodes, unless the store cannot
+	// be reached. Members that the node did not leave remain until its lease has expired. If
+	// the Broker was not opened or its Open failed, Close returns ErrClosed.
 	Close(ctx context.Context) error
 }
 
@@ -86,6 +86,7 @@ type OpenOptions struct {
 	// Node is the node's random id. No other node ever has the same id.
 	Node string
 	// Lease is how long the node's members remain after it has failed. It is positive.
+	// Leaser.Extend makes it longer.
 	Lease time.Duration
 	// Settings are options that must be equal on all nodes, by name, such as "Grace":
 	// "15s". The broker compares them with the settings of the other nodes and logs one
@@ -195,6 +196,20 @@ type Health interface {
 
 // Cluster is an optional interface of a Broker that knows its nodes.
 type Cluster interface {
-	// Nodes returns the ids of the nodes whose lease has not expired, sorted.
+	// Nodes returns the ids of the nodes that are not closed and whose lease has not expired,
+	// sorted.
 	Nodes(ctx context.Context) ([]string, error)
+}
+
+// Leaser is an optional interface of a Broker that can make the lease of its node longer. A
+// node that is about to be closed uses it, so that its members remain until other nodes have
+// adopted them.
+type Leaser interface {
+	// Extend renews the node's lease, which has the given length from now on, also after
+	// Close. The other nodes wait for that length even if their own leases are shorter. A
+	// length below the current one has no effect. If Extend returns an error, the other nodes
+	// may not have received the new length; if the error wraps ErrAway, they receive it when
+	// the node renews its lease again. The error wraps errors.ErrUnsupported if the Broker
+	// wraps another one that is not a Leaser.
+	Extend(ctx context.Context, lease time.Duration) error
 }

@@ -47,7 +47,8 @@
 // ErrMemberExists, unless it names the same owner; then it is a duplicate. A Join also
 // fails with ErrNotOwner if an Adopt took the member from that owner within the last two
 // leases, even after the member has left: a node that was stopped for longer than its lease
-// must not restore a member that another node has adopted.
+// must not restore a member that another node has adopted. If the leases of the two nodes
+// differ, the longer one counts.
 //
 // # Leases
 //
@@ -55,6 +56,10 @@
 // When a node has not renewed its lease for that long, because it was closed, killed or
 // disconnected, the broker appends the Leave of each of its members. An Adopt moves a
 // member to the lease of the node that appended it.
+//
+// Close removes the node from Cluster.Nodes at once, so that nobody waits for its answers. Its
+// members remain until the lease expires, so that they can reconnect to another node, which
+// adopts them. Leaser.Extend gives them more time than OpenOptions.Lease.
 //
 // # Away
 //
@@ -99,10 +104,10 @@
 //
 // # Optional interfaces
 //
-// Health, History, Ledger and Cluster are found by type assertion. A Broker that wraps
-// another one must implement those that it passes on: embedding the interface Broker hides
-// them. A broker without Health is never away, and a broker without History keeps no
-// events.
+// Health, History, Ledger, Cluster and Leaser are found by type assertion. A Broker that
+// wraps another one must implement those that it passes on: embedding the interface Broker
+// hides them. A broker without Health is never away, a broker without History keeps no
+// events, and the leases of a broker without Leaser have the length of OpenOptions.Lease.
 //
 // # Faults
 //

@@ -111,6 +111,7 @@ var (
 	hasHistory = can[broker.History]("broker.History")
 	hasLedger  = can[broker.Ledger]("broker.Ledger")
 	hasCluster = can[broker.Cluster]("broker.Cluster")
+	hasLeaser  = can[broker.Leaser]("broker.Leaser")
 	hasHealth  = can[broker.Health]("broker.Health")
 	canCut     = can[Cutter]("brokertest.Cutter")
 	canKill    = can[Killer]("brokertest.Killer")

@@ -71,6 +71,25 @@ var faultRules = []rule{
 		needs:   []ability{hasCluster, canKill},
 		check:   checkNodes,
 	},
+	{
+		name:    "closedNode",
+		promise: "Nodes does not list a node after its Close, although its members remain until its lease has expired",
+		needs:   []ability{hasCluster},
+		check:   checkClosedNode,
+	},
+	{
+		name: "extend",
+		promise: "after Extend, the members of a node that is closed or killed remain until the longer lease has expired, and an " +
+			"adoption from the node is remembered for two of these leases",
+		needs: []ability{hasLeaser, canKill},
+		check: checkExtend,
+	},
+	{
+		name:    "extendedCut",
+		promise: "a node that is cut off for less than its extended lease loses no members",
+		needs:   []ability{hasLeaser, canCut},
+		check:   checkExtendedCut,
+	},
 }
 
 // waitLeaves waits until a channel has only the given members, and returns the time.
@@ -80,11 +99,13 @@ func (n *node) waitLeaves(channel string, ids ...string) time.Time {
 	return time.Now()
 }
 
-func (h *harness) inLease(began, ended time.Time) {
+// inLease checks that members left when a lease of the given length had expired. The node may
+// have renewed it up to half of Options.Lease before it ended.
+func (h *harness) inLease(lease time.Duration, began, ended time.Time) {
 	h.t.Helper()
 	took := ended.Sub(began)
-	assert.GreaterOrEqual(h.t, took, h.o.Lease/2, "the members left before the lease expired")
-	assert.LessOrEqual(h.t, took, h.o.Lease+graceTime, "the members remained after the lease expired")
+	assert.GreaterOrEqual(h.t, took, lease-h.o.Lease/2, "the members left before the lease expired")
+	assert.LessOrEqual(h.t, took, lease+graceTime, "the members remained after the lease expired")
 }
 
 func checkLease(h *harness) {
@@ -107,7 +128,7 @@ func checkLease(h *harness) {
 	began := time.Now()
 	nodes[2].Broker.(Killer).Kill()
 	for _, n := range nodes[:2] {
-		h.inLease(began, n.waitLeaves("room", stay...))
+		h.inLease(h.o.Lease, began, n.waitLeaves("room", stay...))
 		n.waitMembers("hall")
 		words := memberWords(n.sink.seen("room"))
 		slices.Sort(words)
@@ -131,7 +152,7 @@ func checkGoodbye(h *harness) {
 	nodes[0].waitMembers("room", "m0", "m1")
 	began := time.Now()
 	nodes[1].close()
-	h.inLease(began, nodes[0].waitLeaves("room", "m0"))
+	h.inLease(h.o.Lease, began, nodes[0].waitLeaves("room", "m0"))
 }
 
 func checkAdoptedOutlives(h *harness) {
@@ -334,17 +355,115 @@ func checkStopped(h *harness) {
 	other.waitMembers("room", "m2", "m1")
 }
 
+// list returns the nodes that a node knows.
+func (n *node) list() []string {
+	n.h.t.Helper()
+	all, err := n.Broker.(broker.Cluster).Nodes(n.h.ctx())
+	require.NoError(n.h.t, err, "Nodes")
+	return all
+}
+
 func checkNodes(h *harness) {
 	nodes := h.nodes(3)
-	list := func() []string {
-		all, err := nodes[0].Broker.(broker.Cluster).Nodes(h.ctx())
-		require.NoError(h.t, err)
-		return all
-	}
+	list := nodes[0].list
 	want := []string{nodes[0].id, nodes[1].id, nodes[2].id}
 	slices.Sort(want)
 	assert.Equal(h.t, want, list())
 	nodes[2].Broker.(Killer).Kill()
 	want = slices.DeleteFunc(want, func(id string) bool { return id == nodes[2].id })
 	h.eventually("the killed node is not listed", func() bool { return slices.Equal(want, list()) })
+}
+
+func checkClosedNode(h *harness) {
+	nodes := h.nodes(3)
+	nodes[0].follow("room")
+	for i, n := range nodes {
+		id := fmt.Sprint("m", i)
+		n.append("room", join(id, id, ""))
+	}
+	nodes[0].waitMembers("room", "m0", "m1", "m2")
+	want := []string{nodes[0].id, nodes[1].id, nodes[2].id}
+	slices.Sort(want)
+	assert.Equal(h.t, want, nodes[0].list())
+	began := time.Now()
+	nodes[2].close()
+	want = slices.DeleteFunc(want, func(id string) bool { return id == nodes[2].id })
+	for _, n := range nodes[:2] {
+		assert.Equal(h.t, want, n.list(), "the node is not listed after Close has returned")
+	}
+	late := h.node()
+	want = append(want, late.id)
+	slices.Sort(want)
+	assert.Equal(h.t, want, late.list(), "a new node does not list it")
+	h.inLease(h.o.Lease, began, nodes[0].waitLeaves("room", "m0", "m1"))
+	for _, n := range []*node{nodes[0], nodes[1], late} {
+		assert.Equal(h.t, want, n.list(), "after the lease has expired")
+	}
+}
+
+func (n *node) extend(lease time.Duration) {
+	n.h.t.Helper()
+	require.NoError(n.h.t, n.Broker.(broker.Leaser).Extend(n.h.ctx(), lease), "Extend")
+}
+
+func checkExtend(h *harness) {
+	nodes := h.nodes(4)
+	other, short, closed, killed := nodes[0], nodes[1], nodes[2], nodes[3]
+	for _, channel := range []string{"closed", "killed"} {
+		other.follow(channel)
+		other.append(channel, join("other", "other", ""))
+		short.append(channel, join("short", "short", ""))
+	}
+	long := 3 * h.o.Lease
+	closed.append("closed", join("before", "before", ""))
+	killed.append("killed", join("before", "before", ""))
+	killed.append("killed", join("adopted", "adopted", ""))
+	for _, n := range []*node{closed, killed} {
+		n.extend(long)
+		n.extend(h.o.Lease / 2) // has no effect
+	}
+	closed.append("closed", join("after", "after", ""))
+	killed.append("killed", join("after", "after", ""))
+	other.append("killed", adopt("adopted", "adopted", "other"))
+	other.append("killed", leave("adopted", "other"))
+	pause(h.t, h.o.Lease) // the nodes renew their leases in this time
+	for _, channel := range []string{"closed", "killed"} {
+		other.waitMembers(channel, "other", "short", "before", "after")
+	}
+	began := time.Now()
+	short.close()
+	closed.close()
+	killed.Broker.(Killer).Kill()
+	for _, channel := range []string{"closed", "killed"} {
+		h.inLease(h.o.Lease, began, other.waitLeaves(channel, "other", "before", "after"))
+	}
+	for _, channel := range []string{"closed", "killed"} {
+		h.inLease(long, began, other.waitLeaves(channel, "other"))
+	}
+	_, err := other.Append(h.ctx(), "killed", join("adopted", "adopted", ""))
+	assert.ErrorIs(h.t, err, broker.ErrNotOwner, "the adoption is remembered for two of the longer leases")
+	assert.ErrorIs(h.t, closed.Broker.(broker.Leaser).Extend(h.ctx(), long), broker.ErrClosed, "Extend after Close")
+}
+
+func checkExtendedCut(h *harness) {
+	nodes := h.nodes(2)
+	other, n := nodes[0], nodes[1]
+	for _, each := range nodes {
+		each.follow("room")
+	}
+	n.append("room", join("m1", "o1", ""))
+	other.waitMembers("room", "m1")
+	n.extend(6 * h.o.Lease)
+	reconnect := n.cut()
+	pause(h.t, 2*h.o.Lease)
+	if _, ok := n.Broker.(broker.Health); ok {
+		n.away()
+		assert.ErrorIs(h.t, n.Broker.(broker.Leaser).Extend(h.ctx(), 7*h.o.Lease), broker.ErrAway, "Extend while cut off")
+	}
+	reconnect()
+	r := n.waitReset("room", 0)
+	assert.Equal(h.t, broker.ResetGap, r.reason, "the lease has not expired")
+	pause(h.t, 2*h.o.Lease)
+	assert.Equal(h.t, []string{"+m1"}, memberWords(other.sink.seen("room")))
+	n.waitMembers("room", "m1")
 }

@@ -50,6 +50,7 @@ type flawed struct {
 	forget   func(ctx context.Context, f *flawed, channel string) error
 	cut      func(f *flawed) func()
 	nodes    func(ctx context.Context, f *flawed) ([]string, error)
+	extend   func(ctx context.Context, f *flawed, lease time.Duration) error
 	claim    func(ctx context.Context, f *flawed, key, digest string, ttl time.Duration) (broker.Claim, error)
 	finish   func(ctx context.Context, f *flawed, key, digest string, answer []byte) error
 	list     func(ctx context.Context, f *flawed, prefix string) ([]broker.Record, error)
@@ -127,6 +128,13 @@ func (f *flawed) Nodes(ctx context.Context) ([]string, error) {
 		return f.nodes(ctx, f)
 	}
 	return f.next.Nodes(ctx)
+}
+
+func (f *flawed) Extend(ctx context.Context, lease time.Duration) error {
+	if f.extend != nil {
+		return f.extend(ctx, f, lease)
+	}
+	return f.next.Extend(ctx, lease)
 }
 
 func (f *flawed) Claim(ctx context.Context, key, digest string, ttl time.Duration) (broker.Claim, error) {
@@ -547,7 +555,7 @@ func faultFlaws() []flaw {
 				next.Deliver(channel, e)
 			}
 		})},
-		{"leaves on Close", []string{"goodbye"}, func(f *flawed) {
+		{"leaves on Close", []string{"goodbye", "closedNode"}, func(f *flawed) {
 			mine := sync.Map{}
 			f.append = func(ctx context.Context, f *flawed, channel string, e broker.Entry) (broker.Appended, error) {
 				if e.Kind == broker.Join {
@@ -627,6 +635,57 @@ func faultFlaws() []flaw {
 				}
 				slices.Sort(list)
 				return list, err
+			}
+		}},
+		{"lists closed nodes until their lease expires", []string{"closedNode"}, func(f *flawed) {
+			f.close = func(ctx context.Context, f *flawed) error {
+				f.next.Kill()
+				return f.next.Close(ctx)
+			}
+		}},
+		{"does not list itself", []string{"nodes", "closedNode"}, func(f *flawed) {
+			f.nodes = func(ctx context.Context, f *flawed) ([]string, error) {
+				list, err := f.next.Nodes(ctx)
+				return slices.DeleteFunc(list, func(id string) bool { return id == f.node }), err
+			}
+		}},
+		{"does not extend", []string{"extend", "extendedCut"}, func(f *flawed) {
+			f.extend = func(context.Context, *flawed, time.Duration) error { return nil }
+		}},
+		{"extends too much", []string{"extend"}, func(f *flawed) {
+			f.extend = func(ctx context.Context, f *flawed, lease time.Duration) error { return f.next.Extend(ctx, 3*lease) }
+		}},
+		{"extends the lease of an open node only", []string{"extend"}, func(f *flawed) {
+			var long time.Duration
+			f.extend = func(_ context.Context, _ *flawed, lease time.Duration) error {
+				long = max(long, lease)
+				return nil
+			}
+			f.cut = func(f *flawed) func() {
+				_ = f.next.Extend(context.Background(), long)
+				return f.next.Cut()
+			}
+		}},
+		{"extends when it is away", []string{"extendedCut"}, func(f *flawed) {
+			f.extend = func(ctx context.Context, f *flawed, lease time.Duration) error {
+				_ = f.next.Extend(ctx, lease)
+				return nil
+			}
+		}},
+		{"forgets adoptions after two of its own leases", []string{"extend"}, func(f *flawed) {
+			var mu sync.Mutex
+			adopted := map[string]time.Time{}
+			f.append = func(ctx context.Context, f *flawed, channel string, e broker.Entry) (broker.Appended, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				a, err := f.next.Append(ctx, channel, e)
+				if e.Kind == broker.Adopt {
+					adopted[e.Member] = time.Now()
+				}
+				if errors.Is(err, broker.ErrNotOwner) && e.Kind == broker.Join && time.Since(adopted[e.Member]) > 2*suite.Lease {
+					err = nil
+				}
+				return a, err
 			}
 		}},
 	}

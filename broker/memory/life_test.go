@@ -77,6 +77,45 @@ func TestSettingsThatDiffer(t *testing.T) {
 	assert.Contains(t, out.String(), `option=Grace here=30s elsewhere=15s`)
 }
 
+// A node that was closed is not compared, so that a restart with other settings is not logged.
+func TestSettingsOfAClosedNode(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	c := memory.NewCluster(memory.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	opened(t, c, "a", map[string]string{"Grace": "30s"})
+	b, _ := opened(t, c, "b", map[string]string{"Grace": "30s", "Keys": "old"})
+	require.NoError(t, b.Close(t.Context()))
+	opened(t, c, "c", map[string]string{"Grace": "30s", "Keys": "new"})
+	assert.Empty(t, out.String())
+}
+
+// A node that extends its lease while it is cut off has the longer lease when it reconnects.
+func TestExtendWhileCutOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := memory.NewCluster(memory.Options{})
+		a, _ := opened(t, c, "a", nil)
+		b, _ := opened(t, c, "b", nil)
+		members := func() int {
+			s, err := a.Follow(t.Context(), "room")
+			require.NoError(t, err)
+			return len(s.Members)
+		}
+		_, err := b.Append(t.Context(), "room", broker.Entry{Kind: broker.Join, Member: "m", Owner: "o"})
+		require.NoError(t, err)
+		reconnect := b.Cut()
+		require.ErrorIs(t, b.Extend(t.Context(), time.Minute), broker.ErrAway)
+		time.Sleep(10 * time.Second)
+		reconnect()
+		require.NoError(t, b.Close(t.Context()))
+		time.Sleep(59 * time.Second)
+		assert.Equal(t, 1, members())
+		time.Sleep(2 * time.Second)
+		assert.Zero(t, members())
+		require.NoError(t, a.Close(t.Context()))
+	})
+}
+
 func TestIDWindow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

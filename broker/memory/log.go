@@ -269,10 +269,11 @@ func (l *channelLog) applyLocked(b *Broker, m *broker.Member, e broker.Entry) {
 	case broker.Update:
 		m.Data = e.Data
 	case broker.Adopt:
+		lease := max(time.Duration(b.lease.Load()), b.cluster.leaseOf(m.Node))
 		l.adopted = append(l.adopted, adoption{
 			member: m.ID,
 			owner:  m.Owner,
-			until:  e.Time.Add(2 * b.lease),
+			until:  e.Time.Add(2 * lease),
 		})
 		m.Owner = e.Owner
 		m.Node = b.node

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
@@ -35,7 +36,7 @@ type Cluster struct {
 
 	mu     sync.Mutex
 	nodes  map[string]*nodeEntry // the nodes whose lease has not expired, by id
-	open   int                   // the number of nodes that are not closed
+	open   int                   // the number of nodes whose Close was not called
 	ids    idWindow
 	ledger ledger
 
@@ -49,6 +50,7 @@ type Cluster struct {
 type nodeEntry struct {
 	broker   *Broker
 	settings map[string]string
+	closed   bool // it was connected when it was closed
 }
 
 type shard struct {
@@ -89,13 +91,15 @@ type Broker struct {
 	cluster *Cluster
 	sink    broker.Sink // set by Open
 	node    string      // set by Open
-	lease   time.Duration
 
 	mu        sync.Mutex
 	state     state
 	following map[string]*channelLog // by channel; the log is nil while the node is cut off
 	expiry    *time.Timer            // the end of the lease of a node that is cut off or closed
 	expired   bool                   // the lease expired while the node was cut off
+	extended  time.Duration          // the lease that a node which is cut off has when it reconnects
+
+	lease atomic.Int64 // a time.Duration that does not decrease; written with mu
 }
 
 type state uint8
@@ -113,6 +117,7 @@ var (
 	_ broker.Ledger  = (*Broker)(nil)
 	_ broker.Health  = (*Broker)(nil)
 	_ broker.Cluster = (*Broker)(nil)
+	_ broker.Leaser  = (*Broker)(nil)
 )
 
 // Open implements broker.Broker.
@@ -130,7 +135,7 @@ func (b *Broker) Open(_ context.Context, o broker.OpenOptions, sink broker.Sink)
 	}
 	b.sink = sink
 	b.node = o.Node
-	b.lease = o.Lease
+	b.lease.Store(int64(o.Lease))
 	b.following = map[string]*channelLog{}
 	b.state = connected
 	return nil
@@ -143,7 +148,9 @@ func (c *Cluster) add(b *Broker, o broker.OpenOptions) error {
 		return fmt.Errorf("memory: open: the node id %q is in use", o.Node)
 	}
 	for _, other := range c.nodes {
-		c.settings.Compare(c.log, o.Settings, other.settings)
+		if !other.closed {
+			c.settings.Compare(c.log, o.Settings, other.settings)
+		}
 	}
 	c.nodes[o.Node] = &nodeEntry{broker: b, settings: maps.Clone(o.Settings)}
 	c.open++
@@ -218,21 +225,26 @@ func (b *Broker) Close(context.Context) error {
 	if b.state == fresh || b.state == closed {
 		return broker.ErrClosed
 	}
-	if b.state == connected {
+	reachable := b.state == connected
+	if reachable {
 		b.detachLocked()
 	}
 	b.state = closed
-	if b.cluster.closeNode() && b.expiry != nil {
+	if b.cluster.closeNode(b.node, reachable) && b.expiry != nil {
 		b.expiry.Stop()
 	}
 	return nil
 }
 
 // closeNode reports whether the last node was closed. Then the cluster discards everything,
-// because no node is left that could receive the leaves of members.
-func (c *Cluster) closeNode() (last bool) {
+// because no node is left that could receive the leaves of members. A node that is not
+// reachable remains in Nodes.
+func (c *Cluster) closeNode(node string, reachable bool) (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if reachable {
+		c.nodes[node].closed = true
+	}
 	c.open--
 	if c.open > 0 {
 		return false
@@ -266,7 +278,46 @@ func (b *Broker) Nodes(context.Context) ([]string, error) {
 	}
 	b.cluster.mu.Lock()
 	defer b.cluster.mu.Unlock()
-	return slices.Sorted(maps.Keys(b.cluster.nodes)), nil
+	var ids []string
+	for id, n := range b.cluster.nodes {
+		if !n.closed {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// Extend implements broker.Leaser.
+func (b *Broker) Extend(ctx context.Context, lease time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state == connected || b.state == cutOff {
+		b.extended = max(b.extended, lease)
+	}
+	err := b.reachableLocked()
+	if err == nil {
+		b.extendLocked()
+	}
+	return err
+}
+
+func (b *Broker) extendLocked() {
+	b.lease.Store(max(b.lease.Load(), int64(b.extended)))
+}
+
+// leaseOf returns the lease of a node, or 0 if it has expired.
+func (c *Cluster) leaseOf(node string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.nodes[node]
+	if n == nil {
+		return 0
+	}
+	return time.Duration(n.broker.lease.Load())
 }
 
 // Cut disconnects the node from the cluster, as a network failure does: nothing is delivered
@@ -299,7 +350,7 @@ func (b *Broker) detachLocked() {
 		l.mu.Unlock()
 		b.following[channel] = nil
 	}
-	b.expiry = time.AfterFunc(b.lease, b.expire)
+	b.expiry = time.AfterFunc(time.Duration(b.lease.Load()), b.expire)
 }
 
 // expire removes the members of a node that was cut off for its whole lease.
@@ -311,12 +362,11 @@ func (b *Broker) expire() {
 	}
 	b.expired = true
 	b.expiry = nil
-	b.mu.Unlock()
-
 	c := b.cluster
 	c.mu.Lock()
 	delete(c.nodes, b.node)
 	c.mu.Unlock()
+	b.mu.Unlock()
 	for i := range c.shards {
 		for _, l := range c.shards[i].all() {
 			l.removeNode(c, b.node)
@@ -343,6 +393,7 @@ func (b *Broker) reconnect() {
 	}
 	b.expired = false
 	b.state = connected
+	b.extendLocked()
 	for channel := range b.following {
 		l := b.cluster.logOf(channel)
 		b.following[channel] = l

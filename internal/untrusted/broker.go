@@ -47,6 +47,7 @@ type Broker struct {
 var (
 	_ broker.Broker = (*Broker)(nil)
 	_ broker.Health = (*Broker)(nil)
+	_ broker.Leaser = (*Broker)(nil)
 )
 
 // Open implements broker.Broker. If the sink has a method Wants(channel string) bool, it

@@ -244,6 +244,39 @@ func TestErrorsOfOptionalInterfaces(t *testing.T) {
 	assert.ErrorIs(t, err, errNo)
 }
 
+// leaser is a broker that records the lease that it is extended to.
+type leaser struct {
+	plain
+	extended time.Duration
+	extend   func() error
+}
+
+func (l *leaser) Extend(_ context.Context, lease time.Duration) error {
+	l.extended = lease
+	return l.extend()
+}
+
+// Extend reaches the broker, with Call around it. A broker that is not a Leaser does not
+// support it.
+func TestExtend(t *testing.T) {
+	t.Parallel()
+	var r recorder
+	errNo := errors.New("no")
+	b := &leaser{extend: func() error { return errNo }}
+	wrapped := untrusted.Wrap(b, r.options()).(broker.Leaser)
+	assert.ErrorIs(t, wrapped.Extend(t.Context(), time.Minute), errNo)
+	assert.Equal(t, time.Minute, b.extended)
+	b.extend = func() error { panic("of the test") }
+	assert.ErrorContains(t, wrapped.Extend(t.Context(), time.Minute), "of the test")
+	b.extend = func() error { return nil }
+	assert.NoError(t, wrapped.Extend(t.Context(), time.Hour))
+	assert.Equal(t, time.Hour, b.extended)
+	assert.Equal(t, []string{"Broker.Extend", "Broker.Extend", "Broker.Extend"}, r.calls)
+
+	without := untrusted.Wrap(withAll{}, r.options()).(broker.Leaser)
+	assert.ErrorIs(t, without.Extend(t.Context(), time.Minute), errors.ErrUnsupported)
+}
+
 func kept(offset uint64, data string) broker.Entry {
 	return broker.Entry{
 		Kind:  broker.Event,

@@ -10,8 +10,8 @@ import (
 )
 
 // Wrap returns a broker that validates what next delivers. It implements those optional
-// interfaces of package broker that next implements, and always Health: a broker without
-// Health is never away.
+// interfaces of package broker that next implements, and always Health and Leaser: a broker
+// without Health is never away, and Extend returns errors.ErrUnsupported without Leaser.
 func Wrap(next broker.Broker, o Options) broker.Broker {
 	b := &Broker{
 		next: next,
@@ -79,6 +79,15 @@ func (b *Broker) Away() (away error) {
 		return nil
 	})
 	return errors.Join(away, err)
+}
+
+// Extend implements broker.Leaser.
+func (b *Broker) Extend(ctx context.Context, lease time.Duration) error {
+	leaser, ok := b.next.(broker.Leaser)
+	if !ok {
+		return fmt.Errorf("the broker cannot extend its lease: %w", errors.ErrUnsupported)
+	}
+	return b.o.Call("Broker.Extend", func() error { return leaser.Extend(ctx, lease) })
 }
 
 // checkedHistory is a broker.History that validates the results of another one.
