@@ -153,7 +153,7 @@ func (b *Broker) arguments(channel string, e broker.Entry, entry string) (*scrip
 		hasData,
 		e.User,
 		joined,
-		milliseconds(2*b.lease), // how long an adoption is remembered
+		milliseconds(b.lease),
 		digest(channel, e.Member, owner),
 	), nil
 }

@@ -85,6 +85,8 @@
 //	{pushy}1:store          hash: the parts of the epochs of positions
 //	{pushy}1:nodes          sorted set: the nodes, with the expiry times of their leases
 //	{pushy}1:n:{node}       set: the node's members
+//	{pushy}1:leases         hash: the lengths of the nodes' leases
+//	{pushy}1:closed:{node}  string: the node was closed, until its lease has expired
 //	{pushy}1:settings       hash: the nodes' settings, to find differences
 //	{pushy}1:m:{channel}    hash: the channel's members
 //	{pushy}1:e:{channel}    string: the numbers of the channel's kept events

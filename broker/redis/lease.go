@@ -126,8 +126,9 @@ func (sh *shard) renewOnce(ctx context.Context, k *link, c doer) (r renewed, err
 		}
 		settings = string(text)
 	}
+	lease := max(sh.b.lease, time.Duration(sh.b.extended.Load()))
 	answer, err := sh.exec(ctx, k, c, renewScript, "",
-		milliseconds(sh.b.lease), strconv.Itoa(most), brokerkit.NewEpoch(), sh.versionsKey(),
+		milliseconds(lease), strconv.Itoa(most), brokerkit.NewEpoch(), sh.versionsKey(),
 		strconv.Itoa(broker.FormatVersion), settings,
 	).ToArray()
 	if err != nil {
@@ -160,4 +161,29 @@ func (sh *shard) tidy(ctx context.Context, k *link, c doer) error {
 			return err
 		}
 	}
+}
+
+// Extend implements broker.Leaser.
+func (b *Broker) Extend(ctx context.Context, lease time.Duration) error {
+	if err := b.usable(ctx); err != nil {
+		return err
+	}
+	for {
+		old := b.extended.Load()
+		if int64(lease) <= old || b.extended.CompareAndSwap(old, int64(lease)) {
+			break
+		}
+	}
+	var failed error
+	for _, sh := range b.shards {
+		k, err := sh.live()
+		if err == nil {
+			_, err = sh.renew(ctx, k, k)
+			err = sh.failed(ctx, "extend the lease", err)
+		}
+		if err != nil {
+			failed = err
+		}
+	}
+	return failed
 }

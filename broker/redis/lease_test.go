@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,4 +154,40 @@ func TestNodesAreListedAgain(t *testing.T) {
 	assert.NoError(t, a.Away())
 	_, err := a.Append(bounded(t), "x", broker.Entry{Kind: broker.Leave, Member: "m", Owner: "owner-m"})
 	assert.ErrorIs(t, err, broker.ErrNotOwner)
+}
+
+// Every renewal of a node whose lease was extended has the longer lease, also after the stored
+// length was deleted. When the lease of a closed node has expired, nothing of the node is left
+// except the key that marks it as closed, which expires.
+func TestExtendedLease(t *testing.T) {
+	t.Parallel()
+	o := options(t, server)
+	a, b := open(t, o), open(t, o)
+	a.follow("x")
+	b.append("x", join("m"))
+	const long = 2 * nodeLease
+	require.NoError(t, b.Extend(bounded(t), long))
+	tag := a.Tag("x")
+	stored := func() string {
+		length, err := server.Command("HGET", tag+"leases", b.id)
+		assert.NoError(t, err)
+		return length // an error while the key has another type
+	}
+	want := strconv.FormatInt(long.Milliseconds(), 10)
+	assert.Contains(t, stored(), want)
+	for _, foreign := range [][]string{{"DEL", tag + "leases"}, {"SET", tag + "leases", "x"}} {
+		set(t, server, foreign...)
+		require.Eventually(t, func() bool { return strings.Contains(stored(), want) }, patience, tick)
+	}
+	require.NoError(t, b.Close(bounded(t)))
+	ids, err := a.Nodes(bounded(t))
+	require.NoError(t, err)
+	assert.Equal(t, []string{a.id}, ids)
+	left, err := strconv.ParseInt(strings.TrimPrefix(set(t, server, "PTTL", tag+"closed:"+b.id), ":"), 10, 64)
+	require.NoError(t, err)
+	assert.InDelta(t, (time.Minute + long).Milliseconds(), left, float64(long.Milliseconds()))
+	a.wait("x", "-m")
+	require.Eventually(t, func() bool {
+		return set(t, server, "ZCARD", tag+"nodes") == ":1" && set(t, server, "HLEN", tag+"leases") == ":1"
+	}, patience, tick)
 }

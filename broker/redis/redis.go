@@ -27,11 +27,13 @@ type Broker struct {
 
 	// Set by Open.
 	node     string
-	lease    time.Duration
+	lease    time.Duration // of OpenOptions
 	settings map[string]string
 	sink     broker.Sink
 	shards   []*shard
 	opened   atomic.Bool
+
+	extended atomic.Int64 // the lease that Extend has set, or 0; a time.Duration
 
 	ctx    context.Context // until Close
 	cancel context.CancelFunc
@@ -59,6 +61,7 @@ var (
 	_ broker.Ledger  = (*Broker)(nil)
 	_ broker.Health  = (*Broker)(nil)
 	_ broker.Cluster = (*Broker)(nil)
+	_ broker.Leaser  = (*Broker)(nil)
 )
 
 // clusterShards is the number of hash slots over which the channels of a Cluster are
@@ -109,7 +112,7 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	b.reason = errors.New("not connected yet")
 	b.logged = true
 	if err := b.start(ctx); err != nil {
-		b.stop()
+		b.stop(ctx)
 		return err
 	}
 	b.opened.Store(true)
@@ -162,8 +165,9 @@ func (b *Broker) start(ctx context.Context) error {
 	return nil
 }
 
-// Close implements broker.Broker. It closes the connections and does not notify the other
-// nodes: they remove the remaining members of this node when its lease expires.
+// Close implements broker.Broker. It removes the node from Nodes, which takes at most
+// Options.Timeout, and closes the connections. The other nodes remove the remaining members of
+// this node when its lease expires.
 func (b *Broker) Close(ctx context.Context) error {
 	if !b.opened.Swap(false) {
 		return broker.ErrClosed
@@ -171,7 +175,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		b.stop()
+		b.stop(ctx)
 	}()
 	select {
 	case <-stopped:
@@ -181,12 +185,16 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 }
 
-func (b *Broker) stop() {
+func (b *Broker) stop(ctx context.Context) {
 	for _, sh := range b.shards {
 		sh.endFollows()
 	}
+	k, away := b.shards[0].live()
 	b.cancel()
-	b.tasks.Wait()
+	b.tasks.Wait() // afterwards, nothing renews the lease
+	if away == nil {
+		b.leaveNodes(ctx, k)
+	}
 	if k := b.link.Load(); k != nil {
 		k.close()
 	}
@@ -284,6 +292,14 @@ func (b *Broker) Nodes(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(list)
 	return list, nil
+}
+
+// leaveNodes removes the node from Nodes.
+func (b *Broker) leaveNodes(ctx context.Context, k *link) {
+	err := b.shards[0].exec(ctx, k, k, closeScript, "").Error()
+	if err != nil {
+		b.log.Warn("redis: this node remains in the list of nodes until its lease expires", "error", err)
+	}
 }
 
 // compareSettings logs one warning for each option that differs between this node and

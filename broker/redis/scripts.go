@@ -27,6 +27,7 @@ var (
 	topsScript     = newScript("common", "tops")
 	forgetScript   = newScript("common", "time", "forget")
 	nodesScript    = newScript("common", "time", "nodes")
+	closeScript    = newScript("common", "time", "close")
 	ledgerScript   = newScript("common", "time", "ledger")
 	repairScript   = newScript("common", "repair")
 	tryScript      = newScript("common", "try")

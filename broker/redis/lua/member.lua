@@ -1,6 +1,6 @@
 -- member appends a join, update, leave or adoption. ARGV: 9 the kind, 10 the member, 11 the
 -- owner, 12 the owner that an adoption expects, 13 '1' if a join has data, 14 the user,
--- 15 the time of the join, 16 how long an adoption is remembered, 17 the hash that
+-- 15 the time of the join, 16 the lease of this node in milliseconds, 17 the hash that
 -- identifies the adoption.
 local kind, member, owner = ARGV[9], ARGV[10], ARGV[11]
 local key = T .. 'm:' .. channel
@@ -48,7 +48,10 @@ end
 redis.call('HSET', key, 'b', base, 'r', rev, 'c', count, 'o', on or 0, 'm' .. member,
 	struct.pack('>ddI4I4I4', m.since, m.joined, #m.node, #m.owner, #m.user) .. m.node .. m.owner .. m.user .. m.entry)
 if kind == 'join' and count == 1 then redis.call('PERSIST', key) end
-if kind == 'adopt' then redis.call('SET', T .. 'a:' .. ARGV[17], '1', 'PX', ARGV[16]) end
+if kind == 'adopt' then
+	local lease = math.max(tonumber(ARGV[16]), leaseOf(from))
+	redis.call('SET', T .. 'a:' .. ARGV[17], '1', 'PX', 2 * lease)
+end
 if from ~= m.node then
 	if from then redis.call('SREM', T .. 'n:' .. from, owned(channel, member)) end
 	redis.call('SADD', T .. 'n:' .. m.node, owned(channel, member))

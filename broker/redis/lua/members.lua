@@ -3,7 +3,8 @@
 -- members, and "o" is State.On. "m" and an id is a member: the revision of its join, the time
 -- of its join by the clock of its node, the lengths of node, owner and user, then node, owner
 -- and user, and the entry that has its data. When there are no members, the hash expires
--- after an hour. T "n:" and a node's id is the set of the node's members.
+-- after an hour. T "n:" and a node's id is the set of the node's members. The hash T "leases"
+-- has the lengths of the nodes' leases in milliseconds.
 local function split(value)
 	if not value or #value < 28 then return end
 	local since, joined, n, o, u, at = struct.unpack('>ddI4I4I4', value)
@@ -16,6 +17,8 @@ local function split(value)
 		entry = string.sub(value, at + n + o + u),
 	}
 end
+
+local function leaseOf(who) return whole(redis.call('HGET', T .. 'leases', who)) or 0 end
 
 local function owned(channel, member) return #member .. ':' .. member .. channel end
 

@@ -1,5 +1,5 @@
 -- renew renews the node's lease, and removes the members of nodes whose lease has expired.
--- ARGV: 5 the lease in milliseconds, 6 the maximum number of members to remove, 7 a new
+-- ARGV: 5 the length of the lease in milliseconds, which a lower one does not replace, 6 the maximum number of members to remove, 7 a new
 -- epoch, 8 the key of the versions in use, 9 this node's version, 10 its settings or ''. It
 -- returns whether the node's own lease had expired, the number of removed members, the
 -- store's "life" and "run", and the nodes' settings.
@@ -15,6 +15,9 @@ local s = redis.call('HMGET', store, 'life', 'run')
 redis.call('HDEL', store, '')
 local score = redis.call('ZSCORE', T .. 'nodes', node)
 local over = not score or score == '0'
+local known = leaseOf(node)
+if lease > known then redis.call('HSET', T .. 'leases', node, lease) end
+lease = math.max(lease, known)
 redis.call('ZADD', T .. 'nodes', now + lease, node)
 redis.call('ZADD', ARGV[8], now + lease, ARGV[9])
 local settings = {}
@@ -49,6 +52,7 @@ for _, who in ipairs(redis.call('ZRANGEBYSCORE', T .. 'nodes', '-inf', now, 'LIM
 			redis.call('DEL', T .. 'n:' .. who)
 			redis.call('ZREM', T .. 'nodes', who)
 			redis.call('HDEL', T .. 'settings', who)
+			redis.call('HDEL', T .. 'leases', who)
 			break
 		end
 		for _, name in ipairs(all) do

@@ -12,6 +12,7 @@ check(store, 'hash')
 check(ARGV[5], 'zset')
 for _, name in ipairs({'nodes', 'index', 'ledger', 'until'}) do check(T .. name, 'zset') end
 check(T .. 'settings', 'hash')
+check(T .. 'leases', 'hash')
 check(T .. 'n:' .. node, 'set')
 check(T .. 'e:' .. channel, 'string')
 check(T .. 'k:' .. channel, 'list')
