@@ -201,6 +201,11 @@ type adoption struct {
 
 func (r *record) left() bool { return r.kind == broker.Leave }
 
+// remembers reports whether the record has an adoption that has not expired.
+func (r *record) remembers(t time.Time) bool {
+	return slices.ContainsFunc(r.adopted, func(a adoption) bool { return t.Before(a.until) })
+}
+
 // expects returns the owner that the member had before.
 func (r *record) expects() string {
 	if r.kind == broker.Adopt {
@@ -286,10 +291,12 @@ func older(list []uint64, seq uint64) bool {
 }
 
 // heartbeat is the message by which a node renews its lease. A lease of 0 means that another
-// node has declared the node dead.
+// node has declared the node dead. A decoder skips what follows the fields that it knows, and
+// fields at the end can be missing.
 type heartbeat struct {
 	lease    time.Duration
 	settings map[string]string
+	closed   bool // the node was closed; its members remain until the lease has expired
 }
 
 const formHeartbeat = 'n'
@@ -299,6 +306,9 @@ func (s heartbeat) encode() []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.settings)))
 	for name, value := range s.settings {
 		b = appendText(appendText(b, name), value)
+	}
+	if s.closed {
+		b = append(b, flag(s.closed))
 	}
 	return b
 }
@@ -316,6 +326,9 @@ func decodeHeartbeat(data []byte) (heartbeat, error) {
 	for range count {
 		name, value := c.text(), c.text()
 		s.settings[name] = value
+	}
+	if len(c.rest) > 0 {
+		s.closed = c.number() != 0
 	}
 	if c.bad {
 		return heartbeat{}, errBroken

@@ -102,8 +102,9 @@
 //
 // A node sends three heartbeats in the time of its lease. When its lease has expired without
 // a heartbeat, another node marks it as dead and appends the Leaves of its members. The
-// marked node detects the mark. The records of members that have left are removed after
-// three leases.
+// marked node detects the mark. A heartbeat has the length of the lease, which Extend changes,
+// and the last heartbeat of a node says that the node is closed. The records of members that
+// have left are removed after three leases, and not before the adoptions in them have expired.
 //
 // # While NATS is away
 //

@@ -98,7 +98,11 @@ func Seeds() map[string][][]byte {
 		"plain":  {broker.AppendEntry([]byte{formPlain}, e)},
 		"kept":   {kept{at: at, time: t, tail: []uint64{8, 7}, entry: &k}.encode(), kept{at: at, time: t, moved: true}.encode()},
 		"record": {joined.encode(), adopted.encode(), left.encode()},
-		"sign":   {heartbeat{lease: time.Second, settings: map[string]string{"Grace": "15s"}}.encode(), heartbeat{}.encode()},
+		"sign": {
+			heartbeat{lease: time.Second, settings: map[string]string{"Grace": "15s"}}.encode(),
+			heartbeat{lease: time.Minute, settings: map[string]string{"Grace": "15s"}, closed: true}.encode(),
+			heartbeat{}.encode(),
+		},
 		"claim":  {claim{key: "k", digest: "d", until: t, answered: true, answer: []byte("x")}.encode(), claim{key: "k"}.encode()},
 		"result": {encodeResult(broker.Appended{At: at, Receivers: broker.None}), encodeResult(broker.Appended{})},
 		"token":  {[]byte(token("a.b ü")), []byte(token(""))},

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
@@ -16,11 +17,13 @@ import (
 
 // ownLease is the lease of this node.
 type ownLease struct {
-	mu     sync.Mutex // held while the lease is renewed
-	seq    uint64     // the sequence of the last heartbeat; 0 before the first
-	at     time.Time  // when the last heartbeat was sent
-	lapsed bool       // the lease has expired since the last Resets
-	inbox  struct {   // of the permission to subscribe to the inbox
+	mu     sync.Mutex    // held while the lease is renewed
+	length time.Duration // that the next heartbeat has; Extend makes it longer
+	seq    uint64        // the sequence of the last heartbeat; 0 before the first
+	at     time.Time     // when the last heartbeat was sent
+	stored time.Duration // the length that the last heartbeat had
+	lapsed bool          // the lease has expired since the last Resets
+	inbox  struct {      // of the permission to subscribe to the inbox
 		mark  uint64
 		tried time.Time
 	}
@@ -225,18 +228,22 @@ func (b *Broker) renew(ctx context.Context) (seq uint64, err error) {
 	k := &b.ownLease
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if b.isClosed() {
+		return 0, broker.ErrClosed // it must not replace the last heartbeat
+	}
 	t := time.Now()
 	// The monotonic clock can stop while the machine sleeps, and the wall clock can be set.
-	if k.seq > 0 && max(t.Sub(k.at), t.Round(0).Sub(k.at.Round(0))) > b.lease {
+	if k.seq > 0 && max(t.Sub(k.at), t.Round(0).Sub(k.at.Round(0))) > k.stored {
 		k.lapsed = true
 	}
 	prev := k.seq
-	data := heartbeat{lease: b.lease, settings: b.settings}.encode()
+	data := heartbeat{lease: k.length, settings: b.settings}.encode()
 	for range 3 {
 		seq, err = b.compareAndStore(ctx, b.subjects.node(b.node), prev, data)
 		if err == nil {
 			k.seq = seq
 			k.at = t
+			k.stored = k.length
 			return seq, nil
 		}
 		if !errors.Is(err, errConflict) {
@@ -257,6 +264,36 @@ func (b *Broker) renew(ctx context.Context) (seq uint64, err error) {
 		k.lapsed = k.lapsed || err != nil || s.lease == 0
 	}
 	return 0, err
+}
+
+// Extend implements broker.Leaser.
+func (b *Broker) Extend(ctx context.Context, lease time.Duration) error {
+	if lease > maxLease {
+		return fmt.Errorf("nats: extend: a lease of %v is over the limit of %v", lease, maxLease)
+	}
+	b.ownLease.mu.Lock()
+	b.ownLease.length = max(b.ownLease.length, lease)
+	b.ownLease.mu.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
+	_, err := b.renew(ctx)
+	return err
+}
+
+// sayGoodbye stores the last heartbeat of a node that is being closed, so that the other nodes
+// do not list it any more. Its members remain for the lease that the heartbeat begins.
+func (b *Broker) sayGoodbye(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, b.o.Timeout)
+	defer cancel()
+	k := &b.ownLease
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	last := heartbeat{lease: k.length, closed: true}.encode()
+	// It is stored whatever the last message is. A heartbeat that was sent before, and to which
+	// the answer was not received, is stored before it on the same connection, or not at all.
+	_, err := b.js.Publish(ctx, b.subjects.node(b.node), last)
+	return err
 }
 
 // heartbeatsPerLease is the number of heartbeats that a node sends in the time of its lease.

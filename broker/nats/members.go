@@ -130,7 +130,8 @@ func (b *Broker) decide(current *record, e broker.Entry) (next *record, since ui
 		next.oldOwner = e.OldOwner
 		next.member.Owner = e.Owner
 		next.member.Node = b.node
-		next.adopted = append(next.adopted, adoption{owner: e.OldOwner, until: t.Add(2 * b.lease)})
+		lease := max(b.lease, b.replica.Load().leaseOf(current.member.Node))
+		next.adopted = append(next.adopted, adoption{owner: e.OldOwner, until: t.Add(2 * lease)})
 		next.adopted = next.adopted[max(0, len(next.adopted)-maxAdopted):]
 	case broker.Update:
 		if !in || current.member.Owner != e.Owner {

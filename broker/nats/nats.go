@@ -28,7 +28,7 @@ type Broker struct {
 	// Set by Open.
 	o            settings
 	node         string
-	lease        time.Duration
+	lease        time.Duration // of OpenOptions
 	settings     map[string]string
 	sink         broker.Sink
 	subjects     subjects
@@ -75,6 +75,7 @@ var (
 	_ broker.Ledger  = (*Broker)(nil)
 	_ broker.Health  = (*Broker)(nil)
 	_ broker.Cluster = (*Broker)(nil)
+	_ broker.Leaser  = (*Broker)(nil)
 )
 
 var errNotConnected = errors.New("nats: not connected")
@@ -123,6 +124,7 @@ func (b *Broker) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sin
 	b.o = checked
 	b.node = o.Node
 	b.lease = o.Lease
+	b.ownLease.length = o.Lease
 	b.settings = maps.Clone(o.Settings)
 	b.sink = sink
 	b.subjects = newSubjects(checked.Prefix)
@@ -370,14 +372,16 @@ func (b *Broker) appendEntry(ctx context.Context, channel string, e broker.Entry
 	return b.publish(ctx, channel, e)
 }
 
-// Close implements broker.Broker.
-func (b *Broker) Close(context.Context) error {
+// Close implements broker.Broker. It removes the node from Nodes, which takes at most
+// Options.Timeout, and closes the connection.
+func (b *Broker) Close(ctx context.Context) error {
 	b.mu.Lock()
 	if b.state != opened {
 		b.mu.Unlock()
 		return broker.ErrClosed
 	}
 	b.state = closed
+	joined := b.reason == nil
 	b.cancel(broker.ErrClosed)
 	following := slices.Collect(maps.Values(b.following))
 	clear(b.following)
@@ -388,6 +392,11 @@ func (b *Broker) Close(context.Context) error {
 	}
 	if r := b.replica.Load(); r != nil {
 		r.stop()
+	}
+	if joined {
+		if err := b.sayGoodbye(ctx); err != nil {
+			b.o.Logger.Warn("NATS: this node remains in the list of nodes until its lease expires", "error", err)
+		}
 	}
 	if b.nc != nil {
 		b.nc.Close()

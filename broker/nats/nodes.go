@@ -8,12 +8,23 @@ import (
 	"time"
 )
 
-// isAlive reports whether a node's lease has not expired.
-func (p *peer) isAlive(t time.Time) bool {
-	return p.seq > 0 && p.heartbeat.lease > 0 && t.Sub(p.lastSeen) <= p.heartbeat.lease
+// isOpen reports whether a node is not closed and its lease has not expired.
+func (p *peer) isOpen(t time.Time) bool {
+	return p.seq > 0 && !p.heartbeat.closed && p.heartbeat.lease > 0 && t.Sub(p.lastSeen) <= p.heartbeat.lease
 }
 
-// inspect returns this node's rank, which is the number of live nodes with a lower id, the
+// leaseOf returns the length of a node's lease, or 0 if the node is not known.
+func (r *replica) leaseOf(node string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.nodes[node]
+	if p == nil {
+		return 0
+	}
+	return p.heartbeat.lease
+}
+
+// inspect returns this node's rank, which is the number of open nodes with a lower id, the
 // dead nodes whose members this node must remove now, and whether the stream delivers nothing
 // any more. It uses only times of this node's clock. After this process was stopped, a node
 // counts as dead only if no heartbeat arrives for a whole lease.
@@ -28,7 +39,7 @@ func (r *replica) inspect(t time.Time, stopped bool) (rank int, dead []string, s
 		}
 	}
 	for id, p := range r.nodes {
-		if id < r.b.node && p.isAlive(t) {
+		if id < r.b.node && p.isOpen(t) {
 			rank++
 		}
 	}
@@ -55,6 +66,7 @@ func (b *Broker) removeDeadNode(ctx context.Context, r *replica, id string) erro
 	p := r.peerLocked(id)
 	seq := p.seq
 	marked := p.heartbeat.lease == 0
+	closed := p.heartbeat.closed
 	members := maps.Clone(p.members)
 	r.mu.Unlock()
 	if !marked {
@@ -65,7 +77,9 @@ func (b *Broker) removeDeadNode(ctx context.Context, r *replica, id string) erro
 		if err != nil {
 			return err
 		}
-		b.o.Logger.Warn("the lease of a node has expired; its members leave", "node", id, "members", len(members))
+		if !closed {
+			b.o.Logger.Warn("the lease of a node has expired; its members leave", "node", id, "members", len(members))
+		}
 	}
 	_, err := b.leave(ctx, members)
 	return err
@@ -121,7 +135,7 @@ func (b *Broker) Nodes(ctx context.Context) ([]string, error) {
 	defer r.mu.Unlock()
 	var ids []string
 	for id, p := range r.nodes {
-		if p.isAlive(t) {
+		if p.isOpen(t) {
 			ids = append(ids, id)
 		}
 	}

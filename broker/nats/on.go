@@ -80,11 +80,11 @@ func (m *channelMembers) onWithout(without map[*record]bool) bool {
 const maxTried = 64
 
 // removable returns the records of members that left before a time, except for those on which
-// State.On depends.
+// State.On depends, and those with an adoption that must still be remembered.
 func (m *channelMembers) removable(before time.Time) []*record {
 	var old []*record
 	for _, r := range m.left {
-		if r.taken.Before(before) {
+		if r.taken.Before(before) && !r.remembers(time.Now()) {
 			old = append(old, r)
 		}
 	}

@@ -241,7 +241,7 @@ func (r *replica) applyLocked(subject string, data []byte, seq uint64, at time.T
 		p.seq = seq
 		p.heartbeat = s
 		p.lastSeen = time.Now()
-		if node != r.b.node && s.lease > 0 {
+		if node != r.b.node && s.lease > 0 && !s.closed {
 			r.b.compared.Compare(r.b.o.Logger, r.b.settings, s.settings)
 		}
 	case parts[0] == "k" && len(parts) == 2:
