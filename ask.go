@@ -37,8 +37,9 @@ type Answers struct {
 	// Answers begins with the answer of this node. The others are sorted by node.
 	Answers []Answer
 	// Silent has the ids of the nodes that did not answer in time, sorted: nodes that are
-	// stopped or disconnected, and nodes that died less than 15 s ago. It is nil if all
-	// nodes answered. If the Broker does not implement broker.Cluster, only this node can
+	// shutting down, stopped or disconnected, and nodes that died less than 15 s ago. A node
+	// whose Shutdown has returned is not in it, unless it could not reach the broker. It is
+	// nil if all nodes answered. If the Broker does not implement broker.Cluster, only this node can
 	// be in it.
 	Silent []string
 }

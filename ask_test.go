@@ -160,6 +160,24 @@ func TestSilentNodesAreNamed(t *testing.T) {
 	})
 }
 
+// A node that was shut down is not asked any more: nobody waits for it, and it is not named
+// as silent.
+func TestAskAfterAShutdown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		servers, _ := askedNodes(t, 3)
+		require.NoError(t, servers[1].Shutdown(t.Context()))
+		began := time.Now()
+		for _, srv := range []*pushy.Server{servers[0], servers[2]} {
+			answers, err := srv.Ask(t.Context(), "number", nil)
+			require.NoError(t, err)
+			assert.Equal(t, map[string]string{servers[0].Node(): "0", servers[2].Node(): "2"}, numbers(answers))
+			assert.Empty(t, answers.Silent)
+		}
+		assert.Zero(t, time.Since(began))
+	})
+}
+
 // A node that is cut off has its own answer, and says why there are no more.
 func TestAskWhileTheBrokerIsAway(t *testing.T) {
 	t.Parallel()

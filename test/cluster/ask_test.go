@@ -58,6 +58,29 @@ func TestAsk(t *testing.T) {
 	})
 }
 
+// A node that was shut down is neither waited for nor listed as silent, although its lease has
+// not expired.
+func TestAskAfterAShutdown(t *testing.T) {
+	t.Parallel()
+	on(t, []string{"redis", "redisCluster", "nats"}, func(t *testing.T, s *store) {
+		nodes := s.start(t, 3)
+		for _, n := range nodes {
+			n.srv.HandleAsk("who", func(context.Context, json.RawMessage) (any, error) { return n.srv.Node(), nil })
+			soon(t, patience, "the node has its store", func() bool { return n.srv.Stats().Away == nil })
+		}
+		require.NoError(t, nodes[1].srv.Shutdown(t.Context()))
+		want := []string{nodes[0].srv.Node(), nodes[2].srv.Node()}
+		slices.Sort(want)
+		for _, n := range []node{nodes[0], nodes[2]} {
+			began := time.Now()
+			answered, silent := ask(t, n, 10*time.Second)
+			assert.Less(t, time.Since(began), 9*time.Second, "it does not wait for the time limit")
+			assert.Equal(t, want, answered)
+			assert.Empty(t, silent)
+		}
+	})
+}
+
 // ask returns the nodes that answered, sorted, and those that were silent.
 func ask(t testing.TB, n node, within time.Duration) (answered, silent []string) {
 	t.Helper()
