@@ -243,7 +243,7 @@ func TestNothingIsLeft(t *testing.T) {
 	assert.Equal(t, first.At.Epoch, again.At.Epoch)
 	assert.Equal(t, first.At.Offset+2, again.At.Offset)
 	a.append("room", leave("3"))
-	assert.Equal(t, []string{tag + "m:room", tag + "nodes", tag + "store"}, keys(t, server, tag+"*"))
+	assert.Equal(t, []string{tag + "leases", tag + "m:room", tag + "nodes", tag + "store"}, keys(t, server, tag+"*"))
 
 	// A log of members that was forgotten while a node follows the channel costs no Reset.
 	b := open(t, o)
