@@ -101,6 +101,40 @@ func TestResetBringsJoinThrough(t *testing.T) {
 	})
 }
 
+// A join that the log has accepted and lost, before the node has received it, is appended
+// again. Its client does not wait until the join times out.
+func TestJoinIsLostBeforeItIsDelivered(t *testing.T) {
+	twoNodes(t, func(t *testing.T, u *unreliable, servers []*pushy.Server) {
+		ann, bob := connectPeer(t, servers[0]), connectPeer(t, servers[0])
+		ann.subscribe("private-room", `{"name":"Ann"}`)
+		u.nodes[0].setDeaf(true)
+		bob.send(subscribeText(t, bob.id, "private-room", `{"name":"Bob"}`))
+		time.Sleep(time.Second)
+		members := u.state("private-room").Members
+		require.Len(t, members, 2)
+		_, err := u.watcher.Append(t.Context(), "private-room", broker.Entry{
+			Kind:   broker.Leave,
+			Member: members[1].ID,
+			Owner:  members[1].Owner,
+		})
+		require.NoError(t, err)
+		u.nodes[0].setDeaf(false)
+		u.nodes[0].reset("private-room")
+		began := time.Now()
+		success := bob.next()
+		require.Equal(t, "pushy:subscription-success", success.Event)
+		assert.Less(t, time.Since(began), time.Second)
+		ids, _ := memberIDs(success.Data, "presence")
+		assert.Equal(t, u.members("private-room"), ids)
+		assert.Equal(t, []string{"Ann"}, ann.next().names(t))
+		ann.expect("pushy:resync private-room {}")
+		assert.Equal(t, "pushy:presence-add", ann.event())
+		assert.Equal(t, 3, u.count("Join"))
+		ann.quiet()
+		bob.quiet()
+	})
+}
+
 // Without presence a Reset says only that events may have been lost.
 func TestResetWithoutPresence(t *testing.T) {
 	twoNodes(t, func(t *testing.T, u *unreliable, servers []*pushy.Server) {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -47,12 +48,14 @@ type membership struct {
 
 // loggedMember is a membership in the broker's log.
 type loggedMember struct {
-	member    Member
-	delivered chan struct{} // closed when the broker has delivered the join
+	member Member
+	// changed is buffered. It has an element if the join has arrived, or if a Reset has shown
+	// that the log may have lost it.
+	changed chan struct{}
 
-	// The channel's fan guards arrived and request, and, after delivered is closed, also
+	// The channel's fan guards arrived and request, and, after arrived is set, also
 	// member.Data.
-	arrived bool // delivered is closed
+	arrived bool // the broker has delivered the join, or is away
 	request []byte
 
 	// late is set if the broker could not say whether it has appended the Join. Until this
@@ -70,6 +73,14 @@ func (m *membership) uncertain(err error) {
 	}
 	late := time.Now().Add(h.cfg.Lease)
 	m.logged.late.Store(&late)
+}
+
+// notify wakes logJoin.
+func (l *loggedMember) notify() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
 }
 
 // isMember reports whether the connection is in the channel. The caller must have locked
@@ -181,8 +192,8 @@ func (c *Conn) join(r JoinRequest) error {
 				Data:   data,
 				Joined: h.cfg.Now(),
 			},
-			delivered: make(chan struct{}),
-			request:   r.Request,
+			changed: make(chan struct{}, 1),
+			request: r.Request,
 		}
 		err = ch.joinPrivate(m)
 	} else {
@@ -201,6 +212,28 @@ func (c *Conn) join(r JoinRequest) error {
 	m.begin()
 	if !r.Trusted {
 		c.chargeJoin(ch, r.Data)
+	}
+	return nil
+}
+
+// logJoin appends the join of m and waits until the broker delivers it; then m is a member. If
+// the broker is away, m becomes a member without it. The store can lose a join that it has
+// accepted, for example because the store is emptied. The broker reports that with a Reset,
+// and logJoin appends the join again, which has no effect if the log has it after all.
+func (m *membership) logJoin(ctx context.Context) error {
+	ch := m.ch
+	for !ch.hasArrived(m) {
+		_, err := ch.hub.cfg.Broker.Append(ctx, ch.name, ch.joinEntry(m))
+		if err != nil {
+			m.uncertain(err)
+			if errors.Is(err, broker.ErrAway) && ch.joinAlone(m) {
+				return nil
+			}
+			return err
+		}
+		if err := lifecycle.Wait(ctx, m.logged.changed); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
 // arrival is an entry or a State that the broker has delivered.
@@ -326,8 +325,12 @@ func (ch *Channel) replaceLocked(s broker.State) {
 	}
 	var missing []*membership
 	for id, m := range ch.own {
-		if m.logged.arrived && r.get(id) == nil {
+		switch {
+		case r.get(id) != nil:
+		case m.logged.arrived:
 			missing = append(missing, m)
+		default:
+			m.logged.notify() // the log may have lost its join
 		}
 	}
 	slices.SortFunc(missing, func(a, b *membership) int {
@@ -371,7 +374,7 @@ func (ch *Channel) completeJoinLocked(id string) {
 		e.Members = ch.shownLocked()
 	}
 	ch.admit(m, ch.hub.listFrame(&e))
-	close(m.logged.delivered)
+	m.logged.notify()
 }
 
 // disown removes m from the own members. It is called when a membership has ended, before
@@ -408,15 +411,7 @@ func (ch *Channel) joinPrivate(m *membership) error {
 
 	ctx, cancel := h.operation(m.conn.ctx)
 	defer cancel()
-	_, err := h.cfg.Broker.Append(ctx, ch.name, member.entry())
-	if err == nil {
-		err = lifecycle.Wait(ctx, m.logged.delivered)
-	} else {
-		m.uncertain(err)
-		if errors.Is(err, broker.ErrAway) && ch.joinAlone(m) {
-			return nil
-		}
-	}
+	err := m.logJoin(ctx)
 	if err == nil || !ch.giveUp(m) {
 		return nil
 	}
@@ -445,7 +440,13 @@ func (ch *Channel) joinAlone(m *membership) bool {
 	return m.logged.arrived
 }
 
-// joinEntry returns the Join that logs m again.
+func (ch *Channel) hasArrived(m *membership) bool {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	return m.logged.arrived
+}
+
+// joinEntry returns the Join of m.
 func (ch *Channel) joinEntry(m *membership) broker.Entry {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()

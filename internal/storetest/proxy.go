@@ -2,6 +2,7 @@
 package storetest
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ type Proxy struct {
 	shut   bool          // new connections are closed immediately
 	closed bool
 	conns  map[net.Conn]bool
+	old    []byte // what Replace replaces, or nil
+	new    []byte
 }
 
 // NewProxy returns a Proxy to a server.
@@ -63,7 +66,7 @@ func (p *Proxy) serve(c net.Conn) {
 		return
 	}
 	var both sync.WaitGroup
-	pipe := func(from, to net.Conn) {
+	pipe := func(from, to net.Conn, answers bool) {
 		defer from.Close()
 		defer to.Close()
 		buf := make([]byte, 32<<10)
@@ -72,7 +75,11 @@ func (p *Proxy) serve(c net.Conn) {
 			if err != nil {
 				return
 			}
+			data := buf[:n]
 			p.mu.Lock()
+			if answers && len(p.old) > 0 {
+				data = bytes.ReplaceAll(data, p.old, p.new)
+			}
 			cut, delay := p.cut, p.delay
 			if p.rate > 0 {
 				delay += time.Duration(n) * time.Second / time.Duration(p.rate)
@@ -85,13 +92,13 @@ func (p *Proxy) serve(c net.Conn) {
 				<-cut // buffered bytes are lost with the connection
 				return
 			}
-			if _, err := to.Write(buf[:n]); err != nil {
+			if _, err := to.Write(data); err != nil {
 				return
 			}
 		}
 	}
-	both.Go(func() { pipe(c, to) })
-	both.Go(func() { pipe(to, c) })
+	both.Go(func() { pipe(c, to, false) })
+	both.Go(func() { pipe(to, c, true) })
 	both.Wait()
 }
 
@@ -116,6 +123,15 @@ func (p *Proxy) drop(c net.Conn) {
 func (p *Proxy) Point(to string) {
 	p.mu.Lock()
 	p.to = to
+	p.mu.Unlock()
+}
+
+// Replace replaces a string in what the server sends. It finds the string only if the server
+// sends it with one write.
+func (p *Proxy) Replace(old, new string) {
+	p.mu.Lock()
+	p.old = []byte(old)
+	p.new = []byte(new)
 	p.mu.Unlock()
 }
 
