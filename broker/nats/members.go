@@ -17,6 +17,7 @@ func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entr
 	current, on := r.lookup(channel, e.Member, e.Kind == broker.Join && e.Data == nil)
 	r.mu.Lock()
 	epoch := r.epoch
+	applied := r.applied
 	r.mu.Unlock()
 	stored := false
 	for range appendAttempts {
@@ -31,6 +32,9 @@ func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entr
 				prev = current.seq
 			}
 			seq, err := b.compareAndStore(ctx, b.subjects.member(channel, e.Member), prev, next.encode())
+			if err == nil && seq <= applied {
+				return broker.Appended{}, r.replaced()
+			}
 			if err == nil {
 				return broker.Appended{At: broker.Position{Epoch: epoch, Offset: seq}}, nil
 			}

@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/nats"
+	"github.com/gopushy/pushy/internal/storetest"
 )
 
 // What max_payload can never take is an error that says so, and the largest entry that
@@ -278,4 +280,130 @@ func TestNoSecretIsLogged(t *testing.T) {
 	}
 	assert.Zero(t, log.lines(secret))
 	assert.NotZero(t, log.lines("NATS"), "something was logged")
+}
+
+// NATS 2.9 removes a request for messages without notice if a message arrives just after the
+// request has expired, and then delivers nothing. So the request of a node must not expire.
+func TestMembersAreRequestedForever(t *testing.T) {
+	t.Parallel()
+	s := ownNATS(t)
+	nc, _ := admin(t, s.URL)
+	requests, err := nc.SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.*.*")
+	require.NoError(t, err)
+	require.NoError(t, nc.Flush())
+	open(t, nats.Options{URL: s.URL})
+	msg, err := requests.NextMsg(testPatience)
+	require.NoError(t, err)
+	var request struct {
+		Expires   time.Duration `json:"expires"`
+		Heartbeat time.Duration `json:"idle_heartbeat"`
+	}
+	require.NoError(t, json.Unmarshal(msg.Data, &request))
+	assert.Greater(t, request.Expires, 30*24*time.Hour)
+	assert.NotZero(t, request.Heartbeat, "a node must detect that NATS has removed its request")
+}
+
+// When the stream of the members is deleted, NATS notifies a consumer only if it sends the
+// notification before it has ended the stream. A node that receives none detects that it
+// follows a stream which does not exist any more when it uses the new one.
+func TestNodeIsNotNotifiedOfADeletedStream(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(t *testing.T, n *node) error{
+		"append": func(t *testing.T, n *node) error {
+			_, err := n.Append(t.Context(), "room", join("new"))
+			require.ErrorIs(t, err, broker.ErrUncertain)
+			return err
+		},
+		"follow": func(t *testing.T, n *node) error {
+			_, err := n.Follow(t.Context(), "other")
+			return err
+		},
+		"nodes": func(t *testing.T, n *node) error {
+			_, err := n.Nodes(t.Context())
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := ownNATS(t)
+			p, err := storetest.NewProxy(s.Addr)
+			require.NoError(t, err)
+			t.Cleanup(p.Close)
+			p.Replace("409 Consumer Deleted", "100 Consumer Deleted") // 100 is the status of a heartbeat
+			n := open(t, nats.Options{URL: "nats://" + p.Addr})
+			before := n.follow("room").Revision
+			n.append("room", join("old"))
+			_, js := admin(t, s.URL)
+			stream, err := js.Stream(t.Context(), prefix(t)+"-1-members")
+			require.NoError(t, err)
+			require.NoError(t, js.DeleteStream(t.Context(), prefix(t)+"-1-members"))
+			_, err = js.CreateStream(t.Context(), stream.CachedInfo().Config)
+			require.NoError(t, err)
+			require.NoError(t, n.Away(), "it was not notified")
+			err = use(t, n)
+			require.ErrorIs(t, err, broker.ErrAway)
+			require.ErrorContains(t, err, "created again")
+			got := n.nextReset("room")
+			assert.Equal(t, broker.ResetEpoch, got.reason)
+			assert.NotEqual(t, before.Epoch, got.state.Revision.Epoch)
+			eventually(t, "it is back", func() bool { return n.Away() == nil })
+			eventually(t, "the member joins again", func() bool {
+				_, err := n.Append(t.Context(), "room", join("old"))
+				return err == nil
+			})
+			assert.Contains(t, n.members("room"), "old")
+		})
+	}
+}
+
+// A node that is slower than the others receives all entries, although another node removes
+// the heartbeats of a dead node in the meantime.
+func TestSlowNodeWhileADeadNodeIsForgotten(t *testing.T) {
+	t.Parallel()
+	const members = 2500 // more than the node requests from NATS at once
+	s := ownNATS(t)
+	newNode := func(id string, lease time.Duration) *node {
+		n := &node{
+			Broker: nats.New(nats.Options{URL: s.URL, Prefix: prefix(t), Timeout: 20 * time.Second, Logger: testLogger(t)}),
+			t:      t,
+			id:     id,
+			told:   make(chan news, 2*members),
+		}
+		require.NoError(t, n.Open(t.Context(), broker.OpenOptions{Node: id, Lease: lease}, n))
+		t.Cleanup(func() { _ = n.Close(context.Background()) })
+		return n
+	}
+	a := newNode("a", 2*time.Second) // the node with the lowest id removes the others
+	slow := newNode("b", time.Minute)
+	dead := newNode("c", 2*time.Second)
+	slow.follow("room")
+	hold := make(chan struct{})
+	slow.hold.Store(&hold)
+	require.NoError(t, dead.Close(t.Context()))
+	var joins sync.WaitGroup
+	for i := range 50 {
+		joins.Go(func() {
+			for j := range members / 50 {
+				_, err := a.Append(t.Context(), "room", join(fmt.Sprint("m", i, "-", j)))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	joins.Wait()
+	_, js := admin(t, s.URL)
+	name := prefix(t) + "-1-members"
+	eventually(t, "the dead node is forgotten", func() bool {
+		return stored(t, js, name, prefix(t)+".1.m.n.c") == 0
+	})
+	a.append("room", join("last"))
+	slow.hold.Store(nil)
+	close(hold)
+	got := 0
+	slow.next(func(n news) bool {
+		got++
+		return n.entry.Member == "last"
+	})
+	assert.Equal(t, members+1, got)
+	assert.Equal(t, members+1, len(slow.members("room")))
+	require.NoError(t, slow.Away())
 }

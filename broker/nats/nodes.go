@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // isOpen reports whether a node is not closed and its lease has not expired.
@@ -117,9 +119,38 @@ func (b *Broker) sweep(r *replica, removes bool) {
 		return
 	}
 	b.remove(b.subjects.stream+"members", seqs...)
-	for id, seq := range dead {
-		b.removeSubject(b.subjects.stream+"members", b.subjects.node(id), seq)
+	if len(dead) == 0 {
+		return
 	}
+	b.spawn(func() {
+		for id, seq := range dead {
+			b.removeHeartbeats(r.link, id, seq)
+		}
+	})
+}
+
+// removeHeartbeats deletes the heartbeats of a dead node, up to that with the sequence last,
+// which marks it as dead. It does not purge their subject: when NATS 2.9 purges a subject, each
+// consumer skips the messages that it has not delivered yet. If reading them fails, they remain
+// until a node that has read the stream again removes them.
+func (b *Broker) removeHeartbeats(ctx context.Context, node string, last uint64) {
+	stream := b.streams.Load().members
+	subject := jetstream.WithGetMsgSubject(b.subjects.node(node))
+	var seqs []uint64
+	for next := uint64(1); next <= last; {
+		msg, err := b.at(ctx, stream, next, subject)
+		if errors.Is(err, errNone) {
+			break
+		}
+		if err != nil {
+			return
+		}
+		if msg.Sequence <= last {
+			seqs = append(seqs, msg.Sequence)
+		}
+		next = msg.Sequence + 1
+	}
+	b.remove(b.subjects.stream+"members", seqs...)
 }
 
 // Nodes implements broker.Cluster.

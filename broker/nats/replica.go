@@ -126,10 +126,14 @@ func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err er
 }
 
 const (
-	consumerIdle   = time.Minute // after which the server removes the consumer of a dead node
-	consumerBatch  = 2000
-	consumerBeat   = 5 * time.Second
-	consumerExpiry = 20 * time.Second
+	consumerIdle  = time.Minute // after which the server removes the consumer of a dead node
+	consumerBatch = 2000
+	consumerBeat  = 5 * time.Second
+	// consumerExpiry is so long that no request for messages expires. NATS 2.9 removes a
+	// request without notice if a message arrives just after the request has expired, and then
+	// delivers nothing. With a shorter expiry, the heartbeats often arrive exactly then,
+	// because their interval divides it.
+	consumerExpiry = 365 * 24 * time.Hour
 )
 
 func (r *replica) stop() {
@@ -174,16 +178,38 @@ func (r *replica) wait(ctx context.Context, seq uint64) error {
 
 // catchUp returns when all messages that were stored before the call have been applied.
 func (b *Broker) catchUp(ctx context.Context) error {
+	r := b.replica.Load()
+	applied := r.lastApplied()
 	seq, err := b.lastStored.get(ctx)
 	if err != nil {
 		return err
 	}
-	r := b.replica.Load()
+	if seq < applied {
+		return r.replaced()
+	}
+	r = b.replica.Load()
 	err = r.wait(ctx, seq)
 	if errors.Is(err, errSlow) {
 		b.markAway(r.link, err)
 	}
 	return err
+}
+
+// lastApplied returns the sequence of the last message that was applied.
+func (r *replica) lastApplied() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.applied
+}
+
+var errReplaced = errors.New("nats: the members' stream was deleted and created again")
+
+// replaced marks NATS as away, because the stream has sequences that are lower than those that
+// were applied. NATS usually notifies the consumers of a stream that is deleted, but the
+// notification can be lost.
+func (r *replica) replaced() error {
+	r.b.markAway(r.link, errReplaced)
+	return fmt.Errorf("%w: %w", broker.ErrAway, errReplaced)
 }
 
 // handle applies a message of the stream.

@@ -269,10 +269,13 @@ func (b *Broker) last(
 	return msg, err
 }
 
-// at returns the message with a sequence, or errNone.
-func (b *Broker) at(ctx context.Context, s jetstream.Stream, seq uint64) (msg *jetstream.RawStreamMsg, err error) {
+// at returns the message with a sequence, or errNone. With jetstream.WithGetMsgSubject, it
+// returns the first message of a subject that has at least that sequence.
+func (b *Broker) at(
+	ctx context.Context, s jetstream.Stream, seq uint64, o ...jetstream.GetMsgOpt,
+) (msg *jetstream.RawStreamMsg, err error) {
 	err = b.call(ctx, func(ctx context.Context) error {
-		msg, err = s.GetMsg(ctx, seq)
+		msg, err = s.GetMsg(ctx, seq, o...)
 		return err
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -300,13 +303,6 @@ func (b *Broker) remove(stream string, seqs ...uint64) {
 		request, _ := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
 		_ = b.nc.Publish(api("STREAM.MSG.DELETE.")+stream, request)
 	}
-}
-
-// removeSubject deletes the messages of a subject up to a sequence, without waiting for the
-// result.
-func (b *Broker) removeSubject(stream, subject string, seq uint64) {
-	request, _ := json.Marshal(map[string]any{"filter": subject, "seq": seq + 1})
-	_ = b.nc.Publish(api("STREAM.PURGE.")+stream, request)
 }
 
 // otherFormat is the time without messages after which a stream of another format counts as
