@@ -23,7 +23,9 @@ type ownLease struct {
 	at     time.Time     // when the last heartbeat was sent
 	stored time.Duration // the length that the last heartbeat had
 	lapsed bool          // the lease has expired since the last Resets
-	inbox  struct {      // of the permission to subscribe to the inbox
+	// reporting is set while join reports with Resets that the lease has expired.
+	reporting bool
+	inbox     struct { // of the permission to subscribe to the inbox
 		mark  uint64
 		tried time.Time
 	}
@@ -52,7 +54,13 @@ func (b *Broker) join(ctx context.Context) error {
 	}
 	b.ownLease.mu.Lock()
 	lapsed := b.ownLease.lapsed
+	b.ownLease.reporting = lapsed
 	b.ownLease.mu.Unlock()
+	defer func() {
+		b.ownLease.mu.Lock()
+		b.ownLease.reporting = false
+		b.ownLease.mu.Unlock()
+	}()
 	if lapsed {
 		err := b.leaveOwn(ctx, r)
 		if err != nil {
@@ -319,7 +327,7 @@ func (b *Broker) heartbeatLoop() {
 			continue
 		}
 		b.ownLease.mu.Lock()
-		lapsed := b.ownLease.lapsed
+		lapsed := b.ownLease.lapsed && !b.ownLease.reporting
 		b.ownLease.mu.Unlock()
 		if lapsed && b.Away() == nil {
 			b.markAway(link, errLapsed)

@@ -407,3 +407,42 @@ func TestSlowNodeWhileADeadNodeIsForgotten(t *testing.T) {
 	assert.Equal(t, members+1, len(slow.members("room")))
 	require.NoError(t, slow.Away())
 }
+
+// A node whose lease has expired is reset once, also if the Resets take longer than the
+// interval of its heartbeats.
+func TestSlowResetsAfterTheLease(t *testing.T) {
+	t.Parallel()
+	const lease = 6 * time.Second // it sends a heartbeat every two seconds
+	s := ownNATS(t)
+	log, logger := newSaid(t)
+	n := &slowToReset{
+		node: &node{
+			Broker: nats.New(nats.Options{URL: s.URL, Prefix: prefix(t), Timeout: 20 * time.Second, Logger: logger}),
+			t:      t,
+			told:   make(chan news, 100),
+		},
+		takes: lease / 2,
+	}
+	require.NoError(t, n.Open(t.Context(), broker.OpenOptions{Node: "node", Lease: lease}, n))
+	t.Cleanup(func() { _ = n.Close(context.Background()) })
+	n.follow("room")
+	_, js := admin(t, s.URL)
+	require.NoError(t, js.DeleteStream(t.Context(), prefix(t)+"-1-members"))
+	assert.Equal(t, broker.ResetEpoch, n.nextReset("room").reason)
+	eventually(t, "the node is back", func() bool { return n.Away() == nil })
+	<-time.After(lease)
+	require.NoError(t, n.Away())
+	assert.Empty(t, n.told, "a second Reset")
+	assert.Equal(t, 1, log.lines("NATS is away"))
+}
+
+// slowToReset is a node whose sink takes long for a Reset.
+type slowToReset struct {
+	*node
+	takes time.Duration
+}
+
+func (n *slowToReset) Reset(channel string, s broker.State, reason string) {
+	<-time.After(n.takes)
+	n.node.Reset(channel, s, reason)
+}
