@@ -11,7 +11,8 @@ import (
 )
 
 func testLogger(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
+	_, logger := newSaid(t)
+	return logger
 }
 
 // testNode is a node behind a proxy.

@@ -66,12 +66,15 @@ func permittingConfig(permissions string) string {
 type said struct {
 	mu sync.Mutex
 	b  strings.Builder
-	t  testing.TB
+	t  testing.TB // nil after the end of the test
 }
 
 func (s *said) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.t == nil {
+		return len(p), nil
+	}
 	s.b.Write(p)
 	return s.t.Output().Write(p)
 }
@@ -89,6 +92,12 @@ func (s *said) lines(with ...string) (n int) {
 
 func newSaid(t testing.TB) (*said, *slog.Logger) {
 	s := &said{t: t}
+	// Callbacks of nats.go can run, and log, after the connection was closed.
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.t = nil
+	})
 	return s, slog.New(slog.NewTextHandler(s, nil))
 }
 
