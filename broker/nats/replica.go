@@ -87,6 +87,8 @@ func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err er
 	if err != nil {
 		return nil, err
 	}
+	ctx, done := b.denials.guard(ctx, api("CONSUMER.MSG.NEXT"))
+	defer done(&err)
 	fail := func(_ jetstream.ConsumeContext, err error) { b.markAway(link, b.explain(err)) }
 	r.consumer, err = c.Consume(func(msg jetstream.Msg) { b.guarded(func() { r.handle(msg) }) },
 		jetstream.PullMaxMessages(consumerBatch),
@@ -97,8 +99,6 @@ func (b *Broker) load(ctx, link context.Context, seq uint64) (_ *replica, err er
 		return nil, b.explain(err)
 	}
 	context.AfterFunc(link, r.consumer.Stop)
-	ctx, done := b.denials.guard(ctx, api("CONSUMER.MSG.NEXT"))
-	defer done(&err)
 	for before := ^uint64(0); ; {
 		err = r.wait(ctx, seq)
 		got := r.progress()
