@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fuzz.sh SECONDS runs all fuzz targets within that time, without that of the compiler.
+# fuzz.sh SECONDS runs all fuzz targets within that time, not counting the compiler's.
 # fuzz.sh each SECONDS runs each fuzz target for that time.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 targets=()
@@ -14,24 +14,21 @@ for dir in "${modules[@]}"; do
 done
 if [ "$1" = each ]; then each=$2; else each=$((2 * $1 / ${#targets[@]} + 1)); fi
 
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
-one() {
-	local package=${1% *} name=${1#* } log result=0
-	log=$(mktemp "$logs/XXXXXX")
-	(cd "$package" && go test -run='^$' -fuzz="^$name\$" -fuzztime="${each}s" -fuzzminimizetime=1x -parallel=1 .) \
-		>"$log" 2>&1 || result=$?
-	printf '\n== %s, %s s\n' "$name" "$each"
-	cat "$log"
-	[ "$result" != 0 ] || return 0
+fuzz() {
+	local package=${1% *} name=${1##* } output
+	say "$name, $each s"
+	output=$(cd "$package" && go test -run='^$' -fuzz="^$name\$" -fuzztime="${each}s" -fuzzminimizetime=1x -parallel=1 . 2>&1)
+	local status=$?
+	printf '%s\n' "$output"
+	[ "$status" != 0 ] || return 0
 	# golang/go#75804, fixed in Go 1.27: at the end of its time a run can report its own deadline.
-	if grep -q '^ *context deadline exceeded$' "$log" && ! grep -qE 'Failing input|panic|hung|terminated' "$log"; then
+	if grep -q '^ *context deadline exceeded$' <<<"$output" &&
+		! grep -qE 'Failing input|panic|hung|terminated' <<<"$output"; then
 		echo "$name found nothing: the error is the deadline of -fuzztime (golang/go#75804)"
 		return 0
 	fi
 	return 1
 }
-export -f one
-export each logs
-# Two targets at a time, because most of a short run is the compiler and the linker.
-printf '%s\0' "${targets[@]}" | xargs -0 -P 2 -I '{}' bash -c 'one "$1"' one '{}' || exit 1
+export each
+# Most of a short run is the compiler and the linker.
+printf '%s\0' "${targets[@]}" | in_pairs fuzz

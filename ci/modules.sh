@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf '\n== %s\n' "$*"; }
+export -f say
 die() {
 	printf '%s\n' "$*" >&2
 	exit 1
@@ -19,6 +20,20 @@ modules=()
 while IFS= read -r dir; do
 	modules+=("$dir")
 done <<<"$list"
+
+# in_pairs FUNCTION ARGUMENT... calls a function with each of the items on its standard input,
+# which end with a NUL, and with the arguments. Two calls run at a time, each in a new shell, and
+# the output of a call is printed when the call has ended. in_pairs fails if a call fails.
+in_pairs() {
+	export -f "${1?}"
+	# shellcheck disable=SC2016 # the new shell expands it
+	xargs -0 -P 2 -I '{}' bash -c '
+		output=$("$2" "$1" "${@:3}" 2>&1)
+		status=$?
+		printf "%s\n" "$output"
+		exit "$status"
+	' in_pairs '{}' "$@" || return 1
+}
 
 # has_go reports whether this Go is new enough for the module in a directory.
 has_go() {

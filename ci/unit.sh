@@ -3,12 +3,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 need gcc node redis-server redis-sentinel nats-server
 status=0
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
 
 # The time limit is long, because the machine can be busy; it still ends a test that hangs.
 race() {
-	printf '\n== go test -race in %s/\n' "${1#"$PWD"}"
+	say "go test -race in ${1#"$PWD"}/"
 	(cd "$1" && shift && go test -race -shuffle=on -timeout=15m "$@" ./...)
 }
 
@@ -22,17 +20,7 @@ for dir in "${modules[@]}"; do
 	*) race "$dir" "$@" || status=1 ;;
 	esac
 done
-logged() {
-	local log
-	log=$(mktemp "$logs/XXXXXX")
-	race "$@" >"$log" 2>&1
-	local result=$?
-	cat "$log"
-	return "$result"
-}
-export -f race logged
-export logs
-printf '%s\0' "${waiting[@]}" | xargs -0 -P 2 -I '{}' bash -c 'logged "$@"' logged '{}' "$@" || status=1
+printf '%s\0' "${waiting[@]}" | in_pairs race "$@" || status=1
 if has_go bench; then
 	say "go test in bench/"
 	(cd bench && GOWORK=off go test -timeout=15m "$@" ./...) || status=1
