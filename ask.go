@@ -39,8 +39,8 @@ type Answers struct {
 	// Silent has the ids of the nodes that did not answer in time, sorted: nodes that are
 	// shutting down, stopped or disconnected, and nodes that died less than 15 s ago. A node
 	// whose Shutdown has returned is not in it, unless it could not reach the broker. It is
-	// nil if all nodes answered. If the Broker does not implement broker.Cluster, only this node can
-	// be in it.
+	// nil if all nodes answered. If the Broker does not implement broker.Cluster, only this
+	// node can be in it.
 	Silent []string
 }
 

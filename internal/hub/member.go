@@ -222,8 +222,9 @@ func (c *Conn) join(r JoinRequest) error {
 // and logJoin appends the join again, which has no effect if the log has it after all.
 func (m *membership) logJoin(ctx context.Context) error {
 	ch := m.ch
-	for !ch.hasArrived(m) {
-		_, err := ch.hub.cfg.Broker.Append(ctx, ch.name, ch.joinEntry(m))
+	join := m.logged.member.entry()
+	for {
+		_, err := ch.hub.cfg.Broker.Append(ctx, ch.name, join)
 		if err != nil {
 			m.uncertain(err)
 			if errors.Is(err, broker.ErrAway) && ch.joinAlone(m) {
@@ -234,8 +235,10 @@ func (m *membership) logJoin(ctx context.Context) error {
 		if err := lifecycle.Wait(ctx, m.logged.changed); err != nil {
 			return err
 		}
+		if ch.hasArrived(m) {
+			return nil
+		}
 	}
-	return nil
 }
 
 // joinError returns the error of Join for an error of the channel or the broker.

@@ -446,7 +446,7 @@ func (ch *Channel) hasArrived(m *membership) bool {
 	return m.logged.arrived
 }
 
-// joinEntry returns the Join of m.
+// joinEntry returns the Join that logs m again.
 func (ch *Channel) joinEntry(m *membership) broker.Entry {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()

@@ -1,8 +1,8 @@
 -- renew renews the node's lease, and removes the members of nodes whose lease has expired.
--- ARGV: 5 the length of the lease in milliseconds, which a lower one does not replace, 6 the maximum number of members to remove, 7 a new
--- epoch, 8 the key of the versions in use, 9 this node's version, 10 its settings or ''. It
--- returns whether the node's own lease had expired, the number of removed members, the
--- store's "life" and "run", and the nodes' settings.
+-- ARGV: 5 the length of the lease in milliseconds, which a lower one does not replace, 6 the
+-- maximum number of members to remove, 7 a new epoch, 8 the key of the versions in use, 9 this
+-- node's version, 10 its settings or ''. It returns whether the node's own lease had expired,
+-- the number of removed members, the store's "life" and "run", and the nodes' settings.
 local lease, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 for _, version in ipairs(redis.call('ZRANGEBYSCORE', ARGV[8], '(' .. now, '+inf')) do
 	if version ~= ARGV[9] then return redis.error_reply('OTHERVERSION ' .. version) end
