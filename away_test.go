@@ -79,14 +79,22 @@ func TestResetReplacesPresence(t *testing.T) {
 	ann.quiet()
 }
 
+// joinWhileDeaf makes Ann a member of private-room. Bob's join is in the log, and the node has
+// not received it.
+func joinWhileDeaf(t *testing.T, u *unreliable, srv *pushy.Server) (ann, bob *peer) {
+	t.Helper()
+	ann, bob = connectPeer(t, srv), connectPeer(t, srv)
+	ann.subscribe("private-room", `{"name":"Ann"}`)
+	u.nodes[0].setDeaf(true)
+	bob.send(subscribeText(t, bob.id, "private-room", `{"name":"Bob"}`))
+	time.Sleep(time.Second)
+	return ann, bob
+}
+
 // A join whose entry was lost comes through with a Reset.
 func TestResetBringsJoinThrough(t *testing.T) {
 	twoNodes(t, func(t *testing.T, u *unreliable, servers []*pushy.Server) {
-		ann, bob := connectPeer(t, servers[0]), connectPeer(t, servers[0])
-		ann.subscribe("private-room", `{"name":"Ann"}`)
-		u.nodes[0].setDeaf(true)
-		bob.send(subscribeText(t, bob.id, "private-room", `{"name":"Bob"}`))
-		time.Sleep(time.Second) // the entry is in the log, and has not come back
+		ann, bob := joinWhileDeaf(t, u, servers[0])
 		require.Len(t, u.members("private-room"), 2)
 		u.nodes[0].setDeaf(false)
 		u.nodes[0].reset("private-room")
@@ -105,11 +113,7 @@ func TestResetBringsJoinThrough(t *testing.T) {
 // again. Its client does not wait until the join times out.
 func TestJoinIsLostBeforeItIsDelivered(t *testing.T) {
 	twoNodes(t, func(t *testing.T, u *unreliable, servers []*pushy.Server) {
-		ann, bob := connectPeer(t, servers[0]), connectPeer(t, servers[0])
-		ann.subscribe("private-room", `{"name":"Ann"}`)
-		u.nodes[0].setDeaf(true)
-		bob.send(subscribeText(t, bob.id, "private-room", `{"name":"Bob"}`))
-		time.Sleep(time.Second)
+		ann, bob := joinWhileDeaf(t, u, servers[0])
 		members := u.state("private-room").Members
 		require.Len(t, members, 2)
 		_, err := u.watcher.Append(t.Context(), "private-room", broker.Entry{

@@ -363,14 +363,22 @@ func (n *node) list() []string {
 	return all
 }
 
+// nodeIDs returns the ids of nodes, sorted.
+func nodeIDs(nodes ...*node) []string {
+	var ids []string
+	for _, n := range nodes {
+		ids = append(ids, n.id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 func checkNodes(h *harness) {
 	nodes := h.nodes(3)
 	list := nodes[0].list
-	want := []string{nodes[0].id, nodes[1].id, nodes[2].id}
-	slices.Sort(want)
-	assert.Equal(h.t, want, list())
+	assert.Equal(h.t, nodeIDs(nodes...), list())
 	nodes[2].Broker.(Killer).Kill()
-	want = slices.DeleteFunc(want, func(id string) bool { return id == nodes[2].id })
+	want := nodeIDs(nodes[:2]...)
 	h.eventually("the killed node is not listed", func() bool { return slices.Equal(want, list()) })
 }
 
@@ -382,18 +390,15 @@ func checkClosedNode(h *harness) {
 		n.append("room", join(id, id, ""))
 	}
 	nodes[0].waitMembers("room", "m0", "m1", "m2")
-	want := []string{nodes[0].id, nodes[1].id, nodes[2].id}
-	slices.Sort(want)
-	assert.Equal(h.t, want, nodes[0].list())
+	assert.Equal(h.t, nodeIDs(nodes...), nodes[0].list())
 	began := time.Now()
 	nodes[2].close()
-	want = slices.DeleteFunc(want, func(id string) bool { return id == nodes[2].id })
+	want := nodeIDs(nodes[:2]...)
 	for _, n := range nodes[:2] {
 		assert.Equal(h.t, want, n.list(), "the node is not listed after Close has returned")
 	}
 	late := h.node()
-	want = append(want, late.id)
-	slices.Sort(want)
+	want = nodeIDs(nodes[0], nodes[1], late)
 	assert.Equal(h.t, want, late.list(), "a new node does not list it")
 	h.inLease(h.o.Lease, began, nodes[0].waitLeaves("room", "m0", "m1"))
 	for _, n := range []*node{nodes[0], nodes[1], late} {

@@ -184,16 +184,7 @@ func TestLoadingOutlastsTheLease(t *testing.T) {
 	n, err := try(t, nats.Options{URL: p.url, Timeout: 20 * time.Second}, lease, nil)
 	require.NoError(t, err)
 	n.append("room", join("its-own"))
-	var joins sync.WaitGroup
-	for i := range 40 {
-		joins.Go(func() {
-			for j := range members / 40 {
-				_, err := other.Append(t.Context(), "room", join(fmt.Sprint("m", i, "-", j)))
-				assert.NoError(t, err)
-			}
-		})
-	}
-	joins.Wait()
+	other.joinMany("room", members)
 	n.follow("room")
 	other.follow("room")
 	mend := p.Cut()
@@ -380,16 +371,7 @@ func TestSlowNodeWhileADeadNodeIsForgotten(t *testing.T) {
 	hold := make(chan struct{})
 	slow.hold.Store(&hold)
 	require.NoError(t, dead.Close(t.Context()))
-	var joins sync.WaitGroup
-	for i := range 50 {
-		joins.Go(func() {
-			for j := range members / 50 {
-				_, err := a.Append(t.Context(), "room", join(fmt.Sprint("m", i, "-", j)))
-				assert.NoError(t, err)
-			}
-		})
-	}
-	joins.Wait()
+	a.joinMany("room", members)
 	_, js := admin(t, s.URL)
 	name := prefix(t) + "-1-members"
 	eventually(t, "the dead node is forgotten", func() bool {
@@ -406,6 +388,21 @@ func TestSlowNodeWhileADeadNodeIsForgotten(t *testing.T) {
 	assert.Equal(t, members+1, got)
 	assert.Equal(t, members+1, len(slow.members("room")))
 	require.NoError(t, slow.Away())
+}
+
+// joinMany appends the joins of members, several at a time.
+func (n *node) joinMany(channel string, members int) {
+	const workers = 50
+	var joins sync.WaitGroup
+	for i := range workers {
+		joins.Go(func() {
+			for j := i; j < members; j += workers {
+				_, err := n.Append(n.t.Context(), channel, join(fmt.Sprint("m", j)))
+				assert.NoError(n.t, err)
+			}
+		})
+	}
+	joins.Wait()
 }
 
 // A node whose lease has expired is reset once, also if the Resets take longer than the
