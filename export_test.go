@@ -3,6 +3,7 @@ package pushy
 import (
 	"time"
 
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/session"
 )
 
@@ -15,7 +16,7 @@ func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }
 // Connect brings a session of the test's own, as an upgrade would.
 func (s *Server) Connect(session session.Session, user any) {
 	s.hub.Admission().Reserve(0)
-	s.hub.Connect(session, user, "", 0)
+	s.hub.Connect(session, hub.Client{User: user})
 }
 
 // Entries returns how many channels the registry holds, in whatever state.

@@ -126,9 +126,25 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		}
 	}
 	return &transport.Ticket{
-		Start:    func(session session.Session) { s.hub.Connect(session, user, userID, from) },
+		Start: func(session session.Session) {
+			s.hub.Connect(session, hub.Client{
+				User:    user,
+				UserID:  userID,
+				Version: version(r),
+				Network: from,
+			})
+		},
 		GiveBack: func() { s.hub.Admission().GiveBack(from) },
 	}, true
+}
+
+// version returns the version of the protocol that a client names in its URL
+// (PROTOCOL.md, section 3).
+func version(r *http.Request) uint8 {
+	if r.URL.Query().Get("v") == "2" {
+		return 2
+	}
+	return 1
 }
 
 // refusePlace answers a connection for which there is no place.

@@ -30,8 +30,9 @@ type Conn struct {
 	cancel  context.CancelFunc
 
 	// Only the reader uses these.
-	budget limit.Budget
-	early  uint8 // the number of messages so far, at most chattyAfter
+	budget  limit.Budget
+	early   uint8 // the number of messages so far, at most chattyAfter
+	version uint8 // see Client; it does not change
 
 	// mu guards the fields from greeted to joined. Their order keeps a Conn small, because
 	// a server can have very many.
@@ -58,6 +59,10 @@ type user struct {
 
 // ID returns the connection's id.
 func (c *Conn) ID() string { return c.id }
+
+// Version returns the version of the protocol that the client uses. Keys that old clients
+// do not know are sent only from version 2 on (PROTOCOL.md, section 3).
+func (c *Conn) Version() int { return int(c.version) }
 
 // User returns the value that was passed to Connect.
 func (c *Conn) User() any {

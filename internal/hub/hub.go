@@ -236,19 +236,28 @@ func New(cfg Config) (*Hub, error) {
 // Admission returns the Admission, in which places for connections are reserved.
 func (h *Hub) Admission() *Admission { return h.admission }
 
+// Client describes the client of a connection.
+type Client struct {
+	User    any
+	UserID  string
+	Version uint8 // of the protocol, as the client said; 1 if it said nothing
+	Network limit.Network
+}
+
 // Connect creates a connection for a session and starts its reader. The caller has
 // reserved a place for it.
-func (h *Hub) Connect(s session.Session, value any, userID string, from limit.Network) {
+func (h *Hub) Connect(s session.Session, from Client) {
 	c := &Conn{
 		hub:     h,
 		id:      h.cfg.NewConnID(),
-		network: from,
+		version: from.Version,
+		network: from.Network,
 		session: s,
 	}
-	if value != nil || userID != "" {
+	if from.User != nil || from.UserID != "" {
 		c.user = &user{
-			value: value,
-			id:    userID,
+			value: from.User,
+			id:    from.UserID,
 		}
 	}
 	c.host = h.cfg.HostConn(c)

@@ -101,17 +101,6 @@ func (c *Conn) membership(channel string) *membership {
 	return c.members.get(channel)
 }
 
-// JoinRequest describes a Join.
-type JoinRequest struct {
-	Channel string // the name, which the protocol has validated
-	Auth    string // as the client sent it
-	Data    []byte // presence data as the client sent it, nil for none
-	Request []byte // the request id, which the answer repeats
-	// Trusted means that the host has decided the join: Authorize is not called, and the
-	// join does not count towards the client's rate.
-	Trusted bool
-}
-
 // Join makes the connection a member of a channel. On success its Subscribed event is
 // queued before Join returns nil; on failure nothing is queued. Join waits for the broker
 // until the connection ends. Data is used only in private channels with presence.

@@ -31,6 +31,9 @@ var (
 	ErrTimedOut        = &Error{"504", "Command timed out"}
 )
 
+// codeMalformed is the code of an error whose message names the place.
+const codeMalformed = "400"
+
 // Request is one command of a client.
 type Request struct {
 	Conn *hub.Conn
@@ -97,15 +100,26 @@ func Fail(c *hub.Conn, e *Error, id []byte) error {
 // Subscribe is the built-in command SUBSCRIBE: {"channel":…} and, for private
 // channels, "auth" and "data" (PROTOCOL.md, sections 3, 4 and 6).
 func (p *Protocol) Subscribe(r *Request) *Error {
-	channel, want, refused := p.subscription(r.Data)
+	want, malformed := ParseSubscription(r.Data)
+	channel, refused := p.subscription(want)
 	if refused != nil {
 		return refused
 	}
+	if malformed != nil {
+		return &Error{
+			Code:    codeMalformed,
+			Message: malformed.Error(),
+		}
+	}
 	err := r.Conn.Join(hub.JoinRequest{
-		Channel: channel,
-		Auth:    want.Auth,
-		Data:    want.Presence,
-		Request: r.ID,
+		Channel:  channel,
+		Auth:     want.Auth,
+		Data:     want.Data,
+		Request:  r.ID,
+		Past:     want.Past,
+		Hold:     want.Hold,
+		Return:   want.Return,
+		Presence: want.Presence,
 	})
 	switch {
 	case err == nil, errors.Is(err, hub.ErrClosed):
@@ -165,7 +179,8 @@ func Reason(err error) (reason, code string) {
 
 // Unsubscribe is the built-in command UNSUBSCRIBE: {"channel":…}.
 func (p *Protocol) Unsubscribe(r *Request) *Error {
-	channel, _, refused := p.subscription(r.Data)
+	want, _ := ParseSubscription(r.Data)
+	channel, refused := p.subscription(want)
 	switch {
 	case refused != nil:
 		return refused
@@ -177,19 +192,18 @@ func (p *Protocol) Unsubscribe(r *Request) *Error {
 	return ErrNotSubscribed
 }
 
-// subscription parses the data of the built-in commands. The name of the channel is valid,
-// and in the form in which names are compared.
-func (p *Protocol) subscription(data []byte) (channel string, want Subscription, refused *Error) {
-	want = ParseSubscription(data)
+// subscription returns the channel of a built-in command, in the form in which names are
+// compared.
+func (p *Protocol) subscription(want Subscription) (channel string, refused *Error) {
 	if want.Channel == "" {
-		return "", want, ErrNoChannel
+		return "", ErrNoChannel
 	}
 	channel, err := p.Channel(want.Channel)
 	switch {
 	case errors.Is(err, names.ErrNotChecked):
-		return "", want, ErrInternal
+		return "", ErrInternal
 	case err != nil:
-		return "", want, ErrInvalidChannel
+		return "", ErrInvalidChannel
 	}
-	return channel, want, nil
+	return channel, nil
 }

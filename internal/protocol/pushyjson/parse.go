@@ -68,36 +68,6 @@ func Parse(text []byte) Message {
 	return m
 }
 
-// Subscription is the data of SUBSCRIBE and UNSUBSCRIBE.
-type Subscription struct {
-	Channel  string // "" if absent or not a string
-	Auth     string // "" if absent or not a string
-	Presence []byte // as sent; nil if absent or null
-}
-
-// ParseSubscription parses the data of a built-in command. If data is not an object, the
-// result is empty.
-func ParseSubscription(data []byte) Subscription {
-	var s Subscription
-	err := jsvalue.Fields(data, func(field, value []byte) {
-		switch string(field) {
-		case "channel":
-			s.Channel, _ = jsvalue.Text(value)
-		case "auth":
-			s.Auth, _ = jsvalue.Text(value)
-		case "data":
-			s.Presence = value
-			if string(value) == "null" {
-				s.Presence = nil
-			}
-		}
-	})
-	if err != nil {
-		return Subscription{}
-	}
-	return s
-}
-
 // PresenceError says why presence data is refused.
 type PresenceError struct {
 	Reason string // for the client
