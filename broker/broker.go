@@ -101,7 +101,7 @@ type Kind uint8
 const (
 	Event  Kind = iota + 1 // a published event
 	Join                   // a member joins
-	Update                 // a member's data is replaced
+	Update                 // a member's data and state are replaced
 	Leave                  // a member leaves
 	Adopt                  // a member changes its owner; clients are not notified
 )
@@ -130,6 +130,9 @@ type Entry struct {
 	// Data is the data of an event, or the data of a member for Join and Update. It is JSON
 	// that the broker does not interpret. A Join with Data sets State.On.
 	Data json.RawMessage
+	// State is what changes while the member stays, for Join and Update. It is JSON that the
+	// broker does not interpret, or nil.
+	State json.RawMessage
 	// ID is an idempotency key, or "".
 	ID string
 
@@ -170,6 +173,7 @@ type Member struct {
 	Node  string // the node on whose lease the member depends
 	User  string
 	Data  json.RawMessage // of its Join or last Update; nil if there is none
+	State json.RawMessage // of its Join or last Update; nil if there is none
 	Since uint64          // the revision of its Join, which an Adopt does not change
 	// Joined is that of its Join. Update and Adopt do not change it.
 	Joined time.Time

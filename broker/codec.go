@@ -29,6 +29,7 @@ const (
 	tagID
 	tagUser
 	tagJoined // Unix time in milliseconds
+	tagState
 )
 
 // maxExcept bounds how many connections an Entry may leave out.
@@ -61,6 +62,10 @@ func AppendEntry(dst []byte, e Entry) []byte {
 	if e.Data != nil {
 		dst = appendHead(dst, tagData, len(e.Data))
 		dst = append(dst, e.Data...)
+	}
+	if e.State != nil {
+		dst = appendHead(dst, tagState, len(e.State))
+		dst = append(dst, e.State...)
 	}
 	return appendString(dst, tagID, e.ID)
 }
@@ -166,6 +171,8 @@ func (e *Entry) set(tag uint64, value []byte) error {
 		e.ID = string(value)
 	case tagData:
 		e.Data = append(make([]byte, 0, len(value)), value...)
+	case tagState:
+		e.State = append(make([]byte, 0, len(value)), value...)
 	case tagJoined:
 		milliseconds, n := binary.Uvarint(value)
 		if n != len(value) || milliseconds > maxOffset {

@@ -35,7 +35,7 @@ func entries() []broker.Entry {
 			User:   "u1",
 			Joined: time.UnixMilli(1_700_000_000_123),
 		},
-		{Kind: broker.Update, Member: "m1", Owner: "o1", Data: json.RawMessage(`{}`)},
+		{Kind: broker.Update, Member: "m1", Owner: "o1", Data: json.RawMessage(`{}`), State: json.RawMessage(`{"idle":true}`)},
 		{Kind: broker.Adopt, Member: "m1", OldOwner: "o1", Owner: "o2"},
 		{Kind: broker.Leave, Member: "m1", Owner: "o2"},
 	}

@@ -50,6 +50,8 @@
 // must not restore a member that another node has adopted. If the leases of the two nodes
 // differ, the longer one counts.
 //
+// An Update replaces the member's Data and State: an Update without one of them removes it.
+//
 // # Leases
 //
 // OpenOptions.Lease is how long the members of a node remain after the node has failed.
@@ -122,7 +124,7 @@
 // Nodes validate what a broker delivers. They skip an event whose name the protocol does
 // not allow, or whose data is not one JSON value in valid UTF-8 of at most 16 MiB (or
 // Limits.TriggerBytes, if that is more). They skip a member whose ID is not 1 to 64 of A-Z
-// a-z 0-9 _ -, or whose data is not an object of at most 256 KiB (or twice
+// a-z 0-9 _ -, or whose data or state is not an object of at most 256 KiB (or twice
 // Limits.PresenceBytes). They skip numbers over 2^62. An implementation must nevertheless
 // handle bytes that were not written by a pushy Server: it skips them, logs at most one
 // line a minute, and never panics. AppendEntry and ParseEntry define the encoding of an

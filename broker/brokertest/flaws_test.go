@@ -447,6 +447,12 @@ func memberFlaws() []flaw {
 				s.Members[i].Data = nil
 			}
 		})},
+		{"loses members' states", []string{"members"}, state(func(s *broker.State) {
+			for i := range s.Members {
+				s.Members[i].State = nil
+			}
+		})},
+		{"does not deliver states", []string{"members"}, changing(broker.Update, func(e *broker.Entry) { e.State = nil })},
 		{"loses members' users", []string{"members"}, state(func(s *broker.State) {
 			for i := range s.Members {
 				s.Members[i].User = ""

@@ -70,9 +70,16 @@ func checkMembers(h *harness) {
 	joined := time.UnixMilli(1_700_000_000_123)
 	first := join("m1", "o1", `{"name":"Ann"}`)
 	first.User, first.Joined = "u1", joined
+	first.State = []byte(`{"idle":true}`)
 	nodes[0].append("room", first)
 	nodes[1].append("room", join("m2", "o2", ""))
-	nodes[0].append("room", broker.Entry{Kind: broker.Update, Member: "m1", Owner: "o1", Data: []byte(`{"name":"Anna"}`)})
+	nodes[0].append("room", broker.Entry{
+		Kind:   broker.Update,
+		Member: "m1",
+		Owner:  "o1",
+		Data:   []byte(`{"name":"Anna"}`),
+		State:  []byte(`{"idle":false}`),
+	})
 	nodes[1].append("room", join("m3", "o3", `{}`))
 	nodes[1].append("room", leave("m2", "o2"))
 	for _, n := range nodes {
@@ -80,6 +87,8 @@ func checkMembers(h *harness) {
 		assert.Equal(h.t, []string{"+m1", "+m2", "=m1", "+m3", "-m2"}, memberWords(n.sink.seen("room")))
 		assert.Equal(h.t, "u1", n.sink.seen("room")[0].entry.User)
 		assert.True(h.t, joined.Equal(n.sink.seen("room")[0].entry.Joined))
+		assert.Equal(h.t, `{"idle":true}`, string(n.sink.seen("room")[0].entry.State))
+		assert.Equal(h.t, `{"idle":false}`, string(n.sink.seen("room")[2].entry.State))
 		var last broker.Position
 		for i, d := range n.sink.seen("room") {
 			if i > 0 {
@@ -99,6 +108,8 @@ func checkMembers(h *harness) {
 	assert.Equal(h.t, "u1", s.Members[0].User)
 	assert.True(h.t, joined.Equal(s.Members[0].Joined), "%v", s.Members[0].Joined)
 	assert.JSONEq(h.t, `{"name":"Anna"}`, string(s.Members[0].Data))
+	assert.JSONEq(h.t, `{"idle":false}`, string(s.Members[0].State))
+	assert.Nil(h.t, s.Members[1].State)
 	assert.Equal(h.t, "m3", s.Members[1].ID)
 	assert.Equal(h.t, nodes[1].id, s.Members[1].Node)
 	assert.Less(h.t, s.Members[0].Since, s.Members[1].Since)

@@ -246,10 +246,11 @@ func (v *view) apply(d delivery) {
 	v.revision = e.At
 	switch e.Kind {
 	case broker.Join:
-		v.members = append(v.members, broker.Member{ID: e.Member, Owner: e.Owner, Data: e.Data, Since: e.At.Offset})
+		v.members = append(v.members, broker.Member{ID: e.Member, Owner: e.Owner, Data: e.Data, State: e.State, Since: e.At.Offset})
 		v.on = v.on || e.Data != nil
 	case broker.Update:
 		v.members[i].Data = e.Data
+		v.members[i].State = e.State
 	case broker.Adopt:
 		v.members[i].Owner = e.Owner
 	case broker.Leave:

@@ -27,7 +27,7 @@ type channelLog struct {
 	appended time.Time       // the time of the last kept event
 
 	revision broker.Position
-	members  []*broker.Member // in the order in which they joined
+	members  []*broker.Member // in the order in which they joined, with some that have left
 	byID     map[string]*broker.Member
 	on       bool
 	adopted  []adoption // oldest first
@@ -132,7 +132,7 @@ func (c *Cluster) epochs() (offsets, revisions string) {
 // dropIfUnusedLocked removes a log, whose lock is held, if it is not used any more. If its
 // numbers are lost with that, logs that are created later begin in another epoch.
 func (c *Cluster) dropIfUnusedLocked(l *channelLog) {
-	if l.dropped || len(l.followers) > 0 || len(l.members) > 0 {
+	if l.dropped || len(l.followers) > 0 || len(l.byID) > 0 {
 		return
 	}
 	l.expireLocked(time.Now())
@@ -157,9 +157,11 @@ func (c *Cluster) dropIfUnusedLocked(l *channelLog) {
 }
 
 func (l *channelLog) stateLocked() broker.State {
-	members := make([]broker.Member, len(l.members))
-	for i, m := range l.members {
-		members[i] = *m
+	members := make([]broker.Member, 0, len(l.byID))
+	for _, m := range l.members {
+		if l.isMember(m) {
+			members = append(members, *m)
+		}
 	}
 	return broker.State{
 		At:       l.at,
@@ -260,6 +262,7 @@ func (l *channelLog) applyLocked(b *Broker, m *broker.Member, e broker.Entry) {
 			Node:   b.node,
 			User:   e.User,
 			Data:   e.Data,
+			State:  e.State,
 			Since:  e.At.Offset,
 			Joined: e.Joined,
 		}
@@ -268,6 +271,7 @@ func (l *channelLog) applyLocked(b *Broker, m *broker.Member, e broker.Entry) {
 		l.on = l.on || e.Data != nil
 	case broker.Update:
 		m.Data = e.Data
+		m.State = e.State
 	case broker.Adopt:
 		lease := max(time.Duration(b.lease.Load()), b.cluster.leaseOf(m.Node))
 		l.adopted = append(l.adopted, adoption{
@@ -279,12 +283,19 @@ func (l *channelLog) applyLocked(b *Broker, m *broker.Member, e broker.Entry) {
 		m.Node = b.node
 	case broker.Leave:
 		delete(l.byID, m.ID)
-		l.members = slices.DeleteFunc(l.members, func(other *broker.Member) bool { return other == m })
-		if len(l.members) == 0 {
+		m.Data = nil
+		m.State = nil
+		if len(l.byID) == 0 {
+			l.members = nil
 			l.on = false
+		} else if len(l.members) > 32 && len(l.byID) < len(l.members)/2 {
+			l.members = slices.DeleteFunc(l.members, func(m *broker.Member) bool { return !l.isMember(m) })
 		}
 	}
 }
+
+// isMember reports whether an element of l.members has not left.
+func (l *channelLog) isMember(m *broker.Member) bool { return l.byID[m.ID] == m }
 
 func (l *channelLog) wasAdoptedLocked(member, owner string, now time.Time) bool {
 	l.adopted = slices.DeleteFunc(l.adopted, func(a adoption) bool { return !now.Before(a.until) })
@@ -296,7 +307,7 @@ func (l *channelLog) removeNode(c *Cluster, node string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range slices.Clone(l.members) {
-		if m.Node != node {
+		if m.Node != node || !l.isMember(m) {
 			continue
 		}
 		e := broker.Entry{

@@ -236,6 +236,7 @@ func (r *record) encode() []byte {
 		User:     r.member.User,
 		Joined:   r.member.Joined,
 		Data:     r.member.Data,
+		State:    r.member.State,
 	})
 }
 
@@ -282,6 +283,7 @@ func decodeRecord(data []byte, member string, seq uint64) (*record, error) {
 	r.member.User = e.User
 	r.member.Joined = e.Joined
 	r.member.Data = e.Data
+	r.member.State = e.State
 	return r, nil
 }
 

@@ -125,6 +125,7 @@ func (b *Broker) decide(current *record, e broker.Entry) (next *record, since ui
 			Node:   b.node,
 			User:   e.User,
 			Data:   e.Data,
+			State:  e.State,
 			Joined: e.Joined,
 		}
 	case broker.Adopt:
@@ -142,11 +143,13 @@ func (b *Broker) decide(current *record, e broker.Entry) (next *record, since ui
 			return nil, 0, broker.ErrNotOwner
 		}
 		next.member.Data = e.Data
+		next.member.State = e.State
 	case broker.Leave:
 		if !in || current.member.Owner != e.Owner {
 			return nil, 0, broker.ErrNotOwner
 		}
 		next.member.Data = nil
+		next.member.State = nil
 	}
 	return next, 0, nil
 }

@@ -388,8 +388,10 @@ func (r *replica) deliverLocked(channel string, next *record, prev uint64, at ti
 		e.User = next.member.User
 		e.Joined = next.member.Joined
 		e.Data = next.member.Data
+		e.State = next.member.State
 	case broker.Update:
 		e.Data = next.member.Data
+		e.State = next.member.State
 	case broker.Adopt:
 		e.OldOwner = next.oldOwner
 	}

@@ -200,6 +200,7 @@ func parseMember(id, value string) (m broker.Member, err error) {
 		Owner: texts[1],
 		User:  texts[2],
 		Data:  e.Data,
+		State: e.State,
 		Since: since,
 	}
 	if joined > 0 {

@@ -2,6 +2,7 @@ package untrusted
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -93,9 +94,9 @@ func (b *Broker) Append(ctx context.Context, channel string, e broker.Entry) (a 
 	if e.Kind != broker.Event {
 		limit = b.o.MemberBytes
 	}
-	if len(e.Data) > limit {
+	if size := max(len(e.Data), len(e.State)); size > limit {
 		return a, fmt.Errorf("%w: data of %d bytes is over the limit of %d between nodes",
-			broker.ErrTooLarge, len(e.Data), limit)
+			broker.ErrTooLarge, size, limit)
 	}
 	if e.Kind == broker.Event {
 		return b.appendEvent(ctx, channel, e)
@@ -188,11 +189,13 @@ func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 		Owner: e.Owner,
 		User:  e.User,
 		Data:  e.Data,
+		State: e.State,
 	}
 	if err := b.member(&m); err != nil {
 		return e, err
 	}
 	e.Data = m.Data
+	e.State = m.State
 	return e, nil
 }
 
@@ -216,7 +219,7 @@ func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
 			b.o.Skipped("skipped an invalid member from the broker", channel, err)
 			continue
 		}
-		size += len(m.Data)
+		size += len(m.Data) + len(m.State)
 		if size > maxListBytes {
 			return s, fmt.Errorf("the list of members is over the limit of %d bytes", maxListBytes)
 		}
@@ -227,7 +230,7 @@ func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
 	return s, nil
 }
 
-// member validates m and removes the whitespace from its data.
+// member validates m and removes the whitespace from its data and its state.
 func (b *Broker) member(m *broker.Member) error {
 	if !names.IsToken(m.ID) {
 		return errors.New("the member's ID is not 1 to 64 of A-Z a-z 0-9 _ -")
@@ -235,18 +238,29 @@ func (b *Broker) member(m *broker.Member) error {
 	if len(m.Owner) > maxID || len(m.Node) > maxID || len(m.User) > maxID {
 		return fmt.Errorf("an owner, node or user of over %d bytes", maxID)
 	}
-	if m.Data == nil {
-		return nil
+	var err error
+	if m.Data, err = b.object(m.Data); err != nil {
+		return fmt.Errorf("the member's data %w", err)
 	}
-	data, err := compact(m.Data, b.o.MemberBytes)
+	if m.State, err = b.object(m.State); err != nil {
+		return fmt.Errorf("the member's state %w", err)
+	}
+	return nil
+}
+
+// object returns a JSON object without whitespace; nil stays nil.
+func (b *Broker) object(data json.RawMessage) (json.RawMessage, error) {
+	if data == nil {
+		return nil, nil
+	}
+	data, err := compact(data, b.o.MemberBytes)
 	if err != nil {
-		return fmt.Errorf("data: %w", err)
+		return nil, fmt.Errorf("is invalid: %w", err)
 	}
 	if jsvalue.Kind(data) != '{' {
-		return errors.New("the member's data is not an object")
+		return nil, errors.New("is not an object")
 	}
-	m.Data = data
-	return nil
+	return data, nil
 }
 
 // compact validates one JSON value and returns it without whitespace.
