@@ -26,13 +26,18 @@ type AuthRequest struct {
 	Private bool            // whether the channel is private (Options.Channel)
 	Auth    string          // as sent; "" if it is missing or not a string
 	Data    json.RawMessage // presence data as sent; nil if it is missing or null
+	// Since reports whether the client asks for events of the past, with since or rewind
+	// (PROTOCOL.md, section 14).
+	Since bool
 }
 
 // An Authorizer decides every subscription, to public and private channels. It is called
 // from many goroutines at once and with no lock held. A slow call delays only the
 // connection that it is for.
 //
-// The error nil allows the subscription. ErrNeedAuth is answered with
+// The error nil allows the subscription. ErrNoHistory allows it, too, but the client receives
+// no events of the past, neither now nor with pushy:history; an Authorizer that returns it
+// should not depend on AuthRequest.Since. ErrNeedAuth is answered with
 // pushy:subscription-needauth, all other errors with pushy:subscription-failed: ErrDenied
 // with the reason "Invalid credentials", an *Error with its Message as the reason and with
 // its Code. For any other error, and for a panic, the reason is "Temporarily unavailable",
@@ -47,6 +52,8 @@ type Authorizer interface {
 var (
 	ErrNeedAuth = errors.New("pushy: authentication needed")
 	ErrDenied   = errors.New("pushy: invalid credentials")
+	// ErrNoHistory allows a subscription without the events of the past.
+	ErrNoHistory = errors.New("pushy: no events of the past")
 )
 
 // tokens is the default Authorizer: public channels are open, private ones take
@@ -76,11 +83,14 @@ func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) error {
 		Private: r.Private,
 		Auth:    r.Auth,
 		Data:    r.Data,
+		Since:   r.Past,
 	})
 	seen := visible(err)
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, ErrNoHistory):
+		return hub.ErrNoHistory
 	case errors.Is(err, ErrNeedAuth):
 		refused := &hub.RefusedError{NeedAuth: true}
 		if seen != nil {

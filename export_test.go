@@ -19,6 +19,12 @@ func (s *Server) Connect(session session.Session, user any) {
 	s.hub.Connect(session, hub.Client{User: user})
 }
 
+// Connect2 is Connect for a client of version 2 of the protocol.
+func (s *Server) Connect2(session session.Session) {
+	s.hub.Admission().Reserve(0)
+	s.hub.Connect(session, hub.Client{Version: 2})
+}
+
 // Entries returns how many channels the registry holds, in whatever state.
 func (s *Server) Entries() int {
 	return len(s.hub.Channels())

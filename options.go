@@ -90,6 +90,11 @@ type Options struct {
 	// limit the Server closes the connection with the most queued bytes, with
 	// CloseSlowConsumer. Default 256 MiB.
 	MaxBuffered int64
+	// MaxKept limits the memory of this process for the events that channels keep
+	// (ChannelOptions.Keep), in addition to that of the Broker. Above the limit, the Server
+	// frees the events of the channels that have been quiet for the longest time; clients
+	// that come back to these are served from the Broker. Default 64 MiB.
+	MaxKept int64
 	// Heartbeat is the interval at which the Server sends a heartbeat to each connection. A
 	// WebSocket from which it receives nothing for two intervals is closed without a close
 	// frame. At least 1 s; default 25 s.
@@ -160,7 +165,12 @@ type Limits struct {
 	// The lists of members that a client receives when it subscribes do not count; instead,
 	// while more than this number of bytes of lists is queued, the next subscription waits.
 	// Default 1 MiB.
+	// When a client subscribes it can be sent up to 256 KiB of kept events, and less than
+	// half of ConnBuffer; these do not count either.
 	ConnBuffer int
+	// KeepBytes limits the bytes of the data of the events that one channel keeps
+	// (ChannelOptions.Keep). Default 256 KiB.
+	KeepBytes int
 }
 
 // Hooks are called when something happens. Any of them can be nil. They are called from
@@ -247,6 +257,7 @@ func (o Options) withDefaults() (Options, error) {
 		{&l.CommandRate, 100},
 		{&l.CommandBurst, max(200, l.Channels)},
 		{&l.ConnBuffer, 1 << 20},
+		{&l.KeepBytes, 256 << 10},
 	} {
 		limit.Default(f.field, f.value)
 	}
@@ -256,6 +267,7 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.SockJS.ResponseLimit, 128<<10)
 	limit.Default(&o.SockJS.DisconnectDelay, 5*time.Second)
 	limit.Default(&o.MaxBuffered, 256<<20)
+	limit.Default(&o.MaxKept, 64<<20)
 	limit.Default(&o.Heartbeat, 25*time.Second)
 	limit.Default(&o.WriteTimeout, 10*time.Second)
 	limit.Default(&o.BodyTimeout, 10*time.Second)
@@ -282,9 +294,30 @@ func (o *Options) check() error {
 			return fmt.Errorf("pushy: Options.%s %w", f.name, err)
 		}
 	}
+	if err := o.checkKept(); err != nil {
+		return err
+	}
 	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
 		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: " +
 			"tokens and triggers are off without it")
+	}
+	return nil
+}
+
+// checkKept checks the limits of events that are kept. Whether a channel keeps events is not
+// known before it is used, but without Options.Channel none does.
+func (o *Options) checkKept() error {
+	l := o.Limits
+	if o.Channel == nil || l.TriggerBytes <= 0 {
+		return nil
+	}
+	if l.ConnBuffer > 0 && l.TriggerBytes >= l.ConnBuffer/2 {
+		return fmt.Errorf("pushy: Options.Limits.TriggerBytes is %d, but with Options.Channel it must be less than half of "+
+			"Limits.ConnBuffer, which is %d: a client that reconnects could not be sent such an event", l.TriggerBytes, l.ConnBuffer)
+	}
+	if l.KeepBytes > 0 && l.TriggerBytes > l.KeepBytes {
+		return fmt.Errorf("pushy: Options.Limits.TriggerBytes is %d, but with Options.Channel it must be at most "+
+			"Limits.KeepBytes, which is %d: such an event could not be kept", l.TriggerBytes, l.KeepBytes)
 	}
 	return nil
 }

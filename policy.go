@@ -1,9 +1,13 @@
 package pushy
 
 import (
+	"cmp"
 	"errors"
+	"time"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 )
 
@@ -13,6 +17,30 @@ type ChannelOptions struct {
 	Access Access
 	// Presence controls what the members of a private channel see of each other.
 	Presence PresenceOptions
+	// Keep says how many of the channel's events are kept, so that clients that reconnect
+	// receive what they have missed, and new clients the newest events (PROTOCOL.md, section
+	// 14). A Size of 0 keeps none. A TTL of 0 is 24 hours, and Bytes of 0 are
+	// Limits.KeepBytes. While the Broker cannot be reached, events of such a channel cannot
+	// be published. A Broker that does not implement broker.History keeps nothing.
+	//
+	// Everyone who may subscribe to the channel can read what is kept, unless
+	// Options.Authorizer returns ErrNoHistory.
+	Keep broker.Keep
+}
+
+// keepTTL is the default of ChannelOptions.Keep.TTL.
+const keepTTL = 24 * time.Hour
+
+// keep returns the Keep of a channel with its defaults.
+func (s *Server) keep(k broker.Keep) broker.Keep {
+	if k.Size <= 0 {
+		return broker.Keep{}
+	}
+	k.TTL = cmp.Or(max(k.TTL, 0), keepTTL)
+	if k.Bytes <= 0 {
+		k.Bytes = limit.Or(s.opts.Limits.KeepBytes, 0)
+	}
+	return k
 }
 
 // PresenceOptions control what the members of a private channel see of each other. The zero
@@ -54,5 +82,6 @@ func (s *Server) policy(channel string) (hub.Policy, error) {
 	return hub.Policy{
 		Private:  o.Access.private(channel),
 		Presence: !o.Presence.Off,
+		Keep:     s.keep(o.Keep),
 	}, nil
 }

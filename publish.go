@@ -30,7 +30,8 @@ type Event struct {
 	// Latest and Droppable permit the nodes to send fewer events to a slow connection, and
 	// reach all of them; this version sends every event. With a Latest of 1 to 128 bytes, a
 	// queued event of the channel with the same Latest can be omitted when this one
-	// follows. A Droppable event can be omitted itself.
+	// follows. A Droppable event can be omitted itself. In a channel that keeps events
+	// (ChannelOptions.Keep), both are an error.
 	Latest    string
 	Droppable bool
 }
@@ -69,7 +70,8 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any) e
 // is away, only the subscribers on this node receive the event; those on other nodes receive
 // pushy:resync later, for at most 10,000 channels. After an error that wraps
 // broker.ErrUncertain the event may have been published; if it has an ID, it can be
-// published again without being delivered twice. Otherwise PublishEvent returns an error if
+// published again without being delivered twice. Events of a channel that keeps them are not
+// published while the Broker is away, and the error wraps broker.ErrAway. Otherwise PublishEvent returns an error if
 // a name or value is not allowed, the error of the Broker (broker.ErrTooLarge for an event
 // that it can never accept), and ErrClosed after Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {

@@ -192,6 +192,7 @@ func newServer(options Options) (*Server, error) {
 		Channel:       s.channelName,
 		Command:       s.runCommand,
 		PresenceBytes: o.Limits.PresenceBytes,
+		Unavailable:   s.historyUnavailable,
 	}
 	cfg := s.hubConfig()
 	s.nodes = s.newNodes(&cfg)
@@ -255,6 +256,10 @@ func (s *Server) hubConfig() hub.Config {
 			Rate:        l.CommandRate,
 			Burst:       l.CommandBurst,
 		},
+		ReplayBytes: replayBytes(l.ConnBuffer),
+		Keeps:       o.Channel != nil,
+		KeptBytes:   limit.Or(l.TriggerBytes, 0),
+		MaxKept:     limit.Or(o.MaxKept, math.MaxInt64),
 		Hooks:       s.hubHooks(),
 		HostConn:    func(c *hub.Conn) any { return &Conn{c: c} },
 		HostChannel: func(ch *hub.Channel) any { return &Channel{ch} },

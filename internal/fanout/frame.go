@@ -71,6 +71,11 @@ func (f *Frame) Bytes(form Form) []byte {
 	return b
 }
 
+// Has reports whether the Frame has its bytes in one form already.
+func (f *Frame) Has(form Form) bool {
+	return f.raw || form == Text || f.wire[form-Framed].Load() != nil
+}
+
 // TextFrame returns payload as one unmasked WebSocket text frame (RFC 6455,
 // section 5.2).
 func TextFrame(payload []byte) []byte {

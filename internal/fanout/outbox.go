@@ -64,6 +64,9 @@ type ending struct {
 	done   chan struct{} // nil until Done is called
 }
 
+// Form returns the form in which the transport needs its frames. It never changes.
+func (o *Outbox) Form() Form { return o.form }
+
 // Hold prevents writing until Release. It must be called before anything is queued.
 func (o *Outbox) Hold() {
 	o.mu.Lock()
@@ -105,10 +108,14 @@ func (o *Outbox) SendThrough(g *Gate, f *Frame) bool {
 	return ok
 }
 
-// Open queues f and opens g in one step, so that frames that pass g follow f.
-func (o *Outbox) Open(g *Gate, f *Frame) bool {
+// Open queues f and then more, and opens g, all in one step, so that frames that pass g
+// follow them. The frames of more should be lists: they are queued whatever their size.
+func (o *Outbox) Open(g *Gate, f *Frame, more ...*Frame) bool {
 	o.mu.Lock()
 	ok, slow := o.appendLocked(f)
+	for i := 0; ok && i < len(more); i++ {
+		ok, slow = o.appendLocked(more[i])
+	}
 	o.flusher.start()
 	g.open = ok
 	o.mu.Unlock()

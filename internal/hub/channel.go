@@ -26,6 +26,7 @@ type Channel struct {
 	early    []arrival              // delivered before ready
 	own      map[string]*membership // memberships of a private channel on this node, by id
 	arriving int                    // the number of own whose join has not been delivered yet
+	history  *history               // nil if the channel keeps no events; it does not change
 
 	mu      sync.Mutex
 	members slots
@@ -99,10 +100,15 @@ func (ch *Channel) each() iter.Seq[*membership] {
 func (ch *Channel) broadcast(f *fanout.Frame, except []string) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
+	ch.compact()
+	ch.broadcastLocked(f, except)
+}
+
+// compact removes empty places. The caller has locked fan, and is not in an iteration.
+func (ch *Channel) compact() {
 	ch.mu.Lock()
 	ch.members.compact()
 	ch.mu.Unlock()
-	ch.broadcastLocked(f, except)
 }
 
 // broadcastLocked is broadcast for a caller that has locked fan.
@@ -115,16 +121,16 @@ func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
 	ch.hub.cfg.Engine.Flush()
 }
 
-// admit makes m a member: it queues the Subscribed event and opens the gate in one step.
-// Conn.Channels includes the channel before the client receives the event.
-func (ch *Channel) admit(m *membership, subscribed *fanout.Frame) {
+// admit makes m a member: it queues the Subscribed event and the replay, and opens the gate,
+// in one step. Conn.Channels includes the channel before the client receives the event.
+func (ch *Channel) admit(m *membership, subscribed *fanout.Frame, replay ...*fanout.Frame) {
 	m.conn.mu.Lock()
 	m.state = memberHooked
 	m.conn.mu.Unlock()
 	ch.mu.Lock()
 	m.slot = ch.members.add(m)
 	ch.mu.Unlock()
-	m.out.Open(&m.gate, subscribed)
+	m.out.Open(&m.gate, subscribed, replay...)
 }
 
 // open follows the channel at the broker and calls the Occupied hook.
@@ -141,6 +147,9 @@ func (ch *Channel) open() error {
 		return wrap("follow the channel", err)
 	}
 	ch.begin(s)
+	if ch.history != nil {
+		h.keep(ch)
+	}
 	if occupied := h.cfg.Hooks.Occupied; occupied != nil {
 		occupied(ch)
 	}
@@ -149,6 +158,10 @@ func (ch *Channel) open() error {
 
 func (ch *Channel) close() {
 	h := ch.hub
+	if ch.history != nil {
+		h.unkeep(ch)
+		defer ch.closeHistory()
+	}
 	if h.ctx.Err() == nil { // otherwise the broker is closed
 		ctx, cancel := h.operation(h.ctx)
 		err := h.cfg.Broker.Unfollow(ctx, ch.name)

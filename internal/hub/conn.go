@@ -115,6 +115,19 @@ func (c *Conn) Send(e *Event) error {
 	return nil
 }
 
+// AwaitRoom waits until an answer of about size bytes can be queued with SendList, see
+// fanout.Outbox.AwaitRoom.
+func (c *Conn) AwaitRoom(size int64) (release func(), err error) { return c.out.AwaitRoom(c.ctx, size) }
+
+// SendList is Send for an answer that can be large. It does not count towards the limit of
+// the client's queued bytes.
+func (c *Conn) SendList(e *Event) error {
+	if !c.out.Send(c.hub.listFrame(e)) {
+		return ErrClosed
+	}
+	return nil
+}
+
 // Allow charges the connection's rate for a message that was read at the time now. Only the
 // reader calls it. A client that exceeds its rate for too long is disconnected.
 func (c *Conn) Allow(now time.Time) limit.Verdict {

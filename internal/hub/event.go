@@ -32,6 +32,7 @@ type Event struct {
 	Kind    EventKind
 	Channel string
 	Name    string // of Published and Direct
+	Offset  uint64 // of a Published event that is kept
 	Data    []byte // of Published, Direct and Replied
 	Conn    *Conn  // of Connected
 
@@ -40,8 +41,11 @@ type Event struct {
 	Presence bool      // of Subscribed: Members is shown
 	Members  []*Member // of Members and Subscribed, in joining order
 
+	Past  *PastAnswer     // of Subscribed, or nil
+	Place broker.Position // of Gap: the channel's place; zero if the channel keeps no events
+
 	Code   string // of Failed
-	Reason string // of Ended and Failed
+	Reason string // of Ended, Failed and Gap
 
 	// Request is the id of the command that the event answers, in the protocol's
 	// own form, or nil.

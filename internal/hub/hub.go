@@ -43,6 +43,14 @@ var (
 	ErrDataTooLarge    = errors.New("the member's data is too large")
 	ErrNeedAuth        = errors.New("authentication needed")
 	ErrDenied          = errors.New("invalid credentials")
+
+	// ErrNoHistory is returned by Config.Authorize for a client that can join but must not
+	// receive past events.
+	ErrNoHistory = errors.New("past events are not allowed")
+	// ErrNotKept is returned for the history of a channel that keeps no events.
+	ErrNotKept = errors.New("the channel keeps no events")
+	// ErrKeptWhole is returned for an event that is kept and that could be omitted.
+	ErrKeptWhole = errors.New("an event of a channel that keeps events cannot be Latest or Droppable")
 )
 
 // RefusedError is the error of a Join that the host, or the protocol, refuses with
@@ -121,6 +129,7 @@ type AuthRequest struct {
 	Private bool
 	Auth    string // as the client sent it
 	Data    []byte // presence data as the client sent it
+	Past    bool   // the client asks for past events
 }
 
 // Config configures a Hub. All fields must be set, unless their comment says otherwise.
@@ -143,11 +152,21 @@ type Config struct {
 	Protocol Protocol
 	// Policy returns the properties of a channel. An error refuses the request.
 	Policy func(channel string) (Policy, error)
-	// Authorize decides a Join: nil allows it; ErrNeedAuth, ErrDenied and a
+	// Authorize decides a Join: nil allows it; ErrNoHistory allows it without past events;
+	// ErrNeedAuth, ErrDenied and a
 	// *RefusedError refuse it; an *UnavailableError means that it cannot be decided.
 	Authorize func(ctx context.Context, r AuthRequest) error
 	Limits    Limits
-	Hooks     Hooks
+	// ReplayBytes is the largest size of the events that one client is sent when it
+	// subscribes.
+	ReplayBytes int
+	// Keeps means that Policy can return a Keep. KeptBytes is the largest size of the data of
+	// an event that is kept; if it is not positive, there is no limit.
+	Keeps     bool
+	KeptBytes int
+	// MaxKept limits the memory for kept events, beside the broker's own.
+	MaxKept int64
+	Hooks   Hooks
 	// HostConn and HostChannel return the host's own values for a connection and a
 	// channel, which are stored with them.
 	HostConn    func(c *Conn) any
@@ -177,6 +196,9 @@ type Hub struct {
 	seed      maphash.Seed
 	shards    [shardCount]shard
 	backlog   backlog
+	history   broker.History // nil if the broker keeps no events
+	keeper    keeper
+	heals     chan struct{} // has an element for each channel that is being healed
 
 	published atomic.Uint64   // events that the broker accepted
 	leavers   atomic.Int64    // goroutines that log leaves, in addition to the readers
@@ -215,6 +237,8 @@ func New(cfg Config) (*Hub, error) {
 		h.shards[i].channels = map[string]*Channel{}
 	}
 	h.backlog.hub = h
+	h.history, _ = cfg.Broker.(broker.History)
+	h.heals = make(chan struct{}, maxHeals)
 	h.stopping, h.stop = context.WithCancel(context.Background())
 	h.aborting, h.abortRest = context.WithCancel(context.Background())
 	h.closed, h.closeNow = context.WithCancel(context.Background())
@@ -318,11 +342,6 @@ func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil || h.is
 
 func (h *Hub) isReserved(channel string) bool { return channel == h.cfg.Reserved && channel != "" }
 
-func (h *Hub) hasMembers(channel string) bool {
-	ch := h.find(channel)
-	return ch != nil && ch.Len() > 0
-}
-
 // PolicyOf returns the policy of a channel; if it is open, the one it was opened with.
 func (h *Hub) PolicyOf(channel string) (Policy, error) {
 	if ch := h.find(channel); ch != nil {
@@ -394,6 +413,7 @@ func (h *Hub) entry(name string, policy Policy) *Channel {
 		name:   name,
 		policy: policy,
 	}
+	ch.history = h.newHistory(policy.Keep)
 	ch.host = h.cfg.HostChannel(ch)
 	ch.life = newLifetime(lifetimePlan{
 		open:   ch.open,

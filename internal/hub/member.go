@@ -33,6 +33,7 @@ type membership struct {
 	// conn.mu guards state, leaving, end and gone.
 	state   memberState
 	leaving bool // it must end as soon as it is live
+	noPast  bool // it must not read past events; set before it is live
 
 	conn *Conn
 	name string
@@ -53,10 +54,11 @@ type loggedMember struct {
 	// that the log may have lost it.
 	changed chan struct{}
 
-	// The channel's fan guards arrived and request, and, after arrived is set, also
+	// The channel's fan guards arrived, request and past, and, after arrived is set, also
 	// member.Data.
 	arrived bool // the broker has delivered the join, or is away
 	request []byte
+	past    *pastRequest // nil when it has been answered
 
 	// late is set if the broker could not say whether it has appended the Join. Until this
 	// time the Join can still be appended, possibly after a Leave.
@@ -141,6 +143,7 @@ func (c *Conn) join(r JoinRequest) error {
 	if err != nil {
 		return &UnavailableError{}
 	}
+	noPast := false
 	if !r.Trusted {
 		err := h.cfg.Authorize(c.ctx, AuthRequest{
 			Conn:    c,
@@ -148,8 +151,10 @@ func (c *Conn) join(r JoinRequest) error {
 			Private: policy.Private,
 			Auth:    r.Auth,
 			Data:    r.Data,
+			Past:    r.Past.wants(),
 		})
-		if err != nil {
+		noPast = errors.Is(err, ErrNoHistory)
+		if err != nil && !noPast {
 			return err
 		}
 	}
@@ -169,31 +174,8 @@ func (c *Conn) join(r JoinRequest) error {
 		return c.joinError(err)
 	}
 	m.ch = ch
-	if ch.policy != policy {
-		err = errors.New("Options.Channel returned different results for one channel")
-	} else if policy.Private {
-		m.logged = &loggedMember{
-			member: Member{
-				ID:     m.id,
-				Owner:  h.cfg.NewOwner(),
-				Node:   h.cfg.Node,
-				User:   c.UserID(),
-				Data:   data,
-				Joined: h.cfg.Now(),
-			},
-			changed: make(chan struct{}, 1),
-			request: r.Request,
-		}
-		err = ch.joinPrivate(m)
-	} else {
-		ch.admit(m, h.frame(&Event{
-			Kind:    Subscribed,
-			Channel: ch.name,
-			Member:  m.id,
-			Request: r.Request,
-		}))
-	}
-	if err != nil {
+	m.noPast = noPast
+	if err = ch.enter(m, &r, policy, data); err != nil {
 		c.unreserve(m)
 		ch.life.release()
 		return c.joinError(err)
@@ -203,6 +185,37 @@ func (c *Conn) join(r JoinRequest) error {
 		c.chargeJoin(ch, r.Data)
 	}
 	return nil
+}
+
+// enter makes m a member of an open channel. data is the member's data, if policy allows it.
+func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []byte) error {
+	c := m.conn
+	h := ch.hub
+	if ch.policy != policy {
+		return errors.New("Options.Channel returned different results for one channel")
+	}
+	past := c.pastRequest(r, m.noPast)
+	if err := ch.prepare(m, past); err != nil {
+		return err
+	}
+	if !policy.Private {
+		ch.joinPublic(m, past, r.Request)
+		return nil
+	}
+	m.logged = &loggedMember{
+		member: Member{
+			ID:     m.id,
+			Owner:  h.cfg.NewOwner(),
+			Node:   h.cfg.Node,
+			User:   c.UserID(),
+			Data:   data,
+			Joined: h.cfg.Now(),
+		},
+		changed: make(chan struct{}, 1),
+		request: r.Request,
+		past:    past,
+	}
+	return ch.joinPrivate(m)
 }
 
 // logJoin appends the join of m and waits until the broker delivers it; then m is a member. If

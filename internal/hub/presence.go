@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
 )
 
 // arrival is an entry or a State that the broker has delivered.
 type arrival struct {
 	entry broker.Entry
 	state *broker.State
-	gap   bool // with a state: events may have been lost
+	reset string     // with a state: the reason of the Reset
+	kept  *keptEvent // a kept event
 }
 
 // shownLocked returns the members in order, each with its Text.
@@ -74,6 +76,9 @@ func (ch *Channel) beginUnlogged(s broker.State) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	ch.replaceLocked(s)
+	if ch.history != nil {
+		ch.beginKeptLocked(s)
+	}
 	ch.ready = true
 	for _, a := range ch.early {
 		ch.arriveLocked(a)
@@ -88,6 +93,9 @@ func (ch *Channel) deliver(e broker.Entry) { ch.receive(arrival{entry: e}) }
 func (ch *Channel) receive(a arrival) {
 	if ch.receiveSkips(a) {
 		ch.logSkipped()
+	}
+	if ch.history != nil && a.state != nil {
+		ch.logGap()
 	}
 }
 
@@ -117,8 +125,12 @@ func (ch *Channel) logSkipped() {
 }
 
 func (ch *Channel) arriveLocked(a arrival) {
-	if a.state != nil {
-		ch.resetLocked(*a.state, a.gap)
+	switch {
+	case a.kept != nil:
+		ch.arriveKeptLocked(*a.kept)
+		return
+	case a.state != nil:
+		ch.resetLocked(*a.state, a.reset)
 		return
 	}
 	e := a.entry
@@ -275,15 +287,18 @@ func (ch *Channel) sendListLocked(members []*Member) {
 	}), nil)
 }
 
-// resetLocked replaces the replica with s, and sends clients the new list and, if gap is
-// true, a Gap event.
-func (ch *Channel) resetLocked(s broker.State, gap bool) {
+// resetLocked replaces the replica with s, and sends clients the new list and, if events may
+// have been lost, a Gap event. Those that are kept are read from the log instead.
+func (ch *Channel) resetLocked(s broker.State, reason string) {
 	wasOn := ch.replica.on
 	ch.replaceLocked(s)
 	if wasOn || ch.replica.on {
 		ch.sendListLocked(ch.shownLocked())
 	}
-	if gap {
+	switch {
+	case ch.history != nil:
+		ch.resetKeptLocked(s, reason)
+	case reason != "":
 		ch.broadcastLocked(ch.hub.frame(&Event{
 			Kind:    Gap,
 			Channel: ch.name,
@@ -373,7 +388,10 @@ func (ch *Channel) completeJoinLocked(id string) {
 	if e.Presence {
 		e.Members = ch.shownLocked()
 	}
-	ch.admit(m, ch.hub.listFrame(&e))
+	var replay []*fanout.Frame
+	e.Past, replay = ch.pastLocked(m.logged.past)
+	m.logged.past = nil
+	ch.admit(m, ch.hub.listFrame(&e), replay...)
 	m.logged.notify()
 }
 

@@ -22,7 +22,13 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	defer h.publishes.End()
 	ctx, cancel := h.operation(ctx)
 	defer cancel()
-	here := h.hasMembers(channel)
+	ch := h.find(channel)
+	here := ch != nil && ch.Len() > 0
+	if h.cfg.Keeps {
+		if err := h.setKeep(ch, channel, &e); err != nil {
+			return broker.Appended{}, err
+		}
+	}
 	appended, err := h.cfg.Broker.Append(ctx, channel, e)
 	notAppended := errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain)
 	// Nobody can tell whether an event with an ID was appended before.
@@ -44,6 +50,27 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	return appended, nil
 }
 
+// setKeep makes e an event that is kept if its channel keeps events.
+func (h *Hub) setKeep(ch *Channel, channel string, e *broker.Entry) error {
+	var policy Policy
+	var err error
+	if ch != nil {
+		policy = ch.policy
+	} else if policy, err = h.cfg.Policy(channel); err != nil {
+		return err
+	}
+	e.Keep = policy.Keep
+	switch {
+	case e.Keep.Size <= 0:
+	case e.Latest != "" || e.Droppable:
+		return ErrKeptWhole
+	case h.cfg.KeptBytes > 0 && len(e.Data) > h.cfg.KeptBytes:
+		return fmt.Errorf("%w: its data has %d bytes, and the limit in channels that keep events is %d",
+			broker.ErrTooLarge, len(e.Data), h.cfg.KeptBytes)
+	}
+	return nil
+}
+
 // Deliver implements broker.Sink. All entries reach the members through it.
 func (h *Hub) Deliver(channel string, e broker.Entry) {
 	ch := h.find(channel)
@@ -55,6 +82,10 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 	}
 	if e.Kind != broker.Event {
 		ch.deliver(e)
+		return
+	}
+	if e.At.Offset > 0 && ch.history != nil {
+		ch.deliverKept(e)
 		return
 	}
 	if ch.Len() == 0 {
@@ -83,7 +114,7 @@ func (h *Hub) Reset(channel string, s broker.State, reason string) {
 	if ch := h.find(channel); ch != nil {
 		ch.receive(arrival{
 			state: &s,
-			gap:   reason != "",
+			reset: reason,
 		})
 	}
 }

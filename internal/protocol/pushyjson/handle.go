@@ -83,6 +83,8 @@ func (p *Protocol) run(r *Request) *Error {
 		return p.Subscribe(r)
 	case "unsubscribe":
 		return p.Unsubscribe(r)
+	case "pushy:history":
+		return p.History(r)
 	}
 	return ErrUnknownCommand
 }

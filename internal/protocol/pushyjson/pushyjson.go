@@ -36,6 +36,9 @@ type Protocol struct {
 	// PresenceBytes limits the presence data of a member. If it is not positive, there is no
 	// limit.
 	PresenceBytes int
+	// Unavailable is called with the error of the broker when the history of a channel cannot
+	// be read.
+	Unavailable func(channel string, err error)
 }
 
 var _ hub.Protocol = (*Protocol)(nil)
@@ -44,15 +47,19 @@ var _ hub.Protocol = (*Protocol)(nil)
 func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 	switch e.Kind {
 	case hub.Published:
-		return appendEvent(dst, e.Name, e.Channel, e.Data)
+		return appendEvent(dst, e.Name, e.Channel, e.Data, e.Offset)
 	case hub.Joined:
-		return appendEvent(dst, eventPresenceAdd, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text))
+		return appendEvent(dst, eventPresenceAdd, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text), 0)
 	case hub.Left:
-		return appendEvent(dst, eventPresenceQuit, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text))
+		return appendEvent(dst, eventPresenceQuit, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text), 0)
 	case hub.Members:
-		return appendEvent(dst, eventPresenceSync, e.Channel, jsvalue.Object(nil).Raw("presence", list(e.Members)))
+		return appendEvent(dst, eventPresenceSync, e.Channel, jsvalue.Object(nil).Raw("presence", list(e.Members)), 0)
 	case hub.Gap:
-		return appendEvent(dst, eventResync, e.Channel, []byte("{}"))
+		data := []byte("{}")
+		if e.Reason != "" {
+			data = appendPlace(jsvalue.Object(nil).Text("reason", e.Reason), e.Place)
+		}
+		return appendEvent(dst, eventResync, e.Channel, data, 0)
 	case hub.Direct:
 		return appendReply(dst, e.Name, e.Data, e.Request)
 	case hub.Replied:
@@ -65,6 +72,9 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		return appendReply(dst, eventConnect, data, nil)
 	case hub.Subscribed:
 		data := jsvalue.Object(nil).Text("channel", e.Channel).Text("memberId", e.Member)
+		if e.Past != nil {
+			data = appendPast(data, e.Past)
+		}
 		if e.Presence {
 			data = data.Raw("presence", list(e.Members))
 		}
@@ -128,15 +138,23 @@ func list(members []*hub.Member) []byte {
 	return append(b, ']')
 }
 
-// appendEvent appends a channel event. data is JSON.
-func appendEvent(b []byte, event, channel string, data []byte) []byte {
-	b = slices.Grow(b, len(event)+len(channel)+len(data)+40)
+// appendEvent appends a channel event. data is JSON. offset is 0 if the event is not kept.
+func appendEvent(b []byte, event, channel string, data []byte, offset uint64) []byte {
+	most := len(event) + len(channel) + len(data) + 40
+	if offset > 0 {
+		most += 30
+	}
+	b = slices.Grow(b, most)
 	b = append(b, `{"event":`...)
 	b = jsvalue.AppendQuote(b, event)
 	b = append(b, `,"channel":`...)
 	b = jsvalue.AppendQuote(b, channel)
 	b = append(b, `,"data":`...)
 	b = append(b, data...)
+	if offset > 0 {
+		b = append(b, `,"offset":`...)
+		b = strconv.AppendUint(b, offset, 10)
+	}
 	return append(b, '}')
 }
 

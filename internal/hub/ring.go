@@ -1,0 +1,161 @@
+package hub
+
+import (
+	"slices"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+const (
+	// maxReplay is the largest number of events that one client is sent when it subscribes.
+	maxReplay = 500
+	// maxReplayBytes is the largest size of the messages of one replay. It is less if half
+	// of the client's buffer is less, see Config.ReplayBytes.
+	maxReplayBytes = 256 << 10
+	// maxRingText is the largest number of bytes of messages in a ring. No client receives
+	// as many.
+	maxRingText = 2 * maxReplayBytes
+	// pastOverhead is the number of bytes that an event takes in a ring beside its message.
+	pastOverhead = 190
+)
+
+// pastEvent is a kept event in a ring.
+type pastEvent struct {
+	text   []byte   // the message, as the protocol rendered it
+	data   int      // the number of bytes of the event's data
+	except []string // the ids of the connections that do not receive it
+	time   time.Time
+	// frame is a list, so that it does not count towards the client's buffer. It is made
+	// when the event is first replayed, and dropped some time after the last replay.
+	frame *fanout.Frame
+}
+
+func (p *pastEvent) size() int64 { return int64(len(p.text) + pastOverhead) }
+
+// ring has the newest kept events of a channel, without gaps, up to the channel's place. It
+// is a queue whose oldest events are removed when a limit is exceeded or their time has
+// passed. The zero value is empty, and does not know whether the log has more.
+type ring struct {
+	events []pastEvent
+	head   int    // the index of the oldest event
+	last   uint64 // the offset of the newest event, or of the place if there is none
+	// complete means that the log has no event that is older than those of the ring.
+	complete bool
+	text     int   // the bytes of the messages
+	data     int   // the bytes of the events' data
+	bytes    int64 // what counts towards Config.MaxKept
+	framed   bool  // an event has a frame
+}
+
+func (r *ring) len() int { return len(r.events) - r.head }
+
+// first returns the offset of the oldest event. It is last + 1 if there is none.
+func (r *ring) first() uint64 { return r.last - uint64(r.len()) + 1 }
+
+// at returns the event with an offset that the ring has.
+func (r *ring) at(offset uint64) *pastEvent {
+	return &r.events[r.head+int(offset-r.first())]
+}
+
+// reset empties the ring, and puts the place at an offset.
+func (r *ring) reset(last uint64) {
+	*r = ring{
+		last:     last,
+		complete: last == 0, // the log begins with offset 1
+	}
+}
+
+// frame returns the frame with which an event is replayed.
+func (r *ring) frame(offset uint64) *fanout.Frame {
+	p := r.at(offset)
+	if p.frame == nil {
+		p.frame = fanout.NewList(p.text)
+		r.bytes += int64(len(p.text))
+		r.framed = true
+	}
+	return p.frame
+}
+
+// push adds the event that follows the newest one.
+func (r *ring) push(p pastEvent, keep broker.Keep) {
+	if r.head > 32 && r.head > len(r.events)/2 {
+		n := copy(r.events, r.events[r.head:])
+		clear(r.events[n:])
+		r.events = r.events[:n]
+		r.head = 0
+	}
+	r.events = append(r.events, p)
+	r.last++
+	r.count(&p, 1)
+	r.trim(keep)
+}
+
+// prepend adds events that precede the oldest one.
+func (r *ring) prepend(older []pastEvent, keep broker.Keep) {
+	r.events = slices.Concat(older, r.events[r.head:])
+	r.head = 0
+	for i := range older {
+		r.count(&older[i], 1)
+	}
+	r.trim(keep)
+}
+
+func (r *ring) count(p *pastEvent, sign int) {
+	r.text += sign * len(p.text)
+	r.data += sign * p.data
+	size := p.size()
+	if p.frame != nil {
+		size += int64(len(p.text))
+	}
+	r.bytes += int64(sign) * size
+}
+
+// trim removes the oldest events that are over a limit. The log removes those over the
+// limits of keep, too; beyond the other limits it can have more.
+func (r *ring) trim(keep broker.Keep) {
+	for r.len() > 0 && (r.len() > keep.Size || keep.Bytes > 0 && r.data > keep.Bytes) {
+		r.pop()
+	}
+	for r.len() > 1 && (r.len() > maxReplay || r.text > maxRingText) {
+		r.pop()
+		r.complete = false
+	}
+}
+
+func (r *ring) pop() {
+	p := &r.events[r.head]
+	r.count(p, -1)
+	*p = pastEvent{}
+	r.head++
+	if r.head == len(r.events) {
+		r.events = r.events[:0]
+		r.head = 0
+	}
+}
+
+// expire removes the events that are older than the keep's TTL.
+func (r *ring) expire(keep broker.Keep, now time.Time) {
+	for r.len() > 0 && keep.TTL > 0 && now.Sub(r.events[r.head].time) >= keep.TTL {
+		r.pop()
+	}
+	if r.len() == 0 && cap(r.events) > 64 {
+		r.events = nil
+	}
+}
+
+// dropFrames drops the frames of replays, and with them their forms for each transport.
+func (r *ring) dropFrames() {
+	if !r.framed {
+		return
+	}
+	for i := range r.events {
+		p := &r.events[i]
+		if p.frame != nil {
+			p.frame = nil
+			r.bytes -= int64(len(p.text))
+		}
+	}
+	r.framed = false
+}
