@@ -155,12 +155,17 @@ type Limits struct {
 	Connections   int // open connections; default 100,000
 	PerAddress    int // open connections from one IPv4 address or IPv6 /64, see Options.Address; default off
 	Channels      int // channels of one connection; default 200
-	Members       int // members of a channel with presence; default 1,000
+	Members       int // members of a channel with presence; default 1,000, see PagedMembers
 	PresenceBytes int // bytes of one member's data, as the client sends it; default 4 KiB
 	MessageBytes  int // bytes of one client message, without JSON escapes; default 64 KiB
 	TriggerBytes  int // bytes of the body of a trigger; default 256 KiB
 	CommandRate   int // messages a second from one connection; default 100
 	CommandBurst  int // messages at once after a pause; default 200, or Channels if that is more
+	// PagedMembers is Members for clients that subscribe with the presence mode "diff",
+	// "count" or "none" (PROTOCOL.md, section 4). A client that receives the whole list can
+	// join a channel while it has less than Members, these can join while it has less than
+	// PagedMembers. Default 100,000, or Members if that is more.
+	PagedMembers int
 	// ConnBuffer limits the bytes of events and answers that are queued for one connection.
 	// The lists of members that a client receives when it subscribes do not count; instead,
 	// while more than this number of bytes of lists is queued, the next subscription waits.
@@ -251,6 +256,7 @@ func (o Options) withDefaults() (Options, error) {
 		{&l.Connections, 100_000},
 		{&l.Channels, 200},
 		{&l.Members, 1000},
+		{&l.PagedMembers, max(100_000, l.Members)},
 		{&l.PresenceBytes, 4 << 10},
 		{&l.MessageBytes, 64 << 10},
 		{&l.TriggerBytes, 256 << 10},

@@ -50,6 +50,15 @@ type PresenceOptions struct {
 	// Default: the first member with data turns on the channel's presence (PROTOCOL.md,
 	// section 4).
 	Off bool
+	// PerUser shows the members of one user, such as the tabs of a browser, as one member.
+	// Members are one user's if their Conn.UserID is equal or, if they have none, if their
+	// presence data has an equal field "user". The latter counts only if Options.Authorizer
+	// is not set, because then a token has signed the data. A member without a user is a user
+	// of its own. See PROTOCOL.md, section 4.
+	PerUser bool
+	// ClientState lets clients set the state of their own member with pushy:update. The host
+	// can always set it, with Channel.Update. Default: clients cannot.
+	ClientState bool
 }
 
 // Access says whether a channel is private.
@@ -80,8 +89,10 @@ func (s *Server) policy(channel string) (hub.Policy, error) {
 		}
 	}
 	return hub.Policy{
-		Private:  o.Access.private(channel),
-		Presence: !o.Presence.Off,
-		Keep:     s.keep(o.Keep),
+		Private:     o.Access.private(channel),
+		Presence:    !o.Presence.Off,
+		PerUser:     o.Presence.PerUser,
+		ClientState: o.Presence.ClientState,
+		Keep:        s.keep(o.Keep),
 	}, nil
 }

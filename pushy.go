@@ -253,6 +253,7 @@ func (s *Server) hubConfig() hub.Config {
 			PerNetwork:  l.PerAddress,
 			Channels:    l.Channels,
 			Members:     l.Members,
+			Paged:       l.PagedMembers,
 			Rate:        l.CommandRate,
 			Burst:       l.CommandBurst,
 		},
@@ -269,6 +270,9 @@ func (s *Server) hubConfig() hub.Config {
 		NewOwner:    func() string { return names.RandomHex(8) },
 		Log:         s.log,
 		Notices:     s.notices,
+	}
+	if _, signed := o.Authorizer.(tokens); signed {
+		cfg.SignedUser = pushyjson.User
 	}
 	if s.local {
 		cfg.Broker, cfg.Local = memory.New(), true

@@ -323,6 +323,7 @@ func TestMembersThatTheLogHasLost(t *testing.T) {
 		})
 		require.NoError(t, err)
 		want[0] = "A"
+		assert.Equal(t, "pushy:presence-update", last.event())
 		assert.Equal(t, want, membersOf(t, srv, "private-room"))
 		mend := b.Cut()
 		time.Sleep(2 * memberLease)

@@ -261,7 +261,7 @@ func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (do
 	case m.hasEnded(): // its own leave may have been appended before this join
 		return b.leave(ctx, key, item)
 	}
-	return true
+	return m.ch.appendLate(m.logged) == nil
 }
 
 // leaveAgain adds the leave of m again if a Join of m can still be appended.

@@ -20,13 +20,14 @@ type Channel struct {
 
 	// fan serializes the fan-outs, so that all members receive events in the same order.
 	// It is locked before mu, and guards the fields up to arriving.
-	fan      sync.Mutex
-	replica  replica
-	ready    bool                   // the State of Follow is in the replica
-	early    []arrival              // delivered before ready
-	own      map[string]*membership // memberships of a private channel on this node, by id
-	arriving int                    // the number of own whose join has not been delivered yet
-	history  *history               // nil if the channel keeps no events; it does not change
+	fan       sync.Mutex
+	replica   replica
+	ready     bool                   // the State of Follow is in the replica
+	early     []arrival              // delivered before ready
+	own       map[string]*membership // memberships of a private channel on this node, by id
+	arriving  int                    // the number of own whose join has not been delivered yet
+	history   *history               // nil if the channel keeps no events; it does not change
+	*watching                        // nil for a public channel
 
 	mu      sync.Mutex
 	members slots

@@ -36,14 +36,15 @@ type Conn struct {
 
 	// mu guards the fields from greeted to joined. Their order keeps a Conn small, because
 	// a server can have very many.
-	greeted  bool   // the Connect hook has returned
-	closed   bool   // no membership is added any more
-	code     uint16 // the close code; 0 until the connection ends
-	mu       sync.Mutex
-	members  memberships
-	reason   string
-	finished chan struct{}       // set when the clean-up starts, closed when it is complete
-	joined   map[uint64]struct{} // hashes of the large presence channels that it has joined, see firstJoin
+	greeted   bool   // the Connect hook has returned
+	closed    bool   // no membership is added any more
+	code      uint16 // the close code; 0 until the connection ends
+	mu        sync.Mutex
+	members   memberships
+	reason    string
+	finished  chan struct{}       // set when the clean-up starts, closed when it is complete
+	presenter *presenter          // nil if the client has not said anything of itself
+	joined    map[uint64]struct{} // hashes of the large presence channels that it has joined, see firstJoin
 
 	debt atomic.Int32 // tokens for joins, which are charged with the next message
 

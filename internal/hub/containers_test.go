@@ -79,7 +79,7 @@ func TestSlotsAgainstASet(t *testing.T) {
 func TestReplicaAgainstASlice(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))
-	var roll replica
+	roll := replica{identity: func(string, []byte) string { return "" }}
 	var want []int
 	on := false
 	for step := range 20_000 {
@@ -97,7 +97,7 @@ func TestReplicaAgainstASlice(t *testing.T) {
 				on = on || turn
 			}
 		} else {
-			m := roll.remove(strconv.Itoa(id))
+			m, _ := roll.remove(strconv.Itoa(id))
 			require.Equal(t, at >= 0, m != nil)
 			if m != nil {
 				assert.Equal(t, strconv.Itoa(id), m.ID)
@@ -110,7 +110,7 @@ func TestReplicaAgainstASlice(t *testing.T) {
 		if step%100 == 0 {
 			var ids []int
 			var size int64
-			for _, m := range roll.values() {
+			for _, m := range roll.shown().values() {
 				id, err := strconv.Atoi(m.ID)
 				require.NoError(t, err)
 				ids = append(ids, id)

@@ -24,6 +24,9 @@ const (
 	Left                            // a member has left
 	Members                         // from here on, this is the list of members
 	Gap                             // events of the channel may have been lost
+	Updated                         // a member has changed
+	Changed                         // members have changed: a batch for PresenceDiff or PresenceCount
+	Listed                          // the answer to ListMembers
 )
 
 // Event is one message to clients, before a Protocol renders it. Its Kind decides which of
@@ -40,6 +43,8 @@ type Event struct {
 	Joiner   *Member   // of Joined and Left
 	Presence bool      // of Subscribed: Members is shown
 	Members  []*Member // of Members and Subscribed, in joining order
+	View     *View     // of Subscribed, Changed and Listed
+	Update   *Update   // of Updated
 
 	Past  *PastAnswer     // of Subscribed, or nil
 	Place broker.Position // of Gap: the channel's place; zero if the channel keeps no events
@@ -65,6 +70,10 @@ type Protocol interface {
 	// which is nil if there is no data, is passed to other nodes and to AppendMember. The
 	// client sees the error.
 	MemberData(data []byte) ([]byte, error)
+	// AppendState appends a member's state in the form in which it is passed to other nodes,
+	// or nothing if it is zero. ParseState is its inverse; the state of an invalid form is zero.
+	AppendState(dst []byte, s MemberState) []byte
+	ParseState(data []byte) MemberState
 	// Handle handles a client's message, which is valid during the call and was read at
 	// the time now. It calls the methods of Conn. It may end its goroutine.
 	Handle(c *Conn, message []byte, now time.Time)
@@ -88,9 +97,12 @@ type Member struct {
 	User   string
 	Data   []byte // as the protocol's MemberData returned it; nil if it has none
 	Joined time.Time
+	MemberState
+	Tabs int // the number of members of a user that are shown as one; 0 without Policy.PerUser
 	// Text is the member as the protocol renders it, or nil if it has not been rendered.
 	// The lock of the channel's fan-outs guards it.
-	Text []byte
+	Text     []byte
+	identity string // of the user, see Hub.identity; set when it is added to a replica
 	// unlogged means that the member is on this node and that, as far as this node knows,
 	// it is not in the log.
 	unlogged bool
@@ -106,17 +118,5 @@ func newMember(m *broker.Member) *Member {
 		Data:   m.Data,
 		Joined: m.Joined,
 		since:  m.Since,
-	}
-}
-
-// entry returns the Join that logs m.
-func (m *Member) entry() broker.Entry {
-	return broker.Entry{
-		Kind:   broker.Join,
-		Member: m.ID,
-		Owner:  m.Owner,
-		User:   m.User,
-		Data:   m.Data,
-		Joined: m.Joined,
 	}
 }

@@ -97,6 +97,10 @@ type Policy struct {
 	Private bool
 	// Presence lets the members of a private channel see each other.
 	Presence bool
+	// PerUser shows the members of one user as one member.
+	PerUser bool
+	// ClientState lets clients set the state of their members.
+	ClientState bool
 	// Keep says how many of its events are kept.
 	Keep broker.Keep
 }
@@ -106,7 +110,8 @@ type Limits struct {
 	Connections int
 	PerNetwork  int // connections from one network
 	Channels    int // of one connection
-	Members     int // of a channel with presence
+	Members     int // of a channel with presence that a client with PresenceList can join
+	Paged       int // the same for clients with another PresenceMode
 	Rate, Burst int // messages of one connection, a second and at once
 }
 
@@ -166,7 +171,10 @@ type Config struct {
 	KeptBytes int
 	// MaxKept limits the memory for kept events, beside the broker's own.
 	MaxKept int64
-	Hooks   Hooks
+	// SignedUser returns the id of the user that presence data names, or "". It is nil if
+	// nothing proves that the data is right.
+	SignedUser func(data []byte) string
+	Hooks      Hooks
 	// HostConn and HostChannel return the host's own values for a connection and a
 	// channel, which are stored with them.
 	HostConn    func(c *Conn) any
@@ -414,6 +422,10 @@ func (h *Hub) entry(name string, policy Policy) *Channel {
 		policy: policy,
 	}
 	ch.history = h.newHistory(policy.Keep)
+	if policy.Private {
+		ch.replica = newReplica(ch)
+		ch.watching = &watching{}
+	}
 	ch.host = h.cfg.HostChannel(ch)
 	ch.life = newLifetime(lifetimePlan{
 		open:   ch.open,

@@ -41,6 +41,10 @@ type membership struct {
 	id   string
 	slot int // in ch.members, under ch.mu
 
+	presence Presence // as the client asked for it
+	watches  bool     // it is in ch.watchers; under ch.fan
+	watcher  int      // its place there
+
 	logged *loggedMember // of a private channel, else nil
 
 	end  *fanout.Frame
@@ -55,10 +59,14 @@ type loggedMember struct {
 	changed chan struct{}
 
 	// The channel's fan guards arrived, request and past, and, after arrived is set, also
-	// member.Data.
+	// the data and the state of member.
 	arrived bool // the broker has delivered the join, or is away
 	request []byte
 	past    *pastRequest // nil when it has been answered
+	dirty   bool         // the log may have another data or state
+	alone   bool         // an update was applied on this node before it is in the log
+
+	updating chan struct{} // has an element while an update is being appended; nil at first
 
 	// late is set if the broker could not say whether it has appended the Join. Until this
 	// time the Join can still be appended, possibly after a Leave.
@@ -175,6 +183,7 @@ func (c *Conn) join(r JoinRequest) error {
 	}
 	m.ch = ch
 	m.noPast = noPast
+	m.presence = r.Presence
 	if err = ch.enter(m, &r, policy, data); err != nil {
 		c.unreserve(m)
 		ch.life.release()
@@ -182,7 +191,7 @@ func (c *Conn) join(r JoinRequest) error {
 	}
 	m.begin()
 	if !r.Trusted {
-		c.chargeJoin(ch, r.Data)
+		c.chargeJoin(ch, r.Presence, r.Data)
 	}
 	return nil
 }
@@ -210,6 +219,9 @@ func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []by
 			User:   c.UserID(),
 			Data:   data,
 			Joined: h.cfg.Now(),
+			MemberState: MemberState{
+				Idle: c.isIdle(),
+			},
 		},
 		changed: make(chan struct{}, 1),
 		request: r.Request,
@@ -224,7 +236,7 @@ func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []by
 // and logJoin appends the join again, which has no effect if the log has it after all.
 func (m *membership) logJoin(ctx context.Context) error {
 	ch := m.ch
-	join := m.logged.member.entry()
+	join := ch.joinEntry(m)
 	for {
 		_, err := ch.hub.cfg.Broker.Append(ctx, ch.name, join)
 		if err != nil {
@@ -321,7 +333,11 @@ func (m *membership) begin() {
 	c.mu.Lock()
 	m.state = memberLive
 	leaving, end := m.leaving, m.end
+	idle := c.isIdleLocked()
 	c.mu.Unlock()
+	if idle && !leaving {
+		m.updateIdle() // it may have become idle while it joined
+	}
 	if leaving {
 		m.leave(end)
 	}
@@ -335,12 +351,12 @@ const joinToken = 4 << 10
 // before: a token for each joinToken bytes that the server sends because of the join, at
 // most half of the burst. The first join of each channel costs only its message, because a
 // client that reconnects subscribes to all of its channels at once.
-func (c *Conn) chargeJoin(ch *Channel, data []byte) {
+func (c *Conn) chargeJoin(ch *Channel, want Presence, data []byte) {
 	limits := c.hub.cfg.Limits
 	if limits.Rate <= 0 || !ch.policy.Private {
 		return
 	}
-	tokens := min(ch.joinBytes(data)/joinToken, int64(limits.Burst/2))
+	tokens := min(ch.joinBytes(want, data)/joinToken, int64(limits.Burst/2))
 	if tokens > 0 && !c.firstJoin(ch.name) {
 		c.debt.Add(int32(tokens))
 	}

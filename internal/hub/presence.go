@@ -20,9 +20,9 @@ type arrival struct {
 	kept  *keptEvent // a kept event
 }
 
-// shownLocked returns the members in order, each with its Text.
+// shownLocked returns the members that clients see, in order, each with its Text.
 func (ch *Channel) shownLocked() []*Member {
-	members := ch.replica.values()
+	members := ch.replica.shown().values()
 	for _, m := range members {
 		ch.showLocked(m)
 	}
@@ -36,7 +36,7 @@ func (ch *Channel) showLocked(m *Member) {
 }
 
 // Members returns the members of the channel on all nodes in joining order, with their
-// Text, and reports whether clients see them.
+// Text, and reports whether clients see them. With Policy.PerUser, these are users.
 func (ch *Channel) Members() (members []Member, on bool) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -47,15 +47,27 @@ func (ch *Channel) Members() (members []Member, on bool) {
 }
 
 // joinBytes estimates the number of bytes that the server sends because of a join: the list
-// for the new member, and a Joined and, later, a Left event for each member on this node.
-func (ch *Channel) joinBytes(data []byte) int64 {
+// or page for the new member, and a Joined and, later, a Left event for each member on this
+// node that does not receive batches.
+func (ch *Channel) joinBytes(want Presence, data []byte) int64 {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	if !ch.replica.on {
 		return 0
 	}
 	const around = 200 // the size of an event without the member's data
-	return ch.replica.bytes + 2*int64(ch.Len())*int64(len(data)+around)
+	return ch.answerBytesLocked(want) + 2*int64(len(ch.watchers[PresenceList]))*int64(len(data)+around)
+}
+
+// answerBytesLocked estimates the number of bytes of members in the answer to a join.
+func (ch *Channel) answerBytesLocked(want Presence) int64 {
+	switch want.Mode {
+	case PresenceList:
+		return ch.replica.bytes
+	case PresenceDiff:
+		return ch.replica.pageBytes(want.Limit)
+	}
+	return 0
 }
 
 // forgetEarly drops what was delivered before a Follow that failed.
@@ -142,6 +154,8 @@ func (ch *Channel) arriveLocked(a arrival) {
 	if !ch.policy.Private {
 		return // another node has another policy for the channel
 	}
+	ch.inLog = true
+	defer func() { ch.inLog = false }()
 	switch e.Kind {
 	case broker.Join:
 		if ch.own[e.Member] == nil && ch.hub.backlog.has(ch.name, e.Member, e.Owner) {
@@ -152,6 +166,7 @@ func (ch *Channel) arriveLocked(a arrival) {
 			Owner:  e.Owner,
 			User:   e.User,
 			Data:   e.Data,
+			State:  e.State,
 			Joined: e.Joined,
 			Since:  e.At.Offset,
 		}))
@@ -173,22 +188,10 @@ func (ch *Channel) newMember(m *broker.Member) *Member {
 	member := newMember(m)
 	if !ch.policy.Presence {
 		member.Data = nil
+		return member
 	}
+	member.MemberState = ch.hub.cfg.Protocol.ParseState(m.State)
 	return member
-}
-
-func (ch *Channel) updateLocked(e broker.Entry) {
-	m := ch.replica.get(e.Member)
-	if m == nil || m.Owner != e.Owner || !ch.policy.Presence {
-		return
-	}
-	ch.replica.bytes -= m.size()
-	m.Data = e.Data
-	m.Text = nil
-	ch.replica.bytes += m.size()
-	if own := ch.own[e.Member]; own != nil && own.logged.arrived {
-		own.logged.member.Data = e.Data // for the case that the member has to join again
-	}
 }
 
 // leftLocked applies a Leave of the log. If the member is still in the channel on this node,
@@ -197,7 +200,8 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 	own := ch.own[e.Member]
 	m := ch.replica.get(e.Member)
 	if m == nil || m.Owner != e.Owner {
-		return // it is late: another join, or an adoption, has followed
+		ch.log.restart(e.At) // the member may have been removed from this node only
+		return               // it is late: another join, or an adoption, has followed
 	}
 	if own == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
 		ch.removeLocked(e.Member)
@@ -214,7 +218,16 @@ func (ch *Channel) leftLocked(e broker.Entry) {
 // lost it or the broker was away. The member has a new place in the log. After the last
 // such member, the members on this node receive the list again if its order has changed.
 func (ch *Channel) rejoinedLocked(old, m *Member) {
-	old.since = m.since
+	if c := ch.replica.setSince(old, m.since); ch.replica.on {
+		ch.changedLocked(c, nil)
+		// A client that reads the list in pages would miss the member at its new place.
+		ch.collectLocked(change{
+			kind:   memberUpdated,
+			member: ch.replica.shownFor(old),
+			fields: fieldData,
+		})
+	}
+	ch.log.restart(ch.replica.revision)
 	if old.unlogged {
 		old.unlogged = false
 		ch.replica.unlogged--
@@ -247,40 +260,53 @@ func (ch *Channel) addLocked(m *Member) {
 	var before []*Member
 	if !r.on && m.Data != nil && r.len() > 0 {
 		before = ch.shownLocked()
-	}
-	r.add(m)
-	if before != nil {
 		ch.sendListLocked(before)
 	}
-	if r.on {
-		ch.sendMemberLocked(Joined, m)
+	c := r.add(m)
+	if before != nil {
+		ch.turnedOnLocked(before)
 	}
+	ch.changedLocked(c, nil)
 	ch.completeJoinLocked(m.ID)
 }
 
 // removeLocked removes a member, if it is in the channel, and notifies the other members.
 func (ch *Channel) removeLocked(id string) {
-	on := ch.replica.on
-	m := ch.replica.remove(id)
-	if m != nil && on && ch.replica.len() > 0 {
-		ch.sendMemberLocked(Left, m)
+	m, c := ch.replica.remove(id)
+	switch {
+	case m == nil:
+		return
+	case ch.replica.len() > 0:
+		ch.changedLocked(c, nil)
+	case ch.log.on:
+		ch.log.add(c, ch.replica.revision, ch.inLog)
 	}
-	if m != nil && m.unlogged {
+	if m.unlogged {
 		ch.orderLocked()
 	}
 }
 
-func (ch *Channel) sendMemberLocked(kind EventKind, m *Member) {
-	ch.showLocked(m)
-	ch.broadcastLocked(ch.hub.frame(&Event{
-		Kind:    kind,
-		Channel: ch.name,
-		Joiner:  m,
-	}), nil)
+// turnedOnLocked is called when a member has turned presence on in a channel that had
+// members.
+func (ch *Channel) turnedOnLocked(before []*Member) {
+	for _, m := range before {
+		ch.collectLocked(change{
+			kind:   memberAdded,
+			member: m,
+		})
+	}
+	for _, own := range ch.own {
+		if own.logged.arrived && own.logged.dirty {
+			ch.hub.backlog.addJoin(own)
+		}
+	}
 }
 
 func (ch *Channel) sendListLocked(members []*Member) {
-	ch.broadcastLocked(ch.hub.listFrame(&Event{
+	if len(ch.watchers[PresenceList]) == 0 {
+		return
+	}
+	ch.tellLocked(PresenceList, ch.hub.listFrame(&Event{
 		Kind:    Members,
 		Channel: ch.name,
 		Members: members,
@@ -290,10 +316,13 @@ func (ch *Channel) sendListLocked(members []*Member) {
 // resetLocked replaces the replica with s, and sends clients the new list and, if events may
 // have been lost, a Gap event. Those that are kept are read from the log instead.
 func (ch *Channel) resetLocked(s broker.State, reason string) {
-	wasOn := ch.replica.on
+	old := ch.replica
 	ch.replaceLocked(s)
-	if wasOn || ch.replica.on {
+	if old.on || ch.replica.on {
 		ch.sendListLocked(ch.shownLocked())
+		ch.inLog = s.Revision.Epoch == old.revision.Epoch && s.Revision.Offset > old.revision.Offset
+		ch.replacedLocked(old.shown())
+		ch.inLog = false
 	}
 	switch {
 	case ch.history != nil:
@@ -317,7 +346,8 @@ func (ch *Channel) resetLocked(s broker.State, reason string) {
 // another node has adopted end.
 func (ch *Channel) replaceLocked(s broker.State) {
 	h := ch.hub
-	r := replica{revision: s.Revision}
+	r := newReplica(ch)
+	r.revision = s.Revision
 	for i := range s.Members {
 		m := ch.newMember(&s.Members[i])
 		own := ch.own[m.ID]
@@ -329,6 +359,11 @@ func (ch *Channel) replaceLocked(s broker.State) {
 			continue // another node has another policy for the channel
 		case own != nil:
 			ch.adoptedLocked(m.ID, m.Owner)
+			if own.logged.dirty && own.logged.member.Owner == m.Owner {
+				m.Data = own.logged.member.Data
+				m.MemberState = own.logged.member.MemberState
+				h.backlog.addJoin(own)
+			}
 		}
 		switch {
 		case r.get(m.ID) != nil:
@@ -378,16 +413,13 @@ func (ch *Channel) completeJoinLocked(id string) {
 	m.logged.arrived = true
 	ch.arriving--
 	e := Event{
-		Kind:     Subscribed,
-		Channel:  ch.name,
-		Member:   id,
-		Presence: ch.replica.on,
-		Request:  m.logged.request,
+		Kind:    Subscribed,
+		Channel: ch.name,
+		Member:  id,
+		Request: m.logged.request,
 	}
 	m.logged.request = nil
-	if e.Presence {
-		e.Members = ch.shownLocked()
-	}
+	ch.presentLocked(&e, m)
 	var replay []*fanout.Frame
 	e.Past, replay = ch.pastLocked(m.logged.past)
 	m.logged.past = nil
@@ -400,6 +432,7 @@ func (ch *Channel) completeJoinLocked(id string) {
 func (ch *Channel) disown(m *membership) {
 	ch.fan.Lock()
 	delete(ch.own, m.id)
+	ch.unwatchLocked(m)
 	ch.fan.Unlock()
 }
 
@@ -410,11 +443,8 @@ func (ch *Channel) joinPrivate(m *membership) error {
 	h := ch.hub
 	member := &m.logged.member
 	ch.fan.Lock()
-	size := member.size()
-	withList := ch.replica.on || member.Data != nil
-	if withList {
-		size += ch.replica.bytes
-	}
+	size := member.size() + ch.answerBytesLocked(m.presence)
+	withList := (ch.replica.on || member.Data != nil) && m.presence.Mode < PresenceCount
 	ch.fan.Unlock()
 	if withList {
 		release, err := m.out.AwaitRoom(m.conn.ctx, size)
@@ -424,7 +454,8 @@ func (ch *Channel) joinPrivate(m *membership) error {
 		defer release()
 	}
 	if !ch.expect(m) {
-		return fmt.Errorf("%w: Options.Limits.Members is %d", ErrChannelFull, h.cfg.Limits.Members)
+		option, limit := h.cfg.Limits.membersFor(m.presence.Mode)
+		return fmt.Errorf("%w: Options.Limits.%s is %d", ErrChannelFull, option, limit)
 	}
 
 	ctx, cancel := h.operation(m.conn.ctx)
@@ -468,7 +499,7 @@ func (ch *Channel) hasArrived(m *membership) bool {
 func (ch *Channel) joinEntry(m *membership) broker.Entry {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	return m.logged.member.entry()
+	return ch.entryOf(&m.logged.member, broker.Join)
 }
 
 // removeUnlogged removes a member that, according to the broker, is not in the log. It does
@@ -487,7 +518,7 @@ func (ch *Channel) removeUnlogged(id string) {
 func (ch *Channel) expect(m *membership) bool {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	limit := ch.hub.cfg.Limits.Members
+	_, limit := ch.hub.cfg.Limits.membersFor(m.presence.Mode)
 	shown := ch.replica.on || m.logged.member.Data != nil
 	if limit > 0 && shown && ch.replica.len()+ch.arriving >= limit {
 		return false

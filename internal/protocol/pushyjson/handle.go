@@ -78,15 +78,21 @@ func (p *Protocol) run(r *Request) *Error {
 		return refused
 	}
 	var buf [64]byte
-	switch string(names.AppendLowerASCII(buf[:0], r.Name)) {
-	case "subscribe":
-		return p.Subscribe(r)
-	case "unsubscribe":
-		return p.Unsubscribe(r)
-	case "pushy:history":
-		return p.History(r)
+	command := commands[string(names.AppendLowerASCII(buf[:0], r.Name))]
+	if command == nil {
+		return ErrUnknownCommand
 	}
-	return ErrUnknownCommand
+	return command(p, r)
+}
+
+// commands are the protocol's own commands, by lower-case name.
+var commands = map[string]func(p *Protocol, r *Request) *Error{
+	"subscribe":     (*Protocol).Subscribe,
+	"unsubscribe":   (*Protocol).Unsubscribe,
+	"pushy:history": (*Protocol).History,
+	"pushy:members": (*Protocol).Members,
+	"pushy:update":  (*Protocol).Update,
+	"pushy:idle":    (*Protocol).Idle,
 }
 
 // Fail answers a command with pushy:error.

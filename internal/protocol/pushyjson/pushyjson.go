@@ -22,6 +22,8 @@ const (
 	eventPresenceAdd  = "pushy:presence-add"
 	eventPresenceQuit = "pushy:presence-quit"
 	eventPresenceSync = "pushy:presence-sync"
+	eventPresenceNews = "pushy:presence-update"
+	eventPresenceDiff = "pushy:presence-diff"
 	eventResync       = "pushy:resync"
 )
 
@@ -54,6 +56,12 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		return appendEvent(dst, eventPresenceQuit, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text), 0)
 	case hub.Members:
 		return appendEvent(dst, eventPresenceSync, e.Channel, jsvalue.Object(nil).Raw("presence", list(e.Members)), 0)
+	case hub.Updated:
+		return appendEvent(dst, eventPresenceNews, e.Channel, jsvalue.Object(nil).Raw("member", updated(e.Update)), 0)
+	case hub.Changed:
+		return appendEvent(dst, eventPresenceDiff, e.Channel, appendChanges(view(e.View), e.View.Changes), 0)
+	case hub.Listed:
+		return appendListed(dst, &e)
 	case hub.Gap:
 		data := []byte("{}")
 		if e.Reason != "" {
@@ -78,6 +86,7 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		if e.Presence {
 			data = data.Raw("presence", list(e.Members))
 		}
+		data = appendView(data, &e)
 		return appendReply(dst, eventSuccess, data, e.Request)
 	case hub.Ended:
 		data := jsvalue.Object(nil).Text("channel", e.Channel)
@@ -101,10 +110,18 @@ func (p *Protocol) AppendMember(dst []byte, m *hub.Member) []byte {
 	if !m.Joined.IsZero() {
 		subscribed = m.Joined.UnixMilli()
 	}
-	out, err := jsvalue.SetFields(dst, fields,
+	set := make([]jsvalue.Field, 0, 5)
+	set = append(set,
 		jsvalue.Field{Name: "subscribed", Value: strconv.AppendInt(nil, subscribed, 10)},
 		jsvalue.Field{Name: "memberId", Value: jsvalue.AppendQuote(nil, m.ID)},
-		jsvalue.Field{Name: "idle", Value: []byte("false")})
+		jsvalue.Field{Name: "idle", Value: strconv.AppendBool(nil, m.Idle)})
+	if m.Tabs > 0 {
+		set = append(set, jsvalue.Field{Name: "tabs", Value: strconv.AppendInt(nil, int64(m.Tabs), 10)})
+	}
+	if m.State != nil {
+		set = append(set, jsvalue.Field{Name: "state", Value: m.State})
+	}
+	out, err := jsvalue.SetFields(dst, fields, set...)
 	if err != nil {
 		panic(err) // MemberData and the validation of a broker's entries accept only objects
 	}

@@ -1,0 +1,438 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+const (
+	// batchPause is the time between two batches of changes, and longBatchPause that of a
+	// channel of at least manyMembers.
+	batchPause     = 250 * time.Millisecond
+	longBatchPause = time.Second
+	manyMembers    = 1000
+	// defaultPage is the number of members in a page if the client does not say one.
+	defaultPage = 100
+	// largeBatch is the size above which a batch counts as a list, which does not make a
+	// client a slow consumer.
+	largeBatch = 64 << 10
+)
+
+// View is what a client receives of the members of a channel: a page of the list, the number
+// of members, or the changes since a revision.
+type View struct {
+	Mode     PresenceMode
+	Revision broker.Position
+	Count    int
+	Self     string // the id of the member that stands for the client, if that is another than its own; or ""
+
+	// PresenceDiff has Since and Changes, or List and Next. Batches have only Changes.
+	Since   *broker.Position
+	Changes *Changes
+	List    []*Member
+	Next    broker.Position // the place from which the next page follows; zero after the last
+
+	Users []UserView // of an answer to a question about users, instead of List
+}
+
+// UserView has the members of a user.
+type UserView struct {
+	User    string
+	Members []*Member
+}
+
+// watching is the part of a Channel that notifies its members of each other. The channel's
+// fan guards it.
+type watching struct {
+	watchers [PresenceNone][]*membership // the members on this node with each mode
+	inLog    bool                        // an entry of the log, or a State, is being applied
+	batch    batch
+	log      changeLog
+	listed   uint64 // the revision of the newest list that a client with PresenceDiff has
+	sent     time.Time
+	timer    *time.Timer // sends the batch; nil while there is none
+}
+
+// watchLocked makes a member receive the changes in its mode.
+func (ch *Channel) watchLocked(m *membership) {
+	if m.presence.Mode == PresenceNone {
+		return
+	}
+	list := &ch.watchers[m.presence.Mode]
+	m.watches = true
+	m.watcher = len(*list)
+	*list = append(*list, m)
+}
+
+// unwatchLocked is the inverse of watchLocked. A second call has no effect.
+func (ch *Channel) unwatchLocked(m *membership) {
+	if !m.watches {
+		return
+	}
+	m.watches = false
+	list := ch.watchers[m.presence.Mode]
+	last := len(list) - 1
+	list[m.watcher] = list[last]
+	list[m.watcher].watcher = m.watcher
+	list[last] = nil
+	ch.watchers[m.presence.Mode] = list[:last]
+}
+
+// tellLocked queues f for the members with a mode, except one.
+func (ch *Channel) tellLocked(mode PresenceMode, f *fanout.Frame, except *membership) {
+	for _, m := range ch.watchers[mode] {
+		if m != except {
+			m.out.SendThrough(&m.gate, f)
+		}
+	}
+	ch.hub.cfg.Engine.Flush()
+}
+
+// changedLocked notifies the members on this node of a change. own is the membership that
+// has caused an update, or nil.
+func (ch *Channel) changedLocked(c change, own *membership) {
+	if c.isNone() || !ch.replica.on {
+		return
+	}
+	ch.tellChangeLocked(c, own)
+	ch.collectLocked(c)
+}
+
+// tellChangeLocked notifies the members with PresenceList.
+func (ch *Channel) tellChangeLocked(c change, own *membership) {
+	if len(ch.watchers[PresenceList]) == 0 {
+		return
+	}
+	ch.showLocked(c.member)
+	e := Event{
+		Channel: ch.name,
+		Joiner:  c.member,
+	}
+	switch c.kind {
+	case memberAdded:
+		e.Kind = Joined
+	case memberRemoved:
+		e.Kind = Left
+	default:
+		e.Kind = Updated
+		update := newUpdate(c.member, c.fields)
+		e.Update = &update
+	}
+	ch.tellLocked(PresenceList, ch.hub.frame(&e), own)
+}
+
+// collectLocked adds a change to the batch, which the members with PresenceDiff and
+// PresenceCount receive, and to the log.
+func (ch *Channel) collectLocked(c change) {
+	ch.log.add(c, ch.replica.revision, ch.inLog)
+	diffs, counts := len(ch.watchers[PresenceDiff]), len(ch.watchers[PresenceCount])
+	if diffs == 0 && (counts == 0 || c.kind == memberUpdated) {
+		return
+	}
+	ch.batch.add(c, ch.listed)
+	if ch.timer != nil {
+		return
+	}
+	pause := batchPause
+	if ch.replica.shown().len() >= manyMembers {
+		pause = longBatchPause
+	}
+	ch.timer = time.AfterFunc(max(0, time.Until(ch.sent.Add(pause))), ch.sendBatch)
+}
+
+// sendBatch sends the batch when its time has come.
+func (ch *Channel) sendBatch() {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	ch.timer = nil
+	ch.sent = time.Now()
+	b := ch.batch
+	ch.batch = batch{}
+	if len(ch.watchers[PresenceDiff]) > 0 {
+		if f := ch.batchFrameLocked(&b); f != nil {
+			ch.tellLocked(PresenceDiff, f, nil)
+		}
+	}
+	if b.counted && len(ch.watchers[PresenceCount]) > 0 {
+		view := ch.viewLocked(PresenceCount)
+		ch.tellLocked(PresenceCount, ch.hub.frame(&Event{
+			Kind:    Changed,
+			Channel: ch.name,
+			View:    view,
+		}), nil)
+	}
+}
+
+// batchFrameLocked returns the message of a batch, or nil if there is nothing to send.
+func (ch *Channel) batchFrameLocked(b *batch) *fanout.Frame {
+	changes := b.changes()
+	if changes.len() == 0 {
+		return nil
+	}
+	view := ch.viewLocked(PresenceDiff)
+	view.Changes = changes
+	ch.showChangesLocked(changes)
+	text := ch.hub.cfg.Protocol.Append(nil, Event{
+		Kind:    Changed,
+		Channel: ch.name,
+		View:    view,
+	})
+	if len(text) > largeBatch {
+		return fanout.NewList(text)
+	}
+	return fanout.NewFrame(text)
+}
+
+func (ch *Channel) showChangesLocked(c *Changes) {
+	for _, m := range c.Add {
+		ch.showLocked(m)
+	}
+	for _, u := range c.Update {
+		ch.showLocked(u.Member)
+	}
+}
+
+func (ch *Channel) viewLocked(mode PresenceMode) *View {
+	return &View{
+		Mode:     mode,
+		Revision: ch.replica.revision,
+		Count:    ch.replica.shown().len(),
+	}
+}
+
+// firstViewLocked returns what a new member with PresenceDiff or PresenceCount receives.
+func (ch *Channel) firstViewLocked(want Presence) *View {
+	view := ch.viewLocked(want.Mode)
+	if want.Mode == PresenceCount {
+		return view
+	}
+	revision := ch.replica.revision
+	ch.log.start(revision)
+	ch.listed = max(ch.listed, ch.replica.listed())
+	if want.Since == nil || want.Since.Epoch == "" {
+		ch.pageLocked(view, 0, want.Limit)
+		return view
+	}
+	// A client that comes from another node can be ahead of this one. It receives again what it
+	// has received there, which has no effect in the end.
+	if want.Since.Epoch == revision.Epoch {
+		ch.listed = max(ch.listed, want.Since.Offset)
+	}
+	if changes := ch.log.since(*want.Since, ch.replica.shown()); changes != nil {
+		view.Since = want.Since
+		view.Changes = changes
+		ch.showChangesLocked(changes)
+		return view
+	}
+	ch.pageLocked(view, 0, want.Limit)
+	return view
+}
+
+// pageLocked sets the page of the members that joined after a revision.
+func (ch *Channel) pageLocked(view *View, after uint64, limit int) {
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	page, more := ch.replica.shown().after(after, limit)
+	for _, m := range page {
+		ch.showLocked(m)
+	}
+	view.List = page
+	if more {
+		view.Next = broker.Position{
+			Epoch:  ch.replica.revision.Epoch,
+			Offset: page[len(page)-1].since,
+		}
+	}
+}
+
+// MembersRequest asks for members of a channel.
+type MembersRequest struct {
+	Channel string
+	After   broker.Position // the View.Next of the previous page; zero for the first
+	Limit   int             // the number of members; 0 is the default
+	Users   []string        // if it is not nil, the members of these users are asked for
+	Request []byte
+}
+
+// ListMembers answers a question about the members of a channel with a Listed event. The
+// error is ErrNotMember, ErrNoPresence or ErrClosed.
+func (c *Conn) ListMembers(r MembersRequest) error {
+	m := c.membership(r.Channel)
+	if m == nil || !c.isIn(m) {
+		return ErrNotMember
+	}
+	ch := m.ch
+	if m.logged == nil || !ch.policy.Presence {
+		return ErrNoPresence
+	}
+	release, err := c.out.AwaitRoom(c.ctx, ch.pageBytes(r.Limit))
+	if err != nil {
+		return ErrClosed
+	}
+	defer release()
+	size, err := ch.list(m, &r)
+	if err != nil {
+		return err
+	}
+	if tokens := size / pageToken; tokens > 0 && c.hub.cfg.Limits.Rate > 0 {
+		c.debt.Add(int32(min(tokens, c.hub.cfg.Limits.Burst/2)))
+	}
+	return nil
+}
+
+// pageToken is the number of bytes of a page that count as a message of the client.
+const pageToken = 32 << 10
+
+// isIn reports whether a membership of the connection is live.
+func (c *Conn) isIn(m *membership) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return m.isMember()
+}
+
+func (ch *Channel) list(m *membership, r *MembersRequest) (size int, err error) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if !ch.replica.on {
+		return 0, ErrNoPresence
+	}
+	if m.presence.Mode == PresenceDiff {
+		// The page is made from the present members, so the client must have all changes
+		// until now; then it has the members of this revision, as far as it has asked for them.
+		if f := ch.batchFrameLocked(&ch.batch); f != nil {
+			m.out.SendThrough(&m.gate, f)
+		}
+		ch.listed = max(ch.listed, ch.replica.listed())
+	}
+	view := ch.viewLocked(PresenceDiff)
+	if r.Users != nil {
+		ch.usersLocked(view, r.Users)
+	} else {
+		after := uint64(0)
+		if r.After.Epoch == ch.replica.revision.Epoch {
+			after = r.After.Offset
+		} // otherwise the numbers mean nothing, and the list begins again
+		ch.pageLocked(view, after, r.Limit)
+	}
+	text := ch.hub.cfg.Protocol.Append(nil, Event{
+		Kind:    Listed,
+		Channel: ch.name,
+		View:    view,
+		Request: r.Request,
+	})
+	if !m.out.SendThrough(&m.gate, fanout.NewList(text)) {
+		return 0, ErrNotMember
+	}
+	ch.hub.cfg.Engine.Flush()
+	return len(text), nil
+}
+
+// usersLocked sets the members of users, and leaves out users that are not there.
+func (ch *Channel) usersLocked(view *View, users []string) {
+	view.Users = []UserView{}
+	for _, id := range users {
+		var members []*Member
+		for _, identity := range identities(id) {
+			if u := ch.replica.users[identity]; u != nil && u.seen != nil {
+				members = append(members, u.seen)
+			} else if u != nil {
+				members = append(members, u.members...)
+			}
+		}
+		if len(members) == 0 {
+			continue
+		}
+		for _, m := range members {
+			ch.showLocked(m)
+		}
+		view.Users = append(view.Users, UserView{
+			User:    id,
+			Members: members,
+		})
+	}
+}
+
+// pageBytes estimates the size of a page of the list.
+func (ch *Channel) pageBytes(limit int) int64 {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	return ch.replica.pageBytes(limit)
+}
+
+func (r *replica) pageBytes(limit int) int64 {
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	if r.len() <= limit {
+		return r.bytes
+	}
+	return r.bytes / int64(r.len()) * int64(limit)
+}
+
+// membersFor returns the limit of the members of a channel for a client with a mode, and the
+// name of the option.
+func (l *Limits) membersFor(mode PresenceMode) (option string, limit int) {
+	if mode == PresenceList {
+		return "Members", l.Members
+	}
+	return "PagedMembers", l.Paged
+}
+
+// presentLocked adds to a Subscribed event what the client sees of the members, and makes
+// the client receive their changes.
+func (ch *Channel) presentLocked(e *Event, m *membership) {
+	if !ch.policy.Presence {
+		return
+	}
+	ch.watchLocked(m)
+	want := m.presence
+	m.presence.Since = nil
+	if !ch.replica.on {
+		return
+	}
+	switch want.Mode {
+	case PresenceList:
+		e.Presence = true
+		e.Members = ch.shownLocked()
+		if ch.policy.PerUser && m.conn.version >= 2 {
+			e.View = &View{}
+		}
+	case PresenceDiff, PresenceCount:
+		e.View = ch.firstViewLocked(want)
+	}
+	if e.View != nil && ch.policy.PerUser {
+		if seen := ch.replica.shownFor(ch.replica.get(m.id)); seen.ID != m.id {
+			e.View.Self = seen.ID
+		}
+	}
+}
+
+// replacedLocked collects the changes that a State has made.
+func (ch *Channel) replacedLocked(old *roster) {
+	shown := ch.replica.shown()
+	for _, m := range old.values() {
+		if shown.get(m.ID) == nil {
+			ch.collectLocked(change{
+				kind:   memberRemoved,
+				member: m,
+			})
+		}
+	}
+	for _, m := range shown.values() {
+		before := old.get(m.ID)
+		c := change{
+			kind:   memberAdded,
+			member: m,
+		}
+		if before != nil {
+			c.kind = memberUpdated
+			c.fields = m.differsFrom(before)
+		}
+		if !c.isNone() {
+			ch.collectLocked(c)
+		}
+	}
+}
