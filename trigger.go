@@ -51,7 +51,7 @@ func (s *Server) publishTrigger(r *http.Request, t *httpapi.Trigger) *httpapi.Tr
 	}
 	receipt, err := s.publishApart(r.Context(), t.Channel, e)
 	if err == nil {
-		return httpapi.Done(receipt.Receivers != broker.None)
+		return httpapi.Done(receipt.Receivers != broker.None, receipt.Position.String())
 	}
 	if !errors.Is(err, ErrClosed) && !errors.Is(err, errPublishEnded) { // the latter is logged
 		s.notices.Warn("cannot publish a trigger", "",

@@ -17,16 +17,21 @@ type TriggerAnswer struct {
 	code    string
 	message string
 	header  [2]string // the name and value of an additional header field, or empty
+	at      string    // the position of an event that is kept, or ""
 	hint    string    // replaces message in the log, unless it is ""
 }
 
 // Done returns the response to a trigger that was delivered: 201 if the channel had a
-// subscriber, otherwise 200.
-func Done(received bool) *TriggerAnswer {
-	if received {
-		return &TriggerAnswer{status: http.StatusCreated}
+// subscriber, otherwise 200. position is that of an event that is kept, or "".
+func Done(received bool, position string) *TriggerAnswer {
+	done := &TriggerAnswer{
+		status: http.StatusOK,
+		at:     position,
 	}
-	return &TriggerAnswer{status: http.StatusOK}
+	if received {
+		done.status = http.StatusCreated
+	}
+	return done
 }
 
 // Unavailable returns the response if the event could not be published now.
@@ -91,7 +96,11 @@ func (a *TriggerAnswer) Write(w http.ResponseWriter) {
 	status := jsvalue.Object(nil).Raw("code", strconv.AppendInt(nil, int64(a.status), 10)).Text("message", "Ok")
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
-	_, _ = w.Write(jsvalue.Object(nil).Raw("status", status))
+	answer := jsvalue.Object(nil).Raw("status", status)
+	if a.at != "" {
+		answer = answer.Text("position", a.at)
+	}
+	_, _ = w.Write(answer)
 }
 
 func refuse(status int, message string) *TriggerAnswer {

@@ -13,7 +13,7 @@ import (
 // Repeats remembers the responses to triggers with an id, so that a publisher can retry a
 // trigger without a second delivery. It keeps a response for as long as the timestamp of
 // the request is valid. It keeps only a digest of each request: MaxRepeats of them use about
-// 64 MiB. The zero value is ready to use. Once is safe for concurrent use.
+// 64 MiB, and twice as much if all events are kept and have a position. The zero value is ready to use. Once is safe for concurrent use.
 type Repeats struct {
 	// Max is the number of responses that are kept. Default MaxRepeats.
 	Max int
@@ -24,7 +24,9 @@ type Repeats struct {
 	mu       sync.Mutex
 	underWay map[digest]*repeat
 	received map[digest]bool // whether the channel had a subscriber
-	order    []delivered     // the keys of received, oldest first
+	// positions has those of the events that are kept.
+	positions map[digest]string
+	order     []delivered // the keys of received, oldest first
 }
 
 // digest identifies the key of a request.
@@ -81,6 +83,9 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 		delete(rs.underWay, d)
 		if got != nil && got.Delivered() {
 			rs.received[d] = got.received()
+			if got.at != "" {
+				rs.positions[d] = got.at
+			}
 			rs.order = append(rs.order, delivered{d, now.Unix()})
 		}
 		rs.mu.Unlock()
@@ -99,7 +104,7 @@ func (rs *Repeats) begin(d digest, now time.Time) (answer *TriggerAnswer, first,
 	defer rs.mu.Unlock()
 	rs.expireLocked(now)
 	if received, known := rs.received[d]; known {
-		return Done(received), nil, nil
+		return Done(received, rs.positions[d]), nil, nil
 	}
 	first = rs.underWay[d]
 	if first != nil {
@@ -111,6 +116,7 @@ func (rs *Repeats) begin(d digest, now time.Time) (answer *TriggerAnswer, first,
 	if rs.underWay == nil {
 		rs.underWay = map[digest]*repeat{}
 		rs.received = map[digest]bool{}
+		rs.positions = map[digest]string{}
 	}
 	mine = &repeat{done: make(chan struct{})}
 	rs.underWay[d] = mine
@@ -120,10 +126,12 @@ func (rs *Repeats) begin(d digest, now time.Time) (answer *TriggerAnswer, first,
 func (rs *Repeats) expireLocked(now time.Time) {
 	for len(rs.order) > 0 && now.Unix()-rs.order[0].at >= int64(repeatFor/time.Second) {
 		delete(rs.received, rs.order[0].key)
+		delete(rs.positions, rs.order[0].key)
 		rs.order = rs.order[1:]
 	}
 	if len(rs.order) == 0 && rs.order != nil {
 		rs.order = nil // releases the memory of the array and of the map
 		rs.received = map[digest]bool{}
+		rs.positions = map[digest]string{}
 	}
 }

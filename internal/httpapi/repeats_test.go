@@ -31,7 +31,7 @@ func TestRepeatIsAnsweredOnce(t *testing.T) {
 	once := func(key string, at time.Duration, received bool) int {
 		return status(rs.Once(t.Context(), key, start.Add(at), func() *httpapi.TriggerAnswer {
 			published++
-			return httpapi.Done(received)
+			return httpapi.Done(received, "")
 		}))
 	}
 	assert.Equal(t, 200, once("a", 0, false))
@@ -46,7 +46,7 @@ func TestFailedRepeatIsForgotten(t *testing.T) {
 	t.Parallel()
 	var rs httpapi.Repeats
 	assert.Equal(t, 503, status(rs.Once(t.Context(), "a", start, httpapi.Unavailable)))
-	assert.Equal(t, 201, status(rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true) })))
+	assert.Equal(t, 201, status(rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true, "") })))
 }
 
 func TestRepeatAfterPanic(t *testing.T) {
@@ -55,7 +55,7 @@ func TestRepeatAfterPanic(t *testing.T) {
 	require.Panics(t, func() { rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { panic("boom") }) })
 	answered := make(chan int, 1)
 	go func() {
-		answered <- status(rs.Once(context.Background(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true) }))
+		answered <- status(rs.Once(context.Background(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true, "") }))
 	}()
 	select {
 	case got := <-answered:
@@ -77,7 +77,7 @@ func TestConcurrentRepeats(t *testing.T) {
 			published.Add(1)
 			close(begun)
 			<-release
-			return httpapi.Done(true)
+			return httpapi.Done(true, "")
 		}))
 		assert.Equal(t, 201, got)
 	}
@@ -107,7 +107,7 @@ func TestRepeatsAreKeptByTime(t *testing.T) {
 	once := func(key string, at time.Duration) int {
 		return status(rs.Once(t.Context(), key, start.Add(at), func() *httpapi.TriggerAnswer {
 			published++
-			return httpapi.Done(true)
+			return httpapi.Done(true, "")
 		}))
 	}
 	const second = time.Second
@@ -132,7 +132,7 @@ func TestFullIsCalledWithoutALock(t *testing.T) {
 	t.Parallel()
 	var rs httpapi.Repeats
 	rs.Max = 1
-	done := func() *httpapi.TriggerAnswer { return httpapi.Done(true) }
+	done := func() *httpapi.TriggerAnswer { return httpapi.Done(true, "") }
 	rs.Full = func() { rs.Once(t.Context(), "first", start, done) }
 	assert.Equal(t, 201, status(rs.Once(t.Context(), "first", start, done)))
 	assert.Equal(t, 503, status(rs.Once(t.Context(), "second", start, done)))
@@ -147,7 +147,7 @@ func TestRepeatsAtAHighRate(t *testing.T) {
 		for i := range 100_000 {
 			rs.Once(t.Context(), strconv.Itoa(i), start, func() *httpapi.TriggerAnswer {
 				published++
-				return httpapi.Done(true)
+				return httpapi.Done(true, "")
 			})
 		}
 	}
@@ -169,7 +169,7 @@ func TestRepeatsMemory(t *testing.T) {
 	before := heap()
 	at := start
 	once := func(key int) {
-		rs.Once(t.Context(), strconv.Itoa(key), at, func() *httpapi.TriggerAnswer { return httpapi.Done(true) })
+		rs.Once(t.Context(), strconv.Itoa(key), at, func() *httpapi.TriggerAnswer { return httpapi.Done(true, "") })
 	}
 	for i := range 3 * most {
 		once(i)
