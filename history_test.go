@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -469,6 +471,33 @@ func TestHistoryPages(t *testing.T) {
 		assert.Equal(t, uint64(20), page.Top.Offset)
 		assert.True(t, page.More)
 	})
+}
+
+// The trigger's answer has the position of a kept event, also when it is repeated.
+func TestTriggerAnswersWithThePosition(t *testing.T) {
+	t.Parallel()
+	srv := triggerServer(t, keeping(10, time.Hour))
+	for i, c := range []struct{ channel, id, want string }{
+		{"news", "", `"position":"%s.1"`},
+		{"news", "again", `"position":"%s.2"`},
+		{"news", "again", `"position":"%s.2"`},
+		{"off", "", ""},
+	} {
+		key, err := pushy.SignTrigger(peerKey, c.channel, "n", triggerNow, []byte("{}"))
+		require.NoError(t, err)
+		url := fmt.Sprintf("/pushy/channel/%s/trigger?event=n&timestamp=%d&auth_key=%s&id=%s", c.channel, triggerNow, key, c.id)
+		r := httptest.NewRequest(http.MethodPost, url, strings.NewReader("{}"))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		srv.ServeHTTP(w, r)
+		want := `{"status":{"code":200,"message":"Ok"}`
+		if c.want != "" {
+			top, err := srv.Position(t.Context(), "news")
+			require.NoError(t, err)
+			want += "," + fmt.Sprintf(c.want, top.Epoch)
+		}
+		assert.Equal(t, want+"}", w.Body.String(), i)
+	}
 }
 
 // Forget begins a new history: members are told, and nobody is sent what was forgotten.
