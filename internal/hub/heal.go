@@ -112,7 +112,7 @@ func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, e
 	case err != nil:
 		return // it is tried again, at the latest when the broker is asked for the place
 	default:
-		ch.fillGapLocked(page, missing)
+		ch.fillGapLocked(page, missing, held)
 	}
 	for _, event := range held {
 		ch.arriveKeptLocked(event)
@@ -123,12 +123,16 @@ func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, e
 	ch.countLocked()
 }
 
-// fillGapLocked sends the missing events to the members. If the log does not have all of
-// them, the members receive a Gap event.
-func (ch *Channel) fillGapLocked(page broker.Page, missing []keptEvent) {
+// fillGapLocked sends the missing events to the members, up to those that were held. If the
+// log does not have all of them, or if they are too many, the members receive a Gap event.
+func (ch *Channel) fillGapLocked(page broker.Page, missing, held []keptEvent) {
 	k := ch.history
-	if page.More {
-		ch.breakLocked(PastLarge, page.Top)
+	end := page.Top
+	if len(held) > 0 && held[0].entry.At.Epoch == end.Epoch {
+		end.Offset = held[0].entry.At.Offset - 1 // what was held is not missing
+	}
+	if page.More && len(missing) > 0 && missing[len(missing)-1].entry.At.Offset < end.Offset {
+		ch.breakLocked(PastLarge, end)
 		return
 	}
 	now := time.Now()
@@ -142,8 +146,8 @@ func (ch *Channel) fillGapLocked(page broker.Page, missing []keptEvent) {
 		}
 		ch.sendKeptLocked(event, now)
 	}
-	if page.Top.Offset > k.ring.last {
-		ch.breakLocked(k.lost(page), page.Top)
+	if end.Offset > k.ring.last {
+		ch.breakLocked(k.lost(page), end)
 	}
 }
 

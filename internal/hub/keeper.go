@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	// quietPace is the interval at which the broker is asked for the places of quiet
-	// channels, so that a last event that was lost on the way is found.
-	quietPace = 10 * time.Second
+	// comparePace is the interval at which the places of channels are compared with those of
+	// the log, so that a last event that was lost on the way is found within 10 s. Channels
+	// that have had an event within busyFor are left out: their next event shows the gap.
+	comparePace = 9 * time.Second
+	busyFor     = time.Second
 	// framesFor is how long the frames of replays are kept after the last replay.
 	framesFor = 30 * time.Second
 	// topsAtOnce is the number of channels in one call of the broker.
@@ -72,7 +74,7 @@ func (h *Hub) kept() []*Channel {
 }
 
 func (h *Hub) keepAll() {
-	tick := time.NewTicker(quietPace)
+	tick := time.NewTicker(comparePace)
 	defer tick.Stop()
 	for {
 		select {
@@ -97,8 +99,7 @@ func (h *Hub) keepAll() {
 	}
 }
 
-// tidy frees what a ring does not need any more. It reports whether the channel has had no
-// event since the last tick.
+// tidy frees what a ring does not need any more. It reports whether the channel is quiet.
 func (ch *Channel) tidy(now time.Time) (quiet bool) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
@@ -108,7 +109,7 @@ func (ch *Channel) tidy(now time.Time) (quiet bool) {
 		k.ring.dropFrames()
 	}
 	ch.countLocked()
-	return ch.ready && !k.stalled && !k.own && now.Sub(k.arrived) >= quietPace
+	return ch.ready && !k.stalled && !k.own && now.Sub(k.arrived) >= busyFor
 }
 
 // compareAll compares the places of channels with those of the log.
