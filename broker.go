@@ -79,6 +79,7 @@ func closeBroker(b broker.Broker) (err error) {
 // equal, too, but funcs cannot be compared.
 func (s *Server) settings() map[string]string {
 	return map[string]string{
+		"Grace":                       s.opts.Grace.String(),
 		"Limits.Members":              strconv.Itoa(max(s.opts.Limits.Members, -1)),
 		"SecretKey and OldSecretKeys": keysFingerprint(s.keys),
 	}

@@ -24,12 +24,24 @@ var ErrClosed = errors.New("pushy: closed")
 // returned. A *Conn from a hook, Server.Conn or Channel.Conns is not bound to a command.
 // Compare connections by ID, not by pointer.
 type Conn struct {
-	c  *hub.Conn
-	id json.RawMessage // of the command that it answers, or nil
+	c       *hub.Conn
+	id      json.RawMessage // of the command that it answers, or nil
+	resumed bool            // see Resumed
 }
 
 // hostConn is the *Conn of a connection that belongs to no command.
 func hostConn(c *hub.Conn) *Conn { return c.Host().(*Conn) }
+
+// resumedConn is hostConn for a hook, which Resumed notifies.
+func resumedConn(c *hub.Conn, resumed bool) *Conn {
+	if !resumed {
+		return hostConn(c)
+	}
+	return &Conn{
+		c:       c,
+		resumed: true,
+	}
+}
 
 // ID returns the connection's id, which the protocol calls socketId. It is a UUID v4.
 // Tokens are signed for it, and no other client sees it.
@@ -43,6 +55,12 @@ func (c *Conn) User() any { return c.c.User() }
 // the result of that method, which is called once. Otherwise, or if the id is not valid
 // UTF-8 of at most 128 bytes, UserID returns "".
 func (c *Conn) UserID() string { return c.c.UserID() }
+
+// Resumed reports, for the Conn that a hook receives, whether the membership continues: for
+// Subscribe, the member has come from another node, where an Unsubscribe hook is called; for
+// Unsubscribe, another node has taken it over. It is true for Resume, and false for every Conn
+// that is not an argument of these hooks. See Options.Grace.
+func (c *Conn) Resumed() bool { return c.resumed }
 
 // Protocol returns the transport's name, such as "websocket".
 func (c *Conn) Protocol() string { return c.c.Transport() }

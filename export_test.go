@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/session"
 )
 
@@ -23,6 +24,17 @@ func (s *Server) Connect(session session.Session, user any) {
 func (s *Server) Connect2(session session.Session) {
 	s.hub.Admission().Reserve(0)
 	s.hub.Connect(session, hub.Client{Version: 2})
+}
+
+// ConnectAs is Connect2 for a user with an id, from an address.
+func (s *Server) ConnectAs(session session.Session, userID, address string) {
+	from := limit.NetworkOf(address)
+	s.hub.Admission().Reserve(from)
+	s.hub.Connect(session, hub.Client{
+		UserID:  userID,
+		Version: 2,
+		Network: from,
+	})
 }
 
 // Entries returns how many channels the registry holds, in whatever state.

@@ -84,6 +84,22 @@ type Options struct {
 	CheckChannel func(channel string) error
 	CheckEvent   func(event string) error
 
+	// Grace is how long a member stays in its channels after its connection has ended, so that
+	// a client that loses its connection for a moment, a page that is reloaded, and a Server
+	// that is replaced or fails are invisible to the other members. The client keeps its
+	// memberId if it returns within that time, to this Server or to another one with the same
+	// Broker and SecretKey. It applies to members of private channels with presence whose
+	// client has asked for it, as the browser client does, and to every end of a connection
+	// except the close codes 1000, 1008 and 3500 to 3999, after which members leave at once
+	// (PROTOCOL.md, section 4). Without a SecretKey, clients can return only to a Server of
+	// the same process.
+	//
+	// Grace is also the lease of a Server: if the Server fails, the others remove its members
+	// after that time. It must be longer than a pause for a garbage collection, a suspended
+	// virtual machine or a failover of the Broker, because otherwise members leave and join
+	// again each time. It must be equal on all nodes. At least 1 s; default 15 s.
+	Grace time.Duration
+
 	Hooks  Hooks
 	Limits Limits
 	// MaxBuffered limits the bytes that are queued for all connections together. Above the
@@ -181,10 +197,17 @@ type Limits struct {
 // Hooks are called when something happens. Any of them can be nil. They are called from
 // many goroutines at once and with no lock held, and can use every method of this package,
 // except as documented below. A hook delays only the connection or channel for which it is
-// called. For one connection, Connect is the first hook and Disconnect the last. If a hook
-// panics or calls runtime.Goexit, this is logged with the stack, and the hook counts as
-// returned. A hook cannot refuse anything: use Options.Accept and Options.Authorizer for
-// that.
+// called. For one connection, Connect is the first hook and Disconnect the last, except that
+// the Unsubscribe of a membership that outlives its connection comes later. If a hook panics
+// or calls runtime.Goexit, this is logged with the stack, and the hook counts as returned. A
+// hook cannot refuse anything: use Options.Accept and Options.Authorizer for that.
+//
+// Connect and Disconnect are called for connections. Subscribe, Unsubscribe, ChannelOccupied
+// and ChannelVacated are called for memberships, which can outlive a connection by
+// Options.Grace: if the client returns to the same node within that time, only Resume is
+// called; if it does not return, Unsubscribe is called when the time has passed, after the
+// Disconnect hook of its last connection. A member that moves to another node causes an
+// Unsubscribe here and a Subscribe there, with a Conn whose method Resumed returns true.
 type Hooks struct {
 	// Connect is called once for each connection, when it is accepted and before the client
 	// receives anything. The Server sends pushy:connect when Connect has returned, and
@@ -211,6 +234,10 @@ type Hooks struct {
 	// appended the leave or has failed. After Channel.Remove the client can join again at
 	// once, so the Subscribe hook of its next membership can run at the same time.
 	Unsubscribe func(conn *Conn, ch *Channel)
+	// Resume is called instead of Subscribe if conn has taken over a membership on this node
+	// from the connection oldConnID, which has ended or is replaced (Options.Grace). conn is a
+	// member then. What the documentation of Subscribe says applies to Resume as well.
+	Resume func(conn *Conn, ch *Channel, oldConnID string)
 	// ChannelOccupied is called before the first subscriber of the channel on this node
 	// becomes a member. All clients that subscribe to the channel wait for it, so it must
 	// not wait for one of them. If the first subscription fails, ChannelVacated follows
@@ -278,6 +305,7 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.WriteTimeout, 10*time.Second)
 	limit.Default(&o.BodyTimeout, 10*time.Second)
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
+	limit.Default(&o.Grace, 15*time.Second)
 	limit.Default(&o.CommandTimeout, 30*time.Second)
 	return o, o.check()
 }
@@ -292,6 +320,7 @@ func (o *Options) check() error {
 		{"Heartbeat", o.Heartbeat, limit.Range{Min: time.Second, Unit: time.Second}},
 		{"WriteTimeout", o.WriteTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"BodyTimeout", o.BodyTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
+		{"Grace", o.Grace, limit.Range{Min: time.Second, Unit: time.Second}},
 		{"CommandTimeout", o.CommandTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"SockJS.DisconnectDelay", o.SockJS.DisconnectDelay, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"MaxGather", o.MaxGather, limit.Range{Min: time.Microsecond, Max: time.Second, Unit: time.Millisecond}},
@@ -302,6 +331,9 @@ func (o *Options) check() error {
 	}
 	if err := o.checkKept(); err != nil {
 		return err
+	}
+	if o.Grace < 0 {
+		return fmt.Errorf("pushy: Options.Grace is %v, must be at least 1s: it is also the lease of the Server's members", o.Grace)
 	}
 	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
 		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: " +

@@ -108,6 +108,7 @@ import (
 	"github.com/gopushy/pushy/internal/origin"
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/ratelog"
+	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
@@ -241,13 +242,17 @@ func (s *Server) hubConfig() hub.Config {
 	l := &o.Limits
 	cfg := hub.Config{
 		Node:      s.node,
-		Lease:     lease,
+		Lease:     o.Grace,
 		Settings:  s.settings(),
 		Timeout:   operationTimeout,
 		Engine:    s.engine,
 		Protocol:  s.protocol,
 		Policy:    s.policy,
 		Authorize: s.authorize,
+		MemberKey: func(channel, member string) string { return sign.Member(s.memberKeys()[0], channel, member) },
+		MemberKeyValid: func(channel, member, key string) bool {
+			return sign.MemberValid(s.memberKeys(), channel, member, key)
+		},
 		Limits: hub.Limits{
 			Connections: l.Connections,
 			PerNetwork:  l.PerAddress,
@@ -282,6 +287,17 @@ func (s *Server) hubConfig() hub.Config {
 	return cfg
 }
 
+// processKey signs the keys of members if there is no secret key.
+var processKey = sync.OnceValue(func() string { return names.RandomHex(32) })
+
+// memberKeys returns the secrets that sign the keys of members. The first one signs.
+func (s *Server) memberKeys() []string {
+	if len(s.keys) == 0 {
+		return []string{processKey()}
+	}
+	return s.keys
+}
+
 // hubHooks are the host's hooks, of which those that fail are logged.
 func (s *Server) hubHooks() (h hub.Hooks) {
 	o := s.opts.Hooks
@@ -297,13 +313,18 @@ func (s *Server) hubHooks() (h hub.Hooks) {
 		}
 	}
 	if o.Subscribe != nil {
-		h.Subscribe = func(c *hub.Conn, ch *hub.Channel) {
-			s.hook("Subscribe", func() { o.Subscribe(hostConn(c), hostChannel(ch)) })
+		h.Subscribe = func(c *hub.Conn, ch *hub.Channel, moved bool) {
+			s.hook("Subscribe", func() { o.Subscribe(resumedConn(c, moved), hostChannel(ch)) })
 		}
 	}
 	if o.Unsubscribe != nil {
-		h.Unsubscribe = func(c *hub.Conn, ch *hub.Channel) {
-			s.hook("Unsubscribe", func() { o.Unsubscribe(hostConn(c), hostChannel(ch)) })
+		h.Unsubscribe = func(c *hub.Conn, ch *hub.Channel, moved bool) {
+			s.hook("Unsubscribe", func() { o.Unsubscribe(resumedConn(c, moved), hostChannel(ch)) })
+		}
+	}
+	if o.Resume != nil {
+		h.Resume = func(c *hub.Conn, ch *hub.Channel, oldConnID string) {
+			s.hook("Resume", func() { o.Resume(resumedConn(c, true), hostChannel(ch), oldConnID) })
 		}
 	}
 	if o.ChannelOccupied != nil {
@@ -338,13 +359,8 @@ const (
 	linger = time.Second
 	// operationTimeout bounds a call of a Broker.
 	operationTimeout = 10 * time.Second
-	// lease is how long the members of a Server that fails stay in their channels. It
-	// must be longer than a pause for a garbage collection, a suspended virtual machine
-	// or a failover of the broker, because otherwise its members leave and join again each
-	// time. Other clients see the members of a failed Server for as long.
-	lease        = 15 * time.Second
-	closeTimeout = 5 * time.Second
-	forever      = 1 << 30 * time.Second
+	closeTimeout     = 5 * time.Second
+	forever          = 1 << 30 * time.Second
 )
 
 // Conn returns the connection with that id. It finds only connections on this node whose

@@ -26,6 +26,8 @@ type Admission struct {
 	conns    map[string]*Conn
 	networks map[limit.Network]int // connections and reserved places, if there is a limit
 	reserved int
+	held     int                   // connections that have ended, and whose members are held
+	heldFrom map[limit.Network]int // of these, if there is a limit
 	closed   bool
 	refused  map[string]uint64 // how often, by reason
 }
@@ -36,6 +38,7 @@ func newAdmission(limits Limits) *Admission {
 		perNetwork: limits.PerNetwork,
 		conns:      map[string]*Conn{},
 		networks:   map[limit.Network]int{},
+		heldFrom:   map[limit.Network]int{},
 		refused:    map[string]uint64{},
 	}
 }
@@ -102,6 +105,40 @@ func (a *Admission) remove(c *Conn) {
 	if a.conns[c.id] == c {
 		delete(a.conns, c.id)
 		a.countLocked(c.network, -1)
+	}
+}
+
+// holdPlace counts a connection that has ended, and whose members are to be held. It returns
+// false if the connections and those that can still return are more than may be connected:
+// a client that connects again and again must not fill channels with members. The connection
+// itself still counts as connected.
+func (a *Admission) holdPlace(from limit.Network) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.limit > 0 && a.held+len(a.conns) > a.limit {
+		return false
+	}
+	if a.perNetwork > 0 && from != 0 {
+		if a.heldFrom[from]+a.networks[from] > a.perNetwork {
+			return false
+		}
+		a.heldFrom[from]++
+	}
+	a.held++
+	return true
+}
+
+// giveBackPlace is called when no member of such a connection is held any more.
+func (a *Admission) giveBackPlace(from limit.Network) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held--
+	if a.perNetwork <= 0 || from == 0 {
+		return
+	}
+	a.heldFrom[from]--
+	if a.heldFrom[from] == 0 {
+		delete(a.heldFrom, from)
 	}
 }
 

@@ -40,33 +40,40 @@ type memberKey struct{ channel, member string }
 
 type backlogItem struct {
 	owner string
-	of    *membership // nil if the membership is not known any more
-	join  bool        // log the join of a membership, unless it has ended; if false, log a leave
-	after time.Time   // the earliest time of an attempt
-	n     uint64      // distinguishes successive items with the same key
+	of    *loggedMember // nil if the member is not known any more
+	join  bool          // log the join of a member, unless it has ended; if false, log a leave
+	after time.Time     // the earliest time of an attempt
+	n     uint64        // distinguishes successive items with the same key
 }
 
-// addLeave adds the leave of a member whose membership is not known any more.
+// addLeave adds the leave of a member that is not known any more.
 func (b *backlog) addLeave(channel, member, owner string) {
 	b.add(memberKey{channel, member}, backlogItem{owner: owner})
 }
 
-// addLeaveOf adds the leave of m, with the earliest time of an attempt.
-func (b *backlog) addLeaveOf(m *membership, after time.Time) {
-	b.add(memberKey{m.name, m.id}, backlogItem{
-		owner: m.logged.member.Owner,
-		of:    m,
+// addLeaveOf adds the leave of l, with the earliest time of an attempt.
+func (b *backlog) addLeaveOf(l *loggedMember, after time.Time) {
+	b.add(l.key(), backlogItem{
+		owner: l.member.Owner,
+		of:    l,
 		after: after,
 	})
 }
 
-// addJoin adds the join of m, which is to be logged, or to be logged again.
-func (b *backlog) addJoin(m *membership) {
-	b.add(memberKey{m.name, m.id}, backlogItem{
-		owner: m.logged.member.Owner,
-		of:    m,
+// addJoin adds the join of l, which is to be logged, or to be logged again.
+func (b *backlog) addJoin(l *loggedMember) {
+	b.add(l.key(), backlogItem{
+		owner: l.member.Owner,
+		of:    l,
 		join:  true,
 	})
+}
+
+func (l *loggedMember) key() memberKey {
+	return memberKey{
+		channel: l.ch.name,
+		member:  l.member.ID,
+	}
 }
 
 // addGap adds a channel that has had an event which other nodes do not receive. It returns
@@ -244,30 +251,30 @@ func (b *backlog) gap(ctx context.Context, channel string) (done bool) {
 func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (done bool) {
 	ctx, cancel := b.hub.operation(ctx)
 	defer cancel()
-	m := item.of
-	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, m.ch.joinEntry(m))
+	l := item.of
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, l.ch.joinEntry(l))
 	switch {
 	case errors.Is(err, broker.ErrTooLarge):
 		b.hub.cfg.Notices.Warn("a membership ends: its join is too large for the broker", key.channel,
 			slog.String("channel", key.channel), slog.Any("error", err))
-		m.endInBackground()
+		l.endInBackground(false)
 		return true
 	case errors.Is(err, broker.ErrNotOwner), errors.Is(err, broker.ErrMemberExists):
-		m.endInBackground() // another node has adopted the member
+		l.endInBackground(true) // another node has adopted the member
 		return true
 	case err != nil:
-		m.uncertain(err)
+		l.uncertain(err)
 		return false
-	case m.hasEnded(): // its own leave may have been appended before this join
+	case l.hasEnded(): // its own leave may have been appended before this join
 		return b.leave(ctx, key, item)
 	}
-	return m.ch.appendLate(m.logged) == nil
+	return l.ch.appendLate(l) == nil
 }
 
-// leaveAgain adds the leave of m again if a Join of m can still be appended.
-func (b *backlog) leaveAgain(m *membership) {
-	if late := m.logged.late.Load(); late != nil && time.Now().Before(*late) {
-		b.addLeaveOf(m, *late)
+// leaveAgain adds the leave of l again if a Join of l can still be appended.
+func (b *backlog) leaveAgain(l *loggedMember) {
+	if late := l.late.Load(); late != nil && time.Now().Before(*late) {
+		b.addLeaveOf(l, *late)
 	}
 }
 

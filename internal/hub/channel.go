@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
@@ -22,12 +23,14 @@ type Channel struct {
 	// It is locked before mu, and guards the fields up to arriving.
 	fan       sync.Mutex
 	replica   replica
-	ready     bool                   // the State of Follow is in the replica
-	early     []arrival              // delivered before ready
-	own       map[string]*membership // memberships of a private channel on this node, by id
-	arriving  int                    // the number of own whose join has not been delivered yet
-	history   *history               // nil if the channel keeps no events; it does not change
-	*watching                        // nil for a public channel
+	ready     bool                     // the State of Follow is in the replica
+	early     []arrival                // delivered before ready
+	own       map[string]*loggedMember // members of a private channel that are on this node, by id
+	arriving  int                      // the number of own whose Join has not been delivered yet
+	history   *history                 // nil if the channel keeps no events; it does not change
+	*watching                          // nil for a public channel
+
+	held atomic.Int64 // the number of own whose client is absent; changed under fan
 
 	mu      sync.Mutex
 	members slots
@@ -45,12 +48,16 @@ func (ch *Channel) Hub() *Hub { return ch.hub }
 // Policy returns the properties of the channel.
 func (ch *Channel) Policy() Policy { return ch.policy }
 
-// Len returns the number of members on this node.
+// Len returns the number of members on this node whose client is connected.
 func (ch *Channel) Len() int {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	return ch.members.live
 }
+
+// inUse reports whether the channel has members on this node. Those whose client is absent
+// count.
+func (ch *Channel) inUse() bool { return ch.held.Load() > 0 || ch.Len() > 0 }
 
 // Conns yields the members on this node, in no order. Members that join or leave during the
 // iteration may or may not be included.

@@ -299,7 +299,7 @@ func (c *Conn) finish() {
 	members := c.members.values()
 	c.mu.Unlock()
 	c.cancel()
-	c.hub.leaveAll(members)
+	c.hub.leaveAll(c, members, hasGrace(code))
 	select { // other hooks can still run in other goroutines, and Disconnect must be the last
 	case <-c.hooks.Close():
 	case <-c.hub.aborting.Done():

@@ -37,9 +37,15 @@ type Event struct {
 	Name    string // of Published and Direct
 	Offset  uint64 // of a Published event that is kept
 	Data    []byte // of Published, Direct and Replied
-	Conn    *Conn  // of Connected
+	Conn    *Conn  // of Connected and Subscribed
 
-	Member   string    // of Subscribed: the id of the membership
+	Member   string        // of Subscribed: the id of the member
+	Key      string        // of Subscribed: with it, another connection can take the member over; or ""
+	Returned bool          // of Subscribed: the client has named a member that it had
+	Resumed  bool          // of Subscribed, with Returned: it has that member
+	Settling time.Duration // of Subscribed: for this time, Members may lack some
+	Again    bool          // of Ended: the client may join again
+
 	Joiner   *Member   // of Joined and Left
 	Presence bool      // of Subscribed: Members is shown
 	Members  []*Member // of Members and Subscribed, in joining order

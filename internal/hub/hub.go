@@ -117,12 +117,17 @@ type Limits struct {
 
 // Hooks are called when something happens, with no lock held. Any can be nil.
 type Hooks struct {
-	Connect     func(c *Conn)
-	Disconnect  func(c *Conn, code int, reason string)
-	Subscribe   func(c *Conn, ch *Channel)
-	Unsubscribe func(c *Conn, ch *Channel)
-	Occupied    func(ch *Channel)
-	Vacated     func(ch *Channel)
+	Connect    func(c *Conn)
+	Disconnect func(c *Conn, code int, reason string)
+	// Subscribe and Unsubscribe are called for each membership. moved means that the member
+	// has come from another node, or that another node has taken it over.
+	Subscribe   func(c *Conn, ch *Channel, moved bool)
+	Unsubscribe func(c *Conn, ch *Channel, moved bool)
+	// Resume is called instead of Subscribe if c has taken over a member that was on this
+	// node already. Then there was no Unsubscribe.
+	Resume   func(c *Conn, ch *Channel, oldConnID string)
+	Occupied func(ch *Channel)
+	Vacated  func(ch *Channel)
 	// Fault is called when a client has broken a rule of its transport.
 	Fault func(c *Conn, code int)
 }
@@ -141,7 +146,7 @@ type AuthRequest struct {
 type Config struct {
 	Node     string // a random id
 	Broker   broker.Broker
-	Lease    time.Duration // of the node's members
+	Lease    time.Duration // of the node's members, and how long members are held
 	Settings map[string]string
 	// Local means that the broker serves this node only and never blocks.
 	Local bool
@@ -171,6 +176,9 @@ type Config struct {
 	KeptBytes int
 	// MaxKept limits the memory for kept events, beside the broker's own.
 	MaxKept int64
+	// MemberKey returns the key with which a client can take over a member.
+	MemberKey      func(channel, member string) string
+	MemberKeyValid func(channel, member, key string) bool
 	// SignedUser returns the id of the user that presence data names, or "". It is nil if
 	// nothing proves that the data is right.
 	SignedUser func(data []byte) string
@@ -204,6 +212,7 @@ type Hub struct {
 	seed      maphash.Seed
 	shards    [shardCount]shard
 	backlog   backlog
+	began     time.Time      // when New was called
 	history   broker.History // nil if the broker keeps no events
 	keeper    keeper
 	heals     chan struct{} // has an element for each channel that is being healed
@@ -239,6 +248,7 @@ func New(cfg Config) (*Hub, error) {
 		cfg:       cfg,
 		admission: newAdmission(cfg.Limits),
 		seed:      maphash.MakeSeed(),
+		began:     time.Now(),
 		ended:     make(chan struct{}),
 	}
 	for i := range h.shards {
@@ -372,7 +382,7 @@ func (h *Hub) find(channel string) *Channel {
 // Lookup returns a channel that has members on this node, or nil.
 func (h *Hub) Lookup(channel string) *Channel {
 	ch := h.find(channel)
-	if ch == nil || ch.Len() == 0 {
+	if ch == nil || !ch.inUse() {
 		return nil
 	}
 	return ch

@@ -2,11 +2,8 @@ package hub
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
@@ -34,6 +31,19 @@ func (m *membership) endFrame(reason string, request []byte) *fanout.Frame {
 	})
 }
 
+// resumedFrame is endFrame for a membership whose member another connection has.
+func (m *membership) resumedFrame() *fanout.Frame {
+	e := Event{
+		Kind:    Ended,
+		Channel: m.name,
+	}
+	if m.hold || m.returned || m.conn.version >= 2 { // otherwise the client does not know the key again
+		e.Reason = reasonResumed
+		e.Again = true
+	}
+	return m.conn.hub.frame(&e)
+}
+
 // leaveSoon is leave for a membership whose join may still be in progress; in that case the
 // goroutine that joins ends the membership. It reports whether this call ends it.
 func (m *membership) leaveSoon(end *fanout.Frame) bool {
@@ -51,16 +61,20 @@ func (m *membership) leaveSoon(end *fanout.Frame) bool {
 	return m.leave(end)
 }
 
-// endInBackground ends a membership that another node has adopted, or that cannot be
-// logged. It can be called under locks, and does not wait for hooks.
-func (m *membership) endInBackground() {
+// endInBackground ends a membership that cannot be logged, or whose member another node has
+// adopted. It can be called under locks, and does not wait for hooks.
+func (m *membership) endInBackground(adopted bool) {
 	h := m.conn.hub
 	if !h.tasks.Start() {
 		return // its connection is being closed
 	}
 	go func() {
 		defer h.tasks.End()
-		m.leaveSoon(m.endFrame("", nil))
+		end := m.endFrame("", nil)
+		if adopted {
+			end = m.resumedFrame()
+		}
+		m.leaveSoon(end)
 	}()
 }
 
@@ -73,7 +87,7 @@ func (m *membership) leave(end *fanout.Frame) bool {
 	h := m.conn.hub
 	if m.logged != nil && h.ctx.Err() == nil {
 		ctx, cancel := h.operation(h.ctx)
-		m.ch.logLeave(ctx, m)
+		m.ch.logLeave(ctx, m.logged)
 		cancel()
 	}
 	m.left()
@@ -84,6 +98,17 @@ func (m *membership) leave(end *fanout.Frame) bool {
 // channel. If the channel is private, the caller must then call logLeave; in any case it
 // must then call left. endLive reports whether this call ended the membership.
 func (m *membership) endLive(end *fanout.Frame) bool {
+	if !m.detach(end) {
+		return false
+	}
+	if m.logged != nil {
+		m.ch.disown(m)
+	}
+	return true
+}
+
+// detach ends a live membership for its client. It reports whether this call did.
+func (m *membership) detach(end *fanout.Frame) bool {
 	c := m.conn
 	c.mu.Lock()
 	if m.state != memberLive {
@@ -98,26 +123,31 @@ func (m *membership) endLive(end *fanout.Frame) bool {
 	ch.members.remove(m, m.slot)
 	ch.mu.Unlock()
 	c.out.Shut(&m.gate, end)
-	if m.logged != nil {
-		ch.disown(m)
-	}
 	return true
 }
 
 // left completes a leave, after the leave has been logged.
 func (m *membership) left() {
 	c := m.conn
-	c.mu.Lock()
-	c.members.remove(m.name) // from now on, the connection can join again: see reserve
-	if m.gone != nil {
-		close(m.gone)
-	}
-	c.mu.Unlock()
+	m.removed()
 	if unsubscribe := c.hub.cfg.Hooks.Unsubscribe; unsubscribe != nil {
-		unsubscribe(c, m.ch)
+		unsubscribe(c, m.ch, m.logged != nil && m.logged.lost)
 	}
 	m.ch.life.release()
 	c.hooks.End()
+}
+
+// removed completes the end of a membership for its connection, which can then join again:
+// see reserve.
+func (m *membership) removed() {
+	c := m.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members.remove(m.name)
+	m.state = memberGone
+	if m.gone != nil {
+		close(m.gone)
+	}
 }
 
 const (
@@ -128,26 +158,46 @@ const (
 	maxLeavers = 1024
 )
 
-// leaveAll ends all memberships of a connection that has ended. It calls the broker for
-// several memberships concurrently, within one Timeout for all of them, because a broker
-// that does not answer must not delay the Disconnect hook by a Timeout for each channel.
-// Leaves that have not been logged by then are added to the backlog.
-func (h *Hub) leaveAll(members []*membership) {
-	var ended, private []*membership
+// leaveAll ends all memberships of a connection that has ended. With grace, the members of
+// those that the client wants to keep are held. It calls the broker for several memberships
+// concurrently, within one Timeout for all of them, because a broker that does not answer
+// must not delay the Disconnect hook by a Timeout for each channel. Leaves that have not been
+// logged by then are added to the backlog.
+func (h *Hub) leaveAll(c *Conn, members []*membership, grace bool) {
+	var ended []*membership
+	var private []*loggedMember
+	var a *absence
 	for _, m := range members {
-		m.conn.mu.Lock()
+		c.mu.Lock()
 		joining := m.state == memberJoining || m.state == memberHooked
-		if joining {
-			m.leaving = true // the goroutine that joins ends it
+		if joining { // the goroutine that joins ends it
+			m.stay = grace && (m.stay || !m.leaving)
+			m.leaving = true
 		}
-		m.conn.mu.Unlock()
-		if joining || !m.endLive(nil) {
+		c.mu.Unlock()
+		if joining {
+			continue
+		}
+		keep := grace && m.hold
+		if keep && a == nil {
+			a = h.newAbsence(c)
+			grace = a != nil
+			keep = grace
+		}
+		if keep {
+			m.endHeld(nil, a)
+			continue
+		}
+		if !m.endLive(nil) {
 			continue
 		}
 		ended = append(ended, m)
 		if m.logged != nil {
-			private = append(private, m)
+			private = append(private, m.logged)
 		}
+	}
+	if a != nil {
+		a.start()
 	}
 	if len(private) > 0 && h.ctx.Err() == nil {
 		ctx, cancel := h.operation(h.ctx)
@@ -160,7 +210,7 @@ func (h *Hub) leaveAll(members []*membership) {
 }
 
 // logLeaves calls logLeave for each member and returns when all calls have returned.
-func (h *Hub) logLeaves(ctx context.Context, members []*membership) {
+func (h *Hub) logLeaves(ctx context.Context, members []*loggedMember) {
 	var next atomic.Int64
 	work := func() {
 		for i := next.Add(1) - 1; int(i) < len(members); i = next.Add(1) - 1 {
@@ -188,32 +238,6 @@ func (h *Hub) startLeaver() bool {
 	}
 	h.leavers.Add(-1)
 	return false
-}
-
-// logLeave appends the leave of m. It does not depend on the connection, which may have
-// ended. The members on other nodes are notified through the log. If the broker cannot log
-// the leave now, the members on this node are notified anyway, and the backlog retries.
-func (ch *Channel) logLeave(ctx context.Context, m *membership) {
-	h := ch.hub
-	_, err := h.cfg.Broker.Append(ctx, ch.name, leaveEntry(m.id, m.logged.member.Owner))
-	if h.ctx.Err() != nil {
-		return
-	}
-	if err == nil || errors.Is(err, broker.ErrNotOwner) {
-		if err != nil {
-			ch.removeUnlogged(m.id)
-		}
-		h.backlog.leaveAgain(m)
-		return
-	}
-	ch.fan.Lock()
-	ch.removeLocked(m.id)
-	ch.fan.Unlock()
-	h.backlog.addLeaveOf(m, time.Time{})
-	if !errors.Is(err, broker.ErrAway) {
-		h.cfg.Notices.Warn("cannot append the leave of a member; pushy retries", ch.name,
-			slog.String("channel", ch.name), slog.Any("error", err))
-	}
 }
 
 func leaveEntry(member, owner string) broker.Entry {

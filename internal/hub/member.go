@@ -1,15 +1,11 @@
 package hub
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"sync/atomic"
-	"time"
 
-	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
@@ -18,9 +14,10 @@ type memberState uint8
 
 const (
 	memberJoining memberState = iota
-	memberHooked              // a member, but the Subscribe hook has not returned
+	memberHooked              // a member, but the Subscribe or Resume hook has not returned
 	memberLive
 	memberEnded
+	memberGone // the end is complete
 )
 
 // membership is the membership of one connection in one channel. Its gate ensures that the
@@ -30,10 +27,16 @@ type membership struct {
 	out  *fanout.Outbox // of the connection, so that a fan-out does not need to read conn
 	gate fanout.Gate
 
-	// conn.mu guards state, leaving, end and gone.
+	// conn.mu guards state, leaving, stay, end and gone.
 	state   memberState
 	leaving bool // it must end as soon as it is live
-	noPast  bool // it must not read past events; set before it is live
+	stay    bool // with leaving: the member is held then
+
+	// These are set before it is live.
+	noPast   bool     // it must not read past events
+	hold     bool     // its member is held when the connection ends
+	returned bool     // the client has named a member that it wanted to take over
+	entrance entrance // how it began
 
 	conn *Conn
 	name string
@@ -45,64 +48,17 @@ type membership struct {
 	watches  bool     // it is in ch.watchers; under ch.fan
 	watcher  int      // its place there
 
-	logged *loggedMember // of a private channel, else nil
+	logged   *loggedMember // of a private channel, else nil
+	previous string        // with tookOver: the id of the connection that had the member before
 
 	end  *fanout.Frame
-	gone chan struct{} // nil until a goroutine waits for the leave; closed when the leave is complete
-}
-
-// loggedMember is a membership in the broker's log.
-type loggedMember struct {
-	member Member
-	// changed is buffered. It has an element if the join has arrived, or if a Reset has shown
-	// that the log may have lost it.
-	changed chan struct{}
-
-	// The channel's fan guards arrived, request and past, and, after arrived is set, also
-	// the data and the state of member.
-	arrived bool // the broker has delivered the join, or is away
-	request []byte
-	past    *pastRequest // nil when it has been answered
-	dirty   bool         // the log may have another data or state
-	alone   bool         // an update was applied on this node before it is in the log
-
-	updating chan struct{} // has an element while an update is being appended; nil at first
-
-	// late is set if the broker could not say whether it has appended the Join. Until this
-	// time the Join can still be appended, possibly after a Leave.
-	late atomic.Pointer[time.Time]
-}
-
-// uncertain records that an attempt to append the Join has failed, unless the error
-// excludes that the Join is appended later.
-func (m *membership) uncertain(err error) {
-	h := m.conn.hub
-	if h.cfg.Local || errors.Is(err, broker.ErrNotOwner) || errors.Is(err, broker.ErrMemberExists) ||
-		errors.Is(err, broker.ErrTooLarge) {
-		return
-	}
-	late := time.Now().Add(h.cfg.Lease)
-	m.logged.late.Store(&late)
-}
-
-// notify wakes logJoin.
-func (l *loggedMember) notify() {
-	select {
-	case l.changed <- struct{}{}:
-	default:
-	}
+	gone chan struct{} // nil until a goroutine waits for the end; closed when the end is complete
 }
 
 // isMember reports whether the connection is in the channel. The caller must have locked
 // conn.mu.
 func (m *membership) isMember() bool {
 	return m.state == memberHooked || m.state == memberLive
-}
-
-func (m *membership) hasEnded() bool {
-	m.conn.mu.Lock()
-	defer m.conn.mu.Unlock()
-	return m.state == memberEnded
 }
 
 func (c *Conn) membership(channel string) *membership {
@@ -163,6 +119,7 @@ func (c *Conn) join(r JoinRequest) error {
 		})
 		noPast = errors.Is(err, ErrNoHistory)
 		if err != nil && !noPast {
+			h.revoked(c, &r, policy, err)
 			return err
 		}
 	}
@@ -190,7 +147,7 @@ func (c *Conn) join(r JoinRequest) error {
 		return c.joinError(err)
 	}
 	m.begin()
-	if !r.Trusted {
+	if !r.Trusted && m.entrance == entered {
 		c.chargeJoin(ch, r.Presence, r.Data)
 	}
 	return nil
@@ -199,10 +156,10 @@ func (c *Conn) join(r JoinRequest) error {
 // enter makes m a member of an open channel. data is the member's data, if policy allows it.
 func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []byte) error {
 	c := m.conn
-	h := ch.hub
 	if ch.policy != policy {
 		return errors.New("Options.Channel returned different results for one channel")
 	}
+	m.returned = r.Return.ID != ""
 	past := c.pastRequest(r, m.noPast)
 	if err := ch.prepare(m, past); err != nil {
 		return err
@@ -211,7 +168,25 @@ func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []by
 		ch.joinPublic(m, past, r.Request)
 		return nil
 	}
+	return ch.joinOrResume(m, r, data, past)
+}
+
+// joinOrResume makes m the membership of the member that the client has had before, or of a
+// new member. Only the members of private channels with presence are held.
+func (ch *Channel) joinOrResume(m *membership, r *JoinRequest, data []byte, past *pastRequest) error {
+	c := m.conn
+	h := ch.hub
+	m.hold = r.Hold && ch.policy.Presence
+	if m.returned && ch.policy.Presence {
+		resumed, err := ch.resume(m, r, data, past)
+		if resumed || err != nil {
+			return err
+		}
+		m.id = h.cfg.NewMemberID()
+		m.entrance = entered
+	}
 	m.logged = &loggedMember{
+		ch: ch,
 		member: Member{
 			ID:     m.id,
 			Owner:  h.cfg.NewOwner(),
@@ -223,36 +198,13 @@ func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []by
 				Idle: c.isIdle(),
 			},
 		},
-		changed: make(chan struct{}, 1),
-		request: r.Request,
-		past:    past,
+		delivered: make(chan struct{}),
+		changed:   make(chan struct{}, 1),
+		by:        m,
+		request:   r.Request,
+		past:      past,
 	}
 	return ch.joinPrivate(m)
-}
-
-// logJoin appends the join of m and waits until the broker delivers it; then m is a member. If
-// the broker is away, m becomes a member without it. The store can lose a join that it has
-// accepted, for example because the store is emptied. The broker reports that with a Reset,
-// and logJoin appends the join again, which has no effect if the log has it after all.
-func (m *membership) logJoin(ctx context.Context) error {
-	ch := m.ch
-	join := ch.joinEntry(m)
-	for {
-		_, err := ch.hub.cfg.Broker.Append(ctx, ch.name, join)
-		if err != nil {
-			m.uncertain(err)
-			if errors.Is(err, broker.ErrAway) && ch.joinAlone(m) {
-				return nil
-			}
-			return err
-		}
-		if err := lifecycle.Wait(ctx, m.logged.changed); err != nil {
-			return err
-		}
-		if ch.hasArrived(m) {
-			return nil
-		}
-	}
 }
 
 // joinError returns the error of Join for an error of the channel or the broker.
@@ -317,29 +269,42 @@ func (c *Conn) tryReserve(name string) (m *membership, earlier <-chan struct{}, 
 
 func (c *Conn) unreserve(m *membership) {
 	c.mu.Lock()
-	m.state = memberEnded
+	m.state = memberGone
 	c.members.remove(m.name)
 	c.mu.Unlock()
 	c.hooks.End()
 }
 
-// begin runs the Subscribe hook for a new member. If the end of the membership was
-// requested in the meantime, begin ends it.
+// begin runs the Subscribe hook for a new member, or the Resume hook for a member that was on
+// this node. If the end of the membership was requested in the meantime, begin ends it.
 func (m *membership) begin() {
 	c := m.conn
-	if subscribe := c.hub.cfg.Hooks.Subscribe; subscribe != nil {
-		subscribe(c, m.ch)
+	hooks := &c.hub.cfg.Hooks
+	if m.logged != nil {
+		m.logged.hooked = true
+	}
+	switch {
+	case m.entrance == tookOver && hooks.Resume != nil:
+		hooks.Resume(c, m.ch, m.previous)
+	case m.entrance != tookOver && hooks.Subscribe != nil:
+		hooks.Subscribe(c, m.ch, m.entrance == moved)
 	}
 	c.mu.Lock()
 	m.state = memberLive
-	leaving, end := m.leaving, m.end
+	leaving := m.leaving
+	stay := m.stay
+	end := m.end
 	idle := c.isIdleLocked()
 	c.mu.Unlock()
-	if idle && !leaving {
-		m.updateIdle() // it may have become idle while it joined
-	}
-	if leaving {
+	switch {
+	case leaving && stay && end != nil:
+		m.endForTakeOver(end)
+	case leaving && stay && m.hold:
+		m.endGracefully()
+	case leaving:
 		m.leave(end)
+	case idle:
+		m.updateIdle() // it may have become idle while it joined
 	}
 }
 

@@ -2,14 +2,11 @@ package hub
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/internal/fanout"
 )
 
 // arrival is an entry or a State that the broker has delivered.
@@ -176,6 +173,9 @@ func (ch *Channel) arriveLocked(a arrival) {
 		if m := r.get(e.Member); m != nil && m.Owner == e.OldOwner {
 			m.Owner = e.Owner
 			ch.adoptedLocked(e.Member, e.Owner)
+			if own := ch.own[e.Member]; own != nil && own.member.Owner == e.Owner {
+				ch.completeJoinLocked(e.Member)
+			}
 		}
 	case broker.Leave:
 		ch.leftLocked(e)
@@ -195,23 +195,31 @@ func (ch *Channel) newMember(m *broker.Member) *Member {
 }
 
 // leftLocked applies a Leave of the log. If the member is still in the channel on this node,
-// another node considered this one dead and appended the Leave; then the member joins again.
+// another node considered this one dead and appended the Leave; then the member joins again,
+// unless its client is absent: its time has passed.
 func (ch *Channel) leftLocked(e broker.Entry) {
 	own := ch.own[e.Member]
 	m := ch.replica.get(e.Member)
-	if m == nil || m.Owner != e.Owner {
-		ch.log.restart(e.At) // the member may have been removed from this node only
-		return               // it is late: another join, or an adoption, has followed
-	}
-	if own == nil || !own.logged.arrived || own.logged.member.Owner != e.Owner {
+	switch {
+	case m == nil || m.Owner != e.Owner:
+		// It is late: another join, or an adoption, has followed. Or the member has been
+		// removed from this node only.
+		ch.log.restart(e.At)
+	case own == nil:
 		ch.removeLocked(e.Member)
-		return
+	case !own.arrived:
+		ch.removeLocked(e.Member)
+		own.signal() // it was to be adopted
+	case own.absence != nil:
+		ch.removeLocked(e.Member)
+		ch.dropLocked(own, false)
+	default:
+		if !m.unlogged {
+			m.unlogged = true
+			ch.replica.unlogged++
+		}
+		ch.hub.backlog.addJoin(own)
 	}
-	if !m.unlogged {
-		m.unlogged = true
-		ch.replica.unlogged++
-	}
-	ch.hub.backlog.addJoin(own)
 }
 
 // rejoinedLocked is called when a member of this node has joined again, because the log had
@@ -296,7 +304,7 @@ func (ch *Channel) turnedOnLocked(before []*Member) {
 		})
 	}
 	for _, own := range ch.own {
-		if own.logged.arrived && own.logged.dirty {
+		if own.arrived && own.dirty {
 			ch.hub.backlog.addJoin(own)
 		}
 	}
@@ -333,17 +341,18 @@ func (ch *Channel) resetLocked(s broker.State, reason string) {
 			Channel: ch.name,
 		}), nil)
 	}
-	for id := range ch.own {
-		if ch.replica.get(id) != nil {
+	for id, l := range ch.own {
+		if m := ch.replica.get(id); m != nil && m.Owner == l.member.Owner {
 			ch.completeJoinLocked(id)
 		}
 	}
 	ch.hub.backlog.retry()
 }
 
-// replaceLocked makes the replica from s. Members of this node that s lacks join again, members
-// of this node that have no membership here are removed from the log, and memberships that
-// another node has adopted end.
+// replaceLocked makes the replica from s. Members of this node that s lacks join again, unless
+// their client is absent: its time has passed. Members of this node that have no membership
+// here are removed from the log; during a Shutdown, the node's lease removes them. Memberships
+// that another node has adopted end.
 func (ch *Channel) replaceLocked(s broker.State) {
 	h := ch.hub
 	r := newReplica(ch)
@@ -352,16 +361,16 @@ func (ch *Channel) replaceLocked(s broker.State) {
 		m := ch.newMember(&s.Members[i])
 		own := ch.own[m.ID]
 		switch {
-		case own == nil && m.Node == h.cfg.Node:
+		case own == nil && m.Node == h.cfg.Node && h.stopping.Err() == nil:
 			h.backlog.addLeave(ch.name, m.ID, m.Owner)
 			continue
 		case !ch.policy.Private:
 			continue // another node has another policy for the channel
 		case own != nil:
 			ch.adoptedLocked(m.ID, m.Owner)
-			if own.logged.dirty && own.logged.member.Owner == m.Owner {
-				m.Data = own.logged.member.Data
-				m.MemberState = own.logged.member.MemberState
+			if own.dirty && own.member.Owner == m.Owner {
+				m.Data = own.member.Data
+				m.MemberState = own.member.MemberState
 				h.backlog.addJoin(own)
 			}
 		}
@@ -373,173 +382,30 @@ func (ch *Channel) replaceLocked(s broker.State) {
 			r.skipped = true
 		}
 	}
-	var missing []*membership
-	for id, m := range ch.own {
+	var missing []*loggedMember
+	for id, l := range ch.own {
+		logged := r.get(id)
 		switch {
-		case r.get(id) != nil:
-		case m.logged.arrived:
-			missing = append(missing, m)
+		case !l.arrived:
+			if logged == nil || logged.Owner != l.member.Owner {
+				l.signal() // the log may have lost its join or its adoption
+			}
+		case logged != nil:
+		case l.absence != nil:
+			ch.dropLocked(l, false)
 		default:
-			m.logged.notify() // the log may have lost its join
+			missing = append(missing, l)
 		}
 	}
-	slices.SortFunc(missing, func(a, b *membership) int {
-		return cmp.Or(a.logged.member.Joined.Compare(b.logged.member.Joined), strings.Compare(a.id, b.id))
+	slices.SortFunc(missing, func(a, b *loggedMember) int {
+		return cmp.Or(a.member.Joined.Compare(b.member.Joined), strings.Compare(a.member.ID, b.member.ID))
 	})
-	for _, m := range missing {
-		member := m.logged.member
+	for _, l := range missing {
+		member := l.member
 		member.unlogged = true
 		r.add(&member)
-		h.backlog.addJoin(m)
+		h.backlog.addJoin(l)
 	}
 	r.on = r.len() > 0 && (r.on || s.On && ch.policy.Presence)
 	ch.replica = r
-}
-
-// adoptedLocked ends the membership of this node if another owner has adopted the member.
-func (ch *Channel) adoptedLocked(id, owner string) {
-	if m := ch.own[id]; m != nil && m.logged.member.Owner != owner {
-		m.endInBackground()
-	}
-}
-
-// completeJoinLocked completes a join that waits on this node and has now been delivered, if there
-// is one.
-func (ch *Channel) completeJoinLocked(id string) {
-	m := ch.own[id]
-	if m == nil || m.logged.arrived {
-		return
-	}
-	m.logged.arrived = true
-	ch.arriving--
-	e := Event{
-		Kind:    Subscribed,
-		Channel: ch.name,
-		Member:  id,
-		Request: m.logged.request,
-	}
-	m.logged.request = nil
-	ch.presentLocked(&e, m)
-	var replay []*fanout.Frame
-	e.Past, replay = ch.pastLocked(m.logged.past)
-	m.logged.past = nil
-	ch.admit(m, ch.hub.listFrame(&e), replay...)
-	m.logged.notify()
-}
-
-// disown removes m from the own members. It is called when a membership has ended, before
-// its leave is logged.
-func (ch *Channel) disown(m *membership) {
-	ch.fan.Lock()
-	delete(ch.own, m.id)
-	ch.unwatchLocked(m)
-	ch.fan.Unlock()
-}
-
-// joinPrivate appends the join of m and waits until the broker delivers it; then m is a
-// member. After an error, m is not a member. Before the append, joinPrivate waits until the
-// client has read earlier lists (AwaitRoom).
-func (ch *Channel) joinPrivate(m *membership) error {
-	h := ch.hub
-	member := &m.logged.member
-	ch.fan.Lock()
-	size := member.size() + ch.answerBytesLocked(m.presence)
-	withList := (ch.replica.on || member.Data != nil) && m.presence.Mode < PresenceCount
-	ch.fan.Unlock()
-	if withList {
-		release, err := m.out.AwaitRoom(m.conn.ctx, size)
-		if err != nil {
-			return err
-		}
-		defer release()
-	}
-	if !ch.expect(m) {
-		option, limit := h.cfg.Limits.membersFor(m.presence.Mode)
-		return fmt.Errorf("%w: Options.Limits.%s is %d", ErrChannelFull, option, limit)
-	}
-
-	ctx, cancel := h.operation(m.conn.ctx)
-	defer cancel()
-	err := m.logJoin(ctx)
-	if err == nil || !ch.giveUp(m) {
-		return nil
-	}
-	if h.ctx.Err() == nil { // otherwise the broker is closed
-		ctx, cancel := h.operation(h.ctx)
-		defer cancel()
-		ch.logLeave(ctx, m)
-	}
-	if errors.Is(err, broker.ErrTooLarge) {
-		return fmt.Errorf("%w: %w", ErrDataTooLarge, err)
-	}
-	return err
-}
-
-// joinAlone makes m a member while the broker is away. The backlog logs the join when the
-// broker can be reached again. joinAlone returns false if the channel has too many members.
-func (ch *Channel) joinAlone(m *membership) bool {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	member := m.logged.member
-	member.unlogged = true
-	ch.addLocked(&member) // has no effect if the join was appended after all
-	if m.logged.arrived {
-		ch.hub.backlog.addJoin(m)
-	}
-	return m.logged.arrived
-}
-
-func (ch *Channel) hasArrived(m *membership) bool {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	return m.logged.arrived
-}
-
-// joinEntry returns the Join that logs m again.
-func (ch *Channel) joinEntry(m *membership) broker.Entry {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	return ch.entryOf(&m.logged.member, broker.Join)
-}
-
-// removeUnlogged removes a member that, according to the broker, is not in the log. It does
-// not remove a member that entries of the log have added: another entry removes it, or
-// another node has adopted it.
-func (ch *Channel) removeUnlogged(id string) {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	if m := ch.replica.get(id); m != nil && m.unlogged {
-		ch.removeLocked(id)
-	}
-}
-
-// expect reserves a place for a member whose join is about to be appended. It returns false
-// if the channel is full.
-func (ch *Channel) expect(m *membership) bool {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	_, limit := ch.hub.cfg.Limits.membersFor(m.presence.Mode)
-	shown := ch.replica.on || m.logged.member.Data != nil
-	if limit > 0 && shown && ch.replica.len()+ch.arriving >= limit {
-		return false
-	}
-	if ch.own == nil {
-		ch.own = map[string]*membership{}
-	}
-	ch.own[m.id] = m
-	ch.arriving++
-	return true
-}
-
-// giveUp releases the place of a member whose join was not delivered. It returns false if
-// the join has been delivered after all.
-func (ch *Channel) giveUp(m *membership) bool {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	if m.logged.arrived {
-		return false
-	}
-	delete(ch.own, m.id)
-	ch.arriving--
-	return true
 }

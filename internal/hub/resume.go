@@ -61,10 +61,12 @@ func (c *Conn) pastRequest(r *JoinRequest, denied bool) *pastRequest {
 // joinPublic makes m a member of a public channel.
 func (ch *Channel) joinPublic(m *membership, p *pastRequest, request []byte) {
 	e := Event{
-		Kind:    Subscribed,
-		Channel: ch.name,
-		Member:  m.id,
-		Request: request,
+		Kind:     Subscribed,
+		Channel:  ch.name,
+		Conn:     m.conn,
+		Member:   m.id,
+		Returned: m.returned,
+		Request:  request,
 	}
 	if ch.history == nil {
 		e.Past = p.off()

@@ -67,7 +67,10 @@ func (h *Hub) shutdown(ctx context.Context) error {
 		h.abortAll(idle)
 	}
 	giveUp := context.AfterFunc(ctx, h.cancel) // after the deadline, do not wait for the broker either
-	channels := lifecycle.Each(h.Channels(), func(ch *Channel) { ch.life.endLingerAndWait() })
+	channels := lifecycle.Each(h.Channels(), func(ch *Channel) {
+		ch.letGo()
+		ch.life.endLingerAndWait()
+	})
 	if lifecycle.Wait(ctx, channels) != nil && !lifecycle.Within(abortGrace, channels) {
 		h.cfg.Log.Error("channel hooks still run after the shutdown's deadline")
 	}

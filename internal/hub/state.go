@@ -258,8 +258,8 @@ func (ch *Channel) updateAlone(m *membership) {
 		return
 	}
 	m.logged.alone = true
-	ch.changedLocked(ch.replica.update(seen, member.Data, member.MemberState), ch.exceptOwnLocked(m))
-	ch.hub.backlog.addJoin(m)
+	ch.changedLocked(ch.replica.update(seen, member.Data, member.MemberState), ch.exceptOwnLocked(m.logged))
+	ch.hub.backlog.addJoin(m.logged)
 }
 
 // updateLocked applies an Update of the log.
@@ -270,13 +270,13 @@ func (ch *Channel) updateLocked(e broker.Entry) {
 	}
 	state := ch.hub.cfg.Protocol.ParseState(e.State)
 	own := ch.own[e.Member]
-	if own != nil && own.logged.arrived {
-		if !own.logged.dirty { // for the case that the member has to join again
-			own.logged.member.Data = e.Data
-			own.logged.member.MemberState = state
+	if own != nil && own.arrived {
+		if !own.dirty { // for the case that the member has to join again
+			own.member.Data = e.Data
+			own.member.MemberState = state
 		}
-		if own.logged.alone {
-			own.logged.alone = false
+		if own.alone {
+			own.alone = false
 			ch.log.restart(e.At)
 		}
 	}
@@ -286,11 +286,11 @@ func (ch *Channel) updateLocked(e broker.Entry) {
 
 // exceptOwnLocked returns the membership that is not notified of an update of its own
 // member. What the members of one user have in common concerns all of them.
-func (ch *Channel) exceptOwnLocked(own *membership) *membership {
-	if ch.policy.PerUser {
+func (ch *Channel) exceptOwnLocked(own *loggedMember) *membership {
+	if ch.policy.PerUser || own == nil {
 		return nil
 	}
-	return own
+	return own.by
 }
 
 // entryOf returns the Join or Update that logs a member.

@@ -80,8 +80,17 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		return appendReply(dst, eventConnect, data, nil)
 	case hub.Subscribed:
 		data := jsvalue.Object(nil).Text("channel", e.Channel).Text("memberId", e.Member)
+		if e.Key != "" {
+			data = data.Text("key", e.Key)
+		}
+		if e.Returned {
+			data = data.Raw("resumed", strconv.AppendBool(nil, e.Resumed))
+		}
 		if e.Past != nil {
 			data = appendPast(data, e.Past)
+		}
+		if e.Settling > 0 && (e.Conn.Version() >= 2 || e.Key != "") {
+			data = data.Raw("settling", strconv.AppendInt(nil, e.Settling.Milliseconds(), 10))
 		}
 		if e.Presence {
 			data = data.Raw("presence", list(e.Members))
@@ -92,6 +101,9 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		data := jsvalue.Object(nil).Text("channel", e.Channel)
 		if e.Reason != "" {
 			data = data.Text("reason", e.Reason)
+		}
+		if e.Again {
+			data = data.Raw("again", []byte("true"))
 		}
 		return appendReply(dst, eventEnd, data, e.Request)
 	}
