@@ -80,6 +80,7 @@ func closeBroker(b broker.Broker) (err error) {
 func (s *Server) settings() map[string]string {
 	return map[string]string{
 		"Grace":                       s.opts.Grace.String(),
+		"Limits.PagedMembers":         strconv.Itoa(max(s.opts.Limits.PagedMembers, -1)),
 		"Limits.Members":              strconv.Itoa(max(s.opts.Limits.Members, -1)),
 		"SecretKey and OldSecretKeys": keysFingerprint(s.keys),
 	}

@@ -478,7 +478,7 @@ func TestProtocolLimitsAreTheOptions(t *testing.T) {
 			checked++
 		}
 	}
-	assert.GreaterOrEqual(t, checked, 12)
+	assert.GreaterOrEqual(t, checked, 13)
 
 	// And those in the text, such as 25 s (`Options.Heartbeat`).
 	const value, option = `(\d[\d,]*(?: s| KiB| MiB| channels| members)?)`, `((?:Options|Limits)\.[A-Za-z.]+)`

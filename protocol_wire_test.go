@@ -514,8 +514,19 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	withPresence := bob.Receive()
 	require.Equal(t, "pushy:presence-sync", keep(ann.Receive()))
 	require.Equal(t, "pushy:presence-add", keep(ann.Receive()))
+	bobs, ok := srv.Conn(bob.id)
+	require.True(t, ok)
+	room, ok := srv.Channels().Lookup("private-room")
+	require.True(t, ok)
+	require.NoError(t, room.Update(bobs, map[string]bool{"typing": true}))
+	require.Equal(t, "pushy:presence-update", keep(ann.Receive()))
+	cyd := dial(t, baseURL, false)
+	cyd.Send(`{"command":"subscribe","data":{"channel":"private-room","auth":"` + token(cyd, "") + `","presence":"diff"}}`)
+	cyd.Receive()
+	require.Contains(t, ann.Receive(), "pushy:presence-add")
 	bob.Close(1000, "")
 	require.Equal(t, "pushy:presence-quit", keep(ann.Receive()))
+	require.Equal(t, "pushy:presence-diff", keep(cyd.Receive()))
 
 	compared := 0
 	for _, row := range tableRows(protocolSection(t, "### Events that the server sends")) {
@@ -527,15 +538,18 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 		}
 		compared++
 		got := skeleton(t, received[m.Event])
-		if m.Event == "pushy:presence-sync" { // of a member without data
+		switch m.Event {
+		case "pushy:presence-sync": // of a member without data
 			example = strings.Replace(example, `"name":"Bob",`, "", 1)
+		case "pushy:presence-quit": // of a member with a state
+			example = strings.Replace(example, `"idle":false`, `"idle":false,"state":{"typing":true}`, 1)
 		}
 		assert.Equal(t, skeleton(t, example), got, "%s", received[m.Event])
 		if !strings.Contains(m.Event, "success") && !strings.Contains(m.Event, "presence") {
 			assert.Equal(t, example, received[m.Event])
 		}
 	}
-	assert.Equal(t, 12, compared)
+	assert.Equal(t, 14, compared)
 	// The longer example of section 3 is of the first member, this is of the second.
 	assert.Equal(t, `{event:string data:{channel:string memberId:string presence:[`+
 		`{subscribed:number memberId:string idle:false }`+

@@ -89,6 +89,8 @@ package pushy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -272,9 +274,13 @@ func (s *Server) hubConfig() hub.Config {
 		Now:         func() time.Time { return s.now() },
 		NewConnID:   func() string { return s.newConnID() },
 		NewMemberID: func() string { return names.RandomHex(16) },
-		NewOwner:    func() string { return names.RandomHex(8) },
-		Log:         s.log,
-		Notices:     s.notices,
+		UserMemberID: func(channel, identity string) string {
+			sum := sha256.Sum256([]byte(channel + "\x00" + identity))
+			return hex.EncodeToString(sum[:16])
+		},
+		NewOwner: func() string { return names.RandomHex(8) },
+		Log:      s.log,
+		Notices:  s.notices,
 	}
 	if _, signed := o.Authorizer.(tokens); signed {
 		cfg.SignedUser = pushyjson.User

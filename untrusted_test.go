@@ -365,9 +365,10 @@ func TestSettingsOfNodes(t *testing.T) {
 	const keys = "SecretKey and OldSecretKeys"
 	one, two := strings.Repeat("1", 32), strings.Repeat("2", 32)
 	first := settings(pushy.Options{SecretKey: one})
-	require.Len(t, first, 3)
+	require.Len(t, first, 4)
 	assert.Equal(t, "15s", first["Grace"])
 	assert.Equal(t, "1000", first["Limits.Members"])
+	assert.Equal(t, "100000", first["Limits.PagedMembers"])
 	assert.Equal(t, "-1", settings(pushy.Options{Limits: pushy.Limits{Members: -7}})["Limits.Members"])
 	assert.Equal(t, first, settings(pushy.Options{SecretKey: one}))
 	assert.Len(t, first[keys], 4, "a longer one would confirm a guess")

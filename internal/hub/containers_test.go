@@ -79,7 +79,7 @@ func TestSlotsAgainstASet(t *testing.T) {
 func TestReplicaAgainstASlice(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))
-	roll := replica{identity: func(string, []byte) string { return "" }}
+	roll := replica{channel: &Channel{hub: &Hub{}}}
 	var want []int
 	on := false
 	for step := range 20_000 {

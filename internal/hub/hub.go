@@ -182,7 +182,10 @@ type Config struct {
 	// SignedUser returns the id of the user that presence data names, or "". It is nil if
 	// nothing proves that the data is right.
 	SignedUser func(data []byte) string
-	Hooks      Hooks
+	// UserMemberID returns the id under which clients see a user in a channel with
+	// Policy.PerUser. It must be the same on all nodes.
+	UserMemberID func(channel, identity string) string
+	Hooks        Hooks
 	// HostConn and HostChannel return the host's own values for a connection and a
 	// channel, which are stored with them.
 	HostConn    func(c *Conn) any

@@ -17,56 +17,6 @@ type arrival struct {
 	kept  *keptEvent // a kept event
 }
 
-// shownLocked returns the members that clients see, in order, each with its Text.
-func (ch *Channel) shownLocked() []*Member {
-	members := ch.replica.shown().values()
-	for _, m := range members {
-		ch.showLocked(m)
-	}
-	return members
-}
-
-func (ch *Channel) showLocked(m *Member) {
-	if m.Text == nil {
-		m.Text = ch.hub.cfg.Protocol.AppendMember(nil, m)
-	}
-}
-
-// Members returns the members of the channel on all nodes in joining order, with their
-// Text, and reports whether clients see them. With Policy.PerUser, these are users.
-func (ch *Channel) Members() (members []Member, on bool) {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	for _, m := range ch.shownLocked() {
-		members = append(members, *m)
-	}
-	return members, ch.replica.on
-}
-
-// joinBytes estimates the number of bytes that the server sends because of a join: the list
-// or page for the new member, and a Joined and, later, a Left event for each member on this
-// node that does not receive batches.
-func (ch *Channel) joinBytes(want Presence, data []byte) int64 {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	if !ch.replica.on {
-		return 0
-	}
-	const around = 200 // the size of an event without the member's data
-	return ch.answerBytesLocked(want) + 2*int64(len(ch.watchers[PresenceList]))*int64(len(data)+around)
-}
-
-// answerBytesLocked estimates the number of bytes of members in the answer to a join.
-func (ch *Channel) answerBytesLocked(want Presence) int64 {
-	switch want.Mode {
-	case PresenceList:
-		return ch.replica.bytes
-	case PresenceDiff:
-		return ch.replica.pageBytes(want.Limit)
-	}
-	return 0
-}
-
 // forgetEarly drops what was delivered before a Follow that failed.
 func (ch *Channel) forgetEarly() {
 	ch.fan.Lock()

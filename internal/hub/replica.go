@@ -2,8 +2,6 @@ package hub
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 
 	"github.com/gopushy/pushy/broker"
@@ -16,9 +14,8 @@ const maxMembers = 1_000_000
 // replica has the members of a channel on all nodes, in joining order, as far as this node
 // knows them. Clients see either the members, or the users of the members (Policy.PerUser).
 type replica struct {
-	channel  string
-	perUser  bool
-	identity func(user string, data []byte) string // see Hub.identity
+	channel *Channel
+	perUser bool
 
 	members  roster
 	users    map[string]*userMembers // by identity
@@ -44,9 +41,8 @@ func (m *Member) size() int64 { return int64(len(m.Data) + len(m.State) + member
 
 func newReplica(ch *Channel) replica {
 	return replica{
-		channel:  ch.name,
-		perUser:  ch.policy.PerUser,
-		identity: ch.hub.identity,
+		channel: ch,
+		perUser: ch.policy.PerUser,
 	}
 }
 
@@ -77,7 +73,7 @@ func (r *replica) add(m *Member) change {
 	if m.unlogged {
 		r.unlogged++
 	}
-	m.identity = r.identity(m.User, m.Data)
+	m.identity = r.channel.hub.identity(m.User, m.Data)
 	if m.identity == "" {
 		if r.perUser {
 			r.visible.append(m)
@@ -100,7 +96,7 @@ func (r *replica) add(m *Member) change {
 		return r.refresh(u)
 	}
 	u.seen = &Member{
-		ID:   userMemberID(r.channel, m.identity),
+		ID:   r.channel.hub.cfg.UserMemberID(r.channel.name, m.identity),
 		User: m.User,
 	}
 	u.merge()
@@ -124,7 +120,6 @@ func (r *replica) remove(id string) (*Member, change) {
 		*r = replica{
 			channel:  r.channel,
 			perUser:  r.perUser,
-			identity: r.identity,
 			revision: r.revision,
 			skipped:  r.skipped,
 		}
@@ -283,13 +278,6 @@ func (m *Member) differsFrom(other *Member) (f fields) {
 		f |= fieldData
 	}
 	return f
-}
-
-// userMemberID returns the id under which clients see a user in a channel with
-// Policy.PerUser. It is the same on all nodes.
-func userMemberID(channel, identity string) string {
-	sum := sha256.Sum256([]byte(channel + "\x00" + identity))
-	return hex.EncodeToString(sum[:16])
 }
 
 // shownFor returns what clients see of a member.
