@@ -181,9 +181,10 @@ func newCall() *call { return &call{done: make(chan struct{})} }
 // asking asks the broker for the channel's place, one call at a time and at most one each
 // second, because clients can cause it with any position.
 type asking struct {
-	now  *call     // the call in progress, or nil
-	next *call     // the call that follows, or nil
-	last time.Time // when the last call began
+	now  *call           // the call in progress, or nil
+	next *call           // the call that follows, or nil
+	last time.Time       // when the last call began
+	top  broker.Position // the result of the last call
 }
 
 // askPace is the shortest time between two calls for one channel.
@@ -278,6 +279,9 @@ func (ch *Channel) askBroker() error {
 	if err != nil {
 		return err
 	}
+	ch.fan.Lock()
+	ch.history.asking.top = tops[0]
+	ch.fan.Unlock()
 	if healed := ch.compare(tops[0]); healed != nil {
 		select {
 		case <-healed:

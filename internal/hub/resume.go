@@ -256,7 +256,7 @@ func (k *history) since(p *pastRequest, since broker.Position) (offset uint64, r
 		}
 		switch {
 		case reason != "" && reason != PastAhead: // the epoch has ended
-		case p.failed:
+		case p.failed, p.asked && k.behind(since):
 			reason = PastUnavailable
 		case !p.asked && !p.final && broker.ValidEpoch(since.Epoch):
 			return none, "", needPlace
@@ -289,6 +289,13 @@ func (k *history) since(p *pastRequest, since broker.Position) (offset uint64, r
 		return none, PastUnavailable, needNothing
 	}
 	return none, "", needOlder
+}
+
+// behind reports whether the log, when the broker was last asked, had an event that the
+// channel's place has not reached: the channel could not be healed.
+func (k *history) behind(since broker.Position) bool {
+	top := k.asking.top
+	return since.Epoch == top.Epoch && since.Offset <= top.Offset
 }
 
 // rewind returns the first of the newest events that a client asks for.

@@ -1,0 +1,241 @@
+package pushy_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+)
+
+// follower is a client that keeps its position as PROTOCOL.md, section 14, says, and checks
+// against the model that it misses nothing without a reason and gets nothing twice. The
+// model: the data of the event with offset n is n, in every epoch.
+type follower struct {
+	t       testing.TB
+	r       *rand.Rand
+	servers []*pushy.Server
+	p       *peer
+	was     []string
+	at      *broker.Position // what it has
+	breaks  int
+	events  int
+}
+
+// reconnect drops the connection and resumes at a random node.
+func (f *follower) reconnect() {
+	if f.p != nil {
+		f.was = append(f.was, f.p.id)
+		f.was = f.was[max(0, len(f.was)-8):]
+		f.p.Abort()
+	}
+	f.p = connect2(f.t, f.servers[f.r.IntN(len(f.servers))])
+	keys := ""
+	if f.at != nil {
+		was, err := json.Marshal(f.was)
+		require.NoError(f.t, err)
+		keys = fmt.Sprintf(`,"since":{"epoch":%q,"offset":%d},"was":%s`, f.at.Epoch, f.at.Offset, was)
+	}
+	f.p.send(`{"command":"subscribe","data":{"channel":"news"` + keys + `}}`)
+	got := f.p.next().past(f.t)
+	switch {
+	case f.at == nil:
+		f.at = &broker.Position{Epoch: got.Epoch, Offset: got.Offset}
+	case *got.Recovered:
+		require.Equal(f.t, f.at.Epoch, got.Epoch, "recovered in another epoch")
+		require.Equal(f.t, int(got.Offset-f.at.Offset), *got.Replay, "the replay fills the gap exactly")
+	default:
+		require.NotEmpty(f.t, got.Reason)
+		require.NotEqual(f.t, "ahead", got.Reason, "the log has what the client has")
+		f.breaks++
+		*f.at = got.position()
+	}
+}
+
+// handle handles the next message.
+func (f *follower) handle(text string) {
+	var m struct {
+		Event  string
+		Data   json.RawMessage
+		Offset uint64
+	}
+	require.NoError(f.t, json.Unmarshal([]byte(text), &m))
+	switch m.Event {
+	case "pushy:resync":
+		var data struct {
+			Reason, Epoch string
+			Offset        uint64
+		}
+		require.NoError(f.t, json.Unmarshal(m.Data, &data))
+		require.NotEmpty(f.t, data.Reason)
+		f.breaks++
+		*f.at = broker.Position{Epoch: data.Epoch, Offset: data.Offset}
+	case "n":
+		require.Equal(f.t, fmt.Sprint(m.Offset), string(m.Data), "an event of the log")
+		require.Equal(f.t, f.at.Offset+1, m.Offset, "without a gap, once")
+		f.at.Offset++
+		f.events++
+	default:
+		require.Fail(f.t, "unexpected message", text)
+	}
+}
+
+// read handles what arrives until time d from now.
+func (f *follower) read(d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	for {
+		text, err := f.p.Receive(ctx)
+		if err != nil {
+			require.ErrorIs(f.t, err, context.DeadlineExceeded)
+			return
+		}
+		f.handle(text)
+	}
+}
+
+// modelRun runs publishers, clients that come and go, and brokers that lose, repeat, reorder
+// and are cut off, in its own time. faults is out of a thousand for each kind.
+func modelRun(t *testing.T, seed uint64, faults int, keep int) (events, breaks int) {
+	const nodes, clients, publishes = 3, 12, 600
+	r := rand.New(rand.NewPCG(seed, 1))
+	cluster := newCluster()
+	var servers []*pushy.Server
+	var brokers []*lossy
+	for i := range nodes {
+		l := &lossy{Broker: cluster.Broker()}
+		dice := rand.New(rand.NewPCG(seed, uint64(100+i)))
+		l.fate = func(broker.Entry) fate {
+			switch n := dice.IntN(1000); {
+			case n < faults:
+				return isLost
+			case n < 2*faults:
+				return arrivesTwice
+			case n < 3*faults:
+				return arrivesLater
+			}
+			return arrives
+		}
+		l.read = func(ctx context.Context) error {
+			l.mu.Lock()
+			pause := time.Duration(dice.IntN(300)) * time.Millisecond
+			fails := dice.IntN(1000) < faults
+			l.mu.Unlock()
+			select {
+			case <-time.After(pause + 1):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if fails {
+				return errBroker
+			}
+			return nil
+		}
+		brokers = append(brokers, l)
+		servers = append(servers, startOn(t, l, keeping(keep, time.Hour)))
+	}
+	var all []*follower
+	var running sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range clients {
+		f := &follower{t: t, r: rand.New(rand.NewPCG(seed, uint64(1000+i))), servers: servers}
+		f.reconnect()
+		all = append(all, f)
+		running.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				f.read(time.Duration(f.r.IntN(2000)+1) * time.Millisecond)
+				f.reconnect()
+			}
+		})
+	}
+	if faults > 0 {
+		running.Go(func() {
+			dice := rand.New(rand.NewPCG(seed, 7))
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Duration(dice.IntN(8000)+1) * time.Millisecond):
+				}
+				reconnect := brokers[1+dice.IntN(nodes-1)].Cut()
+				time.Sleep(time.Duration(dice.IntN(3000)) * time.Millisecond)
+				reconnect()
+			}
+		})
+	}
+	var last broker.Position
+	for range publishes {
+		receipt, err := servers[0].PublishEvent(t.Context(), pushy.Event{Channel: "news", Name: "n", Data: last.Offset + 1})
+		require.NoError(t, err)
+		last = receipt.Position
+		time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+	}
+	close(stop)
+	running.Wait()
+	for _, l := range brokers {
+		l.set(nil)
+		l.mu.Lock()
+		l.read = nil
+		l.mu.Unlock()
+	}
+	for _, f := range all {
+		running.Go(func() { f.read(21 * time.Second) }) // a lost last event is found within 10 s
+	}
+	running.Wait()
+	for _, f := range all {
+		require.Equal(t, last, *f.at, "every client has everything, or was told")
+		events += f.events
+		breaks += f.breaks
+	}
+	return events, breaks
+}
+
+// Without faults of the brokers nobody misses an event, however often clients reconnect.
+func TestClientsThatReconnectMissNothing(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				events, breaks := modelRun(t, seed, 0, 1000)
+				require.Zero(t, breaks)
+				require.Greater(t, events, 5000)
+			})
+		})
+	}
+}
+
+// Brokers that lose, repeat and reorder events, fail and are cut off: every client has a run
+// of the log without gaps and repeats, or a break with a reason.
+func TestModelOfHistoryWithFaults(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				events, _ := modelRun(t, seed, []int{2, 20, 100}[seed%3], []int{1000, 30}[seed%2])
+				require.Greater(t, events, 1000)
+			})
+		})
+	}
+}
+
+func FuzzHistory(f *testing.F) {
+	f.Add(uint64(1), uint16(20), uint16(1000))
+	f.Add(uint64(2), uint16(300), uint16(5))
+	f.Fuzz(func(t *testing.T, seed uint64, faults, keep uint16) {
+		fakeTime(t, func(t *testing.T) { modelRun(t, seed, int(faults%334), int(keep)+1) })
+	})
+}
