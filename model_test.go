@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -104,7 +106,7 @@ func (f *follower) read(d time.Duration) {
 // modelRun runs publishers, clients that come and go, and brokers that lose, repeat, reorder
 // and are cut off, in its own time. faults is out of a thousand for each kind.
 func modelRun(t *testing.T, seed uint64, faults int, keep int) (events, breaks int) {
-	const nodes, clients, publishes = 3, 12, 600
+	const nodes, clients, publishes = 3, 8, 300
 	r := rand.New(rand.NewPCG(seed, 1))
 	cluster := newCluster()
 	var servers []*pushy.Server
@@ -205,13 +207,13 @@ func modelRun(t *testing.T, seed uint64, faults int, keep int) (events, breaks i
 // Without faults of the brokers nobody misses an event, however often clients reconnect.
 func TestClientsThatReconnectMissNothing(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			fakeTime(t, func(t *testing.T) {
 				events, breaks := modelRun(t, seed, 0, 1000)
 				require.Zero(t, breaks)
-				require.Greater(t, events, 5000)
+				require.Greater(t, events, 1500)
 			})
 		})
 	}
@@ -221,15 +223,91 @@ func TestClientsThatReconnectMissNothing(t *testing.T) {
 // of the log without gaps and repeats, or a break with a reason.
 func TestModelOfHistoryWithFaults(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(8) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			fakeTime(t, func(t *testing.T) {
 				events, _ := modelRun(t, seed, []int{2, 20, 100}[seed%3], []int{1000, 30}[seed%2])
-				require.Greater(t, events, 1000)
+				require.Greater(t, events, 300)
 			})
 		})
 	}
+}
+
+// Eight publishers on three nodes: subscribers of all nodes and the log have one order.
+func TestKeptEventsHaveOneOrder(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		const publishers, each = 8, 60
+		cluster := newCluster()
+		var servers []*pushy.Server
+		var peers []*peer
+		for range 3 {
+			servers = append(servers, startOn(t, cluster.Broker(), keeping(1000, time.Hour)))
+			p := connect2(t, servers[len(servers)-1])
+			p.enterWith("news", "")
+			peers = append(peers, p)
+		}
+		var all sync.WaitGroup
+		for i := range publishers {
+			all.Go(func() {
+				for j := range each {
+					if err := servers[i%3].Publish(t.Context(), "news", "n", i*each+j); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		var log []string
+		page, err := servers[0].History(t.Context(), "news", pushy.HistoryOptions{Limit: 500})
+		require.NoError(t, err)
+		for _, e := range page.Events {
+			log = append(log, fmt.Sprintf(`{"event":"n","channel":"news","data":%s,"offset":%d}`, e.Data, e.Position.Offset))
+		}
+		require.Len(t, log, publishers*each)
+		for _, p := range peers {
+			for _, want := range log {
+				text, err := p.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, text)
+			}
+			p.quiet()
+		}
+	})
+}
+
+// Clients that come back at once and do not read share the events of their replays: none is
+// disconnected because of the memory.
+func TestReplaysAreSharedInMemory(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		const clients, events, size = 300, 100, 2000
+		o := keeping(events, time.Hour)
+		o.MaxBuffered = 8 << 20
+		srv := startServer(t, o)
+		first := connect2(t, srv)
+		place := first.enterWith("news", "").position()
+		for range events {
+			require.NoError(t, srv.Publish(t.Context(), "news", "n", strings.Repeat("x", size)))
+			first.next()
+		}
+		var back []*peer
+		for range clients {
+			p := connect2(t, srv)
+			p.send(fmt.Sprintf(`{"command":"subscribe","data":{"channel":"news","since":{"epoch":%q,"offset":0}}}`, place.Epoch))
+			back = append(back, p)
+		}
+		synctest.Wait()
+		require.Less(t, srv.Stats().Buffered, int64(2<<20), "%d bytes in all", clients*events*size)
+		require.Equal(t, clients+1, srv.Stats().Connections)
+		for _, p := range back {
+			require.Equal(t, fmt.Sprintf("recovered=true replay=%d offset=%d", events, events), p.next().past(t).String())
+			for range events {
+				require.Equal(t, "n", p.next().Event)
+			}
+		}
+	})
 }
 
 func FuzzHistory(f *testing.F) {

@@ -30,7 +30,9 @@
 // within an epoch; offsets increase by one. An epoch is a string that identifies one
 // lifetime of the log. The epoch changes when the store is emptied, when it is restarted
 // without its data, and when it is replaced by a copy that may lack entries. Numbers of
-// different epochs cannot be compared.
+// different epochs cannot be compared. If an epoch has a hyphen, the part before it remains
+// when the store is restarted or replaced by a copy, so a node can tell a client that events
+// of the same log may be missing; other epochs have no hyphen.
 //
 // Following or reading a channel writes nothing. A channel to which nothing was appended
 // has the epoch of the store and number 0, and its first kept event has number 1 in that

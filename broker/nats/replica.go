@@ -443,7 +443,7 @@ func (r *replica) stateLocked(channel string) broker.State {
 func (r *replica) beginning(t time.Time) broker.Position {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return broker.Position{Epoch: r.epoch + "-" + strconv.FormatInt(t.Unix()/(24*60*60), 36)}
+	return broker.Position{Epoch: r.epoch + "_" + strconv.FormatInt(t.Unix()/(24*60*60), 36)}
 }
 
 func (r *replica) classNames() []string {
