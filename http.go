@@ -16,7 +16,7 @@ import (
 )
 
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
-// trigger, and the browser client's pushy.js, pushy.mjs and pushy.d.ts.
+// trigger, and the browser client's pushy.js, more.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.Body == nil { // net/http never does that, but middleware may

@@ -206,7 +206,7 @@ func TestHeadersOfAnswers(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, pushy.Options{SockJS: pushy.SockJS{Legacy: true, ScriptURL: "/s.js"}})
 	auth := srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, nil })
-	for _, file := range []string{"pushy.js", "pushy.mjs", "pushy.d.ts"} {
+	for _, file := range []string{"pushy.js", "more.js", "pushy.mjs", "pushy.d.ts"} {
 		for _, method := range []string{"GET", "HEAD"} {
 			w := ask(srv, method, "/pushy/"+file, "Origin", "https://elsewhere.example")
 			assert.Equal(t, 200, w.StatusCode)

@@ -1,4 +1,4 @@
-// Builds pushy.js, pushy.mjs, pushy.cjs and pushy.d.cts, which are committed, so that
+// Builds pushy.js, more.js, pushy.mjs, pushy.cjs and pushy.d.cts, which are committed, so that
 // running pushy needs no node. With --check it reports whether they are what src builds.
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -7,6 +7,7 @@ import { build } from "esbuild";
 
 const limit = 6144; // bytes of pushy.js, gzipped
 const here = (/** @type {string} */ name) => fileURLToPath(new URL(name, import.meta.url));
+const main = process.argv[1] === fileURLToPath(import.meta.url);
 const check = process.argv.includes("--check");
 let failed = false;
 
@@ -19,20 +20,41 @@ function put(name, contents) {
   }
 }
 
+// Fields without a value are there for the types.
+const fields = {
+  name: "fields",
+  setup(/** @type {import("esbuild").PluginBuild} */ { onLoad }) {
+    onLoad({ filter: /src[/\\]\w+\.js$/ }, ({ path }) => ({
+      contents: readFileSync(path, "utf8").replace(/^  _\w+( = false)?;.*$/gm, ""),
+    }));
+  },
+};
+
+// The short forms of private names. Names of different classes share them, since gzip needs fewer
+// bytes then: npm run names searches for better ones. A name that is not in the file gets a form
+// that no other name has. more.js uses the private names of pushy.js, so it has the same ones.
+const mangleCache = JSON.parse(readFileSync(here("names.json"), "utf8"));
+
+export const options = {
+  bundle: true, minify: true, target: "es2022", charset: /** @type {const} */ ("utf8"), write: /** @type {const} */ (false),
+  tsconfigRaw: {}, // modules are strict without a directive
+  mangleProps: /^_[a-z]/, // the client's private names
+  plugins: [fields],
+  banner: { js: "/* pushy, MIT license */" },
+};
+
 /** @type {[string, import("esbuild").BuildOptions][]} */
 const files = [
   ["pushy.js", { entryPoints: [here("src/global.js")], format: "iife" }],
+  ["more.js", { entryPoints: [here("src/more-global.js")], format: "iife" }],
   ["pushy.mjs", { entryPoints: [here("src/module.js")], format: "esm" }],
   ["pushy.cjs", { entryPoints: [here("src/module.js")], format: "cjs" }],
 ];
-for (const [name, options] of files) {
-  const { outputFiles } = await build({
-    ...options, bundle: true, minify: true, target: "es2022", charset: "utf8", write: false,
-    tsconfigRaw: {}, // modules are strict without a directive
-    mangleProps: /^_[a-z]/, // the client's private names
-    banner: { js: "/* pushy, MIT license */" },
-  });
-  const { contents } = outputFiles[0];
+let names = mangleCache;
+for (const [name, entry] of main ? files : []) {
+  const result = await build({ ...options, ...entry, mangleCache: names });
+  names = /** @type {any} */ (result.mangleCache);
+  const { contents } = result.outputFiles[0];
   const size = gzipSync(contents, { level: 9 }).length;
   console.log(`${name}: ${contents.length} bytes, ${size} gzipped`);
   if (name === "pushy.js" && size > limit) {
@@ -41,5 +63,5 @@ for (const [name, options] of files) {
   }
   put(name, contents);
 }
-put("pushy.d.cts", readFileSync(here("pushy.d.ts"))); // require has types of its own in TypeScript
+if (main) put("pushy.d.cts", readFileSync(here("pushy.d.ts"))); // require has types of its own in TypeScript
 process.exitCode = failed ? 1 : 0;

@@ -16,7 +16,7 @@ import (
 	"github.com/gopushy/pushy/internal/httperror"
 )
 
-//go:embed pushy.js pushy.mjs pushy.d.ts
+//go:embed pushy.js more.js pushy.mjs pushy.d.ts
 var files embed.FS
 
 type file struct {
@@ -28,6 +28,7 @@ type file struct {
 // served has the files by the part of the path that follows the prefix.
 var served = map[string]file{
 	"/pushy.js":   load("pushy.js", "text/javascript"),
+	"/more.js":    load("more.js", "text/javascript"),
 	"/pushy.mjs":  load("pushy.mjs", "text/javascript"),
 	"/pushy.d.ts": load("pushy.d.ts", "text/plain"),
 }

@@ -29,6 +29,7 @@ func TestServed(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ prefix, path, file, contentType string }{
 		{"", "/pushy/pushy.js", "pushy.js", "text/javascript; charset=utf-8"},
+		{"", "/pushy/more.js", "more.js", "text/javascript; charset=utf-8"},
 		{"", "/pushy/pushy.mjs", "pushy.mjs", "text/javascript; charset=utf-8"},
 		{"", "/pushy/pushy.d.ts", "pushy.d.ts", "text/plain; charset=utf-8"},
 		{"/rt", "/rt/pushy.js", "pushy.js", "text/javascript; charset=utf-8"},

@@ -1,10 +1,15 @@
 /** A member of a channel's presence list: its presence data, and the fields that the server adds. */
 export interface Member {
-  /** A new id for every subscription. */
+  /** Stays the same when the member's client reconnects or its page is reloaded, unless that takes too long. */
   memberId: string;
   /** When the member joined, in Unix milliseconds. */
   subscribed: number;
+  /** Whether the user has not used the page for a while; see `idle` of Pushy. */
   idle: boolean;
+  /** The number of the user's connections, where the server has one member for each user. */
+  tabs?: number;
+  /** What `update` of the channel, or the server, has set. */
+  state?: Record<string, unknown> | null;
   [name: string]: unknown;
 }
 
@@ -49,7 +54,7 @@ export interface StateEvent {
   transport?: string;
   /**
    * Why the client is `waiting` or `closed`: the close code; 1006 if there was none; 4001 if the
-   * page was hidden and is kept for the back button; 401 or 403 if the server refused the
+   * page was left, reloaded, or is kept for the back button; 401 or 403 if the server refused the
    * connection with this HTTP status, which is final: call `connect()`, for example after a login.
    */
   code?: number;
@@ -74,12 +79,13 @@ export interface Options {
    * for "https://rt.example/live"; it is called only after the server has demanded a token.
    */
   auth?: string | Authorize;
-  /** Writes each step and each message to the console, without the tokens that the client sends. */
+  /** Writes each step and each message to the console, without the tokens that the client sends (more.js). */
   debug?: boolean;
   /**
    * The transports, which are tried in this order; all three by default. An empty list, or one
-   * with another name, is a TypeError. The transport that connects is remembered for an hour. If
-   * it is not the first, those before it are tried in the background, after 5 s, 10 s and so on
+   * with another name, is a TypeError. The transport that connects is used again after a reconnect;
+   * after three failures all are tried. With more.js it is also remembered for the next pages, for an hour, and
+   * if it is not the first, those before it are tried in the background, after 5 s, 10 s and so on
    * up to 10 minutes, and the next connection uses the one that works. The server sees each of
    * these attempts as a connection that is closed immediately.
    */
@@ -124,12 +130,70 @@ export class PushyError extends Error {
   code: string;
 }
 
+/** Options of a channel, for its next subscriptions. */
+export interface ChannelOptions {
+  /**
+   * The newest events of a channel that keeps events: their number (at most 500), or that and their largest age. They
+   * come with the first subscription, and again after a gap; the page receives them as it receives new events.
+   */
+  rewind?: number | { events?: number; seconds?: number };
+  /** If not all missed events can be replayed, those that are left are. The page is told of the gap first. */
+  partial?: boolean;
+  /**
+   * How the members arrive. "diff" by default: all at the beginning, and then the changes, at most one message each
+   * 250 ms; after a reconnect only what has changed. "list": each change at once, and the whole list after a
+   * reconnect. "count": only `count`. "none": nothing.
+   */
+  presence?: "diff" | "list" | "count" | "none";
+  /**
+   * Whether this client stays a member while its connection is lost, or its page is reloaded, for the time that the
+   * server allows (15 s by default); true by default. The other members notice nothing, but they also see a user
+   * whose tab was closed for that time.
+   */
+  hold?: boolean;
+}
+
+/** Whether a subscription continues where the last one ended. */
+export interface Recovery {
+  /** Whether no event is missing. Undefined if there is nothing to continue, or the channel keeps no events. */
+  recovered?: boolean;
+  /**
+   * Why not: "trimmed", "expired", "epoch", "restarted", "ahead", "large", "off", "denied" or "unavailable". It is
+   * undefined if the channel keeps no events.
+   */
+  reason?: string;
+  /** The number of events that follow as a replay. */
+  replay?: number;
+  /** The offset of the oldest event that is kept. */
+  first?: number;
+  [name: string]: unknown;
+}
+
+/** A message from the server that carries an event. */
+export interface Message {
+  event: string;
+  data?: any;
+  channel?: string;
+  /** The event's place in the channel, if the channel keeps events. */
+  offset?: number;
+}
+
+/** A page of kept events. */
+export interface History {
+  epoch: string;
+  events: { event: string; data: any; offset: number; time: number }[];
+  /** Whether there are more. */
+  more: boolean;
+}
+
 /** An event of a channel, as `for await` yields it. */
 export interface ChannelEvent {
   event: string;
   data: any;
   /** Whether the event was published; otherwise it is one of the client's own, such as `subscribe`. */
   published: boolean;
+  /** The event's place in the channel, if the channel keeps events. */
+  offset?: number;
 }
 
 /** The data of a page's own events, by their names. */
@@ -138,19 +202,22 @@ export type Events = Record<string, any>;
 /** Listeners by event. If a listener throws, the others are still called. */
 export interface Emitter<E = Events> {
   /** Calls listener for each event with that name. */
-  bind<K extends keyof E & string>(event: K, listener: (data: E[K]) => void): this;
+  bind<K extends keyof E & string>(event: K, listener: (data: E[K], message: Message) => void): this;
   /** Removes a listener, or all listeners of the event. */
   unbind<K extends keyof E & string>(event: K, listener?: (data: E[K]) => void): this;
   /** The same as bind. */
-  on<K extends keyof E & string>(event: K, listener: (data: E[K]) => void): this;
+  on<K extends keyof E & string>(event: K, listener: (data: E[K], message: Message) => void): this;
   /** The same as unbind. */
   off<K extends keyof E & string>(event: K, listener?: (data: E[K]) => void): this;
 }
 
 /** The client's own events of a channel, and the arguments of their listeners. */
 export interface ChannelEvents {
-  /** The subscription has started, for the first time or again; with all members if there is presence. */
-  subscribe: [members?: Member[]];
+  /**
+   * The subscription has started, for the first time or again; with all members if there is presence. Replayed events
+   * follow: with `rewind`, clear what you show if `recovered` is not true.
+   */
+  subscribe: [members?: Member[], recovery?: Recovery];
   /** The subscription has ended: by `unsubscribe()`, by the server, or with the connection. */
   unsubscribe: [reason?: string];
   /** The subscription was refused permanently; call `subscribe()` to try again. */
@@ -162,10 +229,18 @@ export interface ChannelEvents {
   "auth-error": [error: AuthError];
   "pushy:member-added": [member: Member];
   "pushy:member-quit": [member: Member];
-  /** The list of members was replaced, for example because presence has begun; with all members. */
+  /** A member's data, state, `idle` or `tabs` have changed. */
+  "pushy:member-updated": [member: Member];
+  /** The list of members was replaced or completed, for example because presence has begun; with all members. */
   "pushy:presence-sync": [members: Member[]];
-  /** Events of the channel may have been missed: fetch the current state. */
-  "pushy:resync": [];
+  /**
+   * Events of the channel may have been missed: fetch the current state. It comes after a reconnect, if not all missed
+   * events are replayed, and while connected, if the server has lost events. If all clients have such a gap at the
+   * same time (the reasons "restarted" and "epoch"), it comes after a random time of up to 5 s.
+   */
+  "pushy:gap": [gap: Recovery];
+  /** The server has lost events of the channel. `pushy:gap` covers this, too. */
+  "pushy:resync": [data?: Recovery];
 }
 
 /** The client's own events of a Pushy. */
@@ -187,12 +262,12 @@ interface Source<Own extends { [K in keyof Own]: any[] }, E> {
    * never called for published events; `events` receives a published event with such a name.
    */
   bind<K extends keyof Own>(event: K, listener: (...args: Own[K]) => void): this;
-  bind<K extends Exclude<keyof E, keyof Own> & string>(event: K, listener: (data: E[K]) => void): this;
+  bind<K extends Exclude<keyof E, keyof Own> & string>(event: K, listener: (data: E[K], message: Message) => void): this;
   /** Removes a listener, or all listeners of the event. */
   unbind(event: (keyof Own | keyof E) & string, listener?: (...args: any[]) => void): this;
   /** The same as bind. */
   on<K extends keyof Own>(event: K, listener: (...args: Own[K]) => void): this;
-  on<K extends Exclude<keyof E, keyof Own> & string>(event: K, listener: (data: E[K]) => void): this;
+  on<K extends Exclude<keyof E, keyof Own> & string>(event: K, listener: (data: E[K], message: Message) => void): this;
   /** The same as unbind. */
   off(event: (keyof Own | keyof E) & string, listener?: (...args: any[]) => void): this;
   /**
@@ -203,8 +278,11 @@ interface Source<Own extends { [K in keyof Own]: any[] }, E> {
 }
 
 /**
- * A channel. `for await (const { event, data } of channel)` yields all its events, across
- * reconnects, until `unsubscribe()`; it throws if more than 10,000 are queued.
+ * A channel. What is marked with "more.js" is a part of the module; a page with the classic script
+ * needs `<script src="/pushy/more.js">` for it.
+ *
+ * `for await (const { event, data } of channel)` yields all its events, across reconnects, until
+ * `unsubscribe()`; it throws if more than 10,000 are queued (more.js).
  * The data of its events can be typed: `pushy.channel<{ news: { title: string } }>("lobby")`.
  */
 export interface Channel<E = Events> extends Source<ChannelEvents, E> {
@@ -215,9 +293,12 @@ export interface Channel<E = Events> extends Source<ChannelEvents, E> {
   readonly memberId: string | undefined;
   /**
    * The members by memberId, in joining order: a new Map after each change. It is empty in
-   * channels without presence, and unchanged while the connection is lost.
+   * channels without presence, and unchanged while the connection is lost. If there are over 500
+   * members, the others arrive after `subscribe`, and `pushy:presence-sync` reports that all are there (more.js).
    */
   readonly members: Map<string, Member>;
+  /** The number of members, in each presence mode but "none". */
+  readonly count: number;
   /**
    * Subscribes, now or when there is a connection, and again after each reconnect, until
    * `unsubscribe()`, a refusal, or a removal by the server. Another call tries again after a
@@ -230,6 +311,12 @@ export interface Channel<E = Events> extends Source<ChannelEvents, E> {
   subscribe(token?: Token): this;
   unsubscribe(): this;
   [Symbol.asyncIterator](): AsyncGenerator<ChannelEvent, void, void>;
+  /** Returns kept events, the newest 50 by default, while subscribed; a PushyError "404" if the channel keeps none (more.js). */
+  history(query?: { before?: number; after?: number; limit?: number }): Promise<History>;
+  /** Returns those of the users (at most 100) who are members, with their members (more.js). */
+  find(users: string[]): Promise<Record<string, Member[]>>;
+  /** Sets the state that the other members see, where the server allows it; at most 1 KiB, and four a second (more.js). */
+  update(state: object | null): Promise<unknown>;
 }
 
 /** The direct messages of the server can have types: `new Pushy<{ moved: Move }>()`. */
@@ -242,12 +329,15 @@ export class Pushy<E = Events> {
    * If the connection is lost, the client reconnects after a random pause that grows with each
    * failure, and subscribes to its channels again. It does not reconnect after `disconnect()`,
    * after the close codes 1002, 1003, 1007, 1008, 1010 and 3500 to 3999, and after an HTTP answer
-   * 401 or 403; `state` is then "closed". When the browser keeps the page for the back button,
-   * the client disconnects, and reconnects when the page is shown again.
+   * 401 or 403; `state` is then "closed". When the page is left or reloaded, the client disconnects.
+   * If the browser keeps the page for the back button, it reconnects when the page is shown again.
+   *
+   * In channels that keep events, events that were published meanwhile are replayed. They arrive
+   * like new ones, in order, and none twice. If that is not possible, `pushy:gap` says so.
    *
    * @param url The URL of the server: its origin (with pushy under /pushy), its prefix or its
    *   socket path ("/pushy/socket"), relative to the document's base URL; "/pushy" by default. A
-   *   query is sent with every request. A function is called before each attempt; if it fails,
+   *   query is sent with every request, after `v=2`, the version of the protocol. A function is called before each attempt; if it fails,
    *   the attempt fails. A URL that is not http, https, ws or wss, or that has a user name or
    *   password, throws a TypeError. If there is no page, as on a server that renders pages, a
    *   relative URL is accepted and the client does not connect.
@@ -271,8 +361,12 @@ export class Pushy<E = Events> {
   /** The channels by name, in lower case. */
   readonly channels: Map<string, Channel>;
 
-  /** Returns the channel with that name, the same one for each spelling. */
-  channel<C = Events>(name: string): Channel<C>;
+  /**
+   * Returns the channel with that name, the same one for each spelling. Options replace those of
+   * an earlier call. `since` is a position that the server has rendered into the page
+   * (`Server.Position`): the events after it are replayed.
+   */
+  channel<C = Events>(name: string, options?: ChannelOptions & { since?: string }): Channel<C>;
   /** Connects, also after `closed`, and immediately if an attempt is planned. */
   connect(): this;
   /** Disconnects, and does not reconnect until `connect()` is called. */
@@ -284,6 +378,12 @@ export class Pushy<E = Events> {
    * `pushy:error` has no listener, an error of the server is written to the console once.
    */
   exec<T = any>(name: string, data?: unknown, options?: ExecOptions): Promise<T>;
+  /**
+   * Tells the server when the user is idle, on this and later connections: the page is hidden, or there
+   * was no input for `after` milliseconds, 60,000 by default. Members have it as `idle`. The server accepts
+   * a change every 10 s. Returns a function that ends this (more.js).
+   */
+  idle(options?: { after?: number }): () => void;
 }
 
 export default Pushy;

@@ -2,14 +2,8 @@
 // query in it is sent with every request.
 
 /**
- * @typedef {object} Auth
- * @property {string} _auth the default URL of the auth endpoint
- */
-
-/**
  * @param {string | { readonly href: string }} url relative to the page, if it is relative
- * @returns {(((path: string) => string) & Auth) | undefined} the URL of a path under the
- *   socket; undefined if url is relative and there is no page, as on a server that renders pages
+ * @returns {((path: string) => string) | undefined} the URL of a path under the server's prefix; undefined if url is relative and there is no page, as on a server that renders pages
  */
 export function address(url) {
   const text = /** @type {any} */ (url)?.href ?? url;
@@ -26,12 +20,8 @@ export function address(url) {
   const scheme = found?.protocol.match(/^(http|ws)(s?:)$/);
   // The page's own URL can contain a user, but browsers refuse requests whose URL contains one.
   if (!scheme || !alone || alone.username + alone.password) {
-    throw new TypeError(`pushy: "${
-      `${text}`.replace(/\/\/.*@/, "//…@")
-    }" is not a URL of HTTP or WebSocket without user and password`);
+    throw new TypeError(`pushy: "${`${text}`.replace(/\/\/.*@/, "//…@")}" is not a URL of HTTP or WebSocket`);
   }
   const prefix = `http${scheme[2]}//${found.host}${found.pathname.replace(/\/+$/, "") || "/pushy"}`.replace(/\/socket$/, "");
-  return Object.assign((/** @type {string} */ rest) => `${prefix}/socket${rest}${found.search}`, {
-    _auth: `${prefix}/auth${found.search}`,
-  });
+  return (path) => `${prefix}${path}?v=2${found.search.replace("?", "&")}`; // the version of the protocol
 }

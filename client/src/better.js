@@ -3,20 +3,19 @@
 // the next ones. The connection itself does not change; the next connection uses the
 // transport that was found.
 
-import { links } from "./links.js";
-
 const first = 5000; // milliseconds before the first attempt; the time doubles with each later one
 const longest = 600_000;
 const patience = 15_000; // for one attempt
 
 /**
+ * @param {Record<string, import("./links.js").Opener>} links
  * @param {(path: string) => string} at
  * @param {import("../pushy.d.ts").Options} how
  * @param {string[]} names the transports, the preferred one first
  * @param {(name: string) => void} found called with a transport that works
  * @returns {() => void} stops it
  */
-export function seek(at, how, names, found) {
+export function seek(links, at, how, names, found) {
   let tries = 0;
   /** @type {any} */
   let timer;

@@ -1,13 +1,11 @@
 import { Source } from "./emitter.js";
-import { fromList, withMember, withoutMember } from "./presence.js";
 import { delay } from "./retry.js";
 
 /** @typedef {import("./pushy.js").Pushy} Pushy */
 /** @typedef {import("../pushy.d.ts").Member} Member */
 /** @typedef {import("../pushy.d.ts").Token} Token */
-
-/** A `for await` ends with an error if more events than this are queued for it. */
-const mostWaiting = 10_000;
+/** @typedef {import("../pushy.d.ts").ChannelOptions} ChannelOptions */
+/** @typedef {{epoch: string, offset: number}} Place */
 
 /** After this number of consecutive failures of the auth endpoint the channel is given up. */
 const mostRefusals = 10;
@@ -18,6 +16,7 @@ export class Channel extends Source {
   memberId;
   /** @type {Map<string, Member>} */
   members = new Map();
+  count = 0;
   _wanted = false; // the page wants the subscription, on this connection and the next
   _leaving = false; // the unsubscribe command is sent and not answered yet
   _failures = 0;
@@ -32,8 +31,18 @@ export class Channel extends Source {
   _given;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   _timer;
-  /** @type {Set<(event?: string, data?: any, published?: boolean) => void>} */
-  _readers = new Set();
+  /** @type {ChannelOptions} */
+  _how = {};
+  /** The position of the last event that this client has. @type {Place | undefined} */
+  _place;
+  /** The position after the replay. @type {Place | undefined} */
+  _top;
+  _replay = 0; // the number of events that are still to be replayed
+  _recovered = false; // the replay continues at _place
+  /** @type {boolean | undefined} */
+  _known; // the page has received the channel's state: what it misses after that is a gap
+  /** The revision of the members, if all of them are known. @type {string | undefined} */
+  _revision;
 
   /**
    * @param {Pushy} pushy
@@ -62,43 +71,10 @@ export class Channel extends Source {
     this._wanted = false;
     this._given = undefined;
     this._stop();
+    this._forget();
     // Commands run in order, so a subscription can be ended before it is answered.
     if (this.subscribed || this._asking) this._leave();
-    for (const read of this._readers) read();
     return this;
-  }
-
-  async *[Symbol.asyncIterator]() {
-    /** @type {import("../pushy.d.ts").ChannelEvent[]} */
-    const waiting = [];
-    let ended = false, wake = () => {};
-    const read = (/** @type {string | undefined} */ event, /** @type {any} */ data, published = false) => {
-      if (event === undefined) ended = true;
-      else if (waiting.length <= mostWaiting) waiting.push({ event, data, published });
-      wake();
-    };
-    this._readers.add(read);
-    try {
-      for (;;) {
-        if (waiting.length > mostWaiting) throw new Error(`${mostWaiting} events of ${this.name} are queued`);
-        const next = waiting.shift();
-        if (next) yield next;
-        else if (ended) return;
-        else await new Promise((resolve) => (wake = /** @type {() => void} */ (resolve)));
-      }
-    } finally {
-      this._readers.delete(read);
-    }
-  }
-
-  /**
-   * Emits an event of the client itself.
-   * @param {string} event
-   * @param {any[]} args
-   */
-  _tell(event, ...args) {
-    this._emit(event, ...args);
-    for (const read of this._readers) read(event, args[0]);
   }
 
   /** Cancels the subscription in progress and the planned retry. */
@@ -128,7 +104,13 @@ export class Channel extends Source {
       if (this._turn !== turn) return;
       this._refusals = 0;
     }
-    this._pushy._request("subscribe", { channel: this.name, auth: token?.auth, data: token?.data }, {
+    const { presence = "diff", ...how } = this._how, pushy = this._pushy;
+    pushy._request("subscribe", {
+      channel: this.name, auth: token?.auth, data: token?.data,
+      hold: true, ...how, member: pushy._keys.get(this._key) ?? undefined,
+      since: this._place, was: this._place && pushy._was,
+      presence: { limit: 500, since: this._revision, mode: presence },
+    }, {
       _timeout: 0,
       // Pushy handles the answers themselves by the names of their events, because they must
       // take effect before the next message is read.
@@ -160,24 +142,99 @@ export class Channel extends Source {
     else this._join(true);
   }
 
-  /** @param {{memberId?: string, presence?: Member[]}} data */
-  _joined({ memberId, presence }) {
+  /** The page does not continue the subscription. */
+  _forget() {
+    this._keep((this._known = this._place = undefined));
+  }
+
+  /** @param {any} data */
+  _joined(data) {
+    const { memberId: id, self = id, key, epoch, offset, replay = 0, presence, members } = data, { _known } = this;
     this._stop();
     this._asking = undefined;
     this._failures = 0;
-    this.subscribed = true;
-    this.memberId = memberId;
-    this.members = fromList(presence);
+    this._known = this.subscribed = true;
+    this.memberId = self;
+    this._keep(key && { id, key });
+    this._top = epoch && { epoch, offset };
+    this._recovered = data.recovered;
+    this._replayed(replay);
+    if (members?.since) this._change(members);
+    else this._list(members ?? { list: presence }, data.settling);
     if (this._leaving) return;
     this._given = undefined;
-    this._tell("subscribe", presence);
+    this._emit("subscribe", members ? this._all() : presence, data);
+    if (_known && !data.recovered) this._gap(data);
   }
 
-  /** @param {string} [reason] */
-  _left(reason) {
-    const again = this._leaving && this._wanted;
+  /** @param {{id: string, key: string}} [mine] the key of this membership, for the next connection or page */
+  _keep(mine) {
+    this._pushy._keys.set(this._key, mine);
+  }
+
+  _all() {
+    return [...this.members.values()];
+  }
+
+  /** Continues after a kept event, or after a success that nothing is replayed for. @param {number} left @param {number} [offset] */
+  _replayed(left, offset) {
+    this._replay = left;
+    if (!left) this._place = this._top;
+    else if (offset && this._recovered) this._place = { .../** @type {Place} */ (this._top), offset };
+  }
+
+  /**
+   * The page may have missed events. All clients miss events at the same time if the server has
+   * lost them (restarted, epoch), so they do not fetch the state at the same time.
+   * @param {any} data
+   */
+  _gap(data = {}) {
+    const tell = () => this._known && this._emit("pushy:gap", data);
+    /^(re|ep)/.test(data.reason) ? setTimeout(tell, Math.random() * 5000) : tell();
+  }
+
+  /**
+   * The server has sent a list of the members.
+   * @param {{list?: Member[], revision?: string, count?: number, next?: string}} page
+   * @param {number} [settling] for how long the server may not know all members
+   */
+  _list({ list, revision, count, next }, settling) {
+    const before = this.members, members = (this.members = new Map((list ?? []).map((member) => [member.memberId, member])));
+    this._revision = next ? undefined : revision;
+    this.count = count ?? members.size;
+    if (next) /** @type {any} */ (this)._page?.(next, revision); // more.js loads the rest
+    if (!settling) return;
+    for (const [id, member] of before) members.get(id) ?? members.set(id, member);
+    setTimeout(() => this._change({ quit: [...before.values()].filter((member) => this.members.get(member.memberId) === member) }, true), settling);
+  }
+
+  /**
+   * @param {{add?: Member[], quit?: (string | Member)[], update?: any[], revision?: string, count?: number}} changes
+   * @param {boolean} [told] whether the page receives each change as an event
+   */
+  _change({ add = [], quit = [], update = [], revision, count }, told) {
+    /** @type {[string, Member][]} */
+    const news = [], members = (this.members = new Map(this.members));
+    for (const list of [add, update]) for (const member of list) {
+      const id = member.memberId, known = members.get(id), now = { ...known, ...member };
+      // An update of a member that is not known yet: the member itself follows with a page.
+      if (known || list === add) news.push([known ? "updated" : "added", now]) && members.set(id, now);
+    }
+    for (const member of quit) {
+      const id = /** @type {any} */ (member).memberId ?? member, known = members.get(id);
+      if (members.delete(id)) news.push(["quit", /** @type {Member} */ (known)]);
+    }
+    this.count = count ?? members.size;
+    this._revision &&= revision ?? this._revision;
+    if (told) for (const [what, member] of news) this._emit(`pushy:member-${what}`, member);
+  }
+
+  /** @param {{reason?: string, again?: boolean}} [data] */
+  _left({ reason, again = this._leaving && this._wanted } = {}) {
     if (!again) this._wanted = false; // the host removed the client: that is final
-    this.members = new Map();
+    this._list({});
+    this._keep(); // another connection may have the membership
+    if (!this._wanted) this._forget();
     this._lost(reason);
     if (again) this._join();
   }
@@ -190,13 +247,13 @@ export class Channel extends Source {
     if (!this.subscribed) return;
     this.subscribed = false;
     this.memberId = undefined;
-    this._tell("unsubscribe", reason);
+    this._emit("unsubscribe", reason);
   }
 
   /** @param {string} reason */
   _failed(reason) {
     this._asking = undefined;
-    if (this.subscribed) this._tell("subscribe-error", reason);
+    if (this.subscribed) this._emit("subscribe-error", reason);
     else if (reason === "Temporarily unavailable") this._again();
     else this._fail(reason);
   }
@@ -210,7 +267,7 @@ export class Channel extends Source {
     const refused = status >= 200 && status < 500, final = refused || ++this._refusals >= mostRefusals;
     const retryAt = final ? undefined : this._again();
     const detail = { channel: this.name, status, body, retryAt };
-    this._tell("auth-error", detail);
+    this._emit("auth-error", detail);
     this._pushy._emit("auth-error", detail);
     if (!final) return;
     let reason = `Authorization failed (${status})`;
@@ -234,26 +291,36 @@ export class Channel extends Source {
     }
     this._stop();
     this._wanted = false;
-    if (!heard && !this._heard("subscribe-error") && !this._readers.size) this._pushy._warn(`${this.name}: ${reason}`);
-    this._tell("subscribe-error", reason, detail);
+    if (!heard && !this._heard("subscribe-error")) this._pushy._warn(`${this.name}: ${reason}`);
+    this._emit("subscribe-error", reason, detail);
   }
 
   /**
    * Handles a message to the channel.
-   * @param {string} event
-   * @param {any} data
+   * @param {{event: string, data?: any, offset?: number}} message
    */
-  _receive(event, data) {
+  _receive(message) {
+    const { event, data, offset } = message;
     if (!this.subscribed) return;
-    const added = event === "pushy:presence-add";
-    if (event === "pushy:presence-sync") this._tell(event, [...(this.members = fromList(data.presence)).values()]);
-    else if (added || event === "pushy:presence-quit") {
-      this.members = (added ? withMember : withoutMember)(this.members, data.member);
-      this._tell(added ? "pushy:member-added" : "pushy:member-quit", data.member);
-    } else if (event === "pushy:resync") this._tell(event, data);
-    else {
-      this._publish(event, data);
-      for (const read of this._readers) read(event, data, true);
+    const presence = /^pushy:presence-(.+)/.exec(event)?.[1];
+    if (presence === "sync") {
+      this._list({ list: data.presence });
+      this._emit(event, this._all());
+    } else if (presence) this._change(presence === "diff" ? data : { [presence]: [data.member] }, true);
+    else if (event === "pushy:resync") {
+      const { epoch, offset } = data ?? {};
+      if (epoch) this._place = { epoch, offset };
+      this._emit(event, data);
+      this._gap(data);
+    } else {
+      if (offset) {
+        if (this._replay) this._replayed(this._replay - 1, offset);
+        else if (this._place) {
+          if (offset <= this._place.offset) return;
+          this._place.offset = offset;
+        }
+      }
+      this._publish(event, data, message);
     }
   }
 }

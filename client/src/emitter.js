@@ -73,9 +73,10 @@ export class Source extends Emitter {
    * must not be able to call the listeners of the client's own events.
    * @param {string} event
    * @param {any} data
+   * @param {any} [message]
    */
-  _publish(event, data) {
-    if (!this._own.test(event)) this._emit(event, data);
-    this.events._emit(event, data);
+  _publish(event, data, message) {
+    if (!this._own.test(event)) this._emit(event, data, message);
+    this.events._emit(event, data, message);
   }
 }

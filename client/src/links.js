@@ -53,10 +53,10 @@ function over(socket, on) {
 
 /** @type {Opener} */
 const websocket = (at, how, on) =>
-  over(new (how.WebSocket ?? /** @type {any} */ (WebSocket))(at("/websocket").replace(/^http/, "ws")), on);
+  over(new (how.WebSocket ?? /** @type {any} */ (WebSocket))(at("/socket/websocket").replace(/^http/, "ws")), on);
 
 /** @type {Opener} */
-const sockjs = (at, how, on) => over(new /** @type {any} */ (how.SockJS)(at("")), on);
+const sockjs = (at, how, on) => over(new /** @type {any} */ (how.SockJS)(at("/socket")), on);
 
 /** The maximum length of the messages in one request; a server accepts 64 KiB. */
 const batch = 16_000;
@@ -91,7 +91,7 @@ const http = (receiver) => (at, how, on) => {
   };
 
   /** @param {string} path @param {string} [body] @returns {Promise<Response>} */
-  const post = (path, body) => request(at(`/c/${session}/${path}`), {
+  const post = (path, body) => request(at(`/socket/c/${session}/${path}`), {
     method: "POST", body, credentials: "include", cache: "no-store", redirect: "manual", signal: aborter.signal,
   });
 

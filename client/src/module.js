@@ -1,2 +1,7 @@
-export { Pushy, Pushy as default } from "./pushy.js";
+import { extend } from "./more.js";
+import { Pushy } from "./pushy.js";
+
+extend(Pushy);
+
+export { Pushy, Pushy as default };
 export { PushyError } from "./error.js";

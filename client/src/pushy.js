@@ -1,10 +1,9 @@
 import { address } from "./address.js";
-import { seek } from "./better.js";
 import { Channel } from "./channel.js";
 import { Source } from "./emitter.js";
 import { PushyError } from "./error.js";
+import { keep, take } from "./keys.js";
 import { links } from "./links.js";
-import { recall, remember } from "./memory.js";
 import { delay, isFinal, retryAfter } from "./retry.js";
 import { watch } from "./wake.js";
 
@@ -13,7 +12,7 @@ import { watch } from "./wake.js";
 /** @typedef {import("../pushy.d.ts").ExecOptions} ExecOptions */
 /** @typedef {import("./links.js").Link} Link */
 
-/** @typedef {((path: string) => string) & import("./address.js").Auth} Address */
+/** @typedef {(path: string) => string} Address */
 
 /**
  * A command that is not answered yet.
@@ -34,6 +33,7 @@ const mostWaiting = 100; // commands; a server accepts 200 at once
 const cached = 4001; // the close code of a page that is kept for the back button
 
 export class Pushy extends Source {
+  static _links = links;
   /** @type {import("../pushy.d.ts").State} */
   state = "idle";
   /** @type {Map<string, Channel>} */
@@ -67,8 +67,10 @@ export class Pushy extends Source {
   _probing;
   /** @type {Address | undefined} */
   _at;
-  /** Ends the search for a better transport. @type {(() => void) | undefined} */
-  _unseek;
+  /** The ids of the last connections, for events that are not for the connection that published them. @type {string[]} */
+  _was = [];
+  /** The keys of this client's memberships, by channel. @type {Map<string, {id: string, key: string} | undefined>} */
+  _keys = new Map();
   /** @type {Set<string>} */
   _warned = new Set();
 
@@ -88,7 +90,7 @@ export class Pushy extends Source {
     this._transports = options.SockJS ? ["sockjs"] : options.transports ?? ["websocket", "streaming", "polling"];
     // Otherwise nothing would report a misspelled name.
     if (!this._transports[0] || this._transports.some((name) => !links[name])) {
-      throw new TypeError(`pushy: "${this._transports}" is not a list of transports`);
+      throw new TypeError(`pushy: no transports: ${this._transports}`);
     }
     if (typeof url !== "function") address(url);
   }
@@ -101,11 +103,22 @@ export class Pushy extends Source {
     return this.state === "connecting";
   }
 
-  /** @param {string} name */
-  channel(name) {
+  /**
+   * @param {string} name
+   * @param {import("../pushy.d.ts").ChannelOptions & {since?: string}} [options]
+   */
+  channel(name, options) {
     const key = name.toLowerCase();
     let channel = this.channels.get(key);
     if (!channel) this.channels.set(key, (channel = new Channel(this, name)));
+    if (options) {
+      channel._how = options;
+      if (options.since && !channel._known) {
+        const [epoch, offset] = options.since.split(".");
+        channel._place = { epoch, offset: +offset };
+        channel._known = true;
+      }
+    }
     return channel;
   }
 
@@ -140,7 +153,7 @@ export class Pushy extends Source {
       if (this.connected) this._request(name, data, request);
       else if (this.state === "closed") reject(unsent(name, "closed"));
       else if ((options.offline ?? this._how.offline) === "reject") reject(unsent(name, "offline"));
-      else if (this._waiting.length >= mostWaiting) reject(new PushyError(`${mostWaiting} commands are queued`, "full"));
+      else if (this._waiting.length >= mostWaiting) reject(new PushyError("Too many commands are queued", "full"));
       else this._waiting.push([name, data, request]);
       this._wake();
     });
@@ -168,11 +181,6 @@ export class Pushy extends Source {
     console.warn(`pushy: ${text}`);
   }
 
-  /** @param {any[]} what */
-  _log(...what) {
-    if (this._how.debug) console.log("pushy:", ...what);
-  }
-
   /** Connects if the page has not done so yet. */
   _wake() {
     if (this.state === "idle") this.connect();
@@ -191,7 +199,11 @@ export class Pushy extends Source {
     request._size = text.length;
     const { _timeout } = request;
     if (_timeout) request._timer = setTimeout(() => this._settle(id, new PushyError(`No answer to ${command} in ${_timeout} ms`, "timeout")), _timeout);
-    this._log("sends", text.replace(/("auth":")(\\.|[^"])+/g, "$1…"));
+    this._send(text);
+  }
+
+  /** @param {string} text */
+  _send(text) {
     this._link?._send(text);
   }
 
@@ -213,9 +225,8 @@ export class Pushy extends Source {
    * @returns {Promise<Token>}
    */
   async _authorize(channel) {
-    const handler = this._how.auth ?? /** @type {Address} */ (this._at)._auth;
+    const handler = this._how.auth ?? /** @type {Address} */ (this._at)("/auth");
     const connection_id = /** @type {string} */ (this.socketId);
-    this._log("needs a token", channel);
     if (typeof handler === "function") return handler(channel, connection_id);
     const { headers, fetch: request = fetch } = this._how;
     const response = await request(handler, {
@@ -236,7 +247,6 @@ export class Pushy extends Source {
   /** @param {string} state @param {object} [detail] */
   _set(state, detail) {
     this.state = /** @type {import("../pushy.d.ts").State} */ (state);
-    this._log(state, detail ?? this.transport);
     this._emit("state", { state, retryAt: this.retryAt, transport: this.transport, ...detail });
   }
 
@@ -258,13 +268,13 @@ export class Pushy extends Source {
     }
   }
 
-  /** @param {Address} at */
-  _order(at) {
-    const transports = this._transports;
-    const known = transports.indexOf(recall(at) ?? "");
-    // A transport that has worked for this page will work again: probably the server is down.
-    if (this.transport && this._failures < 3 && (known > 0 || this.transport === transports[0])) return [this.transport];
-    return known > 0 && !this._failures ? transports.slice(known) : transports;
+  /**
+   * A transport that has worked for this page will work again: probably the server is down.
+   * @param {Address} [_at]
+   * @returns {string[]}
+   */
+  _order(_at) {
+    return this.transport && this._failures < 3 ? [this.transport] : this._transports;
   }
 
   /**
@@ -280,12 +290,10 @@ export class Pushy extends Source {
     /** @type {import("./links.js").Events["_close"]} */
     const over = (code, reason, answer = {}) => {
       if (this._try !== turn) return;
-      this._log(name, code, reason);
-      // A server that sends Retry-After can be reached, so no other transport is tried.
+        // A server that sends Retry-After can be reached, so no other transport is tried.
       if (this.connected || isFinal(code) || answer._retryAfter || index + 1 === names.length) this._end(code, reason, answer);
       else this._open(at, names, index + 1);
     };
-    this._log("tries", name, at("").split("?")[0]);
     this._timer = setTimeout(() => {
       this._link?._close();
       over(1006, "timeout");
@@ -298,8 +306,7 @@ export class Pushy extends Source {
         _message: (text) => {
           if (this._try !== turn) return;
           this._alive = Date.now();
-          this._log("receives", text);
-          /** @type {any} */
+                /** @type {any} */
           let message;
           try {
             message = JSON.parse(text);
@@ -307,9 +314,7 @@ export class Pushy extends Source {
           if (typeof message?.event !== "string") return;
           if (message.event === "pushy:connect") {
             if (this.connected) return over(1006, "");
-            const known = recall(at);
             this.transport = name;
-            if (known ? known !== name : index) remember(at, name);
           }
           this._receive(message, text);
           return true;
@@ -324,12 +329,8 @@ export class Pushy extends Source {
   _connected({ socketId, protocol }) {
     clearTimeout(this._timer);
     this._since = Date.now();
-    const at = /** @type {Address} */ (this._at), better = this._transports.slice(0, this._transports.indexOf(this.transport ?? ""));
-    this._unseek = seek(at, this._how, better, (name) => {
-      this._log(name, "works");
-      remember(at, name);
-    });
-    this.socketId = socketId;
+    for (const [channel, key] of take()) this._keys.set(channel, key);
+    this._was = [...this._was, (this.socketId = socketId)].slice(-8);
     this.protocol = protocol;
     this._set("connected");
     this._emit("connect", this);
@@ -346,7 +347,6 @@ export class Pushy extends Source {
    */
   _end(code, reason, answer = {}, final = isFinal(code)) {
     clearTimeout(this._timer);
-    this._unseek?.();
     const was = this.connected;
     this._link?._close(code === cached ? code : undefined);
     this._link = this._try = this.socketId = this.protocol = undefined;
@@ -367,7 +367,7 @@ export class Pushy extends Source {
     // The message that was too large is one of those that are not answered yet.
     const requests = [...this._requests], largest = Math.max(...requests.map(([, { _size }]) => _size));
     for (const [id, { _size }] of requests) {
-      this._settle(id, code === 1009 && _size === largest ? tooLarge(largest, code) : new PushyError("Disconnected before the answer", "unknown"));
+      this._settle(id, code === 1009 && _size === largest ? tooLarge(largest, code) : new PushyError("Disconnected", "unknown"));
     }
     if (final) for (const [name, , { _done }] of this._waiting.splice(0)) _done(unsent(name, "closed"));
     if (!was) return;
@@ -382,6 +382,7 @@ export class Pushy extends Source {
   _look(why) {
     if (why === "cached") {
       // The browser would keep the connection, and other users would still see the member.
+      keep([...take(), ...this._keys]);
       if (this.connected || this.connecting) this._end(cached, "pagehide");
       clearTimeout(this._timer); // until pageshow
       this._failures = this._notBefore = 0;
@@ -407,42 +408,32 @@ export class Pushy extends Source {
    * @param {{event: string, channel?: string, data?: any, id?: any}} message
    * @param {string} text
    */
-  _receive({ event, channel, data, id = data?.id }, text) {
+  _receive(message, text) {
+    const { event, channel, data, id = data?.id } = message;
     this._emit("internal-msg", text);
     const known = this.channels.get(channel ?? data?.channel);
     const request = this._requests.get(id);
-    if (channel !== undefined) return known?._receive(event, data);
-    switch (event) {
-      case "pushy:connect":
-        return this._connected(data);
-      case "pushy:reply":
-        return this._settle(id, undefined, data?.data);
-      case "pushy:error":
-        this._settle(id, new PushyError(data.message, data.code));
-        if (request?._quiet) return;
-        if (!request && !this._heard(event)) this._warn(`${data.message} (${data.code})`);
-        return this._emit(event, data);
-      case "pushy:subscription-success":
-        this.channel(data.channel)._joined(data); // the host can subscribe us
-        break;
-      case "pushy:subscription-end":
-        known?._left(data.reason);
-        break;
-      case "pushy:subscription-needauth":
-        known?._needAuth();
-        break;
-      case "pushy:subscription-failed":
-        known?._failed(data.reason);
-        break;
-      default:
-        this._publish(event, data);
+    if (channel !== undefined) return known?._receive(message);
+    if (event === "pushy:connect") return this._connected(data);
+    if (event === "pushy:reply") return this._settle(id, undefined, data?.data);
+    if (event === "pushy:error") {
+      this._settle(id, new PushyError(data.message, data.code));
+      if (request?._quiet) return;
+      if (!request && !this._heard(event)) this._warn(`${data.message} (${data.code})`);
+      return this._emit(event, data);
     }
+    const what = /^pushy:subscription-(.+)/.exec(event)?.[1];
+    if (!what) this._publish(event, data, message);
+    else if (what === "success") this.channel(data.channel)._joined(data); // the host can subscribe us
+    else if (what === "end") known?._left(data);
+    else if (what === "needauth") known?._needAuth();
+    else known?._failed(data.reason);
     this._settle(id, undefined, data);
   }
 }
 
 /** @param {string} name @param {string} code */
-const unsent = (name, code) => new PushyError(`Not connected, ${name} was not sent`, code);
+const unsent = (name, code) => new PushyError(`${name} was not sent: ${code}`, code);
 
 /** @param {number} size @param {number} code */
-const tooLarge = (size, code) => new PushyError(`Too large for the server: ${size} characters (${code})`, "too-large");
+const tooLarge = (size, code) => new PushyError(`Too large: ${size} characters (${code})`, "too-large");

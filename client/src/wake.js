@@ -22,12 +22,13 @@ export function watch(look) {
     [globalThis, "online", woke],
     [globalThis, "offline", () => look("offline")],
     [globalThis, "pageshow", woke],
-    [globalThis, "pagehide", ({ persisted }) => persisted && look("cached")],
+    [globalThis, "pagehide", () => look("cached")],
     [globalThis.document, "visibilitychange", shown],
   ];
-  for (const [target, event, listener] of all) target?.addEventListener?.(event, listener);
+  const aborter = new AbortController();
+  for (const [target, event, listener] of all) target?.addEventListener?.(event, listener, aborter);
   return () => {
     clearInterval(timer);
-    for (const [target, event, listener] of all) target?.removeEventListener?.(event, listener);
+    aborter.abort();
   };
 }

@@ -12,14 +12,14 @@ test("a private channel brings a token made for this connection", async (t) => {
   assert.deepEqual(auth.asked[0], {
     url: "/auth", method: "POST", credentials: "include", headers: { "X-CSRF": "7" }, channel: "private-room", connection_id: "first",
   });
-  assert.deepEqual(socket().last("subscribe").data, { channel: "Private-Room", auth: "one", data: { name: "Ann" } });
+  assert.deepEqual(socket().asked(), { channel: "Private-Room", auth: "one", data: { name: "Ann" } });
   socket().welcome("private-room", []);
   socket().lose();
   await turn(1000);
   socket().connect("second");
   await flush();
   assert.equal(auth.asked[1].connection_id, "second");
-  assert.deepEqual(socket().last("subscribe").data, { channel: "Private-Room", auth: "two", data: '{"name":"Ann"}' });
+  assert.deepEqual(socket().asked(), { channel: "Private-Room", auth: "two", data: '{"name":"Ann"}' });
   pushy.disconnect();
 });
 
@@ -54,10 +54,10 @@ test("without an auth handler the server says whether it wants a token", async (
   const auth = endpoint('{"auth":"t"}');
   const { pushy, socket } = await connected(auth);
   const room = pushy.channel("private-room").subscribe(), all = told(room);
-  assert.deepEqual([socket().last("subscribe").data, auth.asked.length], [{ channel: "private-room" }, 0]);
+  assert.deepEqual([socket().asked(), auth.asked.length], [{ channel: "private-room" }, 0]);
   socket().receive("pushy:subscription-needauth", { channel: "private-room", id: socket().last("subscribe").id });
   await flush();
-  assert.equal(auth.asked[0].url, "http://127.0.0.1/pushy/auth");
+  assert.equal(auth.asked[0].url, "http://127.0.0.1/pushy/auth?v=2");
   assert.equal(socket().last("subscribe").data.auth, "t");
   // It does not ask again and again.
   socket().receive("pushy:subscription-needauth", { channel: "private-room", id: socket().last("subscribe").id });

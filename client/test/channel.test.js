@@ -9,7 +9,7 @@ test("a name in any case is one channel", async () => {
   assert.equal(pushy.channel("LOBBY"), lobby);
   assert.equal(lobby.name, "Lobby");
   assert.equal(lobby.subscribe(), lobby);
-  assert.deepEqual(socket().last("subscribe").data, { channel: "Lobby" });
+  assert.deepEqual(socket().asked(), { channel: "Lobby" });
   socket().welcome("lobby");
   lobby.bind("news", (data) => heard.push(data));
   socket().receive("news", { n: 1 }, "lobby");
@@ -212,7 +212,7 @@ test("for await gives all events, across reconnects, until unsubscribe", async (
   socket().receive("news", { n: 3 }, "a");
   a.unsubscribe();
   await reading;
-  assert.deepEqual(got, ["subscribe", 1, 2, "unsubscribe", "subscribe", "pushy:resync", 3]);
+  assert.deepEqual(got, ["subscribe", 1, 2, "unsubscribe", "subscribe", "pushy:gap", "pushy:resync", "pushy:gap", 3]);
   assert.equal(a._readers.size, 0);
   pushy.disconnect();
 });

@@ -1,5 +1,5 @@
 // A server in memory and a clock that tests turn, for the client alone.
-import { Pushy } from "../src/pushy.js";
+import { Pushy } from "../src/module.js";
 
 const flush = () => new Promise(setImmediate);
 
@@ -37,8 +37,8 @@ class Socket {
   close() {
     this.closed = true;
   }
-  receive(event, data, channel) {
-    this.onmessage?.({ data: JSON.stringify({ event, channel, data }) });
+  receive(event, data, channel, offset) {
+    this.onmessage?.({ data: JSON.stringify({ event, channel, data, offset }) });
   }
   connect(socketId = "11111111-2222-4333-8444-555555555555") {
     this.receive("pushy:connect", { socketId, protocol: "rawwebsocket" });
@@ -51,8 +51,13 @@ class Socket {
     return this.sent.findLast((message) => message.command === command);
   }
   /** Lets the client into a channel. */
-  welcome(channel, presence) {
-    this.receive("pushy:subscription-success", { channel, memberId: "me", presence, id: this.last("subscribe")?.id });
+  welcome(channel, presence, more) {
+    this.receive("pushy:subscription-success", { channel, memberId: "me", presence, ...more, id: this.last("subscribe")?.id });
+  }
+  /** The last subscribe command, without what all of them have. */
+  asked() {
+    const { hold, presence, ...data } = this.last("subscribe").data;
+    return data;
   }
 }
 

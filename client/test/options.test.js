@@ -1,7 +1,7 @@
 // What the page chooses, and what the client writes to the console.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Pushy } from "../src/pushy.js";
+import { Pushy } from "../src/module.js";
 import { connected, endpoint, flush, warnings } from "./fakes.js";
 
 // Issue 11, number 34.
@@ -62,7 +62,7 @@ test("debug writes each step, and no token", async (t) => {
   socket().receive("pushy:subscription-failed", { channel: "private-room", reason: "Invalid credentials" });
   pushy.disconnect();
   const all = lines.join("\n");
-  for (const part of ["connecting", "tries websocket http://127.0.0.1/pushy/socket", "connected", "needs a token private-room", '"auth":"…"', "Invalid credentials", "closed"]) {
+  for (const part of ["connecting", "tries websocket http://127.0.0.1/pushy", "connected", "needs a token private-room", '"auth":"…"', "Invalid credentials", "closed"]) {
     assert.ok(all.includes(part), `${part} in ${all}`);
   }
   assert.ok(!all.includes("cret"), all);
@@ -89,6 +89,6 @@ test("transports that do not exist are an error at once", () => {
   for (const transports of [[], ["websockets"], ["websocket", "xhr"], [undefined], [""], "websocket"]) {
     assert.throws(() => new Pushy("http://h", { transports }), TypeError, JSON.stringify(transports));
   }
-  assert.throws(() => new Pushy("http://h", { transports: ["websockets", "polling"] }), /"websockets,polling" is not a list of transports/);
+  assert.throws(() => new Pushy("http://h", { transports: ["websockets", "polling"] }), /no transports: websockets,polling/);
   for (const transports of [undefined, ["polling"], ["streaming", "websocket"]]) new Pushy("http://h", { transports });
 });

@@ -4,35 +4,7 @@ import { test } from "node:test";
 import { address } from "../src/address.js";
 import { Emitter } from "../src/emitter.js";
 import { recall, remember } from "../src/memory.js";
-import { fromList, withMember, withoutMember } from "../src/presence.js";
 import { delay, isFinal, retryAfter } from "../src/retry.js";
-
-const ann = { memberId: "a", name: "Ann", subscribed: 1, idle: false };
-const bob = { memberId: "b", name: "Bob", subscribed: 2, idle: false };
-
-test("presence: a list is all members, in its order", () => {
-  assert.deepEqual([...fromList([bob, ann])], [["b", bob], ["a", ann]]);
-  assert.equal(fromList(undefined).size, 0);
-});
-
-test("presence: who comes is last, who goes is gone, and the Map before is as it was", () => {
-  const before = fromList([ann]);
-  const both = withMember(before, bob);
-  assert.deepEqual([...both.keys()], ["a", "b"]);
-  assert.deepEqual([...withoutMember(both, ann).values()], [bob]);
-  assert.deepEqual([...withoutMember(both, { memberId: "nobody" }).keys()], ["a", "b"]);
-  assert.deepEqual([...before.keys()], ["a"]);
-});
-
-test("presence: names that others choose are names", () => {
-  const hostile = ["__proto__", "constructor", "hasOwnProperty", "toString"].map((memberId) =>
-    JSON.parse(`{"memberId":"${memberId}","__proto__":{"admin":true},"constructor":{"prototype":{"admin":true}}}`));
-  const members = hostile.reduce(withMember, fromList(hostile.slice(0, 1)));
-  assert.deepEqual([...members.keys()], ["__proto__", "constructor", "hasOwnProperty", "toString"]);
-  assert.equal({}.admin, undefined);
-  assert.equal(members.admin, undefined);
-  assert.equal(withoutMember(members, hostile[0]).has("__proto__"), false);
-});
 
 test("retry: anything between half a second and a bound that doubles to 20 s", (t) => {
   const at = (random, failures) => {
@@ -51,20 +23,20 @@ test("retry: codes that say not to reconnect", () => {
 
 test("address: with or without the socket path, with the query", () => {
   for (const [url, websocket] of [
-    ["http://h:1", "http://h:1/pushy/socket/websocket"],
-    ["http://h:1/", "http://h:1/pushy/socket/websocket"],
-    ["http://h/pushy", "http://h/pushy/socket/websocket"],
-    ["http://h/pushy/", "http://h/pushy/socket/websocket"],
-    ["http://h/pushy/socket", "http://h/pushy/socket/websocket"],
-    ["http://h/pushy/socket/", "http://h/pushy/socket/websocket"],
-    ["https://h/a/rt?id=1&x=%20#y", "https://h/a/rt/socket/websocket?id=1&x=%20"],
-    ["wss://h/rt", "https://h/rt/socket/websocket"],
-    ["WS://h/rt", "http://h/rt/socket/websocket"],
-    ["WSS://H:444/ws", "https://h:444/ws/socket/websocket"],
-    ["HTTP://h/ws/pushy", "http://h/ws/pushy/socket/websocket"],
-    [new URL("https://h/rt"), "https://h/rt/socket/websocket"],
-    [{ href: "https://h/rt?id=1" }, "https://h/rt/socket/websocket?id=1"],
-  ]) assert.equal(address(url)("/websocket"), websocket, url);
+    ["http://h:1", "http://h:1/pushy/socket/websocket?v=2"],
+    ["http://h:1/", "http://h:1/pushy/socket/websocket?v=2"],
+    ["http://h/pushy", "http://h/pushy/socket/websocket?v=2"],
+    ["http://h/pushy/", "http://h/pushy/socket/websocket?v=2"],
+    ["http://h/pushy/socket", "http://h/pushy/socket/websocket?v=2"],
+    ["http://h/pushy/socket/", "http://h/pushy/socket/websocket?v=2"],
+    ["https://h/a/rt?id=1&x=%20#y", "https://h/a/rt/socket/websocket?v=2&id=1&x=%20"],
+    ["wss://h/rt", "https://h/rt/socket/websocket?v=2"],
+    ["WS://h/rt", "http://h/rt/socket/websocket?v=2"],
+    ["WSS://H:444/ws", "https://h:444/ws/socket/websocket?v=2"],
+    ["HTTP://h/ws/pushy", "http://h/ws/pushy/socket/websocket?v=2"],
+    [new URL("https://h/rt"), "https://h/rt/socket/websocket?v=2"],
+    [{ href: "https://h/rt?id=1" }, "https://h/rt/socket/websocket?v=2&id=1"],
+  ]) assert.equal(address(url)("/socket/websocket"), websocket, url);
 });
 
 /** The globals of a page, for one test. */
@@ -76,19 +48,19 @@ function page(t, { baseURI, href, origin }) {
 // Issue 11, number 31.
 test("address: relative to the document's base, whatever kind of document it is", (t) => {
   for (const [globals, url, websocket] of [
-    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "/pushy", "https://h/pushy/socket/websocket"],
-    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "ws/pushy", "https://h/a/ws/pushy/socket/websocket"],
-    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "ws", "https://h/a/ws/socket/websocket"],
-    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "//other:8/rt", "https://other:8/rt/socket/websocket"],
-    [{ baseURI: "https://base/x/", href: "https://h/a/b.html" }, "rt", "https://base/x/rt/socket/websocket"],
-    [{ baseURI: "https://parent/x/", href: "about:srcdoc", origin: "https://parent" }, "/pushy", "https://parent/pushy/socket/websocket"],
-    [{ baseURI: "about:blank", href: "about:blank", origin: "https://opener" }, "/pushy", "https://opener/pushy/socket/websocket"],
-    [{ baseURI: "blob:https://h/1-2-3", href: "blob:https://h/1-2-3", origin: "https://h" }, "/pushy", "https://h/pushy/socket/websocket"],
-    [{ href: "blob:https://h/worker", origin: "https://h" }, "/pushy", "https://h/pushy/socket/websocket"],
-    [{ baseURI: "https://ann:secret@h/a", href: "https://h/a" }, "/pushy", "https://h/pushy/socket/websocket"],
+    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "/pushy", "https://h/pushy/socket/websocket?v=2"],
+    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "ws/pushy", "https://h/a/ws/pushy/socket/websocket?v=2"],
+    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "ws", "https://h/a/ws/socket/websocket?v=2"],
+    [{ baseURI: "https://h/a/b.html", href: "https://h/a/b.html" }, "//other:8/rt", "https://other:8/rt/socket/websocket?v=2"],
+    [{ baseURI: "https://base/x/", href: "https://h/a/b.html" }, "rt", "https://base/x/rt/socket/websocket?v=2"],
+    [{ baseURI: "https://parent/x/", href: "about:srcdoc", origin: "https://parent" }, "/pushy", "https://parent/pushy/socket/websocket?v=2"],
+    [{ baseURI: "about:blank", href: "about:blank", origin: "https://opener" }, "/pushy", "https://opener/pushy/socket/websocket?v=2"],
+    [{ baseURI: "blob:https://h/1-2-3", href: "blob:https://h/1-2-3", origin: "https://h" }, "/pushy", "https://h/pushy/socket/websocket?v=2"],
+    [{ href: "blob:https://h/worker", origin: "https://h" }, "/pushy", "https://h/pushy/socket/websocket?v=2"],
+    [{ baseURI: "https://ann:secret@h/a", href: "https://h/a" }, "/pushy", "https://h/pushy/socket/websocket?v=2"],
   ]) {
     page(t, globals);
-    assert.equal(address(url)("/websocket"), websocket, `${url} of ${globals.baseURI}`);
+    assert.equal(address(url)("/socket/websocket"), websocket, `${url} of ${globals.baseURI}`);
   }
 });
 
@@ -124,8 +96,8 @@ test("address: without a page a relative URL leads nowhere, and is no error", ()
 // Issue 11, number 34.
 test("address: the auth endpoint is under the prefix", () => {
   for (const [url, auth] of [
-    ["http://h", "http://h/pushy/auth"], ["https://h/rt/?id=7", "https://h/rt/auth?id=7"], ["ws://h/a/rt/socket", "http://h/a/rt/auth"],
-  ]) assert.equal(address(url)._auth, auth);
+    ["http://h", "http://h/pushy/auth?v=2"], ["https://h/rt/?id=7", "https://h/rt/auth?v=2&id=7"], ["ws://h/a/rt/socket", "http://h/a/rt/auth?v=2"],
+  ]) assert.equal(address(url)("/auth"), auth);
 });
 
 // Issue 11, number 32.

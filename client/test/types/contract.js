@@ -5,13 +5,13 @@ import * as source from "../../src/module.js";
 export const declared = source;
 
 /**
- * What both have, less the events: those are typed for pages.
- * @typedef {Omit<import("../../pushy.d.ts").Pushy, "bind" | "unbind" | "on" | "off" | "events" | "channel" | "channels">} Client
- * @typedef {Omit<import("../../pushy.d.ts").Channel, "bind" | "unbind" | "on" | "off" | "events">} Channel
+ * What both have, less the events, which are typed for pages, and what more.js adds.
+ * @typedef {Omit<import("../../pushy.d.ts").Pushy, "bind" | "unbind" | "on" | "off" | "events" | "channel" | "channels" | "connect" | "disconnect" | "idle">} Client
+ * @typedef {Omit<import("../../pushy.d.ts").Channel, "bind" | "unbind" | "on" | "off" | "events" | "subscribe" | "unsubscribe" | "history" | "find" | "update" | typeof Symbol.asyncIterator>} Channel
  */
 
 /** @param {source.Pushy} pushy @returns {Client} */
-export const client = (pushy) => pushy;
+export const client = (pushy) => pushy.connect().disconnect();
 
 /** @param {source.Pushy} pushy @returns {Channel} */
-export const channel = (pushy) => pushy.channel("lobby");
+export const channel = (pushy) => pushy.channel("lobby", { rewind: 5, since: "e.5" }).subscribe().unsubscribe();
