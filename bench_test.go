@@ -201,3 +201,41 @@ func (w *answerWriter) Header() http.Header             { return w.header }
 func (w *answerWriter) Write(p []byte) (int, error)     { return len(p), nil }
 func (w *answerWriter) WriteHeader(status int)          { w.status = status }
 func (w *answerWriter) SetReadDeadline(time.Time) error { return nil }
+
+// BenchmarkPresenceJoins joins 10,000 clients to one channel with presence. With the mode
+// list, the cost of a join grows with the members; with the others, it does not.
+func BenchmarkPresenceJoins(b *testing.B) {
+	const clients = 10_000
+	for _, mode := range []string{"diff", "count"} {
+		b.Run(mode, func(b *testing.B) {
+			for range b.N {
+				b.StopTimer()
+				srv := startServer(b, pushy.Options{Heartbeat: -1})
+				var peers []*peer
+				for range clients {
+					peers = append(peers, connectPeer(b, srv))
+				}
+				b.StartTimer()
+				var readers sync.WaitGroup
+				for _, p := range peers {
+					p.send(withKey(subscribeText(b, p.id, "private-room", `{"name":"somebody"}`), "presence", `"`+mode+`"`))
+					f := p.next()
+					if f.Event != "pushy:subscription-success" {
+						b.Fatal(f)
+					}
+					readers.Go(func() {
+						for {
+							if _, err := p.Receive(context.Background()); err != nil {
+								return
+							}
+						}
+					})
+				}
+				b.StopTimer()
+				require.NoError(b, srv.Close())
+				readers.Wait()
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/clients, "µs/join")
+		})
+	}
+}

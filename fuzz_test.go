@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -92,6 +93,49 @@ func FuzzClientMessage(f *testing.F) {
 		if answers == 0 && utf8.ValidString(text) {
 			require.NoError(t, json.Unmarshal([]byte(text), &message))
 			require.Contains(t, message, "event", "no answer to %s", text)
+		}
+	})
+}
+
+// FuzzMemberCommand: whatever the data of a command about members is, there is exactly one
+// answer, and the connection goes on.
+func FuzzMemberCommand(f *testing.F) {
+	for _, data := range []string{
+		`{"channel":"private-room"}`,
+		`{"channel":"private-room","after":"k3Xa9Q.2","limit":500}`,
+		`{"channel":"private-room","users":["u7","u9"]}`,
+		`{"channel":"private-room","state":{"typing":true}}`,
+		`{"channel":"private-room","state":null}`,
+		`{"idle":true}`,
+		`{"channel":"private-room","after":null,"limit":1e2,"users":[]}`,
+		`[]`,
+	} {
+		for command := range 3 {
+			f.Add(command, data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, command int, data string) {
+		if !utf8.ValidString(data) || !json.Valid([]byte(data)) {
+			return // FuzzClientMessage sends such messages
+		}
+		names := []string{"pushy:members", "pushy:update", "pushy:idle"}
+		name := names[uint(command)%uint(len(names))]
+		srv := startServer(t, presence(pushy.PresenceOptions{PerUser: true, ClientState: true}))
+		defer srv.Close()
+		p := connectPeer(t, srv)
+		p.subscribe("private-room", `{"user":"u7"}`)
+		p.send(fmt.Sprintf(`{"command":%q,"data":%s,"id":"fuzz"}`, name, data))
+		var answer frame
+		for answer.Event == "" || answer.Channel != "" { // of the user's own member
+			answer = p.next()
+		}
+		require.Contains(t, []string{"pushy:reply", "pushy:error"}, answer.Event, "%s", answer)
+		require.Equal(t, "fuzz", answer.field("id"), "%s", answer)
+		if answer.Event == "pushy:error" {
+			require.Contains(t, []string{"300", "301", "400", "403", "404"}, answer.field("code"), "%s", answer)
+		}
+		if name != "pushy:update" {
+			p.quiet()
 		}
 	})
 }
