@@ -282,7 +282,7 @@ func TestKeptEventsHaveOneOrder(t *testing.T) {
 func TestReplaysAreSharedInMemory(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
-		const clients, events, size = 300, 100, 2000
+		const clients, events, size = 100, 100, 2000
 		o := keeping(events, time.Hour)
 		o.MaxBuffered = 8 << 20
 		srv := startServer(t, o)
