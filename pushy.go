@@ -58,6 +58,13 @@
 // The first one that does turns on the channel's presence: from then on all members
 // receive the list of members, and an event when a member joins or leaves.
 //
+// # History
+//
+// A channel can keep its newest events ([ChannelOptions].Keep). A client that reconnects is
+// then sent the events that it has missed, or is told why it cannot have all of them.
+// [Server.Position] returns the place from which a rendered page goes on: call it before
+// reading the page's data, and publish an event after its change is committed.
+//
 // # Commands
 //
 // [Handle] and [Server.RegisterCommand] add commands that clients can send, such as
