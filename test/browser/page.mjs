@@ -28,8 +28,10 @@ export async function client(browser, server, { name = "Ann", url = "/pushy", cl
   if (clock) await page.clock.install();
   await before?.(page);
   await page.goto(server.origin);
-  await page.evaluate(setUp, [url, `/auth?name=${name}`, options]);
+  const begin = () => page.evaluate(setUp, [url, `/auth?name=${name}`, options]);
+  await begin();
   return Object.assign(page, {
+    setUp: begin, // after a reload
     room: (name) => page.evaluate((name) => room(name), name),
     told: () => page.evaluate(() => told.splice(0)),
     state: (state) => page.waitForFunction((state) => pushy.state === state, state),

@@ -15,11 +15,13 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 )
 
 func main() {
@@ -40,6 +42,8 @@ type server struct {
 	auth  int                    // the status with which /auth refuses; 0: it does not refuse
 	asked int                    // number of requests to /auth
 
+	unsubscribed int // number of memberships that have ended
+
 	accept   int // the status with which connections are refused; 0: they are not refused
 	refusals int // number of refused connections
 }
@@ -52,6 +56,13 @@ func run(ctx context.Context, addr string) error {
 		Logger:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		CommandTimeout: 300 * time.Millisecond,
 		Accept:         s.admit,
+		Channel: func(name string) pushy.ChannelOptions {
+			var o pushy.ChannelOptions
+			if strings.HasPrefix(name, "kept-") {
+				o.Keep = broker.Keep{Size: 100}
+			}
+			return o
+		},
 		Hooks: pushy.Hooks{
 			Connect: func(conn *pushy.Conn) {
 				s.mu.Lock()
@@ -62,6 +73,11 @@ func run(ctx context.Context, addr string) error {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				delete(s.conns, conn.ID())
+			},
+			Unsubscribe: func(*pushy.Conn, *pushy.Channel) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.unsubscribed++
 			},
 		},
 	})
@@ -253,6 +269,8 @@ func (s *server) control(w http.ResponseWriter, r *http.Request) {
 		"connections": stats.Connections,
 		"channels":    stats.Channels,
 		"asked":       s.asked,
+
+		"unsubscribed": s.unsubscribed,
 	}
 	if r.PathValue("order") == "accept" {
 		answer["refusals"] = s.refusals
