@@ -35,6 +35,7 @@ type config struct {
 	certFile, keyFile string
 	originsGiven      bool
 	trustedProxies    []netip.Prefix // without host bits
+	channels          []channelRule
 
 	engine     string // the key in "broker"; "" if there is none
 	redis      redis.Options
@@ -68,6 +69,10 @@ var topSettings = []setting{
 	{"origins", `an array of origins such as "https://app.example.com", or "*"`, (*config).setOrigins},
 	{"trustedProxies", proxiesRule, (*config).setTrustedProxies},
 	{"allowPrivateEvents", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.AllowPrivateEvents) }},
+	{"grace", `a string such as "15s", at least "1s"`, func(c *config, v json.RawMessage) bool {
+		g := &c.options.Grace
+		return duration(v, g) && *g != 0 && check(pushy.Options{Grace: *g}) == nil
+	}},
 	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
 		p := &c.options.Prefix
 		return decode(v, p) && *p != "" && check(pushy.Options{Prefix: *p}) == nil
@@ -114,13 +119,16 @@ var limitSettings = []setting{
 	limit("perAddress", func(l *pushy.Limits) *int { return &l.PerAddress }),
 	limit("channels", func(l *pushy.Limits) *int { return &l.Channels }),
 	limit("members", func(l *pushy.Limits) *int { return &l.Members }),
+	limit("pagedMembers", func(l *pushy.Limits) *int { return &l.PagedMembers }),
 	limit("presenceBytes", func(l *pushy.Limits) *int { return &l.PresenceBytes }),
 	limit("messageBytes", func(l *pushy.Limits) *int { return &l.MessageBytes }),
 	limit("triggerBytes", func(l *pushy.Limits) *int { return &l.TriggerBytes }),
 	limit("commandRate", func(l *pushy.Limits) *int { return &l.CommandRate }),
 	limit("commandBurst", func(l *pushy.Limits) *int { return &l.CommandBurst }),
 	limit("connBuffer", func(l *pushy.Limits) *int { return &l.ConnBuffer }),
+	limit("keepBytes", func(l *pushy.Limits) *int { return &l.KeepBytes }),
 	{"limits.maxBuffered", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.MaxBuffered) }},
+	{"limits.maxKept", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.MaxKept) }},
 }
 
 func limit(name string, field func(*pushy.Limits) *int) setting {
@@ -215,10 +223,22 @@ func parseConfig(text []byte, secret string) (*config, error) {
 	o.Prefix = trimmed(o.Prefix, "/pushy")
 	o.SockJS.Prefix = trimmed(o.SockJS.Prefix, strings.TrimSuffix(o.Prefix, "/")+"/socket")
 	// Each key can be valid while their combination is not.
-	if err := check(*o); err != nil {
+	if err := check(c.serverOptions()); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// serverOptions returns the options with the functions that the config needs.
+func (c *config) serverOptions() pushy.Options {
+	o := c.options
+	if len(c.channels) > 0 {
+		o.Channel = c.channelOptions
+	}
+	if len(c.trustedProxies) > 0 {
+		o.Address = c.clientAddress
+	}
+	return o
 }
 
 // read reads the members of an object. path is the prefix of their keys.
@@ -239,8 +259,11 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 			err = c.read(m.value, m.valueAt, "limits.", limitSettings)
 		case "broker":
 			err = c.readBroker(m.value, m.valueAt)
+		case "channels":
+			err = c.readChannels(m.value, m.valueAt)
 		default:
-			i := slices.IndexFunc(settings, func(s setting) bool { return s.key == key })
+			name := index.ReplaceAllString(path, "") + m.key
+			i := slices.IndexFunc(settings, func(s setting) bool { return s.key == name })
 			switch {
 			case i < 0 && path == "sockjs.":
 				c.warn(key, "unknown config key ignored")
@@ -259,6 +282,9 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 	}
 	return nil
 }
+
+// index matches the index of an array's element in a path.
+var index = regexp.MustCompile(`\[[0-9]+\]`)
 
 func (c *config) warn(key, message string, attrs ...any) {
 	c.warnings = append(c.warnings, warning{message, append([]any{"key", key}, attrs...)})
@@ -419,7 +445,7 @@ func check(o pushy.Options) error {
 	return nil
 }
 
-var optionName = regexp.MustCompile(`\b(?:pushy: )?(?:Options\.)(Limits\.|SockJS\.)?([A-Z][A-Za-z]*)`)
+var optionName = regexp.MustCompile(`\b(?:pushy: )?(?:Options\.(Limits\.|SockJS\.)?|(Limits\.))([A-Z][A-Za-z]*)`)
 
 // keysOfOptions has the keys whose names cannot be derived from the field's name. "" means
 // that there is no key.
@@ -429,7 +455,9 @@ var keysOfOptions = map[string]string{
 	"DisableTrigger":         "",
 	"Address":                "trustedProxies",
 	"Heartbeat":              "sockjs.heartbeat_delay",
+	"Channel":                "channels",
 	"MaxBuffered":            "limits.maxBuffered",
+	"MaxKept":                "limits.maxKept",
 	"SockJS.DisconnectDelay": "sockjs.disconnect_delay",
 	"SockJS.ResponseLimit":   "sockjs.response_limit",
 	"SockJS.JSessionID":      "sockjs.jsessionid",
@@ -441,10 +469,11 @@ var keysOfOptions = map[string]string{
 func optionsToKeys(message string) string {
 	return optionName.ReplaceAllStringFunc(message, func(name string) string {
 		parts := optionName.FindStringSubmatch(name)
-		key, ok := keysOfOptions[parts[1]+parts[2]]
+		path, field := parts[1]+parts[2], parts[3]
+		key, ok := keysOfOptions[path+field]
 		switch {
 		case !ok:
-			return strings.ToLower(parts[1]) + keyOf(parts[2])
+			return strings.ToLower(path) + keyOf(field)
 		case key == "":
 			return name
 		}

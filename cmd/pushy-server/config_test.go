@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 )
 
 func TestConfigOfTheOriginal(t *testing.T) {
@@ -75,6 +76,27 @@ func TestConfigKeys(t *testing.T) {
 		}},
 		{"prefix", `,"prefix":"/rt/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/rt/socket" }},
 		{"private events", `,"allowPrivateEvents":true`, func(c *config) { c.options.AllowPrivateEvents = true }},
+		{"grace", `,"grace":"30s"`, func(c *config) { c.options.Grace = 30 * time.Second }},
+		{"channels", `,"channels":[{"prefix":"chat-","history":100,"ttl":"5m"},
+			{"prefix":"","access":"private","perUser":true,"clientState":true},{"prefix":"quiet-","presence":false}]`, func(c *config) {
+			c.channels = []channelRule{
+				{"chat-", pushy.ChannelOptions{Keep: broker.Keep{Size: 100, TTL: 5 * time.Minute}}},
+				{"", pushy.ChannelOptions{
+					Access:   pushy.AccessPrivate,
+					Presence: pushy.PresenceOptions{PerUser: true, ClientState: true},
+				}},
+				{"quiet-", pushy.ChannelOptions{Presence: pushy.PresenceOptions{Off: true}}},
+			}
+		}},
+		{"no channels", `,"channels":[]`, func(*config) {}},
+		{"channels without effect", `,"channels":[{"prefix":"a","ttl":"1h"},{"prefix":"b","presence":false,"perUser":true}]`, func(c *config) {
+			c.channels = []channelRule{
+				{"a", pushy.ChannelOptions{Keep: broker.Keep{TTL: time.Hour}}},
+				{"b", pushy.ChannelOptions{Presence: pushy.PresenceOptions{Off: true, PerUser: true}}},
+			}
+			warned(c, "channels[0].ttl", "config key without effect: history is not set")
+			warned(c, "channels[1].perUser", "config key without effect: presence is false")
+		}},
 		{"trusted proxies", `,"trustedProxies":["10.1.2.3/8","192.0.2.1","2001:db8::/32","::1"],"limits":{"perAddress":5}`, func(c *config) {
 			c.options.Limits.PerAddress = 5
 			for _, network := range []string{"10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"} {
@@ -123,12 +145,13 @@ func TestConfigKeys(t *testing.T) {
 			warned(c, "sockjs.Websocket", "unknown config key ignored")
 		}},
 		{"limits", `,"limits":{"connections":1,"perAddress":10,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
-			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000}`, func(c *config) {
+			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000,"pagedMembers":10,"keepBytes":11,"maxKept":6000000000}`, func(c *config) {
 			c.options.Limits = pushy.Limits{
 				Connections: 1, PerAddress: 10, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
-				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9,
+				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9, PagedMembers: 10, KeepBytes: 11,
 			}
 			c.options.MaxBuffered = 5_000_000_000
+			c.options.MaxKept = 6_000_000_000
 		}},
 	}
 	for _, test := range tests {
@@ -139,7 +162,7 @@ func TestConfigKeys(t *testing.T) {
 			want := plain()
 			test.want(want)
 			assert.Equal(t, want, got)
-			assert.NoError(t, check(got.options), "pushy must take what the config gives it")
+			assert.NoError(t, check(got.serverOptions()), "pushy must take what the config gives it")
 		})
 	}
 }
@@ -169,7 +192,7 @@ func TestManual(t *testing.T) {
 	assert.True(t, strings.HasPrefix(text, "Pushy-server is "), "begins with %.40q", text)
 	assert.NotContains(t, text, "//\n")
 	assert.NotContains(t, text, "package main")
-	for _, settings := range [][]setting{topSettings, sockjsSettings, limitSettings, redisSettings, natsSettings} {
+	for _, settings := range [][]setting{topSettings, sockjsSettings, channelSettings, limitSettings, redisSettings, natsSettings} {
 		for _, s := range settings {
 			name := s.key[strings.LastIndexByte(s.key, '.')+1:]
 			described := regexp.MustCompile(`(?m)^\t *([a-zA-Z]+, )*` + regexp.QuoteMeta(name) + `\b`)
@@ -188,6 +211,7 @@ func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `null`, `[{}]`, `{"secretKey":"s"} x`, `{"port":"08123","secretKey":"s"}`, `{"a":1,"a":2}`,
 		`{"secretKey":"s","origins":["https://a.example"],"prefix":"/x","limits":{"connections":-1}}`,
+		`{"secretKey":"s","channels":[{"prefix":"a-","history":5,"ttl":"1m"},{"prefix":"a"}],"grace":"2s"}`,
 		`{"secretKey":"s","sockjs":{"prefix":"/x","heartbeat_delay":1e3}}`, "{\"\xff\":1}", "\ufeff{}", `{"\ud800":1}`,
 	} {
 		f.Add([]byte(seed))
@@ -198,6 +222,6 @@ func FuzzConfig(f *testing.F) {
 			assert.NotContains(t, err.Error(), "\n")
 			return
 		}
-		assert.NoError(t, check(c.options), "pushy must take what the config gives it")
+		assert.NoError(t, check(c.serverOptions()), "pushy must take what the config gives it")
 	})
 }

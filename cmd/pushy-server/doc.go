@@ -39,6 +39,11 @@
 //	            array of addresses and networks such as "10.0.0.0/8" of proxies
 //	            whose X-Forwarded-For names the client, for limits.perAddress.
 //	            Default: none; the address of the connection is the client's
+//	channels    array of objects: the properties of channels by the beginning
+//	            of their names, see below
+//	grace       how long a member stays after its connection is lost, such as
+//	            "30s"; also the lease of each of several servers, which must
+//	            all have the same. Default "15s"
 //	limits      object, see below
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: this server is the only one
@@ -62,6 +67,32 @@
 // are served, too, and with sockjs_url the iframe page. Unknown keys in sockjs
 // are ignored with a warning; all other unknown keys are errors.
 //
+// In channels, the element with the longest prefix that a channel's name begins
+// with decides alone; the others do not add to it:
+//
+//	"channels": [
+//	  {"prefix": "chat-", "history": 100, "ttl": "5m"},
+//	  {"prefix": "private-team-", "history": 50, "perUser": true}
+//	]
+//
+//	prefix       beginning of the names, in lower case; "" is all channels
+//	history      number of events that each channel keeps, so that clients that
+//	             reconnect receive what they have missed. Default 0
+//	ttl          how long they are kept, such as "90s", "5m" or "24h".
+//	             Default "24h"
+//	access       "public": clients need no token; "private": they need one;
+//	             "name": they need one if the name begins with "private-" or
+//	             "presence-". Default "name"
+//	presence     false: the members of a private channel do not see each other.
+//	             Default true
+//	perUser      true: the connections whose presence data have the same field
+//	             "user" are one member. Default false
+//	clientState  true: clients can set a state that the other members see, such
+//	             as that they are typing. Default false
+//
+// What is kept is in the memory of the server, or in the broker if there is one.
+// Without a broker it is lost when the server ends.
+//
 // In limits, a number below zero means no limit, and 0 means the default:
 //
 //	connections    open connections. Default 100000
@@ -69,6 +100,8 @@
 //	               Default: no limit. Behind a proxy it needs trustedProxies
 //	channels       channels of one connection. Default 200
 //	members        members of a channel with presence. Default 1000
+//	pagedMembers   the same for clients that do not ask for the whole list.
+//	               Default 100000
 //	presenceBytes  bytes of one member's data. Default 4096
 //	messageBytes   bytes of one client message or HTTP body. Default 65536
 //	triggerBytes   bytes of a trigger's body. Default 262144
@@ -77,6 +110,10 @@
 //	               that is more
 //	connBuffer     bytes queued for one connection. Default 1048576
 //	maxBuffered    bytes queued for all connections. Default 268435456
+//	keepBytes      bytes of the data that one channel keeps. Default 262144;
+//	               with channels it must not be less than triggerBytes
+//	maxKept        memory of this process for events that channels keep.
+//	               Default 67108864
 //
 // In broker.redis, for Redis 6 or newer:
 //
@@ -117,8 +154,8 @@
 //	maxBytes        maximum size of each stream, for accounts that require one.
 //	                Default: no limit
 //
-// If a server does not renew its lease for 15 seconds, the other servers remove
-// its members. Both brokers also have these keys:
+// If a server does not renew its lease for the time of grace, the other servers
+// remove its members. Both brokers also have these keys:
 //
 //	tls   true encrypts the connection. Default: true if one of the next keys
 //	      is given, otherwise false

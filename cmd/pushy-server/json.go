@@ -78,6 +78,30 @@ func members(object json.RawMessage, at int) ([]member, error) {
 	return all, nil
 }
 
+// element is an element of a JSON array, with its offset in the file.
+type element struct {
+	value json.RawMessage
+	at    int
+}
+
+// elements returns the elements of an array. array is valid JSON and begins at the offset at.
+// It returns an error if it is not an array.
+func elements(array json.RawMessage, at int) ([]element, error) {
+	d := json.NewDecoder(bytes.NewReader(array))
+	if token, err := d.Token(); err != nil || token != json.Delim('[') {
+		return nil, errors.New("not an array")
+	}
+	var all []element
+	for d.More() {
+		e := element{at: at + skip(array, int(d.InputOffset()), ", \t\r\n")}
+		if err := d.Decode(&e.value); err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
 // skip returns the first offset, beginning with at, whose byte is not in among.
 func skip(text []byte, at int, among string) int {
 	for at < len(text) && strings.IndexByte(among, text[at]) >= 0 {
@@ -93,7 +117,7 @@ func shown(key string) string {
 		key = string(runes[:40]) + "…"
 	}
 	for _, c := range key {
-		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && c != '.' {
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && !strings.ContainsRune(".[]", c) {
 			return fmt.Sprintf("%q", key)
 		}
 	}

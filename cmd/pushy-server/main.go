@@ -97,7 +97,7 @@ func (p *program) run(args []string) int {
 	}
 	if check {
 		// New logs the same warnings as at the start.
-		options := cfg.options
+		options := cfg.serverOptions()
 		options.Logger = log
 		srv, err := pushy.New(options)
 		if err != nil {

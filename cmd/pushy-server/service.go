@@ -43,11 +43,8 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", err)
 	}
-	options := c.options
+	options := c.serverOptions()
 	options.Logger = log
-	if len(c.trustedProxies) > 0 {
-		options.Address = c.clientAddress
-	}
 	options.Broker = c.broker(log)
 	srv, err := pushy.New(options) // its error is one line, and may be about the broker
 	if err != nil {
