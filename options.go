@@ -99,6 +99,17 @@ type Options struct {
 	// virtual machine or a failover of the Broker, because otherwise members leave and join
 	// again each time. It must be equal on all nodes. At least 1 s; default 15 s.
 	Grace time.Duration
+	// ReturnRate is how many clients may connect again a second after this Server has been
+	// shut down or has failed, so that they do not overload the Servers that remain. When a
+	// client connects, the Server tells it the time within which it must choose a random
+	// moment to return: the number of the Server's connections divided by ReturnRate, from 1 s
+	// to 60 s (returnWithin in PROTOCOL.md, section 2). After a connection that was lost
+	// without a close frame, a client takes at most 5 s of it. The browser client follows
+	// this; clients that do not connect with "v=2" in their URL are not told. If the time is
+	// longer than Grace, Shutdown makes the lease of the Server longer, if its Broker
+	// implements broker.Leaser, as those of this module do. In connections a second; at most
+	// 1,000,000; negative turns it off. Default 2,000.
+	ReturnRate int
 
 	Hooks  Hooks
 	Limits Limits
@@ -306,9 +317,12 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.BodyTimeout, 10*time.Second)
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	limit.Default(&o.Grace, 15*time.Second)
+	limit.Default(&o.ReturnRate, 2000)
 	limit.Default(&o.CommandTimeout, 30*time.Second)
 	return o, o.check()
 }
+
+const maxReturnRate = 1_000_000
 
 // check refuses values that can only be mistakes.
 func (o *Options) check() error {
@@ -334,6 +348,10 @@ func (o *Options) check() error {
 	}
 	if o.Grace < 0 {
 		return fmt.Errorf("pushy: Options.Grace is %v, must be at least 1s: it is also the lease of the Server's members", o.Grace)
+	}
+	if o.ReturnRate > maxReturnRate {
+		return fmt.Errorf("pushy: Options.ReturnRate is %d, must be at most %d: it is a number of connections a second",
+			o.ReturnRate, maxReturnRate)
 	}
 	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
 		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: " +

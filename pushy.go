@@ -250,15 +250,16 @@ func (s *Server) hubConfig() hub.Config {
 	o := &s.opts
 	l := &o.Limits
 	cfg := hub.Config{
-		Node:      s.node,
-		Lease:     o.Grace,
-		Settings:  s.settings(),
-		Timeout:   operationTimeout,
-		Engine:    s.engine,
-		Protocol:  s.protocol,
-		Policy:    s.policy,
-		Authorize: s.authorize,
-		MemberKey: func(channel, member string) string { return sign.Member(s.memberKeys()[0], channel, member) },
+		Node:       s.node,
+		Lease:      o.Grace,
+		ReturnRate: o.ReturnRate,
+		Settings:   s.settings(),
+		Timeout:    operationTimeout,
+		Engine:     s.engine,
+		Protocol:   s.protocol,
+		Policy:     s.policy,
+		Authorize:  s.authorize,
+		MemberKey:  func(channel, member string) string { return sign.Member(s.memberKeys()[0], channel, member) },
 		MemberKeyValid: func(channel, member, key string) bool {
 			return sign.MemberValid(s.memberKeys(), channel, member, key)
 		},

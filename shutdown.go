@@ -11,6 +11,11 @@ import "context"
 // first. A client has 5 s to answer the close frame, so the deadline of ctx should be later
 // than that.
 //
+// If there is a Broker, Shutdown first makes the lease of this Server longer, to the time
+// within which its clients return (Options.ReturnRate) plus Options.Grace, so that the
+// members of a large Server remain until their clients have returned to the others. If the
+// Broker cannot do that, and the clients' time is longer than Grace, the log says so.
+//
 // Shutdown waits for commands and hooks that are running. A command or hook that called
 // Shutdown would wait for itself until ctx ends; it should call Shutdown in a new
 // goroutine.

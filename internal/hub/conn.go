@@ -36,15 +36,16 @@ type Conn struct {
 
 	// mu guards the fields from greeted to joined. Their order keeps a Conn small, because
 	// a server can have very many.
-	greeted   bool   // the Connect hook has returned
-	closed    bool   // no membership is added any more
-	code      uint16 // the close code; 0 until the connection ends
-	mu        sync.Mutex
-	members   memberships
-	reason    string
-	finished  chan struct{}       // set when the clean-up starts, closed when it is complete
-	presenter *presenter          // nil if the client has not said anything of itself
-	joined    map[uint64]struct{} // hashes of the large presence channels that it has joined, see firstJoin
+	greeted      bool   // the Connect hook has returned
+	closed       bool   // no membership is added any more
+	code         uint16 // the close code; 0 until the connection ends
+	returnWithin uint16 // see ReturnWithin, in milliseconds; it does not change
+	mu           sync.Mutex
+	members      memberships
+	reason       string
+	finished     chan struct{}       // set when the clean-up starts, closed when it is complete
+	presenter    *presenter          // nil if the client has not said anything of itself
+	joined       map[uint64]struct{} // hashes of the large presence channels that it has joined, see firstJoin
 
 	debt atomic.Int32 // tokens for joins, which are charged with the next message
 
@@ -56,6 +57,43 @@ type Conn struct {
 type user struct {
 	value any
 	id    string
+}
+
+// Client describes the client of a connection.
+type Client struct {
+	User    any
+	UserID  string
+	Version uint8 // of the protocol, as the client said; 1 if it said nothing
+	Network limit.Network
+}
+
+// Connect creates a connection for a session and starts its reader. The caller has
+// reserved a place for it.
+func (h *Hub) Connect(s session.Session, from Client) {
+	c := &Conn{
+		hub:     h,
+		id:      h.cfg.NewConnID(),
+		version: from.Version,
+		network: from.Network,
+		session: s,
+	}
+	if from.User != nil || from.UserID != "" {
+		c.user = &user{
+			value: from.User,
+			id:    from.UserID,
+		}
+	}
+	c.setReturnWithin()
+	c.host = h.cfg.HostConn(c)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.out = h.cfg.Engine.NewOutbox(s, c.end)
+	if !h.admission.add(c, h.tasks.Start) {
+		c.cancel()
+		c.out.Discard()
+		s.Abort()
+		return
+	}
+	go c.serve()
 }
 
 // ID returns the connection's id.

@@ -23,7 +23,6 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
-	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/session"
 )
@@ -167,6 +166,9 @@ type Config struct {
 	// *RefusedError refuse it; an *UnavailableError means that it cannot be decided.
 	Authorize func(ctx context.Context, r AuthRequest) error
 	Limits    Limits
+	// ReturnRate is how many clients may return a second after this node has lost its
+	// connections. If it is not positive, clients are not told when to return.
+	ReturnRate int
 	// ReplayBytes is the largest size of the events that one client is sent when it
 	// subscribes.
 	ReplayBytes int
@@ -280,42 +282,6 @@ func New(cfg Config) (*Hub, error) {
 
 // Admission returns the Admission, in which places for connections are reserved.
 func (h *Hub) Admission() *Admission { return h.admission }
-
-// Client describes the client of a connection.
-type Client struct {
-	User    any
-	UserID  string
-	Version uint8 // of the protocol, as the client said; 1 if it said nothing
-	Network limit.Network
-}
-
-// Connect creates a connection for a session and starts its reader. The caller has
-// reserved a place for it.
-func (h *Hub) Connect(s session.Session, from Client) {
-	c := &Conn{
-		hub:     h,
-		id:      h.cfg.NewConnID(),
-		version: from.Version,
-		network: from.Network,
-		session: s,
-	}
-	if from.User != nil || from.UserID != "" {
-		c.user = &user{
-			value: from.User,
-			id:    from.UserID,
-		}
-	}
-	c.host = h.cfg.HostConn(c)
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.out = h.cfg.Engine.NewOutbox(s, c.end)
-	if !h.admission.add(c, h.tasks.Start) {
-		c.cancel()
-		c.out.Discard()
-		s.Abort()
-		return
-	}
-	go c.serve()
-}
 
 // Conn returns the connection with that id, or nil if it is not on this node or
 // its Connect hook has not returned.

@@ -54,6 +54,7 @@ func (h *Hub) shutdown(ctx context.Context) error {
 		cancel(errAborted) // without waiting for the AfterFunc
 	}
 	h.stop()
+	h.extendLease(ctx)
 	idle := h.tasks.Close()
 	// Events that Publish has accepted must be queued before the outboxes are closed.
 	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && h.closeAll(ctx) {

@@ -77,6 +77,9 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		return appendReply(dst, eventError, data, e.Request)
 	case hub.Connected:
 		data := jsvalue.Object(nil).Text("socketId", e.Conn.ID()).Text("protocol", e.Conn.Transport())
+		if within := e.Conn.ReturnWithin(); within > 0 {
+			data = data.Raw("returnWithin", strconv.AppendInt(nil, within.Milliseconds(), 10))
+		}
 		return appendReply(dst, eventConnect, data, nil)
 	case hub.Subscribed:
 		data := jsvalue.Object(nil).Text("channel", e.Channel).Text("memberId", e.Member)
