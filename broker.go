@@ -76,9 +76,16 @@ func closeBroker(b broker.Broker) (err error) {
 }
 
 // settings returns the options that must be equal on all nodes. Options.Channel must be
-// equal, too, but funcs cannot be compared.
+// equal, too, but funcs cannot be compared: nodes can tell only whether it is set. If nodes keep
+// different numbers of events, hub.Channel finds that when it receives the first one.
 func (s *Server) settings() map[string]string {
+	channel := "not set"
+	if s.opts.Channel != nil {
+		channel = "set"
+	}
 	return map[string]string{
+		"Channel":                     channel,
+		"Limits.KeepBytes":            strconv.Itoa(max(s.opts.Limits.KeepBytes, -1)),
 		"Grace":                       s.opts.Grace.String(),
 		"Limits.PagedMembers":         strconv.Itoa(max(s.opts.Limits.PagedMembers, -1)),
 		"Limits.Members":              strconv.Itoa(max(s.opts.Limits.Members, -1)),

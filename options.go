@@ -73,7 +73,9 @@ type Options struct {
 	// from many goroutines, when a channel is opened and when the properties of a channel
 	// that is not open are needed, so it must be fast. It must return the same result for
 	// the same name each time and on all nodes. A panic is logged, and the request is
-	// refused. Default: the zero ChannelOptions.
+	// refused. Nodes warn in the log if only some of them have a Channel, and when they
+	// receive an event which its publisher keeps in another way (ChannelOptions.Keep); they
+	// cannot detect other differences. Default: the zero ChannelOptions.
 	Channel func(name string) ChannelOptions
 	// Authorizer decides every subscription. Default: public channels are open, and private
 	// channels need a token (PROTOCOL.md, section 6).

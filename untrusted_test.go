@@ -365,7 +365,12 @@ func TestSettingsOfNodes(t *testing.T) {
 	const keys = "SecretKey and OldSecretKeys"
 	one, two := strings.Repeat("1", 32), strings.Repeat("2", 32)
 	first := settings(pushy.Options{SecretKey: one})
-	require.Len(t, first, 4)
+	require.Len(t, first, 6)
+	assert.Equal(t, "not set", first["Channel"])
+	set := func(string) pushy.ChannelOptions { return pushy.ChannelOptions{} }
+	assert.Equal(t, "set", settings(pushy.Options{Channel: set})["Channel"])
+	assert.Equal(t, "262144", first["Limits.KeepBytes"])
+	assert.Equal(t, "-1", settings(pushy.Options{Limits: pushy.Limits{KeepBytes: -3}})["Limits.KeepBytes"])
 	assert.Equal(t, "15s", first["Grace"])
 	assert.Equal(t, "1000", first["Limits.Members"])
 	assert.Equal(t, "100000", first["Limits.PagedMembers"])

@@ -30,6 +30,8 @@ type Channel struct {
 	history   *history                 // nil if the channel keeps no events; it does not change
 	*watching                          // nil for a public channel
 
+	keepDiffers atomic.Bool // compareKeep has found that the policies of nodes differ
+
 	held atomic.Int64 // the number of own whose client is absent; changed under fan
 
 	mu      sync.Mutex

@@ -84,6 +84,9 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 		ch.deliver(e)
 		return
 	}
+	if e.At.Offset > 0 || ch.history != nil {
+		ch.compareKeep(&e)
+	}
 	if e.At.Offset > 0 && ch.history != nil {
 		ch.deliverKept(e)
 		return
