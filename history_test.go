@@ -243,6 +243,16 @@ func TestResumeFromForgedPositions(t *testing.T) {
 			p.quiet()
 			p.Abort()
 		}
+		// A log that has no events is not the one that the client knows: its events were lost.
+		p := connect2(t, srv)
+		empty := p.enterWith("empty", "")
+		assert.Equal(t, "offset=0", empty.String())
+		p.Abort()
+		p = connect2(t, srv)
+		got := p.resume("empty", broker.Position{Epoch: empty.Epoch, Offset: 3}, `,"partial":true`)
+		assert.Equal(t, "recovered=false epoch replay=0 first=1 offset=0", got.String())
+		assert.Equal(t, empty.Epoch, got.Epoch)
+		p.Abort()
 		for _, since := range []string{
 			`{"epoch":"x","offset":"1"}`, `{"epoch":"x","offset":-1}`, `{"epoch":"x","offset":9007199254740992}`,
 			`{"epoch":"x","offset":1.5}`, `{"epoch":"x"}`, `{"offset":1}`, `"x.1"`, `null`,

@@ -265,6 +265,8 @@ func (k *history) since(p *pastRequest, since broker.Position) (offset uint64, r
 			if p.asked {
 				k.end(since.Epoch, reason)
 			}
+		case k.ring.last == 0:
+			reason = PastEpoch // no event was appended to this log, so that of the position was lost
 		}
 		return none, reason, needNothing
 	}

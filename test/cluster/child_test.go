@@ -94,14 +94,14 @@ func serveChild() {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	var shared broker.Broker
+	var m membership
 	if how != "" {
-		var m membership
 		if err := json.Unmarshal([]byte(how), &m); err != nil {
 			fail(err)
 		}
 		shared = m.broker(log)
 	}
-	srv, err := pushy.New(options(shared, log))
+	srv, err := pushy.New(options(shared, m.Lease, log))
 	if err != nil {
 		fail(err)
 	}

@@ -36,17 +36,16 @@ const patience = 60 * time.Second
 // a time, and ended once, after the last message.
 func dial(base, transport string, got func(text []byte), ended func(error)) (*link, error) {
 	session := "000/s" + strconv.FormatInt(sessions.Add(1), 10)
-	if strings.HasSuffix(transport, "websocket") {
-		return dialWebSocket(base, session, transport == "websocket", got, ended)
+	switch transport {
+	case "websocket":
+		return dialWebSocket(base, "/pushy/socket/"+session+"/websocket", true, got, ended)
+	case "rawwebsocket":
+		return dialWebSocket(base, "/pushy/socket/websocket", false, got, ended)
 	}
 	return dialHTTP(base+"/pushy/socket/"+session+"/", transport, got, ended)
 }
 
-func dialWebSocket(base, session string, framed bool, got func([]byte), ended func(error)) (*link, error) {
-	path := "/pushy/socket/websocket"
-	if framed {
-		path = "/pushy/socket/" + session + "/websocket"
-	}
+func dialWebSocket(base, path string, framed bool, got func([]byte), ended func(error)) (*link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conn, early, _, err := ws.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,15 +25,28 @@ func (anybody) Authorize(context.Context, pushy.AuthRequest) error { return nil 
 
 const secretKey = "the secret of the cluster"
 
-// options returns the options of a node.
-func options(shared broker.Broker, logger *slog.Logger) pushy.Options {
+// keep is what channels keep whose names contain "kept".
+var keep = broker.Keep{
+	Size: 1000,
+	TTL:  5 * time.Minute,
+}
+
+// options returns the options of a node. The lease is also its grace period; 0 is the default.
+func options(shared broker.Broker, lease time.Duration, logger *slog.Logger) pushy.Options {
 	return pushy.Options{
 		SecretKey:  secretKey,
 		Authorizer: anybody{},
 		Broker:     shared,
-		Logger:     logger,
-		SockJS:     pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // on a busy machine a poll can be late
-		Limits:     pushy.Limits{CommandRate: -1},
+		Grace:      lease,
+		Channel: func(name string) pushy.ChannelOptions {
+			if strings.Contains(name, "kept") {
+				return pushy.ChannelOptions{Keep: keep}
+			}
+			return pushy.ChannelOptions{}
+		},
+		Logger: logger,
+		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // on a busy machine a poll can be late
+		Limits: pushy.Limits{CommandRate: -1},
 	}
 }
 
@@ -41,14 +55,14 @@ func (s *store) start(t testing.TB, n int) []node {
 	t.Helper()
 	var nodes []node
 	for range n {
-		nodes = append(nodes, serve(t, s.join(t)))
+		nodes = append(nodes, serve(t, s.join(t), s.Lease))
 	}
 	return nodes
 }
 
-func serve(t testing.TB, shared broker.Broker) node {
+func serve(t testing.TB, shared broker.Broker, lease time.Duration) node {
 	t.Helper()
-	srv, err := pushy.New(options(shared, slog.New(slog.NewTextHandler(t.Output(), nil))))
+	srv, err := pushy.New(options(shared, lease, slog.New(slog.NewTextHandler(t.Output(), nil))))
 	if err != nil {
 		t.Fatal(err)
 	}

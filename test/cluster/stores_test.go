@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -50,7 +49,7 @@ func (m membership) broker(log *slog.Logger) broker.Broker {
 		if m.Kind == "redis-sentinel" {
 			o.SentinelMaster = "main"
 		}
-		return leasedRedis{redis.New(o), m.Lease}
+		return redis.New(o)
 	}
 	o := nats.Options{
 		URL:     "nats://" + strings.Join(m.Addresses, ",nats://"),
@@ -62,42 +61,8 @@ func (m membership) broker(log *slog.Logger) broker.Broker {
 	if m.Kind == "nats-cluster" {
 		o.Replicas = 3
 	}
-	return leasedNATS{nats.New(o), m.Lease}
+	return nats.New(o)
 }
-
-// leasedRedis is a broker whose lease differs from the Server's default. It has the optional
-// interfaces, because it embeds the type and not the interface Broker.
-type leasedRedis struct {
-	*redis.Broker
-	lease time.Duration
-}
-
-func (b leasedRedis) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
-	o.Lease = b.lease
-	return b.Broker.Open(ctx, o, sink)
-}
-
-// leasedNATS is the same for NATS.
-type leasedNATS struct {
-	*nats.Broker
-	lease time.Duration
-}
-
-func (b leasedNATS) Open(ctx context.Context, o broker.OpenOptions, sink broker.Sink) error {
-	o.Lease = b.lease
-	return b.Broker.Open(ctx, o, sink)
-}
-
-var (
-	_ broker.History = leasedRedis{}
-	_ broker.Health  = leasedRedis{}
-	_ broker.Cluster = leasedRedis{}
-	_ broker.Ledger  = leasedRedis{}
-	_ broker.History = leasedNATS{}
-	_ broker.Health  = leasedNATS{}
-	_ broker.Cluster = leasedNATS{}
-	_ broker.Ledger  = leasedNATS{}
-)
 
 // server is a process of Redis or NATS.
 type server interface {
