@@ -173,8 +173,9 @@ func TestSubscriptionIsKilledBeforeTheLastEvent(t *testing.T) {
 	arrives(t, keptNews, at, c, other)
 	for i := 4; i <= 6; i++ {
 		soon(t, patience, "both nodes have subscribed again", func() bool {
-			clients, err := s.redis(t).Command("CLIENT", "LIST", "TYPE", "pubsub")
-			return err == nil && strings.Count(clients, " sub=2 ") == 2 && // this channel and one for tests
+			subscribers, err := s.redis(t).Command("EVAL", "return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]", "0",
+				"{"+s.Prefix+"}1:c:"+keptNews)
+			return err == nil && subscribers == ":2" &&
 				nodes[0].srv.Stats().Away == nil && nodes[1].srv.Stats().Away == nil
 		})
 		d.Drop(true) // so that the event is not delivered before the connection is killed
