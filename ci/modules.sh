@@ -51,7 +51,7 @@ needed() {
 		gcc|gcc libc6-dev|links the race detector
 		node|nodejs|runs the client's tests, and parses JSON to compare the results with pushy's
 		npm|npm|installs the tools that build the client and control the browsers
-		redis-server|redis-server|is started by the tests of broker/redis and test/cluster
+		redis-server|redis-server|is started by the tests of broker/redis and test/cluster, and by those of the examples
 		redis-sentinel|redis-sentinel|is started by the tests of broker/redis and test/cluster, for failovers
 		nats-server|nats-server|is started by the tests of broker/nats and test/cluster
 		chromium|chromium|runs the tests of the client and the examples; PUSHY_CHROMIUM is another path

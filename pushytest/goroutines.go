@@ -22,9 +22,12 @@ func labelled(label string, run func()) {
 }
 
 // ownGoroutines are those that may outlive a command that was the first to need
-// them: pushy's writers and what the standard library keeps for later.
+// them: pushy's writers, what keeps the events of channels, and what the standard
+// library keeps for later.
 var ownGoroutines = []string{
 	"github.com/gopushy/pushy/internal/fanout.",
+	"github.com/gopushy/pushy/internal/hub.(*Hub).keepAll",
+	"github.com/gopushy/pushy/internal/hub.(*Channel).heal",
 	"github.com/gopushy/pushy.(*Server).background",
 	"github.com/gopushy/pushy.hosted", // a hook that somebody waits for
 	"net/http.(*persistConn).", "net/http.(*http2ClientConn).",

@@ -2,6 +2,8 @@
 // who is online, commands of its own, and a backend that publishes with a signed trigger.
 //
 //	go run ./examples/chat
+//
+// With PUSHY_SECRET_KEY in the environment, it recognizes its users after a restart.
 package main
 
 import (
@@ -34,5 +36,5 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with -addr, or port 0 for a free one", err)
 	}
-	return app.Serve(ctx, listener, out, app.Config{})
+	return app.Serve(ctx, listener, out, app.Config{Secret: os.Getenv("PUSHY_SECRET_KEY")})
 }

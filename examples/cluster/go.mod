@@ -6,6 +6,7 @@ require (
 	github.com/gobwas/ws v1.4.0
 	github.com/gopushy/pushy v0.1.0
 	github.com/gopushy/pushy/broker/nats v0.1.0
+	github.com/gopushy/pushy/broker/redis v0.1.0
 	github.com/nats-io/nats-server/v2 v2.12.1
 	github.com/stretchr/testify v1.11.1
 )
@@ -26,8 +27,9 @@ require (
 	github.com/nats-io/nkeys v0.4.12 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/pmezard/go-difflib v1.0.0 // indirect
+	github.com/redis/rueidis v1.0.79 // indirect
 	golang.org/x/crypto v0.46.0 // indirect
-	golang.org/x/sys v0.39.0 // indirect
+	golang.org/x/sys v0.47.0 // indirect
 	golang.org/x/time v0.14.0 // indirect
 	gopkg.in/check.v1 v1.0.0-20180628173108-788fd7840127 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect

@@ -1,10 +1,12 @@
-// Command cluster is the chat of examples/chat on three nodes that act as one. They are
-// connected by a NATS server that the command starts in its own process.
+// Command cluster is the chat of examples/chat on three nodes that act as one. Each node is a
+// process, and they are connected by a NATS server that the command starts, or by your Redis.
 //
 //	go run ./examples/cluster
+//	go run ./examples/cluster -redis 127.0.0.1:6379
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,76 +22,85 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-
-	"github.com/gopushy/pushy/broker/nats"
-	"github.com/gopushy/pushy/examples/chat/app"
 )
 
 func main() {
+	if text := os.Getenv(nodeVariable); text != "" {
+		fail(serveNode(text, os.Stdin, os.Stdout))
+		return
+	}
 	addr := flag.String("addr", "127.0.0.1:8081", "address of the first node; the others have the next ports, or free ones with port 0")
 	nodes := flag.Int("nodes", 3, "number of nodes")
+	redis := flag.String("redis", "", "address of a Redis server to use in place of NATS, such as 127.0.0.1:6379")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process immediately
-	if err := run(ctx, *addr, *nodes, os.Stdout); err != nil {
+	fail(run(ctx, *addr, *nodes, *redis, os.Stdout))
+}
+
+func fail(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
 }
 
-// run serves the chat from all nodes until ctx ends.
-func run(ctx context.Context, addr string, nodes int, out io.Writer) error {
-	listeners, err := listen(addr, nodes)
+// run runs all nodes until ctx ends.
+func run(ctx context.Context, addr string, nodes int, redis string, out io.Writer) error {
+	addrs, err := addresses(addr, nodes)
 	if err != nil {
 		return err
 	}
-	defer closeAll(listeners)
-	dir, err := os.MkdirTemp("", "pushy-cluster")
-	if err != nil {
-		return err
+	// Nodes that act as one have the same key. With a key that stays the same, users are also
+	// recognized after a restart of this command.
+	common := node{Secret: cmp.Or(os.Getenv("PUSHY_SECRET_KEY"), rand.Text()), Redis: redis}
+	if redis == "" {
+		dir, err := os.MkdirTemp("", "pushy-cluster")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		engine, err := startNATS(dir)
+		if err != nil {
+			return err
+		}
+		defer engine.WaitForShutdown()
+		defer engine.Shutdown()
+		common.NATS = engine.ClientURL()
 	}
-	defer os.RemoveAll(dir)
-	engine, err := startNATS(dir)
-	if err != nil {
-		return err
-	}
-	defer engine.WaitForShutdown()
-	defer engine.Shutdown()
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	// Nodes that act as one have the same keys.
-	common := app.Config{Secret: rand.Text(), LoginKey: rand.Text()}
-	var serving sync.WaitGroup
+	out = &lockedWriter{to: out}
+	var running sync.WaitGroup
 	ended := make([]error, nodes)
-	for i, l := range listeners {
-		c := common
-		c.Node = "node " + strconv.Itoa(i+1)
-		c.Broker = nats.New(nats.Options{URL: engine.ClientURL(), RequireAtStart: true})
+	for i, addr := range addrs {
+		n := common
+		n.Addr, n.Name = addr, "node "+strconv.Itoa(i+1)
 		open := make(chan struct{})
-		serving.Go(func() {
-			defer stop() // when one node ends, all end
-			ended[i] = app.Serve(ctx, l, &announced{Writer: out, open: open}, c)
+		running.Go(func() {
+			defer stop() // if one node does not start, all end
+			ended[i] = n.keepRunning(ctx, out, sync.OnceFunc(func() { close(open) }))
 		})
 		select { // wait, so that the nodes print their addresses in order
 		case <-open:
 		case <-ctx.Done():
 		}
 	}
-	serving.Wait()
+	running.Wait()
 	return errors.Join(ended...)
 }
 
-// announced is a Writer that reports the first Write.
-type announced struct {
-	io.Writer
-	once sync.Once
-	open chan struct{}
+// lockedWriter is an io.Writer for several goroutines.
+type lockedWriter struct {
+	mu sync.Mutex
+	to io.Writer
 }
 
-func (a *announced) Write(p []byte) (int, error) {
-	defer a.once.Do(func() { close(a.open) })
-	return a.Writer.Write(p)
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(p)
 }
 
 // startNATS starts a NATS server in this process, on a free port of 127.0.0.1.
@@ -106,8 +117,8 @@ func startNATS(dir string) (*server.Server, error) {
 	return s, nil
 }
 
-// listen listens on n ports, beginning with the port of addr.
-func listen(addr string, n int) (all []net.Listener, err error) {
+// addresses returns n addresses, beginning with addr.
+func addresses(addr string, n int) (all []string, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -117,21 +128,10 @@ func listen(addr string, n int) (all []net.Listener, err error) {
 		return nil, fmt.Errorf("-addr %s and -nodes %d: a port and a number are needed", addr, n)
 	}
 	for range n {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(port, 10)))
-		if err != nil {
-			closeAll(all)
-			return nil, fmt.Errorf("%w; choose another address with -addr, or port 0 for free ones", err)
-		}
-		all = append(all, l)
+		all = append(all, net.JoinHostPort(host, strconv.FormatUint(port, 10)))
 		if port > 0 {
 			port++
 		}
 	}
 	return all, nil
-}
-
-func closeAll(listeners []net.Listener) {
-	for _, l := range listeners {
-		_ = l.Close()
-	}
 }

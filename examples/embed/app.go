@@ -29,12 +29,13 @@ type chore struct {
 	By   string `json:"by"` // who added it or changed it last
 }
 
-// app is the app as it was before pushy was added: pages, forms and a login. The func
-// changed is its only call of the code that was added.
+// app is the app as it was before pushy was added: pages, forms and a login. The funcs
+// changed and position are its only calls of the code that was added.
 type app struct {
 	mux      *http.ServeMux
 	sessions sessions
 	changed  func(ctx context.Context, team string, c chore)
+	position func(ctx context.Context, team string) string // of the team's last event, or ""
 
 	mu     sync.Mutex
 	chores map[string][]chore // by team
@@ -45,6 +46,7 @@ func newApp() *app {
 		mux:      http.NewServeMux(),
 		sessions: sessions{all: map[string]*session{}},
 		changed:  func(context.Context, string, chore) {},
+		position: func(context.Context, string) string { return "" },
 		chores: map[string][]chore{
 			"garden":  {{1, "Water the tomatoes", false, "Ann"}, {2, "Mow the lawn", true, "Bob"}},
 			"kitchen": {{1, "Sharpen the knives", false, "Eve"}},
@@ -122,12 +124,15 @@ func (a *app) of(team string) []chore {
 	return append([]chore{}, a.chores[team]...)
 }
 
-func (a *app) home(w http.ResponseWriter, _ *http.Request, s *session) {
+func (a *app) home(w http.ResponseWriter, r *http.Request, s *session) {
+	// First the position, then the data: a change in between is in both, and never in neither.
+	since := a.position(r.Context(), s.user.Team)
 	render(w, http.StatusOK, "chores.html", struct {
 		User    user
 		Channel string
+		Since   string
 		Chores  []chore
-	}{s.user, channelOf(s.user.Team), a.of(s.user.Team)})
+	}{s.user, channelOf(s.user.Team), since, a.of(s.user.Team)})
 }
 
 func (a *app) list(w http.ResponseWriter, _ *http.Request, s *session) {

@@ -97,12 +97,46 @@ func TestTheTeamSeesChanges(t *testing.T) {
 		bobs.ExpectNone(garden, "chore")
 		eves.ExpectNone("private-team-kitchen", "chore")
 
-		// Missed changes are fetched.
+		// A page can fetch all of them.
 		var all []chore
 		resp = s.do(ann, http.MethodGet, "/chores", nil)
 		require.NoError(t, json.NewDecoder(resp.Body).Decode(&all))
 		require.Len(t, all, 3)
 		assert.Equal(t, got, all[2])
+	})
+}
+
+// A change that is made after a page was rendered, and before it has subscribed, is replayed.
+func TestChangesSinceThePageWasRendered(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		ann, bob := s.login("ann", "spade"), s.login("bob", "rake")
+		s.do(bob, http.MethodPost, "/chores", url.Values{"text": {"Before"}})
+		page, err := io.ReadAll(s.do(ann, http.MethodGet, "/", nil).Body)
+		require.NoError(t, err)
+		assert.Contains(t, string(page), "Before")
+		_, since, _ := strings.Cut(string(page), `data-since="`)
+		since, _, _ = strings.Cut(since, `"`)
+		epoch, offset, found := strings.Cut(since, ".")
+		require.True(t, found, "a position: %q", since)
+		s.do(bob, http.MethodPost, "/chores", url.Values{"text": {"After"}})
+
+		anns := s.kit.Connect(ann.sign)
+		token, err := pushytest.Endpoint(s.handler, "/rt/auth")(anns, garden)
+		require.NoError(t, err)
+		data := map[string]any{}
+		require.NoError(t, json.Unmarshal(token.(json.RawMessage), &data))
+		data["channel"] = garden
+		data["since"] = map[string]any{"epoch": epoch, "offset": json.Number(offset)}
+		var in struct {
+			Recovered bool
+			Replay    int
+		}
+		require.NoError(t, anns.Exec("subscribe", data, &in))
+		assert.True(t, in.Recovered)
+		assert.Equal(t, 1, in.Replay)
+		var got chore
+		anns.ExpectEvent(garden, "chore", &got)
+		assert.Equal(t, "After", got.Text)
 	})
 }
 

@@ -4,13 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 )
 
 // addRealtime adds pushy to the app. Users who are logged in can connect, each team has a
 // private channel, and every change is published there.
 func (a *app) addRealtime(secret string) (*pushy.Server, error) {
+	kept := pushy.ChannelOptions{Keep: broker.Keep{Size: 100, TTL: time.Hour}}
 	rt, err := pushy.New(pushy.Options{
 		SecretKey: secret,
 		Prefix:    "/rt",
@@ -21,6 +24,9 @@ func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 			}
 			return nil, pushy.ErrNeedAuth
 		},
+		// The changes of the last hour: a page receives those since it was rendered, and those
+		// that it misses while it is disconnected.
+		Channel: func(string) pushy.ChannelOptions { return kept },
 		Hooks: pushy.Hooks{
 			Connect: func(conn *pushy.Conn) { a.sessions.connected(conn.User().(*session), conn) },
 			Disconnect: func(conn *pushy.Conn, _ int, _ string) {
@@ -44,6 +50,14 @@ func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 		if err := rt.Publish(ctx, channelOf(team), "chore", c); err != nil {
 			slog.Error("cannot publish", "team", team, "error", err) // the change is saved nevertheless
 		}
+	}
+	a.position = func(ctx context.Context, team string) string {
+		p, err := rt.Position(ctx, channelOf(team))
+		if err != nil {
+			slog.Error("cannot read the position", "team", team, "error", err) // the page fetches the chores
+			return ""
+		}
+		return p.String()
 	}
 	// When a user logs out, the connections of all open pages are closed.
 	a.sessions.disconnect = func(conn *pushy.Conn) { _ = conn.Close(pushy.CloseRemoved, "logged out") }

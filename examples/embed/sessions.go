@@ -35,6 +35,10 @@ type session struct {
 	conns map[string]*pushy.Conn // by id; nil once the session has ended
 }
 
+// UserID identifies the user of a connection, so that only the same user returns as the same
+// member after a lost connection.
+func (s *session) UserID() string { return s.user.Name }
+
 // sessions has all sessions, by the value of their cookie.
 type sessions struct {
 	disconnect func(*pushy.Conn)

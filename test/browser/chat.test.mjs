@@ -5,6 +5,7 @@ import { after, before, test } from "node:test";
 import { enter, line, log, person, room, say } from "./chat.mjs";
 import { build, desktop, launch, look, open, patience, phone, screenshots, start } from "./example.mjs";
 
+process.env.PUSHY_SECRET_KEY = "a secret of the tests, the same after a restart";
 const limit = { timeout: 5 * patience };
 let browser;
 
@@ -94,12 +95,15 @@ test("two tabs of one browser are two people", limit, async (t) => {
   await ada.getByRole("button", { name: "Announce" }).click();
   await line(grace, "Announcement requested by Ada").waitFor();
 
-  // A tab that is reloaded is the same person.
+  // A tab that is reloaded is the same person, shows the last lines again, and nobody notices.
   await ada.reload();
   await person(ada, "Ada (you)").waitFor();
-  await room(grace, "Private lounge");
-  await line(grace, "Ada left").waitFor();
-  await log(grace).getByText("Ada joined").waitFor();
+  await line(ada, "I am Ada").waitFor();
+  await line(ada, "Announcement requested by Ada").waitFor();
+  for (const page of [ada, grace]) await room(page, "Private lounge");
+  await say(ada, "I was never away");
+  await line(grace, "I was never away").waitFor();
+  for (const note of ["Ada left", "Ada joined"]) assert.equal(await line(grace, note).count(), 0, note);
   assert.deepEqual(ada.wrong, []);
 });
 
@@ -114,7 +118,6 @@ test("reconnects after a restart of the server", limit, async (t) => {
   await first.stop();
   for (const page of [ada, grace]) {
     await page.getByRole("status").getByText("Reconnecting…").waitFor();
-    await line(page, "Connection lost. You may miss messages.").waitFor();
   }
   await say(ada, "to nobody");
   await ada.getByText("Not connected. Try again in a moment.").waitFor();
@@ -123,10 +126,12 @@ test("reconnects after a restart of the server", limit, async (t) => {
   const second = await start(new URL(first.origin).host);
   t.after(() => second.stop());
   for (const page of [ada, grace]) await page.getByRole("status").getByText("Connected").waitFor();
-  // The new server has neither the old logins nor the old members.
+  // The new server has neither the old members nor the messages of before.
   for (const page of [ada, grace]) {
     await person(page, page === ada ? "Grace" : "Ada").waitFor();
     await page.waitForFunction(() => document.querySelectorAll("#people li").length === 2);
+    await line(page, "The server has lost earlier messages.").waitFor();
+    await line(page, "Before").waitFor();
   }
   assert.equal(await ada.getByLabel("Message").inputValue(), "to nobody", "what was not sent is still there");
   for (const [from, to] of [[ada, grace], [grace, ada]]) {
@@ -135,6 +140,30 @@ test("reconnects after a restart of the server", limit, async (t) => {
     await line(to, `${name} again 3`).waitFor();
     assert.equal(await log(to).getByText(`${name} again`).count(), 3);
   }
+});
+
+test("a newcomer sees the last 50 lines", limit, async (t) => {
+  const { origin } = await chat(t);
+  const ada = await open(browser, origin, desktop);
+  await enter(ada, "Ada");
+  for (let n = 1; n <= 55; n++) await say(ada, `Line ${n}`);
+  await room(ada, "Private lounge");
+  await say(ada, "In the lounge");
+  await line(ada, "In the lounge").waitFor();
+  await room(ada, "Lobby");
+  await line(ada, "Line 55").waitFor();
+
+  const grace = await open(browser, origin, phone);
+  await enter(grace, "Grace");
+  await line(grace, "Line 55").waitFor();
+  const texts = await log(grace).locator(".text").allTextContents();
+  assert.deepEqual(texts, Array.from({ length: 50 }, (_, i) => `Line ${i + 6}`));
+  await room(grace, "Private lounge");
+  await line(grace, "In the lounge").waitFor();
+  assert.equal(await log(grace).locator("> *").last().textContent(), "You joined", "after what was said before");
+  await say(ada, "News");
+  await grace.getByRole("navigation").getByText("1", { exact: true }).waitFor(); // what is old is not unread
+  assert.deepEqual(grace.wrong, []);
 });
 
 test("a page of another origin cannot connect", limit, async (t) => {

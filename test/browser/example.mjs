@@ -2,6 +2,7 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -51,6 +52,33 @@ export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
       if (code !== 0) throw new Error(`the example ended with code ${code}, signal ${signal}, instead of shutting down`);
     },
   };
+}
+
+// startRedis starts a Redis server that keeps nothing on disk, and returns its address.
+export async function startRedis() {
+  const port = await freePort();
+  const child = spawn("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--dir", own], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  const ready = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on("line", (line) => /Ready to accept connections/.test(line) && resolve());
+  });
+  await Promise.race([ready, ended.then(([code]) => { throw new Error(`redis-server ended with code ${code}`); })]);
+  return {
+    address: `127.0.0.1:${port}`,
+    async stop() {
+      child.kill("SIGTERM");
+      await ended;
+    },
+  };
+}
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
 }
 
 export function launch() {

@@ -3,6 +3,7 @@ package app
 import (
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/gopushy/pushy/trigger"
 )
@@ -20,7 +21,11 @@ func (a announcer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Log in first", http.StatusUnauthorized)
 		return
 	}
-	announcement := line{From: who, Text: "Greetings, lobby! A backend signed and posted this."}
+	announcement := line{
+		From: who,
+		Time: time.Now().UnixMilli(),
+		Text: "Greetings, lobby! A backend signed and posted this.",
+	}
 	if _, err := a.publisher.Publish(r.Context(), lobby, "announcement", announcement); err != nil {
 		slog.Error("cannot announce", "error", err)
 		http.Error(w, "The announcement was not sent", http.StatusBadGateway)

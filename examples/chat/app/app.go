@@ -3,6 +3,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -28,26 +29,46 @@ const (
 //go:embed page
 var page embed.FS
 
-// Config configures one process. Processes that act as one have the same Secret and
-// LoginKey. The zero value is for a process that is alone.
+// Config configures one process. Processes that act as one have the same Secret. The zero
+// value is for a process that is alone.
 type Config struct {
-	Secret   string // signs tokens and triggers
-	LoginKey string // signs cookies
-	Broker   broker.Broker
-	Node     string // the name that the page shows
+	Secret string // signs tokens, triggers and cookies; random if empty
+	Broker broker.Broker
+	Node   string // the name that the page shows
+	Kill   func() // ends the process, if the page has a button for that
+}
+
+// keep is how many lines of a room are kept. A page shows the last 50 of them when it opens,
+// and gets those that it missed when it was disconnected.
+var keep = broker.Keep{
+	Size: 200,
+	TTL:  24 * time.Hour,
+}
+
+// room returns the properties of the two rooms.
+func room(channel string) pushy.ChannelOptions {
+	switch channel {
+	case lobby:
+		return pushy.ChannelOptions{Keep: keep}
+	case lounge:
+		return pushy.ChannelOptions{
+			Keep:     keep,
+			Presence: pushy.PresenceOptions{PerUser: true}, // a person with several tabs is one member
+		}
+	}
+	return pushy.ChannelOptions{}
 }
 
 // Serve serves the chat until ctx ends, and prints its URL to out.
 func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) error {
 	defer listener.Close()
-	if c.Secret == "" {
-		c.Secret, c.LoginKey = rand.Text(), rand.Text()
-	}
-	people := people{key: []byte(c.LoginKey)}
+	c.Secret = cmp.Or(c.Secret, rand.Text())
+	people := people{key: []byte("cookies, signed with " + c.Secret)}
 	srv, err := pushy.New(pushy.Options{
 		SecretKey: c.Secret,
 		Accept:    func(r *http.Request) (any, error) { return people.of(r) },
 		Broker:    c.Broker,
+		Channel:   room,
 	})
 	if err != nil {
 		return err
@@ -66,7 +87,7 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 	if err != nil {
 		return err
 	}
-	index, err := indexPage(files, c.Node)
+	index, err := indexPage(files, c)
 	if err != nil {
 		return err
 	}
@@ -80,6 +101,15 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 	}))
 	mux.HandleFunc("POST /login", people.login)
 	mux.Handle("POST /announce", announcer{people, publisher})
+	if c.Kill != nil {
+		mux.HandleFunc("POST /kill", func(w http.ResponseWriter, r *http.Request) {
+			if _, err := people.of(r); err != nil {
+				http.Error(w, "Log in first", http.StatusUnauthorized)
+				return
+			}
+			c.Kill()
+		})
+	}
 	mux.Handle("/", http.FileServerFS(files))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "index.html", time.Time{}, bytes.NewReader(index))
@@ -104,13 +134,16 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 }
 
 // indexPage returns the page with the node's name.
-func indexPage(files fs.FS, node string) ([]byte, error) {
+func indexPage(files fs.FS, c Config) ([]byte, error) {
 	t, err := template.ParseFS(files, "index.html")
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	err = t.Execute(&b, node)
+	err = t.Execute(&b, struct {
+		Node    string
+		CanKill bool
+	}{c.Node, c.Kill != nil})
 	return b.Bytes(), err
 }
 

@@ -4,13 +4,16 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,13 +28,18 @@ const patience = time.Minute // for one step, on a busy machine
 // start runs the example and returns its address. Its end is checked too.
 func start(t *testing.T) (base string, stop func()) {
 	t.Helper()
+	return startWith(t, Config{})
+}
+
+func startWith(t *testing.T, c Config) (base string, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err == nil {
-			err = Serve(ctx, listener, in, Config{})
+			err = Serve(ctx, listener, in, c)
 		}
 		in.CloseWithError(err)
 		ended <- err
@@ -178,7 +186,8 @@ func TestTwoPeopleChat(t *testing.T) {
 	for _, c := range both {
 		var got line
 		c.expect("message", &got)
-		assert.Equal(t, line{From: ada.person, Text: "Hello"}, got)
+		assert.Equal(t, line{From: ada.person, Time: got.Time, Text: "Hello"}, got)
+		assert.WithinDuration(t, time.Now(), time.UnixMilli(got.Time), patience)
 	}
 	g.send(`{"command":"roll","data":{"channel":"lobby"}}`)
 	var rolls [2]line
@@ -231,6 +240,74 @@ func TestLoungeShowsWhoIsHere(t *testing.T) {
 	require.NoError(t, g.conn.Close())
 	a.expect("pushy:presence-quit", &quit)
 	assert.Equal(t, add, quit)
+}
+
+func TestNewcomerSeesTheLastLines(t *testing.T) {
+	t.Parallel()
+	base, _ := start(t)
+	a := enter(t, base, "Ada").connect(t)
+	a.join(lobby)
+	for n := range 60 {
+		a.send(fmt.Sprintf(`{"command":"say","data":{"channel":"lobby","text":"line %d"}}`, n))
+		a.expect("message", nil)
+	}
+	g := enter(t, base, "Grace").connect(t)
+	g.send(`{"command":"subscribe","data":{"channel":"lobby","rewind":50}}`)
+	var in struct{ Replay int }
+	g.expect("pushy:subscription-success", &in)
+	assert.Equal(t, 50, in.Replay)
+	for n := 10; n < 60; n++ {
+		var got line
+		g.expect("message", &got)
+		assert.Equal(t, fmt.Sprint("line ", n), got.Text)
+	}
+}
+
+// Somebody who loses the connection stays in the lounge, and returns as the same member.
+func TestNobodyNoticesALostConnection(t *testing.T) {
+	t.Parallel()
+	base, _ := start(t)
+	ada, grace := enter(t, base, "Ada"), enter(t, base, "Grace")
+	join := func(v visitor, c *client, more map[string]any) (in struct {
+		MemberID, Key string
+		Resumed       bool
+	}) {
+		t.Helper()
+		data := map[string]any{"channel": lounge, "hold": true}
+		maps.Copy(data, more)
+		resp := v.post(t, "/auth", url.Values{"channel": {lounge}, "connection_id": {c.id}})
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&data))
+		message, err := json.Marshal(map[string]any{"command": "subscribe", "data": data})
+		require.NoError(t, err)
+		c.send(string(message))
+		c.expect("pushy:subscription-success", &in)
+		return in
+	}
+	a, g := ada.connect(t), grace.connect(t)
+	join(ada, a, nil)
+	before := join(grace, g, nil)
+	a.expect("pushy:presence-add", nil)
+	require.NoError(t, g.conn.Close())
+	g = grace.connect(t)
+	after := join(grace, g, map[string]any{"member": map[string]string{"id": before.MemberID, "key": before.Key}})
+	assert.True(t, after.Resumed)
+	assert.Equal(t, before.MemberID, after.MemberID)
+	g.send(`{"command":"say","data":{"channel":"private-lounge","text":"I was never away"}}`)
+	a.expect("message", nil) // the first that Ada receives since Grace has joined
+}
+
+func TestKillButton(t *testing.T) {
+	t.Parallel()
+	killed := make(chan struct{})
+	base, _ := startWith(t, Config{Node: "node 1", Kill: sync.OnceFunc(func() { close(killed) })})
+	assert.Equal(t, http.StatusUnauthorized, visitor{base: base}.post(t, "/kill", nil).StatusCode)
+	select {
+	case <-killed:
+		t.Error("a stranger can kill the node")
+	default:
+	}
+	enter(t, base, "Ada").post(t, "/kill", nil)
+	<-killed
 }
 
 func TestCommandsRefuse(t *testing.T) {
@@ -359,11 +436,13 @@ func TestPageNamesTheNode(t *testing.T) {
 	t.Parallel()
 	files, err := fs.Sub(page, "page")
 	require.NoError(t, err)
-	alone, err := indexPage(files, "")
+	alone, err := indexPage(files, Config{})
 	require.NoError(t, err)
 	assert.NotContains(t, string(alone), `id="node"`)
-	one, err := indexPage(files, "node <1>")
+	assert.NotContains(t, string(alone), `id="kill"`)
+	one, err := indexPage(files, Config{Node: "node <1>", Kill: func() {}})
 	require.NoError(t, err)
+	assert.Contains(t, string(one), `id="kill"`)
 	assert.Contains(t, string(one), `<b class="node" id="node">node &lt;1&gt;</b>`)
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy"
@@ -13,6 +14,7 @@ import (
 // line is the data of an event in a room. The server sets From, so a client cannot forge it.
 type line struct {
 	From person `json:"from"`
+	Time int64  `json:"time"` // Unix milliseconds: pages also show lines that were said earlier
 	Text string `json:"text,omitempty"`
 	Dice []int  `json:"dice,omitempty"`
 }
@@ -48,7 +50,7 @@ func publish(srv *pushy.Server, conn *pushy.Conn, channels *pushy.Channels, room
 		refuse(conn, "not-in-room", "You are not in that room")
 		return
 	}
-	l.From = conn.User().(person)
+	l.From, l.Time = conn.User().(person), time.Now().UnixMilli()
 	if err := srv.Publish(conn.Context(), room, event, l); err != nil {
 		slog.Error("cannot publish", "room", room, "error", err)
 		refuse(conn, "try-again", "The message was not sent. Try again.")

@@ -21,6 +21,10 @@ type person struct {
 	Name string `json:"name"`
 }
 
+// UserID identifies the user of a connection, so that only the same person returns as the
+// same member.
+func (p person) UserID() string { return p.ID }
+
 // people is a simple login in place of an app's own: everybody can choose a name, and a
 // signed cookie identifies them later. The name of the cookie contains the person's id, so
 // that two tabs of one browser can be two persons; requests select one of them with ?id=.

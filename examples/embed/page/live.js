@@ -4,7 +4,8 @@ const $ = (id) => document.getElementById(id);
 const json = { Accept: "application/json" };
 
 const pushy = new Pushy("/rt", "/rt/auth");
-const team = pushy.channel(document.body.dataset.channel);
+const { channel, since } = document.body.dataset;
+const team = pushy.channel(channel, { since }); // the changes since the page was rendered are replayed
 
 function show(chore) {
   let row = $("chores").querySelector(`[data-id="${CSS.escape(chore.id)}"]`);
@@ -31,10 +32,12 @@ async function ask(url, options) {
 }
 
 team.on("chore", show);
-// Events report changes. The state before, and changes while the page was disconnected, are fetched.
-team.on("subscribe", async () => {
+// Changes while the page is disconnected are replayed, too. If that is not possible, all chores are fetched.
+const load = async () => (await ask("/chores")).forEach(show);
+team.on("pushy:gap", load);
+team.on("subscribe", () => {
   people();
-  for (const chore of await ask("/chores")) show(chore);
+  if (!since) load();
 });
 for (const event of ["pushy:member-added", "pushy:member-quit"]) team.on(event, people);
 

@@ -8,6 +8,8 @@ const rooms = {
 };
 const $ = (id) => document.getElementById(id);
 const logs = {}; // by room
+const past = {}; // by room: how many of the next lines are no news, because the page has just opened
+const late = []; // notes that follow these lines
 const following = {}; // by room: whether the log shows its newest entry, and keeps showing it
 let me = JSON.parse(sessionStorage.getItem("me")); // {id, name}; each tab is another person
 let current = lobby, countdown;
@@ -37,24 +39,29 @@ pushy
   .on("pushy:error", ({ message }) => problem(message));
 
 for (const room of [lobby, lounge]) {
-  pushy.channel(room)
-    .on("message", ({ from, text }) => bubble(room, from, element("p", "text", text)))
-    .on("roll", ({ from, dice }) => {
+  // A newcomer gets the last 50 lines, as events. Later the client gets what it missed.
+  pushy.channel(room, { rewind: 50 })
+    .on("message", ({ from, time, text }) => bubble(room, from, time, element("p", "text", text)))
+    .on("roll", ({ from, time, dice }) => {
       const faces = dice.map((n) => Object.assign(element("span", `die d${n}`), { role: "img", ariaLabel: n }));
-      bubble(room, from, element("p", "dice", ...faces, element("span", "sum", `rolled ${dice[0] + dice[1]}`)));
+      bubble(room, from, time, element("p", "dice", ...faces, element("span", "sum", `rolled ${dice[0] + dice[1]}`)));
     })
     .on("announcement", ({ from, text }) => {
       const title = element("strong", "", `Announcement requested by ${from.name}`);
       append(room, element("div", "announcement", title, element("p", "", text)));
     })
-    .on("subscribe", () => show("Connected", "on"))
-    .on("unsubscribe", () => append(room, element("p", "note", "Connection lost. You may miss messages.")))
+    .on("subscribe", (members, { recovered, replay }) => {
+      show("Connected", "on");
+      past[room] = recovered ? 0 : replay ?? 0;
+      if (past[room]) logs[room].replaceChildren(); // the last 50 lines follow, not only what is missing
+    })
+    .on("pushy:gap", () => append(room, element("p", "note", "The server has lost earlier messages.")))
     .on("subscribe-error", (reason) => problem(room === lounge ? "You cannot enter the lounge." : reason));
 }
 // Everybody joins both rooms on entering. Only the lounge is private and has members, so its list
 // is also the list of who is online.
 pushy.channel(lounge)
-  .on("subscribe", () => peopleChanged("You joined"))
+  .on("subscribe", (members, { resumed }) => peopleChanged(resumed ? "" : "You joined")) // or nobody noticed that we were away
   .on("pushy:member-added", ({ name }) => peopleChanged(`${name} joined`))
   .on("pushy:member-quit", ({ name }) => peopleChanged(`${name} left`));
 
@@ -93,8 +100,8 @@ function avatar(name) {
   return face;
 }
 
-function bubble(channel, from, content) {
-  const time = element("time", "", new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+function bubble(channel, from, at, content) {
+  const time = element("time", "", new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
   const head = element("div", "head", element("strong", "", from.name), time);
   const entry = element("article", "entry", avatar(from.name), head, element("div", "bubble", content));
   entry.classList.toggle("mine", from.id === me.id);
@@ -107,8 +114,10 @@ function append(channel, entry) {
   const log = logs[channel];
   log.append(entry);
   if (log.childElementCount > 500) log.firstElementChild.remove();
-  if (channel !== current && !entry.classList.contains("note")) unread(channel, 1);
+  const note = entry.classList.contains("note");
+  if (channel !== current && !note && !past[channel]) unread(channel, 1);
   if (following[channel] || entry.classList.contains("mine")) log.scrollTop = log.scrollHeight;
+  if (past[channel] && !note && !--past[channel] && channel === lounge) late.splice(0).forEach(noteInLounge);
 }
 
 function unread(channel, more) {
@@ -118,11 +127,15 @@ function unread(channel, more) {
 }
 
 function peopleChanged(how) {
-  append(lounge, element("p", "note", how));
+  if (how) past[lounge] ? late.push(how) : noteInLounge(how);
   const { members } = pushy.channel(lounge);
   $("count").textContent = members.size;
   $("people").replaceChildren(...[...members.values()].map(({ id, name }) =>
     element("li", "", avatar(name), element("span", "", id === me.id ? `${name} (you)` : name))));
+}
+
+function noteInLounge(text) {
+  append(lounge, element("p", "note", text));
 }
 
 function open(room) {
@@ -196,6 +209,7 @@ $("composer").onsubmit = (event) => {
   if (text && send("say", { channel: current, text })) $("text").value = "";
 };
 $("roll").onclick = () => send("roll", { channel: current });
+$("kill")?.addEventListener("click", () => post("/kill").catch(() => {})); // it does not live to answer
 $("announce").onclick = () => post("/announce").then(() => problem(""), (error) => problem(error.message));
 
 open(lobby);
