@@ -22,6 +22,8 @@ type Event struct {
 	Channel string          `json:"channel"`
 	Event   string          `json:"event"`
 	Data    json.RawMessage `json:"data"`
+	// Offset is the place of an event in a channel that keeps events, or 0.
+	Offset uint64 `json:"offset,omitempty"`
 	// ID is the id of the command that a direct message answers, as JSON, if Data
 	// cannot carry it: because it is no object, or has an id of its own.
 	ID json.RawMessage `json:"id,omitempty"`
@@ -39,13 +41,16 @@ type Client struct {
 	kit     *Kit
 	name    string // for messages
 	id      string
+	edit    []func(*http.Request)
 	request *http.Request // that it connected with
 	pipe    *inmem.Client
-	asked   int           // ids given to commands
-	read    chan struct{} // closed when there is nothing more to read
+	asked   int             // ids given to commands
+	read    <-chan struct{} // closed when there is nothing more to read
 
 	mu      sync.Mutex
-	waiting []Event // arrived, and no Expect has taken them
+	stays   map[string]*stay // by channel: what the client has subscribed to
+	former  []string         // ids of earlier connections, for "was"
+	waiting []Event          // arrived, and no Expect has taken them
 	log     []string
 	ended   *session.CloseError // how the connection ended
 	changed chan struct{}       // closed by the next change
@@ -66,10 +71,10 @@ func (c *Client) Conn() *pushy.Conn {
 
 // readAll takes what comes as it comes: a test that looks elsewhere for a while
 // must not be a client that does not read.
-func (c *Client) readAll() {
-	defer close(c.read)
+func (c *Client) readAll(pipe *inmem.Client, read chan<- struct{}) {
+	defer close(read)
 	for {
-		text, err := c.pipe.Receive(context.Background())
+		text, err := pipe.Receive(context.Background())
 		c.mu.Lock()
 		var end *session.CloseError
 		switch {
@@ -82,6 +87,7 @@ func (c *Client) readAll() {
 				e.Event = "what is not JSON: " + text
 			}
 			c.waiting = append(c.waiting, e)
+			c.follow(e)
 			if !strings.Contains(text, `"`+fenceID) {
 				c.log = append(c.log, e.String())
 			}

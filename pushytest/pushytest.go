@@ -14,6 +14,20 @@
 // real time. The Server's limits apply to these clients, too. In a bubble, time passes
 // only when the test sleeps, so a client can send 200 commands between two sleeps.
 //
+// # Recovery
+//
+// A client that connects with [Recovering] acts as the browser client does when its
+// connection is lost. [Client.Blink] loses the connection and comes back, with the
+// positions of the events that the client has and as the same member; [Client.Resume] and
+// [Client.MoveTo] do the second half; and [Kit.Drain] is the deploy that makes it
+// necessary. In a bubble, time.Sleep lets kept events expire, and members whose clients do
+// not return.
+//
+//	ann := kit.Connect(pushytest.Recovering)
+//	ann.Subscribe("news")
+//	in := ann.Blink(func() { rt.Publish(ctx, "news", "headline", story) })
+//	ann.ExpectEvent("news", "headline", &story) // in["news"].Recovered is true
+//
 // # Leaks
 //
 // When the test ends, the Kit disconnects all clients. The test fails if the Server
@@ -57,8 +71,9 @@ type Kit struct {
 	label   string // of the goroutines that the Kit causes
 	allowed []string
 
-	mu      sync.Mutex
-	clients []*Client
+	mu          sync.Mutex
+	connections []*connection
+	numbers     int // of clients
 }
 
 // New returns a Kit for srv. The Kit does not close the Server. The test closes it, with a
@@ -79,26 +94,51 @@ func (k *Kit) Allow(frames ...string) {
 	k.allowed = append(append([]string{}, k.allowed...), frames...)
 }
 
-// Connect connects a client. Options.Accept receives a GET request without cookies, which
+// Connect connects a client. It is [Recovering] if that is one of edit. Options.Accept receives a GET request without cookies, which
 // edit can change, for example to add a cookie, a header or a query.
 func (k *Kit) Connect(edit ...func(r *http.Request)) *Client {
 	k.t.Helper()
-	w, r, ticket := k.admit(edit)
+	c := &Client{kit: k, edit: edit, changed: make(chan struct{}), stays: map[string]*stay{}}
+	k.mu.Lock()
+	k.numbers++
+	c.name = fmt.Sprintf("client %d", k.numbers)
+	k.mu.Unlock()
+	c.connect()
+	return c
+}
+
+// connect connects a new Client, or one whose connection has ended, to its Kit's Server.
+func (c *Client) connect() {
+	k := c.kit
+	k.t.Helper()
+	w, r, ticket := k.admit(c.edit)
 	if ticket == nil {
 		k.t.Fatalf("pushytest: the connection is refused with %d: %s", w.Code, w.Body)
 	}
 	session, pipe := inmem.Pipe("websocket")
-	c := &Client{kit: k, pipe: pipe, request: r, changed: make(chan struct{}), read: make(chan struct{})}
+	read := make(chan struct{})
+	c.id, c.pipe, c.request, c.read = "", pipe, r, read
+	c.mu.Lock()
+	c.ended = nil
+	c.mu.Unlock()
 	k.mu.Lock()
-	c.name = fmt.Sprintf("client %d", len(k.clients)+1)
-	k.clients = append(k.clients, c)
+	this := &connection{client: c, pipe: pipe, read: read}
+	k.connections = append(k.connections, this)
 	k.mu.Unlock()
 	labelled(k.label, func() { ticket.Start(session) })
-	go c.readAll()
+	go c.readAll(pipe, read)
 	var hello struct{ SocketID string }
 	c.ExpectEvent("", "pushy:connect", &hello)
 	c.id = hello.SocketID
-	return c
+	this.open = true
+}
+
+// connection is one connection of a Client.
+type connection struct {
+	client *Client
+	pipe   *inmem.Client
+	read   <-chan struct{} // closed when there is nothing more to read
+	open   bool            // pushy:connect has arrived
 }
 
 // Refused tries to connect as Connect does, fails the test if the client is accepted,
@@ -130,15 +170,15 @@ func (k *Kit) admit(edit []func(*http.Request)) (*httptest.ResponseRecorder, *ht
 func (k *Kit) end() {
 	k.t.Helper()
 	k.mu.Lock()
-	clients := k.clients
+	connections := k.connections
 	k.mu.Unlock()
-	for _, c := range clients {
+	for _, c := range connections {
 		c.pipe.Abort()
 	}
 	timeout := time.NewTimer(k.Patience)
 	defer timeout.Stop()
-	for _, c := range clients {
-		if c.id == "" {
+	for _, c := range connections {
+		if !c.open {
 			continue // Connect has failed, and said so
 		}
 		for _, over := range []<-chan struct{}{c.pipe.Done(), c.read} {
@@ -146,7 +186,7 @@ func (k *Kit) end() {
 			case <-over:
 			case <-timeout.C:
 				k.t.Errorf("pushytest: the Server still holds %s, %s after it was dropped; a command or hook does not return:\n%s",
-					c.name, k.Patience, k.goroutines())
+					c.client.name, k.Patience, k.goroutines())
 				return
 			}
 		}

@@ -19,6 +19,14 @@ type Subscribed struct {
 	Channel  string            `json:"channel"` // lower-cased
 	MemberID string            `json:"memberId"`
 	Presence []json.RawMessage `json:"presence"` // the members, including the client; nil without presence
+
+	// For a client that is Recovering:
+	Resumed   bool   `json:"resumed"`   // the client is the member that it was before
+	Epoch     string `json:"epoch"`     // of the channel, if it keeps events
+	Offset    uint64 `json:"offset"`    // of the channel, after the replay
+	Recovered bool   `json:"recovered"` // no event is missing
+	Reason    string `json:"reason"`    // why some are missing, such as "expired"
+	Replay    int    `json:"replay"`    // the number of events that follow
 }
 
 // RefusedError is a subscription that the Server refuses.
@@ -91,7 +99,9 @@ func (c *Client) Subscribe(channel string, grant ...Grant) Subscribed {
 // *RefusedError or, for example for a name that is not allowed, a *pushy.Error.
 func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error) {
 	c.kit.t.Helper()
-	data := map[string]any{"channel": channel}
+	data := map[string]any{}
+	c.recover(lower(channel), data)
+	data["channel"] = channel
 	private := names.Private(lower(channel)) || len(grant) > 0
 	var e Event
 	ok := true
@@ -121,6 +131,7 @@ func (c *Client) TrySubscribe(channel string, grant ...Grant) (Subscribed, error
 		c.fail("subscribe to %s was not answered", channel)
 	case e.Event == "pushy:subscription-success":
 		c.decode(e.Data, &in)
+		c.remember(in.Channel, grant)
 	case e.Event == "pushy:error":
 		return in, c.refusal(e)
 	default:

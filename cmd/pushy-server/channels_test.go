@@ -61,6 +61,8 @@ func TestWrongChannels(t *testing.T) {
 		`[],"grace":"500ms"`:                          "grace must be",
 		`[],"grace":"-1s"`:                            "grace must be",
 		`[],"grace":"0s"`:                             "grace must be",
+		`[],"returnRate":1000001`:                     "returnRate must be a whole number of clients a second, at most 1000000",
+		`[],"returnRate":"2"`:                         "returnRate must be",
 		`[],"port[0]":1`:                              "unknown key port[0]",
 		`[{"prefix":""}],"limits":{"keepBytes":1000}`: "limits.triggerBytes is 262144, but with channels it must be at most limits.keepBytes, which is 1000",
 	} {

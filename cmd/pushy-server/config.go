@@ -73,6 +73,10 @@ var topSettings = []setting{
 		g := &c.options.Grace
 		return duration(v, g) && *g != 0 && check(pushy.Options{Grace: *g}) == nil
 	}},
+	{"returnRate", "a whole number of clients a second, at most 1000000", func(c *config, v json.RawMessage) bool {
+		r := &c.options.ReturnRate
+		return decode(v, r) && check(pushy.Options{ReturnRate: *r}) == nil
+	}},
 	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
 		p := &c.options.Prefix
 		return decode(v, p) && *p != "" && check(pushy.Options{Prefix: *p}) == nil

@@ -77,6 +77,8 @@ func TestConfigKeys(t *testing.T) {
 		{"prefix", `,"prefix":"/rt/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/rt/socket" }},
 		{"private events", `,"allowPrivateEvents":true`, func(c *config) { c.options.AllowPrivateEvents = true }},
 		{"grace", `,"grace":"30s"`, func(c *config) { c.options.Grace = 30 * time.Second }},
+		{"return rate", `,"returnRate":500`, func(c *config) { c.options.ReturnRate = 500 }},
+		{"no return rate", `,"returnRate":-1`, func(c *config) { c.options.ReturnRate = -1 }},
 		{"channels", `,"channels":[{"prefix":"chat-","history":100,"ttl":"5m"},
 			{"prefix":"","access":"private","perUser":true,"clientState":true},{"prefix":"quiet-","presence":false}]`, func(c *config) {
 			c.channels = []channelRule{

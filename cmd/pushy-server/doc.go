@@ -44,6 +44,9 @@
 //	grace       how long a member stays after its connection is lost, such as
 //	            "30s"; also the lease of each of several servers, which must
 //	            all have the same. Default "15s"
+//	returnRate  how many clients a second may connect again after this server
+//	            was shut down or has failed: they spread their attempts. A
+//	            negative number: as many as there are. Default 2000
 //	limits      object, see below
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: this server is the only one
