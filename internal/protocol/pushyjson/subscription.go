@@ -61,11 +61,11 @@ func ParseSubscription(data []byte) (s Subscription, err error) {
 		case "was":
 			s.Past.Was, invalid = parseWas(value)
 		case "partial":
-			s.Past.Partial, invalid = booleans.Decode(value)
+			s.Past.Partial, invalid = decodeBoolean(value)
 		case "rewind":
 			s.Past.Rewind, invalid = parseRewind(value)
 		case "hold":
-			s.Hold, invalid = booleans.Decode(value)
+			s.Hold, invalid = decodeBoolean(value)
 		case "member":
 			s.Return, invalid = parseReturning(value)
 		case "presence":
@@ -116,28 +116,18 @@ var (
 	booleans  = mustDecode[bool]()
 	numbers   = mustDecode[int]()
 	texts     = mustDecode[[]string]()
-	positions = mustDecode[struct {
-		Epoch  *string `json:"epoch"`
-		Offset *int64  `json:"offset"`
-	}]()
-	rewinds = mustDecode[struct {
+	positions = mustDecode[position]()
+	rewinds   = mustDecode[struct {
 		Events  *int `json:"events"`
 		Seconds *int `json:"seconds"`
 	}]()
-	returnings = mustDecode[struct {
-		ID  string `json:"id"`
-		Key string `json:"key"`
-	}]()
-	presences = mustDecode[struct {
-		Mode  string  `json:"mode"`
-		Since *string `json:"since"`
-		Limit *int    `json:"limit"`
-	}]()
+	returnings = mustDecode[returning]()
+	presences  = mustDecode[presence]()
 )
 
 // parsePosition parses {"epoch":…,"offset":…}.
 func parsePosition(value []byte) (*broker.Position, error) {
-	p, err := positions.Decode(value)
+	p, err := decodePosition(value)
 	switch {
 	case err != nil:
 		return nil, err
@@ -157,7 +147,7 @@ func parsePosition(value []byte) (*broker.Position, error) {
 }
 
 func parseWas(value []byte) ([]string, error) {
-	was, err := texts.Decode(value)
+	was, err := decodeTexts(value)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +197,7 @@ func parseRewind(value []byte) (hub.Rewind, error) {
 }
 
 func parseReturning(value []byte) (hub.Returning, error) {
-	r, err := returnings.Decode(value)
+	r, err := decodeReturning(value)
 	switch {
 	case err != nil:
 		return hub.Returning{}, err
@@ -228,7 +218,7 @@ func parsePresence(value []byte) (hub.Presence, error) {
 	name, ok := jsvalue.Text(value)
 	path := ""
 	if !ok {
-		want, err := presences.Decode(value)
+		want, err := decodePresence(value)
 		if err != nil {
 			return p, err
 		}

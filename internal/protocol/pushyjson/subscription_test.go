@@ -49,3 +49,56 @@ func TestMalformedSubscription(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, s.Channel)
 }
+
+// What JSON.stringify writes is parsed in another way than the same values in other spellings.
+// The results are equal.
+func TestSubscriptionSpellings(t *testing.T) {
+	t.Parallel()
+	for plain, others := range map[string][]string{
+		`{"since":{"epoch":"k3Xa9Q","offset":1030}}`: {
+			`{"since":{"epoch":"\u006b3Xa9Q","offset":1030}}`,
+			`{"since":{ "offset" : 1030, "epoch" : "k3\u0058a9Q" }}`,
+		},
+		`{"since":{"epoch":"","offset":0}}`:                 {`{"since":{"epoch":"","offset":-0}}`},
+		`{"since":{"epoch":"e","offset":9007199254740991}}`: {`{"since":{"epoch":"\u0065","offset":9007199254740991}}`},
+		`{"was":[]}`:                                           {`{"was":[ ]}`},
+		`{"was":["a"]}`:                                        {`{"was":[ "a" ]}`, `{"was":["\u0061"]}`},
+		`{"was":["a","","b,c]"]}`:                              {`{"was":["a" ,"","b,c]"]}`, `{"was":["a","","b\u002cc]"]}`},
+		`{"hold":true,"partial":false}`:                        {`{"partial":true,"partial":false,"hold":true}`},
+		`{"member":{"id":"m","key":"k-_"}}`:                    {`{"member":{"key":"k-\u005f","id":"m"}}`},
+		`{"presence":{"mode":"diff"}}`:                         {`{"presence":{"mode":"dif\u0066"}}`},
+		`{"presence":{"mode":"diff","since":"e.5","limit":7}}`: {`{"presence":{"mode":"diff","since":"e.\u0035","limit":7}}`},
+	} {
+		want, err := pushyjson.ParseSubscription([]byte(plain))
+		require.NoError(t, err, plain)
+		for _, other := range others {
+			got, err := pushyjson.ParseSubscription([]byte(other))
+			require.NoError(t, err, other)
+			assert.Equal(t, want, got, "%s and %s", plain, other)
+		}
+	}
+	for data, want := range map[string]string{
+		`{"since":{"epoch":"e","offset":1,"offset":2}}`:     "since.offset: duplicate field",
+		`{"since":{"epoch":"e","offset":01}}`:               "",
+		`{"since":{"epoch":"e","offset":9007199254740992}}`: "since.offset: must be from 0 to 2^53-1",
+		`{"since":{"Epoch":"e","offset":1}}`:                "since.Epoch: unknown field; did you mean epoch?",
+		`{"since":null}`:                                    "since: must be an object, not null",
+		`{"was":["a",null]}`:                                "was[1]: must be a string, not null",
+		`{"was":[["a"]]}`:                                   "was[0]: must be a string, not an array",
+		`{"member":{"id":"m","key":null}}`:                  "member.key: must be a string, not null",
+		`{"presence":{"mode":"diff","limit":501}}`:          "presence.limit: must be from 1 to 500",
+		`{"presence":{"since":"e.5"}}`:                      `presence.mode: must be "list", "diff", "count" or "none"`,
+	} {
+		_, err := pushyjson.ParseSubscription([]byte(data))
+		if want == "" {
+			assert.NoError(t, err, data) // it is not JSON, so nothing is taken from it
+			continue
+		}
+		if assert.Error(t, err, data) {
+			assert.Equal(t, want, err.Error(), data)
+		}
+	}
+	// It would be 1 in 32 bits.
+	_, err := pushyjson.ParseSubscription([]byte(`{"presence":{"mode":"diff","limit":4294967297}}`))
+	assert.ErrorContains(t, err, "presence.limit: must be ")
+}
