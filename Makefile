@@ -1,6 +1,6 @@
 # The checks of the project. CI runs the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy structure bench bench-table bench-base
+.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy structure bench bench-table bench-base bench-recovery
 
 help: ## this list
 	@echo "Run make quick for every change, and make test before a merge:"
@@ -48,7 +48,7 @@ tidy: ## go mod tidy for all modules
 structure: ## writes docs/structure.md, the diagram of the packages
 	@page=$$(go run ./ci/structure) && printf '%s\n' "$$page" >docs/structure.md
 
-bench: ## compares pushy with other servers, writes bench/RESULTS.md; 50 minutes, with ARGS=-quick 4 minutes
+bench: ## compares pushy with other servers, writes bench/RESULTS.md; an hour, with ARGS=-quick 7 minutes
 	@ci/bench.sh $(ARGS)
 
 bench-table: ## prints the figures that have limits; 15 minutes, with ARGS=-quick 2 minutes
@@ -56,3 +56,6 @@ bench-table: ## prints the figures that have limits; 15 minutes, with ARGS=-quic
 
 bench-base: ## compares the CPU a delivery with that of BASE (f76b4aa), interleaved; 5 minutes; the limit is 3 % more
 	@ci/bench_base.sh $(ARGS)
+
+bench-recovery: ## measures clients that return, and kept events; 10 minutes, with ARGS=-quick 3 minutes
+	@ci/bench.sh -recovery $(ARGS)

@@ -52,7 +52,19 @@ func (k kind) needs() string {
 	return ""
 }
 
+// keptSuffix at the end of a kind's name means that the channels keep events.
+const keptSuffix = "/kept"
+
+// keeps reports whether the channels of a kind keep events.
+func keeps(name string) bool { return strings.HasSuffix(name, keptSuffix) }
+
 func find(name string) (kind, bool) {
+	if keeps(name) {
+		k, ok := find(strings.TrimSuffix(name, keptSuffix))
+		k.name += keptSuffix
+		k.label += ", kept events"
+		return k, ok
+	}
 	for _, k := range kinds {
 		if k.name == name {
 			return k, true

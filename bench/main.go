@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -21,6 +22,7 @@ var (
 	only     = flag.String("only", "", "sections to run, separated by commas (default all): "+strings.Join(sectionNames(), ", "))
 	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
 	table    = flag.Bool("table", false, "only the figures that have limits; prints the table and writes nothing")
+	recovers = flag.Bool("recovery", false, "only the sections of issue 13: clients that return, and kept events; prints the table and writes nothing")
 	quick    = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
 	out      = flag.String("out", ".", "directory for RESULTS.md and its charts")
 	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line")
@@ -35,7 +37,7 @@ var (
 	rates    = flag.String("rate", "", "with -one: events a second, separated by commas, instead of windows")
 	size     = flag.Int("size", 200, "with -one: bytes of an event's data")
 	stuck    = flag.Int("stuck", 0, "with -one: clients that never read")
-	rounds   = flag.Int("rounds", 3, "with -one: rounds")
+	rounds   = flag.Int("rounds", 0, "rounds (default 3 with -one, otherwise those of each section)")
 	period   = flag.Duration("time", 2*time.Second, "with -one: how long a load is measured")
 )
 
@@ -74,7 +76,7 @@ func run(ctx context.Context) error {
 	for _, program := range without {
 		fmt.Printf("%s is not installed: the kinds that need it are not measured\n", program)
 	}
-	if !slices.Contains(without, "node") {
+	if !slices.Contains(without, "node") && !*recovers {
 		if err := installPeers(); err != nil {
 			return err
 		}
@@ -89,6 +91,8 @@ func run(ctx context.Context) error {
 		names := sectionNames()
 		if *table {
 			names = []string{"table"}
+		} else if *recovers && *only == "" {
+			names = recovery
 		} else if *only != "" {
 			names = strings.Split(*only, ",")
 		}
@@ -101,6 +105,7 @@ func run(ctx context.Context) error {
 		wanted = strings.Split(*peers, ",")
 	}
 	for i := range plan {
+		plan[i].rounds = cmp.Or(*rounds, plan[i].rounds)
 		plan[i].sittings = slices.DeleteFunc(plan[i].sittings, func(s sitting) bool {
 			k, known := find(s.kind)
 			return known && slices.Contains(without, k.needs()) || wanted != nil && !slices.Contains(wanted, s.kind)
@@ -116,6 +121,9 @@ func run(ctx context.Context) error {
 		return nil
 	case *table:
 		printChecks(os.Stdout, records)
+		return nil
+	case *recovers:
+		printRecovery(os.Stdout, records)
 		return nil
 	}
 	if err := report(*out, records); err != nil {
@@ -189,7 +197,7 @@ func onePlan() ([]batch, error) {
 		}
 		loads = append(loads, l)
 	}
-	b := batch{rounds: *rounds}
+	b := batch{rounds: cmp.Or(*rounds, 3)}
 	for name := range strings.SplitSeq(*one, ",") {
 		b.sittings = append(b.sittings, sitting{
 			section: "one", kind: name, clients: *clients, channels: *channels, stuck: *stuck, prefill: *stuck > 0, loads: loads,

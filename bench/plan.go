@@ -19,7 +19,15 @@ var sections = []section{
 	{"sizes", planSizes},
 	{"channels", planChannels},
 	{"brokers", planBrokers},
+	{"return", planReturn},
+	{"hold", planHold},
+	{"kept", planKept},
+	{"memory", planMemory},
+	{"publish", planPublish},
 }
+
+// recovery are the sections of issue 13, which -recovery runs.
+var recovery = []string{"return", "hold", "kept", "memory", "publish"}
 
 func sectionNames() []string {
 	var names []string
@@ -186,4 +194,39 @@ func planBrokers(quick bool) []batch {
 	same := sitting{section: "brokers", clients: 1000, loads: append(closed(quick, eventSize, 8, 1), even...)}
 	apart := sitting{section: "apart", clients: 1000, apart: true, loads: append(closed(quick, eventSize, 8), even...)}
 	return []batch{{times(quick, 5), same.each(sharers...)}, {times(quick, 3), apart.each(sharers[1:]...)}}
+}
+
+// crowd is the number of clients that lose their connections at once.
+func crowd(quick bool) int {
+	if quick {
+		return 1000
+	}
+	return 10_000
+}
+
+func planReturn(quick bool) []batch {
+	return []batch{{times(quick, 7), sitting{section: "return", clients: crowd(quick), program: returnAll}.each("pushy/kept")}}
+}
+
+func planHold(quick bool) []batch {
+	return []batch{{times(quick, 5), sitting{section: "hold", clients: crowd(quick), program: holdAll}.each("pushy")}}
+}
+
+// planKept measures what Keep adds to a delivery.
+func planKept(quick bool) []batch {
+	return []batch{{times(quick, 7), sitting{
+		section: "kept", clients: 1000, loads: closed(quick, eventSize, 8, 1),
+	}.each("pushy/kept", "pushy")}}
+}
+
+func planMemory(quick bool) []batch {
+	return []batch{{times(quick, 3), sitting{
+		section: "memory", channels: 500, program: memoryOf,
+	}.each("pushy/kept", "pushy/redis/kept")}}
+}
+
+func planPublish(quick bool) []batch {
+	return []batch{{times(quick, 3), sitting{
+		section: "publish", clients: 1, loads: closed(quick, eventSize, 1), program: publishRates,
+	}.each("pushy", "pushy/kept", "pushy/redis", "pushy/redis/kept", "pushy/nats", "pushy/nats/kept")}}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -125,22 +124,47 @@ func (p *process) counter(name string) (int64, error) {
 	if p.kind.server == "node" {
 		return 0, nil
 	}
-	client := http.Client{Timeout: 5 * time.Second}
+	values, err := p.ask(http.MethodGet, "/bench/counters", counterTimeout)
+	if err != nil {
+		return 0, err
+	}
+	value, ok := values[name]
+	if !ok {
+		return 0, fmt.Errorf("%s has no counter %q", p.kind.name, name)
+	}
+	return value, nil
+}
+
+const counterTimeout = 5 * time.Second
+
+// ask requests an endpoint of a server that answers with a name and a number a line.
+func (p *process) ask(method, path string, timeout time.Duration) (map[string]int64, error) {
+	client := http.Client{Timeout: timeout}
 	scheme := "http"
 	if p.kind.tls {
 		scheme = "https"
 		client.Transport = insecure
 	}
-	resp, err := client.Get(scheme + "://" + p.addr.String() + "/bench/counters")
+	req, err := http.NewRequest(method, scheme+"://"+p.addr.String()+path, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		message, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return nil, fmt.Errorf("%s: %s: %s", path, resp.Status, message)
+	}
+	values := map[string]int64{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseInt(value, 10, 64)
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if values[name], err = strconv.ParseInt(value, 10, 64); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	return 0, errors.Join(fmt.Errorf("%s has no counter %q", p.kind.name, name), lines.Err())
+	return values, lines.Err()
 }

@@ -200,6 +200,8 @@ func labelOf(name string) string {
 // number formats a figure with three digits.
 func number(v float64) string {
 	switch {
+	case v < 0:
+		return "-" + number(-v)
 	case v >= 1000:
 		return thousands(int(v + .5))
 	case v >= 100:

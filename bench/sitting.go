@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -29,6 +30,18 @@ type sitting struct {
 	loads    []load.Load
 	triggers bool // measures requests to an empty channel instead
 	apart    bool // events are published on another node than that of the subscribers, which is measured
+	// program, if not nil, measures something else.
+	program func(ctx context.Context, s *sitter) error
+}
+
+// sitter is what a program measures, and where it leaves its results.
+type sitter struct {
+	sitting
+	round   int
+	server  *process
+	broker  int    // the PID of the broker, or 0
+	channel string // the name of the channel, or the beginning of the names
+	record  func(what string, size int, value map[string]float64)
 }
 
 // Record is the result of one load, or of idle memory.
@@ -98,6 +111,11 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		}
 		flags = append(flags, "-core", strconv.Itoa(cores[0]))
 	}
+	channel := ""
+	if keeps(s.kind) {
+		channel = "kept"
+		flags = append(flags, "-keep", strconv.Itoa(keepSize))
+	}
 	if profiles != "" && k.server != "node" {
 		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)
 		flags = append(flags, "-cpuprofile", filepath.Join(profiles, name))
@@ -119,7 +137,7 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	defer p.stop()
 	cfg := load.Config{
 		Addr: p.addr, PID: p.cmd.Process.Pid, Broker: brokerPID, Dialect: k.dialect, TLS: k.tls, Publishing: k.publishing,
-		Clients: s.clients, Channels: s.channels, Stuck: s.stuck,
+		Clients: s.clients, Channel: channel, Channels: s.channels, Stuck: s.stuck,
 		Count: func() (int64, error) { return p.counter("mallocs") },
 	}
 	if s.apart {
@@ -132,6 +150,17 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	}
 	record := func(what string, size int, value map[string]float64) {
 		records = append(records, Record{s.section, s.kind, round, s.clients, s.channels, s.stuck, what, size, value})
+	}
+	if s.program != nil {
+		err := s.program(ctx, &sitter{
+			sitting: s,
+			round:   round,
+			server:  p,
+			broker:  brokerPID,
+			channel: cmp.Or(channel, "bench"),
+			record:  record,
+		})
+		return records, err
 	}
 	if s.triggers {
 		l := s.loads[0]

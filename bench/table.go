@@ -13,7 +13,7 @@ type must struct {
 }
 
 func musts() []must {
-	return []must{{"What issue 4 must show", checks()}, {"What issue 6 must show", brokerChecks()}}
+	return []must{{"What issue 4 must show", checks()}, {"What issue 6 must show", brokerChecks()}, {"What issue 13 must show", recoveryChecks()}}
 }
 
 // check is one figure that has a limit.

@@ -5,6 +5,8 @@ package main
 import (
 	"flag"
 	"log"
+	"strings"
+	"time"
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/bench/internal/load"
@@ -17,21 +19,46 @@ import (
 var (
 	redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that nodes share")
 	natsAddr  = flag.String("nats", "", "HOST:PORT of a NATS server that nodes share")
+	keep      = flag.Int("keep", 0, "events that each channel keeps whose name begins with kept")
 )
 
 func main() {
 	flag.Parse()
-	srv, err := pushy.New(pushy.Options{
+	options := pushy.Options{
 		SecretKey: load.Secret,
 		Broker:    shared(),
-	})
+	}
+	if *keep > 0 {
+		options.Channel = kept
+	}
+	srv, err := pushy.New(options)
 	if err != nil {
 		log.Fatal(err)
 	}
-	serve.Main(srv, func() map[string]int64 {
+	counters := func() map[string]int64 {
 		stats := srv.Stats()
-		return map[string]int64{"buffered": stats.Buffered, "connections": int64(stats.Connections)}
+		return map[string]int64{
+			"buffered":    stats.Buffered,
+			"connections": int64(stats.Connections),
+		}
+	}
+	serve.Main(srv, counters, serve.Endpoint{
+		Pattern: "POST /bench/publish",
+		Handler: publish(srv),
 	})
+}
+
+// kept is the Options.Channel of the flag -keep.
+func kept(name string) pushy.ChannelOptions {
+	if !strings.HasPrefix(name, "kept") {
+		return pushy.ChannelOptions{}
+	}
+	return pushy.ChannelOptions{
+		Keep: broker.Keep{
+			Size: *keep,
+			TTL:  5 * time.Minute,
+		},
+	}
 }
 
 // shared returns the broker of the flags, or nil. The server does not start without it, because

@@ -5,6 +5,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,9 @@ type Config struct {
 	Publishing Publishing
 	PublishTo  netip.AddrPort // another node, if events are not published on this one
 	Clients    int
-	Channels   int // the clients are distributed over them, not necessarily evenly
-	Stuck      int // additional clients of the first channel that never read
+	Channel    string // its name, or the beginning of the names if Channels is not 1; "" is "bench"
+	Channels   int    // the clients are distributed over them, not necessarily evenly
+	Stuck      int    // additional clients of the first channel that never read
 	// Count, if not nil, is read before and after measuring.
 	Count func() (int64, error)
 
@@ -77,6 +79,7 @@ func init() { bases.Store(time.Now().UnixMilli() / 100) }
 // Connect connects and subscribes all clients.
 func Connect(ctx context.Context, cfg Config) (*Clients, error) {
 	cfg.base = int(bases.Add(3))
+	cfg.Channel = cmp.Or(cfg.Channel, "bench")
 	cs := &Clients{cfg: cfg, all: make([]*client, cfg.Clients), counts: make([]int64, cfg.Channels)}
 	work := make(chan int)
 	var first atomic.Pointer[error]
@@ -133,10 +136,13 @@ func Connect(ctx context.Context, cfg Config) (*Clients, error) {
 
 func (cs *Clients) channel(i int) string {
 	if cs.cfg.Channels == 1 {
-		return "bench"
+		return cs.cfg.Channel
 	}
-	return fmt.Sprintf("bench-%04d", i)
+	return ChannelName(cs.cfg.Channel, i)
 }
+
+// ChannelName returns the name of one of several channels.
+func ChannelName(prefix string, i int) string { return fmt.Sprintf("%s-%04d", prefix, i) }
 
 // Close closes all connections.
 func (cs *Clients) Close() {

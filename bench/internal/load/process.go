@@ -25,18 +25,28 @@ func CPU(pid int) time.Duration {
 }
 
 // RSS returns a process's resident memory in bytes.
-func RSS(pid int) (int64, error) {
+func RSS(pid int) (int64, error) { return status(pid, "VmRSS:") }
+
+// PeakRSS returns the largest resident memory of a process since ResetPeak.
+func PeakRSS(pid int) (int64, error) { return status(pid, "VmHWM:") }
+
+// ResetPeak makes PeakRSS begin again.
+func ResetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+}
+
+func status(pid int, key string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if kib, ok := strings.CutPrefix(line, key); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kib), "kB")), 10, 64)
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d: no VmRSS", pid)
+	return 0, fmt.Errorf("process %d: no %s", pid, key)
 }
 
 // Pin binds all threads of this process to the given cores. Later threads inherit that.

@@ -34,16 +34,23 @@ var (
 	profile = flag.String("cpuprofile", "", "write a CPU profile to this file at the end")
 )
 
+// Endpoint is an additional endpoint of a server.
+type Endpoint struct {
+	Pattern string // of http.ServeMux
+	Handler http.HandlerFunc
+}
+
 // Main prints the address and serves h until the process receives a signal. /bench/counters has
-// counters; extra, if not nil, adds to them. Call flag.Parse before Main.
-func Main(h http.Handler, extra func() map[string]int64) {
+// counters; extra, if not nil, adds to them. POST /bench/heap collects garbage, and returns the
+// size of the heap. Call flag.Parse before Main.
+func Main(h http.Handler, extra func() map[string]int64, more ...Endpoint) {
 	log.SetFlags(0)
-	if err := serve(h, extra); err != nil {
+	if err := serve(h, extra, more); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(h http.Handler, extra func() map[string]int64) error {
+func serve(h http.Handler, extra func() map[string]int64, more []Endpoint) error {
 	if *core >= 0 {
 		if err := load.Pin(*core); err != nil {
 			return err
@@ -77,6 +84,10 @@ func serve(h http.Handler, extra func() map[string]int64) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
 	mux.HandleFunc("GET /bench/counters", func(w http.ResponseWriter, _ *http.Request) { counters(w, extra) })
+	mux.HandleFunc("POST /bench/heap", heap)
+	for _, e := range more {
+		mux.HandleFunc(e.Pattern, e.Handler)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
@@ -108,6 +119,16 @@ func counters(w http.ResponseWriter, extra func() map[string]int64) {
 	for name, value := range values {
 		_, _ = fmt.Fprintln(w, name, value)
 	}
+}
+
+// heap collects garbage, and writes the number of bytes and objects that are left. The second
+// collection frees what finalizers and pools still had.
+func heap(w http.ResponseWriter, _ *http.Request) {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	_, _ = fmt.Fprintf(w, "heap %d\nobjects %d\n", stats.HeapAlloc, stats.HeapObjects)
 }
 
 func certificate() (tls.Certificate, error) {
