@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 )
 
 func Example() {
@@ -116,6 +117,53 @@ func ExampleServer_AuthHandler() {
 }
 
 // pushy first: http.Server does not know of WebSockets.
+// A page that the server renders: first the position, then the data, and every event is
+// published after its change is committed. So what is published while the page is on its way
+// to the browser is among the events after the position, which the page receives when it
+// subscribes with it.
+func ExampleServer_Position() {
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: "a long secret, from the environment",
+		Channel: func(string) pushy.ChannelOptions {
+			return pushy.ChannelOptions{Keep: broker.Keep{Size: 100, TTL: time.Hour}}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	ctx := context.Background()
+	stock := 100 // in a database
+	sell := func() {
+		stock-- // commit,
+		if err := srv.Publish(ctx, "shop", "stock", stock); err != nil {
+			log.Print(err) // and then publish
+		}
+	}
+
+	sell()
+	since, err := srv.Position(ctx, "shop") // first the position,
+	if err != nil {
+		log.Fatal(err)
+	}
+	sell()
+	page := stock // then the data
+	sell()
+
+	fmt.Println("the page shows", page)
+	missed, err := srv.History(ctx, "shop", pushy.HistoryOptions{After: since.Offset})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, e := range missed.Events {
+		fmt.Println("it receives", string(e.Data)) // the first is in the page already, which does no harm
+	}
+	// Output:
+	// the page shows 98
+	// it receives 98
+	// it receives 97
+}
+
 func ExampleServer_Shutdown() {
 	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
 	if err != nil {
