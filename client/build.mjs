@@ -20,13 +20,23 @@ function put(name, contents) {
   }
 }
 
-// Fields without a value are there for the types.
+/**
+ * Removes what esbuild leaves: fields without a value, which are there for the types, and constants
+ * that are numbers, by their values.
+ * @param {string} source
+ */
+function smaller(source) {
+  const numbers = [...source.matchAll(/^const (\w+) = ([\d_]+);.*$/gm)];
+  for (const [line, name, value] of numbers) {
+    source = source.replace(line, "").replace(new RegExp(`(?<![.\\w"$])${name}(?![\\w"$:])`, "g"), value);
+  }
+  return source.replace(/^  _\w+( = false)?;.*$/gm, "");
+}
+
 const fields = {
   name: "fields",
   setup(/** @type {import("esbuild").PluginBuild} */ { onLoad }) {
-    onLoad({ filter: /src[/\\]\w+\.js$/ }, ({ path }) => ({
-      contents: readFileSync(path, "utf8").replace(/^  _\w+( = false)?;.*$/gm, ""),
-    }));
+    onLoad({ filter: /src[/\\]\w+\.js$/ }, ({ path }) => ({ contents: smaller(readFileSync(path, "utf8")) }));
   },
 };
 

@@ -23,5 +23,5 @@ export function address(url) {
     throw new TypeError(`pushy: "${`${text}`.replace(/\/\/.*@/, "//…@")}" is not a URL of HTTP or WebSocket`);
   }
   const prefix = `http${scheme[2]}//${found.host}${found.pathname.replace(/\/+$/, "") || "/pushy"}`.replace(/\/socket$/, "");
-  return (path) => `${prefix}${path}?v=2${found.search.replace("?", "&")}`; // the version of the protocol
+  return (path) => prefix + path + "?v=2" + found.search.replace("?", "&"); // the version of the protocol
 }

@@ -41,6 +41,8 @@ export class Channel extends Source {
   _recovered = false; // the replay continues at _place
   /** @type {boolean | undefined} */
   _known; // the page has received the channel's state: what it misses after that is a gap
+  /** @type {any} */
+  _settling;
   /** The revision of the members, if all of them are known. @type {string | undefined} */
   _revision;
 
@@ -72,8 +74,7 @@ export class Channel extends Source {
     this._given = undefined;
     this._stop();
     this._forget();
-    // Commands run in order, so a subscription can be ended before it is answered.
-    if (this.subscribed || this._asking) this._leave();
+    this._leave();
     return this;
   }
 
@@ -126,7 +127,8 @@ export class Channel extends Source {
   }
 
   _leave() {
-    if (this._leaving) return;
+    // Commands run in order, so a subscription can be ended before it is answered.
+    if (this._leaving || !(this.subscribed || this._asking)) return;
     this._leaving = true;
     this._pushy._request("unsubscribe", { channel: this.name }, {
       _timeout: 0,
@@ -149,7 +151,7 @@ export class Channel extends Source {
 
   /** @param {any} data */
   _joined(data) {
-    const { memberId: id, self = id, key, epoch, offset, replay = 0, presence, members } = data, { _known } = this;
+    const { memberId: id, self = id, key, epoch, offset, replay, presence, members } = data, { _known } = this;
     this._stop();
     this._asking = undefined;
     this._failures = 0;
@@ -160,7 +162,8 @@ export class Channel extends Source {
     this._recovered = data.recovered;
     this._replayed(replay);
     if (members?.since) this._change(members);
-    else this._list(members ?? { list: presence }, data.settling);
+    // A server that was restarted with another secret gives all members new ids.
+    else this._list(members ?? { list: presence }, data.resumed && data.settling);
     if (this._leaving) return;
     this._given = undefined;
     this._emit("subscribe", members ? this._all() : presence, data);
@@ -176,7 +179,7 @@ export class Channel extends Source {
     return [...this.members.values()];
   }
 
-  /** Continues after a kept event, or after a success that nothing is replayed for. @param {number} left @param {number} [offset] */
+  /** Continues after a kept event, or after a success that nothing is replayed for. @param {any} left @param {number} [offset] */
   _replayed(left, offset) {
     this._replay = left;
     if (!left) this._place = this._top;
@@ -199,13 +202,13 @@ export class Channel extends Source {
    * @param {number} [settling] for how long the server may not know all members
    */
   _list({ list, revision, count, next }, settling) {
-    const before = this.members, members = (this.members = new Map((list ?? []).map((member) => [member.memberId, member])));
+    const before = settling ? [...this.members] : [];
+    this.members = new Map([...before, ...(list ?? []).map((member) => /** @type {[string, Member]} */ ([member.memberId, member]))]);
     this._revision = next ? undefined : revision;
-    this.count = count ?? members.size;
+    this.count = count ?? this.members.size;
     if (next) /** @type {any} */ (this)._page?.(next, revision); // more.js loads the rest
-    if (!settling) return;
-    for (const [id, member] of before) members.get(id) ?? members.set(id, member);
-    setTimeout(() => this._change({ quit: [...before.values()].filter((member) => this.members.get(member.memberId) === member) }, true), settling);
+    clearTimeout(this._settling);
+    if (settling) this._settling = setTimeout(() => this._change({ quit: before.filter(([id, member]) => this.members.get(id) === member).map(([id]) => id) }, true), settling);
   }
 
   /**
@@ -230,13 +233,12 @@ export class Channel extends Source {
   }
 
   /** @param {{reason?: string, again?: boolean}} [data] */
-  _left({ reason, again = this._leaving && this._wanted } = {}) {
-    if (!again) this._wanted = false; // the host removed the client: that is final
+  _left({ reason, again } = {}) {
+    this._wanted &&= again || this._leaving; // otherwise the host has removed the client: that is final
     this._list({});
-    this._keep(); // another connection may have the membership
-    if (!this._wanted) this._forget();
+    again ? this._keep() : this._forget(); // another connection has the membership
     this._lost(reason);
-    if (again) this._join();
+    if (this._wanted) this._join();
   }
 
   /** The connection is lost. The members remain until a new list arrives. */
@@ -301,7 +303,7 @@ export class Channel extends Source {
    */
   _receive(message) {
     const { event, data, offset } = message;
-    if (!this.subscribed) return;
+    if (!this.subscribed || this._leaving) return;
     const presence = /^pushy:presence-(.+)/.exec(event)?.[1];
     if (presence === "sync") {
       this._list({ list: data.presence });

@@ -1,26 +1,17 @@
-// The keys of memberships, which a page leaves for the next page in the same tab.
-
-const keys = "pushy:keys";
-
-/**
- * Keeps the keys of memberships for the next page in this tab: a page cannot tell whether it is
- * reloaded.
- * @param {[string, any][]} entries by channel
- */
-export function keep(entries) {
-  try {
-    sessionStorage.setItem(keys, JSON.stringify(entries));
-  } catch {}
-}
+// The keys of memberships, which a page leaves for the next page in the same tab: a page cannot tell
+// whether it is reloaded.
 
 /**
- * Takes the keys that were kept: a tab that is duplicated while the page is open must not have them, too.
- * @returns {[string, any][]}
+ * Adds keys to those that are kept for the next page, or takes all of them: a tab that is duplicated
+ * while the page is open must not have them, too.
+ * @param {(path: string) => string} at the server, since another one must not receive its keys
+ * @param {Iterable<[string, any]>} [more] by channel; undefined takes them
+ * @returns {Iterable<[string, any]>} those that were kept
  */
-export function take() {
+export function kept(at, more) {
   try {
-    const entries = JSON.parse(/** @type {string} */ (sessionStorage.getItem(keys))) ?? [];
-    sessionStorage.removeItem(keys);
+    const name = "pushy:" + at("").split("?")[0], entries = new Map(JSON.parse(/** @type {string} */ (sessionStorage.getItem(name))));
+    more ? sessionStorage.setItem(name, JSON.stringify([...entries, ...more])) : sessionStorage.removeItem(name);
     return entries;
   } catch {
     return [];

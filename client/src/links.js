@@ -1,5 +1,6 @@
 // The transports. All carry the same messages in both directions. A link reports once that
 // it has ended, and nothing after that.
+import { isFinal } from "./retry.js";
 
 /**
  * The callbacks of a link.
@@ -44,9 +45,9 @@ function over(socket, on) {
   socket.onclose = (/** @type {any} */ e) => on._close(e.code === 1002 && !opened ? 1006 : e.code, e.reason);
   return {
     _send: (text) => socket.send(text),
-    _close(code = 1000) {
+    _close(code = 0) {
       socket.onmessage = socket.onclose = null;
-      socket.close(code);
+      socket.close(code > 4000 ? code : 1000); // browsers accept few codes
     },
   };
 }
@@ -77,7 +78,7 @@ const mostBrief = 4;
  */
 const http = (receiver) => (at, how, on) => {
   const request = how.fetch ?? fetch;
-  const session = [...crypto.getRandomValues(new Uint8Array(20))].map((byte) => (byte % 36).toString(36)).join("");
+  const session = crypto.getRandomValues(new Uint32Array(4)).join("-");
   const aborter = new AbortController();
   /** @type {string[]} */
   const outbox = [];
@@ -85,8 +86,9 @@ const http = (receiver) => (at, how, on) => {
 
   /** @param {number} code @param {string} [reason] @param {Answer} [answer] */
   const end = (code, reason = "", answer) => {
+    aborter.abort();
     if (ended) return;
-    link._close();
+    ended = true;
     on._close(code, reason, answer);
   };
 
@@ -98,7 +100,7 @@ const http = (receiver) => (at, how, on) => {
   /** The answer does not have the status that SockJS requires. @param {Response} response */
   const refused = async (response) => {
     const { status, headers } = response;
-    const denied = !opened && (status === 401 || status === 403);
+    const denied = !opened && isFinal(status);
     const body = denied ? (await response.text().catch(() => "")).slice(0, 1000) : undefined;
     end(denied ? status : 1006, `HTTP ${status || "redirect"}`, { _retryAfter: headers.get("Retry-After"), _body: body });
   };
@@ -152,12 +154,11 @@ const http = (receiver) => (at, how, on) => {
   const flush = async () => {
     if (sending) return;
     sending = true;
-    while (outbox.length && !ended) {
+    while (outbox.length && !aborter.signal.aborted) {
       let size = 0, count = 0;
       while (count < outbox.length && (!count || size + outbox[count].length < room)) size += outbox[count++].length;
       const texts = outbox.splice(0, count);
       const response = await post("xhr_send", JSON.stringify(texts));
-      if (ended) return;
       if (response.status === 413 && count > 1) {
         outbox.unshift(...texts); // none of them was delivered: send fewer at a time
         room = size / 2;
@@ -165,6 +166,8 @@ const http = (receiver) => (at, how, on) => {
       else if (response.status !== 204) return refused(response);
     }
     sending = false;
+    // The server must have time to carry out the last messages.
+    if (ended) setTimeout(() => aborter.abort(), brief);
   };
 
   const lost = (/** @type {unknown} */ error) => end(1006, `${error}`);
@@ -174,9 +177,9 @@ const http = (receiver) => (at, how, on) => {
       outbox.push(text);
       flush().catch(lost);
     },
-    _close() {
+    _close(code) {
       ended = true;
-      aborter.abort();
+      if (code !== 1000 || !sending) aborter.abort();
     },
   };
   receive().catch(lost);

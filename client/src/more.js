@@ -99,7 +99,7 @@ export function extend(Client) {
         if (wait > 0) return (pause = setTimeout(tell, wait));
         told = idle;
         last = Date.now();
-        this.exec("pushy:idle", { idle }).catch(() => {}); // an older server does not know it
+        this._request("pushy:idle", { idle }, { _quiet: true, _timeout: 0, _done() {} }); // an older server does not know it
       };
       const set = (/** @type {boolean} */ now) => {
         idle = now;
@@ -108,7 +108,7 @@ export function extend(Client) {
       const seen = () => {
         clearTimeout(timer);
         timer = setTimeout(set, after, true);
-        set(globalThis.document?.visibilityState === "hidden");
+        set(!!globalThis.document?.hidden);
       };
       const begun = () => {
         told = false;

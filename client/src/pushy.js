@@ -2,7 +2,7 @@ import { address } from "./address.js";
 import { Channel } from "./channel.js";
 import { Source } from "./emitter.js";
 import { PushyError } from "./error.js";
-import { keep, take } from "./keys.js";
+import { kept } from "./keys.js";
 import { links } from "./links.js";
 import { delay, isFinal, retryAfter } from "./retry.js";
 import { watch } from "./wake.js";
@@ -26,7 +26,7 @@ import { watch } from "./wake.js";
 
 const steady = 5000; // after a connection of this length, failures are counted from 0 again
 const silence = 45_000; // milliseconds without a message, after which a command checks the connection
-const answer = 5000; // milliseconds within which the server must answer that command
+const patienceForAnswer = 5000; // milliseconds within which the server must answer that command
 const patience = 3500; // milliseconds for a transport to connect; more after each failure
 const longest = 15_000;
 const mostWaiting = 100; // commands; a server accepts 200 at once
@@ -49,6 +49,8 @@ export class Pushy extends Source {
   _failures = 0;
   _since = 0; // when the connection was made
   _alive = 0; // when the server last sent something
+  /** The time in which clients that lose their connections return, if the server has said so. @type {any} */
+  _within;
   _notBefore = 0; // when the server allows the next attempt
   _ids = 0;
   /** @type {Map<string, Request>} */
@@ -132,7 +134,10 @@ export class Pushy extends Source {
   }
 
   disconnect() {
-    if (this.state !== "closed") this._end(1000, "", {}, true);
+    if (this.state === "closed") return this;
+    // Over HTTP the server cannot distinguish the end of this connection from its loss.
+    for (const channel of this.channels.values()) channel._leave();
+    this._end(1000, "", {}, true);
     return this;
   }
 
@@ -325,11 +330,12 @@ export class Pushy extends Source {
     }
   }
 
-  /** @param {{socketId: string, protocol: string}} data */
-  _connected({ socketId, protocol }) {
+  /** @param {{socketId: string, protocol: string, returnWithin?: any}} data */
+  _connected({ socketId, protocol, returnWithin }) {
     clearTimeout(this._timer);
     this._since = Date.now();
-    for (const [channel, key] of take()) this._keys.set(channel, key);
+    this._within = returnWithin;
+    for (const [channel, key] of kept(/** @type {Address} */ (this._at))) this._keys.set(channel, key);
     this._was = [...this._was, (this.socketId = socketId)].slice(-8);
     this.protocol = protocol;
     this._set("connected");
@@ -348,14 +354,14 @@ export class Pushy extends Source {
   _end(code, reason, answer = {}, final = isFinal(code)) {
     clearTimeout(this._timer);
     const was = this.connected;
-    this._link?._close(code === cached ? code : undefined);
+    this._link?._close(code);
     this._link = this._try = this.socketId = this.protocol = undefined;
     if (final || (was && Date.now() - this._since > steady)) this._failures = 0;
     if (final) {
       this._unwatch?.();
       this._unwatch = this.retryAt = undefined;
     } else {
-      const asked = retryAfter(answer._retryAfter), wait = asked + delay(this._failures++, this._how);
+      const asked = retryAfter(answer._retryAfter), wait = asked + delay(this._failures++, this._how, was && this._within, code);
       this.retryAt = Date.now() + wait;
       this._notBefore = Date.now() + asked;
       this._timer = setTimeout(() => this._dial(), wait);
@@ -378,15 +384,15 @@ export class Pushy extends Source {
     }
   }
 
-  /** @param {"tick" | "woke" | "offline" | "cached"} why */
+  /** @param {string} why what has happened, see wake.js */
   _look(why) {
-    if (why === "cached") {
+    if (why === "pagehide") {
       // The browser would keep the connection, and other users would still see the member.
-      keep([...take(), ...this._keys]);
-      if (this.connected || this.connecting) this._end(cached, "pagehide");
+      if (this._at) kept(this._at, this._keys);
+      if (this.connected || this.connecting) this._end(cached, why);
       clearTimeout(this._timer); // until pageshow
       this._failures = this._notBefore = 0;
-    } else if (this.state === "waiting" && why === "woke" && Date.now() >= this._notBefore) this._dial();
+    } else if (this.state === "waiting" && !/^(tick|off)/.test(why) && Date.now() >= this._notBefore) this._dial();
     else if (this.connected && (why !== "tick" || Date.now() - this._alive > silence)) this._probe();
   }
 
@@ -396,7 +402,7 @@ export class Pushy extends Source {
     if (this._probing === turn) return;
     this._probing = turn;
     this._request("pushy:ping", undefined, {
-      _quiet: true, _timeout: answer,
+      _quiet: true, _timeout: patienceForAnswer,
       _done: (error) => {
         this._probing = undefined;
         if (error?.code === "timeout" && this._try === turn && this._alive === alive) this._end(1006, "no answer");

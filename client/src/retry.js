@@ -3,11 +3,16 @@
 /**
  * Milliseconds before the next attempt: a random number between min and a bound that
  * doubles up to max, so that the clients of a server that failed do not all reconnect at once.
+ * The first attempt after a connection follows what its server has said, if it has.
  * @param {number} failures the number of failures so far
  * @param {import("../pushy.d.ts").Options} options
+ * @param {any} [within] the number of milliseconds in which clients are to return
+ * @param {number} [code] the close code; 1006 without a close frame
  */
-export const delay = (failures, { minDelay: min = 500, maxDelay: max = 20_000 }) =>
-  Math.round(min + Math.random() * Math.max(0, Math.min(max, (min || 100) * 2 ** (failures + 1)) - min));
+export const delay = (failures, { minDelay: min = 500, maxDelay: max = 20_000 }, within, code) =>
+  Math.round(!failures && +within === within
+    ? Math.random() * Math.min(Math.max(within, 1000), code === 1006 ? 5000 : 60_000)
+    : min + Math.random() * Math.max(0, Math.min(max, (min || 100) * 2 ** (failures + 1)) - min));
 
 /**
  * The time of a Retry-After header in milliseconds, at most an hour.
@@ -21,4 +26,4 @@ export const retryAfter = (header) =>
  * code, or the HTTP status of an answer that refused the connection.
  * @param {number} code
  */
-export const isFinal = (code) => [401, 403, 1002, 1003, 1007, 1008, 1010].includes(code) || (code >= 3500 && code < 4000);
+export const isFinal = (code) => /^(40[13]|100[2378]|1010|3[5-9]..)$/.test(`${code}`);

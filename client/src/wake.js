@@ -5,28 +5,19 @@
 const tick = 5000;
 
 /**
- * @param {(why: "tick" | "woke" | "offline" | "cached") => void} look
+ * @param {(why: string) => void} look receives "tick", "woke", or the type of the event
  * @returns {() => void} stops it
  */
 export function watch(look) {
   let last = Date.now();
-  const woke = () => look("woke");
-  const shown = () => document.visibilityState === "visible" && woke();
   const timer = setInterval(() => {
     const now = Date.now();
     look(Math.abs(now - last) > 3 * tick ? "woke" : "tick");
     last = now;
   }, tick);
-  /** @type {[EventTarget | undefined, string, (event: any) => void][]} */
-  const all = [
-    [globalThis, "online", woke],
-    [globalThis, "offline", () => look("offline")],
-    [globalThis, "pageshow", woke],
-    [globalThis, "pagehide", () => look("cached")],
-    [globalThis.document, "visibilitychange", shown],
-  ];
   const aborter = new AbortController();
-  for (const [target, event, listener] of all) target?.addEventListener?.(event, listener, aborter);
+  for (const event of ["online", "offline", "pageshow", "pagehide"]) globalThis.addEventListener?.(event, () => look(event), aborter);
+  globalThis.document?.addEventListener?.("visibilitychange", () => document.hidden || look("woke"), aborter);
   return () => {
     clearInterval(timer);
     aborter.abort();

@@ -135,7 +135,7 @@ test("a server that refuses before it greets says so as well", async (t) => {
 test("comes back at once when the network or the page does", async (t) => {
   const turn = clock(t);
   t.after(() => Object.assign(globalThis, { addEventListener: undefined, removeEventListener: undefined, document: undefined }));
-  const page = new EventTarget(), document = Object.assign(new EventTarget(), { visibilityState: "visible" });
+  const page = new EventTarget(), document = Object.assign(new EventTarget(), { hidden: false });
   Object.assign(globalThis, {
     addEventListener: page.addEventListener.bind(page), removeEventListener: page.removeEventListener.bind(page), document,
   });
@@ -152,7 +152,7 @@ test("comes back at once when the network or the page does", async (t) => {
     assert.equal(sockets.length, before + 1, event);
   }
   socket().lose();
-  document.visibilityState = "hidden";
+  document.hidden = true;
   document.dispatchEvent(new Event("visibilitychange"));
   page.dispatchEvent(new Event("offline"));
   await flush();

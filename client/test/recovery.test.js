@@ -213,6 +213,94 @@ test("an end with again is no removal: the client returns as a new member, where
   pushy.disconnect();
 });
 
+test("the page has left the channel: an end with again does not bring it back", async (t) => {
+  const { socket, pushy, news } = await subscribed(t, place("e", 1, { key: "k1" }));
+  news.unsubscribe();
+  const { id } = socket().last("unsubscribe");
+  socket().sent.length = 0;
+  socket().receive("pushy:subscription-end", { channel: "news", reason: "Resumed elsewhere", again: true });
+  socket().receive("pushy:error", { code: "404", message: "Channel not found", id });
+  await flush();
+  assert.deepEqual([socket().sent, news.subscribed], [[], false]);
+  pushy.disconnect();
+});
+
+test("subscribe, unsubscribe, subscribe at once: the page begins with the second subscription", async (t) => {
+  const { socket, pushy, news, got, clear, said } = await subscribed(t, place("e", 3), { rewind: 2 });
+  news.unsubscribe().subscribe();
+  said(4, 4);
+  assert.deepEqual(clear(), [["subscribe", undefined, undefined]], "what is under way is not for the page any more");
+  socket().receive("pushy:subscription-end", { channel: "news", id: socket().last("unsubscribe").id });
+  await flush();
+  assert.deepEqual(socket().asked(), { channel: "news", rewind: 2 }, "no position");
+  news.unsubscribe().subscribe();
+  socket().welcome("news", undefined, place("e", 4, { replay: 2 }));
+  for (const n of [3, 4]) said(n, n);
+  socket().receive("pushy:subscription-end", { channel: "news", id: socket().last("unsubscribe").id });
+  await flush();
+  assert.deepEqual([socket().asked(), got.filter(([what]) => what !== "unsubscribe")], [{ channel: "news", rewind: 2 }, []]);
+  socket().welcome("news", undefined, place("e", 4, { replay: 2 }));
+  for (const n of [3, 4]) said(n, n);
+  assert.deepEqual(got, [["subscribe", undefined, 2], [3, 3], [4, 4]], "no gap");
+  pushy.disconnect();
+});
+
+test("the first attempt after a connection follows what the server has said; the next ones are as always", async (t) => {
+  const turn = clock(t);
+  const { pushy, sockets, socket } = await connected({ minDelay: 500 });
+  const wait = () => pushy.retryAt - Date.now();
+  const cases = [
+    [10_000, 1012, 5000], [10_000, 1006, 2500], [3000, 1006, 1500], [1e9, 1012, 30_000], [1e9, 1006, 2500], [-1, 1012, 500], [0, 3001, 500],
+    ["x", 1012, 750], ["9000", 1012, 750], [null, 1012, 750], [undefined, 1012, 750], [{}, 1012, 750], [[9000], 1012, 750], [true, 1012, 750],
+  ];
+  for (const [returnWithin, code, wanted] of cases) {
+    pushy.disconnect().connect();
+    await flush();
+    socket().receive("pushy:connect", { socketId: "me", protocol: "rawwebsocket", returnWithin });
+    socket().lose(code);
+    assert.equal(wait(), wanted, `${JSON.stringify(returnWithin)} after ${code}`);
+  }
+  pushy.disconnect().connect();
+  await flush();
+  socket().receive("pushy:connect", { socketId: "me", protocol: "rawwebsocket", returnWithin: 60_000 });
+  await turn(6000);
+  socket().lose(1012);
+  assert.equal(wait(), 30_000);
+  const before = sockets.length;
+  await turn(29_500);
+  assert.equal(sockets.length, before);
+  await turn(1000);
+  assert.equal(sockets.length, before + 1);
+  for (const wanted of [1250, 2250]) {
+    socket().lose();
+    assert.equal(wait(), wanted, "the attempt has failed");
+    await turn(wanted);
+  }
+  pushy.connect();
+  await flush();
+  assert.equal(pushy.state, "connecting", "at once if the page asks");
+  pushy.disconnect();
+});
+
+test("over all of the time, and not before or after it", async (t) => {
+  const { pushy, socket } = await connected();
+  const waits = [];
+  for (let n = 0; n < 2000; n++) {
+    pushy.disconnect().connect();
+    await flush();
+    socket().receive("pushy:connect", { socketId: "me", protocol: "rawwebsocket", returnWithin: 40_000 });
+    const now = Date.now();
+    socket().lose(1012);
+    waits.push(pushy.retryAt - now);
+  }
+  pushy.disconnect();
+  // Each quarter has 500 of 2,000; 400 is 5.2 standard deviations away.
+  for (let n = 0; n < 4; n++) {
+    const share = waits.filter((wait) => wait >= n * 10_000 && wait <= (n + 1) * 10_000 + 50).length;
+    assert.ok(share > 400 && share < 600, `${share} of 2,000 in quarter ${n}`);
+  }
+});
+
 /** Storage and the events of a page, as a browser's tab has them. */
 function tab(t) {
   const page = new EventTarget(), storage = new Map();
@@ -232,7 +320,13 @@ test("keys are in the tab's storage between two pages, and only then", async (t)
   socket().close = (c) => (code = c);
   leave();
   assert.equal(code, 4001);
-  assert.equal(storage.size, 1);
+  assert.deepEqual([...storage.keys()], ["pushy:http://127.0.0.1/pushy"]);
+  const other = client({ url: "http://127.0.0.1/other" });
+  other.pushy.channel("news").subscribe();
+  await flush();
+  other.socket().connect("other");
+  assert.equal(other.socket().asked().member, undefined, "another server does not receive it");
+  other.pushy.disconnect();
   const next = client();
   next.pushy.channel("NEWS").subscribe();
   await flush();
@@ -314,14 +408,33 @@ test("modes of presence: a list, a number", async (t) => {
 });
 
 test("a server that was restarted does not know its members yet: they stay until it has", async (t) => {
-  const { news, heard, socket, pushy, blink, turn } = await room(t);
+  const { news, heard, socket, pushy, blink, turn, diff } = await room(t);
   await blink();
-  socket().welcome("news", [ann], { settling: 12_000 });
-  assert.deepEqual([...news.members.keys()], ["a", "b"]);
-  await turn(11_000);
+  socket().welcome("news", [eve], { settling: 12_000, resumed: true });
+  assert.deepEqual([[...news.members.keys()], news.count], [["a", "b", "__proto__"], 3]);
+  await turn(5000);
+  diff({ revision: "s.2", count: 2, add: [{ ...ann, subscribed: 9 }] });
+  assert.deepEqual(heard.splice(0), [["member-updated", "a", undefined, 3]], "she has not left");
+  await turn(6000);
   assert.deepEqual(heard, []);
   await turn(1000);
-  assert.deepEqual([heard, [...news.members.keys()]], [[["member-quit", "b", undefined, 1]], ["a"]]);
+  assert.deepEqual([heard.splice(0), [...news.members.keys()]], [[["member-quit", "b", undefined, 2]], ["a", "__proto__"]]);
+
+  // It is restarted twice: the second one counts.
+  await blink();
+  socket().welcome("news", [], { settling: 12_000, resumed: true });
+  await turn(10_000);
+  await blink();
+  socket().welcome("news", [ann], { settling: 12_000, resumed: true });
+  await turn(11_000);
+  assert.deepEqual([heard, [...news.members.keys()]], [[], ["a", "__proto__"]]);
+  await turn(1000);
+  assert.deepEqual([...news.members.keys()], ["a"]);
+
+  // It has another secret, so nobody has the memberId of before.
+  await blink();
+  socket().welcome("news", [bob], { settling: 12_000, resumed: false });
+  assert.deepEqual([...news.members.keys()], ["b"]);
   pushy.disconnect();
 });
 

@@ -155,6 +155,21 @@ test("wrong tokens and an expired login are told, and can be recovered from", li
   await next(room, "subscribe");
 });
 
+for (const transport of ["websocket", "streaming", "polling"]) {
+  test(`${transport}: disconnect is a leave at once, though the membership is held`, limit, async (t) => {
+    const ann = new Pushy(server.origin, `${server.origin}/auth?name=Ann`, { WebSocket, transports: [transport] });
+    const bob = new Pushy(server.origin, `${server.origin}/auth?name=Bob`, { WebSocket });
+    t.after(() => bob.disconnect());
+    const name = `private-${transport}-left`;
+    for (const pushy of [bob, ann]) await next(pushy.channel(name).subscribe(), "subscribe");
+    const began = Date.now(), left = next(bob.channel(name), "pushy:member-quit");
+    ann.disconnect();
+    assert.equal((await left).name, "Ann");
+    const took = Date.now() - began;
+    assert.ok(took < 10_000, `${took} ms; without a leave it would be 15 s`);
+  });
+}
+
 test("50 channels, half of them private, across a server's restart", limit, async (t) => {
   const own = await start();
   const pushy = new Pushy(own.origin, `${own.origin}/auth?name=Ann`, { WebSocket, minDelay: 10, maxDelay: 100 });
@@ -167,6 +182,6 @@ test("50 channels, half of them private, across a server's restart", limit, asyn
   const again = await start(own.host);
   t.after(() => again.stop());
   await back;
-  assert.deepEqual(await again.control("stats"), { connections: 1, channels: 50, asked: 25 });
+  assert.deepEqual(await again.control("stats"), { connections: 1, channels: 50, asked: 25, unsubscribed: 0 });
   assert.ok(channels.every(({ subscribed, members }, n) => subscribed && members.size === n % 2));
 });
