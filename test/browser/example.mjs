@@ -18,7 +18,7 @@ process.on("exit", () => rmSync(own, { recursive: true, force: true }));
 export const screenshots = process.env.PUSHY_SCREENSHOTS || mkdtempSync(path.join(tmpdir(), "pushy-screenshots-"));
 mkdirSync(screenshots, { recursive: true });
 
-const binary = path.join(own, process.platform === "win32" ? "program.exe" : "program");
+export const binary = path.join(own, process.platform === "win32" ? "program.exe" : "program");
 
 export function build(source = "./examples/chat") {
   execFileSync("go", ["build", "-o", binary, source], { cwd: root, stdio: "inherit" });
