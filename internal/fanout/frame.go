@@ -4,6 +4,7 @@
 package fanout
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync/atomic"
 
@@ -44,6 +45,20 @@ func NewFrame(text []byte) *Frame { return &Frame{text: text} }
 // Engine.Waiting a list counts once, even if many outboxes have it.
 func NewList(text []byte) *Frame { return &Frame{text: text, list: true} }
 
+// NewRun returns a list with several messages, which is queued and written as one frame. form is
+// that of the Outbox, and is not Text.
+func NewRun(texts [][]byte, form Form) *Frame {
+	frames := make([][]byte, len(texts))
+	for i, text := range texts {
+		frames[i] = wireOf(text, form)
+	}
+	return &Frame{
+		text: bytes.Join(frames, nil),
+		raw:  true,
+		list: true,
+	}
+}
+
 // RawFrame returns a Frame whose bytes are the same in every form. Transports use it for
 // their own frames, such as the open frame of SockJS.
 func RawFrame(wire []byte) *Frame { return &Frame{text: wire, raw: true} }
@@ -57,18 +72,20 @@ func (f *Frame) Bytes(form Form) []byte {
 	if p := slot.Load(); p != nil {
 		return *p
 	}
-	var b []byte
-	if form == Framed {
-		body := make([]byte, 0, len(f.text)+len(f.text)/8+8)
-		body = append(body, "a["...)
-		body = jsvalue.AppendQuote(body, f.text)
-		body = append(body, ']')
-		b = TextFrame(body)
-	} else {
-		b = TextFrame(f.text)
-	}
+	b := wireOf(f.text, form)
 	slot.Store(&b)
 	return b
+}
+
+func wireOf(text []byte, form Form) []byte {
+	if form == Bare {
+		return TextFrame(text)
+	}
+	body := make([]byte, 0, len(text)+len(text)/8+8)
+	body = append(body, "a["...)
+	body = jsvalue.AppendQuote(body, text)
+	body = append(body, ']')
+	return TextFrame(body)
 }
 
 // Has reports whether the Frame has its bytes in one form already.

@@ -1,12 +1,15 @@
 package hub
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
 )
 
 // A node that was not there when the epoch changed tells a restart from another log.
@@ -81,4 +84,71 @@ func TestRing(t *testing.T) {
 	r.push(event(4, 1), broker.Keep{Size: 3})
 	assert.Equal(t, uint64(10), r.first())
 	assert.Len(t, r.at(12).text, 4)
+}
+
+// A client receives the same bytes whether events are replayed as runs or one by one, and what
+// is not for it is left out. The bytes of the ring are those of what it has.
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	keep := broker.Keep{Size: 100}
+	var r ring
+	r.reset(0)
+	for n := 1; n <= 250; n++ {
+		p := pastEvent{text: fmt.Appendf(nil, `{"n":%d}`, n)}
+		switch {
+		case n%50 == 7:
+			p.except = []string{"publisher"}
+		case n >= 200 && n < 208:
+			p.text = append(p.text, make([]byte, maxRunText/4)...)
+		}
+		r.push(p, keep)
+		if n%10 != 0 {
+			continue
+		}
+		from := r.first() + uint64(n%37)
+		for _, form := range []fanout.Form{fanout.Text, fanout.Bare, fanout.Framed} {
+			for _, id := range []string{"publisher", "other"} {
+				p := &pastRequest{
+					ids:  []string{id},
+					form: form,
+				}
+				var got, want []byte
+				frames := 0
+				for run, f := range r.replay(from, p) {
+					if run != nil {
+						f = run.frame(form)
+					}
+					got = append(got, f.Bytes(form)...)
+					frames++
+				}
+				events := 0
+				for offset := from; offset <= r.last; offset++ {
+					if e := r.at(offset); !p.excepted(e.except) {
+						want = append(want, fanout.NewFrame(e.text).Bytes(form)...)
+						events++
+					}
+				}
+				require.Equal(t, string(want), string(got), "%d events, from %d, form %d", n, from, form)
+				switch {
+				case form == fanout.Text:
+					require.Equal(t, events, frames)
+				case n == 100 && id == "other":
+					require.Less(t, frames, events/2)
+				}
+			}
+		}
+	}
+	with := r.bytes
+	r.dropFrames()
+	assert.Less(t, r.bytes, with)
+	assert.Equal(t, int64(r.text+r.len()*pastOverhead), r.bytes)
+	for run := range r.replay(r.first(), &pastRequest{form: fanout.Bare}) {
+		_ = run
+	}
+	assert.Greater(t, r.bytes, int64(r.text+r.len()*pastOverhead))
+	for r.len() > 0 {
+		r.pop()
+	}
+	assert.Zero(t, r.bytes)
+	assert.Empty(t, r.runs)
 }

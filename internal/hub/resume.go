@@ -32,6 +32,7 @@ type pastRequest struct {
 	shown  bool     // the answer has the place
 	denied bool     // the authorizer refuses past events
 	ids    []string // of the client, for Except
+	form   fanout.Form
 	// filled and asked say what was done. The result is final when there is nothing left to
 	// try, or when it does not matter.
 	filled bool
@@ -55,6 +56,7 @@ func (c *Conn) pastRequest(r *JoinRequest, denied bool) *pastRequest {
 		shown:  c.version >= 2 || r.Past.wants(),
 		denied: denied && r.Past.wants(),
 		ids:    append([]string{c.id}, r.Past.Was...),
+		form:   c.out.Form(),
 	}
 }
 
@@ -108,21 +110,23 @@ func (ch *Channel) prepare(m *membership, p *pastRequest) error {
 		return err
 	}
 	release()
-	form := m.out.Form()
-	missing, frames := ch.missing(p, form)
+	missing, bare := ch.missing(p)
 	if missing != needNothing {
 		ctx, cancel := context.WithTimeout(m.conn.ctx, ch.hub.cfg.Timeout)
 		defer cancel()
 		for i := 0; missing != needNothing && i < maxPrepare; i++ {
 			ch.provide(ctx, p, missing)
-			missing, frames = ch.missing(p, form)
+			missing, bare = ch.missing(p)
 		}
 		if err := m.conn.ctx.Err(); err != nil {
 			return err
 		}
 	}
-	for _, f := range frames {
-		f.Bytes(form)
+	for _, f := range bare.frames {
+		f.Bytes(p.form)
+	}
+	for _, r := range bare.runs {
+		r.frame(p.form)
 	}
 	p.final = true
 	return nil
@@ -143,9 +147,15 @@ func (ch *Channel) provide(ctx context.Context, p *pastRequest, missing need) {
 	}
 }
 
-// missing returns what must be done before p can be answered, and those frames of the answer
-// that do not have the client's form yet.
-func (ch *Channel) missing(p *pastRequest, form fanout.Form) (need, []*fanout.Frame) {
+// unformed has what does not have the form of a client yet.
+type unformed struct {
+	frames []*fanout.Frame
+	runs   []*run
+}
+
+// missing returns what must be done before p can be answered, and what does not have the
+// client's form yet.
+func (ch *Channel) missing(p *pastRequest) (missing need, bare unformed) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	k := ch.history
@@ -153,14 +163,19 @@ func (ch *Channel) missing(p *pastRequest, form fanout.Form) (need, []*fanout.Fr
 	k.used = now
 	k.ring.expire(k.keep, now)
 	from, _, missing := k.from(p, now)
-	var unformed []*fanout.Frame
-	for offset := from; missing == needNothing && offset <= k.ring.last; offset++ {
-		if f := k.ring.frame(offset); !f.Has(form) {
-			unformed = append(unformed, f)
+	if missing != needNothing {
+		return missing, bare
+	}
+	for run, f := range k.ring.replay(from, p) {
+		switch {
+		case run != nil && !run.has(p.form):
+			bare.runs = append(bare.runs, run)
+		case f != nil && !f.Has(p.form):
+			bare.frames = append(bare.frames, f)
 		}
 	}
 	ch.countLocked()
-	return missing, unformed
+	return needNothing, bare
 }
 
 // pastLocked returns the answer to p, and the frames of the replay.
@@ -196,14 +211,17 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 	}
 	var frames []*fanout.Frame
 	if from <= k.ring.last {
-		frames = make([]*fanout.Frame, 0, k.ring.last+1-from)
+		frames = make([]*fanout.Frame, 0, 2*runLength+(k.ring.last-from)/runLength)
 	}
-	for offset := from; offset <= k.ring.last; offset++ {
-		if !p.excepted(k.ring.at(offset).except) {
-			frames = append(frames, k.ring.frame(offset))
+	for run, f := range k.ring.replay(from, p) {
+		if run != nil {
+			a.Replay += runLength
+			f = run.frame(p.form)
+		} else {
+			a.Replay++
 		}
+		frames = append(frames, f)
 	}
-	a.Replay = len(frames)
 	ch.countLocked()
 	return a, frames
 }

@@ -46,7 +46,10 @@ type ring struct {
 	text     int   // the bytes of the messages
 	data     int   // the bytes of the events' data
 	bytes    int64 // what counts towards Config.MaxKept
-	framed   bool  // an event has a frame
+	framed   bool  // an event or a run has a frame
+	// runs has the frames of several events, by the first offset; nil for events that are too
+	// large. They are made and dropped as the frames are.
+	runs map[uint64]*run
 }
 
 func (r *ring) len() int { return len(r.events) - r.head }
@@ -125,6 +128,9 @@ func (r *ring) trim(keep broker.Keep) {
 }
 
 func (r *ring) pop() {
+	if len(r.runs) > 0 {
+		r.dropRunOf(r.first())
+	}
 	p := &r.events[r.head]
 	r.count(p, -1)
 	*p = pastEvent{}
@@ -157,5 +163,11 @@ func (r *ring) dropFrames() {
 			r.bytes -= int64(len(p.text))
 		}
 	}
+	for _, dropped := range r.runs {
+		if dropped != nil {
+			r.bytes -= dropped.size
+		}
+	}
+	r.runs = nil
 	r.framed = false
 }

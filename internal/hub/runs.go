@@ -1,0 +1,113 @@
+package hub
+
+import (
+	"sync/atomic"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+const (
+	// runLength is the number of events of a run.
+	runLength = 16
+	// maxRunText is the largest size of the messages of a run. What a socket does not accept
+	// of a frame is copied for each client, so a frame should not be large.
+	maxRunText = 16 << 10
+	// runOverhead is the number of bytes that a run takes beside its messages.
+	runOverhead = 500
+)
+
+// run has the frames of consecutive events that are replayed as one: after a failure of the
+// network, thousands of clients have missed the same events, and queueing each of these for
+// each client would cost more than writing them. A run begins at an offset that is a multiple
+// of runLength, so clients with different positions share it.
+type run struct {
+	texts  [][]byte
+	except []string // the ids of the connections that do not receive all of its events
+	size   int64    // what counts towards Config.MaxKept
+	frames [2]atomic.Pointer[fanout.Frame]
+}
+
+func (r *run) slot(form fanout.Form) *atomic.Pointer[fanout.Frame] {
+	return &r.frames[form-fanout.Framed]
+}
+
+// has reports whether the run has its frame in one form already.
+func (r *run) has(form fanout.Form) bool { return r.slot(form).Load() != nil }
+
+// frame returns the run in one form, which is not Text. It makes the frame at the first call.
+func (r *run) frame(form fanout.Form) *fanout.Frame {
+	slot := r.slot(form)
+	if f := slot.Load(); f != nil {
+		return f
+	}
+	slot.CompareAndSwap(nil, fanout.NewRun(r.texts, form))
+	return slot.Load()
+}
+
+// runAt returns the run that begins at an offset, or nil if there is none.
+func (r *ring) runAt(offset uint64) *run {
+	if offset%runLength != 0 || offset+runLength-1 > r.last {
+		return nil
+	}
+	if found, ok := r.runs[offset]; ok {
+		return found
+	}
+	if r.runs == nil {
+		r.runs = map[uint64]*run{}
+	}
+	made := r.newRun(offset)
+	r.runs[offset] = made
+	if made != nil {
+		r.bytes += made.size
+	}
+	r.framed = true
+	return made
+}
+
+// newRun returns nil if the events are too large.
+func (r *ring) newRun(offset uint64) *run {
+	made := &run{texts: make([][]byte, runLength)}
+	text := 0
+	for i := range made.texts {
+		p := r.at(offset + uint64(i))
+		made.texts[i] = p.text
+		made.except = append(made.except, p.except...)
+		text += len(p.text)
+	}
+	if text > maxRunText {
+		return nil
+	}
+	made.size = int64(text + runOverhead)
+	return made
+}
+
+// dropRunOf drops the run that has the event with an offset.
+func (r *ring) dropRunOf(offset uint64) {
+	begin := offset - offset%runLength
+	if dropped := r.runs[begin]; dropped != nil {
+		r.bytes -= dropped.size
+	}
+	delete(r.runs, begin)
+}
+
+// replay yields the events from an offset on that are for the client of p: a run, or else the
+// frame of one event.
+func (r *ring) replay(from uint64, p *pastRequest) func(yield func(*run, *fanout.Frame) bool) {
+	return func(yield func(*run, *fanout.Frame) bool) {
+		for offset := from; offset <= r.last; {
+			if p.form != fanout.Text { // the transports that frame messages themselves need each by itself
+				if run := r.runAt(offset); run != nil && !p.excepted(run.except) {
+					if !yield(run, nil) {
+						return
+					}
+					offset += runLength
+					continue
+				}
+			}
+			if !p.excepted(r.at(offset).except) && !yield(nil, r.frame(offset)) {
+				return
+			}
+			offset++
+		}
+	}
+}
