@@ -2,15 +2,19 @@ package cluster_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gopushy/pushy"
@@ -55,6 +59,14 @@ func startChild(how string) (*child, error) {
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill()
 	_ = c.cmd.Wait()
+}
+
+// stop shuts the node down and waits for the end of the process.
+func (c *child) stop() error {
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return c.cmd.Wait()
 }
 
 // cpu returns the CPU time that the process has used.
@@ -133,6 +145,21 @@ func serveChild() {
 	if err != nil {
 		fail(err)
 	}
+	web := &http.Server{Handler: mux}
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, syscall.SIGTERM)
+	go func() {
+		<-terminated
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := errors.Join(srv.Shutdown(ctx), web.Shutdown(ctx)); err != nil {
+			fail(err)
+		}
+		os.Exit(0)
+	}()
 	fmt.Printf("http://%s\n", listener.Addr())
-	fail(http.Serve(listener, mux))
+	if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		fail(err)
+	}
+	select {} // until the shutdown is complete
 }
