@@ -15,20 +15,19 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/ordercheck"
 )
 
 // follower is a client that keeps its position as PROTOCOL.md, section 14, says, and checks
-// against the model that it misses nothing without a reason and gets nothing twice. The
-// model: the data of the event with offset n is n, in every epoch.
+// that it misses nothing without a reason and gets nothing twice. The data of the event with
+// offset n is n.
 type follower struct {
+	*ordercheck.Follower
 	t       testing.TB
 	r       *rand.Rand
 	servers []*pushy.Server
 	p       *peer
 	was     []string
-	at      *broker.Position // what it has
-	breaks  int
-	events  int
 }
 
 // reconnect drops the connection and resumes at a random node.
@@ -40,25 +39,15 @@ func (f *follower) reconnect() {
 	}
 	f.p = connect2(f.t, f.servers[f.r.IntN(len(f.servers))])
 	keys := ""
-	if f.at != nil {
+	if f.At != nil {
 		was, err := json.Marshal(f.was)
 		require.NoError(f.t, err)
-		keys = fmt.Sprintf(`,"since":{"epoch":%q,"offset":%d},"was":%s`, f.at.Epoch, f.at.Offset, was)
+		keys = fmt.Sprintf(`,"since":{"epoch":%q,"offset":%d},"was":%s`, f.At.Epoch, f.At.Offset, was)
 	}
 	f.p.send(`{"command":"subscribe","data":{"channel":"news"` + keys + `}}`)
-	got := f.p.next().past(f.t)
-	switch {
-	case f.at == nil:
-		f.at = &broker.Position{Epoch: got.Epoch, Offset: got.Offset}
-	case *got.Recovered:
-		require.Equal(f.t, f.at.Epoch, got.Epoch, "recovered in another epoch")
-		require.Equal(f.t, int(got.Offset-f.at.Offset), *got.Replay, "the replay fills the gap exactly")
-	default:
-		require.NotEmpty(f.t, got.Reason)
-		require.NotEqual(f.t, "ahead", got.Reason, "the log has what the client has")
-		f.breaks++
-		*f.at = got.position()
-	}
+	got := f.p.next()
+	require.NoError(f.t, f.Success(got.Data))
+	require.NotEqual(f.t, "ahead", got.past(f.t).Reason, "the log has what the client has")
 }
 
 // handle handles the next message.
@@ -71,19 +60,10 @@ func (f *follower) handle(text string) {
 	require.NoError(f.t, json.Unmarshal([]byte(text), &m))
 	switch m.Event {
 	case "pushy:resync":
-		var data struct {
-			Reason, Epoch string
-			Offset        uint64
-		}
-		require.NoError(f.t, json.Unmarshal(m.Data, &data))
-		require.NotEmpty(f.t, data.Reason)
-		f.breaks++
-		*f.at = broker.Position{Epoch: data.Epoch, Offset: data.Offset}
+		require.NoError(f.t, f.Resync(m.Data))
 	case "n":
 		require.Equal(f.t, fmt.Sprint(m.Offset), string(m.Data), "an event of the log")
-		require.Equal(f.t, f.at.Offset+1, m.Offset, "without a gap, once")
-		f.at.Offset++
-		f.events++
+		require.NoError(f.t, f.Event(m.Offset, string(m.Data)))
 	default:
 		require.Fail(f.t, "unexpected message", text)
 	}
@@ -143,11 +123,17 @@ func modelRun(t *testing.T, seed uint64, faults int, keep int) (events, breaks i
 		brokers = append(brokers, l)
 		servers = append(servers, startOn(t, l, keeping(keep, time.Hour)))
 	}
+	log := &ordercheck.Log{}
 	var all []*follower
 	var running sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range clients {
-		f := &follower{t: t, r: rand.New(rand.NewPCG(seed, uint64(1000+i))), servers: servers}
+		f := &follower{
+			Follower: log.Follower(),
+			t:        t,
+			r:        rand.New(rand.NewPCG(seed, uint64(1000+i))),
+			servers:  servers,
+		}
 		f.reconnect()
 		all = append(all, f)
 		running.Go(func() {
@@ -197,9 +183,9 @@ func modelRun(t *testing.T, seed uint64, faults int, keep int) (events, breaks i
 	}
 	running.Wait()
 	for _, f := range all {
-		require.Equal(t, last, *f.at, "every client has everything, or was told")
-		events += f.events
-		breaks += f.breaks
+		require.Equal(t, last, *f.At, "every client has everything, or was told")
+		events += f.Events
+		breaks += len(f.Breaks)
 	}
 	return events, breaks
 }

@@ -283,7 +283,11 @@ func (c *resumer) gotLocked(text []byte) {
 			ch.list = append(ch.list, p.MemberID)
 		}
 		if ch.kept != nil {
+			breaks := len(ch.kept.Breaks)
 			c.checkLocked(name, ch.kept.Success(m.Data))
+			if len(ch.kept.Breaks) > breaks {
+				c.t.Logf("%s: %s", c.name, text)
+			}
 		}
 	case "pushy:subscription-end":
 		ch.in = false
@@ -311,6 +315,7 @@ func (c *resumer) gotLocked(text []byte) {
 	case "pushy:resync":
 		ch.resyncs = append(ch.resyncs, data.Reason)
 		if ch.kept != nil {
+			c.t.Logf("%s: %s", c.name, text)
 			c.checkLocked(name, ch.kept.Resync(m.Data))
 		}
 	default:

@@ -217,7 +217,8 @@ func rollingRestart(t *testing.T, s *store, size load) {
 				case <-pace.C:
 				}
 				name := channel(r.IntN(size.channels))
-				at, ok, err := trigger(f.pick(r), name, strconv.Itoa(n))
+				data := fmt.Sprintf(`{"n":%d}`, n)
+				at, ok, err := trigger(f.pick(r), name, data)
 				switch {
 				case err != nil:
 					t.Error(err)
@@ -225,7 +226,7 @@ func rollingRestart(t *testing.T, s *store, size load) {
 					refused.Add(1)
 				default:
 					accepted.Add(1)
-					assert.NoError(t, all[name].Published(at, strconv.Itoa(n)))
+					assert.NoError(t, all[name].Published(at, data))
 				}
 			}
 		})
@@ -246,10 +247,11 @@ func rollingRestart(t *testing.T, s *store, size load) {
 		refused.Load(), reconnects.Load())
 	top := map[string]broker.Position{}
 	for i := range size.channels {
-		at, ok, err := trigger(nodes[0].url, channel(i), "-1")
+		const last = `{"last":true}`
+		at, ok, err := trigger(nodes[0].url, channel(i), last)
 		require.NoError(t, err)
 		require.True(t, ok)
-		require.NoError(t, all[channel(i)].Published(at, "-1"))
+		require.NoError(t, all[channel(i)].Published(at, last))
 		top[channel(i)] = at
 	}
 	events, replayed := 0, 0
