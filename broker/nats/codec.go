@@ -120,6 +120,7 @@ type kept struct {
 	at    broker.Position
 	time  time.Time
 	moved bool
+	sum   uint64        // the bytes of the data of all events of the epoch, up to this one
 	tail  []uint64      // sequences of the previous messages, newest first
 	entry *broker.Entry // nil without an event
 }
@@ -130,6 +131,7 @@ func (m kept) encode() []byte {
 	b = binary.AppendUvarint(b, m.at.Offset)
 	b = binary.AppendUvarint(b, millis(m.time))
 	b = append(b, flag(m.moved))
+	b = binary.AppendUvarint(b, m.sum)
 	b = appendNumbers(b, m.tail)
 	if m.entry != nil {
 		b = broker.AppendEntry(b, *m.entry)
@@ -150,6 +152,7 @@ func decodeKept(data []byte) (kept, error) {
 		at:    broker.Position{Epoch: c.text(), Offset: c.number()},
 		time:  c.time(),
 		moved: c.number() != 0,
+		sum:   c.number(),
 		tail:  c.numbers(maxTail),
 	}
 	if c.bad || !broker.ValidEpoch(m.at.Epoch) {

@@ -541,3 +541,68 @@ func TestEntryBeforeItIsMissing(t *testing.T) {
 		require.NotNil(t, got.state, "%+v", got.entry)
 	}
 }
+
+// The cost of reading a few events does not depend on the number of events that are kept, nor
+// does that of reading any part of a long log.
+func TestReadOfALongLog(t *testing.T) {
+	t.Parallel()
+	const events = 3000
+	s := ownNATS(t)
+	a := open(t, nats.Options{URL: s.URL, Timeout: 20 * time.Second})
+	e := kept("x")
+	e.Keep = broker.Keep{Size: events, TTL: time.Hour, Bytes: 1 << 20}
+	other := kept("other")
+	other.Keep = e.Keep
+	var top broker.Position
+	for i := range events + 10 {
+		top = a.append("long", e).At
+		if i%100 == 0 {
+			a.append("other", other)
+		}
+	}
+	requests := func(do func()) int {
+		var before, after struct {
+			InMsgs int `json:"in_msgs"`
+		}
+		require.NoError(t, s.Monitored("/varz", &before))
+		do()
+		require.NoError(t, s.Monitored("/varz", &after))
+		return after.InMsgs - before.InMsgs
+	}
+	for name, c := range map[string]struct {
+		r           broker.Range
+		first, last uint64
+		more        bool
+	}{
+		"end":       {broker.Range{Epoch: top.Epoch, After: top.Offset - 5, Limit: 500}, top.Offset - 4, top.Offset, false},
+		"newest":    {broker.Range{Before: top.Offset + 1, Limit: 20}, top.Offset - 19, top.Offset, true},
+		"beginning": {broker.Range{Limit: 20}, 11, 30, true},
+		"oldest":    {broker.Range{Before: 25, Limit: 20}, 11, 24, false},
+		"middle":    {broker.Range{After: 1500, Limit: 20}, 1501, 1520, true},
+		"before":    {broker.Range{Before: 1500, Limit: 20}, 1480, 1499, true},
+	} {
+		var page broker.Page
+		n := requests(func() {
+			var err error
+			page, err = a.Read(t.Context(), "long", c.r)
+			require.NoError(t, err, name)
+		})
+		assert.Less(t, n, 150, "requests, %s", name) // some are of the node's lease
+		assert.Equal(t, uint64(11), page.First, name)
+		assert.Equal(t, top, page.Top, name)
+		assert.Equal(t, c.more, page.More, name)
+		require.Len(t, page.Entries, int(c.last-c.first+1), name)
+		for i, e := range page.Entries {
+			require.Equal(t, broker.Position{Epoch: top.Epoch, Offset: c.first + uint64(i)}, e.At, name)
+		}
+	}
+
+	// The bytes that are kept are those of the newest events.
+	e.Keep.Bytes = 700
+	top = a.append("long", e).At
+	page, err := a.Read(t.Context(), "long", broker.Range{Limit: 10})
+	require.NoError(t, err)
+	assert.Equal(t, top.Offset-699, page.First)
+	require.Len(t, page.Entries, 10)
+	assert.Equal(t, page.First, page.Entries[0].At.Offset)
+}

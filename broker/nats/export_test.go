@@ -96,7 +96,7 @@ func Seeds() map[string][][]byte {
 	left.kind = broker.Leave
 	return map[string][][]byte{
 		"plain":  {broker.AppendEntry([]byte{formPlain}, e)},
-		"kept":   {kept{at: at, time: t, tail: []uint64{8, 7}, entry: &k}.encode(), kept{at: at, time: t, moved: true}.encode()},
+		"kept":   {kept{at: at, time: t, sum: 3000, tail: []uint64{8, 7}, entry: &k}.encode(), kept{at: at, time: t, moved: true}.encode()},
 		"record": {joined.encode(), adopted.encode(), left.encode()},
 		"sign": {
 			heartbeat{lease: time.Second, settings: map[string]string{"Grace": "15s"}}.encode(),

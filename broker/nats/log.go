@@ -189,9 +189,11 @@ func (b *Broker) appendKept(ctx context.Context, channel string, e broker.Entry)
 		m := kept{
 			at:    broker.Position{Epoch: h.at.Epoch, Offset: h.at.Offset + 1},
 			time:  now(h.last.time),
+			sum:   uint64(len(e.Data)),
 			entry: &e,
 		}
 		if h.last.entry != nil {
+			m.sum += h.last.sum
 			m.tail = append([]uint64{h.seq}, h.last.tail[:min(len(h.last.tail), maxTail-1)]...)
 		}
 		seq, err := b.compareAndStore(ctx, b.subjects.log(c.name, channel), prev, m.encode())

@@ -389,6 +389,9 @@ func (ch *Channel) fill(ctx context.Context, p *pastRequest) error {
 	return f.err
 }
 
+// fillTimeout limits the time for which clients wait for older events. No events wait meanwhile.
+const fillTimeout = 3 * time.Second
+
 // minFill is the smallest number of events that are read at once.
 const minFill = 100
 
@@ -396,7 +399,7 @@ const minFill = 100
 // it has not if it has changed meanwhile.
 func (ch *Channel) read(ctx context.Context, place broker.Position, first uint64, wanted int) (bool, error) {
 	h := ch.hub
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healTimeout) // others wait for it, too
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout) // others wait for it, too
 	defer cancel()
 	page, err := h.history.Read(ctx, ch.name, broker.Range{
 		Epoch:  place.Epoch,

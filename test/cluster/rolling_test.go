@@ -37,7 +37,7 @@ var (
 		rooms:    4,
 		channels: 3,
 		restarts: 1,
-		every:    time.Second,
+		every:    500 * time.Millisecond,
 		pace:     30 * time.Millisecond,
 		stay:     4 * time.Second,
 	}
