@@ -23,6 +23,7 @@ type admission struct {
 	Key      string
 	Resumed  *bool
 	Settling int
+	Members  memberPage // with diffs
 	Presence []json.RawMessage
 }
 
@@ -33,6 +34,7 @@ type roamer struct {
 	data    string // presence data
 	user    string // the UserID of its connections
 	address string
+	diffs   bool // it receives the members with the mode "diff"
 	*peer
 	in admission // of its last subscription
 }
@@ -64,6 +66,13 @@ func (r *roamer) command() string {
 	more := `,"hold":true`
 	if r.in.Key != "" {
 		more += fmt.Sprintf(`,"member":{"id":%q,"key":%q}`, r.in.MemberID, r.in.Key)
+	}
+	if r.diffs {
+		mode := `{"mode":"diff","limit":500}`
+		if r.in.Members.Revision != "" {
+			mode = fmt.Sprintf(`{"mode":"diff","since":%q}`, r.in.Members.Revision)
+		}
+		more += `,"presence":` + mode
 	}
 	return strings.TrimSuffix(text, "}}") + more + "}}"
 }

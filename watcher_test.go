@@ -26,6 +26,7 @@ type watcher struct {
 	revision string
 	cursor   any // next of the last page
 	own      string
+	key      string          // with it, the client returns as the same member
 	answer   json.RawMessage // members of the success
 	frames   []string        // of presence, as they came
 	replies  []frame
@@ -34,14 +35,47 @@ type watcher struct {
 // watch subscribes to private-room with a presence mode, which is JSON or "".
 func watch(t testing.TB, srv *pushy.Server, data, mode string) *watcher {
 	t.Helper()
-	w := &watcher{
+	w := newWatcher(t, srv)
+	return w.subscribe(withKey(subscribeText(t, w.id, "private-room", data), "presence", mode))
+}
+
+// hold is watch for a client that keeps its membership when it loses its connection.
+func hold(t testing.TB, srv *pushy.Server, data string) *watcher {
+	t.Helper()
+	w := newWatcher(t, srv)
+	text := withKey(subscribeText(t, w.id, "private-room", data), "presence", `{"mode":"diff","limit":500}`)
+	return w.subscribe(withKey(text, "hold", "true"))
+}
+
+// again is hold for a client that has lost its connection, with what it knows.
+func (w *watcher) again(srv *pushy.Server, data string) *watcher {
+	w.t.Helper()
+	next := newWatcher(w.t, srv)
+	for id, text := range w.seen() {
+		var m map[string]any
+		require.NoError(w.t, json.Unmarshal([]byte(text), &m))
+		next.members[id] = m
+	}
+	text := withKey(subscribeText(w.t, next.id, "private-room", data), "presence",
+		fmt.Sprintf(`{"mode":"diff","limit":500,"since":%q}`, w.at()))
+	text = withKey(text, "member", fmt.Sprintf(`{"id":%q,"key":%q}`, w.own, w.key))
+	return next.subscribe(withKey(text, "hold", "true"))
+}
+
+func newWatcher(t testing.TB, srv *pushy.Server) *watcher {
+	t.Helper()
+	return &watcher{
 		peer:    connectPeer(t, srv),
 		done:    make(chan struct{}),
 		members: map[string]map[string]any{},
 	}
-	w.send(withKey(subscribeText(t, w.id, "private-room", data), "presence", mode))
+}
+
+func (w *watcher) subscribe(text string) *watcher {
+	w.t.Helper()
+	w.send(text)
 	success := w.next()
-	require.Equal(t, "pushy:subscription-success", success.Event, "%s", success)
+	require.Equal(w.t, "pushy:subscription-success", success.Event, "%s", success)
 	w.subscribed(success)
 	go func() {
 		defer close(w.done)
@@ -84,11 +118,13 @@ type memberPage struct {
 func (w *watcher) subscribed(f frame) {
 	var data struct {
 		MemberID string           `json:"memberId"`
+		Key      string           `json:"key"`
 		Presence []map[string]any `json:"presence"`
 		Members  json.RawMessage  `json:"members"`
 	}
 	require.NoError(w.t, json.Unmarshal(f.Data, &data))
 	w.own = data.MemberID
+	w.key = data.Key
 	w.answer = data.Members
 	for _, m := range data.Presence {
 		w.set(m)
@@ -103,6 +139,9 @@ func (w *watcher) subscribed(f frame) {
 func (w *watcher) set(m map[string]any) { w.members[m["memberId"].(string)] = m }
 
 func (w *watcher) apply(p *memberPage) {
+	if p.Mode == "diff" && p.Since == "" {
+		clear(w.members) // the list begins
+	}
 	for _, m := range slices.Concat(p.List, p.Add) {
 		w.set(m)
 	}

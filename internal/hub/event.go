@@ -113,6 +113,7 @@ type Member struct {
 	// it is not in the log.
 	unlogged bool
 	since    uint64 // the revision of its Join, which decides its place in the list
+	digest   uint64 // its part of replica.digest
 }
 
 func newMember(m *broker.Member) *Member {

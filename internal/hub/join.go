@@ -59,6 +59,6 @@ const (
 // Presence says how a client receives the members of a channel.
 type Presence struct {
 	Mode  PresenceMode
-	Since *broker.Position // of PresenceDiff: the revision that the client has
-	Limit int              // of PresenceDiff: the number of members in the answer; 0 is the default
+	Since *Revision // of PresenceDiff: the revision that the client has
+	Limit int       // of PresenceDiff: the number of members in the answer; 0 is the default
 }

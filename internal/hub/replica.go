@@ -25,6 +25,7 @@ type replica struct {
 	unlogged int                     // the number of members that are to join again
 	bytes    int64                   // the approximate size of a list of all members
 	revision broker.Position
+	digest   digest
 }
 
 // userMembers has the members of one user.
@@ -78,6 +79,7 @@ func (r *replica) add(m *Member) change {
 		if r.perUser {
 			r.visible.append(m)
 		}
+		r.digest.add(m)
 		return change{kind: memberAdded, member: m}
 	}
 	u := r.users[m.identity]
@@ -91,6 +93,7 @@ func (r *replica) add(m *Member) change {
 	u.members = append(u.members, m)
 	switch {
 	case !r.perUser:
+		r.digest.add(m)
 		return change{kind: memberAdded, member: m}
 	case u.seen != nil:
 		return r.refresh(u)
@@ -101,6 +104,7 @@ func (r *replica) add(m *Member) change {
 	}
 	u.merge()
 	r.visible.insert(u.seen)
+	r.digest.add(u.seen)
 	return change{kind: memberAdded, member: u.seen}
 }
 
@@ -133,6 +137,7 @@ func (r *replica) removeShown(m *Member) change {
 		if r.perUser {
 			r.visible.remove(m.ID)
 		}
+		r.digest.remove(m)
 		return gone
 	}
 	u := r.users[m.identity]
@@ -142,9 +147,11 @@ func (r *replica) removeShown(m *Member) change {
 	}
 	switch {
 	case !r.perUser:
+		r.digest.remove(m)
 		return gone
 	case len(u.members) == 0:
 		r.visible.remove(u.seen.ID)
+		r.digest.remove(u.seen)
 		return change{kind: memberRemoved, member: u.seen}
 	}
 	return r.refresh(u)
@@ -161,6 +168,7 @@ func (r *replica) update(m *Member, data []byte, s MemberState) change {
 	if u := r.users[m.identity]; u != nil && r.perUser {
 		return r.refresh(u)
 	}
+	r.digest.change(m)
 	return change{
 		kind:   memberUpdated,
 		member: m,
@@ -215,6 +223,7 @@ func (r *replica) refresh(u *userMembers) change {
 	}
 	if c.fields != 0 {
 		seen.Text = nil
+		r.digest.change(seen)
 	}
 	return c
 }

@@ -22,12 +22,12 @@ const (
 // of members, or the changes since a revision.
 type View struct {
 	Mode     PresenceMode
-	Revision broker.Position
+	Revision Revision // with a digest for PresenceDiff
 	Count    int
 	Self     string // the id of the member that stands for the client, if that is another than its own; or ""
 
 	// PresenceDiff has Since and Changes, or List and Next. Batches have only Changes.
-	Since   *broker.Position
+	Since   *Revision
 	Changes *Changes
 	List    []*Member
 	Next    broker.Position // the place from which the next page follows; zero after the last
@@ -193,11 +193,17 @@ func (ch *Channel) showChangesLocked(c *Changes) {
 }
 
 func (ch *Channel) viewLocked(mode PresenceMode) *View {
-	return &View{
+	r := &ch.replica
+	view := &View{
 		Mode:     mode,
-		Revision: ch.replica.revision,
-		Count:    ch.replica.shown().len(),
+		Revision: Revision{Position: r.revision},
+		Count:    r.shown().len(),
 	}
+	if mode == PresenceDiff {
+		view.Revision.Digested = true
+		view.Revision.Digest = r.digested()
+	}
+	return view
 }
 
 // firstViewLocked returns what a new member with PresenceDiff or PresenceCount receives.
@@ -218,7 +224,11 @@ func (ch *Channel) firstViewLocked(want Presence) *View {
 	if want.Since.Epoch == revision.Epoch {
 		ch.listed = max(ch.listed, want.Since.Offset)
 	}
-	if changes := ch.log.since(*want.Since, ch.replica.shown()); changes != nil {
+	changes := ch.log.since(want.Since.Position, ch.replica.shown())
+	if changes == nil {
+		changes = ch.replica.since(*want.Since)
+	}
+	if changes != nil {
 		view.Since = want.Since
 		view.Changes = changes
 		ch.showChangesLocked(changes)

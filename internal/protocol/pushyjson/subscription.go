@@ -225,9 +225,9 @@ func parsePresence(value []byte) (hub.Presence, error) {
 		name = want.Mode
 		path = "mode"
 		if want.Since != nil {
-			since, err := broker.ParsePosition(*want.Since)
+			since, err := hub.ParseRevision(*want.Since)
 			if err != nil {
-				return p, invalid("since", `must have the form "epoch.number"`)
+				return p, invalid("since", `must be a revision of members`)
 			}
 			p.Since = &since
 		}

@@ -29,7 +29,7 @@ func TestMalformedSubscription(t *testing.T) {
 		`{"member":{"id":1}}`:                                     "member.id: must be a string, not a number",
 		`{"presence":"all"}`:                                      `presence: must be "list", "diff", "count" or "none"`,
 		`{"presence":{"mode":"diff","limit":0}}`:                  "presence.limit: must be from 1 to 500",
-		`{"presence":{"mode":"diff","since":"e"}}`:                `presence.since: must have the form "epoch.number"`,
+		`{"presence":{"mode":"diff","since":"e"}}`:                `presence.since: must be a revision of members`,
 		`{"presence":{"mode":"diff","page":1}}`:                   "presence.page: unknown field",
 		`{"channel":"news","hold":1,"since":{"epoch":"e"},"x":1}`: "hold: must be true or false, not a number",
 	} {
