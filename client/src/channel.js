@@ -206,7 +206,7 @@ export class Channel extends Source {
     this.members = new Map([...before, ...(list ?? []).map((member) => /** @type {[string, Member]} */ ([member.memberId, member]))]);
     this._revision = next ? undefined : revision;
     this.count = count ?? this.members.size;
-    if (next) /** @type {any} */ (this)._page?.(next, revision); // more.js loads the rest
+    if (next) /** @type {any} */ (this)._page?.(next); // more.js loads the rest
     clearTimeout(this._settling);
     if (settling) this._settling = setTimeout(() => this._change({ quit: before.filter(([id, member]) => this.members.get(id) === member).map(([id]) => id) }, true), settling);
   }

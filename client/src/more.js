@@ -182,16 +182,16 @@ export function extend(Client) {
       }
     },
 
-    /** Loads the next members of a list. @this {any} @param {string} after @param {string} revision */
-    _page(after, revision) {
+    /** Loads the next members of a list. @this {any} @param {string} after */
+    _page(after) {
       this._pushy._request("pushy:members", { channel: this.name, after, limit: 500 }, {
         _timeout: 0,
         // It must take effect before the next message is read, which can be a change of these members.
         _done: (/** @type {any} */ error, /** @type {any} */ data) => {
           if (error) return;
           this._change({ add: data.list });
-          if (data.next) return this._page(data.next, revision);
-          this._revision = revision;
+          if (data.next) return this._page(data.next);
+          this._revision = data.revision;
           this._emit("pushy:presence-sync", this._all());
         },
       });
