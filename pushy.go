@@ -97,6 +97,7 @@ package pushy
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -285,6 +286,10 @@ func (s *Server) hubConfig() hub.Config {
 		UserMemberID: func(channel, identity string) string {
 			sum := sha256.Sum256([]byte(channel + "\x00" + identity))
 			return hex.EncodeToString(sum[:16])
+		},
+		Digest: func(data []byte) uint64 {
+			sum := sha256.Sum256(data)
+			return binary.BigEndian.Uint64(sum[:])
 		},
 		NewOwner: func() string { return names.RandomHex(8) },
 		Log:      s.log,

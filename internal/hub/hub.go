@@ -187,7 +187,10 @@ type Config struct {
 	// UserMemberID returns the id under which clients see a user in a channel with
 	// Policy.PerUser. It must be the same on all nodes.
 	UserMemberID func(channel, identity string) string
-	Hooks        Hooks
+	// Digest returns a number for which it is hard to find data with the same number. It must
+	// be the same on all nodes.
+	Digest func(data []byte) uint64
+	Hooks  Hooks
 	// HostConn and HostChannel return the host's own values for a connection and a
 	// channel, which are stored with them.
 	HostConn    func(c *Conn) any

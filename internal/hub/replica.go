@@ -44,6 +44,7 @@ func newReplica(ch *Channel) replica {
 	return replica{
 		channel: ch,
 		perUser: ch.policy.PerUser,
+		digest:  digest{of: ch.hub.cfg.Digest},
 	}
 }
 
@@ -126,6 +127,7 @@ func (r *replica) remove(id string) (*Member, change) {
 			perUser:  r.perUser,
 			revision: r.revision,
 			skipped:  r.skipped,
+			digest:   digest{of: r.digest.of},
 		}
 	}
 	return m, c

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"strconv"
@@ -55,15 +54,16 @@ func ParseRevision(s string) (r Revision, err error) {
 }
 
 // digest has the sum of the digests of the members that clients see. It is kept up to date
-// after a client has needed it. The zero value is that of no members, and off.
+// after a client has needed it.
 type digest struct {
+	of  func(data []byte) uint64 // Config.Digest
 	on  bool
 	sum uint64
 }
 
 func (d *digest) add(m *Member) {
 	if d.on {
-		m.digest = m.computeDigest()
+		m.digest = d.of(m.appendShown(make([]byte, 0, 256)))
 		d.sum += m.digest
 	}
 }
@@ -79,9 +79,9 @@ func (d *digest) change(m *Member) {
 	d.add(m)
 }
 
-// computeDigest returns a digest of what clients see of a member. It does not depend on the
+// appendShown appends what clients see of a member, for a digest. It does not depend on the
 // node.
-func (m *Member) computeDigest() uint64 {
+func (m *Member) appendShown(text []byte) []byte {
 	var flags byte
 	if m.Idle {
 		flags |= 1
@@ -89,7 +89,6 @@ func (m *Member) computeDigest() uint64 {
 	if m.Data != nil {
 		flags |= 2
 	}
-	text := make([]byte, 0, 256)
 	text = append(text, flags)
 	text = binary.AppendUvarint(text, uint64(m.Tabs))
 	text = binary.AppendVarint(text, m.Joined.UnixMilli())
@@ -97,8 +96,7 @@ func (m *Member) computeDigest() uint64 {
 		text = binary.AppendUvarint(text, uint64(len(part)))
 		text = append(text, part...)
 	}
-	sum := sha256.Sum256(text)
-	return binary.BigEndian.Uint64(sum[:])
+	return text
 }
 
 // digested returns the digest of the members that clients see.
