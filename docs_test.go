@@ -103,6 +103,9 @@ func TestDocumentedLogLines(t *testing.T) {
 		"trigger with a slash in the channel's name", "cannot publish a trigger", "NATS is away; this node serves its own clients alone",
 		"NATS does not permit what this node needs", "redis is away: this node serves its own clients alone",
 		"a call of the broker ", "nodes have different settings",
+		"kept events of a channel may be missing for its clients", "the history of a channel cannot be read",
+		"a client cannot take over its earlier membership: the key is wrong",
+		"members leave at once: too many members of this address are held",
 	} {
 		assert.Contains(t, page, line, "the page lacks a log line")
 		assert.Contains(t, sources.String(), line, "the page names a log line that pushy does not write")
