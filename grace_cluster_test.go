@@ -610,6 +610,57 @@ func TestSettling(t *testing.T) {
 	})
 }
 
+// A client that returns to a Server that was restarted without a broker keeps its memberId,
+// since the others keep the members that have not returned yet.
+func TestARestartedServerKeepsTheMemberIDs(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		first := startServer(t, pushy.Options{})
+		ann := newRoamer(t, "Ann")
+		bob := newRoamer(t, "Bob")
+		cyd := newRoamer(t, "Cyd")
+		for _, one := range []*roamer{ann, bob, cyd} {
+			one.enter(first)
+		}
+		id := ann.in.MemberID
+		key := ann.in
+		require.NoError(t, first.Close())
+
+		var seen events
+		second := startServer(t, pushy.Options{Hooks: seen.graceHooks()})
+		assert.True(t, bob.enter(second))
+		assert.True(t, ann.enter(second))
+		assert.Equal(t, id, ann.in.MemberID)
+		assert.Equal(t, "pushy:presence-add", bob.event())
+
+		twin := newRoamer(t, "Ann")
+		twin.in = key
+		assert.True(t, twin.enter(second))
+		assert.Equal(t, id, twin.in.MemberID)
+		assert.Equal(t, "pushy:subscription-end", ann.event())
+		bob.quiet()
+		assert.Len(t, membersOf(t, second, room), 2)
+
+		stranger := newRoamer(t, "Mallory")
+		stranger.in = key
+		stranger.in.Key = strings.Repeat("A", 22)
+		assert.False(t, stranger.enter(second))
+		assert.NotEqual(t, id, stranger.in.MemberID)
+
+		gone := newRoamer(t, "Gone")
+		gone.enter(second)
+		gone.send(`{"command":"unsubscribe","data":{"channel":"` + room + `"}}`)
+		assert.Equal(t, "pushy:subscription-end", gone.event())
+		left := gone.in
+		gone.drop()
+		gone.in = left
+		assert.False(t, gone.enter(second), "it has left this process")
+
+		time.Sleep(16 * time.Second)
+assert.False(t, cyd.enter(second), "all clients have returned")
+	})
+}
+
 // balance counts the hooks of a cluster.
 type balance struct {
 	members, conns, channels atomic.Int64

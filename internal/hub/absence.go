@@ -18,15 +18,6 @@ func hasGrace(code int) bool {
 	return true
 }
 
-// settling returns for how long this node may still lack members, because it serves alone
-// and has begun a moment ago; clients that were connected to its predecessor are returning.
-func (h *Hub) settling() time.Duration {
-	if !h.cfg.Local {
-		return 0
-	}
-	return max(0, h.cfg.Lease-time.Since(h.began))
-}
-
 // absence is the time after a connection has ended in which its members are held: they are
 // in the channel without a membership, until another connection takes them over or the
 // grace period ends.

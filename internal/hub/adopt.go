@@ -43,17 +43,20 @@ type returning struct {
 }
 
 // resume makes m the membership of the member that the client names, if the client may have
-// it. If it returns false without an error, the client joins as a new member.
-func (ch *Channel) resume(m *membership, r *JoinRequest, data []byte, past *pastRequest) (resumed bool, err error) {
+// it. If it returns false without an error, the client joins as a new member. gone is the id of
+// the member if it is not in the channel.
+func (ch *Channel) resume(
+	m *membership, r *JoinRequest, data []byte, past *pastRequest,
+) (resumed bool, gone string, err error) {
 	h := ch.hub
 	if !h.cfg.MemberKeyValid(ch.name, r.Return.ID, r.Return.Key) {
 		h.cfg.Notices.Warn("a client cannot take over its earlier membership: the key is wrong", ch.name,
 			slog.String("channel", ch.name), slog.String("conn", m.conn.id))
-		return false, nil
+		return false, "", nil
 	}
 	release, err := ch.awaitRoom(m, data, 0)
 	if err != nil {
-		return false, err
+		return false, "", err
 	}
 	defer release()
 	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.Timeout)
@@ -73,32 +76,32 @@ func (ch *Channel) resume(m *membership, r *JoinRequest, data []byte, past *past
 		s := t.step()
 		switch s.next {
 		case stepGone:
-			return false, nil
+			return false, t.id, nil
 		case stepDone:
 			ch.life.release() // the member holds the channel already
 			t.update()
-			return true, nil
+			return true, "", nil
 		case stepOther:
 			ch.evict(ctx, t.id)
-			return false, nil
+			return false, "", nil
 		case stepWait:
 			if lifecycle.Wait(ctx, s.wait) != nil {
-				return false, t.failed(ctx)
+				return false, "", t.failed(ctx)
 			}
 		case stepHandOver:
 			if lifecycle.Wait(ctx, s.live.handOver()) != nil {
-				return false, t.failed(ctx)
+				return false, "", t.failed(ctx)
 			}
 		case stepAdopt:
 			again, err := t.adopt(ctx, s.member, s.owner)
 			switch {
 			case err == nil && !again:
 				t.update()
-				return true, nil
+				return true, "", nil
 			case errors.Is(err, errGone):
-				return false, nil
+				return false, "", nil
 			case err != nil:
-				return false, err
+				return false, "", err
 			}
 		}
 	}

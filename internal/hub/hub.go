@@ -220,7 +220,9 @@ type Hub struct {
 	seed      maphash.Seed
 	shards    [shardCount]shard
 	backlog   backlog
-	began     time.Time      // when New was called
+	began     time.Time // when New was called
+	issued    issued
+	settled   atomic.Bool    // issued is not used any more
 	history   broker.History // nil if the broker keeps no events
 	keeper    keeper
 	heals     chan struct{} // has an element for each channel that is being healed

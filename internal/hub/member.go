@@ -178,12 +178,13 @@ func (ch *Channel) joinOrResume(m *membership, r *JoinRequest, data []byte, past
 	h := ch.hub
 	m.hold = r.Hold && ch.policy.Presence
 	if m.returned && ch.policy.Presence {
-		resumed, err := ch.resume(m, r, data, past)
+		resumed, gone, err := ch.resume(m, r, data, past)
 		if resumed || err != nil {
 			return err
 		}
-		m.id = h.cfg.NewMemberID()
+		m.id = h.newMemberID()
 		m.entrance = entered
+		h.restoreID(m, gone)
 	}
 	m.logged = &loggedMember{
 		ch: ch,
@@ -260,7 +261,7 @@ func (c *Conn) tryReserve(name string) (m *membership, earlier <-chan struct{}, 
 		out:  c.out,
 		conn: c,
 		name: name,
-		id:   c.hub.cfg.NewMemberID(),
+		id:   c.hub.newMemberID(),
 	}
 	c.members.add(m)
 	c.hooks.Start()
