@@ -657,7 +657,7 @@ func TestARestartedServerKeepsTheMemberIDs(t *testing.T) {
 		assert.False(t, gone.enter(second), "it has left this process")
 
 		time.Sleep(16 * time.Second)
-assert.False(t, cyd.enter(second), "all clients have returned")
+		assert.False(t, cyd.enter(second), "all clients have returned")
 	})
 }
 
