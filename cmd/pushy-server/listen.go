@@ -28,9 +28,12 @@ secret key.
 
 ` + targetHelp + `  -member JSON       presence data for private channels, such as
                      '{"name":"Ann"}': their members see it join and leave
+  -rewind N          first print the newest N events, at most 500, of channels that
+                     keep events
   -n N               exit after N events
   -once              exit when the connection is lost. By default listen
-                     reconnects; it misses the events of the meantime
+                     reconnects. It prints the events of the meantime if the
+                     channel keeps them, and misses them otherwise
 
 listen exits when it is interrupted. The exit status is 0 after an interrupt and
 after N events, 1 if the server refuses, cannot be reached (with -once) or ends all
@@ -51,19 +54,25 @@ type listening struct {
 	to       target
 	channels []string
 	member   json.RawMessage
+	rewind   int
 	events   int // number of events still to print; below zero: no limit
 	once     bool
+	places   map[string]*place // by the channel's name in lower case
 }
+
+// maxRewind is the largest number of events that a server replays.
+const maxRewind = 500
 
 // refusal is an error that would occur again after a reconnect.
 type refusal struct{ error }
 
 func (p *program) listen(args []string) int {
-	l := listening{program: p}
+	l := listening{program: p, places: map[string]*place{}}
 	var member string
 	f := flag.NewFlagSet("listen", flag.ContinueOnError)
 	l.to.flags(f)
 	f.StringVar(&member, "member", "", "")
+	f.IntVar(&l.rewind, "rewind", 0, "")
 	f.IntVar(&l.events, "n", -1, "")
 	f.BoolVar(&l.once, "once", false, "")
 	if status, done := p.parse(f, args, listenHelp); done {
@@ -75,6 +84,8 @@ func (p *program) listen(args []string) int {
 	case err != nil:
 	case len(l.channels) == 0:
 		err = errors.New("listen: give at least one channel (-h explains)")
+	case l.rewind < 0 || l.rewind > maxRewind:
+		err = fmt.Errorf("listen: -rewind must be from 0 to %d", maxRewind)
 	case l.events == 0:
 		err = errors.New("listen: -n must be above 0")
 	case member != "" && !json.Valid([]byte(member)):
@@ -123,7 +134,7 @@ func (l *listening) run(ctx context.Context) int {
 // connection listens until one connection ends. The error is nil if all events have
 // arrived. subscribed reports whether the server accepted a subscription.
 func (l *listening) connection(ctx context.Context) (subscribed bool, err error) {
-	c, err := dialLink(ctx, l.to.socket)
+	c, err := dialLink(ctx, l.to.socket+"?v=2")
 	var status ws.StatusError
 	if errors.As(err, &status) && status >= 400 && status < 500 {
 		return false, refusal{fmt.Errorf("%s answers %d", l.to.socket, int(status))}
@@ -151,6 +162,10 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 		case "pushy:subscription-success":
 			in[m.Data.Channel] = true
 			l.say("listening to %s", m.Data.Channel)
+			if m.Data.Reason != "" {
+				l.say("%s: not all earlier events can be printed: %s", m.Data.Channel, m.Data.Reason)
+			}
+			l.place(m.Data.Channel).subscribed(m.Data)
 			subscribed = true
 		case "pushy:subscription-failed", "pushy:subscription-needauth", "pushy:error":
 			why := cmp.Or(m.Data.Reason, m.Data.Message, "it needs a token")
@@ -176,6 +191,7 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 			if _, err := fmt.Fprintf(l.stdout, "%s\n", line); err != nil {
 				return subscribed, refusal{err}
 			}
+			l.place(m.Channel).received(m)
 			if l.events--; l.events == 0 {
 				return subscribed, nil
 			}
@@ -188,15 +204,32 @@ type message struct {
 	Event   string
 	Channel string
 	Data    messageData
+	Offset  uint64
 }
 
-type messageData struct{ SocketID, Channel, Reason, Message, ID string }
+type messageData struct {
+	SocketID, Channel, Reason, Message, ID string
+
+	Epoch     string
+	Offset    uint64
+	Recovered bool
+	Replay    int
+}
 
 // UnmarshalJSON ignores errors, because the data of an event can be any JSON value.
 func (d *messageData) UnmarshalJSON(raw []byte) error {
 	type plain messageData
 	_ = json.Unmarshal(raw, (*plain)(d))
 	return nil
+}
+
+// place returns the place of a channel.
+func (l *listening) place(channel string) *place {
+	name := strings.ToLower(channel)
+	if l.places[name] == nil {
+		l.places[name] = &place{}
+	}
+	return l.places[name]
 }
 
 // isPrivate reports whether a channel is private on a server without Options.Channel.
@@ -210,6 +243,12 @@ func isPrivate(channel string) bool {
 func (l *listening) subscribe(c *link, connID string) error {
 	for _, channel := range l.channels {
 		data := map[string]any{"channel": channel}
+		if since := l.place(channel).last; since != nil {
+			data["since"] = since
+		}
+		if l.rewind > 0 {
+			data["rewind"] = l.rewind
+		}
 		if isPrivate(channel) {
 			var member any
 			if l.member != nil {

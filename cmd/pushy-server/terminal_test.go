@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
 )
 
 // terminal is a run of trigger or listen, with what a shell gives it.
@@ -154,6 +157,53 @@ func TestListenComesBack(t *testing.T) {
 	assert.Equal(t, exitOK, tm.end(t))
 }
 
+// With a store, what is published while listen is away is printed when it is back.
+func TestListenMissesNothing(t *testing.T) {
+	t.Parallel()
+	cluster := memory.NewCluster(memory.Options{})
+	options := func() pushy.Options {
+		return pushy.Options{Broker: cluster.Broker(), Channel: func(string) pushy.ChannelOptions {
+			return pushy.ChannelOptions{Keep: broker.Keep{Size: 5, TTL: time.Hour}}
+		}}
+	}
+	one, url, stop := startPushy(t, "", options())
+	two, _, _ := startPushy(t, "", options())
+	publish := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			require.NoError(t, two.Publish(t.Context(), "lobby", name, nil))
+		}
+	}
+	publish("a", "b", "c")
+	tm := newTerminal(nil).start("listen", "-url", url, "-rewind", "2", "Lobby")
+	says(t, tm.out, `"c"`, 1)
+	stop()
+	says(t, tm.err, "reconnecting in", 1)
+	require.ErrorIs(t, one.Publish(t.Context(), "lobby", "x", nil), pushy.ErrClosed)
+	publish("d", "e")
+	addr := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/pushy")
+	_, _, stop = startPushy(t, addr, options())
+	says(t, tm.out, `"e"`, 1)
+	publish("f")
+	says(t, tm.out, `"f"`, 1)
+	assert.NotContains(t, tm.err.String(), "not all earlier events")
+	stop()
+	says(t, tm.err, "reconnecting in", 2)
+	publish("g", "h", "i", "j", "k", "l")
+	startPushy(t, addr, options())
+	says(t, tm.out, `"l"`, 1)
+	says(t, tm.err, "lobby: not all earlier events can be printed: trimmed", 1)
+	tm.signals <- syscall.SIGINT
+	assert.Equal(t, exitOK, tm.end(t))
+	var names []string
+	for line := range strings.Lines(tm.out.String()) {
+		var m message
+		require.NoError(t, json.Unmarshal([]byte(line), &m))
+		names = append(names, m.Event)
+	}
+	assert.Equal(t, []string{"b", "c", "d", "e", "f", "k", "l"}, names)
+}
+
 func TestListenIsRefused(t *testing.T) {
 	t.Parallel()
 	_, url, _ := startPushy(t, "", pushy.Options{CheckChannel: func(name string) error {
@@ -264,6 +314,7 @@ func TestListenCommandLine(t *testing.T) {
 	}{
 		"noChannel":     {nil, "at least one channel"},
 		"privateNoKey":  {[]string{"Private-a"}, "needs the secret key"},
+		"rewind":        {[]string{"-rewind", "501", "a"}, "-rewind must be from 0 to 500"},
 		"noEvents":      {[]string{"-n", "0", "a"}, "-n"},
 		"memberNotJSON": {[]string{"-member", "Ann", "a"}, "-member"},
 		"badFlag":       {[]string{"-nope"}, "-nope"},
