@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -116,7 +117,7 @@ func TestRuns(t *testing.T) {
 				frames := 0
 				for run, f := range r.replay(from, p) {
 					if run != nil {
-						f = run.frame(form)
+						f = r.runFrame(run, form)
 					}
 					got = append(got, f.Bytes(form)...)
 					frames++
@@ -151,4 +152,40 @@ func TestRuns(t *testing.T) {
 	}
 	assert.Zero(t, r.bytes)
 	assert.Empty(t, r.runs)
+}
+
+// The ring is a queue in a circular buffer, which is not larger than its limits need.
+func TestRingWraps(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(13, 1))
+	for range 200 {
+		keep := broker.Keep{Size: 1 + random.IntN(40)}
+		var r ring
+		r.reset(1000)
+		want := []int{} // the sizes of the data
+		for range 300 {
+			switch size := random.IntN(1000); random.IntN(8) {
+			case 0:
+				if r.len() > 0 {
+					r.pop()
+					want = want[1:]
+				}
+			case 1:
+				if r.len() < keep.Size {
+					r.prepend([]pastEvent{{data: size}}, keep)
+					want = append([]int{size}, want...)
+				}
+			default:
+				r.push(pastEvent{data: size}, keep)
+				want = append(want, size)
+				want = want[max(0, len(want)-keep.Size):]
+			}
+			got := []int{}
+			for offset := r.first(); offset <= r.last; offset++ {
+				got = append(got, r.at(offset).data)
+			}
+			require.Equal(t, want, got)
+			require.LessOrEqual(t, len(r.events), max(8, keep.Size+1))
+		}
+	}
 }

@@ -126,7 +126,7 @@ func (ch *Channel) prepare(m *membership, p *pastRequest) error {
 		f.Bytes(p.form)
 	}
 	for _, r := range bare.runs {
-		r.frame(p.form)
+		r.run.frame(p.form, r.texts)
 	}
 	p.final = true
 	return nil
@@ -150,7 +150,12 @@ func (ch *Channel) provide(ctx context.Context, p *pastRequest, missing need) {
 // unformed has what does not have the form of a client yet.
 type unformed struct {
 	frames []*fanout.Frame
-	runs   []*run
+	runs   []unformedRun
+}
+
+type unformedRun struct {
+	run   *run
+	texts [][]byte
 }
 
 // missing returns what must be done before p can be answered, and what does not have the
@@ -169,7 +174,7 @@ func (ch *Channel) missing(p *pastRequest) (missing need, bare unformed) {
 	for run, f := range k.ring.replay(from, p) {
 		switch {
 		case run != nil && !run.has(p.form):
-			bare.runs = append(bare.runs, run)
+			bare.runs = append(bare.runs, unformedRun{run, k.ring.texts(run)})
 		case f != nil && !f.Has(p.form):
 			bare.frames = append(bare.frames, f)
 		}
@@ -216,7 +221,7 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 	for run, f := range k.ring.replay(from, p) {
 		if run != nil {
 			a.Replay += runLength
-			f = run.frame(p.form)
+			f = k.ring.runFrame(run, p.form)
 		} else {
 			a.Replay++
 		}

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"slices"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
@@ -38,9 +37,10 @@ func (p *pastEvent) size() int64 { return int64(len(p.text) + pastOverhead) }
 // is a queue whose oldest events are removed when a limit is exceeded or their time has
 // passed. The zero value is empty, and does not know whether the log has more.
 type ring struct {
-	events []pastEvent
-	head   int    // the index of the oldest event
-	last   uint64 // the offset of the newest event, or of the place if there is none
+	events []pastEvent // a circular buffer
+	head   int         // the index of the oldest event
+	n      int         // the number of events
+	last   uint64      // the offset of the newest event, or of the place if there is none
 	// complete means that the log has no event that is older than those of the ring.
 	complete bool
 	text     int   // the bytes of the messages
@@ -52,14 +52,23 @@ type ring struct {
 	runs map[uint64]*run
 }
 
-func (r *ring) len() int { return len(r.events) - r.head }
+func (r *ring) len() int { return r.n }
+
+// place returns the place of the event that follows the oldest one by i.
+func (r *ring) place(i int) *pastEvent {
+	i += r.head
+	if i >= len(r.events) {
+		i -= len(r.events)
+	}
+	return &r.events[i]
+}
 
 // first returns the offset of the oldest event. It is last + 1 if there is none.
 func (r *ring) first() uint64 { return r.last - uint64(r.len()) + 1 }
 
 // at returns the event with an offset that the ring has.
 func (r *ring) at(offset uint64) *pastEvent {
-	return &r.events[r.head+int(offset-r.first())]
+	return r.place(int(offset - r.first()))
 }
 
 // reset empties the ring, and puts the place at an offset.
@@ -83,22 +92,40 @@ func (r *ring) frame(offset uint64) *fanout.Frame {
 
 // push adds the event that follows the newest one.
 func (r *ring) push(p pastEvent, keep broker.Keep) {
-	if r.head > 32 && r.head > len(r.events)/2 {
-		n := copy(r.events, r.events[r.head:])
-		clear(r.events[n:])
-		r.events = r.events[:n]
-		r.head = 0
+	if r.n == len(r.events) {
+		r.grow(keep)
 	}
-	r.events = append(r.events, p)
+	*r.place(r.n) = p
+	r.n++
 	r.last++
 	r.count(&p, 1)
 	r.trim(keep)
 }
 
+// grow makes the buffer larger, at most as large as the limits need. A push exceeds these by one
+// event.
+func (r *ring) grow(keep broker.Keep) {
+	size := max(8, r.n+r.n/2)
+	if most := min(keep.Size, maxReplay) + 1; r.n < most {
+		size = min(size, most)
+	}
+	r.rebuild(nil, size)
+}
+
+// rebuild puts events before those of the ring, in a buffer of another size.
+func (r *ring) rebuild(older []pastEvent, size int) {
+	events := append(make([]pastEvent, 0, size), older...)
+	for i := range r.n {
+		events = append(events, *r.place(i))
+	}
+	r.n = len(events)
+	r.events = events[:size]
+	r.head = 0
+}
+
 // prepend adds events that precede the oldest one.
 func (r *ring) prepend(older []pastEvent, keep broker.Keep) {
-	r.events = slices.Concat(older, r.events[r.head:])
-	r.head = 0
+	r.rebuild(older, len(older)+r.n)
 	for i := range older {
 		r.count(&older[i], 1)
 	}
@@ -131,23 +158,24 @@ func (r *ring) pop() {
 	if len(r.runs) > 0 {
 		r.dropRunOf(r.first())
 	}
-	p := &r.events[r.head]
+	p := r.place(0)
 	r.count(p, -1)
 	*p = pastEvent{}
+	r.n--
 	r.head++
 	if r.head == len(r.events) {
-		r.events = r.events[:0]
 		r.head = 0
 	}
 }
 
 // expire removes the events that are older than the keep's TTL.
 func (r *ring) expire(keep broker.Keep, now time.Time) {
-	for r.len() > 0 && keep.TTL > 0 && now.Sub(r.events[r.head].time) >= keep.TTL {
+	for r.len() > 0 && keep.TTL > 0 && now.Sub(r.place(0).time) >= keep.TTL {
 		r.pop()
 	}
-	if r.len() == 0 && cap(r.events) > 64 {
+	if r.len() == 0 && len(r.events) > 64 {
 		r.events = nil
+		r.head = 0
 	}
 }
 
@@ -156,8 +184,8 @@ func (r *ring) dropFrames() {
 	if !r.framed {
 		return
 	}
-	for i := range r.events {
-		p := &r.events[i]
+	for i := range r.n {
+		p := r.place(i)
 		if p.frame != nil {
 			p.frame = nil
 			r.bytes -= int64(len(p.text))

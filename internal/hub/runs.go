@@ -13,7 +13,7 @@ const (
 	// of a frame is copied for each client, so a frame should not be large.
 	maxRunText = 16 << 10
 	// runOverhead is the number of bytes that a run takes beside its messages.
-	runOverhead = 500
+	runOverhead = 200
 )
 
 // run has the frames of consecutive events that are replayed as one: after a failure of the
@@ -21,7 +21,7 @@ const (
 // each client would cost more than writing them. A run begins at an offset that is a multiple
 // of runLength, so clients with different positions share it.
 type run struct {
-	texts  [][]byte
+	first  uint64   // the offset of the first event
 	except []string // the ids of the connections that do not receive all of its events
 	size   int64    // what counts towards Config.MaxKept
 	frames [2]atomic.Pointer[fanout.Frame]
@@ -34,14 +34,31 @@ func (r *run) slot(form fanout.Form) *atomic.Pointer[fanout.Frame] {
 // has reports whether the run has its frame in one form already.
 func (r *run) has(form fanout.Form) bool { return r.slot(form).Load() != nil }
 
-// frame returns the run in one form, which is not Text. It makes the frame at the first call.
-func (r *run) frame(form fanout.Form) *fanout.Frame {
+// frame returns the run in one form, which is not Text. If it does not have it yet, it makes it
+// from the texts of its events.
+func (r *run) frame(form fanout.Form, texts [][]byte) *fanout.Frame {
 	slot := r.slot(form)
-	if f := slot.Load(); f != nil {
-		return f
+	if slot.Load() == nil {
+		slot.CompareAndSwap(nil, fanout.NewRun(texts, form))
 	}
-	slot.CompareAndSwap(nil, fanout.NewRun(r.texts, form))
 	return slot.Load()
+}
+
+// texts returns the messages of the events of a run.
+func (r *ring) texts(of *run) [][]byte {
+	texts := make([][]byte, runLength)
+	for i := range texts {
+		texts[i] = r.at(of.first + uint64(i)).text
+	}
+	return texts
+}
+
+// runFrame returns the frame of a run.
+func (r *ring) runFrame(of *run, form fanout.Form) *fanout.Frame {
+	if of.has(form) {
+		return of.frame(form, nil)
+	}
+	return of.frame(form, r.texts(of))
 }
 
 // runAt returns the run that begins at an offset, or nil if there is none.
@@ -66,11 +83,10 @@ func (r *ring) runAt(offset uint64) *run {
 
 // newRun returns nil if the events are too large.
 func (r *ring) newRun(offset uint64) *run {
-	made := &run{texts: make([][]byte, runLength)}
+	made := &run{first: offset}
 	text := 0
-	for i := range made.texts {
-		p := r.at(offset + uint64(i))
-		made.texts[i] = p.text
+	for i := range uint64(runLength) {
+		p := r.at(offset + i)
 		made.except = append(made.except, p.except...)
 		text += len(p.text)
 	}
