@@ -219,9 +219,12 @@ func planKept(quick bool) []batch {
 	}.each("pushy/kept", "pushy")}}
 }
 
+// memoryChannels is the number of channels whose kept events are measured.
+const memoryChannels = 250
+
 func planMemory(quick bool) []batch {
 	return []batch{{times(quick, 3), sitting{
-		section: "memory", channels: 500, program: memoryOf,
+		section: "memory", channels: memoryChannels, program: memoryOf,
 	}.each("pushy/kept", "pushy/redis/kept")}}
 }
 

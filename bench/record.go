@@ -28,7 +28,7 @@ func (r Record) String() string {
 		{idleKiB, "%.2f KiB/conn"}, {requests, "%.0f requests/s"}, {reqCPU, "%.1f µs/request"},
 		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"},
 		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"}, {brokerCPU, "broker %.4f µs"},
-		{clientCPU, "%.1f µs/client"}, {overCPU, "%+.1f µs over plain"}, {askCPU, "%.1f µs/subscription"}, {overAsk, "%+.1f µs over plain"}, {dropCPU, "lost %.1f µs"}, {lastMillis, "last %.0f ms"}, {peakMiB, "peak %.0f MiB"},
+		{clientCPU, "%.1f µs/client"}, {overCPU, "%+.1f µs over plain"}, {askCPU, "%.1f µs/subscription"}, {overAsk, "%+.1f µs over plain"}, {askBytes, "%.0f bytes allocated"}, {allocated, "%.0f a client"}, {collected, "%.0f GCs"}, {dropCPU, "lost %.1f µs"}, {lastMillis, "last %.0f ms"}, {peakMiB, "peak %.0f MiB"},
 		{replyBytes, "%.0f bytes"}, {cutOff, "%.0f disconnected"}, {lacking, "%.0f lack something"}, {replayed, "%.0f replayed"}, {disturbing, "%.0f messages to others"},
 		{heapBytes, "%.0f bytes/event"}, {heapFramed, "%.0f after a replay"},
 		{publishes, "%.0f publishes/s"}, {pubCPU, "%.2f µs/publish"}, {pubBroker, "broker %.2f µs"}, {pubAllocs, "%.1f allocs"}, {pubBytes, "%.0f bytes"},

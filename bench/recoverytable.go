@@ -65,8 +65,14 @@ func recoveryChecks() []check {
 		list = append(list, c)
 	}
 	// Without a broker, the heap has the log, too.
-	ring := query{section: "memory", kind: "pushy/redis/kept", what: "kept", channels: 500}
-	const bound = 2.2*eventSize + 190
+	ring := query{
+		section:  "memory",
+		kind:     "pushy/redis/kept",
+		what:     "kept",
+		channels: memoryChannels,
+	}
+	message := len(`{"event":"m","channel":"kept-0001","data":,"offset":123}`) + eventSize
+	bound := 2.2*float64(message) + 190
 	list = append(list,
 		value("heap for a kept event of 200 bytes in the ring", ring, heapBytes, bound, " bytes"),
 		value("the same after a replay", ring, heapFramed, bound, " bytes"))
