@@ -168,8 +168,10 @@ func (s *checkedSink) Reset(channel string, state broker.State, reason string) {
 
 // entry returns e with compact JSON, or an error if e is invalid.
 func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
-	if e.At.Offset > maxRevision {
-		return e, fmt.Errorf("position %d is over %d", e.At.Offset, uint64(maxRevision))
+	if e.At.Offset > 0 {
+		if err := position(e.At); err != nil {
+			return e, err
+		}
 	}
 	var err error
 	if e.Kind == broker.Event {
@@ -201,8 +203,10 @@ func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 
 // state returns s without invalid and duplicate members. It does not change the slice of s.
 func (b *Broker) state(channel string, s broker.State) (broker.State, error) {
-	if s.Revision.Offset > maxRevision {
-		return s, fmt.Errorf("revision %d is over %d", s.Revision.Offset, uint64(maxRevision))
+	for _, p := range []broker.Position{s.Revision, s.At} {
+		if err := position(p); err != nil && p != (broker.Position{}) {
+			return s, err
+		}
 	}
 	if len(s.Members) > maxMembers {
 		return s, fmt.Errorf("%d members, over the limit of %d", len(s.Members), maxMembers)

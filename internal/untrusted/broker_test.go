@@ -33,6 +33,9 @@ type history struct {
 }
 
 func (h history) Read(context.Context, string, broker.Range) (broker.Page, error) {
+	if h.page.Top == (broker.Position{}) {
+		h.page.Top.Epoch = "e"
+	}
 	return h.page, h.err
 }
 func (h history) Tops(context.Context, []string) ([]broker.Position, error) { return h.tops, h.err }
@@ -312,13 +315,25 @@ func TestHistoryIsChecked(t *testing.T) {
 	got, _, err = read(p, 2)
 	require.NoError(t, err)
 	assert.Len(t, got.Entries, 2, "no more than were asked for")
-	for _, wrong := range []broker.Page{
-		{First: 1 << 63},
-		{Top: broker.Position{Epoch: "e", Offset: 1 << 63}},
+	at := func(epoch string, offset uint64) broker.Position {
+		return broker.Position{Epoch: epoch, Offset: offset}
+	}
+	for message, wrong := range map[string]broker.Page{
+		"position 9223372036854775808 is over": {Top: at("e", 1), First: 1 << 63},
+		"position 9223372036854775809 is over": {Top: at("e", 1<<63+1)},
+		`the epoch "" is not`:                  {Top: at("", 1)},
+		`the epoch "a.b" is not`:               {Top: at("a.b", 1)},
 	} {
 		_, _, err := read(wrong, 2)
-		assert.ErrorContains(t, err, "a page with a position over")
+		assert.ErrorContains(t, err, message)
 	}
+	other := kept(6, `{}`)
+	other.At.Epoch = "other"
+	p.Entries = []broker.Entry{kept(2, `{}`), kept(2, `{}`), kept(4, `{}`), kept(3, `{}`), other, kept(7, `{}`), kept(6, `{}`)}
+	got, skipped, err = read(p, 9)
+	require.NoError(t, err)
+	assert.Equal(t, []broker.Entry{kept(2, `{}`), kept(4, `{}`), kept(6, `{}`)}, got.Entries)
+	assert.Len(t, skipped, 4, "repeated, out of order, of another epoch, beyond the end")
 
 	tops := func(tops ...broker.Position) error {
 		var r recorder
@@ -326,9 +341,10 @@ func TestHistoryIsChecked(t *testing.T) {
 		_, err := b.Tops(t.Context(), []string{"a", "b"})
 		return err
 	}
-	assert.NoError(t, tops(broker.Position{}, broker.Position{}))
-	assert.ErrorContains(t, tops(broker.Position{}), "1 positions for 2 channels")
-	assert.ErrorContains(t, tops(broker.Position{}, broker.Position{Offset: 1 << 63}), "is over")
+	assert.NoError(t, tops(at("e", 0), at("f", 1)))
+	assert.ErrorContains(t, tops(at("e", 0)), "1 positions for 2 channels")
+	assert.ErrorContains(t, tops(at("e", 0), at("f", 1<<63)), "is over")
+	assert.ErrorContains(t, tops(at("e", 0), at("", 1)), "the epoch")
 }
 
 // unreadable is an error that panics when it is read.

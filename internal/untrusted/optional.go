@@ -1,6 +1,7 @@
 package untrusted
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,12 +104,20 @@ func (h *checkedHistory) Read(ctx context.Context, channel string, r broker.Rang
 		p, err = h.next.Read(ctx, channel, r)
 		return err
 	})
-	if p.First > maxRevision || p.Top.Offset > maxRevision {
-		return broker.Page{}, errors.Join(err, fmt.Errorf("a page with a position over %d", uint64(maxRevision)))
+	if err != nil && !errors.Is(err, broker.ErrEpoch) {
+		return broker.Page{}, err
+	}
+	if invalid := position(p.Top); invalid != nil || p.First > maxRevision {
+		invalid = cmp.Or(invalid, fmt.Errorf("position %d is over %d", p.First, uint64(maxRevision)))
+		return broker.Page{}, fmt.Errorf("the broker returned an invalid page: %w", invalid)
 	}
 	entries := make([]broker.Entry, 0, min(len(p.Entries), max(r.Limit, 0)))
+	last := r.After
 	for _, e := range p.Entries {
 		e, invalid := h.b.kept(e)
+		if invalid == nil && (e.At.Epoch != p.Top.Epoch || e.At.Offset <= last || e.At.Offset > p.Top.Offset) {
+			invalid = fmt.Errorf("position %v is not one that follows %d, or is beyond the end, %v", e.At, last, p.Top)
+		}
 		if invalid != nil {
 			h.b.o.Skipped("skipped an invalid entry from the broker's history", channel, invalid)
 			continue
@@ -117,9 +126,21 @@ func (h *checkedHistory) Read(ctx context.Context, channel string, r broker.Rang
 			break // more than Range.Limit
 		}
 		entries = append(entries, e)
+		last = e.At.Offset
 	}
 	p.Entries = entries
 	return p, err
+}
+
+// position returns an error if p is not one of a log.
+func position(p broker.Position) error {
+	switch {
+	case !broker.ValidEpoch(p.Epoch):
+		return fmt.Errorf("the epoch %.100q is not 1 to 64 of A-Z a-z 0-9 _ -", p.Epoch)
+	case p.Offset > maxRevision:
+		return fmt.Errorf("position %d is over %d", p.Offset, uint64(maxRevision))
+	}
+	return nil
 }
 
 // kept returns the kept event e with compact JSON, or an error if e is invalid.
@@ -144,8 +165,8 @@ func (h *checkedHistory) Tops(ctx context.Context, channels []string) (tops []br
 		return nil, fmt.Errorf("the broker returned %d positions for %d channels", len(tops), len(channels))
 	}
 	for _, top := range tops {
-		if top.Offset > maxRevision {
-			return nil, fmt.Errorf("position %d is over %d", top.Offset, uint64(maxRevision))
+		if err := position(top); err != nil {
+			return nil, fmt.Errorf("the broker returned an invalid position: %w", err)
 		}
 	}
 	return tops, nil
