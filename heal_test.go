@@ -309,6 +309,8 @@ func TestClientMovesFasterThanDeliveries(t *testing.T) {
 // delay nobody else.
 func TestForgedPositionsAskOnceASecond(t *testing.T) {
 	onLossy(t, keeping(100, time.Hour), func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, place broker.Position) {
+		publishNumbers(t, srv, "news", 1, 1)
+		p.events("news", 1, 1)
 		place.Offset = 1000
 		began := time.Now()
 		var all sync.WaitGroup
@@ -318,8 +320,8 @@ func TestForgedPositionsAskOnceASecond(t *testing.T) {
 				assert.Contains(t, q.resume("news", place, "").String(), "recovered=false ahead replay=0")
 			})
 		}
-		publishNumbers(t, srv, "news", 1, 3)
-		p.events("news", 1, 3)
+		publishNumbers(t, srv, "news", 2, 4)
+		p.events("news", 2, 4)
 		assert.Zero(t, time.Since(began))
 		all.Wait()
 		assert.LessOrEqual(t, time.Since(began), 2*time.Second)

@@ -159,12 +159,26 @@ func (c *Conn) Send(e *Event) error {
 func (c *Conn) AwaitRoom(size int64) (release func(), err error) { return c.out.AwaitRoom(c.ctx, size) }
 
 // SendList is Send for an answer that can be large. It does not count towards the limit of
-// the client's queued bytes.
+// the client's queued bytes; instead, its size is charged to the client's rate.
 func (c *Conn) SendList(e *Event) error {
-	if !c.out.Send(c.hub.listFrame(e)) {
+	f := c.hub.listFrame(e)
+	if !c.out.Send(f) {
 		return ErrClosed
 	}
+	c.chargeBytes(int64(len(f.Bytes(fanout.Text))), answerToken)
 	return nil
+}
+
+// answerToken is the number of bytes of an answer that count as one more message of the client.
+const answerToken = 32 << 10
+
+// chargeBytes charges the client's rate for bytes that the server sends at its request: a token
+// for each token bytes, at most half of the burst. It is charged with the next message.
+func (c *Conn) chargeBytes(bytes, token int64) {
+	limits := c.hub.cfg.Limits
+	if limits.Rate > 0 {
+		c.debt.Add(int32(min(bytes/token, int64(limits.Burst/2))))
+	}
 }
 
 // Allow charges the connection's rate for a message that was read at the time now. Only the
@@ -190,7 +204,7 @@ func (c *Conn) logRate(kind string) {
 	c.hub.cfg.Notices.Warn(kind, "",
 		slog.String("conn", c.id),
 		slog.String("hint", fmt.Sprintf("Options.Limits.CommandRate is %d messages a second and CommandBurst is %d; "+
-			"joins of presence channels count by their size", limits.Rate, limits.Burst)))
+			"large answers count by their size", limits.Rate, limits.Burst)))
 }
 
 // Close ends the connection with a close code and reason. Only the first call has an

@@ -54,6 +54,7 @@ func (k *history) endStall() {
 	}
 	k.stalled = false
 	k.held = nil
+	k.bytes = 0
 	k.dropped = false
 	close(k.healed)
 }
@@ -72,7 +73,7 @@ func (ch *Channel) heal(at broker.Position, turn uint64) {
 		Epoch: at.Epoch,
 		After: at.Offset,
 		Limit: maxReplay,
-		Bytes: maxReplayBytes,
+		Bytes: ch.history.replayBytes,
 	})
 	cancel()
 	<-h.heals
@@ -115,7 +116,7 @@ func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, e
 		ch.fillGapLocked(page, missing, held)
 	}
 	for _, event := range held {
-		ch.arriveKeptLocked(event)
+		ch.arriveKeptLocked(event.late())
 	}
 	if dropped {
 		ch.stallLocked() // if the log cannot be read, the next event is out of order again
@@ -144,7 +145,7 @@ func (ch *Channel) fillGapLocked(page broker.Page, missing, held []keptEvent) {
 		if at.Offset > k.ring.last+1 {
 			ch.breakLocked(k.lost(page), broker.Position{Epoch: page.Top.Epoch, Offset: at.Offset - 1})
 		}
-		ch.sendKeptLocked(event, now)
+		ch.sendKeptLocked(event.late(), now)
 	}
 	if end.Offset > k.ring.last {
 		ch.breakLocked(k.lost(page), end)

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 )
 
 const (
-	// maxHeld is the number of events of a channel that wait while the log is read.
+	// maxHeld is the number of events of a channel that wait while the log is read. Their bytes
+	// are limited, too, as those of a replay.
 	maxHeld = 1000
 	// maxEnded is the number of earlier epochs of a channel that are remembered.
 	maxEnded = 8
@@ -34,6 +36,15 @@ const (
 type keptEvent struct {
 	entry broker.Entry
 	frame *fanout.Frame
+}
+
+func (e *keptEvent) size() int { return len(e.frame.Bytes(fanout.Text)) }
+
+// late returns the event with a frame that does not count towards the buffers of clients: that
+// many events are sent at once is not the fault of a client.
+func (e keptEvent) late() keptEvent {
+	e.frame = fanout.NewList(e.frame.Bytes(fanout.Text))
+	return e
 }
 
 // history is the part of a Channel that keeps events. The channel's fan guards it.
@@ -52,6 +63,7 @@ type history struct {
 	// While stalled is set, the log is being read, and kept events are added to held.
 	stalled bool
 	held    []keptEvent
+	bytes   int           // of the messages in held
 	dropped bool          // held was full
 	healed  chan struct{} // closed when stalled ends
 	turn    uint64        // counts the Resets, each of which replaces a heal that is running
@@ -67,9 +79,11 @@ type history struct {
 	notice   string // the reason of a Gap event, still to be logged
 }
 
+// endedEpoch is an epoch that has ended.
 type endedEpoch struct {
 	epoch  string
 	reason string
+	was    bool // the channel was in it on this node; otherwise a client has named it
 }
 
 // newHistory returns the history of a channel, or nil if it keeps no events.
@@ -100,14 +114,25 @@ func (k *history) endedAs(epoch string) string {
 	return ""
 }
 
-func (k *history) end(epoch, reason string) {
-	if k.endedAs(epoch) != "" {
-		return
-	}
+// end remembers that an epoch has ended. Of too many, the oldest that only clients have named
+// is forgotten, because they can name any.
+func (k *history) end(e endedEpoch) {
+	k.unend(e.epoch)
 	if len(k.ended) == maxEnded {
-		k.ended = append(k.ended[:0], k.ended[1:]...)
+		oldest := max(0, slices.IndexFunc(k.ended, func(e endedEpoch) bool { return !e.was }))
+		k.ended = slices.Delete(k.ended, oldest, oldest+1)
 	}
-	k.ended = append(k.ended, endedEpoch{epoch, reason})
+	k.ended = append(k.ended, e)
+}
+
+// unend forgets that an epoch has ended.
+func (k *history) unend(epoch string) {
+	k.ended = slices.DeleteFunc(k.ended, func(e endedEpoch) bool { return e.epoch == epoch })
+}
+
+// wasIn reports whether the channel was in an epoch that has ended.
+func (k *history) wasIn(epoch string) bool {
+	return slices.ContainsFunc(k.ended, func(e endedEpoch) bool { return e.was && e.epoch == epoch })
 }
 
 // newEpoch returns the reason why one epoch was followed by another (see package broker).
@@ -156,12 +181,15 @@ func (ch *Channel) arriveKeptLocked(event keptEvent) {
 	at := event.entry.At
 	switch {
 	case k.closed:
-	case k.stalled && len(k.held) < maxHeld:
-		k.held = append(k.held, event)
-	case k.stalled:
-		k.dropped = true // it is read from the log
 	case at.Epoch == k.epoch && at.Offset <= k.ring.last:
 		// It was sent before: the State of Follow, or a heal, included it.
+	case k.wasIn(at.Epoch):
+		// It is late: the members have been notified that its log has ended.
+	case k.stalled && !k.dropped && len(k.held) < maxHeld && k.bytes+event.size() <= k.replayBytes:
+		k.held = append(k.held, event)
+		k.bytes += event.size()
+	case k.stalled:
+		k.dropped = true // it, and all that follow, are read from the log
 	case at.Epoch == k.epoch && at.Offset == k.ring.last+1:
 		ch.sendKeptLocked(event, time.Now())
 	case k.healsOften(time.Now()):
@@ -173,6 +201,7 @@ func (ch *Channel) arriveKeptLocked(event keptEvent) {
 		k.heals = append(k.heals, time.Now())
 		ch.stallLocked()
 		k.held = append(k.held, event)
+		k.bytes = event.size()
 	}
 }
 
@@ -200,7 +229,12 @@ func pastOf(event keptEvent, at time.Time) pastEvent {
 func (ch *Channel) breakLocked(reason string, to broker.Position) {
 	k := ch.history
 	if to.Epoch != k.epoch {
-		k.end(k.epoch, reason)
+		k.unend(to.Epoch)
+		k.end(endedEpoch{
+			epoch:  k.epoch,
+			reason: reason,
+			was:    true,
+		})
 	}
 	k.epoch = to.Epoch
 	k.own = false

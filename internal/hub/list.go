@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"slices"
+
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/fanout"
 )
@@ -8,8 +10,8 @@ import (
 const (
 	// defaultPage is the number of members in a page if the client does not say one.
 	defaultPage = 100
-	// pageToken is the number of bytes of a page that count as a message of the client.
-	pageToken = 32 << 10
+	// maxListed is the number of members in an answer about users.
+	maxListed = 500
 )
 
 // shownLocked returns the members that clients see, in order, each with its Text.
@@ -100,7 +102,11 @@ func (c *Conn) ListMembers(r MembersRequest) error {
 	if m.logged == nil || !ch.policy.Presence {
 		return ErrNoPresence
 	}
-	release, err := c.out.AwaitRoom(c.ctx, ch.pageBytes(r.Limit))
+	limit := r.Limit
+	if r.Users != nil {
+		limit = maxListed
+	}
+	release, err := c.out.AwaitRoom(c.ctx, ch.pageBytes(limit))
 	if err != nil {
 		return ErrClosed
 	}
@@ -109,9 +115,7 @@ func (c *Conn) ListMembers(r MembersRequest) error {
 	if err != nil {
 		return err
 	}
-	if tokens := size / pageToken; tokens > 0 && c.hub.cfg.Limits.Rate > 0 {
-		c.debt.Add(int32(min(tokens, c.hub.cfg.Limits.Burst/2)))
-	}
+	c.chargeBytes(int64(size), answerToken)
 	return nil
 }
 
@@ -159,9 +163,13 @@ func (ch *Channel) list(m *membership, r *MembersRequest) (size int, err error) 
 	return len(text), nil
 }
 
-// usersLocked sets the members of users, and leaves out users that are not there.
+// usersLocked sets the members of users, and leaves out users that are not there. Each user has
+// an equal part of maxListed, because one user can have many members.
 func (ch *Channel) usersLocked(view *View, users []string) {
 	view.Users = []UserView{}
+	slices.Sort(users)
+	users = slices.Compact(users)
+	most := maxListed / len(users)
 	for _, id := range users {
 		var members []*Member
 		for _, identity := range identities(id) {
@@ -174,6 +182,7 @@ func (ch *Channel) usersLocked(view *View, users []string) {
 		if len(members) == 0 {
 			continue
 		}
+		members = members[:min(len(members), most)]
 		for _, m := range members {
 			ch.showLocked(m)
 		}

@@ -141,26 +141,25 @@ func (c *Conn) join(r JoinRequest) error {
 	m.ch = ch
 	m.noPast = noPast
 	m.presence = r.Presence
-	if err = ch.enter(m, &r, policy, data); err != nil {
+	past := c.pastRequest(&r, noPast)
+	if err = ch.enter(m, &r, policy, data, past); err != nil {
 		c.unreserve(m)
 		ch.life.release()
 		return c.joinError(err)
 	}
 	m.begin()
-	if !r.Trusted && m.entrance == entered {
-		c.chargeJoin(ch, r.Presence, r.Data)
+	if !r.Trusted {
+		c.chargeJoin(m, r.Data, past.bytes)
 	}
 	return nil
 }
 
 // enter makes m a member of an open channel. data is the member's data, if policy allows it.
-func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []byte) error {
-	c := m.conn
+func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []byte, past *pastRequest) error {
 	if ch.policy != policy {
 		return errors.New("Options.Channel returned different results for one channel")
 	}
 	m.returned = r.Return.ID != ""
-	past := c.pastRequest(r, m.noPast)
 	if err := ch.prepare(m, past); err != nil {
 		return err
 	}
@@ -313,18 +312,18 @@ func (m *membership) begin() {
 // bytes that the server sends because of a join.
 const joinToken = 4 << 10
 
-// chargeJoin charges the client's rate for a join of a presence channel that it has joined
-// before: a token for each joinToken bytes that the server sends because of the join, at
-// most half of the burst. The first join of each channel costs only its message, because a
-// client that reconnects subscribes to all of its channels at once.
-func (c *Conn) chargeJoin(ch *Channel, want Presence, data []byte) {
-	limits := c.hub.cfg.Limits
-	if limits.Rate <= 0 || !ch.policy.Private {
-		return
+// chargeJoin charges the client's rate for a join of a channel that it has joined before: a
+// token for each joinToken bytes that the server sends because of the join, at most half of the
+// burst. The first join of each channel costs only its message, because a client that
+// reconnects subscribes to all of its channels at once. A member that was taken over costs
+// only its replay.
+func (c *Conn) chargeJoin(m *membership, data []byte, replayed int64) {
+	bytes := replayed
+	if m.ch.policy.Private && m.entrance == entered {
+		bytes += m.ch.joinBytes(m.presence, data)
 	}
-	tokens := min(ch.joinBytes(want, data)/joinToken, int64(limits.Burst/2))
-	if tokens > 0 && !c.firstJoin(ch.name) {
-		c.debt.Add(int32(tokens))
+	if bytes >= joinToken && !c.firstJoin(m.name) {
+		c.chargeBytes(bytes, joinToken)
 	}
 }
 

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -39,6 +40,7 @@ type pastRequest struct {
 	failed bool // the log could not be read
 	asked  bool
 	final  bool
+	bytes  int64 // of the replay, when it has been answered
 }
 
 // need is what must be done before a request can be answered.
@@ -226,6 +228,7 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 			a.Replay++
 		}
 		frames = append(frames, f)
+		p.bytes += int64(len(f.Bytes(p.form)))
 	}
 	ch.countLocked()
 	return a, frames
@@ -286,7 +289,10 @@ func (k *history) since(p *pastRequest, since broker.Position) (offset uint64, r
 		case reason == "":
 			reason = newEpoch(since.Epoch, k.epoch)
 			if p.asked {
-				k.end(since.Epoch, reason)
+				k.end(endedEpoch{
+					epoch:  since.Epoch,
+					reason: reason,
+				})
 			}
 		case k.ring.last == 0:
 			reason = PastEpoch // no event was appended to this log, so that of the position was lost
@@ -305,7 +311,7 @@ func (k *history) since(p *pastRequest, since broker.Position) (offset uint64, r
 		}
 		return want, "", needNothing
 	case k.ring.complete:
-		return none, k.lostWith(k.ring.len(), k.ring.data), needNothing
+		return none, cmp.Or(k.ring.lost, k.lostWith(k.ring.len(), k.ring.data)), needNothing
 	case p.failed:
 		return none, PastUnavailable, needNothing
 	case p.filled:

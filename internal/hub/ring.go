@@ -43,10 +43,11 @@ type ring struct {
 	last   uint64      // the offset of the newest event, or of the place if there is none
 	// complete means that the log has no event that is older than those of the ring.
 	complete bool
-	text     int   // the bytes of the messages
-	data     int   // the bytes of the events' data
-	bytes    int64 // what counts towards Config.MaxKept
-	framed   bool  // an event or a run has a frame
+	lost     string // why the newest event that was removed was removed; "" if none was
+	text     int    // the bytes of the messages
+	data     int    // the bytes of the events' data
+	bytes    int64  // what counts towards Config.MaxKept
+	framed   bool   // an event or a run has a frame
 	// runs has the frames of several events, by the first offset; nil for events that are too
 	// large. They are made and dropped as the frames are.
 	runs map[uint64]*run
@@ -147,6 +148,7 @@ func (r *ring) count(p *pastEvent, sign int) {
 func (r *ring) trim(keep broker.Keep) {
 	for r.len() > 0 && (r.len() > keep.Size || keep.Bytes > 0 && r.data > keep.Bytes) {
 		r.pop()
+		r.lost = PastTrimmed
 	}
 	for r.len() > 1 && (r.len() > maxReplay || r.text > maxRingText) {
 		r.pop()
@@ -172,6 +174,7 @@ func (r *ring) pop() {
 func (r *ring) expire(keep broker.Keep, now time.Time) {
 	for r.len() > 0 && keep.TTL > 0 && now.Sub(r.place(0).time) >= keep.TTL {
 		r.pop()
+		r.lost = PastExpired
 	}
 	if r.len() == 0 && len(r.events) > 64 {
 		r.events = nil
