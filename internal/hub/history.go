@@ -156,7 +156,8 @@ func (ch *Channel) deliverKept(e broker.Entry) {
 		ch.compact()
 		ch.arriveKeptLocked(event)
 	} else {
-		ch.early = append(ch.early, arrival{kept: &event})
+		early := event // only this copy is allocated
+		ch.early = append(ch.early, arrival{kept: &early})
 	}
 	ch.countLocked()
 	ch.fan.Unlock()

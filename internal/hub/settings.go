@@ -27,7 +27,9 @@ func (ch *Channel) compareKeep(e *broker.Entry) {
 	case ch.keepDiffers.Swap(true):
 		return
 	}
-	// The log handler of the host must not run under locks of the broker.
+	// The log handler of the host must not run under locks of the broker. The goroutine does not
+	// use e, which would then be allocated for every event.
+	there := e.Keep
 	h := ch.hub
 	if !h.tasks.Start() {
 		return
@@ -38,7 +40,7 @@ func (ch *Channel) compareKeep(e *broker.Entry) {
 			slog.String("option", "ChannelOptions.Keep, Limits.KeepBytes"),
 			slog.String("channel", ch.name),
 			slog.String("here", keepText(here)),
-			slog.String("elsewhere", keepText(e.Keep)))
+			slog.String("elsewhere", keepText(there)))
 	}()
 }
 
