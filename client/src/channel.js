@@ -164,7 +164,7 @@ export class Channel extends Source {
     if (members?.since) this._change(members);
     // A server that was restarted with another secret gives all members new ids.
     else this._list(members ?? { list: presence }, data.resumed && data.settling);
-    if (this._leaving) return;
+    if (this._leaving) return this._forget();
     this._given = undefined;
     this._emit("subscribe", members ? this._all() : presence, data);
     if (_known && !data.recovered) this._gap(data);

@@ -226,7 +226,7 @@ test("the page has left the channel: an end with again does not bring it back", 
 });
 
 test("subscribe, unsubscribe, subscribe at once: the page begins with the second subscription", async (t) => {
-  const { socket, pushy, news, got, clear, said } = await subscribed(t, place("e", 3), { rewind: 2 });
+  const { socket, pushy, news, got, clear, said, blink } = await subscribed(t, place("e", 3), { rewind: 2 });
   news.unsubscribe().subscribe();
   said(4, 4);
   assert.deepEqual(clear(), [["subscribe", undefined, undefined]], "what is under way is not for the page any more");
@@ -242,6 +242,12 @@ test("subscribe, unsubscribe, subscribe at once: the page begins with the second
   socket().welcome("news", undefined, place("e", 4, { replay: 2 }));
   for (const n of [3, 4]) said(n, n);
   assert.deepEqual(got, [["subscribe", undefined, 2], [3, 3], [4, 4]], "no gap");
+  news.unsubscribe().subscribe();
+  socket().receive("pushy:subscription-end", { channel: "news", id: socket().last("unsubscribe").id });
+  news.unsubscribe().subscribe();
+  socket().welcome("news", undefined, place("e", 4, { replay: 0, key: "k1" }));
+  await blink();
+  assert.deepEqual(socket().asked(), { channel: "news", rewind: 2 }, "lost while it was leaving");
   pushy.disconnect();
 });
 
