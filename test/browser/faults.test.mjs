@@ -20,8 +20,8 @@ before(async () => {
 }, limit);
 after(() => browser?.close());
 
-async function server(t) {
-  const started = await startServer();
+async function server(t, ...flags) {
+  const started = await startServer(undefined, ...flags);
   t.after(() => started.stop());
   return started;
 }
@@ -130,7 +130,7 @@ for (const status of [401, 403]) {
 
 // Issue 11, number 32.
 test("a page that is kept for the back button is not a member until it is shown again", limit, async (t) => {
-  const own = await server(t);
+  const own = await server(t, "-grace", "2s");
   // Playwright disables the cache, and a page to which Playwright is connected is not kept.
   const keeper = await chromium.launch({
     executablePath: process.env.PUSHY_CHROMIUM || "/usr/bin/chromium",
@@ -165,7 +165,7 @@ test("a page that is kept for the back button is not a member until it is shown 
 
 // Issue 11, number 32: the same with dispatched events, without a browser that keeps the page.
 test("pagehide with persisted closes the connection, and pageshow makes a new one", limit, async (t) => {
-  const own = await server(t);
+  const own = await server(t, "-grace", "2s");
   const ann = await client(browser, own), bob = await client(browser, own, { name: "Bob" });
   for (const one of [ann, bob]) {
     await one.room("private-room");
@@ -193,14 +193,14 @@ test("after WebSockets were blocked, this page and the next use them again", lim
       }
     };
   });
-  const ann = await client(browser, own, { before: blockOnce });
+  const ann = await client(browser, own, { before: blockOnce, more: true });
   await ann.room("private-room");
   await ann.subscribed("private-room");
   assert.equal(await ann.transport(), "streaming");
   await ann.waitForFunction(() => Object.keys(localStorage).some((key) => key.startsWith("pushy:") && JSON.parse(localStorage[key])[0] === "websocket"));
   assert.equal(await ann.transport(), "streaming", "the connection is left alone");
   assert.equal((await ann.told()).filter((line) => line === "disconnect").length, 0);
-  const next = await client(browser, own, { context: ann.context() });
+  const next = await client(browser, own, { context: ann.context(), more: true });
   await next.room("private-room");
   await next.subscribed("private-room");
   assert.equal(await next.transport(), "websocket");

@@ -151,7 +151,7 @@ test("a gateway that answers every request with a page causes no storm of reques
 
 // Issue 11, number 32. Firefox keeps no page while it is automated, so the test dispatches the events.
 test("a page that is kept for the back button is not a member until it is shown again", limit, async (t) => {
-  const own = await startServer();
+  const own = await startServer(undefined, "-grace", "2s");
   t.after(() => own.stop());
   const grace = await visit(own.origin, "Grace"), ada = await visit(own.origin, "Ada");
   await grace.members("Ada", "Grace");

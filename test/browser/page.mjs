@@ -1,8 +1,8 @@
 // Pages of test/server for the client's tests.
-import { build as buildServer, start as startServer } from "../../client/test/server.js";
+import { build as buildServer, buildOld, start as startServer } from "../../client/test/server.js";
 import { patience } from "./example.mjs";
 
-export { buildServer, startServer };
+export { buildOld, buildServer, startServer };
 
 /** Runs in the page: a client, and a log of all its events. */
 function setUp([url, auth, options]) {
@@ -21,14 +21,17 @@ function setUp([url, auth, options]) {
 }
 
 /** Opens a page with a client, in the given browser context or in a new one. */
-export async function client(browser, server, { name = "Ann", url = "/pushy", clock = false, before, options, context } = {}) {
+export async function client(browser, server, { name = "Ann", url = "/pushy", clock = false, more = false, before, options, context } = {}) {
   context ??= await browser.newContext();
   context.setDefaultTimeout(patience);
   const page = await context.newPage();
   if (clock) await page.clock.install();
   await before?.(page);
   await page.goto(server.origin);
-  const begin = () => page.evaluate(setUp, [url, `/auth?name=${name}`, options]);
+  const begin = async () => {
+    if (more) await page.addScriptTag({ url: "/pushy/more.js" });
+    await page.evaluate(setUp, [url, `/auth?name=${name}`, options]);
+  };
   await begin();
   return Object.assign(page, {
     setUp: begin, // after a reload

@@ -26,10 +26,11 @@ import (
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
+	grace := flag.Duration("grace", 15*time.Second, "Options.Grace")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr); err != nil {
+	if err := run(ctx, *addr, *grace); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -48,17 +49,18 @@ type server struct {
 	refusals int // number of refused connections
 }
 
-func run(ctx context.Context, addr string) error {
+func run(ctx context.Context, addr string, grace time.Duration) error {
 	s := &server{conns: map[string]*pushy.Conn{}, nets: map[net.Conn]bool{}}
 	var err error
 	s.Server, err = pushy.New(pushy.Options{
 		SecretKey:      "only the client's tests know it",
 		Logger:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		CommandTimeout: 300 * time.Millisecond,
+		Grace:          grace,
 		Accept:         s.admit,
 		Channel: func(name string) pushy.ChannelOptions {
 			var o pushy.ChannelOptions
-			if strings.HasPrefix(name, "kept-") {
+			if strings.Contains(name, "kept-") {
 				o.Keep = broker.Keep{Size: 100}
 			}
 			return o
