@@ -187,7 +187,8 @@ func (b *Broker) dial(ctx context.Context, address string, d *net.Dialer, t *tls
 		return &replies{Conn: conn}, nil
 	}
 	_ = conn.SetDeadline(time.Now().Add(b.opts.Timeout))
-	stop := context.AfterFunc(b.ctx, func() { _ = conn.Close() })
+	opened := conn // the func can still run when dial has returned and conn is nil
+	stop := context.AfterFunc(b.ctx, func() { _ = opened.Close() })
 	err = register(conn)
 	if !stop() || err != nil {
 		_ = conn.Close()

@@ -55,6 +55,10 @@
 //   - "restarted": Redis was restarted, or another server has become the primary
 //   - "epoch": the data was deleted
 //
+// Every five seconds a node checks that messages arrive on the connection with its
+// subscriptions. If they do not, although the connection is open, it replaces the connection,
+// at most once a minute. In a Cluster of Redis 6 it does not check this.
+//
 // A server that has become a replica, that is loading its data, or that answers BUSY
 // because of a long-running script, counts as away: the node reconnects until it finds a
 // primary that answers. So it follows a failover behind an address that always leads to the

@@ -20,6 +20,7 @@ var (
 	errMoved   = errors.New("the Cluster has moved the channels")
 	errFormat  = errors.New("unknown format")
 	errReplica = errors.New("the server is a replica, which does not accept writes")
+	errDeaf    = errors.New("the connection with the subscriptions is open, but messages do not arrive on it")
 	errOther   = errors.New("another server answers at the address")
 )
 

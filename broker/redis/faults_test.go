@@ -377,6 +377,33 @@ func TestSubscriptionIsKilled(t *testing.T) {
 	assert.Equal(t, "2", data(p))
 }
 
+// A connection with subscriptions that stays open, but on which no messages arrive, is replaced
+// within two checks: a Reset says that entries may be missing. While the new connection is no
+// better, it is replaced once a minute.
+func TestSubscriptionIsDeaf(t *testing.T) {
+	t.Parallel()
+	s := ownServer(t)
+	d, err := redistest.NewDropper(s.Addr)
+	require.NoError(t, err)
+	t.Cleanup(d.Close)
+	o := options(t, s)
+	a := open(t, o)
+	o.Addresses = []string{d.Addr}
+	b := open(t, o)
+	b.follow("news")
+	a.append("news", event("1"))
+	b.wait("news", "1")
+	d.Drop(true)
+	a.append("news", event("2"))
+	began := time.Now()
+	b.wait("news", "reset:"+broker.ResetGap)
+	assert.Less(t, time.Since(began), 15*time.Second)
+	b.back()
+	d.Drop(false)
+	a.append("news", event("3"))
+	b.wait("news", "3")
+}
+
 // When Redis's memory is full, joins and kept events fail. Everything else continues to work,
 // and no node is treated as dead.
 func TestOutOfMemory(t *testing.T) {

@@ -48,9 +48,14 @@ func TestSettlingOutlastsTheLease(t *testing.T) {
 	proxy.Delay(150 * time.Millisecond) // 32 states are read at a time
 	proxy.Mend()
 	began := time.Now()
-	for i := range channels {
-		n.wait(name(i), "reset:gap")
-	}
+	require.Eventually(t, func() bool {
+		for i := range channels {
+			if count(n.words(name(i)), "reset:gap") == 0 {
+				return false
+			}
+		}
+		return true
+	}, 4*patience, tick)
 	assert.Greater(t, time.Since(began), 2*lease, "this test is to last longer than the lease")
 	for i := range channels {
 		assert.Equal(t, 1, count(n.words(name(i)), "reset:gap"))

@@ -26,8 +26,10 @@ type shard struct {
 	refused    chan error    // buffered: the *SettingError that prevents the first connection
 	wake       chan struct{} // buffered: wakes resetLoop
 
-	moved atomic.Bool // the Cluster has moved the slot
-	due   atomic.Bool // a Reset of a channel is due
+	moved  atomic.Bool // the Cluster has moved the slot
+	heard  atomic.Bool // the last message of checkHearing has arrived
+	deafAt time.Time   // when errDeaf last ended a session; only run uses it
+	due    atomic.Bool // a Reset of a channel is due
 
 	// Guarded by mu, which is locked before the mu of a follow.
 	mu      sync.Mutex
@@ -47,9 +49,12 @@ const (
 	minPause = 50 * time.Millisecond // before the next attempt to connect
 	maxPause = time.Second
 	batch    = 500 // commands that are sent at once
-	// roleInterval is how often the role of the server is checked over a connection with
-	// subscriptions.
+	// roleInterval is how often a connection with subscriptions is checked: the role of its
+	// server, and whether messages arrive on it.
 	roleInterval = 5 * time.Second
+	// deafPause is the shortest time between two connections that end because no messages
+	// arrive, each of which causes Resets.
+	deafPause = time.Minute
 )
 
 func newShard(b *Broker, prefix string) *shard {
@@ -74,7 +79,7 @@ func (sh *shard) storeKey() string    { return sh.tag + "store" }
 func (sh *shard) versionsKey() string { return sh.prefix + "versions" }
 
 // name returns the name that a channel of pushy has in Redis. probe is the name of one that
-// only tests the permission to subscribe.
+// tests the permission to subscribe, and whether messages arrive.
 func (sh *shard) name(channel string) string { return sh.names + channel }
 func (sh *shard) probe() string              { return sh.tag + "probe" }
 
@@ -161,6 +166,9 @@ func (sh *shard) session(up func()) error {
 			if err := sh.samePrimary(k, conn); err != nil {
 				return err
 			}
+			if err := sh.checkHearing(k, conn); err != nil {
+				return err
+			}
 		case <-sh.b.ctx.Done():
 			return broker.ErrClosed
 		}
@@ -187,6 +195,32 @@ func (sh *shard) samePrimary(k *link, conn doer) error {
 	return nil // a broken connection is detected elsewhere
 }
 
+// checkHearing publishes a message to this node. It returns errDeaf if the message does not
+// arrive before the reply to a later command on the same connection.
+func (sh *shard) checkHearing(k *link, conn doer) error {
+	if sh.b.opts.Cluster && !k.sharded {
+		return nil // the message comes from another server than the reply
+	}
+	if !sh.deafAt.IsZero() && time.Since(sh.deafAt) < deafPause {
+		return nil
+	}
+	ctx, cancel := sh.b.bounded(sh.b.ctx)
+	defer cancel()
+	publish := k.B().Publish().Channel(sh.probe()).Message(sh.b.node).Build()
+	if k.sharded {
+		publish = k.B().Spublish().Channel(sh.probe()).Message(sh.b.node).Build()
+	}
+	sh.heard.Store(false)
+	if k.Do(ctx, publish).Error() != nil || conn.Do(ctx, conn.B().Ping().Build()).Error() != nil {
+		return nil // a broken connection is detected elsewhere
+	}
+	if !sh.heard.Load() {
+		sh.deafAt = time.Now()
+		return errDeaf
+	}
+	return nil
+}
+
 // dial opens a connection for the slot of this shard. lost is closed when it has ended.
 func (sh *shard) dial(ctx context.Context, k *link) (conn rueidis.DedicatedClient, lost <-chan error, err error) {
 	from := k.side
@@ -199,6 +233,12 @@ func (sh *shard) dial(ctx context.Context, k *link) (conn rueidis.DedicatedClien
 	conn, _ = from.Dedicate()
 	lost = conn.SetPubSubHooks(rueidis.PubSubHooks{
 		OnMessage: func(m rueidis.PubSubMessage) {
+			if m.Channel == sh.probe() {
+				if m.Message == sh.b.node {
+					sh.heard.Store(true)
+				}
+				return
+			}
 			_ = sh.b.guarded("message", func() error {
 				sh.message(m.Channel, m.Message)
 				return nil

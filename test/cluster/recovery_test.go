@@ -137,28 +137,40 @@ func deaf(t testing.TB) (*store, *redistest.Dropper, []node) {
 
 // The connection with a node's subscriptions stays open, but messages do not arrive on it. The
 // node finds the missing events within two intervals and reads them from the log: its clients
-// receive every event once, in order, and no pushy:resync. (Acceptance test 9)
+// receive every event once, in order, and no pushy:resync. In channels that keep nothing they
+// receive a pushy:resync, and the right list of members. (Acceptance test 9)
 func TestSubscriptionIsDeaf(t *testing.T) {
 	t.Parallel()
+	const room = "private-room"
 	_, d, nodes := deaf(t)
 	all := logs{}
-	c := all.enter(t, nodes[0], "deaf", keptNews)
-	other := all.enter(t, nodes[1], "other", keptNews)
+	c := all.enter(t, nodes[0], "deaf", keptNews, "news", room)
+	other := all.enter(t, nodes[1], "other", keptNews, "news")
 	at := all.publish(t, nodes[1], keptNews, 1, 3)
 	arrives(t, keptNews, at, c, other)
 	d.Drop(true)
 	began := time.Now()
 	at = all.publish(t, nodes[1], keptNews, 4, 23)
+	require.NoError(t, nodes[1].srv.Publish(t.Context(), "news", "n", 1))
+	late := all.enter(t, nodes[1], "late", room)
 	arrives(t, keptNews, at, other)
 	arrives(t, keptNews, at, c)
 	took := time.Since(began)
 	t.Logf("20 events were healed after %v; %d messages were dropped", took.Round(time.Millisecond), d.Dropped())
 	assert.Less(t, took, probes)
 	assert.GreaterOrEqual(t, d.Dropped(), 20)
+	first, _ := c.member(room)
+	second, _ := late.member(room)
+	c.sees(room, []string{first, second})
+	assert.True(t, c.await(func() bool { return len(c.channels["news"].resyncs) == 1 }))
+	t.Logf("the others were told after %v", time.Since(began).Round(time.Millisecond))
+	at = all.publish(t, nodes[1], keptNews, 24, 24)
+	arrives(t, keptNews, at, c, other) // messages are still dropped
 	d.Drop(false)
-	at = all.publish(t, nodes[0], keptNews, 24, 30)
+	at = all.publish(t, nodes[0], keptNews, 25, 30)
 	arrives(t, keptNews, at, c, other)
 	assert.Empty(t, c.breaks(keptNews))
+	late.verdict()
 }
 
 // A node's subscriptions are killed between the publish and the delivery of the last event of
