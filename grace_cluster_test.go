@@ -474,47 +474,95 @@ func (l *heldBackSink) Reset(channel string, s broker.State, reason string) {
 	l.add(func() { l.sink.Reset(channel, s, reason) })
 }
 
-// A client moves between nodes faster than the broker delivers: it has its member each time.
+// Recovery 28: a client moves between nodes faster than the broker delivers, which is 500 ms
+// late. It has its member in the end, and nobody notices. The moves are those of a client that
+// is lost before the answer, of one whose nodes do not notice that, and of both.
 func TestMovesFasterThanTheBrokerDelivers(t *testing.T) {
 	t.Parallel()
-	fakeTime(t, func(t *testing.T) {
-		cluster := newCluster()
-		var nodes [3]*pushy.Server
-		for i := range nodes {
-			nodes[i] = startOn(t, &slowSink{Broker: cluster.Broker(), late: 500 * time.Millisecond}, pushy.Options{})
-			newRoamer(t, fmt.Sprint("Other", i)).enter(nodes[i])
-		}
-		bob := newRoamer(t, "Bob")
-		bob.enter(nodes[0])
-		id := bob.in.MemberID
-		time.Sleep(10 * time.Second)
-		ann := newRoamer(t, "Ann")
-		ann.enter(nodes[1])
-		time.Sleep(10 * time.Second)
-		in := bob.in
-		bob.drop()
-		for i := range 12 {
-			// It asks, and is gone before the answer.
-			bob.connect(nodes[(i+1)%3])
-			bob.send(bob.command())
-			time.Sleep(100 * time.Millisecond)
-			bob.Abort()
-			bob.in = in
-			time.Sleep(400 * time.Millisecond) // the least time after which clients try again
-			if i%4 == 3 {
-				assert.True(t, bob.enter(nodes[i%3]))
-				assert.Equal(t, id, bob.in.MemberID)
-				bob.Abort()
+	const late = 500 * time.Millisecond
+	for name, c := range map[string]struct {
+		asking, pause time.Duration // for the answer, and until the next move
+		random        bool          // at most so long
+		open          bool          // connections are half-open
+		answered      bool          // every fourth time, the client waits for the answer
+	}{
+		"as clients do":            {100 * time.Millisecond, 400 * time.Millisecond, false, false, true},
+		"half-open":                {100 * time.Millisecond, 400 * time.Millisecond, false, true, true},
+		"faster":                   {50 * time.Millisecond, 50 * time.Millisecond, false, false, false},
+		"faster, half-open":        {50 * time.Millisecond, 50 * time.Millisecond, false, true, false},
+		"at once":                  {10 * time.Millisecond, 0, false, false, false},
+		"at once, half-open":       {10 * time.Millisecond, 0, false, true, false},
+		"random":                   {700 * time.Millisecond, 300 * time.Millisecond, true, false, true},
+		"random, half-open":        {700 * time.Millisecond, 300 * time.Millisecond, true, true, true},
+		"random, fast":             {90 * time.Millisecond, 20 * time.Millisecond, true, false, true},
+		"random, fast, half-open":  {90 * time.Millisecond, 20 * time.Millisecond, true, true, true},
+		"slow":                     {600 * time.Millisecond, 600 * time.Millisecond, false, false, true},
+		"the delay exactly":        {late, 0, false, false, true},
+		"half the delay, halfopen": {late / 2, 0, false, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seeds := 3
+			if soak {
+				seeds = 50
 			}
-		}
-		require.True(t, bob.enter(nodes[2]))
-		assert.Equal(t, id, bob.in.MemberID)
-		time.Sleep(time.Minute)
-		assert.Empty(t, ann.settle())
-		for _, srv := range nodes {
-			assert.Equal(t, []string{"Other0", "Other1", "Other2", "Bob", "Ann"}, membersOf(t, srv, room))
-		}
-	})
+			for seed := range seeds {
+				fakeTime(t, func(t *testing.T) {
+					r := rand.New(rand.NewPCG(28, uint64(seed)))
+					wait := func(d time.Duration) {
+						if c.random {
+							d = time.Duration(r.Int64N(int64(d) + 1))
+						}
+						time.Sleep(d)
+					}
+					cluster := newCluster()
+					var nodes [3]*pushy.Server
+					for i := range nodes {
+						nodes[i] = startOn(t, &slowSink{Broker: cluster.Broker(), late: late}, pushy.Options{})
+						newRoamer(t, fmt.Sprint("Other", i)).enter(nodes[i])
+					}
+					bob := newRoamer(t, "Bob")
+					bob.enter(nodes[0])
+					time.Sleep(10 * time.Second)
+					ann := newRoamer(t, "Ann")
+					ann.enter(nodes[1])
+					time.Sleep(10 * time.Second)
+					in := bob.in
+					if !c.open {
+						bob.drop()
+					}
+					for i := range 12 {
+						to := nodes[(i+1)%3]
+						if c.random {
+							to = nodes[r.IntN(3)]
+						}
+						if c.answered && i%4 == 3 {
+							assert.True(t, bob.enter(to), "move %d", i)
+							assert.Equal(t, in.MemberID, bob.in.MemberID)
+						} else {
+							bob.connect(to)
+							bob.send(bob.command())
+							wait(c.asking)
+							bob.in = in
+						}
+						if !c.open {
+							bob.Abort()
+						}
+						wait(c.pause)
+					}
+					time.Sleep(time.Millisecond) // claims of the same moment have no order
+					require.True(t, bob.enter(nodes[2]))
+					assert.Equal(t, in.MemberID, bob.in.MemberID)
+					time.Sleep(time.Minute)
+					assert.Empty(t, ann.settle())
+					assert.Empty(t, bob.settle())
+					for _, srv := range nodes {
+						assert.Equal(t, []string{"Other0", "Other1", "Other2", "Bob", "Ann"}, membersOf(t, srv, room))
+					}
+				})
+			}
+		})
+	}
 }
 
 // A client that connects again and again cannot fill a channel with members that are held:

@@ -40,6 +40,9 @@ type returning struct {
 	user string // the identity of the client
 	join *JoinRequest
 	past *pastRequest
+
+	claimed int64 // when the client has named the member, in milliseconds
+	tried   bool  // an adoption has failed because another node was faster
 }
 
 // resume makes m the membership of the member that the client names, if the client may have
@@ -71,12 +74,21 @@ func (ch *Channel) resume(
 		user: h.identity(m.conn.UserID(), data),
 		join: r,
 		past: past,
+
+		claimed: time.Now().UnixMilli(),
 	}
 	for {
+		if ctx.Err() != nil {
+			// The client may have its member on another node by now.
+			return false, "", t.failed(ctx)
+		}
 		s := t.step()
 		switch s.next {
 		case stepGone:
 			return false, t.id, nil
+		case stepLate:
+			// If the client is connected all the same, it asks again.
+			return false, "", &UnavailableError{Err: errLate}
 		case stepDone:
 			ch.life.release() // the member holds the channel already
 			t.update()
@@ -94,6 +106,7 @@ func (ch *Channel) resume(
 			}
 		case stepAdopt:
 			again, err := t.adopt(ctx, s.member, s.owner)
+			t.tried = true
 			switch {
 			case err == nil && !again:
 				t.update()
@@ -119,6 +132,7 @@ type stepKind uint8
 const (
 	stepGone     stepKind = iota // there is no such member
 	stepOther                    // it is another user's, or cannot have the data
+	stepLate                     // a later connection of the client has it
 	stepDone                     // it was taken over
 	stepWait                     // for wait, and then another step
 	stepHandOver                 // live must give it up
@@ -151,6 +165,8 @@ func (t *returning) step() step {
 		return step{next: stepGone}
 	case ch.hub.identity(old.User, old.Data) != t.user:
 		return step{next: stepOther}
+	case own != nil && own.claimed > t.claimed, t.tried && claimedAt(old.Owner) > t.claimed:
+		return step{next: stepLate}
 	case old.Data == nil && t.data != nil && !ch.replica.on:
 		return step{next: stepOther} // only a Join turns presence on
 	case own != nil && own.by != nil:
@@ -183,6 +199,7 @@ func (t *returning) takeOverLocked(l *loggedMember) {
 	}
 	ch.unholdLocked(l)
 	l.by = m
+	l.claimed = t.claimed
 	ch.subscribedLocked(m, t.join.Request, t.past)
 }
 
@@ -193,7 +210,7 @@ func (t *returning) expectLocked(old *Member) *loggedMember {
 		ch: t.ch,
 		member: Member{
 			ID:     old.ID,
-			Owner:  h.cfg.NewOwner(),
+			Owner:  h.newOwner(t.claimed),
 			Node:   h.cfg.Node,
 			User:   old.User,
 			Data:   old.Data,
@@ -202,6 +219,7 @@ func (t *returning) expectLocked(old *Member) *loggedMember {
 
 			MemberState: old.MemberState,
 		},
+		claimed:   t.claimed,
 		adopting:  true,
 		delivered: make(chan struct{}),
 		changed:   make(chan struct{}, 1),
@@ -215,6 +233,8 @@ func (t *returning) expectLocked(old *Member) *loggedMember {
 	t.ch.expectLocked(l)
 	return l
 }
+
+var errLate = errors.New("a later connection of the client has its membership")
 
 // errGone means that the member has left, or cannot be adopted now.
 var errGone = errors.New("the member has left")

@@ -25,8 +25,8 @@ type loggedMember struct {
 	// again.
 	changed chan struct{}
 
-	// The channel's fan guards the fields down to alone, and, after delivered is closed, also
-	// the data and the state of member.
+	// The channel's fan guards the fields down to contest, and, after delivered is closed, also
+	// the owner, the data and the state of member; the owner does not change after ended is set.
 	arrived bool        // the broker has delivered the join or adoption
 	ended   bool        // it is no longer in the channel's own
 	lost    bool        // another node has adopted it
@@ -36,6 +36,8 @@ type loggedMember struct {
 	past    *pastRequest // nil when it has been answered
 	dirty   bool         // the log may have another data or state
 	alone   bool         // an update was applied on this node before it is in the log
+	claimed int64        // when its connection has claimed it, in milliseconds
+	contest string       // the owner from which it is being taken back, see contestLocked
 
 	updating chan struct{} // has an element while an update is being appended; nil at first
 
@@ -94,9 +96,11 @@ func (l *loggedMember) endInBackground(lost bool) {
 func (ch *Channel) adoptedLocked(id, owner string) {
 	l := ch.own[id]
 	switch {
-	case l == nil || l.member.Owner == owner:
+	case l == nil || l.member.Owner == owner || l.contest == owner:
 	case !l.arrived && l.absence == nil:
 		l.signal() // this node was slower
+	case l.by != nil && l.isNewerThan(owner):
+		ch.contestLocked(l, owner)
 	default:
 		ch.dropLocked(l, true)
 	}

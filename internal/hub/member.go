@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -185,11 +186,13 @@ func (ch *Channel) joinOrResume(m *membership, r *JoinRequest, data []byte, past
 		m.entrance = entered
 		h.restoreID(m, gone)
 	}
+	claimed := time.Now().UnixMilli()
 	m.logged = &loggedMember{
-		ch: ch,
+		ch:      ch,
+		claimed: claimed,
 		member: Member{
 			ID:     m.id,
-			Owner:  h.cfg.NewOwner(),
+			Owner:  h.newOwner(claimed),
 			Node:   h.cfg.Node,
 			User:   c.UserID(),
 			Data:   data,
