@@ -41,6 +41,7 @@ func (p *play) exchange(i int, rq request, want reply) {
 		require.Equal(p.t, n, strconv.Itoa(len(body)), "step %d", i)
 	}
 	got := roundTrip(p.t, p.baseURL, rq.Method, p.fill(rq.Path), rq.Headers, body)
+	got.body = p.asOff(got.body)
 	if difference := want.differs(got); difference != "" {
 		require.FailNow(p.t, "wrong answer", "step %d, %s %s: %s\n got %+v\nwant %+v", i, rq.Method, rq.Path, difference, got, want)
 	}

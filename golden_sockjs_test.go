@@ -77,7 +77,7 @@ type sockjsPlay struct {
 }
 
 func newSockJSPlay(t *testing.T, s scenario) *sockjsPlay {
-	p := &sockjsPlay{play: newPlay(t, s, nil), session: "golden"}
+	p := &sockjsPlay{play: newPlay(t, s, nil, false), session: "golden"}
 	var err error
 	p.srv, err = pushy.New(pushy.Options{
 		SecretKey: "secret", Heartbeat: -1, Logger: testLogger(t), Origins: []string{"*"}, SockJS: pushy.SockJS{Legacy: true},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,7 +100,11 @@ func TestTranscripts(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newPlay(t, s, entries[s.Name]).run()
+			newPlay(t, s, entries[s.Name], false).run()
+		})
+		t.Run("kept/"+name, func(t *testing.T) {
+			t.Parallel()
+			newPlay(t, s, entries[s.Name], true).run()
 		})
 	}
 }
@@ -116,6 +121,7 @@ type play struct {
 	uploads    atomic.Int64 // requests of which a multipart form was read
 	known      bindings
 	conns      map[string]*player
+	kept       bool // all channels keep their events; see asOff
 }
 
 type player struct {
@@ -131,13 +137,20 @@ type due struct {
 	frame    bool
 }
 
-func newPlay(t *testing.T, s scenario, entries []*deviation) *play {
+func newPlay(t *testing.T, s scenario, entries []*deviation, kept bool) *play {
 	p := &play{
 		t: t, scenario: s, deviations: entries, used: map[*deviation]map[int]bool{},
-		known: bindings{}, conns: map[string]*player{},
+		known: bindings{}, conns: map[string]*player{}, kept: kept,
 	}
+	o := pushy.Options{}
+	if kept {
+		o = keeping(100, time.Hour)
+	}
+	o.SecretKey = "secret"
+	o.Heartbeat = -1
+	o.Logger = testLogger(t)
 	var err error
-	p.srv, err = pushy.New(pushy.Options{SecretKey: "secret", Heartbeat: -1, Logger: testLogger(t)})
+	p.srv, err = pushy.New(o)
 	require.NoError(t, err)
 	clock, ok := scenarioClocks[s.Name]
 	if !ok {
@@ -373,6 +386,7 @@ func (p *play) drain(keep func(due) bool) {
 				require.True(p.t, ok && len(messages) == 1, "%s, step %d: got frame %s, want %s", name, next.step, frame, next.template)
 				got = messages[0]
 			}
+			got = p.asOff(got)
 			if !p.known.match(next.template, got) {
 				require.FailNow(p.t, "wrong message", "%s, step %d:\n got %s\nwant %s", name, next.step, got, p.known.fill(next.template))
 			}
@@ -381,6 +395,28 @@ func (p *play) drain(keep func(due) bool) {
 			}
 		}
 	}
+}
+
+var (
+	eventOffset   = regexp.MustCompile(`^(\{"event":.*),"offset":[1-9][0-9]*\}$`)
+	eventPosition = regexp.MustCompile(`,"position":"[A-Za-z0-9_-]+\.[1-9][0-9]*"\}$`)
+)
+
+// asOff returns a message or an answer as it is in a channel that keeps no events: the offset of
+// an event, and the position of one that was triggered, are all that Keep adds for clients and
+// publishers that know nothing of it.
+func (p *play) asOff(text string) string {
+	if !p.kept {
+		return text
+	}
+	if strings.HasPrefix(text, `{"event":"pushy:`) {
+		return text
+	}
+	if event := eventOffset.FindStringSubmatch(text); event != nil {
+		return event[1] + "}"
+	}
+	require.NotRegexp(p.t, `^\{"event":"[^"]*","channel":`, text, "an event without an offset")
+	return eventPosition.ReplaceAllString(text, "}")
 }
 
 // closed checks how the server closes and waits until the connection is gone.
