@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -222,16 +223,29 @@ func (c *Crowd) Expect(ctx context.Context, offset uint64) error {
 }
 
 // Settle reads until every client knows that the channel has this number of members, and all
-// know the same revision.
+// know the same revision. Then they take over the revision of the first client, which has the
+// digest, as if they had received the list.
 func (c *Crowd) Settle(ctx context.Context, members int) error {
-	return c.loop(ctx, func() (bool, error) {
+	first := c.all[0]
+	err := c.loop(ctx, func() (bool, error) {
 		for _, a := range c.all {
-			if a.sock != nil && (a.members != members || a.revision != c.all[0].revision) {
+			if a.sock != nil && (a.members != members || numberOf(a.revision) != numberOf(first.revision)) {
 				return false, nil
 			}
 		}
 		return true, nil
 	})
+	for _, a := range c.all {
+		a.revision = first.revision
+	}
+	return err
+}
+
+// numberOf returns a revision, epoch.number.digest, without the digest.
+func numberOf(revision string) string {
+	epoch, rest, _ := strings.Cut(revision, ".")
+	n, _, _ := strings.Cut(rest, ".")
+	return epoch + "." + n
 }
 
 // Listen reads for a time.
