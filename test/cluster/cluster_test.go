@@ -31,6 +31,12 @@ var keep = broker.Keep{
 	TTL:  5 * time.Minute,
 }
 
+// keepFew is what channels keep whose names contain "few-kept".
+var keepFew = broker.Keep{
+	Size: 5,
+	TTL:  time.Second,
+}
+
 // options returns the options of a node. The lease is also its grace period; 0 is the default.
 func options(shared broker.Broker, lease time.Duration, logger *slog.Logger) pushy.Options {
 	return pushy.Options{
@@ -39,7 +45,10 @@ func options(shared broker.Broker, lease time.Duration, logger *slog.Logger) pus
 		Broker:     shared,
 		Grace:      lease,
 		Channel: func(name string) pushy.ChannelOptions {
-			if strings.Contains(name, "kept") {
+			switch {
+			case strings.Contains(name, "few-kept"):
+				return pushy.ChannelOptions{Keep: keepFew}
+			case strings.Contains(name, "kept"):
 				return pushy.ChannelOptions{Keep: keep}
 			}
 			return pushy.ChannelOptions{}

@@ -272,6 +272,65 @@ func TestThousandKeptChannelsAfterAnOutage(t *testing.T) {
 	})
 }
 
+// A client that has the event before the oldest one that is kept recovers everything, and one
+// that has an event less is told "trimmed". When all events have expired, a client that has the
+// last one still recovers, after a long time without events, and one that has not is told
+// "expired". All this is so on a node that has known the channel all the time and on one that
+// opens it. On NATS it holds because the last event of a channel is stored for two days at
+// least. (Acceptance tests 2 and 3)
+func TestEdgesOfTheLog(t *testing.T) {
+	t.Parallel()
+	const name = "few-kept"
+	on(t, everyStore, func(t *testing.T, s *store) {
+		nodes := s.start(t, 2)
+		all := logs{}
+		live := all.enter(t, nodes[0], "live", name)
+		begin := *live.channels[name].kept.At
+		resume := func(n node, offset uint64) (*resumer, []string) {
+			t.Helper()
+			c := newResumer(t, fmt.Sprint("from", offset)).follow(all, name)
+			c.channels[name].kept.At = &broker.Position{
+				Epoch:  begin.Epoch,
+				Offset: offset,
+			}
+			require.NoError(t, c.connect(n.url))
+			return c, c.breaks(name)
+		}
+		var last broker.Position
+		soon(t, patience, "the clients resume before the events expire", func() bool {
+			next := int(last.Offset) + 1
+			last = all.publish(t, nodes[0], name, next, next+9)
+			began := time.Now()
+			for _, n := range nodes {
+				edge, whole := resume(n, last.Offset-5)
+				_, less := resume(n, last.Offset-6)
+				if time.Since(began) > keepFew.TTL/2 {
+					return false // on a busy machine
+				}
+				assert.Empty(t, whole)
+				assert.Equal(t, []string{"trimmed"}, less)
+				arrives(t, name, last, edge, live)
+			}
+			return true
+		})
+		idle := keepFew.TTL * 3 / 2
+		if strict {
+			idle = 10 * keepFew.TTL
+		}
+		for _, n := range append(nodes, s.start(t, 1)...) {
+			<-time.After(idle)
+			whole, breaks := resume(n, last.Offset)
+			assert.Empty(t, breaks)
+			less, breaks := resume(n, last.Offset-1)
+			assert.Equal(t, []string{"expired"}, breaks)
+			next := int(last.Offset) + 1
+			last = all.publish(t, n, name, next, next)
+			arrives(t, name, last, whole, less, live)
+		}
+		assert.Empty(t, live.breaks(name))
+	})
+}
+
 // lossOfData is a way in which a store loses a channel's log while it continues to run.
 type lossOfData struct {
 	store string
