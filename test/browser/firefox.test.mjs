@@ -99,16 +99,59 @@ async function visit(origin, name) {
   const page = await (await browser.createBrowserContext()).newPage();
   page.setDefaultTimeout(patience);
   await page.goto(origin);
-  await page.evaluate((name) => {
+  page.begin = () => page.evaluate((name) => {
     window.states = [];
-    window.pushy = new Pushy("/pushy", { auth: `/auth?name=${name}` });
+    window.told = [];
+    window.pushy = new Pushy("/pushy", { auth: `/auth?name=${name}`, minDelay: 1000, maxDelay: 1000 });
     pushy.on("state", (state) => states.push(state));
-    pushy.channel("private-room").subscribe();
+    const room = pushy.channel("private-room").subscribe(), news = pushy.channel("kept-news").subscribe();
+    for (const event of ["pushy:member-added", "pushy:member-quit"]) room.on(event, (member) => told.push(`${event} ${member.name}`));
+    news.on("news", ({ n }) => told.push(n));
+    news.on("pushy:gap", () => told.push("gap"));
   }, name);
+  await page.begin();
   page.members = (...names) => page.waitForFunction((names) =>
     JSON.stringify([...pushy.channel("private-room").members.values()].map(({ name }) => name).sort()) === names, {}, JSON.stringify(names));
   return page;
 }
+
+test("a page that is reloaded stays a member, one that loses its connection misses nothing, and disconnect is a leave", limit, async (t) => {
+  const own = await startServer();
+  t.after(() => own.stop());
+  const grace = await visit(own.origin, "Grace"), ada = await visit(own.origin, "Ada");
+  const subscribed = (page) => page.waitForFunction(() => ["private-room", "kept-news"].every((name) => pushy.channel(name).subscribed));
+  for (const page of [grace, ada]) await subscribed(page);
+  await grace.members("Ada", "Grace");
+  const me = () => ada.evaluate(() => pushy.channel("private-room").memberId), id = await me();
+  await grace.evaluate(() => told.splice(0));
+  for (let n = 0; n < 2; n++) {
+    await ada.reload();
+    await ada.begin();
+    await subscribed(ada);
+    assert.equal(await me(), id);
+    assert.equal(await ada.evaluate(() => sessionStorage.length), 0);
+  }
+  await grace.evaluate(() => pushy.exec("echo")); // answered after what was sent before
+  assert.deepEqual(await grace.evaluate(() => told.splice(0)), []);
+  assert.equal((await own.control("stats")).unsubscribed, 2, "the Unsubscribe hook only for kept-news, which is not private");
+
+  const publish = (from, count) => own.control("publish", { channel: "kept-news", event: "news", from, count });
+  await publish(0, 3);
+  await ada.waitForFunction(() => told.includes(2));
+  await own.control("cut");
+  await ada.waitForFunction(() => pushy.state === "waiting");
+  await publish(3, 20);
+  await ada.waitForFunction(() => told.includes(22));
+  await subscribed(ada);
+  await publish(23, 2);
+  await ada.waitForFunction(() => told.includes(24));
+  assert.deepEqual(await ada.evaluate(() => told), Array.from({ length: 25 }, (_, n) => n));
+  assert.equal(await me(), id);
+  await subscribed(grace);
+  await ada.evaluate(() => void pushy.disconnect());
+  await grace.waitForFunction(() => told.includes("pushy:member-quit Ada"));
+  for (const page of [grace, ada]) await page.close();
+});
 
 // Issue 11, number 33.
 for (const status of [401, 403]) {
