@@ -19,5 +19,5 @@ fi
 
 need redis-server
 npm ci --no-audit --no-fund
-# The tests mostly wait, so two files run at a time, each with its own servers and browsers.
-node --test --test-reporter=spec --test-concurrency=2 ./*.test.mjs
+# The tests mostly wait, so three files run at a time, each with its own servers and browsers.
+node --test --test-reporter=spec --test-concurrency=3 ./*.test.mjs

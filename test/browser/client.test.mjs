@@ -259,6 +259,30 @@ for (const transport of ["websocket", "xhr-streaming", "xhr-polling"]) {
   });
 }
 
+test("the program of the client's README works", limit, async (t) => {
+  const own = await server(t), readme = readFileSync(new URL("../../client/README.md", import.meta.url), "utf8");
+  const [, program] = readme.match(/```js\n([^]*?)```/);
+  const page = await (await browser.newContext()).newPage(), lines = [];
+  page.setDefaultTimeout(patience);
+  page.on("console", (message) => lines.push(message.text()));
+  page.on("pageerror", (error) => lines.push(String(error)));
+  await page.goto(own.origin);
+  await page.addScriptTag({
+    type: "module",
+    content: `${program.replace('"pushy-client"', '"/pushy/pushy.mjs"').replace('"/auth"', '"/auth?name=Ann"')}
+      Object.assign(window, { lobby, room, total });`,
+  });
+  await page.waitForFunction(() => window.total === 8 && lobby.subscribed && room.subscribed);
+  await page.evaluate(() => lobby.on("news", () => (window.heard = true)));
+  await own.control("publish", { channel: "lobby", event: "news" });
+  await page.waitForFunction(() => window.heard);
+  const bob = await client(browser, own, { name: "Bob" });
+  await bob.room("private-room");
+  await bob.subscribed("private-room");
+  await page.waitForFunction(() => room.members.size === 2);
+  assert.deepEqual(lines.slice(-2), ["undefined", "Bob joined"], "the news has no title");
+});
+
 test("the first program of the README works", limit, async (t) => {
   const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
   const [, program] = readme.match(/```go\n(package main\n[^]*?)```/), [, html] = readme.match(/```html\n([^]*?)```/);

@@ -64,8 +64,9 @@ function noWebSockets() {
   };
 }
 
-for (const [how, script, transports] of [["a WebSocket", undefined, []], ["streaming", noWebSockets, ["xhr_send", "xhr_streaming"]]]) {
-  test(`the chat over ${how}`, limit, async (t) => {
+// Together, because they wait for the grace period.
+test("the chat", { ...limit, concurrency: 2 }, (t) => Promise.all(
+  [["a WebSocket", undefined, []], ["streaming", noWebSockets, ["xhr_send", "xhr_streaming"]]].map(([how, script, transports]) => t.test(how, limit, async (t) => {
     let server = await start();
     t.after(() => server.stop());
     const ada = await enter(server.origin, "Ada", script), grace = await enter(server.origin, "Grace", script);
@@ -91,8 +92,8 @@ for (const [how, script, transports] of [["a WebSocket", undefined, []], ["strea
     assert.deepEqual(ada.transports(), transports);
     assert.deepEqual(ada.wrong, []);
     await ada.close();
-  });
-}
+  })),
+));
 
 /** Opens a page with a client, and a list of the client's states. */
 async function visit(origin, name) {

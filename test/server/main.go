@@ -162,6 +162,15 @@ func (s *server) typed() {
 	type answer struct {
 		Sum int `json:"sum"`
 	}
+	type item struct {
+		Item int `json:"item"`
+	}
+	type total struct {
+		Total int `json:"total"`
+	}
+	pushy.Handle(s.Server, "add", func(_ context.Context, _ *pushy.Conn, r item) (total, error) {
+		return total{r.Item + 1}, nil
+	})
 	pushy.Handle(s.Server, "typed", func(ctx context.Context, _ *pushy.Conn, r request) (answer, error) {
 		sum := 0
 		for _, square := range r.Squares {
