@@ -104,7 +104,8 @@ export interface Options {
   timeout?: number;
   /**
    * Bounds of the random pause before an attempt, in milliseconds; 500 and 20,000 by default.
-   * The time of a Retry-After header (at most an hour) is added.
+   * The time of a Retry-After header (at most an hour) is added. The first attempt after a
+   * connection follows the server, if it has said in which time (1 to 60 s) clients are to return.
    */
   minDelay?: number;
   maxDelay?: number;
