@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -179,6 +180,7 @@ func TestRepeatsWhileTheLogCannotBeRead(t *testing.T) {
 		l.read = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		l.mu.Unlock()
 		time.Sleep(9500 * time.Millisecond) // the places were compared, and the log is being read
+		synctest.Wait()
 		l.sink.Deliver("news", first)
 		publishNumbers(t, srv, "news", 4, 4)
 		p.expect(`pushy:resync news {"reason":"unavailable","epoch":"` + place.Epoch + `","offset":3}`)
