@@ -58,8 +58,9 @@ test("the server is killed and started again under two open pages", limit, async
 
 for (const [blocked, left] of [[["websocket"], "streaming"], [["websocket", "xhr_streaming"], "polling"]]) {
   test(`${blocked.join(" and ")} blocked: ${left}, and the page does not notice`, limit, async (t) => {
-    const { origin, ...own } = await server(t);
+    const { origin, ...own } = await server(t, undefined, "-grace", "2s");
     const ann = await client(browser, { origin }, {
+      more: true,
       async before(page) {
         await page.routeWebSocket("**/*", (ws) => ws.close());
         await page.route("**/socket/**", (route) => (blocked.includes(new URL(route.request().url()).pathname.split("/").at(-1)) ? route.abort() : route.continue()));
@@ -79,11 +80,11 @@ for (const [blocked, left] of [[["websocket"], "streaming"], [["websocket", "xhr
     assert.deepEqual(await ann.evaluate(async () => (await pushy.exec("echo", "é☃")).said), "é☃");
 
     // The next page remembers the transport.
-    const next = await client(browser, { origin }, { context: ann.context(), before: (page) => page.routeWebSocket("**/*", (ws) => ws.close()) });
+    const next = await client(browser, { origin }, { context: ann.context(), more: true, before: (page) => page.routeWebSocket("**/*", (ws) => ws.close()) });
     await next.room("private-room");
     await next.has("private-room", "Ann", "Ann");
     assert.equal(await next.transport(), left);
-    // A page that is closed is disconnected immediately, over HTTP, too.
+    // A page that is closed is disconnected, over HTTP, too.
     await next.close();
     await ann.has("private-room", "Ann");
   });
@@ -206,7 +207,7 @@ test("a page that the server removes does not reconnect", limit, async (t) => {
 
 for (const transport of ["websocket", "xhr-streaming", "xhr-polling"]) {
   test(`sockjs-client over ${transport}, and the original's calls`, limit, async (t) => {
-    const own = await server(t);
+    const own = await server(t, undefined, "-grace", "3s");
     const pages = [];
     for (const name of ["Ann", "Bob"]) {
       const page = await (await browser.newContext()).newPage();
