@@ -108,8 +108,8 @@ func TestDifferentKeepIsNamed(t *testing.T) {
 						require.NoError(t, there.Publish(t.Context(), channel, "said", 1))
 						assert.Equal(t, "said", reader.next().Event)
 					}
+					synctest.Wait() // the line is written in another goroutine
 				}
-				synctest.Wait()
 				found := log.with(differentSettings)
 				if c.want == "" {
 					assert.Empty(t, found)
