@@ -382,3 +382,33 @@ func TestEventOverKeepBytes(t *testing.T) {
 		})
 	}
 }
+
+// A broker whose log hangs delays the events of a channel for a few seconds, however many
+// channels wait for it.
+func TestManyChannelsWaitForALogThatHangs(t *testing.T) {
+	onLossy(t, keeping(100, time.Hour), func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, _ broker.Position) {
+		const channels = 190
+		for i := range channels {
+			p.enterWith(fmt.Sprint("c", i), "")
+		}
+		for i := channels; i < 3*channels; i++ {
+			if i%channels == 0 {
+				p = connect2(t, srv)
+			}
+			p.enterWith(fmt.Sprint("c", i), "")
+		}
+		l.mu.Lock()
+		l.read = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		l.mu.Unlock()
+		l.loses(1)
+		for i := range 3 * channels {
+			publishNumbers(t, srv, fmt.Sprint("c", i), 1, 2)
+		}
+		began := time.Now()
+		for range channels {
+			assert.Equal(t, "pushy:resync", p.next().Event)
+			assert.Equal(t, "n", p.next().Event)
+		}
+		assert.LessOrEqual(t, time.Since(began), 4*time.Second)
+	})
+}

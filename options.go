@@ -188,8 +188,9 @@ type Limits struct {
 	PresenceBytes int // bytes of one member's data, as the client sends it; default 4 KiB
 	MessageBytes  int // bytes of one client message, without JSON escapes; default 64 KiB
 	TriggerBytes  int // bytes of the body of a trigger; default 256 KiB
-	CommandRate   int // messages a second from one connection; default 100
-	CommandBurst  int // messages at once after a pause; default 200, or Channels if that is more
+	// A command with a large answer counts as several messages (PROTOCOL.md, section 3).
+	CommandRate  int // messages a second from one connection; default 100
+	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
 	// PagedMembers is Members for clients that subscribe with the presence mode "diff",
 	// "count" or "none" (PROTOCOL.md, section 4). A client that receives the whole list can
 	// join a channel while it has less than Members, these can join while it has less than

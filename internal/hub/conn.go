@@ -16,8 +16,9 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Conn is the connection of one client. All methods are safe for concurrent use, and only
-// Join blocks.
+// Conn is the connection of one client. All methods are safe for concurrent use. Those that
+// need the broker, or room for a large answer, block: Join, History, ListMembers, AwaitRoom, and
+// the methods that set a state.
 type Conn struct {
 	hub     *Hub
 	id      string
@@ -45,7 +46,7 @@ type Conn struct {
 	reason       string
 	finished     chan struct{}       // set when the clean-up starts, closed when it is complete
 	presenter    *presenter          // nil if the client has not said anything of itself
-	joined       map[uint64]struct{} // hashes of the large presence channels that it has joined, see firstJoin
+	joined       map[uint64]struct{} // hashes of the channels with large answers that it has joined, see firstJoin
 
 	debt atomic.Int32 // tokens for joins, which are charged with the next message
 

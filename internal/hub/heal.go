@@ -11,8 +11,11 @@ import (
 const (
 	// healTimeout limits the time for which events wait while the log is read.
 	healTimeout = time.Second
-	// maxHeals is the number of channels that are healed at once.
+	// maxHeals is the number of channels that are healed at once, and healWait limits the time
+	// for which others wait. It is longer than one read, because after an outage of the broker
+	// all channels are healed.
 	maxHeals = 64
+	healWait = 3 * time.Second
 	// A channel that has needed healsMost heals within healsWindow is not healed again:
 	// its members receive a Gap event.
 	healsMost   = 3
@@ -63,20 +66,7 @@ func (k *history) endStall() {
 // effect if a Reset has replaced the place meanwhile.
 func (ch *Channel) heal(at broker.Position, turn uint64) {
 	h := ch.hub
-	select {
-	case h.heals <- struct{}{}:
-	case <-h.ctx.Done():
-		return
-	}
-	ctx, cancel := context.WithTimeout(h.ctx, healTimeout)
-	page, err := h.history.Read(ctx, ch.name, broker.Range{
-		Epoch: at.Epoch,
-		After: at.Offset,
-		Limit: maxReplay,
-		Bytes: ch.history.replayBytes,
-	})
-	cancel()
-	<-h.heals
+	page, err := ch.readAfter(at)
 	missing := make([]keptEvent, len(page.Entries))
 	for i := range page.Entries {
 		missing[i] = keptEvent{
@@ -87,6 +77,27 @@ func (ch *Channel) heal(at broker.Position, turn uint64) {
 	ch.endHeal(turn, page, missing, err)
 	ch.logGap()
 	h.limitKept()
+}
+
+// readAfter reads the events after a place from the log.
+func (ch *Channel) readAfter(at broker.Position) (broker.Page, error) {
+	h := ch.hub
+	wait, cancel := context.WithTimeout(h.ctx, healWait)
+	defer cancel()
+	select {
+	case h.heals <- struct{}{}:
+	case <-wait.Done():
+		return broker.Page{}, wait.Err()
+	}
+	defer func() { <-h.heals }()
+	ctx, cancel := context.WithTimeout(h.ctx, healTimeout)
+	defer cancel()
+	return h.history.Read(ctx, ch.name, broker.Range{
+		Epoch: at.Epoch,
+		After: at.Offset,
+		Limit: maxReplay,
+		Bytes: ch.history.replayBytes,
+	})
 }
 
 func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, err error) {

@@ -162,8 +162,8 @@ type Config struct {
 	// Policy returns the properties of a channel. An error refuses the request.
 	Policy func(channel string) (Policy, error)
 	// Authorize decides a Join: nil allows it; ErrNoHistory allows it without past events;
-	// ErrNeedAuth, ErrDenied and a
-	// *RefusedError refuse it; an *UnavailableError means that it cannot be decided.
+	// ErrNeedAuth, ErrDenied and a *RefusedError refuse it; an *UnavailableError means that it
+	// cannot be decided.
 	Authorize func(ctx context.Context, r AuthRequest) error
 	Limits    Limits
 	// ReturnRate is how many clients may return a second after this node has lost its
