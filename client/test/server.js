@@ -1,7 +1,7 @@
 // Starts test/server, a pushy.Server that can be ordered about.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -19,17 +19,13 @@ export function build() {
 /** Runs a server; kill ends it without a goodbye, stop with one. */
 export const start = (addr = "127.0.0.1:0", ...flags) => run(binary, addr, ...flags);
 
-/** The commit before history, grace and the modes of presence, from which the old server and client are. */
-const before = "f76b4aa";
-
-/** Builds the server of an old commit, and returns how to start it and the old client's script. It needs the history of the repository. */
+/** Builds the server of the first release candidate, and returns how to start it and its client's script. */
 export function buildOld() {
   const folder = path.join(own, "old"), old = path.join(own, "old-server");
-  const git = (...args) => execFileSync("git", args, { cwd: root, maxBuffer: 1 << 28 });
   mkdirSync(folder);
-  execFileSync("tar", ["-x", "-C", folder], { input: git("archive", before) });
+  execFileSync("tar", ["-xzf", path.join(root, "test/server/testdata/f76b4aa.tar.gz"), "-C", folder]);
   execFileSync("go", ["build", "-trimpath", "-o", old, "./test/server"], { cwd: folder, stdio: "inherit", env: { ...process.env, GOWORK: "off" } });
-  return { startOld: () => run(old, "127.0.0.1:0"), script: String(git("show", `${before}:client/pushy.js`)) };
+  return { startOld: () => run(old, "127.0.0.1:0"), script: readFileSync(path.join(folder, "client/pushy.js"), "utf8") };
 }
 
 /** @param {string} binary */
