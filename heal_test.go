@@ -3,6 +3,7 @@ package pushy_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -302,6 +303,46 @@ func TestClientMovesFasterThanDeliveries(t *testing.T) {
 		publishNumbers(t, other, "news", 11, 11) // and all that were late
 		stays.events("news", 11, 11)
 		stays.quiet()
+	})
+}
+
+// Recovery 28: a client moves between nodes to which the broker delivers at once, 250 ms late and
+// 500 ms late. It is recovered each time, receives every event once, and is never ahead.
+func TestClientMovesBetweenLateNodes(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(28, 0))
+		cluster := newCluster()
+		publisher := startOn(t, cluster.Broker(), keeping(1000, time.Hour))
+		var nodes [3]*pushy.Server
+		for i := range nodes {
+			late := time.Duration(i) * 250 * time.Millisecond
+			nodes[i] = startOn(t, &slowSink{Broker: cluster.Broker(), late: late}, keeping(1000, time.Hour))
+			connect2(t, nodes[i]).enterWith("news", "") // so that the node follows the channel
+		}
+		p := connect2(t, nodes[0])
+		place := p.enterWith("news", "").position()
+		p.Abort()
+		var published uint64
+		move := func(to *pushy.Server) {
+			p := connect2(t, to)
+			got := p.resume("news", place, "")
+			require.NotNil(t, got.Recovered)
+			require.True(t, *got.Recovered, "%s", got)
+			require.Equal(t, place.Offset+uint64(*got.Replay), got.Offset, "%s", got)
+			p.events("news", place.Offset+1, got.Offset)
+			place.Offset = got.Offset
+			p.Abort()
+		}
+		for range 200 {
+			publishNumbers(t, publisher, "news", published+1, published+3)
+			published += 3
+			time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+			move(nodes[r.IntN(len(nodes))])
+		}
+		time.Sleep(time.Second)
+		move(nodes[2])
+		assert.Equal(t, published, place.Offset)
 	})
 }
 
