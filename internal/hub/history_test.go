@@ -107,6 +107,12 @@ func TestRuns(t *testing.T) {
 			continue
 		}
 		from := r.first() + uint64(n%37)
+		tail := n%20 == 0
+		if tail {
+			r.askTail(from)
+			assert.Nil(t, r.tailFrom(from), "for one client")
+			r.askTail(from)
+		}
 		for _, form := range []fanout.Form{fanout.Text, fanout.Bare, fanout.Framed} {
 			for _, id := range []string{"publisher", "other"} {
 				p := &pastRequest{
@@ -133,7 +139,9 @@ func TestRuns(t *testing.T) {
 				switch {
 				case form == fanout.Text:
 					require.Equal(t, events, frames)
-				case n == 100 && id == "other":
+				case tail && n < 200 && events > 1 && id == "other":
+					require.Equal(t, 1, frames)
+				case n == 110 && id == "other":
 					require.Less(t, frames, events/2)
 				}
 			}
@@ -152,6 +160,7 @@ func TestRuns(t *testing.T) {
 	}
 	assert.Zero(t, r.bytes)
 	assert.Empty(t, r.runs)
+	assert.Empty(t, r.tail)
 }
 
 // The ring is a queue in a circular buffer, which is not larger than its limits need.

@@ -173,6 +173,7 @@ func (ch *Channel) missing(p *pastRequest) (missing need, bare unformed) {
 	if missing != needNothing {
 		return missing, bare
 	}
+	k.ring.askTail(from)
 	for run, f := range k.ring.replay(from, p) {
 		switch {
 		case run != nil && !run.has(p.form):
@@ -222,7 +223,7 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 	}
 	for run, f := range k.ring.replay(from, p) {
 		if run != nil {
-			a.Replay += runLength
+			a.Replay += int(run.length)
 			f = k.ring.runFrame(run, p.form)
 		} else {
 			a.Replay++

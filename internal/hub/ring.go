@@ -51,6 +51,7 @@ type ring struct {
 	// runs has the frames of several events, by the first offset; nil for events that are too
 	// large. They are made and dropped as the frames are.
 	runs map[uint64]*run
+	tail tail
 }
 
 func (r *ring) len() int { return r.n }
@@ -160,6 +161,9 @@ func (r *ring) pop() {
 	if len(r.runs) > 0 {
 		r.dropRunOf(r.first())
 	}
+	if r.tail.first == r.first() {
+		r.dropTail()
+	}
 	p := r.place(0)
 	r.count(p, -1)
 	*p = pastEvent{}
@@ -200,5 +204,6 @@ func (r *ring) dropFrames() {
 		}
 	}
 	r.runs = nil
+	r.dropTail()
 	r.framed = false
 }

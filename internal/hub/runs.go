@@ -18,10 +18,14 @@ const (
 
 // run has the frames of consecutive events that are replayed as one: after a failure of the
 // network, thousands of clients have missed the same events, and queueing each of these for
-// each client would cost more than writing them. A run begins at an offset that is a multiple
-// of runLength, so clients with different positions share it.
+// each client would cost more than writing them.
+//
+// Most runs have runLength events and begin at an offset that is a multiple of it, so clients
+// with different positions share them. The tail has all events from an offset to the newest, for
+// clients with the same position.
 type run struct {
 	first  uint64   // the offset of the first event
+	length uint64   // the number of events
 	except []string // the ids of the connections that do not receive all of its events
 	size   int64    // what counts towards Config.MaxKept
 	frames [2]atomic.Pointer[fanout.Frame]
@@ -46,7 +50,7 @@ func (r *run) frame(form fanout.Form, texts [][]byte) *fanout.Frame {
 
 // texts returns the messages of the events of a run.
 func (r *ring) texts(of *run) [][]byte {
-	texts := make([][]byte, runLength)
+	texts := make([][]byte, of.length)
 	for i := range texts {
 		texts[i] = r.at(of.first + uint64(i)).text
 	}
@@ -72,29 +76,68 @@ func (r *ring) runAt(offset uint64) *run {
 	if r.runs == nil {
 		r.runs = map[uint64]*run{}
 	}
-	made := r.newRun(offset)
+	made := r.newRun(offset, runLength)
 	r.runs[offset] = made
-	if made != nil {
-		r.bytes += made.size
-	}
-	r.framed = true
 	return made
 }
 
 // newRun returns nil if the events are too large.
-func (r *ring) newRun(offset uint64) *run {
-	made := &run{first: offset}
+func (r *ring) newRun(offset, length uint64) *run {
+	made := &run{
+		first:  offset,
+		length: length,
+	}
 	text := 0
-	for i := range uint64(runLength) {
+	for i := range length {
 		p := r.at(offset + i)
 		made.except = append(made.except, p.except...)
 		text += len(p.text)
-	}
-	if text > maxRunText {
-		return nil
+		if text > maxRunText {
+			return nil
+		}
 	}
 	made.size = int64(text + runOverhead)
+	r.bytes += made.size
+	r.framed = true
 	return made
+}
+
+// tail is the run of all events from first to last. It is made for the second client that asks
+// for them, because most positions are those of one client.
+type tail struct {
+	first, last uint64
+	made        bool // run was made, unless the events are too large
+	run         *run
+}
+
+// askTail notes that a client is sent the events from an offset on.
+func (r *ring) askTail(from uint64) {
+	t := &r.tail
+	switch {
+	case from >= r.last:
+	case t.first != from || t.last != r.last:
+		r.dropTail()
+		t.first = from
+		t.last = r.last
+	case !t.made:
+		t.made = true
+		t.run = r.newRun(from, r.last-from+1)
+	}
+}
+
+// tailFrom returns the run of all events from an offset on, or nil if there is none.
+func (r *ring) tailFrom(offset uint64) *run {
+	if r.tail.first != offset || r.tail.last != r.last {
+		return nil
+	}
+	return r.tail.run
+}
+
+func (r *ring) dropTail() {
+	if r.tail.run != nil {
+		r.bytes -= r.tail.run.size
+	}
+	r.tail = tail{}
 }
 
 // dropRunOf drops the run that has the event with an offset.
@@ -110,6 +153,10 @@ func (r *ring) dropRunOf(offset uint64) {
 // frame of one event.
 func (r *ring) replay(from uint64, p *pastRequest) func(yield func(*run, *fanout.Frame) bool) {
 	return func(yield func(*run, *fanout.Frame) bool) {
+		if all := r.tailFrom(from); all != nil && p.form != fanout.Text && !p.excepted(all.except) {
+			yield(all, nil)
+			return
+		}
 		for offset := from; offset <= r.last; {
 			if p.form != fanout.Text { // the transports that frame messages themselves need each by itself
 				if run := r.runAt(offset); run != nil && !p.excepted(run.except) {
