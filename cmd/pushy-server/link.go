@@ -80,7 +80,8 @@ func (c closed) Error() string {
 }
 
 // receive returns the next message, and answers pings until then. If the server closed the
-// connection with a code after which reconnecting is useless, the error is a refusal.
+// connection with a code after which a client does not reconnect (PROTOCOL.md, section 3), the
+// error is a refusal.
 func (l *link) receive() ([]byte, error) {
 	text, err := l.nextText()
 	var end closed
@@ -91,7 +92,7 @@ func (l *link) receive() ([]byte, error) {
 		return nil, fmt.Errorf("the connection was lost: %w", err)
 	}
 	switch code := end.code; {
-	case code == 1002, code == 1003, code >= 1007 && code <= 1009, code >= 3500 && code < 4000:
+	case code == 1002, code == 1003, code == 1007, code == 1008, code == 1010, code >= 3500 && code < 4000:
 		return nil, refusal{end}
 	}
 	return nil, end

@@ -23,17 +23,18 @@ const listenHelp = `Print the events of channels.
 Each event is printed as one line, the JSON that the server sends:
 {"event":"news","channel":"lobby","data":{"text":"Hello"}}. Control characters and
 invisible characters in it are written as \u and four digits. Messages about the
-connection go to standard error. Channels that begin with private- need the
-secret key.
+connection go to standard error. Channels whose names begin with private- or
+presence- need the secret key.
 
 ` + targetHelp + `  -member JSON       presence data for private channels, such as
                      '{"name":"Ann"}': their members see it join and leave
-  -rewind N          first print the newest N events, at most 500, of channels that
-                     keep events
+  -rewind N          first print the newest N events, at most 500, of each channel
+                     that keeps events; also after a reconnect, if not all missed
+                     events can be printed
   -n N               exit after N events
   -once              exit when the connection is lost. By default listen
-                     reconnects. It prints the events of the meantime if the
-                     channel keeps them, and misses them otherwise
+                     reconnects, and prints the events that it missed if the
+                     channel keeps them
 
 listen exits when it is interrupted. The exit status is 0 after an interrupt and
 after N events, 1 if the server refuses, cannot be reached (with -once) or ends all
@@ -58,6 +59,8 @@ type listening struct {
 	events   int // number of events still to print; below zero: no limit
 	once     bool
 	places   map[string]*place // by the channel's name in lower case
+
+	within time.Duration // for the first attempt after a connection; 0 if the server has not sent it
 }
 
 // maxRewind is the largest number of events that a server replays.
@@ -108,27 +111,41 @@ func (p *program) listen(args []string) int {
 
 // run connects, and reconnects, until listen ends.
 func (l *listening) run(ctx context.Context) int {
-	most := shortestPause
+	most := 2 * shortestPause
 	for {
 		subscribed, err := l.connection(ctx)
 		var final refusal
+		pause := shortestPause + rand.N(most-shortestPause)
+		most = min(2*most, longestPause)
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return exitOK
 		case errors.As(err, &final), l.once:
 			return l.fail(exitFailed, err)
+		case subscribed && l.within > 0:
+			pause = l.returnPause(err)
+			most = 2 * shortestPause
 		case subscribed:
-			most = shortestPause
+			pause = shortestPause + rand.N(shortestPause)
+			most = 2 * shortestPause
 		}
-		pause := rand.N(most) + most/4
 		l.say("%v; reconnecting in %.1f s", err, pause.Seconds())
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return exitOK
 		}
-		most = min(2*most, longestPause)
 	}
+}
+
+// returnPause returns the pause before the first attempt after a connection (PROTOCOL.md,
+// section 2).
+func (l *listening) returnPause(err error) time.Duration {
+	most := 60 * time.Second
+	if !errors.As(err, &closed{}) {
+		most = 5 * time.Second // there was no close frame
+	}
+	return rand.N(min(max(l.within, time.Second), most))
 }
 
 // connection listens until one connection ends. The error is nil if all events have
@@ -144,10 +161,15 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	in := map[string]bool{} // by the channel's name as the server sends it
+	in := map[string]bool{}    // by the channel's name as the server sends it
+	waiting := len(l.channels) // the number of answers that are missing
 	for {
 		text, err := c.receive()
-		if err != nil {
+		var end closed
+		switch {
+		case errors.As(err, &end) && end.code == ws.StatusMessageTooBig && waiting > 0:
+			return subscribed, refusal{err} // it would send the same command again
+		case err != nil:
 			return subscribed, err
 		}
 		var m message
@@ -156,11 +178,13 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 		}
 		switch m.Event {
 		case "pushy:connect":
+			l.within = time.Duration(m.Data.ReturnWithin) * time.Millisecond
 			if err := l.subscribe(c, m.Data.SocketID); err != nil {
 				return false, err
 			}
 		case "pushy:subscription-success":
 			in[m.Data.Channel] = true
+			waiting--
 			l.say("listening to %s", m.Data.Channel)
 			if m.Data.Reason != "" {
 				l.say("%s: not all earlier events can be printed: %s", m.Data.Channel, m.Data.Reason)
@@ -214,6 +238,8 @@ type messageData struct {
 	Offset    uint64
 	Recovered bool
 	Replay    int
+
+	ReturnWithin int
 }
 
 // UnmarshalJSON ignores errors, because the data of an event can be any JSON value.

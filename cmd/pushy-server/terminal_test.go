@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -223,6 +224,7 @@ func TestListenIsRefused(t *testing.T) {
 		{"closedName", "cannot listen to closed: Invalid channel name", nil, []string{"-url", url, "closed"}},
 		{"badMember", "cannot listen to private-a: Invalid presence data", withSecret(), []string{"-url", url, "-member", "[1]", "private-a"}},
 		{"nobodyThere", "connection refused", nil, []string{"-url", "http://127.0.0.1:1/pushy", "-once", "lobby"}},
+		{"largeMember", "1009", withSecret(), []string{"-url", url, "-member", `{"a":"` + strings.Repeat("x", 65<<10) + `"}`, "private-a"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -232,6 +234,62 @@ func TestListenIsRefused(t *testing.T) {
 			assert.Equal(t, 1, strings.Count(tm.err.String(), "\n"))
 			assert.Empty(t, tm.out.String())
 		})
+	}
+}
+
+// PROTOCOL.md, section 3: a client reconnects after 1009, but does not send the same message
+// again.
+func TestListenReconnectsAfterTooLarge(t *testing.T) {
+	t.Parallel()
+	success := `{"event":"pushy:subscription-success","data":{"channel":"lobby","id":"lobby"}}`
+	url := startHostile(t, []string{success}, ws.StatusMessageTooBig, "message too big")
+	tm := newTerminal(nil).start("listen", "-url", url, "lobby")
+	says(t, tm.err, "1009 message too big; reconnecting in", 1)
+	tm.signals <- syscall.SIGINT
+	assert.Equal(t, exitOK, tm.end(t))
+}
+
+// PROTOCOL.md, section 2: the first attempt is within the time that the server sends.
+func TestListenReturnsWithin(t *testing.T) {
+	t.Parallel()
+	srv, url, stop := startPushy(t, "", pushy.Options{ReturnRate: 1, Hooks: pushy.Hooks{
+		Subscribe: func(conn *pushy.Conn, _ *pushy.Channel) { _ = conn.Close(1001, "restart") },
+	}})
+	for range 2 { // the window of a later connection is longer
+		_, err := dialLink(t.Context(), strings.Replace(url, "http", "ws", 1)+"/socket/websocket")
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return srv.Stats().Connections == 2 }, patience, time.Millisecond)
+	t.Cleanup(stop)
+	tm := newTerminal(nil)
+	l := listening{
+		program:  &program{stdout: tm.out, stderr: tm.err},
+		channels: []string{"lobby"},
+		places:   map[string]*place{},
+	}
+	l.to.socket = strings.Replace(url, "http", "ws", 1) + "/socket/websocket"
+	subscribed, err := l.connection(t.Context())
+	require.ErrorContains(t, err, "1001 restart")
+	assert.True(t, subscribed)
+	assert.Equal(t, 3*time.Second, l.within)
+
+	for _, c := range []struct {
+		name         string
+		within, most time.Duration
+		err          error
+	}{
+		{"small", time.Millisecond, time.Second, closed{code: 1012}},
+		{"closed", 20 * time.Second, 20 * time.Second, closed{code: 1012}},
+		{"large", time.Hour, 60 * time.Second, closed{code: 1012}},
+		{"lost", 20 * time.Second, 5 * time.Second, io.EOF},
+	} {
+		l.within = c.within
+		longest := time.Duration(0)
+		for range 1000 {
+			longest = max(longest, l.returnPause(c.err))
+		}
+		assert.Less(t, longest, c.most, c.name)
+		assert.Greater(t, longest, c.most/2, c.name)
 	}
 }
 
