@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -144,8 +145,13 @@ func (ch *Channel) provide(ctx context.Context, p *pastRequest, missing need) {
 		fresh, err = ch.ask(ctx)
 		p.asked = p.asked || fresh
 	}
-	if err != nil {
-		p.failed = true
+	p.failed = p.failed || err != nil
+	switch {
+	case err == nil, errors.Is(err, broker.ErrEpoch): // a Reset follows
+	case errors.Is(err, ErrClosed), errors.Is(ctx.Err(), context.Canceled): // nobody waits for the answer
+	default:
+		ch.hub.cfg.Notices.Warn("the history of a channel cannot be read", "",
+			slog.String("channel", ch.name), slog.String("error", err.Error()))
 	}
 }
 
