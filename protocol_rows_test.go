@@ -247,6 +247,7 @@ func TestProtocolSubscribeRows(t *testing.T) {
 		noChannel = iota // in the order of the table
 		colon
 		panics
+		badKey
 		noAuth
 		badAuth
 		large
@@ -318,7 +319,11 @@ func TestProtocolSubscribeRows(t *testing.T) {
 		if is(noChannel) {
 			quoted = "5"
 		}
-		answer := p.ask(fmt.Sprintf(`{"command":"subscribe","data":{"channel":%s,"auth":%q,"data":%s}}`, quoted, auth, data))
+		more := ""
+		if is(badKey) {
+			more = `,"rewind":"all"`
+		}
+		answer := p.ask(fmt.Sprintf(`{"command":"subscribe","data":{"channel":%s,"auth":%q,"data":%s%s}}`, quoted, auth, data, more))
 		cell := rows[rules][1]
 		if len(broken) > 0 {
 			cell = rows[slices.Min(broken)][1]

@@ -139,7 +139,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 }
 
 // version returns the version of the protocol that a client names in its URL
-// (PROTOCOL.md, section 3).
+// (PROTOCOL.md, section 2).
 func version(r *http.Request) uint8 {
 	if r.URL.Query().Get("v") == "2" {
 		return 2

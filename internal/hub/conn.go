@@ -101,7 +101,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 func (c *Conn) ID() string { return c.id }
 
 // Version returns the version of the protocol that the client uses. Keys that old clients
-// do not know are sent only from version 2 on (PROTOCOL.md, section 3).
+// do not know are sent only from version 2 on (PROTOCOL.md, section 2).
 func (c *Conn) Version() int { return int(c.version) }
 
 // User returns the value that was passed to Connect.
