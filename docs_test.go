@@ -106,6 +106,8 @@ func TestDocumentedLogLines(t *testing.T) {
 		"kept events of a channel may be missing for its clients", "the history of a channel cannot be read",
 		"a client cannot take over its earlier membership: the key is wrong",
 		"members leave at once: too many members of this address are held",
+		"the memory for kept events is full: clients that reconnect are served from the broker",
+		"cannot extend the lease for the shutdown",
 	} {
 		assert.Contains(t, page, line, "the page lacks a log line")
 		assert.Contains(t, sources.String(), line, "the page names a log line that pushy does not write")
