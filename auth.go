@@ -26,7 +26,7 @@ type AuthRequest struct {
 	Private bool            // whether the channel is private (Options.Channel)
 	Auth    string          // as sent; "" if it is missing or not a string
 	Data    json.RawMessage // presence data as sent; nil if it is missing or null
-	// Since reports whether the client asks for events of the past, with since or rewind
+	// Since reports whether the client asks for past events, with since or rewind
 	// (PROTOCOL.md, section 14).
 	Since bool
 }
@@ -36,8 +36,8 @@ type AuthRequest struct {
 // connection that it is for.
 //
 // The error nil allows the subscription. ErrNoHistory allows it, too, but the client receives
-// no events of the past, neither now nor with pushy:history; an Authorizer that returns it
-// should not depend on AuthRequest.Since. ErrNeedAuth is answered with
+// no past events, neither now nor later with pushy:history. So whether an Authorizer returns
+// ErrNoHistory should not depend on AuthRequest.Since. ErrNeedAuth is answered with
 // pushy:subscription-needauth, all other errors with pushy:subscription-failed: ErrDenied
 // with the reason "Invalid credentials", an *Error with its Message as the reason and with
 // its Code. For any other error, and for a panic, the reason is "Temporarily unavailable",
@@ -52,8 +52,8 @@ type Authorizer interface {
 var (
 	ErrNeedAuth = errors.New("pushy: authentication needed")
 	ErrDenied   = errors.New("pushy: invalid credentials")
-	// ErrNoHistory allows a subscription without the events of the past.
-	ErrNoHistory = errors.New("pushy: no events of the past")
+	// ErrNoHistory allows a subscription without past events.
+	ErrNoHistory = errors.New("pushy: past events are not allowed")
 )
 
 // tokens is the default Authorizer: public channels are open, private ones take

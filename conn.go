@@ -32,7 +32,7 @@ type Conn struct {
 // hostConn is the *Conn of a connection that belongs to no command.
 func hostConn(c *hub.Conn) *Conn { return c.Host().(*Conn) }
 
-// resumedConn is hostConn for a hook, which Resumed notifies.
+// resumedConn returns the *Conn that a hook receives. Its Resumed returns resumed.
 func resumedConn(c *hub.Conn, resumed bool) *Conn {
 	if !resumed {
 		return hostConn(c)

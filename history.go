@@ -19,11 +19,11 @@ import (
 // (ChannelOptions.Keep).
 var ErrNotKept = errors.New("pushy: the channel keeps no events")
 
-// Position returns the position of the last event that a channel keeps, on any node. Its
-// String is what a page that the host renders passes to the browser client, which then
-// receives all later events. To miss nothing, call Position first, then read the data for
-// the page from the database; and publish an event after its change is committed. Then an
-// event is in the page's data, or it is received, or both.
+// Position returns the position of the last event that was published to a channel that keeps
+// events, on any node. A page that the host renders passes its String to the browser client,
+// which then receives all later events. To miss nothing, call Position first, then read the
+// data for the page from the database; and publish an event after its change is committed.
+// Then each event is in the page's data, or the client receives it, or both.
 //
 // The errors are ErrNotKept and those of the Broker.
 func (s *Server) Position(ctx context.Context, channel string) (broker.Position, error) {
@@ -58,7 +58,7 @@ type PastEvent struct {
 // Past is the result of Server.History.
 type Past struct {
 	Events []PastEvent     // oldest first
-	Top    broker.Position // of the last event that was published
+	Top    broker.Position // the position of the last event that was published
 	More   bool            // more events are kept in the direction of Before or After
 }
 
@@ -94,9 +94,9 @@ func (s *Server) History(ctx context.Context, channel string, o HistoryOptions) 
 }
 
 // Forget removes all events that a channel keeps, for example because a user has the right to
-// have them deleted. Clients that are subscribed are notified that the history is another one
-// (the reason is "epoch"), and a client that comes back with an earlier position is not sent
-// what it missed. The errors are ErrNotKept and those of the Broker.
+// have them deleted. The subscribers receive pushy:resync with the reason "epoch", and a
+// client that returns with an earlier position receives none of the events that it missed,
+// but the same reason. The errors are ErrNotKept and those of the Broker.
 func (s *Server) Forget(ctx context.Context, channel string) error {
 	lower, err := s.channelName(channel)
 	if err != nil {

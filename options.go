@@ -103,14 +103,14 @@ type Options struct {
 	Grace time.Duration
 	// ReturnRate is how many clients may connect again a second after this Server has been
 	// shut down or has failed, so that they do not overload the Servers that remain. When a
-	// client connects, the Server tells it the time within which it must choose a random
+	// client connects, the Server sends it the time within which it must choose a random
 	// moment to return: the number of the Server's connections divided by ReturnRate, from 1 s
 	// to 60 s (returnWithin in PROTOCOL.md, section 2). After a connection that was lost
-	// without a close frame, a client takes at most 5 s of it. The browser client follows
-	// this; clients that do not connect with "v=2" in their URL are not told. If the time is
-	// longer than Grace, Shutdown makes the lease of the Server longer, if its Broker
-	// implements broker.Leaser, as those of this module do. In connections a second; at most
-	// 1,000,000; negative turns it off. Default 2,000.
+	// without a close frame, the time is at most 5 s. The browser client follows this;
+	// clients that do not connect with "v=2" in their URL do not receive it. Shutdown makes
+	// the lease of the Server longer by this time, if the Broker implements broker.Leaser, as
+	// all Brokers of this repository do. In connections a second, at most 1,000,000; a
+	// negative number turns it off. Default 2,000.
 	ReturnRate int
 
 	Hooks  Hooks
@@ -121,8 +121,8 @@ type Options struct {
 	MaxBuffered int64
 	// MaxKept limits the memory of this process for the events that channels keep
 	// (ChannelOptions.Keep), in addition to that of the Broker. Above the limit, the Server
-	// frees the events of the channels that have been quiet for the longest time; clients
-	// that come back to these are served from the Broker. Default 64 MiB.
+	// frees the events of the channels that have been quiet for the longest time, and reads
+	// them from the Broker when a client needs them. Default 64 MiB.
 	MaxKept int64
 	// Heartbeat is the interval at which the Server sends a heartbeat to each connection. A
 	// WebSocket from which it receives nothing for two intervals is closed without a close
@@ -192,16 +192,15 @@ type Limits struct {
 	CommandRate  int // messages a second from one connection; default 100
 	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
 	// PagedMembers is Members for clients that subscribe with the presence mode "diff",
-	// "count" or "none" (PROTOCOL.md, section 4). A client that receives the whole list can
-	// join a channel while it has less than Members, these can join while it has less than
-	// PagedMembers. Default 100,000, or Members if that is more.
+	// "count" or "none" (PROTOCOL.md, section 4), such as the browser client. A client with
+	// the mode "list" can join a channel that has fewer than Members members, and these can
+	// join one that has fewer than PagedMembers. Default 100,000, or Members if that is more.
 	PagedMembers int
 	// ConnBuffer limits the bytes of events and answers that are queued for one connection.
 	// The lists of members that a client receives when it subscribes do not count; instead,
 	// while more than this number of bytes of lists is queued, the next subscription waits.
-	// Default 1 MiB.
-	// When a client subscribes it can be sent up to 256 KiB of kept events, and less than
-	// half of ConnBuffer; these do not count either.
+	// The kept events that a client receives when it subscribes do not count either; they are
+	// limited to 256 KiB, and to less than half of ConnBuffer. Default 1 MiB.
 	ConnBuffer int
 	// KeepBytes limits the bytes of the data of the events that one channel keeps
 	// (ChannelOptions.Keep). Default 256 KiB.

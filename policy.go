@@ -20,10 +20,11 @@ type ChannelOptions struct {
 	// Keep says how many of the channel's events are kept, so that clients that reconnect
 	// receive what they have missed, and new clients the newest events (PROTOCOL.md, section
 	// 14). A Size of 0 keeps none. A TTL of 0 is 24 hours, and Bytes of 0 are
-	// Limits.KeepBytes. While the Broker cannot be reached, events of such a channel cannot
-	// be published. A Broker that does not implement broker.History keeps nothing.
+	// Limits.KeepBytes. The data of an event can then have at most Limits.TriggerBytes. While
+	// the Broker cannot be reached, events of such a channel cannot be published. A Broker
+	// that does not implement broker.History keeps nothing.
 	//
-	// Everyone who may subscribe to the channel can read what is kept, unless
+	// Everyone who may subscribe to the channel can read what it keeps, unless
 	// Options.Authorizer returns ErrNoHistory.
 	Keep broker.Keep
 }

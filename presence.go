@@ -46,10 +46,11 @@ const maxHostState = 4 << 10
 
 // Update sets the state of conn's member, which the other members see beside the member's
 // data. state is encoded as a JSON object of at most 4 KiB, or it is nil, which removes the
-// state. The members receive pushy:presence-update, or a batch (PROTOCOL.md,
-// section 4). Update waits until the Broker has appended the change. While the Broker is
-// away, only the members on this node receive it, and the others when it is back. The error
-// is ErrNotMember, ErrClosed, or says why the state is not valid.
+// state. The members receive pushy:presence-update, or a batch (PROTOCOL.md, section 4); they
+// receive nothing while the channel's presence is not turned on. Update waits until the
+// Broker has appended the change. While the Broker is away, only the members on this node
+// receive it, and the others when the Broker is back. The error is ErrNotMember or ErrClosed,
+// or says why the state is not valid, or that the channel is not private or has no presence.
 func (ch *Channel) Update(conn *Conn, state any) error {
 	raw, err := jsvalue.Encode(state)
 	if err != nil {

@@ -68,12 +68,13 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any) e
 // returns nil, the event is queued for every subscriber on this node and has been passed to
 // the Broker, whose documentation says what it guarantees for other nodes. While the Broker
 // is away, only the subscribers on this node receive the event; those on other nodes receive
-// pushy:resync later, for at most 10,000 channels. After an error that wraps
-// broker.ErrUncertain the event may have been published; if it has an ID, it can be
-// published again without being delivered twice. Events of a channel that keeps them are not
-// published while the Broker is away, and the error wraps broker.ErrAway. Otherwise PublishEvent returns an error if
-// a name or value is not allowed, the error of the Broker (broker.ErrTooLarge for an event
-// that it can never accept), and ErrClosed after Shutdown.
+// pushy:resync later, for at most 10,000 channels; an event with an ID, or of a channel that
+// keeps events, is not published then, and the error wraps broker.ErrAway. After an error
+// that wraps broker.ErrUncertain the event may have been published; if it has an ID, it can
+// be published again without being delivered twice. Otherwise PublishEvent returns an error
+// if a name or value is not allowed, the error of the Broker (broker.ErrTooLarge for an event
+// that it can never accept, and for one over Limits.TriggerBytes in a channel that keeps
+// events), and ErrClosed after Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 	lower, err := s.channelName(e.Channel)
 	if err != nil {

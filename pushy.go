@@ -60,10 +60,10 @@
 //
 // # History
 //
-// A channel can keep its newest events ([ChannelOptions].Keep). A client that reconnects is
-// then sent the events that it has missed, or is told why it cannot have all of them.
-// [Server.Position] returns the place from which a rendered page goes on: call it before
-// reading the page's data, and publish an event after its change is committed.
+// A channel can keep its newest events ([ChannelOptions].Keep). A client that reconnects then
+// receives the events that it has missed, or the reason why it cannot have all of them.
+// [Server.Position] returns the position from which a page that the host renders continues:
+// call it before reading the page's data, and publish an event after its change is committed.
 //
 // # Commands
 //

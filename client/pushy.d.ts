@@ -105,7 +105,7 @@ export interface Options {
   /**
    * Bounds of the random pause before an attempt, in milliseconds; 500 and 20,000 by default.
    * The time of a Retry-After header (at most an hour) is added. The first attempt after a
-   * connection follows the server, if it has said in which time (1 to 60 s) clients are to return.
+   * connection is within the time that the server has sent instead, if it has: 1 to 60 s.
    */
   minDelay?: number;
   maxDelay?: number;
@@ -134,11 +134,11 @@ export class PushyError extends Error {
 /** Options of a channel, for its next subscriptions. */
 export interface ChannelOptions {
   /**
-   * The newest events of a channel that keeps events: their number (at most 500), or that and their largest age. They
-   * come with the first subscription, and again after a gap; the page receives them as it receives new events.
+   * The newest events of a channel that keeps events: their number (at most 500), or that and their largest age.
+   * Listeners receive them like new events, after the first subscription, and again after a gap.
    */
   rewind?: number | { events?: number; seconds?: number };
-  /** If not all missed events can be replayed, those that are left are. The page is told of the gap first. */
+  /** If not all missed events can be replayed, those that are left are. `pushy:gap` fires, too. */
   partial?: boolean;
   /**
    * How the members arrive. "diff" by default: all at the beginning, and then the changes, at most one message each
@@ -147,20 +147,20 @@ export interface ChannelOptions {
    */
   presence?: "diff" | "list" | "count" | "none";
   /**
-   * Whether this client stays a member while its connection is lost, or its page is reloaded, for the time that the
-   * server allows (15 s by default); true by default. The other members notice nothing, but they also see a user
-   * whose tab was closed for that time.
+   * Whether this client stays a member of a private channel while its connection is lost, or its page is reloaded, for
+   * the time that the server allows (15 s by default). True by default. The other members notice nothing, but for that
+   * time they also see a user whose tab was closed.
    */
   hold?: boolean;
 }
 
 /** Whether a subscription continues where the last one ended. */
 export interface Recovery {
-  /** Whether no event is missing. Undefined if there is nothing to continue, or the channel keeps no events. */
+  /** Whether no event is missing. Undefined if there is nothing to continue from, or if the channel keeps no events. */
   recovered?: boolean;
   /**
-   * Why not: "trimmed", "expired", "epoch", "restarted", "ahead", "large", "off", "denied" or "unavailable". It is
-   * undefined if the channel keeps no events.
+   * Why events are missing: "trimmed", "expired", "epoch", "restarted", "ahead", "large", "off", "denied" or
+   * "unavailable". It is undefined if the channel keeps no events.
    */
   reason?: string;
   /** The number of events that follow as a replay. */
@@ -235,9 +235,9 @@ export interface ChannelEvents {
   /** The list of members was replaced or completed, for example because presence has begun; with all members. */
   "pushy:presence-sync": [members: Member[]];
   /**
-   * Events of the channel may have been missed: fetch the current state. It comes after a reconnect, if not all missed
+   * Events of the channel may have been missed: fetch the current state. It fires after a reconnect, if not all missed
    * events are replayed, and while connected, if the server has lost events. If all clients have such a gap at the
-   * same time (the reasons "restarted" and "epoch"), it comes after a random time of up to 5 s.
+   * same time (the reasons "restarted" and "epoch"), it fires after a random time of up to 5 s.
    */
   "pushy:gap": [gap: Recovery];
   /** The server has lost events of the channel. `pushy:gap` covers this, too. */
@@ -279,8 +279,8 @@ interface Source<Own extends { [K in keyof Own]: any[] }, E> {
 }
 
 /**
- * A channel. What is marked with "more.js" is a part of the module; a page with the classic script
- * needs `<script src="/pushy/more.js">` for it.
+ * A channel. The module has everything; a page with the classic script pushy.js needs
+ * `<script src="/pushy/more.js">` for what is marked with "more.js".
  *
  * `for await (const { event, data } of channel)` yields all its events, across reconnects, until
  * `unsubscribe()`; it throws if more than 10,000 are queued (more.js).
@@ -312,11 +312,14 @@ export interface Channel<E = Events> extends Source<ChannelEvents, E> {
   subscribe(token?: Token): this;
   unsubscribe(): this;
   [Symbol.asyncIterator](): AsyncGenerator<ChannelEvent, void, void>;
-  /** Returns kept events, the newest 50 by default, while subscribed; a PushyError "404" if the channel keeps none (more.js). */
+  /**
+   * Returns events that the channel keeps, the newest 50 by default. The channel must be subscribed. It rejects with a
+   * PushyError, "404" if the channel keeps none (more.js).
+   */
   history(query?: { before?: number; after?: number; limit?: number }): Promise<History>;
-  /** Returns those of the users (at most 100) who are members, with their members (more.js). */
+  /** Returns the members of up to 100 users, by the user's id, without the users who are not members (more.js). */
   find(users: string[]): Promise<Record<string, Member[]>>;
-  /** Sets the state that the other members see, where the server allows it; at most 1 KiB, and four a second (more.js). */
+  /** Sets the `state` of this client's member, where the server allows it: at most 1 KiB, four a second (more.js). */
   update(state: object | null): Promise<unknown>;
 }
 
@@ -334,12 +337,12 @@ export class Pushy<E = Events> {
    * If the browser keeps the page for the back button, it reconnects when the page is shown again.
    *
    * In channels that keep events, events that were published meanwhile are replayed. They arrive
-   * like new ones, in order, and none twice. If that is not possible, `pushy:gap` says so.
+   * like new ones, in order, and none twice. If not all can be replayed, `pushy:gap` fires.
    *
    * @param url The URL of the server: its origin (with pushy under /pushy), its prefix or its
    *   socket path ("/pushy/socket"), relative to the document's base URL; "/pushy" by default. A
-   *   query is sent with every request, after `v=2`, the version of the protocol. A function is called before each attempt; if it fails,
-   *   the attempt fails. A URL that is not http, https, ws or wss, or that has a user name or
+   *   query is sent with every request, after `v=2`, the version of the protocol. A function is called before each
+   *   attempt; if it fails, the attempt fails. A URL that is not http, https, ws or wss, or that has a user name or
    *   password, throws a TypeError. If there is no page, as on a server that renders pages, a
    *   relative URL is accepted and the client does not connect.
    * @param options See Options. The auth endpoint can also be the second argument:
@@ -380,9 +383,9 @@ export class Pushy<E = Events> {
    */
   exec<T = any>(name: string, data?: unknown, options?: ExecOptions): Promise<T>;
   /**
-   * Tells the server when the user is idle, on this and later connections: the page is hidden, or there
-   * was no input for `after` milliseconds, 60,000 by default. Members have it as `idle`. The server accepts
-   * a change every 10 s. Returns a function that ends this (more.js).
+   * Notifies the server when the user becomes idle or active, on this and later connections. The user is idle
+   * while the page is hidden, or after `after` milliseconds without input, 60,000 by default. Members have it as
+   * `idle`. A change is sent at most every 10 s. Returns a function that ends this (more.js).
    */
   idle(options?: { after?: number }): () => void;
 }

@@ -17,11 +17,10 @@
 // # Recovery
 //
 // A client that connects with [Recovering] acts as the browser client does when its
-// connection is lost. [Client.Blink] loses the connection and comes back, with the
-// positions of the events that the client has and as the same member; [Client.Resume] and
-// [Client.MoveTo] do the second half; and [Kit.Drain] is the deploy that makes it
-// necessary. In a bubble, time.Sleep lets kept events expire, and members whose clients do
-// not return.
+// connection is lost. [Client.Blink] loses the connection and reconnects, with the positions
+// of the events that the client has and as the same member; [Client.Resume] and
+// [Client.MoveTo] only reconnect; and [Kit.Drain] shuts the Server down, as a deploy does. In
+// a bubble, time.Sleep lets kept events expire, and members whose clients do not return.
 //
 //	ann := kit.Connect(pushytest.Recovering)
 //	ann.Subscribe("news")
@@ -94,8 +93,9 @@ func (k *Kit) Allow(frames ...string) {
 	k.allowed = append(append([]string{}, k.allowed...), frames...)
 }
 
-// Connect connects a client. It is [Recovering] if that is one of edit. Options.Accept receives a GET request without cookies, which
-// edit can change, for example to add a cookie, a header or a query.
+// Connect connects a client. Options.Accept receives a GET request without cookies, which
+// edit can change, for example to add a cookie, a header or a query. With [Recovering] as one
+// of edit, the client recovers when its connection is lost.
 func (k *Kit) Connect(edit ...func(r *http.Request)) *Client {
 	k.t.Helper()
 	c := &Client{kit: k, edit: edit, changed: make(chan struct{}), stays: map[string]*stay{}}

@@ -20,8 +20,8 @@ func Recovering(r *http.Request) {
 func (c *Client) recovering() bool { return c.request.URL.Query().Get("v") == "2" }
 
 // Blink loses the connection without a close frame, calls meanwhile, unless it is nil, and
-// resumes. It returns the answers to the subscriptions, by channel. A client that is not
-// Recovering comes back, too, but as a new one.
+// calls Resume. It returns the answers to the subscriptions, by channel. A client that is not
+// Recovering reconnects, too, but without positions and as a new member.
 func (c *Client) Blink(meanwhile func()) map[string]Subscribed {
 	c.kit.t.Helper()
 	c.Drop()
@@ -33,15 +33,14 @@ func (c *Client) Blink(meanwhile func()) map[string]Subscribed {
 
 // Resume connects a client again whose connection has ended, and subscribes to its channels
 // with the Grants of before. It returns the answers, by channel. ExpectEvent returns the
-// events that are replayed as any others, and those that had arrived before. The client has
-// a new ID.
+// events that had arrived before, and then those that are replayed. The client has a new ID.
 func (c *Client) Resume() map[string]Subscribed {
 	c.kit.t.Helper()
 	return c.MoveTo(c.kit)
 }
 
-// MoveTo is Resume on the Server of another Kit, as after a load balancer has chosen another
-// server. Both Servers have the same Broker, such as one of a memory.Cluster.
+// MoveTo is Resume on the Server of another Kit, as if a load balancer had chosen another
+// server. The Brokers of both Servers use the same store, such as a memory.Cluster.
 func (c *Client) MoveTo(k *Kit) map[string]Subscribed {
 	c.kit.t.Helper()
 	c.await("it is still connected: call Drop, Close or Kit.Drain first", c.read)

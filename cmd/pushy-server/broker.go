@@ -102,7 +102,7 @@ func removed(key, advice string) setting {
 	}}
 }
 
-const leaseAdvice = "the lease of a server is the key grace, 15 s by default; remove this key"
+const leaseAdvice = "the key grace sets the lease of a server, 15 s by default; remove this key"
 
 // stringList reads an array of strings, none of them null or empty.
 func stringList(v json.RawMessage, into *[]string) bool {

@@ -81,7 +81,7 @@ func TestWrongBrokerConfig(t *testing.T) {
 		`{"redis":{},"nats":{}}`:            "broker has redis already",
 		`{"redis":{"password":1}}`:          "broker.redis.password must be a string",
 		`{"redis":{"timeout":0}}`:           "broker.redis.timeout must be a whole number of milliseconds",
-		`{"redis":{"lease":15000}}`:         "broker.redis.lease was removed: the lease of a server is the key grace, 15 s by default; remove this key",
+		`{"redis":{"lease":15000}}`:         "broker.redis.lease was removed: the key grace sets the lease of a server, 15 s by default; remove this key",
 		`{"nats":{"lease":15000}}`:          "broker.nats.lease was removed: ",
 		`{"nats":{"memory":true}}`:          "broker.nats.memory was removed: memory is the default; for files, set broker.nats.files to true instead",
 		`{"redis":{"prefix":"{"}}`:          "broker.redis.prefix must be a string without braces",

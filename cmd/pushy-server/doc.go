@@ -42,11 +42,11 @@
 //	channels    array of objects: the properties of channels by the beginning
 //	            of their names, see below
 //	grace       how long a member stays after its connection is lost, such as
-//	            "30s"; also the lease of each of several servers, which must
-//	            all have the same. Default "15s"
+//	            "30s"; at least "1s". It is also the lease of the server, and
+//	            must be equal on servers with the same broker. Default "15s"
 //	returnRate  how many clients a second may connect again after this server
-//	            was shut down or has failed: they spread their attempts. A
-//	            negative number: as many as there are. Default 2000
+//	            was shut down or has failed: they spread their attempts. At
+//	            most 1000000; a negative number means no limit. Default 2000
 //	limits      object, see below
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: this server is the only one
@@ -70,8 +70,8 @@
 // are served, too, and with sockjs_url the iframe page. Unknown keys in sockjs
 // are ignored with a warning; all other unknown keys are errors.
 //
-// In channels, the element with the longest prefix that a channel's name begins
-// with decides alone; the others do not add to it:
+// In channels, only the element with the longest prefix that a channel's name
+// begins with is used:
 //
 //	"channels": [
 //	  {"prefix": "chat-", "history": 100, "ttl": "5m"},
@@ -80,9 +80,10 @@
 //
 //	prefix       beginning of the names, in lower case; "" is all channels
 //	history      number of events that each channel keeps, so that clients that
-//	             reconnect receive what they have missed. Default 0
-//	ttl          how long they are kept, such as "90s", "5m" or "24h".
-//	             Default "24h"
+//	             reconnect receive what they have missed. At most 100000, of
+//	             which a client receives at most 500. Default 0
+//	ttl          how long they are kept, such as "90s", "5m" or "24h"; from "1s"
+//	             to "8784h". Default "24h"
 //	access       "public": clients need no token; "private": they need one;
 //	             "name": they need one if the name begins with "private-" or
 //	             "presence-". Default "name"
@@ -93,8 +94,8 @@
 //	clientState  true: clients can set a state that the other members see, such
 //	             as that they are typing. Default false
 //
-// What is kept is in the memory of the server, or in the broker if there is one.
-// Without a broker it is lost when the server ends.
+// The broker stores the events that channels keep. Without a broker they are in
+// the memory of the server, and are lost when the server ends.
 //
 // In limits, a number below zero means no limit, and 0 means the default:
 //
@@ -107,14 +108,15 @@
 //	               Default 100000
 //	presenceBytes  bytes of one member's data. Default 4096
 //	messageBytes   bytes of one client message or HTTP body. Default 65536
-//	triggerBytes   bytes of a trigger's body. Default 262144
+//	triggerBytes   bytes of a trigger's body. Default 262144; with channels it
+//	               must be less than half of connBuffer
 //	commandRate    messages a second from one connection. Default 100
 //	commandBurst   messages at once after a pause. Default 200, or channels if
 //	               that is more
 //	connBuffer     bytes queued for one connection. Default 1048576
 //	maxBuffered    bytes queued for all connections. Default 268435456
-//	keepBytes      bytes of the data that one channel keeps. Default 262144;
-//	               with channels it must not be less than triggerBytes
+//	keepBytes      bytes of the data of the events that one channel keeps.
+//	               Default 262144; with channels at least triggerBytes
 //	maxKept        memory of this process for events that channels keep.
 //	               Default 67108864
 //
