@@ -38,8 +38,10 @@ func (s *Server) Position(ctx context.Context, channel string) (broker.Position,
 // HistoryOptions select the kept events that Server.History returns. The zero value selects
 // the newest ones.
 type HistoryOptions struct {
-	// Before and After are offsets. Before selects the newest events with a lower offset,
-	// After the oldest events with a higher one. At most one of them is set.
+	// Before and After are offsets in the present epoch of the channel, which is that of
+	// Past.Top: an offset of an earlier Position means something else if its epoch is another.
+	// Before selects the newest events with a lower offset, After the oldest events with a
+	// higher one. At most one of them is set; 0 is not set.
 	Before uint64
 	After  uint64
 	// Limit is the maximum number of events, at most 500. Default 50. Fewer are returned if
