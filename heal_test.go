@@ -184,9 +184,13 @@ func TestChannelThatOftenNeedsHealing(t *testing.T) {
 	})
 }
 
-// If the log cannot be read, the members are told after a second, and the channel goes on.
+// If the log cannot be read, the members are notified after a second, and the channel
+// continues. The log of the host says why a client cannot resume.
 func TestLogCannotBeRead(t *testing.T) {
-	onLossy(t, keeping(100, time.Hour), func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, place broker.Position) {
+	var lines safeBuffer
+	o := keeping(100, time.Hour)
+	o.Logger = lines.logger()
+	onLossy(t, o, func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, place broker.Position) {
 		l.mu.Lock()
 		l.read = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		l.mu.Unlock()
@@ -197,8 +201,10 @@ func TestLogCannotBeRead(t *testing.T) {
 		p.expect(`pushy:resync news {"reason":"unavailable","epoch":"` + place.Epoch + `","offset":2}`)
 		assert.Equal(t, time.Second, time.Since(began))
 		p.events("news", 3, 5)
+		assert.NotContains(t, lines.String(), "the history of a channel cannot be read")
 		q := connect2(t, srv)
 		assert.Equal(t, "recovered=false unavailable replay=0 offset=5", q.resume("news", place, "").String())
+		assert.Contains(t, lines.String(), `msg="the history of a channel cannot be read" channel=news error="context deadline exceeded"`)
 		place.Offset = 2
 		q = connect2(t, srv)
 		assert.Equal(t, "recovered=true replay=3 offset=5", q.resume("news", place, "").String(), "the ring has these")
