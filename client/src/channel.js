@@ -218,10 +218,11 @@ export class Channel extends Source {
   _change({ add = [], quit = [], update = [], revision, count }, told) {
     /** @type {[string, Member][]} */
     const news = [], members = (this.members = new Map(this.members));
-    for (const list of [add, update]) for (const member of list) {
-      const id = member.memberId, known = members.get(id), now = { ...known, ...member };
-      // An update of a member that is not known yet: the member itself follows with a page.
-      if (known || list === add) news.push([known ? "updated" : "added", now]) && members.set(id, now);
+    for (const member of [...add, ...update]) {
+      // A whole member has the field "subscribed", and replaces the one that is known. Changes of a
+      // member that is not known yet are ignored: the member itself follows with a page.
+      const id = member.memberId, known = members.get(id), now = { .../** @type {any} */ ("subscribed" in member || known), ...member };
+      if ("subscribed" in now) news.push([known ? "updated" : "added", now]) && members.set(id, now);
     }
     for (const member of quit) {
       const id = /** @type {any} */ (member).memberId ?? member, known = members.get(id);

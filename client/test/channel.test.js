@@ -140,7 +140,7 @@ test("members follow the server through everything", async (t) => {
   const { pushy, socket } = await connected({ authHandler: () => ({ auth: "t" }) });
   const room = pushy.channel("private-room").subscribe(), all = told(room);
   await flush();
-  const ann = { memberId: "a", name: "Ann" }, bob = { memberId: "b", name: "Bob" }, eve = { memberId: "__proto__", name: "Eve" };
+  const [ann, bob, eve] = [["a", "Ann"], ["b", "Bob"], ["__proto__", "Eve"]].map(([memberId, name]) => ({ memberId, name, subscribed: 1 }));
   socket().welcome("private-room", [ann]);
   assert.deepEqual([...room.members.values()], [ann]);
   const before = room.members;

@@ -381,6 +381,25 @@ test("members from diffs: the same Map and the same events as from a list", asyn
   pushy.disconnect();
 });
 
+test("a whole member replaces the one that was known, so what it has not any more is removed", async (t) => {
+  const { news, diff, pushy, socket } = await room(t);
+  for (const again of [
+    () => diff({ revision: "r.7", count: 2, add: [ann] }),
+    () => diff({ revision: "r.8", count: 2, update: [ann] }),
+    () => socket().receive("pushy:presence-add", { member: ann }, "news"),
+    () => socket().receive("pushy:presence-update", { member: ann }, "news"),
+  ]) {
+    diff({ revision: "r.6", count: 2, update: [{ memberId: "a", state: { typing: true } }] });
+    assert.deepEqual(news.members.get("a"), { ...ann, state: { typing: true } });
+    again();
+    assert.deepEqual(news.members.get("a"), ann);
+  }
+  const cyd = { memberId: "c", subscribed: 0, idle: false };
+  diff({ revision: "r.9", count: 3, update: [cyd] });
+  assert.deepEqual(news.members.get("c"), cyd, "a whole member of which the client has nothing");
+  pushy.disconnect();
+});
+
 test("more members than fit come in pages, among changes of the members; until then there is no revision", async (t) => {
   const { news, heard, diff, pushy, socket, blink } = await room(t);
   await blink();
