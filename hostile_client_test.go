@@ -319,3 +319,31 @@ func TestAbsurdMemberCommands(t *testing.T) {
 		assert.Equal(t, 4, accepted, "of one second")
 	})
 }
+
+// During a Shutdown no goroutine starts any more. A client that names an unknown position is
+// still answered.
+func TestUnknownPositionDuringAShutdown(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		b := &altered{Broker: newCluster().Broker()}
+		release := make(chan struct{})
+		b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Event == "slow" {
+				<-release
+			}
+			return b.Broker.Append(ctx, channel, e)
+		}
+		srv := startOn(t, b, keeping(100, time.Hour))
+		p := connect2(t, srv)
+		go func() { _ = srv.Publish(context.Background(), "a", "slow", 1) }()
+		synctest.Wait()
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Shutdown(context.Background()) }() // it waits for the publish
+		synctest.Wait()
+		past := p.resume("news", broker.Position{Epoch: "k3Xa9Q", Offset: 7}, "")
+		assert.Equal(t, "recovered=false unavailable replay=0 first=1 offset=0", past.String())
+		close(release)
+		assert.Equal(t, pushy.CloseShutdown, p.ended().Code)
+		require.NoError(t, <-ended)
+	})
+}

@@ -209,15 +209,13 @@ func (ch *Channel) ask(ctx context.Context) (fresh bool, err error) {
 	ch.fan.Lock()
 	a := &ch.history.asking
 	running := a.now
-	if a.next == nil {
-		a.next = newCall()
+	mine := a.next
+	if mine == nil {
+		mine = newCall()
+		a.next = mine
 		if running == nil {
 			ch.startAskLocked()
 		}
-	}
-	mine := a.next
-	if mine == nil { // startAskLocked has started it
-		mine = a.now
 	}
 	ch.fan.Unlock()
 	var earlier <-chan struct{}
