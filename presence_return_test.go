@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/hub"
 )
@@ -270,4 +271,38 @@ func TestRevisionsAreParsed(t *testing.T) {
 			assert.Equal(t, text, r.String())
 		}
 	}
+}
+
+// A state that is too large for the broker is refused. The one before it, which the broker could
+// not append yet, is still appended when it can.
+func TestStateThatIsRefusedKeepsTheOneBefore(t *testing.T) {
+	o := pushy.Options{Channel: func(string) pushy.ChannelOptions {
+		return pushy.ChannelOptions{Presence: pushy.PresenceOptions{ClientState: true}}
+	}}
+	onFaulty(t, o, func(t *testing.T, _ *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		ann := connectPeer(t, whole)
+		ann.subscribe(room, `{"name":"Ann"}`)
+		bob := connectPeer(t, srv)
+		bob.subscribe(room, `{"name":"Bob"}`)
+		assert.Equal(t, "pushy:presence-add", ann.next().Event)
+		fails := func(update error) {
+			b.do(func(_ context.Context, _ string, e broker.Entry) (broker.Appended, error) {
+				if e.Kind == broker.Update {
+					return broker.Appended{}, update
+				}
+				return broker.Appended{}, broker.ErrAway
+			})
+		}
+		fails(broker.ErrAway)
+		const update = `{"command":"pushy:update","data":{"channel":"private-room","state":{"n":%d}},"id":%d}`
+		assert.Equal(t, "pushy:reply", bob.ask(fmt.Sprintf(update, 1, 1)).Event)
+		fails(broker.ErrTooLarge)
+		assert.Equal(t, "pushy:error", bob.ask(fmt.Sprintf(update, 2, 2)).Event)
+		b.do(b.Broker.Append)
+		time.Sleep(10 * time.Second)
+		f := ann.next()
+		assert.Equal(t, "pushy:presence-update", f.Event)
+		assert.Contains(t, string(f.Data), `"state":{"n":1}`)
+		ann.quiet()
+	})
 }

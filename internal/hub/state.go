@@ -162,6 +162,7 @@ func (ch *Channel) update(ctx context.Context, m *membership, set func(member *M
 	defer release()
 	ch.fan.Lock()
 	before := l.member
+	wasDirty := l.dirty
 	set(&l.member)
 	if l.member.differsFrom(&before) == 0 && l.member.StateAt == before.StateAt {
 		ch.fan.Unlock()
@@ -181,7 +182,7 @@ func (ch *Channel) update(ctx context.Context, m *membership, set func(member *M
 		ch.fan.Lock()
 		l.member.Data = before.Data
 		l.member.MemberState = before.MemberState
-		l.dirty = false
+		l.dirty = wasDirty
 		ch.fan.Unlock()
 		return ErrDataTooLarge
 	}
