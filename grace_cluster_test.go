@@ -712,6 +712,55 @@ func TestARestartedServerKeepsTheMemberIDs(t *testing.T) {
 	})
 }
 
+// On a shared computer, the next user has the key of the last one. A Server that was restarted
+// without a broker does not know who the last one was, but the key is of no use to another user.
+func TestARestartedServerGivesAMemberIDOnlyToItsUser(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		user, data         string
+		nextUser, nextData string
+		again              bool
+	}{
+		"the same id":          {"1", `{"name":"Bob"}`, "1", `{"name":"Bob"}`, true},
+		"another id":           {"1", `{"name":"Bob"}`, "2", `{"name":"Bob"}`, false},
+		"no id any more":       {"1", `{"name":"Bob"}`, "", `{"name":"Bob"}`, false},
+		"an id now":            {"", `{"name":"Bob"}`, "1", `{"name":"Bob"}`, false},
+		"the same signed user": {"", `{"user":7}`, "", `{"user":7,"name":"Bob"}`, true},
+		"another signed user":  {"", `{"user":7}`, "", `{"user":8}`, false},
+		"no user at all":       {"", `{"name":"Bob"}`, "", `{"name":"Bob"}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				first := startServer(t, pushy.Options{})
+				bob := newRoamer(t, "")
+				bob.user = c.user
+				bob.data = c.data
+				bob.enter(first)
+				id := bob.in.MemberID
+				had := bob.in
+				require.NoError(t, first.Close())
+
+				second := startServer(t, pushy.Options{})
+				next := newRoamer(t, "")
+				next.user = c.nextUser
+				next.data = c.nextData
+				next.in = had
+				assert.Equal(t, c.again, next.enter(second))
+				assert.Equal(t, c.again, id == next.in.MemberID)
+				if c.again {
+					return
+				}
+				next.drop()
+				assert.True(t, next.enter(second), "the key that it has received is its own")
+				bob.in = had
+				assert.True(t, bob.enter(second), "the id is still that of its user")
+				assert.Equal(t, id, bob.in.MemberID)
+			})
+		})
+	}
+}
+
 // balance counts the hooks of a cluster.
 type balance struct {
 	members, conns, channels atomic.Int64

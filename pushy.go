@@ -260,9 +260,11 @@ func (s *Server) hubConfig() hub.Config {
 		Protocol:   s.protocol,
 		Policy:     s.policy,
 		Authorize:  s.authorize,
-		MemberKey:  func(channel, member string) string { return sign.Member(s.memberKeys()[0], channel, member) },
-		MemberKeyValid: func(channel, member, key string) bool {
-			return sign.MemberValid(s.memberKeys(), channel, member, key)
+		MemberKey: func(channel, member, user string) string {
+			return sign.Member(s.memberKeys()[0], channel, member, user)
+		},
+		MemberKeyValid: func(channel, member, user, key string) bool {
+			return sign.MemberValid(s.memberKeys(), channel, member, user, key)
 		},
 		Limits: hub.Limits{
 			Connections: l.Connections,

@@ -38,6 +38,7 @@ type returning struct {
 	id   string // of the member
 	data []byte
 	user string // the identity of the client
+	fits bool   // the key is that of this user
 	join *JoinRequest
 	past *pastRequest
 
@@ -47,12 +48,14 @@ type returning struct {
 
 // resume makes m the membership of the member that the client names, if the client may have
 // it. If it returns false without an error, the client joins as a new member. gone is the id of
-// the member if it is not in the channel.
+// the member if it was one of the same user and is not in the channel any more.
 func (ch *Channel) resume(
 	m *membership, r *JoinRequest, data []byte, past *pastRequest,
 ) (resumed bool, gone string, err error) {
 	h := ch.hub
-	if !h.cfg.MemberKeyValid(ch.name, r.Return.ID, r.Return.Key) {
+	user := h.identity(m.conn.UserID(), data)
+	fits := h.cfg.MemberKeyValid(ch.name, r.Return.ID, user, r.Return.Key)
+	if !fits && !ch.isKeyOfMember(r.Return) {
 		h.cfg.Notices.Warn("a client cannot take over its earlier membership: the key is wrong", ch.name,
 			slog.String("channel", ch.name), slog.String("conn", m.conn.id))
 		return false, "", nil
@@ -71,7 +74,8 @@ func (ch *Channel) resume(
 		m:    m,
 		id:   r.Return.ID,
 		data: data,
-		user: h.identity(m.conn.UserID(), data),
+		user: user,
+		fits: fits,
 		join: r,
 		past: past,
 
@@ -85,7 +89,10 @@ func (ch *Channel) resume(
 		s := t.step()
 		switch s.next {
 		case stepGone:
-			return false, t.id, nil
+			if t.fits {
+				gone = t.id
+			}
+			return false, gone, nil
 		case stepLate:
 			// If the client is connected all the same, it asks again.
 			return false, "", &UnavailableError{Err: errLate}
@@ -118,6 +125,19 @@ func (ch *Channel) resume(
 			}
 		}
 	}
+}
+
+// isKeyOfMember reports whether a key is that of a member which is in the channel, whoever its
+// user is.
+func (ch *Channel) isKeyOfMember(r Returning) bool {
+	ch.fan.Lock()
+	member := ch.replica.get(r.ID)
+	user := ""
+	if member != nil {
+		user = member.identity
+	}
+	ch.fan.Unlock()
+	return member != nil && ch.hub.cfg.MemberKeyValid(ch.name, r.ID, user, r.Key)
 }
 
 func (t *returning) failed(ctx context.Context) error {
@@ -163,7 +183,7 @@ func (t *returning) step() step {
 	switch {
 	case old == nil:
 		return step{next: stepGone}
-	case ch.hub.identity(old.User, old.Data) != t.user:
+	case old.identity != t.user:
 		return step{next: stepOther}
 	case own != nil && own.claimed > t.claimed, t.tried && claimedAt(old.Owner) > t.claimed:
 		return step{next: stepLate}
@@ -409,8 +429,12 @@ func (ch *Channel) evictRemote(ctx context.Context, id, owner string) {
 func (h *Hub) revoked(c *Conn, r *JoinRequest, policy Policy, refusal error) {
 	var refused *RefusedError
 	denied := errors.Is(refusal, ErrDenied) || errors.As(refusal, &refused) && !refused.NeedAuth
-	if r.Return.ID == "" || !denied || !policy.Private || !policy.Presence ||
-		!h.cfg.MemberKeyValid(r.Channel, r.Return.ID, r.Return.Key) {
+	if r.Return.ID == "" || !denied || !policy.Private || !policy.Presence {
+		return
+	}
+	// What the client sent with a Join that was refused does not prove who the user is.
+	user := h.identity(c.UserID(), nil)
+	if !h.cfg.MemberKeyValid(r.Channel, r.Return.ID, user, r.Return.Key) {
 		return
 	}
 	ch, err := h.acquire(c.ctx, r.Channel, policy)
@@ -420,8 +444,7 @@ func (h *Hub) revoked(c *Conn, r *JoinRequest, policy Policy, refusal error) {
 	defer ch.life.release()
 	ch.fan.Lock()
 	old := ch.replica.get(r.Return.ID)
-	// What the client sent with a Join that was refused does not prove who the user is.
-	same := old != nil && h.identity(old.User, old.Data) == h.identity(c.UserID(), nil)
+	same := old != nil && old.identity == user
 	ch.fan.Unlock()
 	if !same {
 		return

@@ -178,9 +178,10 @@ type Config struct {
 	KeptBytes int
 	// MaxKept limits the memory for kept events, beside the broker's own.
 	MaxKept int64
-	// MemberKey returns the key with which a client can take over a member.
-	MemberKey      func(channel, member string) string
-	MemberKeyValid func(channel, member, key string) bool
+	// MemberKey returns the key with which a client of a user, see Hub.identity, can take over a
+	// member.
+	MemberKey      func(channel, member, user string) string
+	MemberKeyValid func(channel, member, user, key string) bool
 	// SignedUser returns the id of the user that presence data names, or "". It is nil if
 	// nothing proves that the data is right.
 	SignedUser func(data []byte) string

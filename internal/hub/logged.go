@@ -136,7 +136,8 @@ func (ch *Channel) subscribedLocked(m *membership, request []byte, past *pastReq
 		Request: request,
 	}
 	if m.hold {
-		e.Key = ch.hub.cfg.MemberKey(ch.name, m.id)
+		member := &m.logged.member
+		e.Key = ch.hub.cfg.MemberKey(ch.name, m.id, ch.hub.identity(member.User, member.Data))
 	}
 	e.Returned = m.returned
 	e.Resumed = m.entrance != entered

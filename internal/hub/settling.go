@@ -54,8 +54,8 @@ func (h *Hub) newMemberID() string {
 }
 
 // restoreID gives m the id of a member that left with an earlier process, if this node is
-// settling and has not given the id to a member. The key has proved that the client had it. Who
-// the user was is not known any more.
+// settling and has not given the id to a member. The key has proved that the client had it, and
+// as the same user.
 func (h *Hub) restoreID(m *membership, id string) {
 	if id == "" || h.settling() == 0 || !h.issued.add(id) {
 		return
