@@ -2,6 +2,7 @@ package pushy_test
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -111,4 +112,137 @@ func TestAdoptionIsLostBeforeItIsDelivered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Another user has the key of a member on another node, so the member must leave. If it is not
+// known whether the store has appended the adoption that comes before the Leave, or if the store
+// appends it later, the member leaves all the same.
+func TestEvictionThatIsUncertain(t *testing.T) {
+	for name, late := range map[string]time.Duration{"appended": 0, "appended later": 5 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+				bob := newRoamer(t, "Bob")
+				bob.user = "bob"
+				bob.enter(whole)
+				bob.drop()
+				b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+					if e.Kind != broker.Adopt {
+						return b.Broker.Append(ctx, channel, e)
+					}
+					time.AfterFunc(late, func() {
+						_, err := b.Broker.Append(context.Background(), channel, e)
+						assert.NoError(t, err)
+					})
+					time.Sleep(time.Millisecond)
+					return broker.Appended{}, errBroker
+				})
+				cyd := newRoamer(t, "Cyd")
+				cyd.user = "cyd"
+				cyd.in = bob.in
+				assert.False(t, cyd.enter(srv))
+				time.Sleep(time.Minute)
+				assert.Equal(t, []string{cyd.in.MemberID}, idsIn(t, srv))
+				assert.Len(t, stateOf(t, cluster).Members, 1)
+			})
+		})
+	}
+}
+
+func idsIn(t *testing.T, srv *pushy.Server) []string {
+	t.Helper()
+	ch, open := srv.Channels().Lookup(room)
+	if !open {
+		return nil
+	}
+	return idsOf(t, ch)
+}
+
+// pausingSink delivers what follows an adoption, and the adoption, after a pause.
+type pausingSink struct {
+	broker.Sink
+	pause time.Duration
+
+	mu      sync.Mutex
+	waiting []broker.Entry
+}
+
+func (s *pausingSink) Deliver(channel string, e broker.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if channel != room || e.Kind != broker.Adopt && len(s.waiting) == 0 {
+		s.Sink.Deliver(channel, e)
+		return
+	}
+	s.waiting = append(s.waiting, e)
+	if len(s.waiting) > 1 {
+		return
+	}
+	time.AfterFunc(s.pause, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, e := range s.waiting {
+			s.Sink.Deliver(room, e)
+		}
+		s.waiting = nil
+	})
+}
+
+// A node gives an adoption up, because a Reset says that the store has lost it, and the store
+// delivers it after all. Then nobody has the member that was adopted, and it leaves.
+func TestAdoptionThatWasGivenUpIsDelivered(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		cluster := newCluster()
+		first := startOn(t, cluster.Broker(), pushy.Options{})
+		b := &altered{Broker: cluster.Broker()}
+		var sink broker.Sink
+		b.open = func(ctx context.Context, o broker.OpenOptions, s broker.Sink) error {
+			sink = s
+			return b.Broker.Open(ctx, o, &pausingSink{Sink: s, pause: 6 * time.Second})
+		}
+		second := startOn(t, b, pushy.Options{})
+		ann, bob := newRoamer(t, "Ann"), newRoamer(t, "Bob")
+		ann.enter(second)
+		bob.enter(first)
+		assert.Equal(t, "pushy:presence-add", ann.event())
+		bob.drop()
+		before := stateOf(t, cluster)
+		bob.connect(second)
+		bob.send(bob.command())
+		synctest.Wait()
+		sink.Reset(room, before, "")
+		f := bob.next()
+		for f.Event != "pushy:subscription-success" {
+			f = bob.next()
+		}
+		assert.False(t, bob.admitted(f))
+		time.Sleep(time.Minute)
+		assert.ElementsMatch(t, []string{ann.in.MemberID, bob.in.MemberID}, idsIn(t, second))
+		assert.Len(t, stateOf(t, cluster).Members, 2)
+	})
+}
+
+// A broker that appends an adoption twice, because it has not received the answer to the first
+// attempt, says that the member has another owner. The client has its member all the same.
+func TestAdoptionThatTheBrokerRepeats(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		bob := newRoamer(t, "Bob")
+		bob.enter(whole)
+		bob.drop()
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind == broker.Adopt {
+				_, err := b.Broker.Append(ctx, channel, e)
+				assert.NoError(t, err)
+			}
+			return b.Broker.Append(ctx, channel, e)
+		})
+		began := time.Now()
+		assert.True(t, bob.enter(srv))
+		assert.Less(t, time.Since(began), time.Second)
+		require.NoError(t, whole.Publish(t.Context(), room, "said", 1))
+		bob.expect("said private-room 1")
+		bob.Close(1000, "")
+		bob.away()
+		assert.Empty(t, idsIn(t, srv))
+	})
 }

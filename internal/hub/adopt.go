@@ -44,6 +44,9 @@ type returning struct {
 
 	claimed int64 // when the client has named the member, in milliseconds
 	tried   bool  // an adoption has failed because another node was faster
+	// appended is the owner of an adoption that was appended and that nothing waits for any more.
+	// If it takes effect after all, the member must leave.
+	appended string
 }
 
 // resume makes m the membership of the member that the client names, if the client may have
@@ -81,6 +84,15 @@ func (ch *Channel) resume(
 
 		claimed: time.Now().UnixMilli(),
 	}
+	resumed, gone, err = t.run(ctx)
+	if !resumed && t.appended != "" {
+		h.backlog.addLeave(ch.name, t.id, t.appended, time.Time{})
+	}
+	return resumed, gone, err
+}
+
+func (t *returning) run(ctx context.Context) (resumed bool, gone string, err error) {
+	ch := t.ch
 	for {
 		if ctx.Err() != nil {
 			// The client may have its member on another node by now.
@@ -276,20 +288,12 @@ func (t *returning) adopt(ctx context.Context, l *loggedMember, owner string) (a
 	})
 	switch {
 	case err == nil:
-		delivered, err := l.await(ctx)
-		if err == nil {
-			return !delivered && ch.giveUp(l), nil
-		}
-		if !ch.holdUndelivered(l) {
-			return false, nil
-		}
-		if err = t.failed(ctx); !errors.Is(err, ErrClosed) {
-			err = errHeld
-		}
-		return false, err
+		return t.await(ctx, l)
 	case errors.Is(err, broker.ErrNotOwner):
 		changed := t.changes(ctx, l, owner)
-		ch.giveUp(l)
+		if !ch.giveUp(l) {
+			return false, nil
+		}
 		if !changed {
 			err = errGone
 			if ctx.Err() != nil {
@@ -299,7 +303,9 @@ func (t *returning) adopt(ctx context.Context, l *loggedMember, owner string) (a
 		}
 		return true, nil
 	case errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrUncertain):
-		ch.giveUp(l)
+		if !ch.giveUp(l) {
+			return false, nil
+		}
 		return false, errGone
 	}
 	l.uncertain(err)
@@ -310,6 +316,28 @@ func (t *returning) adopt(ctx context.Context, l *loggedMember, owner string) (a
 		leaving, cancel := h.operation(h.ctx)
 		defer cancel()
 		ch.logLeave(leaving, l)
+	}
+	return false, err
+}
+
+// await waits until an adoption that was appended is delivered. again means that the store may
+// have lost it.
+func (t *returning) await(ctx context.Context, l *loggedMember) (again bool, err error) {
+	delivered, err := l.await(ctx)
+	if err == nil && !delivered {
+		err = ctx.Err()
+	}
+	switch {
+	case delivered:
+		return false, nil
+	case err == nil && t.ch.giveUp(l):
+		t.appended = l.member.Owner
+		return true, nil
+	case err == nil, !t.ch.holdUndelivered(l):
+		return false, nil // it has been delivered after all
+	}
+	if err = t.failed(ctx); !errors.Is(err, ErrClosed) {
+		err = errHeld
 	}
 	return false, err
 }
@@ -417,10 +445,11 @@ func (ch *Channel) evictRemote(ctx context.Context, id, owner string) {
 	case err != nil:
 		h.cfg.Notices.Warn("cannot end the earlier membership of a client", ch.name,
 			slog.String("channel", ch.name), slog.Any("error", err))
+		h.backlog.addLeave(ch.name, id, mine, h.lateUntil(err)) // the adoption may have been appended
 		return
 	}
 	if _, err = h.cfg.Broker.Append(ctx, ch.name, leaveEntry(id, mine)); err != nil {
-		h.backlog.addLeave(ch.name, id, mine)
+		h.backlog.addLeave(ch.name, id, mine, time.Time{})
 	}
 }
 

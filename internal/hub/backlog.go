@@ -35,26 +35,28 @@ type backlog struct {
 	again   chan struct{} // has an element if the goroutine is to retry at once
 }
 
-// memberKey is the key of an item. For a channel that has had events, member is "".
-type memberKey struct{ channel, member string }
+// memberKey is the key of an item. It has the owner because, after an adoption, a Leave of the
+// earlier owner must not replace an item of the present one. For a channel that has had events,
+// member and owner are "".
+type memberKey struct{ channel, member, owner string }
 
 type backlogItem struct {
-	owner string
 	of    *loggedMember // nil if the member is not known any more
 	join  bool          // log the join of a member, unless it has ended; if false, log a leave
 	after time.Time     // the earliest time of an attempt
+	late  time.Time     // until then, the entry that the Leave is for can still be appended
 	n     uint64        // distinguishes successive items with the same key
 }
 
-// addLeave adds the leave of a member that is not known any more.
-func (b *backlog) addLeave(channel, member, owner string) {
-	b.add(memberKey{channel, member}, backlogItem{owner: owner})
+// addLeave adds the leave of a member that is not known any more. Until the time late, the
+// adoption by its owner can still be appended.
+func (b *backlog) addLeave(channel, member, owner string, late time.Time) {
+	b.add(memberKey{channel, member, owner}, backlogItem{late: late})
 }
 
 // addLeaveOf adds the leave of l, with the earliest time of an attempt.
 func (b *backlog) addLeaveOf(l *loggedMember, after time.Time) {
 	b.add(l.key(), backlogItem{
-		owner: l.member.Owner,
 		of:    l,
 		after: after,
 	})
@@ -63,9 +65,8 @@ func (b *backlog) addLeaveOf(l *loggedMember, after time.Time) {
 // addJoin adds the join of l, which is to be logged, or to be logged again.
 func (b *backlog) addJoin(l *loggedMember) {
 	b.add(l.key(), backlogItem{
-		owner: l.member.Owner,
-		of:    l,
-		join:  true,
+		of:   l,
+		join: true,
 	})
 }
 
@@ -73,6 +74,7 @@ func (l *loggedMember) key() memberKey {
 	return memberKey{
 		channel: l.ch.name,
 		member:  l.member.ID,
+		owner:   l.member.Owner,
 	}
 }
 
@@ -124,8 +126,8 @@ func (b *backlog) addLocked(key memberKey, item backlogItem) {
 func (b *backlog) has(channel, member, owner string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	item, ok := b.items[memberKey{channel, member}]
-	return ok && item.owner == owner
+	_, ok := b.items[memberKey{channel, member, owner}]
+	return ok
 }
 
 // retry makes the backlog try all items at once.
@@ -218,16 +220,21 @@ func (b *backlog) try(ctx context.Context, key memberKey) {
 	case key.member == "":
 		done = b.gap(ctx, key.channel)
 	case item.join && !item.of.hasEnded():
-		done = b.join(ctx, key, item)
+		done = b.join(ctx, key, item.of)
 	default:
-		done = b.leave(ctx, key, item)
+		done = b.leave(ctx, key, item.of)
 	}
 	if !done {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.items[key].n == item.n { // otherwise a newer item has replaced this one
+	switch {
+	case b.items[key].n != item.n: // a newer item has replaced this one
+	case time.Now().Before(item.late):
+		item.after = item.late
+		b.items[key] = item
+	default:
 		delete(b.items, key)
 		if key.member == "" {
 			b.gaps--
@@ -248,11 +255,11 @@ func (b *backlog) gap(ctx context.Context, channel string) (done bool) {
 	return err == nil
 }
 
-func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (done bool) {
+func (b *backlog) join(ctx context.Context, key memberKey, l *loggedMember) (done bool) {
 	ctx, cancel := b.hub.operation(ctx)
 	defer cancel()
-	l := item.of
-	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, l.ch.joinEntry(l))
+	entry := l.ch.joinEntry(l)
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, entry)
 	switch {
 	case errors.Is(err, broker.ErrTooLarge):
 		b.hub.cfg.Notices.Warn("a membership ends: its join is too large for the broker", key.channel,
@@ -266,7 +273,8 @@ func (b *backlog) join(ctx context.Context, key memberKey, item backlogItem) (do
 		l.uncertain(err)
 		return false
 	case l.hasEnded(): // its own leave may have been appended before this join
-		return b.leave(ctx, key, item)
+		key.owner = entry.Owner
+		return b.leave(ctx, key, l)
 	}
 	return l.ch.appendLate(l) == nil
 }
@@ -278,15 +286,16 @@ func (b *backlog) leaveAgain(l *loggedMember) {
 	}
 }
 
-func (b *backlog) leave(ctx context.Context, key memberKey, item backlogItem) (done bool) {
+// leave appends a Leave. l is nil if the member is not known any more.
+func (b *backlog) leave(ctx context.Context, key memberKey, l *loggedMember) (done bool) {
 	ctx, cancel := b.hub.operation(ctx)
 	defer cancel()
-	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, leaveEntry(key.member, item.owner))
+	_, err := b.hub.cfg.Broker.Append(ctx, key.channel, leaveEntry(key.member, key.owner))
 	if err != nil && !errors.Is(err, broker.ErrNotOwner) {
 		return false
 	}
-	if item.of != nil {
-		b.leaveAgain(item.of)
+	if l != nil {
+		b.leaveAgain(l)
 	}
 	return true
 }

@@ -81,7 +81,7 @@ func (ch *Channel) takeBack(l *loggedMember, owner, mine string) {
 	case err == nil && l.hasEnded() && h.stopping.Err() == nil:
 		// Its Leave may have come before the adoption, and then it had no effect.
 		if _, err = h.cfg.Broker.Append(ctx, ch.name, leaveEntry(id, mine)); err != nil && !errors.Is(err, broker.ErrNotOwner) {
-			h.backlog.addLeave(ch.name, id, mine)
+			h.backlog.addLeave(ch.name, id, mine, time.Time{})
 		}
 	case err == nil:
 		if err = ch.appendLate(l); err != nil && h.ctx.Err() == nil {
@@ -91,9 +91,11 @@ func (ch *Channel) takeBack(l *loggedMember, owner, mine string) {
 	case errors.Is(err, broker.ErrNotOwner):
 		// Another entry has changed the owner, or the member has left. Its delivery decides.
 	default:
-		l.endInBackground(true)
-		if !errors.Is(err, broker.ErrAway) || errors.Is(err, broker.ErrUncertain) {
-			h.backlog.addLeave(ch.name, id, mine) // the adoption may have been appended
+		h.backlog.addLeave(ch.name, id, mine, h.lateUntil(err)) // the adoption may have been appended
+		ch.fan.Lock()
+		defer ch.fan.Unlock()
+		if !l.ended && l.member.Owner == mine {
+			ch.dropLocked(l, true)
 		}
 	}
 }

@@ -53,13 +53,19 @@ type loggedMember struct {
 // uncertain records that an attempt to append the Join has failed, unless the error
 // excludes that the Join is appended later.
 func (l *loggedMember) uncertain(err error) {
-	h := l.ch.hub
+	if late := l.ch.hub.lateUntil(err); !late.IsZero() {
+		l.late.Store(&late)
+	}
+}
+
+// lateUntil returns the time until which an entry that could not be appended can still be
+// appended. It is zero if the error excludes that.
+func (h *Hub) lateUntil(err error) time.Time {
 	if h.cfg.Local || errors.Is(err, broker.ErrNotOwner) || errors.Is(err, broker.ErrMemberExists) ||
 		errors.Is(err, broker.ErrTooLarge) {
-		return
+		return time.Time{}
 	}
-	late := time.Now().Add(h.cfg.Lease)
-	l.late.Store(&late)
+	return time.Now().Add(h.cfg.Lease)
 }
 
 func (l *loggedMember) hasEnded() bool {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gopushy/pushy/broker"
 )
@@ -312,7 +313,7 @@ func (ch *Channel) replaceLocked(s broker.State) {
 		own := ch.own[m.ID]
 		switch {
 		case own == nil && m.Node == h.cfg.Node && h.stopping.Err() == nil:
-			h.backlog.addLeave(ch.name, m.ID, m.Owner)
+			h.backlog.addLeave(ch.name, m.ID, m.Owner, time.Time{})
 			continue
 		case !ch.policy.Private:
 			continue // another node has another policy for the channel
