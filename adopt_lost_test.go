@@ -246,3 +246,32 @@ func TestAdoptionThatTheBrokerRepeats(t *testing.T) {
 		assert.Empty(t, idsIn(t, srv))
 	})
 }
+
+// The state of a member changes on its old node while another node adopts it. The new node has
+// the new state, and does not append the old one with its next change.
+func TestStateChangesDuringAnAdoption(t *testing.T) {
+	onFaulty(t, pushy.Options{}, func(t *testing.T, cluster *memory.Cluster, whole, srv *pushy.Server, b *faulty) {
+		ann := newRoamer(t, "Ann")
+		ann.enter(srv)
+		bob := newRoamer(t, "Bob")
+		bob.enter(whole)
+		assert.Equal(t, "pushy:presence-add", ann.event())
+		old := bob.conn(whole)
+		b.do(func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+			if e.Kind == broker.Adopt {
+				ch, ok := whole.Channels().Lookup(room)
+				assert.True(t, ok)
+				assert.NoError(t, ch.Update(old, map[string]int{"n": 2}))
+			}
+			return b.Broker.Append(ctx, channel, e)
+		})
+		require.True(t, bob.enter(srv))
+		assert.Contains(t, ann.next().String(), `"state":{"n":2}`)
+		bob.send(`{"command":"pushy:idle","data":{"idle":true},"id":1}`)
+		assert.Equal(t, "pushy:reply", bob.event())
+		f := ann.next()
+		assert.Contains(t, f.String(), `"idle":true`)
+		assert.NotContains(t, f.String(), "state")
+		assert.Contains(t, string(stateOf(t, cluster).Members[1].State), `{"n":2}`)
+	})
+}

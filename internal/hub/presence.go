@@ -319,6 +319,10 @@ func (ch *Channel) replaceLocked(s broker.State) {
 			continue // another node has another policy for the channel
 		case own != nil:
 			ch.adoptedLocked(m.ID, m.Owner)
+			if own.adopting && !own.arrived {
+				own.member.Data = m.Data
+				own.member.MemberState = m.MemberState
+			}
 			if own.dirty && own.member.Owner == m.Owner {
 				m.Data = own.member.Data
 				m.MemberState = own.member.MemberState

@@ -271,8 +271,8 @@ func (ch *Channel) updateLocked(e broker.Entry) {
 	}
 	state := ch.hub.cfg.Protocol.ParseState(e.State)
 	own := ch.own[e.Member]
-	if own != nil && own.arrived {
-		if !own.dirty { // for the case that the member has to join again
+	if own != nil && (own.arrived || own.adopting) {
+		if !own.dirty { // for the next change, and in case the member has to join again
 			own.member.Data = e.Data
 			own.member.MemberState = state
 		}
