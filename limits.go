@@ -1,0 +1,94 @@
+package pushy
+
+import "fmt"
+
+// Limits limit what clients and publishers can use (PROTOCOL.md, section 3).
+type Limits struct {
+	Connections   int // open connections; default 100,000
+	PerAddress    int // open connections from one IPv4 address or IPv6 /64, see Options.Address; default off
+	Channels      int // channels of one connection; default 200
+	Members       int // members of a channel with presence; default 1,000, see PagedMembers
+	PresenceBytes int // bytes of one member's data, as the client sends it; default 4 KiB
+	MessageBytes  int // bytes of one client message, without JSON escapes; default 64 KiB
+	TriggerBytes  int // bytes of the body of a trigger; default 256 KiB
+	// A command with a large answer counts as several messages (PROTOCOL.md, section 3).
+	CommandRate  int // messages a second from one connection; default 100
+	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
+	// PagedMembers is Members for clients that subscribe with the presence mode "diff",
+	// "count" or "none" (PROTOCOL.md, section 4), such as the browser client. A client with
+	// the mode "list" can join a channel that has fewer than Members members, and these can
+	// join one that has fewer than PagedMembers. Default 100,000, or Members if that is more.
+	PagedMembers int
+	// ConnBuffer limits the bytes of events and answers that are queued for one connection.
+	// The lists of members that a client receives when it subscribes do not count; instead,
+	// while more than this number of bytes of lists is queued, the next subscription waits.
+	// The kept events that a client receives when it subscribes do not count either; they are
+	// limited to 256 KiB, and to less than half of ConnBuffer. Default 1 MiB.
+	ConnBuffer int
+	// KeepBytes limits the bytes of the data of the events that one channel keeps
+	// (ChannelOptions.Keep). Default 256 KiB.
+	KeepBytes int
+}
+
+// checkKept checks the limits of events that are kept. Whether a channel keeps events is not
+// known before it is used, but without Options.Channel none does.
+func (o *Options) checkKept() error {
+	l := o.Limits
+	if o.Channel == nil || l.TriggerBytes <= 0 {
+		return nil
+	}
+	if l.ConnBuffer > 0 && l.TriggerBytes >= l.ConnBuffer/2 {
+		return fmt.Errorf("pushy: Options.Limits.TriggerBytes is %d, but with Options.Channel it must be less than half of "+
+			"Limits.ConnBuffer, which is %d: a client that reconnects could not be sent such an event", l.TriggerBytes, l.ConnBuffer)
+	}
+	if l.KeepBytes > 0 && l.TriggerBytes > l.KeepBytes {
+		return fmt.Errorf("pushy: Options.Limits.TriggerBytes is %d, but with Options.Channel it must be at most "+
+			"Limits.KeepBytes, which is %d: such an event could not be kept", l.TriggerBytes, l.KeepBytes)
+	}
+	return nil
+}
+
+// warnOfLimits logs which limits do not fit each other. None of these is an
+// error: the Server works, but some clients cannot use what another limit allows.
+func (o *Options) warnOfLimits() {
+	l := o.Limits
+	const around = 150 // what the server adds to a member's data
+	list := int64(l.Members) * int64(l.PresenceBytes+around)
+	for _, rule := range []struct {
+		broken              bool
+		small, large        string
+		smallSize, needSize int64
+		effect              string
+	}{
+		{
+			l.Members > 0 && l.PresenceBytes > 0 && o.MaxBuffered > 0 && list > o.MaxBuffered/2,
+			"MaxBuffered", "Limits.Members * Limits.PresenceBytes", o.MaxBuffered, 2 * list,
+			"one full list of members may disconnect other clients; raise MaxBuffered, or lower one of the others",
+		},
+		{
+			l.ConnBuffer > 0 && o.MaxBuffered > 0 && int64(l.ConnBuffer) > o.MaxBuffered,
+			"MaxBuffered", "Limits.ConnBuffer", o.MaxBuffered, int64(l.ConnBuffer),
+			"one slow client fills the buffers of all; raise MaxBuffered or lower ConnBuffer",
+		},
+		{
+			l.ConnBuffer > 0 && l.TriggerBytes > 0 && l.TriggerBytes > l.ConnBuffer,
+			"Limits.ConnBuffer", "Limits.TriggerBytes", int64(l.ConnBuffer), int64(l.TriggerBytes),
+			"two large events disconnect a client; raise ConnBuffer or lower TriggerBytes",
+		},
+		{
+			l.MessageBytes > 0 && l.PresenceBytes > 0 && l.PresenceBytes > l.MessageBytes,
+			"Limits.MessageBytes", "Limits.PresenceBytes", int64(l.MessageBytes), int64(l.PresenceBytes),
+			"presence data of that size cannot be sent; raise MessageBytes or lower PresenceBytes",
+		},
+		{
+			l.CommandRate > 0 && l.CommandBurst > 0 && l.Channels > l.CommandBurst,
+			"Limits.CommandBurst", "Limits.Channels", int64(l.CommandBurst), int64(l.Channels),
+			"a client that reconnects cannot subscribe to all its channels at once; raise CommandBurst or lower Channels",
+		},
+	} {
+		if rule.broken {
+			o.Logger.Warn("limits do not fit each other", "small", rule.small, "is", rule.smallSize,
+				"needs", rule.needSize, "because of", rule.large, "effect", rule.effect)
+		}
+	}
+}
