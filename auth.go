@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/hub"
@@ -29,6 +30,28 @@ type AuthRequest struct {
 	// Since reports whether the client asks for past events, with since or rewind
 	// (PROTOCOL.md, section 14).
 	Since bool
+	// Grant has the terms of the subscription if it is allowed. It is not nil, and an
+	// Authorizer can change its fields before it returns.
+	Grant *Grant
+}
+
+// Grant has the terms of a subscription that an Authorizer allows. The zero value, which is the
+// default, is a subscription that lasts as long as its connection.
+type Grant struct {
+	// Expires is when the permission ends, unless the client renews it with pushy:refresh,
+	// which asks the Authorizer again. 25 s later the Server ends the subscription; the
+	// connection and its other channels go on. A time that is not in the future refuses the
+	// subscription, as ErrNeedAuth does. Zero: the permission does not end.
+	Expires time.Time
+	// ClientEvents lets the client send events to the channel. Default: it cannot.
+	ClientEvents bool
+	// Data is the member's presence data, a JSON object, instead of what the client sent. If it
+	// is nil, what the client sent is used (AuthRequest.Data).
+	Data json.RawMessage
+
+	// issuedAt is when the permission was given; zero if it is not known. It is the time of the
+	// request, unless a token says something else.
+	issuedAt time.Time
 }
 
 // An Authorizer decides every subscription, to public and private channels. It is called
@@ -76,7 +99,9 @@ func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
 }
 
 // authorize asks the Authorizer and gives its answer to the hub.
-func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) error {
+func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) (hub.Grant, error) {
+	now := s.now()
+	grant := Grant{issuedAt: now}
 	err := s.askAuthorizer(ctx, AuthRequest{
 		Conn:    hostConn(r.Conn),
 		Channel: r.Channel,
@@ -84,13 +109,30 @@ func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) error {
 		Auth:    r.Auth,
 		Data:    r.Data,
 		Since:   r.Past,
+		Grant:   &grant,
 	})
+	noPast := errors.Is(err, ErrNoHistory)
+	switch {
+	case err != nil && !noPast:
+		return hub.Grant{}, s.refusedSubscription(ctx, r, err)
+	case !grant.Expires.IsZero() && !now.Before(grant.Expires):
+		return hub.Grant{}, &hub.RefusedError{
+			Reason:   hub.ReasonExpired,
+			NeedAuth: true,
+		}
+	}
+	return hub.Grant{
+		Expires:      grant.Expires,
+		ClientEvents: grant.ClientEvents,
+		NoPast:       noPast,
+		Data:         grant.Data,
+	}, nil
+}
+
+// refusedSubscription returns the hub's error for an error of the Authorizer.
+func (s *Server) refusedSubscription(ctx context.Context, r hub.AuthRequest, err error) error {
 	seen := visible(err)
 	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrNoHistory):
-		return hub.ErrNoHistory
 	case errors.Is(err, ErrNeedAuth):
 		refused := &hub.RefusedError{NeedAuth: true}
 		if seen != nil {

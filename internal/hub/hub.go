@@ -43,9 +43,6 @@ var (
 	ErrNeedAuth        = errors.New("authentication needed")
 	ErrDenied          = errors.New("invalid credentials")
 
-	// ErrNoHistory is returned by Config.Authorize for a client that can join but must not
-	// receive past events.
-	ErrNoHistory = errors.New("past events are not allowed")
 	// ErrNotKept is returned for the history of a channel that keeps no events.
 	ErrNotKept = errors.New("the channel keeps no events")
 	// ErrKeptWhole is returned for an event that is kept and that could be omitted.
@@ -131,16 +128,6 @@ type Hooks struct {
 	Fault func(c *Conn, code int)
 }
 
-// AuthRequest describes a Join for Config.Authorize.
-type AuthRequest struct {
-	Conn    *Conn
-	Channel string
-	Private bool
-	Auth    string // as the client sent it
-	Data    []byte // presence data as the client sent it
-	Past    bool   // the client asks for past events
-}
-
 // Config configures a Hub. All fields must be set, unless their comment says otherwise.
 type Config struct {
 	Node     string // a random id
@@ -161,10 +148,9 @@ type Config struct {
 	Protocol Protocol
 	// Policy returns the properties of a channel. An error refuses the request.
 	Policy func(channel string) (Policy, error)
-	// Authorize decides a Join: nil allows it; ErrNoHistory allows it without past events;
-	// ErrNeedAuth, ErrDenied and a *RefusedError refuse it; an *UnavailableError means that it
-	// cannot be decided.
-	Authorize func(ctx context.Context, r AuthRequest) error
+	// Authorize decides a Join. ErrNeedAuth, ErrDenied and a *RefusedError refuse it; an
+	// *UnavailableError means that it cannot be decided.
+	Authorize func(ctx context.Context, r AuthRequest) (Grant, error)
 	Limits    Limits
 	// ReturnRate is how many clients may return a second after this node has lost its
 	// connections. If it is not positive, clients are not told when to return.

@@ -28,10 +28,11 @@ type membership struct {
 	out  *fanout.Outbox // of the connection, so that a fan-out does not need to read conn
 	gate fanout.Gate
 
-	// conn.mu guards state, leaving, stay, end and gone.
-	state   memberState
-	leaving bool // it must end as soon as it is live
-	stay    bool // with leaving: the member is held then
+	// conn.mu guards state, leaving, stay, clientEvents, end and gone.
+	state        memberState
+	leaving      bool // it must end as soon as it is live
+	stay         bool // with leaving: the member is held then
+	clientEvents bool // the client can send events to the channel, see Grant
 
 	// These are set before it is live.
 	noPast   bool     // it must not read past events
@@ -108,9 +109,9 @@ func (c *Conn) join(r JoinRequest) error {
 	if err != nil {
 		return &UnavailableError{}
 	}
-	noPast := false
+	var grant Grant
 	if !r.Trusted {
-		err := h.cfg.Authorize(c.ctx, AuthRequest{
+		grant, err = h.cfg.Authorize(c.ctx, AuthRequest{
 			Conn:    c,
 			Channel: r.Channel,
 			Private: policy.Private,
@@ -118,10 +119,12 @@ func (c *Conn) join(r JoinRequest) error {
 			Data:    r.Data,
 			Past:    r.Past.wants(),
 		})
-		noPast = errors.Is(err, ErrNoHistory)
-		if err != nil && !noPast {
+		if err != nil {
 			h.revoked(c, &r, policy, err)
 			return err
+		}
+		if grant.Data != nil {
+			r.Data = grant.Data
 		}
 	}
 	var data []byte
@@ -140,9 +143,10 @@ func (c *Conn) join(r JoinRequest) error {
 		return c.joinError(err)
 	}
 	m.ch = ch
-	m.noPast = noPast
+	m.noPast = grant.NoPast
+	m.clientEvents = grant.ClientEvents
 	m.presence = r.Presence
-	past := c.pastRequest(&r, noPast)
+	past := c.pastRequest(&r, grant.NoPast)
 	if err = ch.enter(m, &r, policy, data, past); err != nil {
 		c.unreserve(m)
 		ch.life.release()
