@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/gopushy/pushy/internal/httpapi"
@@ -78,25 +77,6 @@ var (
 	// ErrNoHistory allows a subscription without past events.
 	ErrNoHistory = errors.New("pushy: past events are not allowed")
 )
-
-// tokens is the default Authorizer: public channels are open, private ones take
-// a token (PROTOCOL.md, section 6).
-type tokens struct{ keys []string }
-
-var _ Authorizer = tokens{}
-
-func (t tokens) Authorize(_ context.Context, r AuthRequest) error {
-	if !r.Private {
-		return nil
-	}
-	if strings.TrimSpace(r.Auth) == "" {
-		return ErrNeedAuth
-	}
-	if !sign.TokenValid(t.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data) {
-		return ErrDenied
-	}
-	return nil
-}
 
 // authorize asks the Authorizer and gives its answer to the hub.
 func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) (hub.Grant, error) {

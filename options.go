@@ -11,6 +11,7 @@ import (
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/safelog"
+	"github.com/gopushy/pushy/internal/token"
 )
 
 // Options configure a Server. A field that is zero has its default. A negative number
@@ -23,6 +24,15 @@ type Options struct {
 	SecretKey string
 	// OldSecretKeys are accepted in triggers and tokens and never used to sign.
 	OldSecretKeys []string
+
+	// DisableV1 refuses triggers and tokens of version 1, which version 2 replaces, with a log
+	// line that names the cure. Set it when no publisher and no auth endpoint uses version 1
+	// any more. Default: both versions are accepted.
+	DisableV1 bool
+	// TokenLife is the time after which the tokens of AuthHandler end, for clients that renew
+	// their subscriptions before (PROTOCOL.md, section 6). The tokens of other clients are
+	// valid as long as the connection, unless DisableV1 is set. From 1 s to 24 h; default 1 h.
+	TokenLife time.Duration
 
 	// Prefix is the path under which the Server handles requests. It is compared with the
 	// path that the handler sees, so behind http.StripPrefix it is "/". Default "/pushy".
@@ -201,7 +211,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("pushy: Options.SockJS.Prefix %w", err)
 	}
 	if o.Authorizer == nil {
-		o.Authorizer = tokens{keys: append([]string{o.SecretKey}, o.OldSecretKeys...)}
+		o.Authorizer = &tokens{keys: token.NewKeys(append([]string{o.SecretKey}, o.OldSecretKeys...))}
 	}
 	l := &o.Limits
 	for _, f := range []struct {
@@ -225,6 +235,7 @@ func (o Options) withDefaults() (Options, error) {
 	if l.CommandBurst < 0 {
 		l.CommandRate = -1
 	}
+	limit.Default(&o.TokenLife, defaultTokenLife)
 	limit.Default(&o.SockJS.ResponseLimit, 128<<10)
 	limit.Default(&o.SockJS.DisconnectDelay, 5*time.Second)
 	limit.Default(&o.MaxBuffered, 256<<20)
@@ -254,6 +265,7 @@ func (o *Options) check() error {
 		{"Grace", o.Grace, limit.Range{Min: time.Second, Unit: time.Second}},
 		{"CommandTimeout", o.CommandTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"SockJS.DisconnectDelay", o.SockJS.DisconnectDelay, limit.Range{Min: time.Millisecond, Unit: time.Second}},
+		{"TokenLife", o.TokenLife, limit.Range{Min: time.Second, Max: token.MaxLife, Unit: time.Second}},
 		{"MaxGather", o.MaxGather, limit.Range{Min: time.Microsecond, Max: time.Second, Unit: time.Millisecond}},
 	} {
 		if err := f.right.Check(f.value); err != nil {
@@ -262,6 +274,9 @@ func (o *Options) check() error {
 	}
 	if err := o.checkKept(); err != nil {
 		return err
+	}
+	if o.TokenLife < 0 {
+		return fmt.Errorf("pushy: Options.TokenLife is %v, must be from 1s to %v: tokens always end", o.TokenLife, token.MaxLife)
 	}
 	if o.Grace < 0 {
 		return fmt.Errorf("pushy: Options.Grace is %v, must be at least 1s: it is also the lease of the Server's members", o.Grace)

@@ -182,6 +182,9 @@ func newServer(options Options) (*Server, error) {
 		node:      names.RandomHex(8),
 	}
 	s.channels.srv = s
+	if t, own := o.Authorizer.(*tokens); own {
+		t.srv = s
+	}
 	s.socketBases = o.socketBases()
 	o.warnOfLimits()
 	if o.SecretKey != "" {
@@ -297,7 +300,7 @@ func (s *Server) hubConfig() hub.Config {
 		Log:      s.log,
 		Notices:  s.notices,
 	}
-	if _, signed := o.Authorizer.(tokens); signed {
+	if _, signed := o.Authorizer.(*tokens); signed {
 		cfg.SignedUser = pushyjson.User
 	}
 	if s.local {

@@ -7,12 +7,13 @@ import (
 	"strconv"
 )
 
-const keyIDLength = 8 // hexadecimal digits
+// KeyIDLength is the number of hexadecimal digits of a key id.
+const KeyIDLength = 8
 
 // KeyID returns the id of a secret: the first 8 hexadecimal digits of the HMAC-SHA256 of
 // "pushy2-key-id" (PROTOCOL.md, section 15).
 func KeyID(secret string) string {
-	return hmacHex(secret, nil, "pushy2-key-id")[:keyIDLength]
+	return hmacHex(secret, nil, "pushy2-key-id")[:KeyIDLength]
 }
 
 // Request signs a request to the signed API (PROTOCOL.md, section 15). path is what follows the

@@ -1,0 +1,152 @@
+package pushy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/protocol/pushyjson"
+	"github.com/gopushy/pushy/internal/sign"
+	"github.com/gopushy/pushy/internal/token"
+)
+
+// Token describes a token of version 2 (PROTOCOL.md, section 6), with which clients subscribe
+// to private channels.
+type Token struct {
+	// Channels has the names of the channels, 1 to 100. There are no wildcards.
+	Channels []string
+	// Conn is the id of the only connection that can use the token. User is the only user:
+	// connections whose Conn.UserID is equal can use it. At least one of them is needed; if both
+	// are set, both must fit. A token for a User can be rendered into a page, and is valid for
+	// all connections of that user.
+	Conn string
+	User string
+	// Expires is when the token ends, at most 24 hours from now, in whole seconds. Default: 1
+	// hour from now, or, if Conn is set, the end of the connection. A client that subscribes
+	// with the token can renew its subscription with another token (pushy:refresh), which
+	// the browser client does by itself. Otherwise the subscription ends 25 s later.
+	Expires time.Time
+	// Data is the member's presence data, a value that is encoded as a JSON object, or nil. The
+	// client need not send it; if it does, it must send the same value.
+	Data any
+	// ClientEvents lets the client send events to the channels (Grant.ClientEvents).
+	ClientEvents bool
+}
+
+const defaultTokenLife = time.Hour
+
+// SignToken returns a token for clients, without the help of a Server. AuthHandler makes tokens
+// of the same form. The error says which field is not valid. The token can have at most 8 KiB.
+func SignToken(secretKey string, t Token) (string, error) {
+	signed, err := signToken(secretKey, t, time.Now())
+	if err != nil {
+		return "", fmt.Errorf("pushy: sign token: %w", err)
+	}
+	return signed, nil
+}
+
+func signToken(secretKey string, t Token, now time.Time) (string, error) {
+	data, err := presenceJSON(t.Data)
+	if err != nil {
+		return "", err
+	}
+	if _, refused := pushyjson.PresenceFields(data, 0); refused != nil {
+		return "", refused
+	}
+	if t.Expires.IsZero() && t.Conn == "" {
+		t.Expires = now.Add(defaultTokenLife)
+	}
+	return token.Sign(secretKey, token.Claims{
+		Channels: t.Channels,
+		Conn:     t.Conn,
+		User:     t.User,
+		Issued:   now,
+		Expires:  t.Expires,
+		Data:     data,
+		Publish:  t.ClientEvents,
+	}, now)
+}
+
+// tokens is the default Authorizer: public channels are open, private ones take
+// a token (PROTOCOL.md, section 6).
+type tokens struct {
+	srv  *Server // set by New
+	keys token.Keys
+}
+
+var _ Authorizer = (*tokens)(nil)
+
+func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
+	if !r.Private {
+		return nil
+	}
+	if strings.TrimSpace(r.Auth) == "" {
+		return ErrNeedAuth
+	}
+	if strings.HasPrefix(r.Auth, token.Prefix) {
+		return t.authorizeV2(r)
+	}
+	switch {
+	case t.srv.opts.DisableV1:
+		t.warn(r, "the token has version 1", "Options.DisableV1 is set: "+
+			"the auth endpoint must sign tokens of version 2, as AuthHandler and SignToken do")
+		return ErrDenied
+	case !sign.TokenValid(t.srv.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data):
+		return ErrDenied
+	}
+	r.Grant.issuedAt = time.Time{} // a token of version 1 does not say it
+	return nil
+}
+
+// authorizeV2 decides about a token of version 2. What has expired is refused by the caller.
+func (t *tokens) authorizeV2(r AuthRequest) error {
+	c, keyID, err := t.keys.Verify(r.Auth, t.srv.now())
+	hint := "the token must be signed with Options.SecretKey or a key of OldSecretKeys (PROTOCOL.md, section 6)"
+	switch {
+	case errors.Is(err, token.ErrKey):
+		hint = "the key id " + keyID + " is that of no key of this server: it has been removed, or it is another server's"
+	case err != nil:
+	case c.Conn != "" && c.Conn != r.Conn.ID():
+		err = errors.New("the token is for another connection")
+		hint = "the page must ask for a new token after each connect"
+	case c.User != "" && c.User != r.Conn.UserID():
+		err = errors.New("the token is for another user")
+		hint = "the claim user must be the Conn.UserID, which is what Options.Accept returns for the connection"
+	case !c.Covers(r.Channel):
+		err = errors.New("the token is for other channels")
+		hint = "the claim sub must have the name of the channel"
+	case r.Data != nil && !sameJSON(r.Data, c.Data):
+		err = errors.New("the presence data is not that of the token")
+		hint = "the client must send the data that the token has, or none"
+	}
+	if err != nil {
+		t.warn(r, err.Error(), hint)
+		return ErrDenied
+	}
+	r.Grant.Expires = c.Expires
+	r.Grant.ClientEvents = c.Publish
+	r.Grant.Data = c.Data
+	r.Grant.issuedAt = c.Issued
+	return nil
+}
+
+// sameJSON reports whether sent has the value of canonical, which is nil for none.
+func sameJSON(sent json.RawMessage, canonical []byte) bool {
+	own, err := jsvalue.Canonical(nil, sent, jsvalue.TriggerLimits)
+	return err == nil && canonical != nil && string(own) == string(canonical)
+}
+
+// warn logs why a token is refused, at most once a minute for each reason. The log never has the
+// token.
+func (t *tokens) warn(r AuthRequest, reason, hint string) {
+	t.srv.notices.Warn("a token was refused", reason,
+		slog.String("channel", r.Channel),
+		slog.String("conn", r.Conn.ID()),
+		slog.String("reason", reason),
+		slog.String("hint", hint))
+}
