@@ -42,7 +42,8 @@ type Grant struct {
 	// connection and its other channels go on. A time that is not in the future refuses the
 	// subscription, as ErrNeedAuth does. Zero: the permission does not end.
 	Expires time.Time
-	// ClientEvents lets the client send events to the channel. Default: it cannot.
+	// ClientEvents lets the client send events to the channel, if ChannelOptions.ClientEvent
+	// is set. Default: it cannot.
 	ClientEvents bool
 	// Data is the member's presence data, a JSON object, instead of what the client sent. If it
 	// is nil, what the client sent is used (AuthRequest.Data).

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/gopushy/pushy"
@@ -162,6 +163,32 @@ func ExampleServer_Position() {
 	// the page shows 98
 	// it receives 98
 	// it receives 97
+}
+
+// A typing indicator: the members of a room send it to each other, and the app decides about
+// each event.
+func ExampleChannelOptions() {
+	typing := func(conn *pushy.Conn, event string, _ json.RawMessage) (json.RawMessage, error) {
+		if event != "client-typing" {
+			return nil, &pushy.Error{Code: "400", Message: "There is no such event"}
+		}
+		// What the client sent is not passed on: the others receive the user that the app knows.
+		return json.Marshal(map[string]string{"user": conn.UserID()})
+	}
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: "a long secret, from the environment",
+		Channel: func(name string) pushy.ChannelOptions {
+			var o pushy.ChannelOptions
+			if strings.HasPrefix(name, "private-room-") {
+				o.ClientEvent = typing
+			}
+			return o
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
 }
 
 func ExampleServer_Shutdown() {

@@ -14,6 +14,9 @@ type Limits struct {
 	// A command with a large answer counts as several messages (PROTOCOL.md, section 3).
 	CommandRate  int // messages a second from one connection; default 100
 	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
+	// Events that one connection sends to other clients (ChannelOptions.ClientEvent).
+	ClientEventRate  int // events a second, and twice that number at once; default 10
+	ClientEventBytes int // bytes of the data of one event, as the client sends it; default 10 KiB
 	// PagedMembers is Members for clients that subscribe with the presence mode "diff",
 	// "count" or "none" (PROTOCOL.md, section 4), such as the browser client. A client with
 	// the mode "list" can join a channel that has fewer than Members members, and these can

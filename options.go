@@ -80,8 +80,8 @@ type Options struct {
 	// logged.
 	Address func(r *http.Request) string
 	// Channel returns the properties of a channel. name is in lower case. Channel is called
-	// from many goroutines, when a channel is opened and when the properties of a channel
-	// that is not open are needed, so it must be fast. It must return the same result for
+	// from many goroutines, when a channel is opened, when the properties of a channel that
+	// is not open are needed, and for each event that a client sends, so it must be fast. It must return the same result for
 	// the same name each time and on all nodes. A panic is logged, and the request is
 	// refused. Nodes warn in the log if only some of them have a Channel, and when they
 	// receive an event which its publisher keeps in another way (ChannelOptions.Keep); they
@@ -229,6 +229,8 @@ func (o Options) withDefaults() (Options, error) {
 		{&l.CommandBurst, max(200, l.Channels)},
 		{&l.ConnBuffer, 1 << 20},
 		{&l.KeepBytes, 256 << 10},
+		{&l.ClientEventRate, 10},
+		{&l.ClientEventBytes, 10 << 10},
 	} {
 		limit.Default(f.field, f.value)
 	}

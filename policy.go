@@ -2,6 +2,7 @@ package pushy
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -27,6 +28,23 @@ type ChannelOptions struct {
 	// Everyone who may subscribe to the channel can read what it keeps, unless
 	// Options.Authorizer returns ErrNoHistory.
 	Keep broker.Keep
+	// ClientEvent lets the members of the channel send events to each other, such as
+	// "client-typing", without a command of the host (PROTOCOL.md, section 3). It decides about
+	// each event, and returns the data that the other members receive: data itself, or other
+	// data. If it returns nil and no error, they receive nothing. The client receives an *Error
+	// that it returns; any other error is logged, and the client receives "Internal error", as
+	// it does after a panic.
+	//
+	// The channel must be private. The name of the event begins with "client-", and data is
+	// valid JSON of at most Limits.ClientEventBytes; it is null if the client sent none. The
+	// other members, on all nodes, also receive the memberId of the sender; the connection that
+	// sent the event does not receive it. The event is not kept. The func is called from many
+	// goroutines at once, with no lock held, at most Limits.ClientEventRate times a second for
+	// one connection, whose next message is read when it has returned. conn is not bound to a
+	// command. A client that may not send events, because its token or
+	// Options.Authorizer does not allow it (Grant.ClientEvents), is refused without a call.
+	// Default nil: the Server ignores events that clients send.
+	ClientEvent func(conn *Conn, event string, data json.RawMessage) (json.RawMessage, error)
 }
 
 // keepTTL is the default of ChannelOptions.Keep.TTL.
@@ -90,10 +108,11 @@ func (s *Server) policy(channel string) (hub.Policy, error) {
 		}
 	}
 	return hub.Policy{
-		Private:     o.Access.private(channel),
-		Presence:    !o.Presence.Off,
-		PerUser:     o.Presence.PerUser,
-		ClientState: o.Presence.ClientState,
-		Keep:        s.keep(o.Keep),
+		Private:      o.Access.private(channel),
+		Presence:     !o.Presence.Off,
+		PerUser:      o.Presence.PerUser,
+		ClientState:  o.Presence.ClientState,
+		ClientEvents: o.ClientEvent != nil,
+		Keep:         s.keep(o.Keep),
 	}, nil
 }

@@ -464,6 +464,7 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	srv, baseURL := serve(t, pushy.Options{
 		SecretKey: vectorKey,
 		Broker:    shared,
+		Channel:   func(string) pushy.ChannelOptions { return pushy.ChannelOptions{ClientEvent: relay} },
 	})
 	pushy.Handle(srv, "play", func(context.Context, *pushy.Conn, struct{}) (struct {
 		Turn int `json:"turn"`
@@ -524,6 +525,8 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	cyd.Send(`{"command":"subscribe","data":{"channel":"private-room","auth":"` + token(cyd, "") + `","presence":"diff"}}`)
 	cyd.Receive()
 	require.Contains(t, ann.Receive(), "pushy:presence-add")
+	cyd.Send(`{"event":"client-typing","channel":"private-room","data":{"to":"all"}}`)
+	require.Equal(t, "client-typing", keep(ann.Receive()))
 	bob.Close(1000, "")
 	require.Equal(t, "pushy:presence-quit", keep(ann.Receive()))
 	require.Equal(t, "pushy:presence-diff", keep(cyd.Receive()))
@@ -545,11 +548,11 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 			example = strings.Replace(example, `"idle":false`, `"idle":false,"state":{"typing":true}`, 1)
 		}
 		assert.Equal(t, skeleton(t, example), got, "%s", received[m.Event])
-		if !strings.Contains(m.Event, "success") && !strings.Contains(m.Event, "presence") {
+		if !strings.Contains(m.Event, "success") && m.Event != "client-typing" && !strings.Contains(m.Event, "presence") {
 			assert.Equal(t, example, received[m.Event])
 		}
 	}
-	assert.Equal(t, 14, compared)
+	assert.Equal(t, 15, compared)
 	// The longer example of section 3 is of the first member, this is of the second.
 	assert.Equal(t, `{event:string data:{channel:string memberId:string presence:[`+
 		`{subscribed:number memberId:string idle:false }`+

@@ -207,6 +207,7 @@ func newServer(options Options) (*Server, error) {
 		Command:       s.runCommand,
 		PresenceBytes: o.Limits.PresenceBytes,
 		Unavailable:   s.historyUnavailable,
+		ClientEvents:  s.clientEvents(),
 	}
 	cfg := s.hubConfig()
 	s.nodes = s.newNodes(&cfg)
@@ -277,6 +278,7 @@ func (s *Server) hubConfig() hub.Config {
 			Paged:       l.PagedMembers,
 			Rate:        l.CommandRate,
 			Burst:       l.CommandBurst,
+			EventRate:   l.ClientEventRate,
 		},
 		ReplayBytes: replayBytes(l.ConnBuffer),
 		Keeps:       o.Channel != nil,

@@ -99,7 +99,9 @@ func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
 	case !sign.TokenValid(t.srv.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data):
 		return ErrDenied
 	}
-	r.Grant.issuedAt = time.Time{} // a token of version 1 does not say it
+	// A token of version 1 says neither.
+	r.Grant.issuedAt = time.Time{}
+	r.Grant.ClientEvents = true // ChannelOptions.ClientEvent decides about each event
 	return nil
 }
 

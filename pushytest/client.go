@@ -22,6 +22,8 @@ type Event struct {
 	Channel string          `json:"channel"`
 	Event   string          `json:"event"`
 	Data    json.RawMessage `json:"data"`
+	// From is the memberId of the client that has sent the event, or "" for an event of the app.
+	From string `json:"from,omitempty"`
 	// Offset is the place of an event in a channel that keeps events, or 0.
 	Offset uint64 `json:"offset,omitempty"`
 	// ID is the id of the command that a direct message answers, as JSON, if Data
@@ -218,6 +220,22 @@ const (
 func (c *Client) Send(command string, data any) {
 	c.kit.t.Helper()
 	c.send(command, data, "")
+}
+
+// SendEvent sends an event to the other members of a channel and does not wait
+// (pushy.ChannelOptions.ClientEvent). event is a name such as "client-typing". If the Server refuses it, pushy:error arrives; if the channel does not allow
+// such events, nothing happens.
+func (c *Client) SendEvent(channel, event string, data any) {
+	c.kit.t.Helper()
+	text, err := json.Marshal(struct {
+		Event   string `json:"event"`
+		Channel string `json:"channel"`
+		Data    any    `json:"data"`
+	}{event, channel, data})
+	if err != nil {
+		c.fail("cannot encode the data of %s: %v", event, err)
+	}
+	c.SendText(string(text))
 }
 
 // SendText sends a message unchanged, for example one that is not a command.

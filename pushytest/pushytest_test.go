@@ -389,3 +389,23 @@ func TestSubscribeToAChannelThatThePolicyMakesPrivate(t *testing.T) {
 	require.Len(t, in.Presence, 2)
 	require.NotEmpty(t, ann.Subscribe("news").MemberID)
 }
+
+func TestSendEvent(t *testing.T) {
+	srv := start(t, pushy.Options{Channel: func(string) pushy.ChannelOptions {
+		return pushy.ChannelOptions{
+			ClientEvent: func(_ *pushy.Conn, _ string, data json.RawMessage) (json.RawMessage, error) { return data, nil },
+		}
+	}})
+	kit := pushytest.New(t, srv)
+	ann, bob := kit.Connect(), kit.Connect()
+	ann.Subscribe("private-room")
+	bob.Subscribe("private-room")
+	ann.SendEvent("private-room", "client-typing", map[string]int{"n": 1})
+	var got struct{ N int }
+	e := bob.ExpectEvent("private-room", "client-typing", &got)
+	assert.Equal(t, 1, got.N)
+	assert.Len(t, e.From, 32)
+	ann.ExpectNone("private-room", "client-typing")
+	ann.SendEvent("private-room", "typing", nil)
+	ann.ExpectEvent("", "pushy:error", nil)
+}

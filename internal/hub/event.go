@@ -36,6 +36,7 @@ type Event struct {
 	Channel string
 	Name    string // of Published and Direct
 	Offset  uint64 // of a Published event that is kept
+	From    string // of a Published event that a client has sent: the id of its member
 	Data    []byte // of Published, Direct and Replied
 	Conn    *Conn  // of Connected and Subscribed
 

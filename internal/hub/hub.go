@@ -97,6 +97,8 @@ type Policy struct {
 	PerUser bool
 	// ClientState lets clients set the state of their members.
 	ClientState bool
+	// ClientEvents lets the members of a private channel send events to each other.
+	ClientEvents bool
 	// Keep says how many of its events are kept.
 	Keep broker.Keep
 }
@@ -109,6 +111,7 @@ type Limits struct {
 	Members     int // of a channel with presence that a client with PresenceList can join
 	Paged       int // the same for clients with another PresenceMode
 	Rate, Burst int // messages of one connection, a second and at once
+	EventRate   int // events that one connection sends to other clients, a second; twice that at once
 }
 
 // Hooks are called when something happens, with no lock held. Any can be nil.

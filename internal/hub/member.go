@@ -109,7 +109,7 @@ func (c *Conn) join(r JoinRequest) error {
 	if err != nil {
 		return &UnavailableError{}
 	}
-	var grant Grant
+	grant := Grant{ClientEvents: r.Trusted}
 	if !r.Trusted {
 		grant, err = h.cfg.Authorize(c.ctx, AuthRequest{
 			Conn:    c,

@@ -14,7 +14,8 @@ const GapEvent = "pushy:gap"
 
 // Publish appends an event to a channel. While the broker is away, events that are not to
 // be kept are delivered to the members on this node only; when the broker can be reached
-// again, the members on other nodes receive a Gap event.
+// again, the members on other nodes receive a Gap event. An event that a client has sent, which
+// has a From, is not kept.
 func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 	if !h.publishes.Start() {
 		return broker.Appended{}, ErrClosed
@@ -24,7 +25,7 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	defer cancel()
 	ch := h.find(channel)
 	here := ch != nil && ch.Len() > 0
-	if h.cfg.Keeps {
+	if h.cfg.Keeps && e.From == "" {
 		if err := h.setKeep(ch, channel, &e); err != nil {
 			return broker.Appended{}, err
 		}
@@ -99,6 +100,7 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 		Channel: channel,
 		Name:    e.Event,
 		Data:    e.Data,
+		From:    e.From,
 	}
 	if e.Event == GapEvent {
 		if e.From == h.cfg.Node {

@@ -22,8 +22,8 @@ func (ch *Channel) compareKeep(e *broker.Entry) {
 		return // the broker does not deliver the Keep
 	case kept == (ch.history != nil) && sameKeep(here, e.Keep):
 		return
-	case !kept && e.Event == GapEvent:
-		return
+	case !kept && e.From != "":
+		return // a GapEvent, or an event that a client has sent: these are never kept
 	case ch.keepDiffers.Swap(true):
 		return
 	}

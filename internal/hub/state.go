@@ -12,11 +12,11 @@ import (
 	"github.com/gopushy/pushy/internal/limit"
 )
 
-// Errors of the commands that concern members.
+// Errors of the commands that concern members, and of events that clients send.
 var (
 	ErrNoPresence = errors.New("the channel has no presence")
-	ErrNotAllowed = errors.New("Policy.ClientState is not set for the channel")
-	ErrTooOften   = errors.New("too many changes of the state")
+	ErrNotAllowed = errors.New("clients cannot do that in the channel")
+	ErrTooOften   = errors.New("too many changes")
 )
 
 const (
@@ -40,6 +40,7 @@ type presenter struct {
 	idle   bool
 	idleAt time.Time    // of the last change
 	states limit.Budget // of states that the client sets
+	events limit.Budget // of events that it sends
 }
 
 // presenterLocked returns the connection's presenter. The caller has locked c.mu.

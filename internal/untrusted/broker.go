@@ -178,6 +178,9 @@ func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 		if err := names.Event(e.Event); err != nil && e.Event != b.o.GapEvent {
 			return e, fmt.Errorf("event name %w", err)
 		}
+		if e.From != "" && !names.IsToken(e.From) {
+			return e, errors.New("the sender's ID is not 1 to 64 of A-Z a-z 0-9 _ -")
+		}
 		if e.Data, err = compact(e.Data, b.o.EventBytes); err != nil {
 			return e, fmt.Errorf("data: %w", err)
 		}

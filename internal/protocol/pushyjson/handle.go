@@ -42,8 +42,7 @@ type Request struct {
 	ID   []byte // JSON, or nil; the command may keep it
 }
 
-// Handle implements hub.Protocol. It answers every message, except events that the client
-// sends, which it ignores.
+// Handle implements hub.Protocol. It answers every message, except events, see clientEvent.
 func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
 	m := Parse(message)
 	r := &Request{
@@ -66,8 +65,8 @@ func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
 		refused = ErrTooManyRequests
 	case m.Kind == Bogus:
 		refused = ErrBogus
-	case m.Kind == Ignored:
-		refused = nil
+	case m.Kind == Emitted:
+		refused = p.clientEvent(r, &m)
 	default:
 		refused = p.run(r)
 	}

@@ -12,7 +12,7 @@ type Kind uint8
 
 const (
 	Bogus   Kind = iota // not a message of the protocol
-	Ignored             // an event that the client sends, which is not delivered
+	Emitted             // an event that the client sends
 	Command
 )
 
@@ -23,6 +23,9 @@ type Message struct {
 	Name string // of the command
 	Data []byte // as sent; nil if absent
 	ID   []byte // a JSON string or number; nil if it is absent or another value
+	// Event and Channel are fields of an event, as sent.
+	Event   []byte
+	Channel []byte // nil if absent
 }
 
 // Parse parses a message of a client. Field names are case-sensitive, and the last of
@@ -33,13 +36,15 @@ func Parse(text []byte) Message {
 		text = jsvalue.AppendValid(nil, text)
 	}
 	var m Message
-	var name, event []byte
+	var name []byte
 	err := jsvalue.Fields(text, func(field, value []byte) {
 		switch string(field) {
 		case "command":
 			name = value
 		case "event":
-			event = value
+			m.Event = value
+		case "channel":
+			m.Channel = value
 		case "data":
 			m.Data = value
 		case "id":
@@ -52,13 +57,13 @@ func Parse(text []byte) Message {
 	if err != nil {
 		return Message{}
 	}
-	if string(event) == "null" {
-		event = nil
+	if string(m.Event) == "null" {
+		m.Event = nil
 	}
 	switch {
-	case (name == nil) == (event == nil):
-	case event != nil:
-		m.Kind = Ignored
+	case (name == nil) == (m.Event == nil):
+	case m.Event != nil:
+		m.Kind = Emitted
 	default:
 		if s, ok := jsvalue.Text(name); ok {
 			m.Kind = Command

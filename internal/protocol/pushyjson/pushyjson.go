@@ -5,6 +5,7 @@ package pushyjson
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -41,6 +42,8 @@ type Protocol struct {
 	// Unavailable is called with the error of the broker when the history of a channel cannot
 	// be read.
 	Unavailable func(channel string, err error)
+	// ClientEvents is nil if clients cannot send events in any channel.
+	ClientEvents *ClientEvents
 }
 
 var _ hub.Protocol = (*Protocol)(nil)
@@ -49,6 +52,9 @@ var _ hub.Protocol = (*Protocol)(nil)
 func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 	switch e.Kind {
 	case hub.Published:
+		if e.From != "" && strings.HasPrefix(e.Name, ClientEventPrefix) {
+			return appendFrom(appendEvent(dst, e.Name, e.Channel, e.Data, 0), e.From)
+		}
 		return appendEvent(dst, e.Name, e.Channel, e.Data, e.Offset)
 	case hub.Joined:
 		return appendEvent(dst, eventPresenceAdd, e.Channel, jsvalue.Object(nil).Raw("member", e.Joiner.Text), 0)
@@ -187,6 +193,13 @@ func appendEvent(b []byte, event, channel string, data []byte, offset uint64) []
 		b = append(b, `,"offset":`...)
 		b = strconv.AppendUint(b, offset, 10)
 	}
+	return append(b, '}')
+}
+
+// appendFrom appends the member that has sent an event to the message of the event.
+func appendFrom(b []byte, from string) []byte {
+	b = append(b[:len(b)-1], `,"from":`...)
+	b = jsvalue.AppendQuote(b, from)
 	return append(b, '}')
 }
 

@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 		{"escapedKey", `{"\u0063ommand":"x"}`, pushyjson.Command, "x", "", ""},
 		{"otherCase", `{"Command":"x"}`, pushyjson.Bogus, "", "", ""},
 		{"lastCounts", `{"command":1,"command":"x","data":1,"data":null,"id":1,"id":{}}`, pushyjson.Command, "x", "null", ""},
-		{"event", `{"event":"x"}`, pushyjson.Ignored, "", "", ""},
+		{"event", `{"event":"x"}`, pushyjson.Emitted, "", "", ""},
 		{"both", `{"event":"x","command":"y"}`, pushyjson.Bogus, "", "", ""},
 		{"nullEvent", `{"event":null,"command":"y"}`, pushyjson.Command, "y", "", ""},
 		{"neither", `{}`, pushyjson.Bogus, "", "", ""},
