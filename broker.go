@@ -2,7 +2,6 @@ package pushy
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/untrusted"
 )
 
@@ -86,6 +86,7 @@ func (s *Server) settings() map[string]string {
 	return map[string]string{
 		"Channel":                     channel,
 		"Limits.KeepBytes":            strconv.Itoa(max(s.opts.Limits.KeepBytes, -1)),
+		"RepeatWindow":                s.opts.RepeatWindow.String(),
 		"Grace":                       s.opts.Grace.String(),
 		"Limits.PagedMembers":         strconv.Itoa(max(s.opts.Limits.PagedMembers, -1)),
 		"Limits.Members":              strconv.Itoa(max(s.opts.Limits.Members, -1)),
@@ -103,16 +104,9 @@ func keysFingerprint(keys []string) string {
 	}
 	ids := make([]string, 0, len(keys))
 	for _, key := range keys {
-		ids = append(ids, keyID(key))
+		ids = append(ids, sign.KeyID(key))
 	}
 	slices.Sort(ids)
 	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(ids), ",")))
 	return hex.EncodeToString(sum[:2])
-}
-
-// keyID returns an identifier of a secret key that does not reveal the key.
-func keyID(key string) string {
-	mac := hmac.New(sha256.New, []byte(key))
-	_, _ = mac.Write([]byte("pushy2-key-id")) // never returns an error
-	return hex.EncodeToString(mac.Sum(nil)[:4])
 }

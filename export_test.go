@@ -8,8 +8,9 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// SetClock pins what the Server takes for the time of triggers and members.
-func (s *Server) SetClock(now func() time.Time) { s.now = now }
+// SetClock pins what the Server takes for the time of triggers, signed requests and members. The
+// Server then has started at that time.
+func (s *Server) SetClock(now func() time.Time) { s.now, s.started = now, now() }
 
 // SetConnIDs makes next give the ids of connections.
 func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }

@@ -16,7 +16,7 @@ import (
 )
 
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
-// trigger, and the browser client's pushy.js, more.js, pushy.mjs and pushy.d.ts.
+// signed API, the trigger, and the browser client's pushy.js, more.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.Body == nil { // net/http never does that, but middleware may
@@ -25,7 +25,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
 	path := r.URL.EscapedPath()
 	rest, ok := under(path, s.opts.Prefix)
-	if name, is := triggerName(rest); ok && is && !s.opts.DisableTrigger && !strings.Contains(name, "/") {
+	if name, is := apiName(rest); ok && is {
+		if _, _, socket := s.socketPath(path); !socket { // SockJS.Prefix may be below /api/
+			s.serveAPI(w, r, name)
+			return
+		}
+	}
+	if name, is := triggerName(rest); ok && is && !s.opts.DisableTrigger && !s.opts.DisableV1 && !strings.Contains(name, "/") {
 		if name, err := url.PathUnescape(name); err == nil {
 			s.serveTrigger(w, r, name)
 			return
@@ -131,6 +137,10 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 			": set it to the path that the server is mounted under, or use URLs that begin with " + prefix
 	}
 	if name, is := triggerName(rest); is {
+		if s.opts.DisableV1 {
+			return "trigger while version 1 is disabled", "triggers are disabled here: Options.DisableV1 is set; " +
+				"POST a signed request to " + s.opts.Prefix + "/api/publish"
+		}
 		if s.opts.DisableTrigger {
 			return "trigger while triggers are disabled", "triggers are disabled here: Options.DisableTrigger is set"
 		}
@@ -143,7 +153,7 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 			"/, and mount the server there, with the slash at the end"
 	}
 	return "path that is not served", "nothing is served at " + shown + ": there are " + s.opts.SockJS.Prefix + "/…, " +
-		s.opts.Prefix + "/channel/{name}/trigger and " + s.opts.Prefix + "/pushy.js (Options.Prefix is " + prefix + ")"
+		s.opts.Prefix + "/channel/{name}/trigger, " + s.opts.Prefix + "/api/{call} and " + s.opts.Prefix + "/pushy.js (Options.Prefix is " + prefix + ")"
 }
 
 // shownPrefix is a prefix as Options have it.

@@ -39,8 +39,16 @@ type Options struct {
 	Prefix string
 	// SockJS configures the endpoints to which browsers connect.
 	SockJS SockJS
-	// DisableTrigger disables the trigger endpoint, which then has status 404.
+	// DisableTrigger disables the trigger endpoint, which then has status 404. The signed API
+	// (PROTOCOL.md, section 15) is not affected: it is off only without a SecretKey.
 	DisableTrigger bool
+	// RepeatWindow is how long the id of a request to the signed API is remembered. A request
+	// with the same key id, id and content within that time receives the first answer, and
+	// nothing is done. It must be equal on all nodes. At least 11 min, because a request is
+	// valid from 5 min before its time until 5 min after it, and for a clock that goes back by
+	// up to 1 min; at most 20 min, because a Broker remembers the IDs of entries for that time.
+	// Default 20 min.
+	RepeatWindow time.Duration
 	// AllowPrivateEvents allows triggers to publish events whose names begin with
 	// "private-" or "presence-", in any case. By default they are refused, because the key
 	// of such a trigger has the same form as a token: an auth endpoint that signs any
@@ -191,7 +199,7 @@ type SockJS struct {
 
 // withDefaults returns a checked copy.
 func (o Options) withDefaults() (Options, error) {
-	if o.SecretKey == "" && (o.Authorizer == nil || !o.DisableTrigger) {
+	if o.SecretKey == "" && (o.Authorizer == nil || !o.DisableTrigger && !o.DisableV1) {
 		return o, errors.New("pushy: Options.SecretKey is empty; without one, set Authorizer and DisableTrigger")
 	}
 	for _, old := range o.OldSecretKeys {
@@ -248,6 +256,7 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	limit.Default(&o.Grace, 15*time.Second)
 	limit.Default(&o.ReturnRate, 2000)
+	limit.Default(&o.RepeatWindow, 20*time.Minute)
 	limit.Default(&o.CommandTimeout, 30*time.Second)
 	return o, o.check()
 }
@@ -265,6 +274,7 @@ func (o *Options) check() error {
 		{"WriteTimeout", o.WriteTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"BodyTimeout", o.BodyTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"Grace", o.Grace, limit.Range{Min: time.Second, Unit: time.Second}},
+		{"RepeatWindow", o.RepeatWindow, limit.Range{Min: 11 * time.Minute, Max: 20 * time.Minute, Unit: time.Second}},
 		{"CommandTimeout", o.CommandTimeout, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"SockJS.DisconnectDelay", o.SockJS.DisconnectDelay, limit.Range{Min: time.Millisecond, Unit: time.Second}},
 		{"TokenLife", o.TokenLife, limit.Range{Min: time.Second, Max: token.MaxLife, Unit: time.Second}},
@@ -282,6 +292,9 @@ func (o *Options) check() error {
 	}
 	if o.Grace < 0 {
 		return fmt.Errorf("pushy: Options.Grace is %v, must be at least 1s: it is also the lease of the Server's members", o.Grace)
+	}
+	if o.RepeatWindow < 0 {
+		return fmt.Errorf("pushy: Options.RepeatWindow is %v, must be at least 11m0s: a request could be repeated", o.RepeatWindow)
 	}
 	if o.ReturnRate > maxReturnRate {
 		return fmt.Errorf("pushy: Options.ReturnRate is %d, must be at most %d: it is a number of connections a second",

@@ -76,35 +76,47 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any) e
 // that it can never accept, and for one over Limits.TriggerBytes in a channel that keeps
 // events), and ErrClosed after Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
+	p, err := s.pairOf(e)
+	if err != nil {
+		return Receipt{}, fmt.Errorf(publishError+"%w", err)
+	}
+	return s.publish(ctx, p.channel, p.entry)
+}
+
+// pairOf checks an event.
+func (s *Server) pairOf(e Event) (pair, error) {
 	lower, err := s.channelName(e.Channel)
 	if err != nil {
-		return Receipt{}, fmt.Errorf(publishError+"channel name %w", err)
+		return pair{}, fmt.Errorf("channel name %w", err)
 	}
 	if err := s.eventName(e.Name); err != nil {
-		return Receipt{}, fmt.Errorf(publishError+"event name %w", err)
+		return pair{}, fmt.Errorf("event name %w", err)
 	}
 	if len(e.Except) > maxExcept {
-		return Receipt{}, fmt.Errorf(publishError+"Except has %d connections, at most %d are allowed", len(e.Except), maxExcept)
+		return pair{}, fmt.Errorf("Except has %d connections, at most %d are allowed", len(e.Except), maxExcept)
 	}
 	if len(e.ID) > maxEventID {
-		return Receipt{}, fmt.Errorf(publishError+"ID has %d bytes, at most %d are allowed", len(e.ID), maxEventID)
+		return pair{}, fmt.Errorf("ID has %d bytes, at most %d are allowed", len(e.ID), maxEventID)
 	}
 	if len(e.Latest) > maxEventID {
-		return Receipt{}, fmt.Errorf(publishError+"Latest has %d bytes, at most %d are allowed", len(e.Latest), maxEventID)
+		return pair{}, fmt.Errorf("Latest has %d bytes, at most %d are allowed", len(e.Latest), maxEventID)
 	}
 	raw, err := jsvalue.Encode(e.Data)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("pushy: %w", err)
+		return pair{}, err
 	}
-	return s.publish(ctx, lower, broker.Entry{
-		Kind:      broker.Event,
-		Event:     e.Name,
-		Data:      raw,
-		Except:    slices.Clone(e.Except), // a broker may keep it
-		ID:        e.ID,
-		Latest:    e.Latest,
-		Droppable: e.Droppable,
-	})
+	return pair{
+		channel: lower,
+		entry: broker.Entry{
+			Kind:      broker.Event,
+			Event:     e.Name,
+			Data:      raw,
+			Except:    slices.Clone(e.Except), // a broker may keep it
+			ID:        e.ID,
+			Latest:    e.Latest,
+			Droppable: e.Droppable,
+		},
+	}, nil
 }
 
 // publish appends a checked event.

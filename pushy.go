@@ -143,6 +143,11 @@ type Server struct {
 	unaddressed atomic.Bool // it was logged that connections have no IP address
 	triggers    httpapi.TriggerReader
 	repeats     httpapi.Repeats
+	signed      httpapi.SignedReader
+	calls       map[string]apiCall // of the signed API, by name
+	ledger      broker.Ledger      // the Broker's, or one of this node only
+	started     time.Time
+	keyUses     keyUses
 
 	// The tests pin these.
 	now       func() time.Time
@@ -185,6 +190,7 @@ func newServer(options Options) (*Server, error) {
 	if t, own := o.Authorizer.(*tokens); own {
 		t.srv = s
 	}
+	s.started = s.now()
 	s.socketBases = o.socketBases()
 	o.warnOfLimits()
 	if o.SecretKey != "" {
@@ -193,6 +199,8 @@ func newServer(options Options) (*Server, error) {
 			s.log.Warn("the secret key is under 16 bytes: it can be guessed")
 		}
 	}
+	s.keyUses = newKeyUses(s.keys)
+	s.askable[askCount] = s.answerCount
 	if s.origins, err = origin.New(o.Origins); err != nil {
 		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
 	}
@@ -245,7 +253,9 @@ func newServer(options Options) (*Server, error) {
 		Channel:            s.channelName,
 		Event:              s.eventName,
 		AllowPrivateEvents: o.AllowPrivateEvents,
+		Used:               func(key string) { s.usedKey(1, sign.KeyID(key)) },
 	}
+	s.newAPI(cfg.Broker)
 	s.repeats.Full = s.repeatsFull
 	return s, nil
 }
@@ -409,6 +419,9 @@ type Stats struct {
 	Buffered    int64             // bytes queued for clients
 	Published   uint64            // events published on this node that the Broker accepted
 	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
+	// Keys says how often each secret key was used, SecretKey first. When an old key is not
+	// used any more on any node, it can be removed from Options.OldSecretKeys.
+	Keys []KeyUse
 	// Away is why the Broker cannot be reached, if it implements broker.Health. While it is
 	// not nil, this node serves only its own clients.
 	Away error
@@ -427,6 +440,7 @@ func (s *Server) Stats() Stats {
 		Buffered:    s.engine.Waiting(),
 		Published:   s.hub.Published(),
 		Refused:     s.hub.Admission().Refused(),
+		Keys:        s.keyUses.list(),
 		Away:        s.hub.Away(),
 	}
 }

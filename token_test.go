@@ -1,6 +1,7 @@
 package pushy_test
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 )
@@ -19,4 +20,11 @@ func ownToken(connID, lower, data string) string {
 func ownSum(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:])
+}
+
+// ownSumWith is the lower-case hex HMAC-SHA256 of a text.
+func ownSumWith(key, text string) string {
+	mac := hmac.New(sha256.New, []byte(key))
+	_, _ = mac.Write([]byte(text))
+	return hex.EncodeToString(mac.Sum(nil))
 }

@@ -15,8 +15,9 @@ import (
 // (PROTOCOL.md, section 7). A 201 says that every subscriber on this node has
 // the event in its queue.
 func (s *Server) serveTrigger(w http.ResponseWriter, r *http.Request, name string) {
-	t, answer := s.triggers.Read(w, r, name)
-	if answer == nil {
+	t, refused := s.triggers.Read(w, r, name)
+	answer := httpapi.Refused(refused)
+	if refused == nil {
 		publish := func() *httpapi.TriggerAnswer { return s.publishTrigger(r, t) }
 		if t.Repeat == "" {
 			answer = publish()

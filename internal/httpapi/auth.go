@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/gopushy/pushy/internal/httperror"
@@ -33,11 +32,7 @@ type AuthHandler struct {
 }
 
 // AuthRefusal is a response without a token.
-type AuthRefusal struct {
-	Status  int
-	Code    string // if it is "", the status is the code
-	Message string
-}
+type AuthRefusal = Refusal
 
 func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -154,14 +149,6 @@ func allowMethod(w http.ResponseWriter, r *http.Request) bool {
 // preflightAge is the number of seconds for which browsers may cache a preflight response.
 // It is the maximum of Chromium.
 const preflightAge = "7200"
-
-func (refused *AuthRefusal) write(w http.ResponseWriter) {
-	code := refused.Code
-	if code == "" {
-		code = strconv.Itoa(refused.Status)
-	}
-	httperror.WriteCode(w, refused.Status, code, refused.Message)
-}
 
 // writeToken writes the response {"auth":…,"data":…}, without data if it is nil.
 func writeToken(w http.ResponseWriter, auth string, data []byte) {

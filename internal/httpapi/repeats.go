@@ -82,7 +82,7 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 		rs.mu.Lock()
 		delete(rs.underWay, d)
 		if got != nil && got.Delivered() {
-			rs.received[d] = got.received()
+			rs.received[d] = got.received
 			if got.at != "" {
 				rs.positions[d] = got.at
 			}

@@ -1,14 +1,11 @@
-// Package httpapi implements the two HTTP endpoints that are not transports: the signed
-// trigger, with which a backend publishes (PROTOCOL.md, section 7), and the auth endpoint,
-// from which pages request tokens (section 11). They parse and validate requests as the
+// Package httpapi implements the HTTP endpoints that are not transports: the trigger, with
+// which a backend publishes (PROTOCOL.md, section 7), the auth endpoint, from which pages
+// request tokens (section 11), and the entry of the signed API (section 15). They parse and validate requests as the
 // protocol requires; callbacks make the decisions.
 package httpapi
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,7 +13,6 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/formbody"
-	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
@@ -50,11 +46,13 @@ type TriggerReader struct {
 	Event       func(name string) error
 	// AllowPrivateEvents accepts event names that begin with "private-" or "presence-".
 	AllowPrivateEvents bool
+	// Used is called with the key that has verified a trigger. It can be nil.
+	Used func(key string)
 }
 
 // Read reads a trigger for the channel whose name is in the path. If the trigger is refused,
-// Read returns the response, otherwise the TriggerAnswer is nil.
-func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name string) (*Trigger, *TriggerAnswer) {
+// Read returns why.
+func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name string) (*Trigger, *Refusal) {
 	// A client that sends its body very slowly must not block the handler, nor the server,
 	// which reads the rest of a body. If deadlines are not supported, the host's server must
 	// have a timeout.
@@ -62,7 +60,7 @@ func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name strin
 	_ = rc.SetReadDeadline(time.Now().Add(rd.BodyTimeout))
 	if r.Method != http.MethodPost {
 		refused := refuse(http.StatusMethodNotAllowed, "Method not allowed")
-		refused.header = [2]string{"Allow", http.MethodPost}
+		refused.Header = [2]string{"Allow", http.MethodPost}
 		return nil, refused
 	}
 	t, refused := rd.parameters(r.URL.RawQuery, name)
@@ -82,7 +80,7 @@ func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name strin
 	return t, nil
 }
 
-func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *TriggerAnswer) {
+func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *Refusal) {
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
 		return nil, bad("Malformed query")
@@ -129,8 +127,8 @@ func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *TriggerAn
 	now := rd.Now().Add(time.Second / 2).Unix() // rounded to the nearest second
 	if window := int64(TriggerWindow / time.Second); at-now >= window || now-at >= window {
 		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
-		refused.code = "501"
-		refused.hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: "+
+		refused.Code = "501"
+		refused.Hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: "+
 			"they may differ by less than 600 seconds; compare the clocks", at, now)
 		return nil, refused
 	}
@@ -151,56 +149,20 @@ func unixSeconds(s string) (int64, bool) {
 	return n, err == nil
 }
 
-func (rd *TriggerReader) body(
-	w http.ResponseWriter, r *http.Request,
-) (body []byte, isJSON bool, refused *TriggerAnswer) {
+func (rd *TriggerReader) body(w http.ResponseWriter, r *http.Request) (body []byte, isJSON bool, refused *Refusal) {
 	isJSON, isForm := bodyType(r.Header.Get("Content-Type"))
-	unknown := refuse(http.StatusUnsupportedMediaType, "Content-Type must be JSON or application/x-www-form-urlencoded")
-	encoding := r.Header.Get("Content-Encoding")
-	if r.ContentLength != 0 && encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return nil, false, refuse(http.StatusUnsupportedMediaType, "Content-Encoding "+clip(encoding)+" is not supported")
-	}
-	if r.ContentLength > 0 && !isJSON && !isForm {
-		return nil, false, unknown
-	}
-	if rd.MaxBody > 0 {
-		if r.ContentLength > int64(rd.MaxBody) {
-			return nil, false, bodyTooLarge(fmt.Sprintf("%d bytes", r.ContentLength), rd.MaxBody)
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, int64(rd.MaxBody))
-	}
-	// Allocate memory for the bytes that arrive, not for the length that a header announces.
-	var b bytes.Buffer
-	b.Grow(int(min(max(r.ContentLength, 0), 8<<10)) + bytes.MinRead)
-	_, err := b.ReadFrom(r.Body)
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
-		refused = bodyTooLarge(fmt.Sprintf("more than %d bytes", over.Limit), rd.MaxBody)
-		if rd.MaxBody <= 0 || over.Limit < int64(rd.MaxBody) {
-			refused.hint = httperror.OverMiddleware(over)
-		}
-		return nil, false, refused
-	case err != nil:
-		return nil, false, refuse(http.StatusRequestTimeout, "Cannot read the body")
-	case b.Len() > 0 && !isJSON && !isForm:
-		return nil, false, unknown // the body is chunked, so its length was not known before
-	}
-	return b.Bytes(), isJSON, nil
-}
-
-func bodyType(header string) (isJSON, isForm bool) {
-	media, _, err := mime.ParseMediaType(header)
-	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
-		return false, false
-	}
-	isJSON = media == "application/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")
-	return isJSON, media == "application/x-www-form-urlencoded"
+	body, refused = readBody(w, r, bodyRules{
+		max:     rd.MaxBody,
+		cure:    "send less, or raise Options.Limits.TriggerBytes",
+		allowed: func(string) bool { return isJSON || isForm },
+		unknown: "Content-Type must be JSON or application/x-www-form-urlencoded",
+	})
+	return body, isJSON, refused
 }
 
 // verify parses body, checks the signature of each form of the body that the protocol
 // accepts, and sets t.Data to the data that is delivered.
-func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *TriggerAnswer {
+func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *Refusal {
 	switch {
 	case len(body) == 0:
 		t.Data = []byte("{}")
@@ -236,7 +198,7 @@ func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *TriggerAn
 		}
 	}
 	refused := refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
-	refused.hint = "auth_key is not over this channel, event, timestamp and body with Options.SecretKey: " +
+	refused.Hint = "auth_key is not over this channel, event, timestamp and body with Options.SecretKey: " +
 		"compare the keys, and the body byte by byte"
 	return refused
 }
@@ -244,6 +206,9 @@ func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *TriggerAn
 func (rd *TriggerReader) signed(t *Trigger, body []byte) bool {
 	for _, key := range rd.Keys {
 		if sign.Equal(t.authKey, sign.Trigger(key, t.Channel, t.Event, t.timestamp, body)) {
+			if rd.Used != nil {
+				rd.Used(key)
+			}
 			return true
 		}
 	}

@@ -51,6 +51,15 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	return appended, nil
 }
 
+// CheckEvent returns the error of Publish for an event that the properties of the channel do
+// not allow.
+func (h *Hub) CheckEvent(channel string, e broker.Entry) error {
+	if !h.cfg.Keeps {
+		return nil
+	}
+	return h.setKeep(h.find(channel), channel, &e)
+}
+
 // setKeep makes e an event that is kept if its channel keeps events.
 func (h *Hub) setKeep(ch *Channel, channel string, e *broker.Entry) error {
 	var policy Policy

@@ -1,0 +1,158 @@
+package pushy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/httpapi"
+	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/sign"
+	"github.com/gopushy/pushy/internal/strictjson"
+)
+
+// apiPath is where the signed API is served, after Options.Prefix (PROTOCOL.md, section 15).
+const apiPath = "/api/"
+
+// apiRun runs a call whose body is valid. The answer is encoded as JSON.
+type apiRun func(ctx context.Context, c *httpapi.Call) (answer any, refused *httpapi.Refusal)
+
+// apiCall is one call of the signed API.
+type apiCall struct {
+	// query means that the call changes nothing. Its id is not remembered.
+	query bool
+	// parse validates a body. It changes nothing.
+	parse func(body []byte) (apiRun, *httpapi.Refusal)
+	// shorten returns a short form of an answer, from which lengthen makes the answer to the
+	// same body again. nil means that the JSON of the answer is stored.
+	shorten  func(answer any) []byte
+	lengthen func(body, short []byte) (answer any, ok bool)
+}
+
+// newCall returns a call whose body is decoded into a T. check validates the body; its error
+// begins with the place, such as "events[3].channels[0]: must not contain :".
+func newCall[T any](query bool, check func(T) (apiRun, *httpapi.Refusal)) apiCall {
+	decoder, err := strictjson.New[T]()
+	if err != nil {
+		panic("pushy: " + err.Error()) // a mistake in T
+	}
+	return apiCall{
+		query: query,
+		parse: func(body []byte) (apiRun, *httpapi.Refusal) {
+			if len(body) == 0 {
+				body = []byte("{}")
+			}
+			value, err := decoder.Decode(body)
+			if err != nil {
+				message := err.Error()
+				if rest, whole := strings.CutPrefix(message, "data "); whole {
+					message = "the body " + rest
+				}
+				return nil, httpapi.Refuse(http.StatusBadRequest, message)
+			}
+			return check(value)
+		},
+	}
+}
+
+// newAPI sets what the signed API needs.
+func (s *Server) newAPI(b broker.Broker) {
+	s.calls = map[string]apiCall{
+		"publish": s.publishCall(),
+	}
+	s.signed = httpapi.SignedReader{
+		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
+		Now:         func() time.Time { return s.now() },
+		Started:     func() time.Time { return time.Time{} },
+	}
+	for _, key := range s.keys {
+		s.signed.Keys = append(s.signed.Keys, httpapi.SigningKey{
+			ID:     sign.KeyID(key),
+			Secret: key,
+		})
+	}
+	ledger, shared := b.(broker.Ledger)
+	if !shared {
+		own := memory.New()
+		_ = own.Open(context.Background(), broker.OpenOptions{Node: s.node, Lease: s.opts.Grace}, noSink{}) // cannot fail
+		ledger = own
+	}
+	s.ledger = ledger
+	if !shared || s.local {
+		s.signed.Started = func() time.Time { return s.started }
+	}
+}
+
+// noSink is the Sink of a broker that serves only as a Ledger.
+type noSink struct{}
+
+func (noSink) Deliver(string, broker.Entry)       {}
+func (noSink) Reset(string, broker.State, string) {}
+
+// apiName returns the name of the call from the path of a request under the prefix.
+func apiName(rest string) (name string, ok bool) { return strings.CutPrefix(rest, apiPath) }
+
+// serveAPI serves the signed API (PROTOCOL.md, section 15).
+func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request, name string) {
+	answer, refused := s.answerAPI(w, r, name)
+	if refused != nil {
+		if code, reason, fault := refused.Fault(); fault {
+			s.notices.Warn("signed request refused", code,
+				slog.String("code", code),
+				slog.String("call", httperror.Shown(name)),
+				slog.String("hint", httperror.Shown(reason)))
+		}
+		refused.Write(w)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(answer)
+}
+
+func (s *Server) answerAPI(w http.ResponseWriter, r *http.Request, name string) ([]byte, *httpapi.Refusal) {
+	call, known := s.calls[name]
+	switch {
+	case len(s.keys) == 0:
+		return nil, httpapi.Refuse(http.StatusNotFound, "the signed API is off here: Options.SecretKey is not set")
+	case !known:
+		return nil, httpapi.Refuse(http.StatusNotFound, "there is no call "+httperror.Shown(name))
+	}
+	c, refused := s.signed.Read(w, r, apiPath+name)
+	if refused != nil {
+		return nil, refused
+	}
+	s.usedKey(2, c.KeyID)
+	run, refused := call.parse(c.Body)
+	if refused != nil {
+		return nil, refused
+	}
+	if !call.query {
+		return s.once(r.Context(), c, call, run)
+	}
+	answer, refused := run(r.Context(), c)
+	if refused != nil {
+		return nil, refused
+	}
+	return s.encodeAnswer(name, answer)
+}
+
+func (s *Server) encodeAnswer(call string, answer any) ([]byte, *httpapi.Refusal) {
+	if own, ok := answer.(interface{ json() jsvalue.Object }); ok {
+		return own.json(), nil
+	}
+	encoded, err := jsvalue.Encode(answer)
+	if err != nil {
+		s.notices.Warn("cannot encode the answer of the signed API", call, slog.Any("error", err))
+		return nil, httpapi.Refuse(http.StatusInternalServerError, "Internal error")
+	}
+	return encoded, nil
+}
+
+var _ broker.Sink = noSink{}

@@ -1,0 +1,75 @@
+package pushy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/gopushy/pushy/internal/control"
+)
+
+// askCount is the question how many subscribers channels have on a node. Its data is a list of
+// names, and its answer a list of numbers.
+const askCount = "pushy:count"
+
+// subscribers returns how many subscribers a channel has on this node.
+func (s *Server) subscribers(channel string) uint64 {
+	if ch := s.hub.Lookup(channel); ch != nil {
+		return uint64(ch.Len())
+	}
+	return 0
+}
+
+// answerCount answers askCount.
+func (s *Server) answerCount(_ context.Context, data json.RawMessage) (any, error) {
+	var channels []string
+	if err := json.Unmarshal(data, &channels); err != nil || len(channels) > maxAPIPairs {
+		return nil, errors.New("the data must be a list of names")
+	}
+	counts := make([]uint64, 0, len(channels))
+	for _, channel := range channels {
+		counts = append(counts, s.subscribers(channel))
+	}
+	return counts, nil
+}
+
+// countSubscribers sets the subscribers of the pairs' channels on all nodes. Nodes that do not answer
+// within control.DefaultTimeout are silent. If the other nodes cannot be asked, it sets nothing,
+// because the number is not known.
+func (s *Server) countSubscribers(ctx context.Context, a *publishAnswer, pairs []pair) {
+	index := map[string]int{}
+	var channels []string
+	for _, p := range pairs {
+		if _, known := index[p.channel]; !known {
+			index[p.channel] = len(channels)
+			channels = append(channels, p.channel)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
+	defer cancel()
+	answers, err := s.Ask(ctx, askCount, channels)
+	if err != nil {
+		s.notices.Warn("cannot count the subscribers on all nodes", "", slog.Any("error", err))
+		return
+	}
+	total := make([]uint64, len(channels))
+	silent := answers.Silent
+	for _, node := range answers.Answers {
+		var counts []uint64
+		if node.Err != "" || json.Unmarshal(node.Data, &counts) != nil || len(counts) != len(channels) {
+			silent = append(silent, node.Node) // such as one with an earlier version
+			continue
+		}
+		for i, n := range counts {
+			total[i] += n
+		}
+	}
+	slices.Sort(silent)
+	a.silent = silent
+	a.counts = make([]uint64, 0, len(pairs))
+	for _, p := range pairs {
+		a.counts = append(a.counts, total[index[p.channel]])
+	}
+}
