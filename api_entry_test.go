@@ -79,7 +79,10 @@ const helloBody = `{"events":[{"channels":["Room","other"],"event":"news","data"
 // api.md, acceptance tests 3 and 6: the order of the checks and the answers.
 func TestSignedRequestAnswers(t *testing.T) {
 	t.Parallel()
-	srv := triggerServer(t, pushy.Options{OldSecretKeys: []string{"an older secret key"}})
+	srv := triggerServer(t, pushy.Options{
+		OldSecretKeys: []string{"an older secret key"},
+		Broker:        newCluster().Broker(),
+	})
 	p := connectPeer(t, srv)
 	p.subscribe("room", "")
 	kid := ownSumWith(peerKey, "pushy2-key-id")[:8]

@@ -1,6 +1,7 @@
 package pushy
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,15 +40,17 @@ func newKeyUses(keys []string) keyUses {
 	return u
 }
 
+// add counts a credential of a version, 1 or 2, that the key with an index has verified.
+func (u *keyUses) add(version, key int, now time.Time) {
+	use := &u.uses[key][version-1]
+	use.count.Add(1)
+	use.last.Store(now.Unix())
+}
+
 // usedKey counts a credential of a version, 1 or 2, that the key with an id has verified.
 func (s *Server) usedKey(version int, keyID string) {
-	for i, id := range s.keyUses.ids {
-		if id == keyID {
-			use := &s.keyUses.uses[i][version-1]
-			use.count.Add(1)
-			use.last.Store(s.now().Unix())
-			return
-		}
+	if i := slices.Index(s.keyUses.ids, keyID); i >= 0 {
+		s.keyUses.add(version, i, s.now())
 	}
 }
 

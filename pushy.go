@@ -253,7 +253,7 @@ func newServer(options Options) (*Server, error) {
 		Channel:            s.channelName,
 		Event:              s.eventName,
 		AllowPrivateEvents: o.AllowPrivateEvents,
-		Used:               func(key string) { s.usedKey(1, sign.KeyID(key)) },
+		Used:               func(key int) { s.keyUses.add(1, key, s.now()) },
 	}
 	s.newAPI(cfg.Broker)
 	s.repeats.Full = s.repeatsFull

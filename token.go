@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,9 +97,14 @@ func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
 		t.warn(r, "the token has version 1", "Options.DisableV1 is set: "+
 			"the auth endpoint must sign tokens of version 2, as AuthHandler and SignToken do")
 		return ErrDenied
-	case !sign.TokenValid(t.srv.keys, r.Auth, r.Conn.ID(), r.Channel, r.Data):
+	}
+	key := slices.IndexFunc(t.srv.keys, func(key string) bool {
+		return sign.TokenValid([]string{key}, r.Auth, r.Conn.ID(), r.Channel, r.Data)
+	})
+	if key < 0 {
 		return ErrDenied
 	}
+	t.srv.keyUses.add(1, key, t.srv.now())
 	// A token of version 1 says neither.
 	r.Grant.issuedAt = time.Time{}
 	r.Grant.ClientEvents = true // ChannelOptions.ClientEvent decides about each event
@@ -130,6 +136,7 @@ func (t *tokens) authorizeV2(r AuthRequest) error {
 		t.warn(r, err.Error(), hint)
 		return ErrDenied
 	}
+	t.srv.usedKey(2, keyID)
 	r.Grant.Expires = c.Expires
 	r.Grant.ClientEvents = c.Publish
 	r.Grant.Data = c.Data

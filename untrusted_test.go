@@ -365,7 +365,7 @@ func TestSettingsOfNodes(t *testing.T) {
 	const keys = "SecretKey and OldSecretKeys"
 	one, two := strings.Repeat("1", 32), strings.Repeat("2", 32)
 	first := settings(pushy.Options{SecretKey: one})
-	require.Len(t, first, 6)
+	require.Len(t, first, 7)
 	assert.Equal(t, "not set", first["Channel"])
 	set := func(string) pushy.ChannelOptions { return pushy.ChannelOptions{} }
 	assert.Equal(t, "set", settings(pushy.Options{Channel: set})["Channel"])

@@ -46,8 +46,9 @@ type TriggerReader struct {
 	Event       func(name string) error
 	// AllowPrivateEvents accepts event names that begin with "private-" or "presence-".
 	AllowPrivateEvents bool
-	// Used is called with the key that has verified a trigger. It can be nil.
-	Used func(key string)
+	// Used is called with the index in Keys of the key that has verified a trigger. It can be
+	// nil.
+	Used func(key int)
 }
 
 // Read reads a trigger for the channel whose name is in the path. If the trigger is refused,
@@ -204,10 +205,10 @@ func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *Refusal {
 }
 
 func (rd *TriggerReader) signed(t *Trigger, body []byte) bool {
-	for _, key := range rd.Keys {
+	for i, key := range rd.Keys {
 		if sign.Equal(t.authKey, sign.Trigger(key, t.Channel, t.Event, t.timestamp, body)) {
 			if rd.Used != nil {
-				rd.Used(key)
+				rd.Used(i)
 			}
 			return true
 		}
