@@ -250,6 +250,7 @@ func TestProtocolSubscribeRows(t *testing.T) {
 		badKey
 		noAuth
 		badAuth
+		expired
 		large
 		invalid
 		have
@@ -312,6 +313,8 @@ func TestProtocolSubscribeRows(t *testing.T) {
 		switch {
 		case is(badAuth):
 			auth = "wrong"
+		case is(expired):
+			auth = ownTokenV2(peerKey, fmt.Sprintf(`{"sub":[%q],"conn":%q,"iat":1,"exp":1700000000,"data":%s}`, channel, p.id, data))
 		case !is(noAuth):
 			auth = ownToken(p.id, channel, data)
 		}
@@ -346,7 +349,7 @@ func TestProtocolSubscribeRows(t *testing.T) {
 			t.Parallel()
 			try(t, first)
 			for second := first + 1; second < rules; second++ {
-				if first == noAuth && second == badAuth {
+				if first == noAuth && (second == badAuth || second == expired) {
 					continue
 				}
 				try(t, first, second)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,4 +176,14 @@ func TestSignTokenRefuses(t *testing.T) {
 	}
 	_, err := pushy.SignToken("", pushy.Token{Channels: channels, Conn: conn})
 	require.ErrorContains(t, err, "empty secret key")
+}
+
+// The token of PROTOCOL.md, section 6, is that of the claims there.
+func TestProtocolToken(t *testing.T) {
+	t.Parallel()
+	secret, _, _ := tokenVectors(t)
+	section := protocolSection(t, "### Version 2")
+	claims := regexp.MustCompile("(?m)^\\{\"sub\".*}$").FindString(section)
+	require.NotEmpty(t, claims)
+	assert.Contains(t, section, "\n`"+ownTokenV2(secret, claims)+"`.\n")
 }

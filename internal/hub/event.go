@@ -45,6 +45,7 @@ type Event struct {
 	Returned bool          // of Subscribed: the client has named a member that it had
 	Resumed  bool          // of Subscribed, with Returned: it has that member
 	Settling time.Duration // of Subscribed: for this time, Members may lack some
+	Expires  int64         // of Subscribed: when the permission expires, in Unix milliseconds, or 0
 	Again    bool          // of Ended: the client may join again
 
 	Joiner   *Member   // of Joined and Left

@@ -6,7 +6,7 @@
 // # Locks
 //
 // Locks are taken in this order: the broker's own, a channel's fan, the registry's
-// and the channel's mu, a connection's mu, its outbox's. While a lock is held, the code
+// and the channel's mu, a connection's mu, its outbox's or the wheel's. While a lock is held, the code
 // only changes maps and queues: no I/O, and no call of a hook, command or broker.
 package hub
 
@@ -215,6 +215,7 @@ type Hub struct {
 	settled   atomic.Bool    // issued is not used any more
 	history   broker.History // nil if the broker keeps no events
 	keeper    keeper
+	wheel     wheel
 	heals     chan struct{} // has an element for each channel that is being healed
 
 	published atomic.Uint64   // events that the broker accepted
@@ -255,6 +256,7 @@ func New(cfg Config) (*Hub, error) {
 		h.shards[i].channels = map[string]*Channel{}
 	}
 	h.backlog.hub = h
+	h.wheel.hub = h
 	h.history, _ = cfg.Broker.(broker.History)
 	h.heals = make(chan struct{}, maxHeals)
 	h.stopping, h.stop = context.WithCancel(context.Background())

@@ -117,6 +117,10 @@ func (m *membership) detach(end *fanout.Frame) bool {
 	}
 	ch := m.ch
 	m.state = memberEnded
+	if m.lease != nil {
+		c.hub.wheel.remove(m.lease)
+		m.lease = nil
+	}
 	c.mu.Unlock()
 
 	ch.mu.Lock()

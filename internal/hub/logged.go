@@ -139,6 +139,7 @@ func (ch *Channel) subscribedLocked(m *membership, request []byte, past *pastReq
 		Channel: ch.name,
 		Conn:    m.conn,
 		Member:  m.id,
+		Expires: m.expires(),
 		Request: request,
 	}
 	if m.hold {

@@ -28,7 +28,8 @@ type membership struct {
 	out  *fanout.Outbox // of the connection, so that a fan-out does not need to read conn
 	gate fanout.Gate
 
-	// conn.mu guards state, leaving, stay, clientEvents, end and gone.
+	// conn.mu guards state, leaving, stay, clientEvents, end, gone, and, when it is live, noPast
+	// and lease.
 	state        memberState
 	leaving      bool // it must end as soon as it is live
 	stay         bool // with leaving: the member is held then
@@ -53,8 +54,9 @@ type membership struct {
 	logged   *loggedMember // of a private channel, else nil
 	previous string        // with tookOver: the id of the connection that had the member before
 
-	end  *fanout.Frame
-	gone chan struct{} // nil until a goroutine waits for the end; closed when the end is complete
+	lease *lease // nil if it has no end
+	end   *fanout.Frame
+	gone  chan struct{} // nil until a goroutine waits for the end; closed when the end is complete
 }
 
 // isMember reports whether the connection is in the channel. The caller must have locked
@@ -145,6 +147,8 @@ func (c *Conn) join(r JoinRequest) error {
 	m.ch = ch
 	m.noPast = grant.NoPast
 	m.clientEvents = grant.ClientEvents
+	expires := newLease(m, grant.Expires)
+	m.lease = expires
 	m.presence = r.Presence
 	past := c.pastRequest(&r, grant.NoPast)
 	if err = ch.enter(m, &r, policy, data, past); err != nil {
@@ -152,6 +156,7 @@ func (c *Conn) join(r JoinRequest) error {
 		ch.life.release()
 		return c.joinError(err)
 	}
+	m.startLease(expires)
 	m.begin()
 	if !r.Trusted {
 		c.chargeJoin(m, r.Data, past.bytes)

@@ -60,11 +60,12 @@ func (c *Conn) History(ctx context.Context, channel string, r broker.Range) (bro
 	}
 	c.mu.Lock()
 	in := m.isMember()
+	denied := m.noPast
 	c.mu.Unlock()
 	switch {
 	case !in:
 		return broker.Page{}, ErrNotMember
-	case m.noPast:
+	case denied:
 		return broker.Page{}, ErrDenied
 	}
 	return c.hub.History(ctx, channel, r)

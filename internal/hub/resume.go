@@ -71,6 +71,7 @@ func (ch *Channel) joinPublic(m *membership, p *pastRequest, request []byte) {
 		Conn:     m.conn,
 		Member:   m.id,
 		Returned: m.returned,
+		Expires:  m.expires(),
 		Request:  request,
 	}
 	if ch.history == nil {

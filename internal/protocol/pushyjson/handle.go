@@ -92,6 +92,7 @@ var commands = map[string]func(p *Protocol, r *Request) *Error{
 	"pushy:members": (*Protocol).Members,
 	"pushy:update":  (*Protocol).Update,
 	"pushy:idle":    (*Protocol).Idle,
+	"pushy:refresh": (*Protocol).Refresh,
 }
 
 // Fail answers a command with pushy:error.

@@ -95,6 +95,9 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		if e.Returned {
 			data = data.Raw("resumed", strconv.AppendBool(nil, e.Resumed))
 		}
+		if e.Expires > 0 && e.Conn.Version() >= 2 {
+			data = data.Raw("expires", strconv.AppendInt(nil, e.Expires, 10))
+		}
 		if e.Past != nil {
 			data = appendPast(data, e.Past)
 		}
