@@ -11,11 +11,10 @@ import (
 
 // The errors of pushy:refresh, beside those of the host.
 var (
-	ErrNeedAuth    = &Error{"401", "Authorization needed"}
-	ErrDenied      = &Error{"403", "Invalid credentials"}
-	ErrOtherUser   = &Error{"403", "The token is for another user"}
-	ErrDataSize    = &Error{"413", "Presence data too large"}
-	ErrUnavailable = &Error{"503", "Temporarily unavailable"}
+	ErrNeedAuth  = &Error{"401", "Authorization needed"}
+	ErrDenied    = &Error{"403", "Invalid credentials"}
+	ErrOtherUser = &Error{"403", "The token is for another user"}
+	ErrDataSize  = &Error{"413", "Presence data too large"}
 )
 
 // renewal is the data of pushy:refresh.
