@@ -33,6 +33,9 @@ var errClientEventFailed = errors.New("pushy: ChannelOptions.ClientEvent failed"
 
 // decideClientEvent asks the host about an event that a client sends.
 func (s *Server) decideClientEvent(c *hub.Conn, channel, event string, data []byte) ([]byte, *pushyjson.Error) {
+	if s.memory.overloaded.Load() {
+		return nil, pushyjson.ErrUnavailable
+	}
 	var shown json.RawMessage
 	err := errClientEventFailed // unless it returns
 	s.decide("ChannelOptions.ClientEvent", func() {

@@ -23,6 +23,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.NoBody
 	}
 	s.boundBody(w, r)
+	r, release := s.countBody(r)
+	defer release()
 	path := r.URL.EscapedPath()
 	rest, ok := under(path, s.opts.Prefix)
 	if name, is := apiName(rest); ok && is {

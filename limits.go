@@ -14,6 +14,19 @@ type Limits struct {
 	// A command with a large answer counts as several messages (PROTOCOL.md, section 3).
 	CommandRate  int // messages a second from one connection; default 100
 	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
+	// Memory limits the memory, in bytes, that the Server uses for its clients: what is queued
+	// for them, with an event that many clients wait for counted once; messages and bodies that
+	// arrive; the members of channels; and the events that channels keep. Stats.Memory has these
+	// parts. At 80 % the kept events are freed, and if that is not enough, new connections are
+	// refused with status 503; at 90 % Ready returns ErrOverloaded, and events are not published,
+	// triggers are answered with 503; at 100 % the connections with the most queued bytes are
+	// closed with CloseSlowConsumer. Each of these ends by itself, 5 percentage points lower. The
+	// Server measures ten times a second, so the memory of a connection (about 10 KiB each),
+	// garbage and what arrives in between come on top: choose at most 75 % of what the process
+	// may have. MaxBuffered and MaxKept apply as well. A negative number turns it off. Default:
+	// 75 % of the limit that GOMEMLIMIT or debug.SetMemoryLimit has set when New is called,
+	// otherwise off.
+	Memory int64
 	// Events that one connection sends to other clients (ChannelOptions.ClientEvent).
 	ClientEventRate  int // events a second, and twice that number at once; default 10
 	ClientEventBytes int // bytes of the data of one event, as the client sends it; default 10 KiB

@@ -249,6 +249,7 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.SockJS.ResponseLimit, 128<<10)
 	limit.Default(&o.SockJS.DisconnectDelay, 5*time.Second)
 	limit.Default(&o.MaxBuffered, 256<<20)
+	limit.Default(&l.Memory, defaultMemory())
 	limit.Default(&o.MaxKept, 64<<20)
 	limit.Default(&o.Heartbeat, 25*time.Second)
 	limit.Default(&o.WriteTimeout, 10*time.Second)

@@ -74,7 +74,8 @@ func (s *Server) Publish(ctx context.Context, channel, event string, data any) e
 // be published again without being delivered twice. Otherwise PublishEvent returns an error
 // if a name or value is not allowed, the error of the Broker (broker.ErrTooLarge for an event
 // that it can never accept, and for one over Limits.TriggerBytes in a channel that keeps
-// events), and ErrClosed after Shutdown.
+// events), ErrOverloaded while the Server lacks memory (Limits.Memory), and ErrClosed after
+// Shutdown.
 func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 	p, err := s.pairOf(e)
 	if err != nil {
@@ -121,6 +122,9 @@ func (s *Server) pairOf(e Event) (pair, error) {
 
 // publish appends a checked event.
 func (s *Server) publish(ctx context.Context, channel string, e broker.Entry) (Receipt, error) {
+	if s.memory.overloaded.Load() {
+		return Receipt{}, fmt.Errorf(publishError+"%w", ErrOverloaded)
+	}
 	appended, err := s.hub.Publish(ctx, channel, e)
 	if errors.Is(err, hub.ErrClosed) {
 		return Receipt{}, ErrClosed

@@ -148,6 +148,7 @@ type Server struct {
 	ledger      broker.Ledger      // the Broker's, or one of this node only
 	started     time.Time
 	keyUses     keyUses
+	memory      memoryGuard
 
 	// The tests pin these.
 	now       func() time.Time
@@ -232,6 +233,7 @@ func newServer(options Options) (*Server, error) {
 			Heartbeat:    o.Heartbeat,
 			WriteTimeout: limit.Or(o.WriteTimeout, forever),
 			CloseTimeout: closeTimeout,
+			Reading:      &s.memory.reading,
 		},
 		DisableWebSocket: o.SockJS.DisableWebSocket,
 		ResponseLimit:    limit.Or(o.SockJS.ResponseLimit, math.MaxInt),
@@ -257,6 +259,7 @@ func newServer(options Options) (*Server, error) {
 	}
 	s.newAPI(cfg.Broker)
 	s.repeats.Full = s.repeatsFull
+	s.guardMemory()
 	return s, nil
 }
 
@@ -417,6 +420,7 @@ type Stats struct {
 	Connections int
 	Channels    int               // with subscribers on this node
 	Buffered    int64             // bytes queued for clients
+	Memory      MemoryStats       // what Limits.Memory limits
 	Published   uint64            // events published on this node that the Broker accepted
 	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
 	// Keys says how often each secret key was used, SecretKey first. When an old key is not
@@ -438,6 +442,7 @@ func (s *Server) Stats() Stats {
 		Connections: s.hub.Admission().Len(),
 		Channels:    channels,
 		Buffered:    s.engine.Waiting(),
+		Memory:      s.memoryStats(),
 		Published:   s.hub.Published(),
 		Refused:     s.hub.Admission().Refused(),
 		Keys:        s.keyUses.list(),

@@ -152,6 +152,8 @@ func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason stri
 	message := "the server is shutting down"
 	address, most := r.RemoteAddr, 0
 	switch reason {
+	case hub.RefusedMemory:
+		message = "no more connections now: the server lacks memory" // guardMemory logs it
 	case hub.RefusedFull:
 		most = s.opts.Limits.Connections
 		message = "no more connections now: Options.Limits.Connections is " + strconv.Itoa(most)

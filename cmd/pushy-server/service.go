@@ -93,6 +93,9 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.closing.Load():
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, "shutting down")
+	case s.pushy.Ready() != nil:
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, "overloaded")
 	default:
 		_, _ = io.WriteString(w, "ok")
 	}

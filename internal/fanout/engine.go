@@ -80,6 +80,9 @@ type Engine struct {
 
 	mu    sync.Mutex
 	first *Outbox // the head of the linked list of outboxes that have not ended
+
+	counting sync.Mutex
+	censuses uint32 // the number of the last Census
 }
 
 // New returns an Engine without outboxes. It has no goroutine while nothing is queued.

@@ -33,6 +33,7 @@ type Frame struct {
 	refs atomic.Int64              // of a list: the number of outboxes that have it
 	size atomic.Int64              // of a list: the bytes that Engine.Waiting counts for it
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, encoded at first use
+	seen atomic.Uint32             // the last census that has counted it, see Engine.Census
 }
 
 // NewFrame returns a Frame for the JSON text of a message. The text must be valid UTF-8 and

@@ -11,6 +11,7 @@ import (
 const (
 	RefusedFull    = "connections" // Limits.Connections is reached
 	RefusedAddress = "address"     // Limits.PerAddress is reached
+	RefusedMemory  = "memory"      // Hub.SetLowMemory was called
 	RefusedClosed  = "shutdown"
 )
 
@@ -29,7 +30,9 @@ type Admission struct {
 	held     int                   // connections that have ended, and whose members are held
 	heldFrom map[limit.Network]int // of these, if there is a limit
 	closed   bool
-	refused  map[string]uint64 // how often, by reason
+	// lowMemory means that no connection is admitted until there is memory again.
+	lowMemory bool
+	refused   map[string]uint64 // how often, by reason
 }
 
 func newAdmission(limits Limits) *Admission {
@@ -52,6 +55,8 @@ func (a *Admission) Reserve(from limit.Network) (refused string) {
 	switch {
 	case a.closed:
 		refused = RefusedClosed
+	case a.lowMemory:
+		refused = RefusedMemory
 	case a.limit > 0 && len(a.conns)+a.reserved >= a.limit:
 		refused = RefusedFull
 	case a.perNetwork > 0 && from != 0 && a.networks[from] >= a.perNetwork:

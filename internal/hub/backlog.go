@@ -122,6 +122,13 @@ func (b *backlog) addLocked(key memberKey, item backlogItem) {
 	}
 }
 
+// len returns the number of items.
+func (b *backlog) len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.items)
+}
+
 // has reports whether a join or leave of a member of this node is still to be logged.
 func (b *backlog) has(channel, member, owner string) bool {
 	b.mu.Lock()

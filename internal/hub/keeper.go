@@ -162,6 +162,16 @@ func (h *Hub) limitKept() {
 }
 
 func (h *Hub) freeRings(most int64) {
+	emptied := h.emptyRings(most)
+	h.cfg.Notices.Warn("the memory for kept events is full: clients that reconnect are served from the broker", "",
+		slog.Int64("limit", h.cfg.MaxKept),
+		slog.Int("channels", emptied),
+		slog.String("hint", "raise Options.MaxKept, or keep fewer events"))
+}
+
+// emptyRings empties the rings that have not been used for the longest time until all rings
+// together have at most most bytes. It returns the number of these rings.
+func (h *Hub) emptyRings(most int64) (emptied int) {
 	type use struct {
 		ch *Channel
 		at time.Time
@@ -182,7 +192,6 @@ func (h *Hub) freeRings(most int64) {
 		ch.fan.Unlock()
 	}
 	slices.SortFunc(uses, func(a, b use) int { return a.at.Compare(b.at) })
-	emptied := 0
 	for _, u := range uses {
 		if h.keeper.bytes.Load() <= most {
 			break
@@ -196,8 +205,5 @@ func (h *Hub) freeRings(most int64) {
 		u.ch.countLocked()
 		u.ch.fan.Unlock()
 	}
-	h.cfg.Notices.Warn("the memory for kept events is full: clients that reconnect are served from the broker", "",
-		slog.Int64("limit", h.cfg.MaxKept),
-		slog.Int("channels", emptied),
-		slog.String("hint", "raise Options.MaxKept, or keep fewer events"))
+	return emptied
 }

@@ -8,18 +8,22 @@ package transport
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Config has the limits of a Session. All fields must be set, except Heartbeat.
+// Config has the limits of a Session. All fields must be set, except Heartbeat and Reading.
 type Config struct {
 	MaxMessage   int           // bytes of one message, with fragments joined and SockJS escapes decoded
 	Heartbeat    time.Duration // the interval of heartbeats; if not positive, there are none
 	WriteTimeout time.Duration // for the handshake response, and in Linger for the queued frames
 	CloseTimeout time.Duration // in Linger, for the close frame of the peer
+	// Reading counts the bytes of messages that have arrived in part, or that wait for the
+	// commands before them. It can be nil.
+	Reading *atomic.Int64
 }
 
 // A Ticket is a reserved place for one session. Exactly one of its funcs is called, once.

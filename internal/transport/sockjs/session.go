@@ -123,6 +123,7 @@ func (s *httpSession) Receive() ([]byte, error) {
 		s.mu.Lock()
 		if s.halted != nil {
 			s.inbox = nil
+			s.countLocked(-s.inboxBytes)
 			s.mu.Unlock()
 			return nil, s.halted
 		}
@@ -134,7 +135,7 @@ func (s *httpSession) Receive() ([]byte, error) {
 		if len(s.inbox) > 0 {
 			body := s.inbox[0]
 			s.inbox = s.inbox[1:]
-			s.inboxBytes -= body.size
+			s.countLocked(-body.size)
 			s.mu.Unlock()
 			s.elements.openValid(body.frame)
 			continue
@@ -165,8 +166,16 @@ func (s *httpSession) deliver(frame []byte) {
 		})
 	default:
 		s.inbox = append(s.inbox, body)
-		s.inboxBytes += body.size
+		s.countLocked(body.size)
 		signal(s.arrived)
+	}
+}
+
+// countLocked adds to the size of the messages in the inbox.
+func (s *httpSession) countLocked(bytes int64) {
+	s.inboxBytes += bytes
+	if reading := s.h.cfg.Reading; reading != nil {
+		reading.Add(bytes)
 	}
 }
 

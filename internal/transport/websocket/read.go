@@ -3,6 +3,7 @@ package websocket
 import (
 	"encoding/binary"
 	"errors"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -47,8 +48,10 @@ type frameReader struct {
 	frame    ws.Header
 	left     int64 // bytes of the frame's payload that are still to be read
 
-	message []byte // the payloads of the data frames so far, joined
-	control []byte // the payload of a control frame so far
+	message []byte        // the payloads of the data frames so far, joined
+	reading *atomic.Int64 // counts the bytes of message of all readers; can be nil
+	counted int           // what it counts for this one
+	control []byte        // the payload of a control frame so far
 
 	on readerEvents
 }
@@ -62,7 +65,29 @@ type readerEvents interface {
 // next returns the next message, which is valid until the next call. After an error, only
 // discard and drain can be called.
 func (r *frameReader) next() ([]byte, error) {
+	r.release()
+	message, err := r.read()
+	if err != nil {
+		r.release()
+	}
+	return message, err
+}
+
+// release releases the message that has arrived so far.
+func (r *frameReader) release() {
 	r.message = nil
+	r.count()
+}
+
+// count counts the present size of the message.
+func (r *frameReader) count() {
+	if change := cap(r.message) - r.counted; change != 0 && r.reading != nil {
+		r.counted += change
+		r.reading.Add(int64(change))
+	}
+}
+
+func (r *frameReader) read() ([]byte, error) {
 	for {
 		if !r.inFrame {
 			if err := r.readHeader(); err != nil {
@@ -203,6 +228,7 @@ func (r *frameReader) readData(p []byte) ([]byte, error) {
 	whole := done && r.frame.Fin
 	if !whole || len(r.message) > 0 {
 		r.message = append(r.message, p...)
+		r.count()
 		p = r.message
 	}
 	if !done {
@@ -282,7 +308,7 @@ func closeCodeAllowed(code int) bool {
 // discard reads and drops frames until the close frame of the peer, the end of the
 // connection, the read deadline, or invalid bytes, which set garbled.
 func (r *frameReader) discard() {
-	r.message = nil
+	r.release()
 	r.control = nil
 	for !r.gotClose && !r.garbled {
 		if !r.inFrame && r.readHeader() != nil {

@@ -88,10 +88,11 @@ func newSocket(conn net.Conn, early []byte, cfg *Config) *socket {
 		limit = cfg.Framing.Limit(limit)
 	}
 	s.frames = frameReader{
-		src: src,
-		max: limit,
-		in:  early,
-		on:  s,
+		src:     src,
+		max:     limit,
+		in:      early,
+		on:      s,
+		reading: cfg.Reading,
 	}
 	s.waitSince.Store(notWaiting)
 	return s
