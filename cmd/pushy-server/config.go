@@ -132,7 +132,7 @@ var limitSettings = []setting{
 	limit("connBuffer", func(l *pushy.Limits) *int { return &l.ConnBuffer }),
 	limit("keepBytes", func(l *pushy.Limits) *int { return &l.KeepBytes }),
 	{"limits.maxBuffered", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.MaxBuffered) }},
-	{"limits.memory", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.Limits.Memory) }},
+	{"limits.maxMemory", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.Limits.Memory) }},
 	{"limits.maxKept", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.MaxKept) }},
 }
 
@@ -463,6 +463,7 @@ var keysOfOptions = map[string]string{
 	"Channel":                "channels",
 	"MaxBuffered":            "limits.maxBuffered",
 	"MaxKept":                "limits.maxKept",
+	"Limits.Memory":          "limits.maxMemory",
 	"SockJS.DisconnectDelay": "sockjs.disconnect_delay",
 	"SockJS.ResponseLimit":   "sockjs.response_limit",
 	"SockJS.JSessionID":      "sockjs.jsessionid",

@@ -147,7 +147,7 @@ func TestConfigKeys(t *testing.T) {
 			warned(c, "sockjs.Websocket", "unknown config key ignored")
 		}},
 		{"limits", `,"limits":{"connections":1,"perAddress":10,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
-			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000,"pagedMembers":10,"keepBytes":11,"memory":7000000000,"maxKept":6000000000}`, func(c *config) {
+			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000,"pagedMembers":10,"keepBytes":11,"maxMemory":7000000000,"maxKept":6000000000}`, func(c *config) {
 			c.options.Limits = pushy.Limits{
 				Connections: 1, PerAddress: 10, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
 				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9, PagedMembers: 10, KeepBytes: 11,

@@ -117,7 +117,7 @@
 //	maxBuffered    bytes queued for all connections. Default 268435456
 //	keepBytes      bytes of the data of the events that one channel keeps.
 //	               Default 262144; with channels at least triggerBytes
-//	memory         bytes of memory for clients: from 80 % new connections are
+//	maxMemory      bytes of memory for clients: from 80 % new connections are
 //	               refused, from 90 % triggers. Default 75 % of GOMEMLIMIT if
 //	               that is set, otherwise off
 //	maxKept        memory of this process for events that channels keep.
@@ -183,7 +183,7 @@
 //
 // The log goes to standard error: as text if that is a terminal, otherwise as one
 // JSON object a line. GET /healthz is answered with 200 "ok", and with 503 while
-// the server shuts down or uses more than 90 % of limits.memory.
+// the server shuts down or uses more than 90 % of limits.maxMemory.
 //
 // SIGTERM and SIGINT shut the server down within 15 seconds: clients receive the
 // events that are queued for them, and then a close code after which they
