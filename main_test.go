@@ -11,6 +11,9 @@ import (
 
 // TestMain fails the run when a test leaves a goroutine behind.
 func TestMain(m *testing.M) {
+	if os.Getenv(memoryChildEnv) != "" {
+		memoryChild()
+	}
 	code := m.Run()
 	if code == 0 {
 		if left := goroutinesLeft(); left != "" {

@@ -1,0 +1,225 @@
+package pushy_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testproc"
+)
+
+// memoryChildEnv makes the test binary a server whose clients do not read.
+const memoryChildEnv = "PUSHY_TEST_MEMORY_CHILD"
+
+// memoryReport is what that server observes of itself.
+type memoryReport struct {
+	Used        float64 // of Limits.Memory
+	RSS         int64   // bytes, without the program; 0 if the system does not tell
+	Kept        int64
+	Connections int
+	Refuses     bool // a handshake is answered with 503
+	Overloaded  bool // Publish returns ErrOverloaded
+}
+
+// smallBuffers accepts connections for which the kernel holds only few bytes.
+type smallBuffers struct{ net.Listener }
+
+func (l smallBuffers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetWriteBuffer(4 << 10)
+	}
+	return c, err
+}
+
+// memoryChild is the process. Its first line is the address; then it waits for a line, fills the
+// outboxes, and reports ten times a second until its input ends.
+func memoryChild() {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	conns := make(chan *pushy.Conn, 10_000)
+	srv, err := pushy.New(pushy.Options{
+		SecretKey:    peerKey,
+		Logger:       slog.New(slog.DiscardHandler),
+		WriteTimeout: time.Hour, // the limit of the memory must end the connections
+		Channel:      func(string) pushy.ChannelOptions { return talking(relay)("kept") },
+		Hooks:        pushy.Hooks{Connect: func(c *pushy.Conn) { conns <- c }},
+	})
+	fail(err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fail(err)
+	go func() { _ = http.Serve(smallBuffers{l}, srv) }()
+	fmt.Println(l.Addr())
+	in := bufio.NewReader(os.Stdin)
+	_, err = in.ReadString('\n')
+	fail(err)
+	var all []*pushy.Conn
+	for len(conns) > 0 {
+		all = append(all, <-conns)
+	}
+	channel := "news"
+	fail(srv.Channels().Join(all[0], channel, nil))
+	for range 10 {
+		fail(srv.Publish(context.Background(), channel, "kept", strings.Repeat("x", 10_000)))
+	}
+	stop := make(chan struct{})
+	go func() {
+		_, err := in.ReadString('\n')
+		fail(err) // the test has ended
+		close(stop)
+	}()
+	text := strings.Repeat("x", 2000)
+	out := json.NewEncoder(os.Stdout)
+	for round := 0; ; round++ {
+		select {
+		case <-stop:
+		default:
+			for _, c := range all {
+				_ = c.Send("filler", text) // it fails for one that was closed
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+		if round%5 != 0 {
+			continue
+		}
+		m := srv.Stats().Memory
+		fail(out.Encode(memoryReport{
+			Used:        float64(m.Total()) / float64(m.Limit),
+			RSS:         residentBytes(),
+			Kept:        m.Kept,
+			Connections: srv.Stats().Connections,
+			Refuses:     refuses("http://" + l.Addr().String()),
+			Overloaded:  errors.Is(srv.Publish(context.Background(), "nobody", "x", 1), pushy.ErrOverloaded),
+		}))
+	}
+}
+
+// residentBytes returns the resident set of this process, without the pages of the program
+// itself, or 0.
+func residentBytes() int64 {
+	status, _ := os.ReadFile("/proc/self/statm")
+	fields := strings.Fields(string(status))
+	if len(fields) < 3 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	files, _ := strconv.ParseInt(fields[2], 10, 64)
+	return (pages - files) * int64(os.Getpagesize())
+}
+
+// refuses reports whether a handshake is answered with 503.
+func refuses(base string) bool {
+	dialer := ws.Dialer{Timeout: clientPatience}
+	conn, _, _, err := dialer.Dial(context.Background(), strings.Replace(base, "http", "ws", 1)+"/pushy/socket/websocket")
+	if err == nil {
+		_ = conn.Close()
+	}
+	var status ws.StatusError
+	return errors.As(err, &status) && int(status) == http.StatusServiceUnavailable
+}
+
+// Acceptance 16, with a process, its memory limit and sockets: 1,000 clients never read (100
+// without PUSHY_SOAK). The stages come in order, the process stays below GOMEMLIMIT, and it
+// recovers when nothing more is sent to the clients and they leave.
+func TestMemoryOfAProcess(t *testing.T) {
+	clients, limit := 100, int64(96<<20)
+	if soak {
+		clients, limit = 1000, 384<<20
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), memoryChildEnv+"=1", "GOMEMLIMIT="+strconv.FormatInt(limit, 10))
+	cmd.Stderr = os.Stderr
+	testproc.DieWithParent(cmd)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	out := bufio.NewReader(stdout)
+	line, err := out.ReadString('\n')
+	require.NoError(t, err)
+	base := "http://" + strings.TrimSpace(line)
+
+	sockets := make([]net.Conn, clients)
+	dialer := ws.Dialer{
+		Timeout: clientPatience,
+		NetDial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if t, ok := conn.(*net.TCPConn); ok {
+				_ = t.SetReadBuffer(4 << 10)
+			}
+			return conn, err
+		},
+	}
+	for i := range sockets {
+		sockets[i], _, _, err = dialer.Dial(t.Context(), strings.Replace(base, "http", "ws", 1)+"/pushy/socket/websocket")
+		require.NoError(t, err)
+		defer func() { _ = sockets[i].Close() }()
+	}
+	_, err = io.WriteString(in, "fill\n")
+	require.NoError(t, err)
+
+	var peak memoryReport
+	reports := json.NewDecoder(out)
+	// next returns the first report for which the func returns true.
+	next := func(what string, fits func(memoryReport) bool) (r memoryReport) {
+		t.Helper()
+		begun := time.Now()
+		for {
+			require.NoError(t, reports.Decode(&r), what)
+			if r.RSS > peak.RSS {
+				peak = r
+			}
+			if fits(r) {
+				t.Logf("%s after %v: %+v", what, time.Since(begun).Round(time.Millisecond), r)
+				return r
+			}
+			require.Less(t, time.Since(begun), 2*time.Minute, "%s: %+v", what, r)
+		}
+	}
+	r := next("kept events are freed", func(r memoryReport) bool { return r.Kept == 0 && r.Used > 0.5 })
+	assert.False(t, r.Overloaded)
+	r = next("connections are refused", func(r memoryReport) bool { return r.Refuses })
+	assert.GreaterOrEqual(t, r.Connections, clients)
+	next("events are refused", func(r memoryReport) bool { return r.Overloaded })
+	r = next("connections are closed", func(r memoryReport) bool { return r.Connections < clients })
+	assert.True(t, r.Overloaded)
+	assert.True(t, r.Refuses)
+	for range 10 {
+		next("it remains full", func(memoryReport) bool { return true })
+	}
+	t.Logf("peak RSS %d MiB of a GOMEMLIMIT of %d MiB", peak.RSS>>20, limit>>20)
+	assert.Less(t, peak.RSS, limit)
+
+	_, err = io.WriteString(in, "stop\n")
+	require.NoError(t, err)
+	for _, conn := range sockets {
+		_ = conn.Close()
+	}
+	next("it has recovered", func(r memoryReport) bool { return !r.Overloaded && !r.Refuses })
+}
