@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -135,6 +136,7 @@ func TestAuthorizers(t *testing.T) {
 func TestAuthHandlerAnswers(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, pushy.Options{})
+	srv.SetClock(func() time.Time { return time.Unix(1700000000, 0) })
 	const form, asJSON = "application/x-www-form-urlencoded", "application/json"
 	for _, c := range []struct {
 		name, body, contentType, origin string
@@ -143,11 +145,11 @@ func TestAuthHandlerAnswers(t *testing.T) {
 		status                          int
 		answer                          string // %auth is the right token
 	}{
-		{name: "form", body: "channel=private-X&connection_id=" + someID, contentType: form, status: 200, answer: `{"auth":"%auth"}`},
-		{name: "json", body: `{"channel":"private-x","connection_id":"` + someID + `"}`, contentType: asJSON, status: 200, answer: `{"auth":"%auth"}`},
+		{name: "form", body: "channel=private-X&connection_id=" + someID, contentType: form, status: 200, answer: `{"auth":"%auth","batch":100}`},
+		{name: "json", body: `{"channel":"private-x","connection_id":"` + someID + `"}`, contentType: asJSON, status: 200, answer: `{"auth":"%auth","batch":100}`},
 		{name: "data", body: "channel=private-x&data=evil&connection_id=" + someID, contentType: form, data: map[string]any{"n": 1}, status: 200,
-			answer: `{"auth":"%auth","data":{"n":1}}`},
-		{name: "nilMap", body: "channel=private-x&connection_id=" + someID, contentType: form, data: map[string]any(nil), status: 200, answer: `{"auth":"%auth"}`},
+			answer: `{"auth":"%auth","data":{"n":1},"batch":100}`},
+		{name: "nilMap", body: "channel=private-x&connection_id=" + someID, contentType: form, data: map[string]any(nil), status: 200, answer: `{"auth":"%auth","batch":100}`},
 		{name: "noObject", body: "channel=private-x&connection_id=" + someID, contentType: form, data: 7, status: 500},
 		{name: "notEncodable", body: "channel=private-x&connection_id=" + someID, contentType: form, data: func() {}, status: 500},
 		{name: "tooLargeData", body: "channel=private-x&connection_id=" + someID, contentType: form, data: map[string]string{"a": strings.Repeat("x", 5000)}, status: 500},
@@ -161,7 +163,7 @@ func TestAuthHandlerAnswers(t *testing.T) {
 		{name: "huge", body: "channel=" + strings.Repeat("x", 64<<10), contentType: form, status: 413},
 		{name: "foreign", body: "channel=private-x&connection_id=" + someID, contentType: form, origin: "https://evil.example", status: 403},
 		{name: "null", body: "channel=private-x&connection_id=" + someID, contentType: form, origin: "null", status: 403},
-		{name: "own", body: "channel=private-x&connection_id=" + someID, contentType: form, origin: "https://example.com", status: 200, answer: `{"auth":"%auth"}`},
+		{name: "own", body: "channel=private-x&connection_id=" + someID, contentType: form, origin: "https://example.com", status: 200, answer: `{"auth":"%auth","batch":100}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -183,9 +185,10 @@ func TestAuthHandlerAnswers(t *testing.T) {
 			if c.answer != "" {
 				data := ""
 				if m, is := c.data.(map[string]any); is && m != nil {
-					data = `{"n":1}`
+					data = `,"data":{"n":1}`
 				}
-				assert.Equal(t, strings.Replace(c.answer, "%auth", ownToken(someID, "private-x", data), 1), w.Body.String())
+				token := ownTokenV2(peerKey, `{"sub":["private-x"],"conn":"`+someID+`","iat":1700000000`+data+`}`)
+				assert.Equal(t, strings.Replace(c.answer, "%auth", token, 1), w.Body.String())
 			} else {
 				assert.Contains(t, w.Body.String(), `{"error":{"code":"`+strconv.Itoa(c.status)+`","message":"`)
 			}

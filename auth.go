@@ -7,14 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
-	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
-	"github.com/gopushy/pushy/internal/limit"
-	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/sign"
 )
@@ -180,112 +176,4 @@ func SignTrigger(secretKey, channel, event string, timestamp int64, body []byte)
 		return "", fmt.Errorf("pushy: sign: %w", err)
 	}
 	return authKey, nil
-}
-
-// AuthHandler returns a handler that gives browsers tokens for private channels. A page
-// POSTs the fields channel and connection_id, as a form or a JSON object. The same origins
-// are allowed as for connections. The func allow decides by the request, for example by its
-// session cookie. It returns the member's presence data, a value that is encoded as a JSON
-// object, or nil. It need not check that connID belongs to the user who sent the request,
-// because a token is valid only for that connection. The answer is {"auth":…,"data":…};
-// data is what allow returned, never what the browser sent. Bodies are limited to 64 KiB.
-//
-// If allow returns ErrDenied the status is 403, for ErrNeedAuth it is 401. An *Error is
-// answered with its Message and Code and with status 403, or with its Code as the status if
-// that is a number from 400 to 499. The browser client does not retry after these. If an
-// error wraps several of these, the first *Error decides the message and the code; the
-// status is its Code if that is a status, otherwise 401 if the error also wraps
-// ErrNeedAuth. Any other error, a panic, and data that Limits.PresenceBytes does not allow
-// are answered with status 500, after which the client retries, and are logged at most once
-// a minute.
-func (s *Server) AuthHandler(allow func(r *http.Request, connID, channel string) (data any, err error)) http.Handler {
-	return &httpapi.AuthHandler{
-		FromAllowedOrigin: func(w http.ResponseWriter, r *http.Request) bool {
-			_, ok := s.fromAllowedOrigin(w, r)
-			return ok
-		},
-		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
-		Channel:     s.channelName,
-		Grant: func(r *http.Request, connID, channel string) (auth string, data []byte, refused *httpapi.AuthRefusal) {
-			policy, err := s.hub.PolicyOf(channel)
-			if err != nil {
-				return "", nil, &httpapi.AuthRefusal{
-					Status:  http.StatusInternalServerError,
-					Message: "Internal error",
-				}
-			}
-			if !policy.Private && names.Private(channel) {
-				// Clients that go by the name ask for a token first, and give up if they are refused.
-				return "", nil, nil
-			}
-			if !policy.Private {
-				return "", nil, &httpapi.AuthRefusal{
-					Status:  http.StatusForbidden,
-					Message: "the channel is not private: it needs no token",
-				}
-			}
-			if s.opts.SecretKey == "" {
-				return "", nil, s.refusal(r, channel, errNoKey)
-			}
-			err = errAllowFailed // unless it returns
-			s.decide("the func given to AuthHandler", func() {
-				shown, refused := allow(r, connID, channel)
-				if refused == nil {
-					auth, data, refused = s.grant(connID, channel, shown) // calls MarshalJSON of shown
-				}
-				err = readable(refused)
-			})
-			if err != nil {
-				return "", nil, s.refusal(r, channel, err)
-			}
-			return auth, data, nil
-		},
-	}
-}
-
-var (
-	errAllowFailed = errors.New("pushy: the func given to AuthHandler failed")
-	errNoKey       = errors.New("pushy: AuthHandler cannot sign tokens: Options.SecretKey is empty")
-)
-
-// refusal is AuthHandler's answer to an error.
-func (s *Server) refusal(r *http.Request, channel string, err error) *httpapi.AuthRefusal {
-	seen := visible(err)
-	if seen != nil || errors.Is(err, ErrNeedAuth) || errors.Is(err, ErrDenied) {
-		refusal := &httpapi.AuthRefusal{Status: refusedStatus(err)}
-		if seen != nil {
-			refusal.Code = seen.Code
-			refusal.Message = seen.Message
-		}
-		if refusal.Message == "" {
-			refusal.Message = "not authorized"
-			if refusal.Status == http.StatusUnauthorized {
-				refusal.Message = "authentication needed"
-			}
-		}
-		return refusal
-	}
-	if !errors.Is(err, errAllowFailed) && r.Context().Err() == nil { // else it is logged, or the client has left
-		hint := "to refuse a client return pushy.ErrDenied, pushy.ErrNeedAuth or an *pushy.Error"
-		var data *pushyjson.PresenceError
-		if errors.As(err, &data) {
-			hint = "the data that the func given to AuthHandler returned cannot be used for presence"
-		}
-		s.notices.Warn("AuthHandler cannot give a token", "",
-			slog.String("channel", channel),
-			slog.String("error", err.Error()),
-			slog.String("hint", hint))
-	}
-	return &httpapi.AuthRefusal{Status: http.StatusInternalServerError, Message: "Internal error"}
-}
-
-func (s *Server) grant(connID, channel string, data any) (auth string, raw json.RawMessage, err error) {
-	if raw, err = presenceJSON(data); err != nil {
-		return "", nil, err
-	}
-	if _, refused := pushyjson.PresenceFields(raw, s.opts.Limits.PresenceBytes); refused != nil {
-		return "", nil, refused
-	}
-	auth, err = SignChannel(s.opts.SecretKey, connID, channel, data)
-	return auth, raw, err
 }

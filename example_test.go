@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"strings"
@@ -207,4 +208,53 @@ func ExampleServer_Shutdown() {
 	if err := web.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Println(err)
 	}
+}
+
+// A page of a user who is logged in is rendered with a token for the user's channels, so that it
+// subscribes without a request to the auth endpoint. Options.Accept must return the same user.
+func ExampleSignToken() {
+	token, err := pushy.SignToken("a long secret, from the environment", pushy.Token{
+		Channels: []string{"private-user-42", "private-news"},
+		User:     "42",
+		Expires:  time.Now().Add(10 * time.Minute),
+		Data:     map[string]string{"name": "Ann"},
+	})
+	fmt.Println(strings.Count(token, "."), err)
+	// Output: 3 <nil>
+}
+
+// An auth endpoint that looks the session up once for all channels of a page.
+func ExampleServer_AuthAll() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	rooms := map[string][]string{"ann": {"private-lobby", "private-staff"}} // of each session
+	auth := srv.AuthAll(func(r *http.Request, connID string, channels []string) (map[string]any, error) {
+		session, err := r.Cookie("session")
+		if err != nil {
+			return nil, pushy.ErrNeedAuth
+		}
+		allowed := map[string]any{}
+		for _, room := range rooms[session.Value] {
+			allowed[room] = map[string]string{"name": session.Value}
+		}
+		return allowed, nil // all other channels are refused
+	})
+	body := strings.NewReader("channel=private-lobby&channel=private-cellar&connection_id=0b7b5c5e-5c0a-4a43-9e2c-d3f1d3c7a3b8")
+	r := httptest.NewRequest("POST", "/auth", body)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.AddCookie(&http.Cookie{Name: "session", Value: "ann"})
+	w := httptest.NewRecorder()
+	auth.ServeHTTP(w, r)
+	var answer struct {
+		Channels map[string]struct {
+			Auth  string
+			Error string
+		}
+	}
+	err = json.Unmarshal(w.Body.Bytes(), &answer)
+	fmt.Println(answer.Channels["private-lobby"].Auth[:3], answer.Channels["private-cellar"].Error, err)
+	// Output: v2. not authorized <nil>
 }

@@ -199,7 +199,8 @@ func TestTokenKeys(t *testing.T) {
 		require.Equal(t, http.StatusOK, granted.Code, granted.Body)
 		var answer struct{ Auth string }
 		require.NoError(t, json.Unmarshal(granted.Body.Bytes(), &answer))
-		assert.Equal(t, sha256Hex(c.id+":private-room:the new secret key"), answer.Auth)
+		claims := fmt.Sprintf(`{"sub":["private-room"],"conn":%q,"iat":1700000000}`, c.id)
+		assert.Equal(t, ownTokenV2("the new secret key", claims), answer.Auth)
 	})
 }
 

@@ -119,18 +119,6 @@ func TestProtocolTokenVectorsAreSigned(t *testing.T) {
 		}
 		signed++
 		assert.Equal(t, auth, own, v.title)
-
-		srv := startServer(t, pushy.Options{SecretKey: vectorKey})
-		h := srv.AuthHandler(func(*http.Request, string, string) (any, error) { return data, nil })
-		form := url.Values{"channel": {channel}, "connection_id": {id}}.Encode()
-		r := httptest.NewRequest("POST", "/auth", strings.NewReader(form))
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		require.Equal(t, 200, w.Code, "%s: %s", v.title, w.Body)
-		var answer struct{ Auth string }
-		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
-		assert.Equal(t, auth, answer.Auth, v.title)
 	}
 	assert.Equal(t, 5, signed)
 }
@@ -144,6 +132,7 @@ func TestProtocolAuthExample(t *testing.T) {
 	_, want, _ := strings.Cut(section, "```json\n")
 	want, _, _ = strings.Cut(want, "\n")
 	srv := startServer(t, pushy.Options{SecretKey: vectorKey})
+	srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
 	h := srv.AuthHandler(func(*http.Request, string, string) (any, error) {
 		return map[string]string{"name": "Ann"}, nil
 	})

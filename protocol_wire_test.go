@@ -52,6 +52,7 @@ func TestProtocolAuthRows(t *testing.T) {
 		"Internal error":                         {body: good, err: errBroker},
 		"for people":                             {body: good, origin: "https://evil.example"},
 		"the host's":                             {body: good, err: &pushy.Error{Code: "429", Message: "Later"}},
+		"at most 100 channels are allowed":       {body: good + strings.Repeat("&channel=x", 100)},
 		"body over 64 KiB":                       {body: good + strings.Repeat("&", 64<<10)},
 
 		"method not allowed: POST channel and connection_id": {method: "GET"},

@@ -167,7 +167,7 @@ func TestSignTokenRefuses(t *testing.T) {
 		"exp: must be at most 24 hours away":        {Channels: channels, User: "42", Expires: time.Now().Add(25 * time.Hour)},
 		"exp: is not in the future":                 {Channels: channels, User: "42", Expires: time.Now().Add(-time.Hour)},
 		"presence data must be an object":           {Channels: channels, User: "42", Data: 7},
-		"bytes, at most 8192 are allowed":           {Channels: channels, User: "42", Data: map[string]string{"a": string(make([]byte, 2000))}},
+		"the token has more than 8192 bytes":        {Channels: channels, User: "42", Data: map[string]string{"a": string(make([]byte, 2000))}},
 		"json: unsupported type":                    {Channels: channels, User: "42", Data: map[string]any{"a": func() {}}},
 	} {
 		_, err := pushy.SignToken(peerKey, token)

@@ -54,6 +54,10 @@ func Sign(secret string, c Claims, now time.Time) (string, error) {
 		}
 		c.Data = canonical
 	}
+	c.Issued = time.Unix(c.Issued.Unix(), 0) // as it is written
+	if !c.Expires.IsZero() {
+		c.Expires = time.Unix(c.Expires.Unix(), 0)
+	}
 	if err := c.check(now); err != nil {
 		return "", err
 	}
@@ -64,7 +68,7 @@ func Sign(secret string, c Claims, now time.Time) (string, error) {
 	payload := base64.RawURLEncoding.EncodeToString(c.encode())
 	signed := Prefix + keyID + "." + payload + "." + sign.TokenV2(secret, keyID, payload)
 	if len(signed) > MaxBytes {
-		return "", fmt.Errorf("the token would have %d bytes, at most %d are allowed", len(signed), MaxBytes)
+		return "", fmt.Errorf("%w: it would have %d", ErrSize, len(signed))
 	}
 	return signed, nil
 }
