@@ -247,6 +247,28 @@ func TestClientEventRights(t *testing.T) {
 	bob.expect("client-x private-talk 2")
 }
 
+// A token of version 2 says whether the client may send events.
+func TestClientEventRightsOfTokens(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{Channel: talking(relay)})
+	for allowed, want := range map[bool]string{
+		true:  sent,
+		false: `pushy:error {"message":"Client events are not allowed","code":"403","id":1}`,
+	} {
+		p := connectPeer(t, srv)
+		token, err := pushy.SignToken(peerKey, pushy.Token{
+			Channels:     []string{"private-talk"},
+			Conn:         p.id,
+			ClientEvents: allowed,
+		})
+		require.NoError(t, err)
+		require.Equal(t, "pushy:subscription-success",
+			p.ask(`{"command":"subscribe","data":{"channel":"private-talk","auth":"`+token+`"}}`).Event)
+		assert.Equal(t, want, p.ask(emitText("private-talk", "client-x", "1")).String())
+		require.NoError(t, srv.Channels().Leave(p.conn(srv), "private-talk"))
+	}
+}
+
 // Acceptance 18: 20 events at once, and 10 a second.
 func TestClientEventRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

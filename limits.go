@@ -87,6 +87,11 @@ func (o *Options) warnOfLimits() {
 			"one slow client fills the buffers of all; raise MaxBuffered or lower ConnBuffer",
 		},
 		{
+			l.ConnBuffer > 0 && l.Memory > 0 && int64(l.ConnBuffer) > l.Memory/10,
+			"Limits.Memory", "Limits.ConnBuffer", l.Memory, 10 * int64(l.ConnBuffer),
+			"a few slow clients fill the memory of all; raise Memory or lower ConnBuffer",
+		},
+		{
 			l.ConnBuffer > 0 && l.TriggerBytes > 0 && l.TriggerBytes > l.ConnBuffer,
 			"Limits.ConnBuffer", "Limits.TriggerBytes", int64(l.ConnBuffer), int64(l.TriggerBytes),
 			"two large events disconnect a client; raise ConnBuffer or lower TriggerBytes",

@@ -35,6 +35,9 @@ type MemoryStats struct {
 func (m MemoryStats) Total() int64 { return m.Outboxes + m.Reading + m.Members + m.Kept + m.Queued }
 
 const (
+	// minMemory is the least Limits.Memory. Less can only be a number without its unit.
+	minMemory = 1 << 20
+
 	memoryPace = 100 * time.Millisecond
 	// The stages of Limits.Memory, in percent, and how far the use must fall for a stage to end.
 	memoryLow      = 80
@@ -59,7 +62,7 @@ type memoryGuard struct {
 
 func defaultMemory() int64 {
 	limit := debug.SetMemoryLimit(-1)
-	if limit == math.MaxInt64 {
+	if limit == math.MaxInt64 || limit/4*3 < minMemory {
 		return -1
 	}
 	return limit / 4 * 3

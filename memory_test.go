@@ -249,7 +249,14 @@ func TestMemoryDefault(t *testing.T) {
 	debug.SetMemoryLimit(1 << 40)
 	assert.Equal(t, int64(3<<38), startServer(t, pushy.Options{}).Stats().Memory.Limit)
 	assert.Zero(t, startServer(t, pushy.Options{Limits: pushy.Limits{Memory: -1}}).Stats().Memory.Limit)
+	debug.SetMemoryLimit(1000)
+	assert.Zero(t, startServer(t, pushy.Options{}).Stats().Memory.Limit, "no limit of use")
 	debug.SetMemoryLimit(old)
+	_, err := pushy.New(pushy.Options{
+		SecretKey: peerKey,
+		Limits:    pushy.Limits{Memory: 512},
+	})
+	assert.EqualError(t, err, "pushy: Options.Limits.Memory is 512 bytes, must be at least 1048576; a negative number turns it off")
 	if old == 1<<63-1 {
 		assert.Zero(t, startServer(t, pushy.Options{}).Stats().Memory.Limit)
 	}

@@ -301,6 +301,9 @@ func (o *Options) check() error {
 		return fmt.Errorf("pushy: Options.ReturnRate is %d, must be at most %d: it is a number of connections a second",
 			o.ReturnRate, maxReturnRate)
 	}
+	if l := o.Limits.Memory; l > 0 && l < minMemory {
+		return fmt.Errorf("pushy: Options.Limits.Memory is %d bytes, must be at least %d; a negative number turns it off", l, minMemory)
+	}
 	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
 		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: " +
 			"tokens and triggers are off without it")

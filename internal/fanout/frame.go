@@ -30,10 +30,10 @@ type Frame struct {
 	text []byte
 	raw  bool
 	list bool                      // see NewList
+	seen atomic.Uint32             // the last census that has counted it, see Engine.Census; here it takes no memory
 	refs atomic.Int64              // of a list: the number of outboxes that have it
 	size atomic.Int64              // of a list: the bytes that Engine.Waiting counts for it
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, encoded at first use
-	seen atomic.Uint32             // the last census that has counted it, see Engine.Census
 }
 
 // NewFrame returns a Frame for the JSON text of a message. The text must be valid UTF-8 and
