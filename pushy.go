@@ -73,11 +73,12 @@
 //
 // # Publishing from other processes
 //
-// Backends in any language POST to {prefix}/channel/{name}/trigger with a key
-// that [SignTrigger] computes; Go programs use package trigger. Anyone who can read
-// such a request, for example in a proxy's log, can repeat it until 600 seconds after
-// its timestamp, with another id or without one. The key is part of the URL, so use
-// TLS and do not log URLs.
+// Backends in any language POST signed requests to {prefix}/api/publish (PROTOCOL.md,
+// section 15). Go programs use package backend. A request that somebody records, for example
+// a proxy, is of no use to him, because the server carries out each id once. Publishers of
+// version 1 POST to {prefix}/channel/{name}/trigger with a key that [SignTrigger] computes.
+// Anyone who can read such a request can repeat it until 600 seconds after its timestamp,
+// with another id or without one. The key is part of the URL, so use TLS and do not log URLs.
 //
 // # Several servers
 //

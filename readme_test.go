@@ -44,19 +44,19 @@ func TestReadmeProgramBuilds(t *testing.T) {
 	}
 }
 
-func TestReadmeTriggerWorks(t *testing.T) {
+func TestReadmePublishWorks(t *testing.T) {
 	t.Parallel()
 	srv, err := pushy.New(pushy.Options{SecretKey: "the readme's own secret"})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, srv.Close()) })
 	web := httptest.NewServer(srv)
 	t.Cleanup(web.Close)
-	script := strings.ReplaceAll(docsBlock(t, "README.md", "sh", "sha256sum"), "http://127.0.0.1:8080", web.URL)
+	script := strings.ReplaceAll(docsBlock(t, "README.md", "sh", "hmac_sha256_hex"), "http://127.0.0.1:8080", web.URL)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euc", script)
 	cmd.Env = append(os.Environ(), "PUSHY_SECRET_KEY=the readme's own secret")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	assert.JSONEq(t, `{"status":{"code":200,"message":"Ok"}}`, string(out))
+	assert.JSONEq(t, `{"events":[{"channels":{"lobby":{"received":false}}}]}`, string(out))
 }

@@ -49,8 +49,9 @@ needed() {
 	cat <<-'END'
 		git|git|lists the files of the project, and makes the test release
 		gcc|gcc libc6-dev|links the race detector
+		curl|curl|sends the requests of the README and docs
+		perl|perl|signs them
 		node|nodejs|runs the client's tests, and parses JSON to compare the results with pushy's
-		php|php-cli|runs an auth endpoint in PHP, for the tests of the client
 		npm|npm|installs the tools that build the client and control the browsers
 		redis-server|redis-server|is started by the tests of broker/redis and test/cluster, and by those of the examples
 		redis-sentinel|redis-sentinel|is started by the tests of broker/redis and test/cluster, for failovers

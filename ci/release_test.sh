@@ -86,9 +86,9 @@ import (
 	"fmt"
 
 	"$root_path"
+	"$root_path/backend"
 	"$root_path/broker/nats"
 	"$root_path/broker/redis"
-	"$root_path/trigger"
 )
 
 func main() {
@@ -100,7 +100,7 @@ func main() {
 		panic(err)
 	}
 	defer rt.Close()
-	_, err = trigger.New(trigger.Options{URL: "http://127.0.0.1:1/pushy", SecretKey: "the secret of a test"})
+	_, err = backend.New(backend.Options{URL: "http://127.0.0.1:1/pushy", SecretKey: "the secret of a test"})
 	fmt.Println("built with", nats.Options{}.Validate(), err)
 }
 END

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of all modules. Arguments are passed to go test.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
-need gcc node redis-server redis-sentinel nats-server
+need gcc curl perl node redis-server redis-sentinel nats-server
 status=0
 
 # The time limit is long, because the machine can be busy; it still ends a test that hangs.
@@ -28,5 +28,5 @@ fi
 # Users build without the workspace, which can select newer dependencies than go.mod does.
 say "go build, and the protocol's tests, without the workspace"
 GOWORK=off go build ./... || status=1
-GOWORK=off go test -shuffle=on -timeout=15m -run 'Golden|Protocol|PHP' "$@" . ./trigger || status=1
+GOWORK=off go test -shuffle=on -timeout=15m -run 'Golden|Protocol|PHP' "$@" . ./backend || status=1
 exit "$status"

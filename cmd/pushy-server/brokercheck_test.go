@@ -130,13 +130,13 @@ func TestCheckOfBrokerSettings(t *testing.T) {
 	}
 }
 
-// Issue 11, number 11: trigger and listen take the address and the secret key from
+// Issue 11, number 11: publish and listen take the address and the secret key from
 // the config, and need none of the files that the server needs.
 func TestTargetNeedsNoFilesOfTheServer(t *testing.T) {
 	t.Parallel()
 	file := writeConfig(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":1,"ssl":true,"cert":"none.pem","key":"none.key",
 		"broker":{"nats":{"nkey":"none.nk","ca":"none.pem"}}}`)
-	tm := newTerminal(nil).start("trigger", "-config", file, "-tries", "1", "lobby", "news")
+	tm := newTerminal(nil).start("publish", "-config", file, "-tries", "1", "lobby", "news")
 	assert.Equal(t, exitFailed, tm.end(t))
 	assert.Contains(t, tm.err.String(), "connection refused")
 }

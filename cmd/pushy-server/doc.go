@@ -2,12 +2,12 @@
 // Node original without changes:
 //
 //	pushy-server [-check] config.json
-//	pushy-server trigger [flags] CHANNEL EVENT [DATA]
+//	pushy-server publish [flags] CHANNEL EVENT [DATA]
 //	pushy-server listen [flags] CHANNEL...
 //	pushy-server version
-//	pushy-server help [trigger | listen]
+//	pushy-server help [publish | listen]
 //
-// trigger publishes an event to a running server, and listen prints the events of
+// publish publishes an event to a running server, and listen prints the events of
 // channels. The option -h of each command prints its usage.
 //
 //	-check    check the config file, the files that it names and the

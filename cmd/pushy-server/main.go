@@ -22,7 +22,7 @@ const (
 	exitOK      = 0
 	exitFailed  = 1
 	exitUsage   = 2
-	exitUnknown = 3 // of trigger: the event may have been published
+	exitUnknown = 3 // of publish: the event may have been published
 )
 
 // grace is the time limit of a shutdown.
@@ -49,8 +49,10 @@ type program struct {
 func (p *program) run(args []string) int {
 	if len(args) > 0 {
 		switch args[0] {
+		case "publish":
+			return p.publish(args[1:])
 		case "trigger":
-			return p.trigger(args[1:])
+			return p.fail(exitUsage, errors.New("trigger is now pushy-server publish, with the same flags and arguments"))
 		case "listen":
 			return p.listen(args[1:])
 		case "version":
@@ -125,14 +127,14 @@ func (p *program) version(args []string) int {
 
 // help prints the manual, or the usage of a command.
 func (p *program) help(args []string) int {
-	help := map[string]string{"trigger": triggerHelp, "listen": listenHelp}
+	help := map[string]string{"publish": publishHelp, "listen": listenHelp}
 	switch {
 	case len(args) == 0:
 		fmt.Fprint(p.stdout, manual())
 	case len(args) == 1 && help[args[0]] != "":
 		fmt.Fprint(p.stdout, help[args[0]])
 	default:
-		return p.fail(exitUsage, errors.New("help: the commands that it explains are trigger and listen"))
+		return p.fail(exitUsage, errors.New("help: the commands that it explains are publish and listen"))
 	}
 	return exitOK
 }

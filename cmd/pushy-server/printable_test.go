@@ -179,16 +179,16 @@ func TestListenNamesCloseCodes(t *testing.T) {
 }
 
 // Issue 11, number 28.
-func TestTriggerReportsInPrintableLines(t *testing.T) {
+func TestPublishReportsInPrintableLines(t *testing.T) {
 	t.Parallel()
 	url := startHostile(t, nil, 0, "")
-	tm := newTerminal(withSecret()).start("trigger", "-url", url, "lobby", "news")
+	tm := newTerminal(withSecret()).start("publish", "-url", url, "lobby", "news")
 	assert.Equal(t, exitFailed, tm.end(t))
 	assertPrintable(t, tm.err.String())
 	assert.Contains(t, tm.err.String(), `a\x1b[31m`)
 	assert.Equal(t, 1, strings.Count(tm.err.String(), "\n"))
 
-	tm = newTerminal(withSecret()).start("trigger", "-url", "http://"+hostile, "lobby", "news")
+	tm = newTerminal(withSecret()).start("publish", "-url", "http://"+hostile, "lobby", "news")
 	assert.NotEqual(t, exitOK, tm.end(t))
 	assertPrintable(t, tm.err.String())
 }

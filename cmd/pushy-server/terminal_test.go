@@ -23,7 +23,7 @@ import (
 	"github.com/gopushy/pushy/broker/memory"
 )
 
-// terminal is a run of trigger or listen, with what a shell gives it.
+// terminal is a run of publish or listen, with what a shell gives it.
 type terminal struct {
 	env     map[string]string
 	stdin   string
@@ -101,7 +101,7 @@ func startPushy(t *testing.T, addr string, o pushy.Options) (srv *pushy.Server, 
 
 func withSecret() map[string]string { return map[string]string{"PUSHY_SECRET_KEY": secret} }
 
-func TestTriggerAndListen(t *testing.T) {
+func TestPublishAndListen(t *testing.T) {
 	t.Parallel()
 	srv, url, _ := startPushy(t, "", pushy.Options{})
 	listening := newTerminal(withSecret()).start("listen", "-url", url+"/", "-n", "4", "-member", `{"name":"Ann"}`, "Lobby", "private-staff")
@@ -115,7 +115,7 @@ func TestTriggerAndListen(t *testing.T) {
 	run := func(stdin string, args ...string) (string, int) {
 		tm := newTerminal(map[string]string{"PUSHY_SECRET_KEY": secret, "PUSHY_URL": url})
 		tm.stdin = stdin
-		status := tm.start(append([]string{"trigger"}, args...)...).end(t)
+		status := tm.start(append([]string{"publish"}, args...)...).end(t)
 		return tm.out.String(), status
 	}
 	for _, c := range []struct {
@@ -124,6 +124,7 @@ func TestTriggerAndListen(t *testing.T) {
 		says  string
 	}{
 		{"", []string{"nobody", "news"}, "nobody is subscribed\n"},
+		{"", []string{"-json", "nobody", "news"}, "{\"received\":false}\n"},
 		{"", []string{"lobby", "news", `{"text": "Hello"}`}, "delivered\n"},
 		{"[1,\n2]\n", []string{"LOBBY", "list", "-"}, "delivered\n"},
 		{"", []string{"private-staff", "secret"}, "delivered\n"},
@@ -325,7 +326,7 @@ func TestListenIsTakenOut(t *testing.T) {
 	assert.Contains(t, tm.err.String(), "1001 restart")
 }
 
-func TestTriggerFails(t *testing.T) {
+func TestPublishFails(t *testing.T) {
 	t.Parallel()
 	_, url, _ := startPushy(t, "", pushy.Options{})
 	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -339,23 +340,23 @@ func TestTriggerFails(t *testing.T) {
 		env        map[string]string
 		args       []string
 	}{
-		{"otherKey", "Invalid credentials", exitFailed, map[string]string{"PUSHY_SECRET_KEY": "another"}, []string{"-url", url, "a", "b"}},
-		{"badChannel", "channel name", exitFailed, withSecret(), []string{"-url", url, "a:b", "b"}},
+		{"otherKey", "Unknown key", exitFailed, map[string]string{"PUSHY_SECRET_KEY": "another"}, []string{"-url", url, "a", "b"}},
+		{"badChannel", "events[0].channels[0]: must not contain :", exitFailed, withSecret(), []string{"-url", url, "a:b", "b"}},
 		{"nobodyThere", "connection refused", exitFailed, withSecret(), []string{"-url", "http://127.0.0.1:1/pushy", "-tries", "2", "a", "b"}},
-		{"hangs", "may have been published", exitUnknown, withSecret(), []string{"-url", hanging.URL, "-timeout", "3s", "a", "b"}},
+		{"hangs", "may have been carried out", exitUnknown, withSecret(), []string{"-url", hanging.URL, "-timeout", "3s", "a", "b"}},
 		{"noSecret", "PUSHY_SECRET_KEY", exitUsage, nil, []string{"a", "b"}},
 		{"noEvent", "give a channel", exitUsage, withSecret(), []string{"a"}},
 		{"tooMany", "give a channel", exitUsage, withSecret(), []string{"a", "b", "{}", "{}"}},
 		{"badFlag", "-nope", exitUsage, withSecret(), []string{"-nope", "a", "b"}},
 		{"badURL", "must begin with http", exitUsage, withSecret(), []string{"-url", "ws://h/", "a", "b"}},
 		{"badData", "1:9: not JSON from here on", exitUsage, withSecret(), []string{"-url", url, "a", "b", `{"text":Hello}`}},
-		{"scalarData", "object or an array", exitFailed, withSecret(), []string{"-url", url, "a", "b", "7"}},
+		{"badID", "must be 1 to 64 of", exitFailed, withSecret(), []string{"-url", url, "-id", "a b", "a", "b"}},
 		{"noSecretFile", "no such file", exitUsage, nil, []string{"-secret-file", "/nowhere/at/all", "a", "b"}},
 		{"noConfig", "no such file", exitUsage, nil, []string{"-config", "/nowhere/at/all", "a", "b"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			tm := newTerminal(c.env).start(append([]string{"trigger"}, c.args...)...)
+			tm := newTerminal(c.env).start(append([]string{"publish"}, c.args...)...)
 			assert.Equal(t, c.status, tm.end(t))
 			assert.Contains(t, tm.err.String(), c.says)
 			assert.Equal(t, 1, strings.Count(tm.err.String(), "\n"), tm.err.String())
@@ -384,7 +385,7 @@ func TestListenCommandLine(t *testing.T) {
 			assert.Contains(t, tm.err.String(), c.says)
 		})
 	}
-	for _, command := range []string{"trigger", "listen"} {
+	for _, command := range []string{"publish", "listen"} {
 		tm := newTerminal(nil).start(command, "-h")
 		assert.Equal(t, exitOK, tm.end(t))
 		assert.Contains(t, tm.out.String(), "pushy-server "+command+" [flags]")
@@ -401,13 +402,13 @@ func TestTerminalWithConfig(t *testing.T) {
 	config := writeConfig(t, `{"port":`+port+`,"secretKey":"`+secret+`","prefix":"/rt","sockjs":{"prefix":"/live"}}`)
 	listening := newTerminal(nil).start("listen", "-config", config, "-n", "2", "private-staff")
 	says(t, listening.err, "listening to private-staff", 1)
-	tm := newTerminal(nil).start("trigger", "-config", config, "private-staff", "one")
+	tm := newTerminal(nil).start("publish", "-config", config, "private-staff", "one")
 	assert.Equal(t, exitOK, tm.end(t))
 	assert.Equal(t, "delivered\n", tm.out.String())
 
 	key := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, os.WriteFile(key, []byte(secret+"\n"), 0o600))
-	tm = newTerminal(map[string]string{"PUSHY_SECRET_KEY": "another"}).start("trigger",
+	tm = newTerminal(map[string]string{"PUSHY_SECRET_KEY": "another"}).start("publish",
 		"-url", "http://"+server.addr+"/rt", "-secret-file", key, "private-staff", "two")
 	assert.Equal(t, exitOK, tm.end(t))
 	assert.Equal(t, exitOK, listening.end(t))

@@ -62,7 +62,7 @@ func TestVersionAndHelpCommands(t *testing.T) {
 		assert.Equal(t, manual(), stdout)
 		assert.Empty(t, stderr)
 	}
-	for command, text := range map[string]string{"trigger": triggerHelp, "listen": listenHelp} {
+	for command, text := range map[string]string{"publish": publishHelp, "listen": listenHelp} {
 		status, stdout, _ := runProgram(t, "help", command)
 		assert.Equal(t, exitOK, status)
 		assert.Equal(t, text, stdout)

@@ -1,5 +1,5 @@
 // Command chat is a chat that uses pushy. It has a public room, a private room that shows
-// who is online, commands of its own, and a backend that publishes with a signed trigger.
+// who is online, commands of its own, and a backend that publishes with a signed request.
 //
 //	go run ./examples/chat
 //

@@ -5,14 +5,14 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gopushy/pushy/trigger"
+	"github.com/gopushy/pushy/backend"
 )
 
 // announcer publishes as a backend in another process does: it has the secret key and the
 // URL of pushy, but not the pushy.Server.
 type announcer struct {
 	people    people
-	publisher *trigger.Client
+	publisher *backend.Client
 }
 
 func (a announcer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -26,7 +26,7 @@ func (a announcer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Time: time.Now().UnixMilli(),
 		Text: "Greetings, lobby! A backend signed and posted this.",
 	}
-	if _, err := a.publisher.Publish(r.Context(), lobby, "announcement", announcement); err != nil {
+	if err := a.publisher.Publish(r.Context(), lobby, "announcement", announcement); err != nil {
 		slog.Error("cannot announce", "error", err)
 		http.Error(w, "The announcement was not sent", http.StatusBadGateway)
 		return

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/backend"
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/trigger"
 )
 
 const (
@@ -32,7 +32,7 @@ var page embed.FS
 // Config configures one process. Processes that act as one have the same Secret. The zero
 // value is for a process that is alone.
 type Config struct {
-	Secret string // signs tokens, triggers and cookies; random if empty
+	Secret string // signs tokens, requests and cookies; random if empty
 	Broker broker.Broker
 	Node   string // the name that the page shows
 	Kill   func() // ends the process, if the page has a button for that
@@ -77,7 +77,11 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 	srv.RegisterCommand("roll", roll)
 
 	url := "http://" + listener.Addr().String()
-	publisher, err := trigger.New(trigger.Options{URL: url + "/pushy", SecretKey: c.Secret, Timeout: 5 * time.Second})
+	publisher, err := backend.New(backend.Options{
+		URL:       url + "/pushy",
+		SecretKey: c.Secret,
+		Timeout:   5 * time.Second,
+	})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package trigger_test
+package backend_test
 
 import (
 	"bufio"
@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/backend"
 	"github.com/gopushy/pushy/pushytest"
-	"github.com/gopushy/pushy/trigger"
 )
 
 const secret = "a secret of more than sixteen bytes"
@@ -80,7 +80,7 @@ func (n *network) Close() error {
 func (n *network) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
 // client returns a publisher over the network.
-func (n *network) client(t *testing.T, o trigger.Options) *trigger.Client {
+func (n *network) client(t *testing.T, o backend.Options) *backend.Client {
 	t.Helper()
 	if o.URL == "" {
 		o.URL = "http://memory/pushy"
@@ -91,7 +91,7 @@ func (n *network) client(t *testing.T, o trigger.Options) *trigger.Client {
 	if o.HTTPClient == nil {
 		o.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: n.dial, MaxIdleConnsPerHost: 64}}
 	}
-	c, err := trigger.New(o)
+	c, err := backend.New(o)
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdleConnections)
 	return c

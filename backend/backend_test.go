@@ -1,4 +1,4 @@
-package trigger_test
+package backend_test
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/backend"
 	"github.com/gopushy/pushy/pushytest"
-	"github.com/gopushy/pushy/trigger"
 )
 
 func TestPublish(t *testing.T) {
@@ -32,31 +31,44 @@ func TestPublish(t *testing.T) {
 		web.Close()
 		_ = srv.Close()
 	})
-	c, err := trigger.New(trigger.Options{URL: web.URL + "/rt/", SecretKey: secret})
+	c, err := backend.New(backend.Options{URL: web.URL + "/rt/", SecretKey: secret})
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdleConnections)
-	publish := func(channel, event string, data any, options ...trigger.PublishOption) bool {
+	publish := func(e backend.Event) backend.Receipt {
 		t.Helper()
-		delivered, err := c.Publish(t.Context(), channel, event, data, options...)
+		receipts, err := c.PublishEvent(t.Context(), e)
 		require.NoError(t, err)
-		return delivered
+		require.Len(t, receipts, 1)
+		for _, receipt := range receipts {
+			return receipt
+		}
+		return backend.Receipt{}
 	}
-	assert.False(t, publish("nobody is here", "x", nil))
+	assert.Equal(t, backend.Receipt{}, publish(backend.Event{Channels: []string{"nobody is here"}, Name: "x"}))
 	kit := pushytest.New(t, srv)
 	ann, bob := kit.Connect(), kit.Connect()
 	const channel = "Ünï/co de?&#%+"
 	ann.Subscribe(channel)
 	bob.Subscribe(channel)
-	assert.True(t, publish(channel, "say: x", map[string]any{"a": []int{1, 2}, "html": "<é>"}))
+	require.NoError(t, c.Publish(t.Context(), channel, "say: x", map[string]any{"a": []int{1, 2}, "html": "<é>"}))
 	for _, client := range []*pushytest.Client{ann, bob} {
 		e := client.ExpectEvent(channel, "say: x", nil)
 		assert.Equal(t, `{"a":[1,2],"html":"<é>"}`, string(e.Data))
 	}
-	assert.True(t, publish(channel, "list", []int{1}, trigger.Except(ann.ID())))
+	list := backend.Event{
+		Channels: []string{channel},
+		Name:     "list",
+		Data:     "text",
+		Except:   []string{ann.ID()},
+		ID:       "list-1",
+	}
+	assert.Equal(t, backend.Receipt{Received: true}, publish(list))
+	assert.Equal(t, backend.Receipt{Received: true, Duplicate: true}, publish(list))
 	ann.ExpectNone(channel, "list")
 	bob.ExpectEvent(channel, "list", nil)
-	assert.True(t, publish(channel, "same", nil))
-	assert.True(t, publish(channel, "same", nil))
+	bob.ExpectNone(channel, "list")
+	require.NoError(t, c.Publish(t.Context(), channel, "same", nil))
+	require.NoError(t, c.Publish(t.Context(), channel, "same", nil))
 	bob.ExpectEvent(channel, "same", nil)
 	e := bob.ExpectEvent(channel, "same", nil) // the same event twice is two events
 	assert.Equal(t, `{}`, string(e.Data))
@@ -65,7 +77,7 @@ func TestPublish(t *testing.T) {
 
 func TestArgumentsAreChecked(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]trigger.Options{
+	for name, o := range map[string]backend.Options{
 		"noURL":     {SecretKey: secret},
 		"path":      {URL: "/pushy", SecretKey: secret},
 		"webSocket": {URL: "ws://h/pushy", SecretKey: secret},
@@ -74,11 +86,11 @@ func TestArgumentsAreChecked(t *testing.T) {
 		"noSecret":  {URL: "http://h/pushy"},
 		"timeout":   {URL: "http://h/pushy", SecretKey: secret, Timeout: -1},
 	} {
-		_, err := trigger.New(o)
-		assert.ErrorContains(t, err, "trigger: ", name)
+		_, err := backend.New(o)
+		assert.ErrorContains(t, err, "backend: ", name)
 	}
 	asked := false
-	c, err := trigger.New(trigger.Options{URL: "http://h", SecretKey: secret, HTTPClient: &http.Client{
+	c, err := backend.New(backend.Options{URL: "http://h", SecretKey: secret, HTTPClient: &http.Client{
 		Transport: roundTripper(func(*http.Request) (*http.Response, error) { asked = true; return nil, io.EOF }),
 	}})
 	require.NoError(t, err)
@@ -90,16 +102,14 @@ func TestArgumentsAreChecked(t *testing.T) {
 		data                 any
 		says                 string
 	}{
-		{"channel", "a:b", "x", t.Context(), nil, "channel name"},
-		{"event", "a", "pushy:x", t.Context(), nil, "event name"},
-		{"text", "a", "x", t.Context(), "text", "object or an array"},
-		{"number", "a", "x", t.Context(), 7, "object or an array"},
+		{"channel", "a:b", "x", t.Context(), nil, "events[0].channels[0]: must not contain :"},
+		{"event", "a", "pushy:x", t.Context(), nil, "events[0].event: "},
 		{"noJSON", "a", "x", t.Context(), func() {}, "encode data"},
 		{"cancelled", "a", "x", cancelled, nil, "context canceled"},
 	} {
-		_, err := c.Publish(bad.ctx, bad.channel, bad.event, bad.data)
+		err := c.Publish(bad.ctx, bad.channel, bad.event, bad.data)
 		require.ErrorContains(t, err, bad.says, bad.name)
-		assert.NotErrorIs(t, err, trigger.ErrOutcomeUnknown, bad.name)
+		assert.NotErrorIs(t, err, backend.ErrOutcomeUnknown, bad.name)
 	}
 	assert.False(t, asked)
 }
@@ -121,33 +131,33 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		options trigger.Options
+		options backend.Options
 		server  pushy.Options
 		instead http.Handler
 		data    any
-		want    trigger.Error
+		want    backend.Error
 		is      error
 	}{
-		{"badEvent", trigger.Options{}, pushy.Options{CheckEvent: func(string) error { return errors.New("is not one of ours") }}, nil, nil,
-			trigger.Error{Status: 400, Code: "400", Message: "Invalid event name: is not one of ours"}, trigger.ErrBadRequest},
-		{"otherKey", trigger.Options{SecretKey: "another"}, pushy.Options{}, nil, nil,
-			trigger.Error{Status: 403, Code: "403"}, trigger.ErrDenied},
-		{"tooLarge", trigger.Options{}, pushy.Options{Limits: pushy.Limits{TriggerBytes: 10}}, nil, []string{"a long text"},
-			trigger.Error{Status: 413, Code: "413", Message: "Body too large"}, trigger.ErrTooLarge},
-		{"otherPrefix", trigger.Options{URL: "http://memory/rt"}, pushy.Options{}, nil, nil,
-			trigger.Error{Status: 404, Code: "404"}, nil},
-		{"noPushyThere", trigger.Options{}, pushy.Options{}, http.NotFoundHandler(), nil,
-			trigger.Error{Status: 404, Message: "Not Found; check that Options.URL has the prefix of the server"}, nil},
-		{"redirect", trigger.Options{}, pushy.Options{}, http.RedirectHandler("https://elsewhere/pushy", http.StatusTemporaryRedirect), nil,
-			trigger.Error{Status: 307, Message: "redirects to https://elsewhere/pushy; Options.URL must be the URL of that server"}, nil},
-		{"anotherServer", trigger.Options{}, pushy.Options{}, say(200, "<!doctype html>"), nil,
-			trigger.Error{Status: 200, Message: "not a response of a pushy server; check Options.URL"}, nil},
-		{"anotherServersJSON", trigger.Options{}, pushy.Options{}, say(201, `{"status":{"code":200}}`), nil,
-			trigger.Error{Status: 201, Message: "not a response of a pushy server; check Options.URL"}, nil},
-		{"notImplemented", trigger.Options{}, pushy.Options{}, say(501, ""), nil,
-			trigger.Error{Status: 501, Message: "Not Implemented"}, nil},
-		{"longMessage", trigger.Options{}, pushy.Options{}, say(418, `{"error":{"message":"`+strings.Repeat("é", 200)+`"}}`), nil,
-			trigger.Error{Status: 418, Message: strings.Repeat("é", 100) + "…"}, nil},
+		{"badEvent", backend.Options{}, pushy.Options{CheckEvent: func(string) error { return errors.New("is not one of ours") }}, nil, nil,
+			backend.Error{Status: 400, Code: "400", Message: "events[0].event: is not one of ours"}, backend.ErrBadRequest},
+		{"otherKey", backend.Options{SecretKey: "another"}, pushy.Options{}, nil, nil,
+			backend.Error{Status: 403, Code: "403"}, backend.ErrDenied},
+		{"tooLarge", backend.Options{}, pushy.Options{Limits: pushy.Limits{TriggerBytes: 10}}, nil, []string{"a long text"},
+			backend.Error{Status: 413, Code: "413"}, backend.ErrTooLarge},
+		{"otherPrefix", backend.Options{URL: "http://memory/rt"}, pushy.Options{}, nil, nil,
+			backend.Error{Status: 404, Code: "404"}, backend.ErrNotFound},
+		{"noPushyThere", backend.Options{}, pushy.Options{}, http.NotFoundHandler(), nil,
+			backend.Error{Status: 404, Message: "Not Found; check that Options.URL has the prefix of the server"}, backend.ErrNotFound},
+		{"redirect", backend.Options{}, pushy.Options{}, http.RedirectHandler("https://elsewhere/pushy", http.StatusTemporaryRedirect), nil,
+			backend.Error{Status: 307, Message: "redirects to https://elsewhere/pushy; Options.URL must be the URL of that server"}, nil},
+		{"anotherServer", backend.Options{}, pushy.Options{}, say(200, "<!doctype html>"), nil,
+			backend.Error{Status: 200, Message: "not a response of a pushy server; check Options.URL"}, nil},
+		{"anotherServersJSON", backend.Options{}, pushy.Options{}, say(201, `{"events":[]}`), nil,
+			backend.Error{Status: 201, Message: "not a response of a pushy server; check Options.URL"}, nil},
+		{"notImplemented", backend.Options{}, pushy.Options{}, say(501, ""), nil,
+			backend.Error{Status: 501, Message: "Not Implemented"}, backend.ErrUnavailable},
+		{"longMessage", backend.Options{}, pushy.Options{}, say(418, `{"error":{"message":"`+strings.Repeat("é", 201)+`"}}`), nil,
+			backend.Error{Status: 418, Message: strings.Repeat("é", 200) + "…"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -162,14 +172,17 @@ func TestRefusals(t *testing.T) {
 					}
 					srv.ServeHTTP(w, r)
 				}))
-				_, err := n.client(t, c.options).Publish(t.Context(), "news", "x", c.data)
-				var refused *trigger.Error
+				err := n.client(t, c.options).Publish(t.Context(), "news", "x", c.data)
+				var refused *backend.Error
 				require.ErrorAs(t, err, &refused)
 				if c.want.Message == "" {
 					c.want.Message = refused.Message
 				}
 				assert.Equal(t, c.want, *refused)
-				for _, kind := range []error{trigger.ErrBadRequest, trigger.ErrDenied, trigger.ErrTooLarge, trigger.ErrOutcomeUnknown} {
+				for _, kind := range []error{
+					backend.ErrBadRequest, backend.ErrDenied, backend.ErrClock, backend.ErrNotFound, backend.ErrConflict,
+					backend.ErrTooLarge, backend.ErrUnavailable, backend.ErrOutcomeUnknown,
+				} {
 					assert.Equal(t, kind == c.is, errors.Is(err, kind), "%v", kind)
 				}
 				assert.Equal(t, 1, requests, "another try would not help")
@@ -223,17 +236,17 @@ func TestTriesAgain(t *testing.T) {
 		{"cutWithinTheAnswer", func(srv http.Handler, w http.ResponseWriter, r *http.Request, _ int) {
 			publish(srv, r)
 			w.Header().Set("Content-Length", "100")
-			w.WriteHeader(http.StatusCreated)
+			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}, 1, 0, time.Second},
 		{"hangsBeforeDelivery", func(_ http.Handler, _ http.ResponseWriter, r *http.Request, _ int) {
 			hang(r)
-		}, 1, 10 * time.Second, 11 * time.Second},
+		}, 1, 15 * time.Second, 16 * time.Second},
 		{"hangsAfterDelivery", func(srv http.Handler, _ http.ResponseWriter, r *http.Request, _ int) {
 			publish(srv, r)
 			hang(r)
-		}, 2, 20 * time.Second, 21 * time.Second},
+		}, 1, 15 * time.Second, 16 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -243,7 +256,7 @@ func TestTriesAgain(t *testing.T) {
 				var requests []string
 				n := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					mu.Lock()
-					requests = append(requests, r.URL.String())
+					requests = append(requests, requestID(r))
 					try := len(requests)
 					mu.Unlock()
 					if try <= c.failures {
@@ -253,16 +266,15 @@ func TestTriesAgain(t *testing.T) {
 					srv.ServeHTTP(w, r)
 				}))
 				begun := time.Now()
-				delivered, err := n.client(t, trigger.Options{}).Publish(t.Context(), "news", "x", []int{1})
+				err := n.client(t, backend.Options{}).Publish(t.Context(), "news", "x", []int{1})
 				require.NoError(t, err)
-				assert.True(t, delivered)
 				took := time.Since(begun)
 				assert.True(t, took >= c.least && took <= c.most, "it took %s", took)
 				reader.ExpectEvent("news", "x", nil)
 				reader.ExpectNone("news", "x")
 				require.Len(t, requests, c.failures+1)
 				for _, request := range requests {
-					assert.Equal(t, requests[0], request, "a repeat is the same request")
+					assert.Equal(t, requests[0], request, "the tries have the same id")
 				}
 			})
 		})
@@ -275,25 +287,24 @@ func TestConnectionsThatCannotBeMade(t *testing.T) {
 		srv, reader := startServer(t, pushy.Options{})
 		n := serve(t, srv)
 		n.refuse = 4
-		delivered, err := n.client(t, trigger.Options{}).Publish(t.Context(), "news", "x", nil)
+		err := n.client(t, backend.Options{}).Publish(t.Context(), "news", "x", nil)
 		require.NoError(t, err)
-		assert.True(t, delivered)
 		reader.ExpectEvent("news", "x", nil)
 		assert.Equal(t, 5, n.dialed())
 
 		n.refuse = 1000
 		begun := time.Now()
-		_, err = n.client(t, trigger.Options{}).Publish(t.Context(), "news", "y", nil)
+		err = n.client(t, backend.Options{}).Publish(t.Context(), "news", "y", nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, errRefused)
-		assert.NotErrorIs(t, err, trigger.ErrOutcomeUnknown, "nothing was sent")
+		assert.NotErrorIs(t, err, backend.ErrOutcomeUnknown, "nothing was sent")
 		assert.LessOrEqual(t, time.Since(begun), 30*time.Second)
 		assert.Greater(t, n.dialed(), 10)
 		reader.ExpectNone("news", "y")
 
 		n.refuse = 1000
 		before := n.dialed()
-		_, err = n.client(t, trigger.Options{Tries: 3}).Publish(t.Context(), "news", "y", nil)
+		err = n.client(t, backend.Options{Tries: 3}).Publish(t.Context(), "news", "y", nil)
 		require.ErrorIs(t, err, errRefused)
 		assert.Equal(t, 3, n.dialed()-before)
 	})
@@ -339,11 +350,11 @@ func TestOutcomeUnknown(t *testing.T) {
 					time.AfterFunc(5*time.Second, cancel)
 				}
 				begun := time.Now()
-				_, err := n.client(t, trigger.Options{}).Publish(ctx, "news", "x", nil)
-				require.ErrorIs(t, err, trigger.ErrOutcomeUnknown)
+				err := n.client(t, backend.Options{}).Publish(ctx, "news", "x", nil)
+				require.ErrorIs(t, err, backend.ErrOutcomeUnknown)
 				require.ErrorIs(t, err, c.is)
 				assert.LessOrEqual(t, time.Since(begun), 25*time.Second)
-				assert.NotContains(t, err.Error(), "auth_key")
+				assert.NotContains(t, err.Error(), "v2 ")
 				assert.NotContains(t, err.Error(), secret)
 				if c.name == "noTimeForRetryAfter" {
 					assert.Less(t, time.Since(begun), time.Second, "nothing is gained by waiting")
@@ -373,15 +384,15 @@ func TestAnotherServerDeliversAgain(t *testing.T) {
 			}
 			second.ServeHTTP(w, r)
 		}))
-		c := n.client(t, trigger.Options{})
-		_, err := c.Publish(t.Context(), "news", "x", nil)
+		c := n.client(t, backend.Options{})
+		err := c.Publish(t.Context(), "news", "x", nil)
 		require.NoError(t, err)
 		before.ExpectEvent("news", "x", nil)
 		after.ExpectEvent("news", "x", nil)
 
 		once = false
-		_, err = n.client(t, trigger.Options{Tries: 1}).Publish(t.Context(), "news", "y", nil)
-		require.ErrorIs(t, err, trigger.ErrOutcomeUnknown)
+		err = n.client(t, backend.Options{Tries: 1}).Publish(t.Context(), "news", "y", nil)
+		require.ErrorIs(t, err, backend.ErrOutcomeUnknown)
 		before.ExpectEvent("news", "y", nil)
 		after.ExpectNone("news", "y")
 	})
@@ -417,7 +428,7 @@ func TestKeptConnectionsThatClose(t *testing.T) {
 		{"withinTheAnswer", func(srv http.Handler, conn net.Conn, r *http.Request, n int) bool {
 			if n == 2 {
 				srv.ServeHTTP(httptest.NewRecorder(), r)
-				_, _ = io.WriteString(conn, "HTTP/1.1 201 Created\r\nContent-Le")
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Le")
 				return false
 			}
 			answer(conn, srv, r)
@@ -429,11 +440,10 @@ func TestKeptConnectionsThatClose(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				srv, reader := startServer(t, pushy.Options{})
 				n := serveConns(t, func(conn net.Conn, r *http.Request, i int) bool { return c.each(srv, conn, r, i) })
-				client := n.client(t, trigger.Options{})
+				client := n.client(t, backend.Options{})
 				for i := range 50 {
-					delivered, err := client.Publish(t.Context(), "news", "x", []int{i})
+					err := client.Publish(t.Context(), "news", "x", []int{i})
 					require.NoError(t, err)
-					require.True(t, delivered)
 				}
 				for i := range 50 {
 					var got []int
@@ -452,9 +462,9 @@ func TestConnectionsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, reader := startServer(t, pushy.Options{})
 		n := serve(t, srv)
-		c := n.client(t, trigger.Options{})
+		c := n.client(t, backend.Options{})
 		for range 100 {
-			_, err := c.Publish(t.Context(), "news", "x", nil)
+			err := c.Publish(t.Context(), "news", "x", nil)
 			require.NoError(t, err)
 		}
 		assert.Equal(t, 1, n.dialed())
@@ -462,7 +472,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		for range 20 {
 			all.Go(func() {
 				for range 10 {
-					_, err := c.Publish(t.Context(), "news", "x", nil)
+					err := c.Publish(t.Context(), "news", "x", nil)
 					assert.NoError(t, err)
 				}
 			})
@@ -480,20 +490,29 @@ func TestConnectionsAreKept(t *testing.T) {
 func TestOtherTransports(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := trigger.New(trigger.Options{URL: "http://h/pushy", SecretKey: secret, Tries: 2, HTTPClient: &http.Client{
+		c, err := backend.New(backend.Options{URL: "http://h/pushy", SecretKey: secret, Tries: 2, HTTPClient: &http.Client{
 			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-				query, err := url.ParseQuery(r.URL.RawQuery)
-				assert.NoError(t, err)
-				assert.Equal(t, strconv.FormatInt(time.Now().Unix(), 10), query.Get("timestamp"))
-				assert.Regexp(t, "^[0-9a-f]{32}$", query.Get("id"))
+				signature := strings.Split(r.Header.Get("Pushy-Signature"), " ")
+				require.Len(t, signature, 5)
+				assert.Equal(t, strconv.FormatInt(time.Now().Unix(), 10), signature[2])
+				assert.Regexp(t, "^[0-9a-f]{32}$", signature[3])
 				assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
 				return nil, io.ErrClosedPipe
 			}),
 		}})
 		require.NoError(t, err)
-		_, err = c.Publish(t.Context(), "news", "x", nil)
-		require.ErrorIs(t, err, trigger.ErrOutcomeUnknown)
+		err = c.Publish(t.Context(), "news", "x", nil)
+		require.ErrorIs(t, err, backend.ErrOutcomeUnknown)
 		require.ErrorIs(t, err, io.ErrClosedPipe)
 		require.ErrorContains(t, err, "try 2")
 	})
+}
+
+// requestID returns the id of a signed request.
+func requestID(r *http.Request) string {
+	parts := strings.Split(r.Header.Get("Pushy-Signature"), " ")
+	if len(parts) != 5 {
+		return ""
+	}
+	return parts[3]
 }

@@ -1,0 +1,245 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/names"
+)
+
+// Event is an event to publish on one or several channels.
+type Event struct {
+	Channels []string // case-insensitive; at most 100
+	Name     string
+	// Data is encoded once, as encoding/json does, and nil as {}. A json.RawMessage is sent
+	// without its whitespace.
+	Data any
+	// Except has the ids of connections that do not receive the event, such as the one of the
+	// page that has caused it. At most 64 ids are allowed.
+	Except []string
+	// ID makes it safe to publish the event again, in each of its channels, also in another
+	// call. See pushy.Event. Events that are published once do not need it: the id of the
+	// call makes the tries of the call safe. "" means that the event has no ID.
+	ID string
+	// Latest and Droppable permit the servers to send fewer events to a slow connection. See
+	// pushy.Event.
+	Latest    string
+	Droppable bool
+}
+
+// Batch is what one call of PublishAll publishes.
+type Batch struct {
+	// Events are at most 100 events, with at most 1,000 channels in all.
+	Events []Event
+	// ID is the id of the call: 1 to 64 of A-Z a-z 0-9 _ -. A second call with the same ID and
+	// the same content publishes nothing and has the result of the first; with other
+	// content it is refused with ErrConflict. Default: a random one.
+	ID string
+	// Count asks all nodes for the number of subscribers of each channel.
+	Count bool
+}
+
+// Receipt is the result of publishing an event on one channel.
+type Receipt struct {
+	// Received reports whether the channel had a subscriber, or the broker cannot tell.
+	Received bool
+	// Subscribers is the number of subscribers of the channel, if Batch.Count is set, without
+	// those of the nodes in Published.Silent.
+	Subscribers int
+	// Duplicate reports whether an event with the same Event.ID was published before.
+	Duplicate bool
+	// Position is the place of the event in the channel's log. It is zero if the channel does
+	// not keep events.
+	Position broker.Position
+	// Err says why the event was not published on this channel. It is nil if it was. Only a
+	// PublishAll that returns an error has receipts with an Err.
+	Err *Error
+}
+
+// Published is the result of PublishAll.
+type Published struct {
+	// Events has, for each event of the batch and by the name of the channel in lower case,
+	// the receipts.
+	Events []map[string]Receipt
+	// Silent has the ids of the nodes that did not answer in time, if Batch.Count is set.
+	Silent []string
+}
+
+// Publish sends an event to all subscribers of a channel. data is encoded with encoding/json.
+// PublishEvent and PublishAll do the same with more options.
+//
+// For errors.Is and errors.As, the error wraps an *Error if the server has refused the event,
+// ErrOutcomeUnknown, the error of ctx, or a network error. If an argument is not valid, the
+// error says which one, and nothing is sent.
+func (c *Client) Publish(ctx context.Context, channel, event string, data any) error {
+	_, err := c.PublishEvent(ctx, Event{
+		Channels: []string{channel},
+		Name:     event,
+		Data:     data,
+	})
+	return err
+}
+
+// PublishEvent publishes one event. The receipts are those of its channels, by their names in
+// lower case. The errors are those of PublishAll.
+func (c *Client) PublishEvent(ctx context.Context, e Event) (map[string]Receipt, error) {
+	published, err := c.PublishAll(ctx, Batch{Events: []Event{e}})
+	if len(published.Events) == 0 {
+		return nil, err
+	}
+	return published.Events[0], err
+}
+
+// PublishAll publishes the events of a batch in their order. The server checks all of them
+// before it publishes the first: if one is not valid, none is published, and the error names
+// the place. If the broker fails in the middle, PublishAll tries again, and only the rest is
+// sent. If that does not succeed in time, it returns an error, together with the receipts of
+// the last response: those without an Err are published.
+//
+// The errors are those of Publish.
+func (c *Client) PublishAll(ctx context.Context, b Batch) (Published, error) {
+	body := publishBody{Events: make([]eventBody, len(b.Events)), Count: b.Count}
+	for i, e := range b.Events {
+		var err error
+		if body.Events[i], err = e.body(); err != nil {
+			return Published{}, failed("publish", fmt.Errorf("events[%d].%w", i, err))
+		}
+	}
+	if len(b.Events) == 0 {
+		return Published{}, failed("publish", errors.New("the batch has no events"))
+	}
+	var answer publishAnswer
+	err := c.change(ctx, "publish", b.ID, body, &answer)
+	if err == nil && len(answer.Events) != len(b.Events) {
+		err = failed("publish", fmt.Errorf("the answer has %d events instead of %d", len(answer.Events), len(b.Events)))
+	}
+	return answer.published(), err
+}
+
+type publishBody struct {
+	Events []eventBody `json:"events"`
+	Count  bool        `json:"count,omitempty"`
+}
+
+type eventBody struct {
+	Channels  []string        `json:"channels"`
+	Event     string          `json:"event"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	Except    []string        `json:"except,omitempty"`
+	ID        string          `json:"id,omitempty"`
+	Latest    string          `json:"latest,omitempty"`
+	Droppable bool            `json:"droppable,omitempty"`
+}
+
+// body checks what encoding to JSON could change, and the names. The server checks everything.
+func (e Event) body() (eventBody, error) {
+	if len(e.Channels) == 0 {
+		return eventBody{}, errors.New("channels: must not be empty")
+	}
+	for i, channel := range e.Channels {
+		if _, err := names.Channel(channel); err != nil {
+			return eventBody{}, fmt.Errorf("channels[%d]: %w", i, err)
+		}
+	}
+	if err := names.Event(e.Name); err != nil {
+		return eventBody{}, fmt.Errorf("event: %w", err)
+	}
+	b := eventBody{
+		Channels:  e.Channels,
+		Event:     e.Name,
+		Except:    e.Except,
+		ID:        e.ID,
+		Latest:    e.Latest,
+		Droppable: e.Droppable,
+	}
+	if err := validUTF8("id", e.ID, "latest", e.Latest, "except", strings.Join(e.Except, "")); err != nil {
+		return eventBody{}, err
+	}
+	if e.Data != nil {
+		data, err := jsvalue.Encode(e.Data)
+		if err != nil {
+			return eventBody{}, fmt.Errorf("data: %w", err)
+		}
+		b.Data = data
+	}
+	return b, nil
+}
+
+type publishAnswer struct {
+	Events []struct {
+		Channels map[string]receiptAnswer `json:"channels"`
+	} `json:"events"`
+	Silent []string `json:"silent"`
+}
+
+type receiptAnswer struct {
+	Received    bool     `json:"received"`
+	Subscribers int      `json:"subscribers"`
+	Duplicate   bool     `json:"duplicate"`
+	Position    position `json:"position"`
+	Error       *struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+func (a publishAnswer) published() Published {
+	p := Published{Silent: a.Silent}
+	for _, event := range a.Events {
+		receipts := make(map[string]Receipt, len(event.Channels))
+		for channel, r := range event.Channels {
+			receipt := Receipt{
+				Received:    r.Received,
+				Subscribers: r.Subscribers,
+				Duplicate:   r.Duplicate,
+				Position:    broker.Position(r.Position),
+			}
+			if r.Error != nil {
+				receipt.Err = &Error{
+					Status:  status(r.Error.Code),
+					Code:    r.Error.Code,
+					Message: r.Error.Message,
+				}
+			}
+			receipts[channel] = receipt
+		}
+		p.Events = append(p.Events, receipts)
+	}
+	return p
+}
+
+// status returns the HTTP status that a code stands for.
+func status(code string) int {
+	if n, err := strconv.Atoi(code); err == nil {
+		return n
+	}
+	return http.StatusServiceUnavailable
+}
+
+// position is a broker.Position as JSON has it, a string.
+type position broker.Position
+
+func (p *position) UnmarshalText(text []byte) error {
+	parsed, err := broker.ParsePosition(string(text))
+	*p = position(parsed)
+	return err
+}
+
+// validUTF8 checks strings, each after its name, because encoding to JSON would replace bytes
+// that are not UTF-8, and the string would be another one.
+func validUTF8(pairs ...string) error {
+	for i := 0; i < len(pairs); i += 2 {
+		if !utf8.ValidString(pairs[i+1]) {
+			return fmt.Errorf("%s: must be valid UTF-8", pairs[i])
+		}
+	}
+	return nil
+}
