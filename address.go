@@ -9,7 +9,7 @@ import (
 	"github.com/gopushy/pushy/internal/limit"
 )
 
-// counted is what Limits.PerAddress counts a client as.
+// counted is what Limits.PerAddress and ConnectRate count a client as.
 type counted struct {
 	network limit.Network
 	address string // as it is shown; "" without one
@@ -30,11 +30,11 @@ func (c counted) String() string {
 
 const ownAddress = "the connection's own (RemoteAddr)"
 
-// count returns what Limits.PerAddress counts r's client as. What Options.Address
+// count returns what Limits.PerAddress and ConnectRate count r's client as. What Options.Address
 // returns may come from a header: if it is no address, the connection's own
 // counts instead, so that clients cannot evade the limit.
 func (s *Server) count(r *http.Request) counted {
-	if s.opts.Limits.PerAddress <= 0 {
+	if s.opts.Limits.PerAddress <= 0 && s.addresses == nil {
 		return counted{}
 	}
 	own := counted{

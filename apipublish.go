@@ -101,6 +101,9 @@ func (s *Server) checkPublish(b publishBody) (apiRun, *httpapi.Refusal) {
 		}
 	}
 	return func(ctx context.Context, c *httpapi.Call) (any, *httpapi.Refusal) {
+		if retry, ok := s.publishAllowed(len(pairs)); !ok {
+			return nil, httpapi.RefuseEvents(retry)
+		}
 		// Every pair has an ID of its own, so that the same request never publishes one twice.
 		// The content is a part of it, because a request that has failed is not remembered.
 		prefix := c.KeyID + ":" + c.ID + ":" + content(c)[:8] + ":"

@@ -4,8 +4,18 @@ import "fmt"
 
 // Limits limit what clients and publishers can use (PROTOCOL.md, section 3).
 type Limits struct {
-	Connections   int // open connections; default 100,000
-	PerAddress    int // open connections from one IPv4 address or IPv6 /64, see Options.Address; default off
+	Connections int // open connections; default 100,000
+	PerAddress  int // open connections from one IPv4 address or IPv6 /64, see Options.Address; default off
+	// ConnectRate limits the new connections of one IPv4 address or IPv6 /64, see Options.Address.
+	// Others are refused with status 429 and Retry-After, before Options.Accept is called. Behind
+	// a proxy, all clients would have one address; so it is off by default unless
+	// Options.Address is set. The Server remembers 65,536 addresses, in about 3 MiB.
+	ConnectRate  int // connections a second; default 10 with Options.Address, otherwise off
+	ConnectBurst int // connections at once after a pause; default 50, or ConnectRate if that is more
+	// PublishRate limits the events that this Server publishes for other processes: those of
+	// triggers and of the signed API, where an event counts once for each of its channels. Others
+	// are refused with status 429 and Retry-After. Publish and its relatives are not limited.
+	PublishRate   int // events a second, and twice that number at once; default off
 	Channels      int // channels of one connection; default 200
 	Members       int // members of a channel with presence; default 1,000, see PagedMembers
 	PresenceBytes int // bytes of one member's data, as the client sends it; default 4 KiB

@@ -79,7 +79,7 @@ type Options struct {
 	// logged, with at most one line a minute for each origin. Default: all clients.
 	Accept func(r *http.Request) (user any, err error)
 	// Address returns the IP address of the client, with or without a port, for
-	// Limits.PerAddress. Default: the RemoteAddr of the request. Behind a proxy this is the
+	// Limits.PerAddress and ConnectRate. Default: the RemoteAddr of the request. Behind a proxy this is the
 	// address of the proxy, and behind a Unix socket there is none. Behind your own proxy,
 	// return a header that the proxy overwrites, such as nginx's X-Real-IP
 	// (proxy_set_header X-Real-IP $remote_addr), or the last entry of X-Forwarded-For,
@@ -241,6 +241,13 @@ func (o Options) withDefaults() (Options, error) {
 		{&l.ClientEventBytes, 10 << 10},
 	} {
 		limit.Default(f.field, f.value)
+	}
+	if o.Address != nil {
+		limit.Default(&l.ConnectRate, 10)
+	}
+	limit.Default(&l.ConnectBurst, max(50, l.ConnectRate))
+	if l.ConnectBurst < 0 {
+		l.ConnectRate = -1
 	}
 	if l.CommandBurst < 0 {
 		l.CommandRate = -1

@@ -141,6 +141,9 @@ type Server struct {
 	node        string
 	nodes       *control.Nodes
 	origins     origin.Policy
+	addresses   *limit.Addresses // nil without Limits.ConnectRate
+	proxies     proxyGuess
+	publishRate sharedBudget
 	unaddressed atomic.Bool // it was logged that connections have no IP address
 	triggers    httpapi.TriggerReader
 	repeats     httpapi.Repeats
@@ -260,6 +263,9 @@ func newServer(options Options) (*Server, error) {
 	}
 	s.newAPI(cfg.Broker)
 	s.repeats.Full = s.repeatsFull
+	if o.Limits.ConnectRate > 0 {
+		s.addresses = limit.NewAddresses(o.Limits.ConnectRate, o.Limits.ConnectBurst)
+	}
 	s.guardMemory()
 	return s, nil
 }

@@ -110,6 +110,9 @@ func (s *Server) endpoint(r *http.Request) string {
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 	client := s.count(r)
 	from := client.network
+	if !s.connectAllowed(w, r, client) {
+		return nil, false
+	}
 	if refused := s.hub.Admission().Reserve(from); refused != "" {
 		s.refusePlace(w, r, refused, client)
 		return nil, false

@@ -42,6 +42,9 @@ var errPublishEnded = errors.New("pushy: the Broker's Append ended its goroutine
 // taken, to be delivered again by the retry. The Server's own time for a Broker
 // bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *httpapi.Trigger) *httpapi.TriggerAnswer {
+	if retry, ok := s.publishAllowed(1); !ok {
+		return httpapi.TooManyEvents(retry)
+	}
 	e := broker.Entry{
 		Kind:  broker.Event,
 		Event: t.Event,

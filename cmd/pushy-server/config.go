@@ -121,6 +121,9 @@ var sockjsSettings = []setting{
 var limitSettings = []setting{
 	limit("connections", func(l *pushy.Limits) *int { return &l.Connections }),
 	limit("perAddress", func(l *pushy.Limits) *int { return &l.PerAddress }),
+	limit("connectRate", func(l *pushy.Limits) *int { return &l.ConnectRate }),
+	limit("connectBurst", func(l *pushy.Limits) *int { return &l.ConnectBurst }),
+	limit("publishRate", func(l *pushy.Limits) *int { return &l.PublishRate }),
 	limit("channels", func(l *pushy.Limits) *int { return &l.Channels }),
 	limit("members", func(l *pushy.Limits) *int { return &l.Members }),
 	limit("pagedMembers", func(l *pushy.Limits) *int { return &l.PagedMembers }),
@@ -216,8 +219,8 @@ func parseConfig(text []byte, secret string) (*config, error) {
 	if !c.ssl && c.keyFile != "" {
 		c.warn("key", "config key without effect: ssl is not true")
 	}
-	if len(c.trustedProxies) > 0 && o.Limits.PerAddress <= 0 {
-		c.warn("trustedProxies", "config key without effect: limits.perAddress is not set")
+	if len(c.trustedProxies) > 0 && o.Limits.PerAddress <= 0 && o.Limits.ConnectRate < 0 {
+		c.warn("trustedProxies", "config key without effect: limits.perAddress is not set and limits.connectRate is off")
 	}
 	if !c.originsGiven {
 		o.Origins = []string{"*"}

@@ -105,9 +105,10 @@ func TestConfigKeys(t *testing.T) {
 				c.trustedProxies = append(c.trustedProxies, netip.MustParsePrefix(network))
 			}
 		}},
-		{"trusted proxies without a limit", `,"trustedProxies":["127.0.0.1"]`, func(c *config) {
+		{"trusted proxies without a limit", `,"trustedProxies":["127.0.0.1"],"limits":{"connectRate":-1}`, func(c *config) {
 			c.trustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
-			warned(c, "trustedProxies", "config key without effect: limits.perAddress is not set")
+			c.options.Limits.ConnectRate = -1
+			warned(c, "trustedProxies", "config key without effect: limits.perAddress is not set and limits.connectRate is off")
 		}},
 		{"no trusted proxies", `,"trustedProxies":[]`, func(*config) {}},
 		{"prefix root", `,"prefix":"/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/", "/socket" }},
@@ -147,10 +148,12 @@ func TestConfigKeys(t *testing.T) {
 			warned(c, "sockjs.Websocket", "unknown config key ignored")
 		}},
 		{"limits", `,"limits":{"connections":1,"perAddress":10,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
-			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000,"pagedMembers":10,"keepBytes":11,"maxMemory":7000000000,"maxKept":6000000000}`, func(c *config) {
+			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000,"pagedMembers":10,"keepBytes":11,"maxMemory":7000000000,"maxKept":6000000000,
+			"connectRate":12,"connectBurst":13,"publishRate":14}`, func(c *config) {
 			c.options.Limits = pushy.Limits{
 				Connections: 1, PerAddress: 10, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
 				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9, PagedMembers: 10, KeepBytes: 11,
+				ConnectRate: 12, ConnectBurst: 13, PublishRate: 14,
 				Memory: 7_000_000_000,
 			}
 			c.options.MaxBuffered = 5_000_000_000

@@ -37,7 +37,8 @@
 //	            "private-" or "presence-" (PROTOCOL.md, D25). Default false
 //	trustedProxies
 //	            array of addresses and networks such as "10.0.0.0/8" of proxies
-//	            whose X-Forwarded-For names the client, for limits.perAddress.
+//	            whose X-Forwarded-For names the client, for limits.perAddress
+//	            and limits.connectRate.
 //	            Default: none; the address of the connection is the client's
 //	channels    array of objects: the properties of channels by the beginning
 //	            of their names, see below
@@ -102,6 +103,12 @@
 //	connections    open connections. Default 100000
 //	perAddress     open connections from one IPv4 address or IPv6 /64.
 //	               Default: no limit. Behind a proxy it needs trustedProxies
+//	connectRate    new connections a second from one IPv4 address or IPv6 /64.
+//	               Default 10 with trustedProxies, otherwise no limit
+//	connectBurst   new connections at once after a pause. Default 50, or
+//	               connectRate if that is more
+//	publishRate    events a second of triggers and of the signed API. Default:
+//	               no limit
 //	channels       channels of one connection. Default 200
 //	members        members of a channel with presence. Default 1000
 //	pagedMembers   the same for clients that do not ask for the whole list.

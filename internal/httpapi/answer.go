@@ -37,6 +37,9 @@ func TooLarge(message string) *TriggerAnswer {
 	return Refused(refuse(http.StatusRequestEntityTooLarge, message))
 }
 
+// TooManyEvents returns the response if the server publishes too many events of other processes.
+func TooManyEvents(retry time.Duration) *TriggerAnswer { return Refused(RefuseEvents(retry)) }
+
 // tooMany returns the response if no more ids can be remembered.
 func tooMany() *TriggerAnswer {
 	refused := unavailable()

@@ -43,6 +43,14 @@ func RefuseRetry(after time.Duration, message string) *Refusal {
 	return refused
 }
 
+// RefuseEvents returns the Refusal of events that are too many for the server. retry is the time
+// after which they are allowed.
+func RefuseEvents(retry time.Duration) *Refusal {
+	refused := refuse(http.StatusTooManyRequests, "Too many events")
+	refused.Retry = max(retry, time.Second)
+	return refused
+}
+
 // Fault reports whether the request was at fault (4xx), and returns the code and the reason
 // for the log.
 func (r *Refusal) Fault() (code, reason string, ok bool) {

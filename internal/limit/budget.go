@@ -41,6 +41,30 @@ func (b *Budget) Last() time.Time { return b.last }
 // refused until enough tokens have been added.
 func (b *Budget) Charge(tokens int) { b.spent += float64(tokens) }
 
+// Take takes tokens from the bucket at the time now, as Spend takes one for a message. If the
+// bucket has too few of them, Take takes none and returns the time after which it has enough. A
+// full bucket has enough for any number, and becomes negative.
+func (b *Budget) Take(now time.Time, tokens, rate, burst int) (wait time.Duration, ok bool) {
+	if rate <= 0 {
+		return 0, true
+	}
+	missing := b.Missing(now, rate)
+	b.spent = missing
+	b.last = now
+	burst = max(burst, 1)
+	over := missing + float64(min(tokens, burst)) - float64(burst)
+	if over > 0 {
+		return time.Duration(over / float64(rate) * float64(time.Second)), false
+	}
+	b.spent += float64(tokens)
+	return 0, true
+}
+
+// Missing returns how many tokens are missing from the bucket at the time now.
+func (b *Budget) Missing(now time.Time, rate int) float64 {
+	return max(0, b.spent-max(0, now.Sub(b.last)).Seconds()*float64(rate))
+}
+
 // Spend takes a token for a message at the time now. Each second, rate tokens are added to
 // the bucket, up to burst. If rate is not positive, there is no limit.
 func (b *Budget) Spend(now time.Time, rate, burst int) Verdict {
