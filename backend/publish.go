@@ -101,8 +101,8 @@ func (c *Client) PublishEvent(ctx context.Context, e Event) (map[string]Receipt,
 // PublishAll publishes the events of a batch in their order. The server checks all of them
 // before it publishes the first: if one is not valid, none is published, and the error names
 // the place. If the broker fails in the middle, PublishAll tries again, and only the rest is
-// sent. If that does not succeed in time, it returns an error, together with the receipts of
-// the last response: those without an Err are published.
+// sent. If that does not succeed in time, it returns an error, together with the receipts if a
+// server has sent any: those without an Err are published.
 //
 // The errors are those of Publish.
 func (c *Client) PublishAll(ctx context.Context, b Batch) (Published, error) {
@@ -117,8 +117,17 @@ func (c *Client) PublishAll(ctx context.Context, b Batch) (Published, error) {
 		return Published{}, failed("publish", errors.New("the batch has no events"))
 	}
 	var answer publishAnswer
-	err := c.change(ctx, "publish", b.ID, body, &answer)
-	if err == nil && len(answer.Events) != len(b.Events) {
+	var done publishAnswer // what the tries so far have published
+	err := c.change(ctx, "publish", b.ID, body, &answer, func(body []byte) {
+		var now publishAnswer
+		if json.Unmarshal(body, &now) == nil {
+			done = done.merged(now)
+		}
+	})
+	if err != nil {
+		return done.published(), err
+	}
+	if len(answer.Events) != len(b.Events) {
 		err = failed("publish", fmt.Errorf("the answer has %d events instead of %d", len(answer.Events), len(b.Events)))
 	}
 	return answer.published(), err
@@ -189,6 +198,25 @@ type receiptAnswer struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	} `json:"error"`
+}
+
+// merged returns the answer of a later try, with what earlier tries have published: a broker that
+// has failed in the meantime cannot tell.
+func (a publishAnswer) merged(later publishAnswer) publishAnswer {
+	if len(later.Events) == 0 {
+		return a
+	}
+	if len(later.Events) != len(a.Events) {
+		return later
+	}
+	for i, event := range a.Events {
+		for channel, r := range event.Channels {
+			if now, ok := later.Events[i].Channels[channel]; ok && r.Error == nil && now.Error != nil {
+				later.Events[i].Channels[channel] = r
+			}
+		}
+	}
+	return later
 }
 
 func (a publishAnswer) published() Published {

@@ -39,21 +39,23 @@ type request struct {
 }
 
 // change calls a call that changes something, and decodes its answer into answer. id is that of
-// the caller, or "".
-func (c *Client) change(ctx context.Context, call, id string, body, answer any) error {
+// the caller, or "". For partial see do.
+func (c *Client) change(
+	ctx context.Context, call, id string, body, answer any, partial func(body []byte),
+) error {
 	if id == "" {
 		id = names.RandomHex(16)
 	} else if !names.IsToken(id) {
 		return failed(call, fmt.Errorf("the id %q must be 1 to 64 of A-Z a-z 0-9 _ -", shortened(id)))
 	}
-	return c.do(ctx, request{what: call, path: "/api/" + call, id: id}, body, answer)
+	return c.do(ctx, request{what: call, path: "/api/" + call, id: id}, body, answer, partial)
 }
 
 func failed(call string, err error) error { return fmt.Errorf("backend: %s: %w", call, err) }
 
-// do encodes body and sends the request until it succeeds or finally fails. An answer that
-// comes with an error is decoded, too, because it says what has been done.
-func (c *Client) do(ctx context.Context, r request, body, answer any) error {
+// do encodes body and sends the request until it succeeds or finally fails. partial, unless it
+// is nil, receives the body of each response that is an error.
+func (c *Client) do(ctx context.Context, r request, body, answer any, partial func(body []byte)) error {
 	raw, err := jsvalue.Encode(body)
 	if err == nil {
 		err = ctx.Err()
@@ -74,6 +76,9 @@ func (c *Client) do(ctx context.Context, r request, body, answer any) error {
 		if a.err == nil {
 			return nil
 		}
+		if partial != nil {
+			partial(a.body)
+		}
 		unknown = unknown || a.unknown
 		final := !a.again || try == c.opts.Tries
 		if !final {
@@ -85,7 +90,6 @@ func (c *Client) do(ctx context.Context, r request, body, answer any) error {
 		if !final {
 			continue
 		}
-		_ = decode(a.body, answer) // an answer that is not JSON says nothing
 		err := fmt.Errorf("backend: %s, try %d: %w", r.what, try, a.err)
 		if unknown {
 			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
