@@ -53,6 +53,8 @@ needed() {
 		perl|perl|signs them
 		node|nodejs|runs the client's tests, and parses JSON to compare the results with pushy's
 		npm|npm|installs the tools that build the client and control the browsers
+		php|php-cli|runs a publisher of examples/publishers
+		python3|python3|runs a publisher of examples/publishers
 		redis-server|redis-server|is started by the tests of broker/redis and test/cluster, and by those of the examples
 		redis-sentinel|redis-sentinel|is started by the tests of broker/redis and test/cluster, for failovers
 		nats-server|nats-server|is started by the tests of broker/nats and test/cluster

@@ -14,6 +14,11 @@ if ! have node; then
 	packages=$(grep -v '/internal/jsvalue$' <<<"$packages")
 fi
 say "go test -short"
+for program in curl perl php python3 node; do
+	have "$program" && continue
+	echo "examples/publishers is not tested: $program is not installed"
+	packages=$(grep -v '/examples/publishers$' <<<"$packages")
+done
 # The packages whose tests wait longest come first, so that the others run at the same time:
 # four at a time, because a test that waits needs no core. go vet ran above, and these binaries
 # need no debug information.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of all modules. Arguments are passed to go test.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
-need gcc curl perl node redis-server redis-sentinel nats-server
+need gcc curl perl php python3 node redis-server redis-sentinel nats-server
 status=0
 
 # The time limit is long, because the machine can be busy; it still ends a test that hangs.
