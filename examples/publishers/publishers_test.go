@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,6 +72,11 @@ func TestPublishers(t *testing.T) {
 				_ = srv.Close()
 				web.Close()
 			})
+			sent := func() []string {
+				mu.Lock()
+				defer mu.Unlock()
+				return slices.Clone(ids)
+			}
 			url := web.URL + "/pushy"
 			reader := pushytest.New(t, srv).Connect()
 			reader.Subscribe("ünï/co de?")
@@ -83,8 +89,8 @@ func TestPublishers(t *testing.T) {
 			reader.ExpectEvent("ünï/co de?", "say: it's", &got)
 			assert.Equal(t, map[string]any{"text": `Zoë "🎉" /`, "n": []any{1.0}}, got)
 			reader.ExpectNone("ünï/co de?", "say: it's")
-			require.Len(t, ids, 2)
-			assert.Equal(t, ids[0], ids[1], "both tries have the same id")
+			require.Len(t, sent(), 2)
+			assert.Equal(t, sent()[0], sent()[1], "both tries have the same id")
 
 			batch, err := json.Marshal([]map[string]any{
 				{"channels": []string{"lobby", "nobody"}, "event": "a", "data": map[string]any{}},
@@ -98,14 +104,14 @@ func TestPublishers(t *testing.T) {
 			assert.JSONEq(t, `{}`, string(reader.ExpectEvent("lobby", "a", nil).Data))
 			assert.JSONEq(t, `[]`, string(reader.ExpectEvent("lobby", "b", nil).Data))
 
-			requests := len(ids)
+			requests := len(sent())
 			_, failures, ok = run(t, program, url, "another secret key", "one", "lobby", "x")
 			assert.False(t, ok)
 			assert.Contains(t, failures, "Unknown key")
 			_, failures, ok = run(t, program, url, secret, "one", "a:b", "x")
 			assert.False(t, ok)
 			assert.Contains(t, failures, "events[0].channels[0]: must not contain :")
-			assert.Len(t, ids, requests+2, "these errors are final")
+			assert.Len(t, sent(), requests+2, "these errors are final")
 			reader.ExpectNone("lobby", "x")
 		})
 	}
