@@ -24,6 +24,11 @@ type Limits struct {
 	// A command with a large answer counts as several messages (PROTOCOL.md, section 3).
 	CommandRate  int // messages a second from one connection; default 100
 	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
+	// JoinRate limits the subscriptions of one connection; Channels.Join is not limited. One that
+	// sends much counts as several (PROTOCOL.md, section 3), and one that takes a member over
+	// (Options.Grace) does not count.
+	JoinRate  int // subscriptions a second; default 50
+	JoinBurst int // subscriptions at once after a pause; default 200, or Channels if that is more
 	// Memory limits the memory, in bytes, that the Server uses for its clients: what is queued
 	// for them, with an event that many clients wait for counted once; messages and bodies that
 	// arrive; the members of channels; and the events that channels keep. Stats.Memory has these

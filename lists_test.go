@@ -365,9 +365,10 @@ func TestJoinsAreChargedWithoutALimitOfChannels(t *testing.T) {
 				const burst = 5000
 				options := crowded(t, c.remembered+20, 1, 4300) // a list is worth a token
 				options.Limits = pushy.Limits{
-					Channels:     c.limit,
-					CommandRate:  1, // none comes in while the clock stands
-					CommandBurst: burst,
+					Channels:    c.limit,
+					CommandRate: -1,
+					JoinRate:    1, // none comes in while the clock stands
+					JoinBurst:   burst,
 				}
 				srv := startServer(t, options)
 				name := func(i int) string { return fmt.Sprintf("private-%d", i) }
@@ -390,9 +391,11 @@ func TestJoinsAreChargedWithoutALimitOfChannels(t *testing.T) {
 					}
 				}
 				for range tokens {
-					p.expect0(`{"command":"is-anything-there"}`, `pushy:error {"message":"Unknown command","code":"200"}`)
+					p.subscribe("public", "")
+					require.NoError(t, srv.Channels().Leave(conn, "public"))
+					require.Equal(t, "pushy:subscription-end", p.next().Event)
 				}
-				p.expect0(`{"command":"is-anything-there"}`, `pushy:error {"message":"Too many requests","code":"429"}`)
+				p.expect0(`{"command":"subscribe","data":{"channel":"public"}}`, `pushy:error {"message":"Too many requests","code":"429"}`)
 			})
 		})
 	}

@@ -235,6 +235,8 @@ func (o Options) withDefaults() (Options, error) {
 		{&l.TriggerBytes, 256 << 10},
 		{&l.CommandRate, 100},
 		{&l.CommandBurst, max(200, l.Channels)},
+		{&l.JoinRate, 50},
+		{&l.JoinBurst, max(200, l.Channels)},
 		{&l.ConnBuffer, 1 << 20},
 		{&l.KeepBytes, 256 << 10},
 		{&l.ClientEventRate, 10},
@@ -248,6 +250,9 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&l.ConnectBurst, max(50, l.ConnectRate))
 	if l.ConnectBurst < 0 {
 		l.ConnectRate = -1
+	}
+	if l.JoinBurst < 0 {
+		l.JoinRate = -1
 	}
 	if l.CommandBurst < 0 {
 		l.CommandRate = -1

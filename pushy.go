@@ -298,6 +298,8 @@ func (s *Server) hubConfig() hub.Config {
 			Paged:       l.PagedMembers,
 			Rate:        l.CommandRate,
 			Burst:       l.CommandBurst,
+			JoinRate:    l.JoinRate,
+			JoinBurst:   l.JoinBurst,
 			EventRate:   l.ClientEventRate,
 		},
 		ReplayBytes: replayBytes(l.ConnBuffer),

@@ -132,6 +132,8 @@ var limitSettings = []setting{
 	limit("triggerBytes", func(l *pushy.Limits) *int { return &l.TriggerBytes }),
 	limit("commandRate", func(l *pushy.Limits) *int { return &l.CommandRate }),
 	limit("commandBurst", func(l *pushy.Limits) *int { return &l.CommandBurst }),
+	limit("joinRate", func(l *pushy.Limits) *int { return &l.JoinRate }),
+	limit("joinBurst", func(l *pushy.Limits) *int { return &l.JoinBurst }),
 	limit("connBuffer", func(l *pushy.Limits) *int { return &l.ConnBuffer }),
 	limit("keepBytes", func(l *pushy.Limits) *int { return &l.KeepBytes }),
 	{"limits.maxBuffered", "a whole number", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.MaxBuffered) }},

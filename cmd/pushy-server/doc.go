@@ -120,6 +120,9 @@
 //	commandRate    messages a second from one connection. Default 100
 //	commandBurst   messages at once after a pause. Default 200, or channels if
 //	               that is more
+//	joinRate       subscriptions a second of one connection. Default 50
+//	joinBurst      subscriptions at once after a pause. Default 200, or channels
+//	               if that is more
 //	connBuffer     bytes queued for one connection. Default 1048576
 //	maxBuffered    bytes queued for all connections. Default 268435456
 //	keepBytes      bytes of the data of the events that one channel keeps.

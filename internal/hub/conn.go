@@ -44,8 +44,9 @@ type Conn struct {
 	mu           sync.Mutex
 	members      memberships
 	reason       string
-	finished     chan struct{}       // set when the clean-up starts, closed when it is complete
-	presenter    *presenter          // nil if the client has not said anything of itself
+	finished     chan struct{} // set when the clean-up starts, closed when it is complete
+	presenter    *presenter    // nil if the client has not said anything of itself
+	joins        limit.Budget
 	joined       map[uint64]struct{} // hashes of the channels with large answers that it has joined, see firstJoin
 
 	debt atomic.Int32 // tokens for joins, which are charged with the next message

@@ -38,6 +38,7 @@ var (
 	// Join refuses with these, with a *RefusedError and with an *UnavailableError.
 	ErrAlreadyMember   = errors.New("already a member of the channel")
 	ErrTooManyChannels = errors.New("too many channels")
+	ErrTooManyJoins    = errors.New("too many joins")
 	ErrChannelFull     = errors.New("the channel is full")
 	ErrDataTooLarge    = errors.New("the member's data is too large")
 	ErrNeedAuth        = errors.New("authentication needed")
@@ -111,6 +112,8 @@ type Limits struct {
 	Members     int // of a channel with presence that a client with PresenceList can join
 	Paged       int // the same for clients with another PresenceMode
 	Rate, Burst int // messages of one connection, a second and at once
+	JoinRate    int // joins of one connection a second
+	JoinBurst   int // joins at once
 	EventRate   int // events that one connection sends to other clients, a second; twice that at once
 }
 

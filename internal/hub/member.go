@@ -107,6 +107,9 @@ func (h *Hub) logRefusal(channel string, err error) {
 
 func (c *Conn) join(r JoinRequest) error {
 	h := c.hub
+	if !r.Trusted && !c.allowJoin(time.Now()) {
+		return ErrTooManyJoins
+	}
 	policy, err := h.PolicyOf(r.Channel)
 	if err != nil {
 		return &UnavailableError{}
@@ -320,23 +323,45 @@ func (m *membership) begin() {
 	}
 }
 
-// joinToken is the number of bytes for one token of the client's rate, counted over all
+// joinToken is the number of bytes for one token of the joins of a connection, counted over all
 // bytes that the server sends because of a join.
 const joinToken = 4 << 10
 
-// chargeJoin charges the client's rate for a join of a channel that it has joined before: a
-// token for each joinToken bytes that the server sends because of the join, at most half of the
-// burst. The first join of each channel costs only its message, because a client that
-// reconnects subscribes to all of its channels at once. A member that was taken over costs
-// only its replay.
+// allowJoin takes a token for a join. If there is none, the join is refused.
+func (c *Conn) allowJoin(now time.Time) bool {
+	limits := &c.hub.cfg.Limits
+	c.mu.Lock()
+	_, ok := c.joins.Take(now, 1, limits.JoinRate, limits.JoinBurst)
+	c.mu.Unlock()
+	if !ok {
+		c.hub.cfg.Notices.Warn("clients cannot subscribe: one of them subscribes too often", "",
+			slog.String("conn", c.id),
+			slog.String("hint", fmt.Sprintf("Options.Limits.JoinRate is %d subscriptions a second and JoinBurst is %d; "+
+				"large answers count by their size", limits.JoinRate, limits.JoinBurst)))
+	}
+	return ok
+}
+
+// chargeJoin charges a join of a channel that the client has joined before: a token for each
+// joinToken bytes that the server sends because of it, without a bound, so that no sequence of
+// joins and leaves makes the server send more than that for each token. The first join of each
+// channel costs one token, because a client that reconnects subscribes to all of its channels at
+// once. A member that was taken over costs only its replay.
 func (c *Conn) chargeJoin(m *membership, data []byte, replayed int64) {
 	bytes := replayed
 	if m.ch.policy.Private && m.entrance == entered {
 		bytes += m.ch.joinBytes(m.presence, data)
 	}
-	if bytes >= joinToken && !c.firstJoin(m.name) {
-		c.chargeBytes(bytes, joinToken)
+	tokens := int(bytes / joinToken)
+	if tokens > 0 && c.firstJoin(m.name) {
+		tokens = 0
 	}
+	if m.entrance != entered {
+		tokens-- // it was taken by allowJoin
+	}
+	c.mu.Lock()
+	c.joins.Charge(tokens)
+	c.mu.Unlock()
 }
 
 // maxJoined is the number of channels that firstJoin remembers for one connection if

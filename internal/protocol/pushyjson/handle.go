@@ -134,6 +134,8 @@ func (p *Protocol) Subscribe(r *Request) *Error {
 		return nil
 	case errors.Is(err, hub.ErrTooManyChannels):
 		return ErrTooManyChannels
+	case errors.Is(err, hub.ErrTooManyJoins):
+		return ErrTooManyRequests
 	}
 	answer := hub.Event{
 		Kind:    hub.Direct,
