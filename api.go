@@ -64,7 +64,16 @@ func newCall[T any](query bool, check func(T) (apiRun, *httpapi.Refusal)) apiCal
 // newAPI sets what the signed API needs.
 func (s *Server) newAPI(b broker.Broker) {
 	s.calls = map[string]apiCall{
-		"publish": s.publishCall(),
+		"publish":     s.publishCall(),
+		"channels":    s.channelsCall(),
+		"members":     s.membersCall(),
+		"connections": s.connectionsCall(),
+		"history":     s.historyCall(),
+		"position":    s.positionCall(),
+		"kick":        s.kickCall(),
+		"unban":       s.unbanCall(),
+		"bans":        s.bansCall(),
+		"send":        s.sendCall(),
 	}
 	s.signed = httpapi.SignedReader{
 		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
@@ -84,6 +93,7 @@ func (s *Server) newAPI(b broker.Broker) {
 		ledger = own
 	}
 	s.ledger = ledger
+	s.sharedLedger = shared
 	if !shared || s.local {
 		s.signed.Started = func() time.Time { return s.started }
 	}

@@ -49,7 +49,7 @@ func (s *Server) countSubscribers(ctx context.Context, a *publishAnswer, pairs [
 	}
 	ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
 	defer cancel()
-	answers, err := s.Ask(ctx, askCount, channels)
+	answers, err := s.ask(ctx, askCount, channels)
 	if err != nil {
 		s.notices.Warn("cannot count the subscribers on all nodes", "", slog.Any("error", err))
 		return

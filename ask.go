@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/broker"
@@ -49,15 +50,16 @@ type Answers struct {
 func (s *Server) Node() string { return s.node }
 
 // HandleAsk registers the func that answers a question on this node. The name has 1 to
-// 128 bytes of UTF-8. HandleAsk panics if the name is not allowed or is registered, and
+// 128 bytes of UTF-8 and does not begin with "pushy:". HandleAsk panics if the name is not allowed or is registered, and
 // if the func is nil. A node answers at most 64 questions of other nodes at once; it logs
 // and does not answer those over that limit.
 func (s *Server) HandleAsk(name string, answer AskFunc) {
 	switch {
 	case answer == nil:
 		panic("pushy: HandleAsk: nil func for question " + name)
-	case name == "" || len(name) > control.MaxName || !utf8.ValidString(name):
-		panic(fmt.Sprintf("pushy: HandleAsk: the name %q does not have 1 to %d bytes of UTF-8", name, control.MaxName))
+	}
+	if err := askName(name); err != nil {
+		panic("pushy: HandleAsk: " + err.Error())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,9 +88,27 @@ func (s *Server) HandleAsk(name string, answer AskFunc) {
 // limit has Answer.Err set. Every program that can write to the broker can answer in the
 // name of a node.
 func (s *Server) Ask(ctx context.Context, name string, data any) (Answers, error) {
-	if name == "" || len(name) > control.MaxName || !utf8.ValidString(name) {
-		return Answers{}, fmt.Errorf("pushy: ask: the name %q does not have 1 to %d bytes of UTF-8", name, control.MaxName)
+	if err := askName(name); err != nil {
+		return Answers{}, fmt.Errorf("pushy: ask: %w", err)
 	}
+	return s.ask(ctx, name, data)
+}
+
+// reservedAsk begins the names of the Server's own questions.
+const reservedAsk = "pushy:"
+
+func askName(name string) error {
+	switch {
+	case name == "" || len(name) > control.MaxName || !utf8.ValidString(name):
+		return fmt.Errorf("the name %q does not have 1 to %d bytes of UTF-8", name, control.MaxName)
+	case strings.HasPrefix(name, reservedAsk):
+		return fmt.Errorf("the name %q is not allowed: names that begin with %q are reserved", name, reservedAsk)
+	}
+	return nil
+}
+
+// ask is Ask with any name.
+func (s *Server) ask(ctx context.Context, name string, data any) (Answers, error) {
 	var raw []byte
 	if data != nil {
 		var err error
@@ -123,6 +143,7 @@ func (s *Server) newNodes(cfg *hub.Config) *control.Nodes {
 	}
 	nodes := control.New(o)
 	cfg.Reserved, cfg.ReservedEntry = control.Channel, nodes.Deliver
+	cfg.ReservedReset = s.wakeBans
 	return nodes
 }
 

@@ -89,10 +89,20 @@ func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) (hub.Grant, e
 		Grant:   &grant,
 	})
 	noPast := errors.Is(err, ErrNoHistory)
-	switch {
-	case err != nil && !noPast:
+	if err != nil && !noPast {
 		return hub.Grant{}, s.refusedSubscription(ctx, r, err)
-	case !grant.Expires.IsZero() && !now.Before(grant.Expires):
+	}
+	data := grant.Data
+	if data == nil {
+		data = r.Data
+	}
+	if reason, banned := s.bannedMember(r.Conn, r.Private, data); banned {
+		return hub.Grant{}, &hub.RefusedError{
+			Reason: reason,
+			Code:   codeBanned,
+		}
+	}
+	if !grant.Expires.IsZero() && !now.Before(grant.Expires) {
 		return hub.Grant{}, &hub.RefusedError{
 			Reason:   hub.ReasonExpired,
 			NeedAuth: true,

@@ -150,9 +150,12 @@ type Server struct {
 	signed      httpapi.SignedReader
 	calls       map[string]apiCall // of the signed API, by name
 	ledger      broker.Ledger      // the Broker's, or one of this node only
-	started     time.Time
-	keyUses     keyUses
-	memory      memoryGuard
+	// sharedLedger means that the ledger is that of the Broker, or that there is no other node.
+	sharedLedger bool
+	bans         bans
+	started      time.Time
+	keyUses      keyUses
+	memory       memoryGuard
 
 	// The tests pin these.
 	now       func() time.Time
@@ -205,7 +208,8 @@ func newServer(options Options) (*Server, error) {
 		}
 	}
 	s.keyUses = newKeyUses(s.keys)
-	s.askable[askCount] = s.answerCount
+	s.bans.wake = make(chan struct{}, 1)
+	s.registerAsks()
 	if s.origins, err = origin.New(o.Origins); err != nil {
 		return nil, fmt.Errorf("pushy: Options.Origins: %w", err)
 	}
@@ -262,6 +266,7 @@ func newServer(options Options) (*Server, error) {
 		Used:               func(key int) { s.keyUses.add(1, key, s.now()) },
 	}
 	s.newAPI(cfg.Broker)
+	s.openBans()
 	s.repeats.Full = s.repeatsFull
 	if o.Limits.ConnectRate > 0 {
 		s.addresses = limit.NewAddresses(o.Limits.ConnectRate, o.Limits.ConnectBurst)
@@ -320,6 +325,7 @@ func (s *Server) hubConfig() hub.Config {
 			sum := sha256.Sum256(data)
 			return binary.BigEndian.Uint64(sum[:])
 		},
+		Banned:   s.banned,
 		NewOwner: func() string { return names.RandomHex(8) },
 		Log:      s.log,
 		Notices:  s.notices,

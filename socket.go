@@ -20,6 +20,7 @@ import (
 const (
 	refusedOrigin   = "origin"
 	refusedByAccept = "accept"
+	refusedBanned   = "banned"
 )
 
 // serveSocket serves what browsers connect to. The origin comes before anything
@@ -127,6 +128,12 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 			s.refuseAccept(w, r, err)
 			return nil, false
 		}
+	}
+	if reason, banned := s.banned(userID, ""); banned && userID != "" {
+		s.hub.Admission().GiveBack(from)
+		s.hub.Admission().Refuse(refusedBanned)
+		httperror.WriteCode(w, http.StatusForbidden, codeBanned, reason)
+		return nil, false
 	}
 	return &transport.Ticket{
 		Start: func(session session.Session) {

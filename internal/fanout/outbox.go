@@ -64,6 +64,9 @@ type ending struct {
 	done   chan struct{} // nil until Done is called
 }
 
+// Waiting returns the bytes that are queued or being written.
+func (o *Outbox) Waiting() int64 { return o.bytes.Load() }
+
 // Form returns the form in which the transport needs its frames. It never changes.
 func (o *Outbox) Form() Form { return o.form }
 

@@ -58,6 +58,9 @@ func (a *absence) start() {
 	if a.left.Load() > 1 && h.stopping.Err() == nil {
 		a.timer = time.AfterFunc(h.cfg.Lease, a.expire)
 	}
+	if a.counted {
+		h.absent.add(a)
+	}
 	a.remove()
 }
 
@@ -70,6 +73,7 @@ func (a *absence) remove() {
 		a.timer.Stop()
 	}
 	if a.counted {
+		a.conn.hub.absent.remove(a)
 		a.conn.hub.admission.giveBackPlace(a.conn.network)
 	}
 }

@@ -25,6 +25,7 @@ type Admission struct {
 
 	mu       sync.RWMutex
 	conns    map[string]*Conn
+	users    map[string]*Conn // the first connection of each user, see user.next; nil at first
 	networks map[limit.Network]int // connections and reserved places, if there is a limit
 	reserved int
 	held     int                   // connections that have ended, and whose members are held
@@ -101,7 +102,54 @@ func (a *Admission) add(c *Conn, start func() bool) bool {
 		return false
 	}
 	a.conns[c.id] = c
+	a.linkLocked(c)
 	return true
+}
+
+// linkLocked adds c to the connections of its user.
+func (a *Admission) linkLocked(c *Conn) {
+	if c.UserID() == "" {
+		return
+	}
+	if a.users == nil {
+		a.users = map[string]*Conn{}
+	}
+	first := a.users[c.user.id]
+	c.user.next = first
+	if first != nil {
+		first.user.prev = c
+	}
+	a.users[c.user.id] = c
+}
+
+func (a *Admission) unlinkLocked(c *Conn) {
+	if c.UserID() == "" {
+		return
+	}
+	u := c.user
+	if u.next != nil {
+		u.next.user.prev = u.prev
+	}
+	switch {
+	case u.prev != nil:
+		u.prev.user.next = u.next
+	case u.next != nil:
+		a.users[u.id] = u.next
+	default:
+		delete(a.users, u.id)
+	}
+	u.next = nil
+	u.prev = nil
+}
+
+// ofUser returns the connections of a user, newest first.
+func (a *Admission) ofUser(user string) (conns []*Conn) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for c := a.users[user]; c != nil; c = c.user.next {
+		conns = append(conns, c)
+	}
+	return conns
 }
 
 func (a *Admission) remove(c *Conn) {
@@ -109,6 +157,7 @@ func (a *Admission) remove(c *Conn) {
 	defer a.mu.Unlock()
 	if a.conns[c.id] == c {
 		delete(a.conns, c.id)
+		a.unlinkLocked(c)
 		a.countLocked(c.network, -1)
 	}
 }

@@ -23,6 +23,7 @@ type Conn struct {
 	hub     *Hub
 	id      string
 	user    *user // nil if there is none
+	since   int64 // when it began, in milliseconds since 1970
 	host    any   // see Config.HostConn
 	network limit.Network
 	session session.Session
@@ -59,6 +60,9 @@ type Conn struct {
 type user struct {
 	value any
 	id    string
+
+	// The connections of a user with an id form a list, under the lock of the Admission.
+	next, prev *Conn
 }
 
 // Client describes the client of a connection.
@@ -75,6 +79,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 	c := &Conn{
 		hub:     h,
 		id:      h.cfg.NewConnID(),
+		since:   h.cfg.Now().UnixMilli(),
 		version: from.Version,
 		network: from.Network,
 		session: s,
@@ -94,6 +99,12 @@ func (h *Hub) Connect(s session.Session, from Client) {
 		c.out.Discard()
 		s.Abort()
 		return
+	}
+	if id := c.UserID(); id != "" {
+		// A ban that came after the Accept and before add has not found the connection.
+		if reason, banned := h.banned(id, ""); banned {
+			c.end(CloseRemoved, reason)
+		}
 	}
 	go c.serve()
 }

@@ -84,6 +84,7 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 const (
 	CloseShutdown = session.CloseShutdown
 	CloseAbuse    = 1008
+	CloseRemoved  = 3500
 	codeLost      = 1006 // never sent
 )
 
@@ -146,6 +147,9 @@ type Config struct {
 	// with the entries that are delivered for it, and must not block.
 	Reserved      string
 	ReservedEntry func(e broker.Entry)
+	// ReservedReset is called when entries of Reserved may have been lost, and must not block. It
+	// can be nil.
+	ReservedReset func()
 	// Linger is how long a channel stays open without members.
 	Linger time.Duration
 	// Timeout limits one call of a broker that is not local.
@@ -158,6 +162,9 @@ type Config struct {
 	// *UnavailableError means that it cannot be decided.
 	Authorize func(ctx context.Context, r AuthRequest) (Grant, error)
 	Limits    Limits
+	// Banned returns whether a user or, if channel is not "", nobody may be in a channel, and the
+	// reason for the clients. It does not block, and can be nil.
+	Banned func(user, channel string) (reason string, banned bool)
 	// ReturnRate is how many clients may return a second after this node has lost its
 	// connections. If it is not positive, clients are not told when to return.
 	ReturnRate int
@@ -213,6 +220,7 @@ type Hub struct {
 	seed      maphash.Seed
 	shards    [shardCount]shard
 	backlog   backlog
+	absent    absences
 	began     time.Time // when New was called
 	issued    issued
 	settled   atomic.Bool    // issued is not used any more

@@ -110,6 +110,12 @@ func (c *Conn) join(r JoinRequest) error {
 	if !r.Trusted && !c.allowJoin(time.Now()) {
 		return ErrTooManyJoins
 	}
+	if reason, banned := h.banned("", r.Channel); banned {
+		return &RefusedError{
+			Reason: reason,
+			Code:   "403",
+		}
+	}
 	policy, err := h.PolicyOf(r.Channel)
 	if err != nil {
 		return &UnavailableError{}
@@ -160,6 +166,9 @@ func (c *Conn) join(r JoinRequest) error {
 		return c.joinError(err)
 	}
 	m.startLease(expires)
+	if reason, banned := h.banned("", r.Channel); banned {
+		m.leaveSoon(m.endFrame(reason, nil)) // the ban came during the join, and has not found it
+	}
 	m.begin()
 	if !r.Trusted {
 		c.chargeJoin(m, r.Data, past.bytes)

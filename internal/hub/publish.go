@@ -130,5 +130,7 @@ func (h *Hub) Reset(channel string, s broker.State, reason string) {
 			state: &s,
 			reset: reason,
 		})
+	} else if h.isReserved(channel) && h.cfg.ReservedReset != nil {
+		h.cfg.ReservedReset()
 	}
 }

@@ -1,0 +1,102 @@
+package hub
+
+import "strings"
+
+// ChannelsAfter returns up to limit channels that have members on this node and whose names
+// begin with prefix and follow the name after, sorted by name, and whether there are more.
+func (h *Hub) ChannelsAfter(prefix, after string, limit int) (channels []*Channel, more bool) {
+	first := First[*Channel]{
+		After: after,
+		Limit: limit,
+	}
+	var found []*Channel // of one shard; inUse is called without the lock of the shard
+	for i := range h.shards {
+		s := &h.shards[i]
+		found = found[:0]
+		s.mu.RLock()
+		for name, ch := range s.channels {
+			if strings.HasPrefix(name, prefix) && name > after {
+				found = append(found, ch)
+			}
+		}
+		s.mu.RUnlock()
+		for _, ch := range found {
+			if ch.inUse() && first.Wants(ch.name) {
+				first.Add(ch.name, ch)
+			}
+		}
+	}
+	return first.Result()
+}
+
+// ShowsMembers reports whether clients see the members of the channel.
+func (ch *Channel) ShowsMembers() bool {
+	if !ch.policy.Presence {
+		return false
+	}
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	return ch.replica.on
+}
+
+// MembersAfter returns up to limit members of a channel on all nodes whose ids follow the id
+// after, sorted by id, with their Text, whether clients see them, and whether there are more.
+// With Policy.PerUser, these are users. The page is shorter if its members have over size bytes.
+// known is false if the channel is not open on this node; then the other results have no meaning.
+func (h *Hub) MembersAfter(channel, after string, limit, size int) (members []Member, on, more, known bool) {
+	ch := h.find(channel)
+	if ch == nil || ch.watching == nil {
+		return nil, false, false, false
+	}
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	if !ch.ready {
+		return nil, false, false, false
+	}
+	first := First[*Member]{
+		After: after,
+		Limit: limit,
+	}
+	for _, p := range ch.replica.shown().places {
+		if p.member != nil && first.Wants(p.member.ID) {
+			first.Add(p.member.ID, p.member)
+		}
+	}
+	page, more := first.Result()
+	for _, m := range page {
+		ch.showLocked(m)
+		if size -= len(m.Text) + memberOverhead; size < 0 && len(members) > 0 {
+			return members, ch.replica.on, true, true
+		}
+		members = append(members, *m)
+	}
+	return members, ch.replica.on, more, true
+}
+
+// Waiting returns the bytes that are queued for the connection or being written.
+func (c *Conn) Waiting() int64 { return c.out.Waiting() }
+
+// Since returns when the connection began, in milliseconds since 1970.
+func (c *Conn) Since() int64 { return c.since }
+
+// ConnsOf returns the connections of a user, in no order. With greeted, only those whose Connect
+// hook has returned.
+func (h *Hub) ConnsOf(user string, greeted bool) []*Conn {
+	all := h.admission.ofUser(user)
+	if !greeted {
+		return all
+	}
+	kept := all[:0]
+	for _, c := range all {
+		if c.isGreeted() {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+func (c *Conn) isGreeted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.greeted
+}
