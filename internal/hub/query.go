@@ -21,7 +21,7 @@ func (h *Hub) ChannelsAfter(prefix, after string, limit int) (channels []*Channe
 		}
 		s.mu.RUnlock()
 		for _, ch := range found {
-			if ch.inUse() && first.Wants(ch.name) {
+			if first.Wants(ch.name) && ch.inUse() {
 				first.Add(ch.name, ch)
 			}
 		}
