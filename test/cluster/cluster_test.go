@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -42,6 +43,7 @@ func options(shared broker.Broker, lease time.Duration, logger *slog.Logger) pus
 	return pushy.Options{
 		SecretKey:  secretKey,
 		Authorizer: anybody{},
+		Accept:     func(r *http.Request) (any, error) { return r.URL.Query().Get("user"), nil },
 		Broker:     shared,
 		Grace:      lease,
 		Channel: func(name string) pushy.ChannelOptions {
