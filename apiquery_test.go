@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -216,6 +217,7 @@ func TestKickAndSendOverHTTP(t *testing.T) {
 		assert.JSONEq(t, `{"lifted":false,"nodes":0,"silent":[]}`, good(t, nodes[1].call("unban", "u2", `{"target":"user:42"}`)))
 		again := connectOf(t, nodes[0].Server, "42")
 		time.Sleep(10 * time.Minute) // the ban would have ended
+		synctest.Wait()
 		assert.Equal(t, kicked, good(t, nodes[1].call("kick", "k1", body)), "signed anew: the first answer")
 		again.quiet()
 		code, _ := errorOfAnswer(t, nodes[1].call("kick", "k1", `{"target":"user:43"}`))

@@ -381,7 +381,7 @@ func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) 
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	ttl := time.Unix(b.Until, 0).Sub(now)
-	if longest != nil && longest.until.Sub(time.Now()) >= ttl {
+	if longest != nil && time.Until(longest.until) >= ttl {
 		err := s.ledger.Finish(ctx, longest.key, banDigest, answer)
 		if !errors.Is(err, broker.ErrNotOwner) || b.Until == 0 {
 			return err == nil, err

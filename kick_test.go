@@ -475,6 +475,49 @@ func TestKickWhileTheBrokerIsAway(t *testing.T) {
 	})
 }
 
+// The number of bans is limited, because a Ledger lists no more of them. Bans that exist can still
+// be replaced and lifted.
+func TestTooManyBans(t *testing.T) {
+	onUsers(t, 1, func(t *testing.T, cluster *memory.Cluster, nodes []node) {
+		foreign := cluster.Broker()
+		require.NoError(t, foreign.Open(t.Context(), broker.OpenOptions{Node: "foreign", Lease: time.Hour}, nowhere{}))
+		defer func() { _ = foreign.Close(context.Background()) }()
+		end := time.Now().Add(time.Hour)
+		for i := range 9_900 {
+			key := fmt.Sprintf("ban:%05d", i)
+			_, err := foreign.Claim(t.Context(), key, "ban", time.Hour)
+			require.NoError(t, err)
+			require.NoError(t, foreign.Finish(t.Context(), key, "ban", fmt.Appendf(nil, `{"target":"user:%d","until":%d,"at":%d}`,
+				i, end.Unix(), time.Now().UnixMilli())))
+		}
+		k := pushy.Kick{
+			Target: "user:new",
+			Until:  end,
+		}
+		_, err := nodes[0].Kick(t.Context(), k)
+		require.ErrorIs(t, err, pushy.ErrTooManyBans)
+		w := nodes[0].call("kick", "k", fmt.Sprintf(`{"target":"user:new","until":%d}`, end.Unix()))
+		assert.Equal(t, 503, w.Code)
+		assert.Contains(t, w.Body.String(), "There are too many bans")
+		status, _ := connects(nodes[0].Server, "new")
+		assert.Equal(t, 200, status, "nothing was done")
+		k.Target = "user:7"
+		_, err = nodes[0].Kick(t.Context(), k)
+		require.NoError(t, err)
+		_, lifted, err := nodes[0].Unban(t.Context(), "user:8")
+		require.NoError(t, err)
+		assert.True(t, lifted)
+		bans, err := nodes[0].Bans(t.Context())
+		require.NoError(t, err)
+		assert.Len(t, bans, 9_899)
+		time.Sleep(31 * time.Second)
+		status, _ = connects(nodes[0].Server, "9898")
+		assert.Equal(t, 403, status)
+		status, _ = connects(nodes[0].Server, "8")
+		assert.Equal(t, 200, status)
+	})
+}
+
 // withoutLedger hides the Ledger of a broker.
 type withoutLedger struct{ broker.Broker }
 

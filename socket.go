@@ -132,6 +132,10 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 	if reason, banned := s.banned(userID, ""); banned && userID != "" {
 		s.hub.Admission().GiveBack(from)
 		s.hub.Admission().Refuse(refusedBanned)
+		s.notices.Warn("connection refused: the user is banned", "",
+			slog.String("user", httperror.Shown(userID)),
+			slog.String("reason", reason),
+			slog.String("hint", "Server.Bans lists the bans, and Server.Unban ends one"))
 		httperror.WriteCode(w, http.StatusForbidden, codeBanned, reason)
 		return nil, false
 	}
