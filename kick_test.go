@@ -207,6 +207,7 @@ func TestKickHeldMembers(t *testing.T) {
 				k := pushy.Kick{
 					Target: map[string]string{"user": "user:42", "conn": "conn:" + lost, "channel": "channel:Private-Room"}[target],
 				}
+				began := time.Now()
 				result, err := nodes[0].Kick(t.Context(), k)
 				require.NoError(t, err)
 				synctest.Wait()
@@ -218,6 +219,7 @@ func TestKickHeldMembers(t *testing.T) {
 					assert.Zero(t, result.Closed)
 					assert.Equal(t, "pushy:presence-quit", ann.event())
 				}
+				assert.Zero(t, time.Since(began), "not only when the grace period ends")
 				assert.Zero(t, nodes[1].Entries()-nodes[0].Entries(), "the channel is not held any more")
 			})
 		})
@@ -421,6 +423,41 @@ func TestKickWhileUsersConnect(t *testing.T) {
 			}
 		})
 		require.NoError(t, srv.Close())
+	}
+}
+
+// slowAuthorizer allows everything when it is released.
+type slowAuthorizer struct{ asked, release chan struct{} }
+
+func (a slowAuthorizer) Authorize(context.Context, pushy.AuthRequest) error {
+	a.asked <- struct{}{}
+	<-a.release
+	return nil
+}
+
+// A subscription that was allowed before its channel was banned does not remain.
+func TestBanDuringAJoin(t *testing.T) {
+	for _, channel := range []string{"room", "private-room"} {
+		t.Run(channel, func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				slow := slowAuthorizer{make(chan struct{}), make(chan struct{})}
+				srv := startOn(t, newCluster().Broker(), pushy.Options{Authorizer: slow})
+				p := connectPeer(t, srv)
+				p.send(subscribeText(t, p.id, channel, ""))
+				<-slow.asked
+				_, err := srv.Kick(t.Context(), pushy.Kick{
+					Target: "channel:" + channel,
+					Until:  time.Now().Add(time.Hour),
+				})
+				require.NoError(t, err)
+				close(slow.release)
+				assert.Equal(t, "pushy:subscription-success", p.event())
+				p.expect(`pushy:subscription-end {"channel":"` + channel + `","reason":"Removed"}`)
+				p.quiet()
+				assert.Empty(t, p.conn(srv).Channels())
+			})
+		})
 	}
 }
 
