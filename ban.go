@@ -158,9 +158,6 @@ func (bs *bans) replace(list []ban, mark uint64, now time.Time) (fresh []ban) {
 
 // find returns the ban of a target that stands.
 func (bs *bans) find(target string, now func() time.Time) (b ban, banned bool) {
-	if bs.known.Load() == 0 {
-		return ban{}, false
-	}
 	bs.mu.RLock()
 	heard, known := bs.all[target]
 	bs.mu.RUnlock()
@@ -169,6 +166,9 @@ func (bs *bans) find(target string, now func() time.Time) (b ban, banned bool) {
 
 // banned is hub.Config.Banned.
 func (s *Server) banned(user, channel string) (reason string, banned bool) {
+	if s.bans.known.Load() == 0 {
+		return "", false
+	}
 	target := targetUser + user
 	if channel != "" {
 		target = targetChannel + channel
