@@ -17,6 +17,8 @@ import (
 	"github.com/gopushy/pushy/broker/memory"
 )
 
+// All tests of this file that sleep run in a bubble of testing/synctest, which provides fake time.
+
 // expiring returns a token for a connection that ends after that time. data is JSON or "".
 func (p *peer) expiring(channel string, life time.Duration, data string) string {
 	p.t.Helper()

@@ -94,13 +94,13 @@ func (s *Server) pairOf(e Event) (pair, error) {
 		return pair{}, fmt.Errorf("event name %w", err)
 	}
 	if len(e.Except) > maxExcept {
-		return pair{}, fmt.Errorf("Except has %d connections, at most %d are allowed", len(e.Except), maxExcept)
+		return pair{}, fmt.Errorf("the Except has %d connections, at most %d are allowed", len(e.Except), maxExcept)
 	}
 	if len(e.ID) > maxEventID {
-		return pair{}, fmt.Errorf("ID has %d bytes, at most %d are allowed", len(e.ID), maxEventID)
+		return pair{}, fmt.Errorf("the ID has %d bytes, at most %d are allowed", len(e.ID), maxEventID)
 	}
 	if len(e.Latest) > maxEventID {
-		return pair{}, fmt.Errorf("Latest has %d bytes, at most %d are allowed", len(e.Latest), maxEventID)
+		return pair{}, fmt.Errorf("the Latest has %d bytes, at most %d are allowed", len(e.Latest), maxEventID)
 	}
 	raw, err := jsvalue.Encode(e.Data)
 	if err != nil {

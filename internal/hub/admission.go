@@ -25,7 +25,7 @@ type Admission struct {
 
 	mu       sync.RWMutex
 	conns    map[string]*Conn
-	users    map[string]*Conn // the first connection of each user, see user.next; nil at first
+	users    map[string]*Conn      // the first connection of each user, see user.next; nil at first
 	networks map[limit.Network]int // connections and reserved places, if there is a limit
 	reserved int
 	held     int                   // connections that have ended, and whose members are held
