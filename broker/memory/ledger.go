@@ -48,7 +48,7 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 	}
 	if r == nil {
 		c.ledger.sweep(now)
-		if len(c.ledger.records) >= brokerkit.MaxRecords {
+		if len(c.ledger.records) >= c.maxRecords {
 			return broker.Claim{}, broker.ErrBusy
 		}
 	}

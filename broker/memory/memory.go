@@ -4,6 +4,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type Options struct {
 	// Logger receives a warning when nodes have different settings. Default
 	// slog.Default().
 	Logger *slog.Logger
+	// MaxRecords is the number of keys that the Ledger has at most, after which Claim returns
+	// broker.ErrBusy. Default 1,048,576.
+	MaxRecords int
 }
 
 // Cluster is the store that the Brokers of one process share. All methods are safe for
@@ -33,6 +37,8 @@ type Cluster struct {
 	seed     maphash.Seed
 	shards   [64]shard
 	settings brokerkit.Settings
+
+	maxRecords int // of the ledger
 
 	mu     sync.Mutex
 	nodes  map[string]*nodeEntry // the nodes whose lease has not expired, by id
@@ -65,6 +71,7 @@ func NewCluster(o Options) *Cluster {
 	}
 	c := &Cluster{
 		log:           o.Logger,
+		maxRecords:    cmp.Or(max(o.MaxRecords, 0), brokerkit.MaxRecords),
 		seed:          maphash.MakeSeed(),
 		nodes:         map[string]*nodeEntry{},
 		offsetEpoch:   brokerkit.NewEpoch(),

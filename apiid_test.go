@@ -1,0 +1,237 @@
+package pushy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/broker/memory"
+)
+
+func now() int64 { return time.Now().Unix() }
+
+// api.md, acceptance test 2: the same request again.
+func TestSameRequestAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := newCluster()
+		one := startOn(t, cluster.Broker(), keeping(10, time.Hour))
+		two := startOn(t, cluster.Broker(), keeping(10, time.Hour))
+		p := connectPeer(t, one)
+		p.subscribe("room", "")
+		body := `{"events":[{"channels":["room"],"event":"e","data":1},{"channels":["room","none"],"event":"f","id":"own"}],"count":true}`
+		first := signedCall{body: body, at: now()}.do(one)
+		require.Equal(t, 200, first.Code, first.Body)
+		assert.Contains(t, first.Body.String(), `"subscribers":1`)
+		assert.Equal(t, "e", p.next().Event)
+		assert.Equal(t, "f", p.next().Event)
+
+		same := func(srv *pushy.Server, when string) {
+			t.Helper()
+			again := signedCall{body: body, at: now()}.do(srv)
+			assert.Equal(t, 200, again.Code, when)
+			assert.Equal(t, first.Body.String(), again.Body.String(), when)
+			p.quiet()
+		}
+		same(one, "on the same node")
+		same(two, "on another node")
+		require.NoError(t, two.Close())
+		same(startOn(t, cluster.Broker(), keeping(10, time.Hour)), "after a restart")
+
+		w := signedCall{body: body + " ", at: now()}.do(one)
+		_, message := errorOfAnswer(t, w)
+		assert.Equal(t, 409, w.Code)
+		assert.Equal(t, "Id id-1 was used with another path or body", message)
+		p.quiet()
+
+		time.Sleep(10 * time.Minute)
+		same(one, "signed anew after 10 minutes")
+		time.Sleep(10*time.Minute + time.Second)
+		assert.Equal(t, 200, signedCall{body: body, at: now()}.do(one).Code)
+		assert.Equal(t, "e", p.next().Event, "after Options.RepeatWindow it is a new request")
+	})
+}
+
+// api.md, acceptance tests 2 and 6: without a Ledger that outlives the process.
+func TestRequestsFromBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(500 * time.Millisecond)
+		srv := startServer(t, pushy.Options{})
+		assert.Equal(t, 200, signedCall{body: helloBody, at: now(), id: "a"}.do(srv).Code, "in the second of the start")
+		assert.Equal(t, 403, signedCall{body: helloBody, at: now() - 1, id: "b"}.do(srv).Code)
+		at := now()
+		time.Sleep(time.Second)
+		w := signedCall{body: helloBody, at: at, id: "c"}.do(srv)
+		code, _ := errorOfAnswer(t, w)
+		assert.Equal(t, 403, w.Code, "in a later second, the request may be from before the start")
+		assert.Equal(t, "501", code)
+		assert.Equal(t, time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"), w.Header().Get("Date"))
+		assert.Equal(t, 200, signedCall{body: helloBody, at: now(), id: "c"}.do(srv).Code)
+	})
+}
+
+// api.md, acceptance test 6: the server's clock goes back 60 s just when an id might be forgotten.
+func TestClockGoesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{RepeatWindow: 11 * time.Minute, Broker: newCluster().Broker()})
+		p := connectPeer(t, srv)
+		p.subscribe("room", "")
+		back := time.Duration(0)
+		srv.SetClock(func() time.Time { return time.Now().Add(-back) })
+		replay := signedCall{body: helloBody, at: now() + 300}
+		require.Equal(t, 200, replay.do(srv).Code)
+		assert.Equal(t, "news", p.next().Event)
+		back = time.Minute
+		for range 11*60 - 1 { // every second of the life of the signature, and more
+			time.Sleep(time.Second)
+			code := replay.do(srv).Code
+			require.Contains(t, []int{200, 403}, code)
+			p.quiet()
+		}
+		time.Sleep(2 * time.Second)
+		assert.Equal(t, 403, replay.do(srv).Code, "not valid any more when the id is forgotten")
+	})
+}
+
+// api.md, acceptance test 7.
+func TestIdsAreBounded(t *testing.T) {
+	t.Parallel()
+	unsigned, most := 20_000, 2_000
+	if os.Getenv("PUSHY_SOAK") != "" {
+		unsigned, most = 1_000_000, 1_000_000
+	}
+	b := memory.NewCluster(memory.Options{MaxRecords: most}).Broker()
+	srv := startOn(t, b, pushy.Options{})
+	srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
+	records := func() int {
+		t.Helper()
+		list, err := b.List(t.Context(), "id:")
+		require.NoError(t, err)
+		return len(list)
+	}
+	for i := range unsigned {
+		w := signedCall{body: helloBody, signed: "x", id: strconv.Itoa(i)}.do(srv)
+		require.Equal(t, 403, w.Code)
+	}
+	assert.Zero(t, records(), "unsigned requests use no memory")
+	for i, body := range []string{"{", `{"events":[]}`, strings.Replace(helloBody, "Room", "a:b", 1)} {
+		require.Equal(t, 400, signedCall{body: body, id: "bad" + strconv.Itoa(i)}.do(srv).Code)
+	}
+	assert.Zero(t, records(), "nor do those with an error")
+	for i := range most {
+		w := signedCall{body: helloBody, id: strconv.Itoa(i)}.do(srv)
+		require.Equal(t, 200, w.Code, w.Body)
+	}
+	assert.Equal(t, min(most, 10_000), records())
+	w := signedCall{body: helloBody, id: "one-more"}.do(srv)
+	_, message := errorOfAnswer(t, w)
+	assert.Equal(t, 503, w.Code)
+	assert.Equal(t, "Too many ids are remembered", message)
+	assert.Equal(t, "10", w.Header().Get("Retry-After"))
+	assert.Equal(t, 200, signedCall{body: helloBody, id: "0"}.do(srv).Code, "a repeated one has its answer")
+}
+
+// api.md, acceptance test 13: the broker fails after event 3 of 10. The same request publishes
+// the others, each once.
+func TestBrokerFailsInTheMiddle(t *testing.T) {
+	t.Parallel()
+	for name, channelOf := range map[string]func(i int) string{
+		"oneChannel":      func(int) string { return "room" },
+		"severalChannels": func(i int) string { return "room" + strconv.Itoa(i%3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			left := 3
+			b := publishing(nil)
+			b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+				if e.Kind != broker.Event || !strings.HasPrefix(channel, "room") {
+					return b.Broker.Append(ctx, channel, e)
+				}
+				mu.Lock()
+				left--
+				fails := left < 0
+				mu.Unlock()
+				if fails {
+					return broker.Appended{}, errBroker
+				}
+				return b.Broker.Append(ctx, channel, e)
+			}
+			srv := startOn(t, b, pushy.Options{})
+			srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
+			p := connectPeer(t, srv)
+			var events []string
+			for i := range 10 {
+				events = append(events, fmt.Sprintf(`{"channels":["%s"],"event":"e%d"}`, channelOf(i), i))
+				if i < 3 {
+					p.ask(`{"command":"subscribe","data":{"channel":"` + channelOf(i) + `"},"id":"` + strconv.Itoa(i) + `"}`)
+				}
+			}
+			c := signedCall{body: `{"events":[` + strings.Join(events, ",") + `]}`}
+			w := c.do(srv)
+			_, message := errorOfAnswer(t, w)
+			assert.Equal(t, 503, w.Code)
+			assert.Equal(t, "1", w.Header().Get("Retry-After"))
+			assert.Equal(t, "Published 3 of 10 events to channels; the same request publishes the rest", message)
+			assert.Equal(t, 3, strings.Count(w.Body.String(), `"received":true`))
+			assert.Equal(t, 7, strings.Count(w.Body.String(), `{"error":{"code":"503"`))
+			assert.NotContains(t, w.Body.String(), errBroker.Error())
+			mu.Lock()
+			left = 1000
+			mu.Unlock()
+			w = c.do(srv)
+			require.Equal(t, 200, w.Code, w.Body)
+			assert.Equal(t, 10, strings.Count(w.Body.String(), `"received":true`))
+			got := map[string][]string{}
+			for range 10 {
+				f := p.next()
+				got[f.Channel] = append(got[f.Channel], f.Event)
+			}
+			p.quiet()
+			want := map[string][]string{}
+			for i := range 10 {
+				want[channelOf(i)] = append(want[channelOf(i)], "e"+strconv.Itoa(i))
+			}
+			assert.Equal(t, want, got, "each once, and in order in each channel")
+		})
+	}
+}
+
+// After a failure, another request with the same id is not confused with the first one.
+func TestOtherContentAfterAFailure(t *testing.T) {
+	t.Parallel()
+	fails := true
+	b := publishing(nil)
+	b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+		if e.Kind == broker.Event && channel == "broken" && fails {
+			return broker.Appended{}, errors.New("away")
+		}
+		return b.Broker.Append(ctx, channel, e)
+	}
+	srv := startOn(t, b, pushy.Options{})
+	srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
+	p := connectPeer(t, srv)
+	p.subscribe("room", "")
+	send := func(event string) int {
+		return signedCall{body: `{"events":[{"channels":["room"],"event":"` + event + `"},{"channels":["broken"],"event":"x"}]}`}.do(srv).Code
+	}
+	assert.Equal(t, 503, send("a"))
+	assert.Equal(t, "a", p.next().Event)
+	fails = false
+	assert.Equal(t, 200, send("b"))
+	assert.Equal(t, "b", p.next().Event)
+}
