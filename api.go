@@ -102,6 +102,8 @@ func (s *Server) newAPI(b broker.Broker) {
 // noSink is the Sink of a broker that serves only as a Ledger.
 type noSink struct{}
 
+var _ broker.Sink = noSink{}
+
 func (noSink) Deliver(string, broker.Entry)       {}
 func (noSink) Reset(string, broker.State, string) {}
 
@@ -164,5 +166,3 @@ func (s *Server) encodeAnswer(call string, answer any) ([]byte, *httpapi.Refusal
 	}
 	return encoded, nil
 }
-
-var _ broker.Sink = noSink{}

@@ -22,7 +22,7 @@ func ownSum(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// ownSumWith is the lower-case hex HMAC-SHA256 of a text.
+// ownSumWith returns the lower-case hex HMAC-SHA256 of a string.
 func ownSumWith(key, text string) string {
 	mac := hmac.New(sha256.New, []byte(key))
 	_, _ = mac.Write([]byte(text))
