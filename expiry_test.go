@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -290,6 +291,7 @@ func TestRefreshRaces(t *testing.T) {
 		}
 		all.Wait()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		for i := range 4 {
 			_, in := srv.Channels().Lookup(fmt.Sprintf("private-%d", i))
 			assert.False(t, in, "everybody's permission has expired")

@@ -3,6 +3,7 @@
 # date, and the client with a server.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 source ci/node.sh
+need php
 cd client
 
 npm ci --no-audit --no-fund

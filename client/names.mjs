@@ -18,9 +18,11 @@ const kinds = [
   [...emitter, ...pushy, ...more],
   ["_message", "_alive", "_oversized", "_close", "_send"],
   ["_retryAfter", "_body"],
+  ["_got", "_from", "_life", "_anywhere", "_spare"],
+  ["_group", "_wait"],
   ["_done", "_size", "_timeout", "_timer", "_quiet"],
 ];
-const names = [...new Set(["pushy", "channel", "emitter", "links", "more", "better"].flatMap((name) => source(name).match(/\b_[a-z]\w+/g) ?? []))].sort();
+const names = [...new Set(["pushy", "channel", "emitter", "links", "more", "better", "token"].flatMap((name) => source(name).match(/\b_[a-z]\w+/g) ?? []))].sort();
 const letters = [..."abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ$_"];
 /** @type {Record<string, string>} */
 let best = {};

@@ -18,6 +18,11 @@ export interface Token {
   auth?: string;
   /** The presence data, which the other members see. */
   data?: unknown;
+  /**
+   * When the token expires, in Unix milliseconds by the server's clock. The client does not need it: it reads the token,
+   * and the server notifies it.
+   */
+  expires?: number;
 }
 
 /**
@@ -74,7 +79,8 @@ export type HeaderList = Record<string, string> | Iterable<readonly [string, str
 export interface Options {
   /**
    * The auth endpoint, which returns the tokens for private channels: a URL, to which
-   * `channel` and `connection_id` are posted as a form, or a function. Default: "auth" under
+   * `channel` and `connection_id` are posted as a form, or a function. An endpoint whose answers have `batch`, as those
+   * of `AuthHandler`, is asked for up to that many channels at once. Tokens that expire are renewed in time. Default: "auth" under
    * the server's prefix, such as "/pushy/auth" for "/pushy" and "https://rt.example/live/auth"
    * for "https://rt.example/live"; it is called only after the server has demanded a token.
    */
@@ -177,6 +183,11 @@ export interface Message {
   channel?: string;
   /** The event's place in the channel, if the channel keeps events. */
   offset?: number;
+  /**
+   * The memberId of the member that has sent the event with `send`; only the server can set it. It is undefined if
+   * the server has published the event.
+   */
+  from?: string;
 }
 
 /** A page of kept events. */
@@ -195,6 +206,8 @@ export interface ChannelEvent {
   published: boolean;
   /** The event's place in the channel, if the channel keeps events. */
   offset?: number;
+  /** The memberId of the member that has sent it; see Message. */
+  from?: string;
 }
 
 /** The data of a page's own events, by their names. */
@@ -221,11 +234,14 @@ export interface ChannelEvents {
   subscribe: [members?: Member[], recovery?: Recovery];
   /** The subscription has ended: by `unsubscribe()`, by the server, or with the connection. */
   unsubscribe: [reason?: string];
-  /** The subscription was refused permanently; call `subscribe()` to try again. */
+  /**
+   * The subscription, or its renewal, was refused permanently; call `subscribe()` to try again. In the second case the
+   * subscription goes on until `unsubscribe` fires, a little after its token has expired.
+   */
   "subscribe-error": [reason: string, detail?: AuthError | PushyError];
   /**
-   * The auth endpoint returned no token. If `retryAt` is set, the client retries; after ten
-   * consecutive failures it gives up the channel.
+   * The auth endpoint returned no token, for a subscription or its renewal. If `retryAt` is set, the client retries;
+   * after ten consecutive failures it gives up the channel.
    */
   "auth-error": [error: AuthError];
   "pushy:member-added": [member: Member];
@@ -304,13 +320,27 @@ export interface Channel<E = Events> extends Source<ChannelEvents, E> {
    * Subscribes, now or when there is a connection, and again after each reconnect, until
    * `unsubscribe()`, a refusal, or a removal by the server. Another call tries again after a
    * refusal, and immediately if a retry is planned. A token that is passed is used for the next
-   * subscription that is sent on this connection; later ones call the auth endpoint.
+   * subscription that is sent on this connection, or to renew the present one; later ones call the auth endpoint. A
+   * token that is for a user, and not for one connection, is used on each connection until it expires: render it into
+   * the page, and no reconnect calls the auth endpoint.
+   *
+   * A token that expires is renewed after 75 to 90 % of its life. The client measures its age with the clock of the
+   * device, from the time when it received the token, so it does not matter whether that clock is right; after a sleep
+   * it never sends a token that has expired. A renewal that fails is tried again. If one is refused, the subscription
+   * ends with its token.
    *
    * A refusal without a listener for `subscribe-error` or `auth-error` and without `for await`
    * is written to the console once.
    */
   subscribe(token?: Token): this;
   unsubscribe(): this;
+  /**
+   * Sends an event to the other members of a private channel, where the server allows it; its name must begin with
+   * `client-`. It is not stored, and not sent again. The listeners of the others receive data, and a message with the
+   * sender's memberId as `from`. An error of the server is reported as `pushy:error`. Returns whether the event was
+   * sent: false if the channel is not subscribed at this time.
+   */
+  send(event: string, data?: unknown): boolean;
   [Symbol.asyncIterator](): AsyncGenerator<ChannelEvent, void, void>;
   /**
    * Returns events that the channel keeps, the newest 50 by default. The channel must be subscribed. It rejects with a

@@ -21,6 +21,7 @@ type Subscribed struct {
 	Presence []json.RawMessage `json:"presence"` // the members, including the client; nil without presence
 
 	// For a client that is Recovering:
+	Expires   int64  `json:"expires"`   // when the token expires, in Unix milliseconds, or 0; see ExpiresAt
 	Resumed   bool   `json:"resumed"`   // the client is the member that it was before
 	Epoch     string `json:"epoch"`     // of the channel, if it keeps events
 	Offset    uint64 `json:"offset"`    // of the channel, after the replay

@@ -1,5 +1,6 @@
 import { Source } from "./emitter.js";
 import { delay } from "./retry.js";
+import { past, read } from "./token.js";
 
 /** @typedef {import("./pushy.js").Pushy} Pushy */
 /** @typedef {import("../pushy.d.ts").Member} Member */
@@ -9,6 +10,9 @@ import { delay } from "./retry.js";
 
 /** After this number of consecutive failures of the auth endpoint the channel is given up. */
 const mostRefusals = 10;
+
+/** The shortest life, in milliseconds, of a token whose age is not known. */
+const shortest = 60_000;
 
 export class Channel extends Source {
   subscribed = false;
@@ -25,10 +29,12 @@ export class Channel extends Source {
   _turn;
   /** The subscription whose command the server has not answered yet. @type {object | undefined} */
   _asking;
-  /** @type {Token | undefined} */
+  /** The token of the subscription, or of the last one. @type {import("./token.js").Known | undefined} */
   _token;
-  /** A token from the page, for the next subscription that is sent. @type {Token | undefined} */
+  /** A token from the page, for the next subscription that is sent. @type {import("./token.js").Known | undefined} */
   _given;
+  /** Whether the subscription ends with its token. @type {any} */
+  _ends;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   _timer;
   /** @type {ChannelOptions} */
@@ -62,7 +68,12 @@ export class Channel extends Source {
     if (!this._wanted || token || this._timer) {
       this._wanted = true;
       this._failures = this._refusals = 0;
-      if (token && (!this.subscribed || this._leaving)) this._given = token;
+      if (token && (!this.subscribed || this._leaving || this._ends)) {
+        const now = Date.now(), given = (this._given = read(token, now)), { auth } = this._pushy._how;
+        given._spare = auth && given._anywhere;
+        // It can be older than the page knows. If the clock is wrong, this costs a request.
+        if (given._spare) given._life = Math.min(given._life, given._from + given._life - now);
+      }
       if (this._pushy.connected) this._join();
       else this._pushy._wake();
     }
@@ -85,19 +96,22 @@ export class Channel extends Source {
   }
 
   /**
-   * Sends the subscription. If the page has set an auth endpoint, the first command for a
-   * private channel has a token; otherwise the server may answer that it needs one.
+   * Sends the subscription, or renews it. If the page has set an auth endpoint, the first command for
+   * a private channel has a token; otherwise the server may answer that it needs one. The token of a
+   * user is used on each connection until it expires.
    * @param {boolean} [asked]
    */
   async _join(asked = this._key.startsWith("private-") && !!this._pushy._how.auth) {
-    if (this.subscribed || this._asking || this._leaving) return; // _left joins again
+    const renews = this.subscribed;
+    if ((renews && !this._ends) || this._asking || this._leaving) return; // _left joins again
     this._stop();
-    const turn = (this._turn = {});
-    let token = this._given;
+    const turn = (this._turn = {}), began = Date.now();
+    let token = this._given ?? (!renews && this._token?._anywhere ? this._token : undefined);
     this._given = undefined;
-    if (asked && !token) {
+    if (token && past(token)) token = undefined;
+    if (!token && (asked || renews)) {
       try {
-        token = (await this._pushy._authorize(this._key)) || {}; // an endpoint can answer false
+        token = read((await this._pushy._authorize(this)) || {}, began); // an endpoint can answer false
       } catch (e) {
         if (this._turn === turn) this._refused(/** @type {any} */ (e ?? {}));
         return;
@@ -106,6 +120,21 @@ export class Channel extends Source {
       this._refusals = 0;
     }
     const { presence = "diff", ...how } = this._how, pushy = this._pushy;
+    if (renews) {
+      return pushy._request("pushy:refresh", { channel: this.name, auth: token?.auth, data: token?.data }, {
+        _quiet: true, _timeout: 0,
+        _done: (error, data) => {
+          if (this._turn !== turn || error?.code === "unknown") return;
+          this._turn = undefined;
+          if (!error) {
+            this._failures = 0;
+            this._token = token;
+            this._until(data.expires);
+          } else if (/^(429|5)/.test(error.code)) this._again();
+          else this._fail(error.message, error);
+        },
+      });
+    }
     pushy._request("subscribe", {
       channel: this.name, auth: token?.auth, data: token?.data,
       hold: true, ...how, member: pushy._keys.get(this._key) ?? undefined,
@@ -126,6 +155,17 @@ export class Channel extends Source {
     this._token = token;
   }
 
+  /**
+   * Sends an event to the other members.
+   * @param {string} event
+   * @param {any} [data]
+   */
+  send(event, data) {
+    const pushy = this._pushy, sent = pushy.connected && this.subscribed && !this._leaving;
+    if (sent) pushy._send(JSON.stringify({ event, channel: this.name, data }));
+    return sent;
+  }
+
   _leave() {
     // Commands run in order, so a subscription can be ended before it is answered.
     if (this._leaving || !(this.subscribed || this._asking)) return;
@@ -136,12 +176,37 @@ export class Channel extends Source {
     });
   }
 
-  /** The server demands a token. */
-  _needAuth() {
+  /** The server demands a token, or refuses the one that it has received. */
+  _needAuth(reason = "Authorization needed") {
     this._asking = undefined;
     if (!this._wanted) return;
-    if (this._token) this._fail("Authorization needed");
-    else this._join(true);
+    if (this._token && !this._token._spare) return this._fail(reason);
+    this._token = undefined;
+    this._join(true);
+  }
+
+  /**
+   * The subscription has begun, or is renewed.
+   * @param {number} [expires] when it ends, by the server's clock; undefined if it does not
+   */
+  _until(expires) {
+    const token = this._token;
+    if (!token) return (this._ends = undefined);
+    token._spare = true;
+    this._ends = expires;
+    if (!expires) return;
+    const now = Date.now();
+    if (token._from) token._life = expires - token._from;
+    else {
+      // Only the host knows its tokens. The client must rely on its own clock, with a lower limit.
+      token._got = now;
+      token._life = Math.max(expires - now, shortest);
+    }
+  }
+
+  /** Whether this part of the token's life has passed, and nothing is done about it yet. @param {number} part */
+  _due(part) {
+    return this.subscribed && this._ends && this._wanted && !this._turn && !this._timer && past(/** @type {any} */ (this._token), part);
   }
 
   /** The page does not continue the subscription. */
@@ -156,6 +221,7 @@ export class Channel extends Source {
     this._asking = undefined;
     this._failures = 0;
     this._known = this.subscribed = true;
+    this._until(data.expires);
     this.memberId = self;
     this._keep(key && { id, key });
     this._top = epoch && { epoch, offset };
@@ -258,17 +324,18 @@ export class Channel extends Source {
     this._asking = undefined;
     if (this.subscribed) this._emit("subscribe-error", reason);
     else if (reason === "Temporarily unavailable") this._again();
+    else if (this._token?._spare) this._needAuth();
     else this._fail(reason);
   }
 
   /**
    * The auth endpoint or function did not return a token. A 4xx is final; after anything else
    * the client retries.
-   * @param {{status?: number, body?: string, message?: string}} error
+   * @param {{status?: number, body?: string, message?: string, _group?: any}} error
    */
-  _refused({ status = 0, message = "", body = message }) {
+  _refused({ status = 0, message = "", body = message, _group: group }) {
     const refused = status >= 200 && status < 500, final = refused || ++this._refusals >= mostRefusals;
-    const retryAt = final ? undefined : this._again();
+    const retryAt = final ? undefined : this._again(group);
     const detail = { channel: this.name, status, body, retryAt };
     this._emit("auth-error", detail);
     this._pushy._emit("auth-error", detail);
@@ -279,9 +346,14 @@ export class Channel extends Source {
     this._fail(reason, detail, !refused || this._heard("auth-error") || this._pushy._heard("auth-error"));
   }
 
-  _again() {
+  /** @param {{_wait?: number}} [group] those that were refused together are tried again together */
+  _again(group = {}) {
     this._stop();
-    const wait = delay(this._failures++, this._pushy._how);
+    const { _got: got, _life: life } = this._token ?? {}, now = Date.now();
+    let least = delay(this._failures++, this._pushy._how);
+    // An endpoint that fails has the rest of the token's life to recover.
+    if (this.subscribed) least = Math.max(least, (/** @type {any} */ (got) + life - now) / mostRefusals);
+    const wait = (group._wait ??= least);
     this._timer = setTimeout(() => this._join(), wait);
     return Date.now() + wait;
   }

@@ -12,7 +12,7 @@ const idlePause = 10_000; // between two commands that say so: the server accept
 
 /**
  * The readers of a channel's events.
- * @typedef {(event?: string, data?: any, published?: boolean, offset?: number) => void} Reader
+ * @typedef {(event?: string, data?: any, published?: boolean, offset?: number, from?: string) => void} Reader
  */
 
 /** @param {typeof import("./pushy.js").Pushy} Client */
@@ -78,10 +78,10 @@ export function extend(Client) {
       _open.call(this, at, names, index);
     },
 
-    /** @this {any} @param {string} name */
-    _authorize(name) {
-      this._log("needs a token", name);
-      return _authorize.call(this, name);
+    /** @this {any} @param {any} channel */
+    _authorize(channel) {
+      this._log("needs a token", channel._key);
+      return _authorize.call(this, channel);
     },
 
     /** @this {any} */
@@ -141,7 +141,7 @@ export function extend(Client) {
     /** @this {any} @param {string} event @param {any} data @param {any} message */
     _publish(event, data, message) {
       _publish.call(this, event, data, message);
-      for (const read of this._readers ?? []) read(event, data, true, message.offset);
+      for (const read of this._readers ?? []) read(event, data, true, message.offset, message.from);
     },
 
     /** @this {any} @param {string} event */
@@ -162,9 +162,9 @@ export function extend(Client) {
       const waiting = [];
       let ended = false, wake = () => {};
       /** @type {Reader} */
-      const read = (event, data, published = false, offset = undefined) => {
+      const read = (event, data, published = false, offset = undefined, from = undefined) => {
         if (event === undefined) ended = true;
-        else if (waiting.length <= mostWaiting) waiting.push({ event, data, published, offset });
+        else if (waiting.length <= mostWaiting) waiting.push({ event, data, published, offset, ...(from && { from }) });
         wake();
       };
       this._readers ??= new Set();

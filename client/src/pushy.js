@@ -5,6 +5,7 @@ import { PushyError } from "./error.js";
 import { kept } from "./keys.js";
 import { links } from "./links.js";
 import { delay, isFinal, retryAfter } from "./retry.js";
+import { asker } from "./token.js";
 import { watch } from "./wake.js";
 
 /** @typedef {import("../pushy.d.ts").Options} Options */
@@ -75,6 +76,8 @@ export class Pushy extends Source {
   _keys = new Map();
   /** @type {Set<string>} */
   _warned = new Set();
+  _ask = asker(this);
+  _part = 0.75 + 0.15 * Math.random(); // of a token's life, after which it is renewed
 
   /**
    * @param {import("../pushy.d.ts").Url} [url]
@@ -225,28 +228,16 @@ export class Pushy extends Source {
     request._done(error, data);
   }
 
-  /**
-   * @param {string} channel
-   * @returns {Promise<Token>}
-   */
+  /** @param {Channel} channel @returns {Promise<Token>} */
   async _authorize(channel) {
-    const handler = this._how.auth ?? /** @type {Address} */ (this._at)("/auth");
-    const connection_id = /** @type {string} */ (this.socketId);
-    if (typeof handler === "function") return handler(channel, connection_id);
-    const { headers, fetch: request = fetch } = this._how;
-    const response = await request(handler, {
-      method: "POST", credentials: "include", signal: AbortSignal.timeout(10_000),
-      headers: /** @type {any} */ (typeof headers === "function" ? await headers() : headers),
-      body: new URLSearchParams({ channel, connection_id }),
-    });
-    const { status } = response;
-    const body = await response.text();
-    try {
-      if (response.ok) return JSON.parse(body);
-    } catch {
-      // for example a login page
-    }
-    throw { status, body };
+    const { auth } = this._how;
+    return typeof auth === "function" ? auth(channel._key, /** @type {string} */ (this.socketId)) : this._ask(channel);
+  }
+
+  /** Renews the subscriptions that end, those that are due at about the same time together. */
+  _renew() {
+    const due = (/** @type {number} */ part) => [...this.channels.values()].filter((channel) => channel._due(part));
+    if (due(this._part)[0]) for (const channel of due(0.75)) channel._join();
   }
 
   /** @param {string} state @param {object} [detail] */
@@ -379,7 +370,7 @@ export class Pushy extends Source {
     if (!was) return;
     this._emit("disconnect", this, { code, reason });
     for (const channel of this.channels.values()) {
-      channel._given = undefined; // a token is valid for one connection
+      if (!channel._given?._anywhere) channel._given = undefined; // it is valid for one connection
       channel._lost(reason);
     }
   }
@@ -394,6 +385,7 @@ export class Pushy extends Source {
       this._failures = this._notBefore = 0;
     } else if (this.state === "waiting" && !/^(tick|off)/.test(why) && Date.now() >= this._notBefore) this._dial();
     else if (this.connected && (why !== "tick" || Date.now() - this._alive > silence)) this._probe();
+    else if (this.connected && !this._probing) this._renew(); // after a sleep the connection is checked first
   }
 
   /** Checks the connection with a command that the server does not know: it answers with an error. */
@@ -432,7 +424,7 @@ export class Pushy extends Source {
     if (!what) this._publish(event, data, message);
     else if (what === "success") this.channel(data.channel)._joined(data); // the host can subscribe us
     else if (what === "end") known?._left(data);
-    else if (what === "needauth") known?._needAuth();
+    else if (what === "needauth") known?._needAuth(data.reason);
     else known?._failed(data.reason);
     this._settle(id, undefined, data);
   }

@@ -1,15 +1,14 @@
 package token
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
-	"github.com/gopushy/pushy/internal/strictjson"
 )
 
 // The claims, as bits, so that a duplicate is found.
@@ -120,20 +119,27 @@ func parseTime(value []byte) (time.Time, error) {
 	return time.Unix(seconds, 0), nil
 }
 
-// textLists decodes an array of strings.
-var textLists = func() *strictjson.Decoder[[]string] {
-	d, err := strictjson.New[[]string]()
-	if err != nil {
-		panic(err)
+// parseTexts parses an array of strings. value is valid JSON.
+func parseTexts(value []byte) (all []string, err error) {
+	if jsvalue.Kind(value) != '[' {
+		return nil, wrongType("an array", value)
 	}
-	return d
-}()
-
-func parseTexts(value []byte) ([]string, error) {
-	all, err := textLists.Decode(value)
-	var fault *strictjson.Fault
-	if errors.As(err, &fault) {
-		return nil, errors.New(strings.TrimSpace(fault.Path + " " + fault.Reason))
+	const blanks = " \t\r\n"
+	rest := bytes.TrimLeft(value[1:len(value)-1], blanks)
+	for len(rest) > 0 {
+		if rest[0] != '"' {
+			return nil, fmt.Errorf("[%d] %w", len(all), wrongType("a string", rest))
+		}
+		end := 1
+		for rest[end] != '"' {
+			if rest[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		s, _ := jsvalue.Text(rest[:end+1])
+		all = append(all, s)
+		rest = bytes.TrimLeft(rest[end+1:], blanks+",")
 	}
-	return all, err
+	return all, nil
 }

@@ -27,10 +27,11 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
 	grace := flag.Duration("grace", 15*time.Second, "Options.Grace")
+	tokenLife := flag.Duration("token-life", time.Hour, "Options.TokenLife")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr, *grace); err != nil {
+	if err := run(ctx, *addr, *grace, *tokenLife); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -49,7 +50,7 @@ type server struct {
 	refusals int // number of refused connections
 }
 
-func run(ctx context.Context, addr string, grace time.Duration) error {
+func run(ctx context.Context, addr string, grace, tokenLife time.Duration) error {
 	s := &server{conns: map[string]*pushy.Conn{}, nets: map[net.Conn]bool{}}
 	var err error
 	s.Server, err = pushy.New(pushy.Options{
@@ -57,11 +58,15 @@ func run(ctx context.Context, addr string, grace time.Duration) error {
 		Logger:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		CommandTimeout: 300 * time.Millisecond,
 		Grace:          grace,
+		TokenLife:      tokenLife,
 		Accept:         s.admit,
 		Channel: func(name string) pushy.ChannelOptions {
 			var o pushy.ChannelOptions
 			if strings.Contains(name, "kept-") {
 				o.Keep = broker.Keep{Size: 100}
+			}
+			if strings.Contains(name, "talk-") {
+				o.ClientEvent = func(_ *pushy.Conn, _ string, data json.RawMessage) (json.RawMessage, error) { return data, nil }
 			}
 			return o
 		},
@@ -194,7 +199,10 @@ func (s *server) typed() {
 // authorize returns the auth endpoint. Presence data comes from ?name=. Tests can make the
 // endpoint refuse.
 func (s *server) authorize() http.Handler {
-	right := s.AuthHandler(func(r *http.Request, _, _ string) (any, error) {
+	right := s.AuthHandler(func(r *http.Request, _, channel string) (any, error) {
+		if strings.Contains(channel, "denied-") {
+			return nil, pushy.ErrDenied
+		}
 		if name := r.URL.Query().Get("name"); name != "" {
 			return map[string]string{"name": name}, nil
 		}

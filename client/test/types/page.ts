@@ -5,6 +5,8 @@ import DefaultPushy, { Pushy, PushyError, type Channel, type Member } from "push
 export async function page(pushy: Pushy) {
   const room = pushy.channel("private-room").bind("subscribe", (members) => members?.[0].memberId).subscribe();
   room.on("news", (news) => news.title).off("news");
+  const sent: boolean = room.send("client-typing", { on: true });
+  room.on("client-typing", (_, { from = "" }) => from.length && sent);
   room.on("auth-error", ({ status, retryAt = 0 }) => status + retryAt);
   room.on("subscribe-error", (reason, detail) => [reason.length, detail instanceof PushyError && detail.code]);
   pushy.bind("state", ({ state, retryAt = 0 }) => state === "waiting" && retryAt - Date.now());
