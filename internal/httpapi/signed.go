@@ -44,9 +44,10 @@ type SignedReader struct {
 	Keys        []SigningKey
 	BodyTimeout time.Duration
 	Now         func() time.Time
-	// Started refuses requests that are stamped before it, unless it is zero. It is set if the
-	// ids of requests do not outlive this process. In its own second, it refuses none, because
-	// the time of a request has no fractions; later it refuses those of that second, too.
+	// Started refuses requests that were signed before it, unless it is zero. It is set if the
+	// ids of requests do not outlive this process. The time of a request has no fractions, so a
+	// request of the second of the start may be older than it: it is refused, too, but with 503,
+	// after which publishers sign it anew.
 	Started func() time.Time
 }
 
@@ -145,8 +146,10 @@ func (rd *SignedReader) checkTime(at int64) *Refusal {
 		message = fmt.Sprintf("Clock %d s ahead, at most %d", skew, window)
 	case -skew > window:
 		message = fmt.Sprintf("Clock %d s behind, at most %d", -skew, window)
-	case started.IsZero() || at > started.Unix() || at == started.Unix() && now.Unix() == at:
+	case !time.Unix(at, 0).Before(started):
 		return nil
+	case at == started.Unix():
+		return RefuseRetry(time.Second, "Signed in the second in which this server started: sign it anew")
 	default:
 		message = "Signed before this server started, which may have answered it: sign it anew"
 	}
