@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"slices"
-
-	"github.com/gopushy/pushy/internal/control"
 )
 
 // askCount is the question how many subscribers channels have on a node. Its data is a list of
@@ -47,27 +44,21 @@ func (s *Server) countSubscribers(ctx context.Context, a *publishAnswer, pairs [
 			channels = append(channels, p.channel)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
-	defer cancel()
-	answers, err := s.ask(ctx, askCount, channels)
-	if err != nil {
-		s.notices.Warn("cannot count the subscribers on all nodes", "", slog.Any("error", err))
-		return
-	}
 	total := make([]uint64, len(channels))
-	silent := answers.Silent
-	for _, node := range answers.Answers {
-		var counts []uint64
-		if node.Err != "" || json.Unmarshal(node.Data, &counts) != nil || len(counts) != len(channels) {
-			silent = append(silent, node.Node) // such as one with an earlier version
-			continue
+	coverage, err := gather(ctx, s, askCount, channels, func(counts []uint64) bool {
+		if len(counts) != len(channels) {
+			return false
 		}
 		for i, n := range counts {
 			total[i] += n
 		}
+		return true
+	})
+	if err != nil {
+		s.notices.Warn("cannot count the subscribers on all nodes", "", slog.Any("error", err))
+		return
 	}
-	slices.Sort(silent)
-	a.silent = silent
+	a.silent = coverage.Silent
 	a.counts = make([]uint64, 0, len(pairs))
 	for _, p := range pairs {
 		a.counts = append(a.counts, total[index[p.channel]])

@@ -28,7 +28,7 @@ type kickAnswer struct {
 func (k Kicked) json() kickAnswer {
 	return kickAnswer{
 		Closed:       k.Closed,
-		coverageJSON: Coverage{Nodes: k.Nodes, Silent: k.Silent}.json(),
+		coverageJSON: k.Coverage.json(),
 	}
 }
 
@@ -80,10 +80,10 @@ func (s *Server) unbanCall() apiCall {
 			return nil, badName("target", err)
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
-			result, lifted, err := s.Unban(ctx, b.Target)
+			coverage, lifted, err := s.Unban(ctx, b.Target)
 			answer := unbanAnswer{
 				Lifted:       lifted,
-				coverageJSON: result.json().coverageJSON,
+				coverageJSON: coverage.json(),
 			}
 			if err != nil {
 				return nil, s.apiFailed("unban", err, answer)
@@ -179,7 +179,7 @@ func (s *Server) sendCall() apiCall {
 			result, err := s.send(ctx, m)
 			answer := sendAnswer{
 				Sent:         result.Sent,
-				coverageJSON: Coverage{Nodes: result.Nodes, Silent: result.Silent}.json(),
+				coverageJSON: result.Coverage.json(),
 			}
 			if err != nil {
 				return nil, s.apiFailed("send", err, answer)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/control"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -50,12 +49,11 @@ type Answers struct {
 func (s *Server) Node() string { return s.node }
 
 // HandleAsk registers the func that answers a question on this node. The name has 1 to
-// 128 bytes of UTF-8 and does not begin with "pushy:". HandleAsk panics if the name is not allowed or is registered, and
-// if the func is nil. A node answers at most 64 questions of other nodes at once; it logs
-// and does not answer those over that limit.
+// 128 bytes of UTF-8 and does not begin with "pushy:". HandleAsk panics if the name is not
+// allowed or is registered, and if the func is nil. A node answers at most 64 questions of
+// other nodes at once; it logs and does not answer those over that limit.
 func (s *Server) HandleAsk(name string, answer AskFunc) {
-	switch {
-	case answer == nil:
+	if answer == nil {
 		panic("pushy: HandleAsk: nil func for question " + name)
 	}
 	if err := askName(name); err != nil {
@@ -89,9 +87,10 @@ func (s *Server) HandleAsk(name string, answer AskFunc) {
 // name of a node.
 func (s *Server) Ask(ctx context.Context, name string, data any) (Answers, error) {
 	if err := askName(name); err != nil {
-		return Answers{}, fmt.Errorf("pushy: ask: %w", err)
+		return Answers{}, callError("ask", err)
 	}
-	return s.ask(ctx, name, data)
+	answers, err := s.ask(ctx, name, data)
+	return answers, callError("ask", err)
 }
 
 // reservedAsk begins the names of the Server's own questions.
@@ -107,13 +106,13 @@ func askName(name string) error {
 	return nil
 }
 
-// ask is Ask with any name.
+// ask is Ask with any name. Its errors do not name the call.
 func (s *Server) ask(ctx context.Context, name string, data any) (Answers, error) {
 	var raw []byte
 	if data != nil {
 		var err error
 		if raw, err = jsvalue.Encode(data); err != nil {
-			return Answers{}, fmt.Errorf("pushy: ask: %w", err)
+			return Answers{}, err
 		}
 	}
 	answers, silent, err := s.nodes.Ask(ctx, name, raw)
@@ -121,13 +120,7 @@ func (s *Server) ask(ctx context.Context, name string, data any) (Answers, error
 	for _, a := range answers {
 		result.Answers = append(result.Answers, Answer(a))
 	}
-	switch {
-	case errors.Is(err, broker.ErrClosed):
-		return result, ErrClosed
-	case err != nil:
-		return result, fmt.Errorf("pushy: %w", err)
-	}
-	return result, nil
+	return result, err
 }
 
 // newNodes returns the part of this node that asks the others and answers them.

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/internal/control"
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/names"
 )
 
@@ -44,17 +42,12 @@ type Kick struct {
 	Until time.Time
 }
 
-// Kicked is the result of Server.Kick and Server.Unban.
+// Kicked is the result of Server.Kick.
 type Kicked struct {
 	// Closed is the number of connections that were closed or, for a channel, of subscriptions
 	// that were ended, on the nodes that have answered.
 	Closed int
-	// Nodes is the number of nodes that have answered, this one included.
-	Nodes int
-	// Silent has the ids of the nodes that did not answer within 500 ms, sorted. Whether they
-	// have carried out the call is not known. A node that could not be reached reads the bans
-	// from the Broker when it is back.
-	Silent []string
+	Coverage
 }
 
 // Kick removes a user, a connection, or all subscribers of a channel, on all nodes.
@@ -85,7 +78,7 @@ func (s *Server) Kick(ctx context.Context, k Kick) (Kicked, error) {
 		err = errPast
 	}
 	if err != nil {
-		return Kicked{}, fmt.Errorf("pushy: kick: %s: %w", place, err)
+		return Kicked{}, callError("kick", fmt.Errorf("%s: %w", place, err))
 	}
 	return s.kick(ctx, b)
 }
@@ -146,109 +139,30 @@ func parseTarget(target string) (kind, name string, err error) {
 func (s *Server) kick(ctx context.Context, b ban) (Kicked, error) {
 	if b.Until > 0 {
 		if !s.sharedLedger {
-			return Kicked{}, fmt.Errorf("pushy: kick: until: the Broker does not implement broker.Ledger, "+
-				"which keeps bans: %w", errors.ErrUnsupported)
+			return Kicked{}, callError("kick", fmt.Errorf("until: the Broker does not implement broker.Ledger, "+
+				"which keeps bans: %w", errors.ErrUnsupported))
 		}
 		if _, err := s.storeBan(ctx, &b); err != nil {
-			return Kicked{}, kickError("kick", err)
+			return Kicked{}, callError("kick", err)
 		}
 	}
-	result, err := s.tellNodes(ctx, askKick, b)
+	closed, coverage, err := s.askTotal(ctx, askKick, b)
 	attrs := []slog.Attr{
 		slog.String("target", b.Target),
 		slog.String("reason", b.Reason),
-		slog.Int("closed", result.Closed),
-		slog.Int("nodes", result.Nodes),
-		slog.Any("silent", result.Silent),
+		slog.Int("closed", closed),
+		slog.Int("nodes", coverage.Nodes),
+		slog.Any("silent", coverage.Silent),
 	}
 	if b.Until > 0 {
 		attrs = append(attrs, slog.Time("until", time.Unix(b.Until, 0)))
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "kicked", attrs...)
-	return result, kickError("kick", err)
-}
-
-// Unban ends the ban of a target, which is "user:" and a Conn.UserID or "channel:" and the name of a
-// channel. If there is none, it does nothing and returns false. The errors are those of Kick.
-func (s *Server) Unban(ctx context.Context, target string) (Kicked, bool, error) {
-	kind, name, err := parseTarget(target)
-	if err == nil && kind == targetConn {
-		err = errors.New(`must begin with "user:" or "channel:"`)
+	result := Kicked{
+		Closed:   closed,
+		Coverage: coverage,
 	}
-	if err != nil {
-		return Kicked{}, false, fmt.Errorf("pushy: unban: target: %w", err)
-	}
-	b := ban{Target: kind + name}
-	stored, err := s.storeBan(ctx, &b)
-	if err != nil || !stored {
-		return Kicked{}, false, kickError("unban", err)
-	}
-	result, err := s.tellNodes(ctx, askBan, b)
-	s.log.LogAttrs(ctx, slog.LevelInfo, "ban lifted", slog.String("target", b.Target),
-		slog.Int("nodes", result.Nodes), slog.Any("silent", result.Silent))
-	return result, true, kickError("unban", err)
-}
-
-// Ban is a ban of a user or a channel that stands.
-type Ban struct {
-	Target string // as in Kick
-	Reason string
-	Since  time.Time // when it was made, or made longer or shorter
-	Until  time.Time
-}
-
-// Bans returns the bans that stand, sorted by target. The errors are those of the Broker.
-func (s *Server) Bans(ctx context.Context) ([]Ban, error) {
-	records, err := s.listBans(ctx)
-	if err != nil {
-		return nil, kickError("bans", err)
-	}
-	now := s.now()
-	var list []Ban
-	for _, b := range newest(records) {
-		if !b.stands(now) {
-			continue
-		}
-		list = append(list, Ban{
-			Target: b.Target,
-			Reason: b.Reason,
-			Since:  time.UnixMilli(b.At),
-			Until:  time.Unix(b.Until, 0),
-		})
-	}
-	return list, nil
-}
-
-func kickError(verb string, err error) error {
-	switch {
-	case err == nil, errors.Is(err, ErrClosed):
-		return err
-	case errors.Is(err, broker.ErrClosed):
-		return ErrClosed
-	}
-	if strings.HasPrefix(err.Error(), "pushy: ") {
-		return err
-	}
-	return fmt.Errorf("pushy: %s: %w", verb, err)
-}
-
-// tellNodes makes all nodes carry out a question whose answer is a number.
-func (s *Server) tellNodes(ctx context.Context, question string, data any) (Kicked, error) {
-	ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
-	defer cancel()
-	answers, err := s.ask(ctx, question, data)
-	result := Kicked{Silent: answers.Silent}
-	for _, a := range answers.Answers {
-		var n int
-		if a.Err != "" || json.Unmarshal(a.Data, &n) != nil || n < 0 {
-			result.Silent = append(result.Silent, a.Node) // such as one with an earlier version
-			continue
-		}
-		result.Closed += n
-		result.Nodes++
-	}
-	slices.Sort(result.Silent)
-	return result, err
+	return result, callError("kick", err)
 }
 
 // answerKick answers askKick, and askBan: it records the ban, if it is one, and then removes the
@@ -279,4 +193,26 @@ func (s *Server) answerKick(_ context.Context, data json.RawMessage) (any, error
 		}
 	}
 	return s.enforce(b.Target, b.Reason), nil
+}
+
+// enforce ends what a ban forbids on this node, and returns the number of connections or, for a
+// channel, of memberships that it has ended.
+func (s *Server) enforce(target, reason string) (closed int) {
+	kind, name, err := parseTarget(target)
+	if err != nil {
+		return 0
+	}
+	switch kind {
+	case targetUser:
+		closed = s.hub.KickUser(name, CloseRemoved, reason)
+		s.hub.KickHeld(func(last *hub.Conn) bool { return last.UserID() == name })
+	case targetConn:
+		if s.hub.KickConn(name, CloseRemoved, reason) {
+			closed = 1
+		}
+		s.hub.KickHeld(func(last *hub.Conn) bool { return last.ID() == name })
+	case targetChannel:
+		closed = s.hub.KickChannel(name, reason)
+	}
+	return closed
 }

@@ -84,7 +84,10 @@ func TestKickUserOnOtherNodes(t *testing.T) {
 			Until:  until,
 		})
 		require.NoError(t, err)
-		assert.Equal(t, pushy.Kicked{Closed: 2, Nodes: 3, Silent: []string{nodes[3].Node()}}, result)
+		assert.Equal(t, pushy.Kicked{
+			Closed:   2,
+			Coverage: pushy.Coverage{Nodes: 3, Silent: []string{nodes[3].Node()}},
+		}, result)
 		endedWith(t, b, pushy.CloseRemoved, "Spam")
 		endedWith(t, c, pushy.CloseRemoved, "Spam")
 		assert.Less(t, time.Since(began), time.Second)
@@ -237,7 +240,7 @@ func TestKickedMembersAreNotHeld(t *testing.T) {
 		assert.Equal(t, "pushy:presence-add", ann.event())
 		result, err := nodes[0].Kick(t.Context(), pushy.Kick{Target: "user:42"})
 		require.NoError(t, err)
-		assert.Equal(t, pushy.Kicked{Closed: 1, Nodes: 2}, result)
+		assert.Equal(t, pushy.Kicked{Closed: 1, Coverage: pushy.Coverage{Nodes: 2}}, result)
 		endedWith(t, bob.peer, pushy.CloseRemoved, "Removed")
 		synctest.Wait()
 		assert.Equal(t, "pushy:presence-quit", ann.event())
@@ -267,7 +270,7 @@ func TestKickChannel(t *testing.T) {
 					Until:  until,
 				})
 				require.NoError(t, err)
-				assert.Equal(t, pushy.Kicked{Closed: 6, Nodes: 2}, result)
+				assert.Equal(t, pushy.Kicked{Closed: 6, Coverage: pushy.Coverage{Nodes: 2}}, result)
 				for i, p := range all {
 					p.expect(`pushy:subscription-end {"channel":"` + channel + `","reason":"Closed for today"}`)
 					failed := p.ask(subscribeText(t, p.id, channel, ""))
@@ -505,7 +508,7 @@ func TestKickWhileTheBrokerIsAway(t *testing.T) {
 		a.quiet()
 		result, err := nodes[0].Kick(t.Context(), pushy.Kick{Target: "user:42"})
 		require.ErrorIs(t, err, broker.ErrAway)
-		assert.Equal(t, pushy.Kicked{Closed: 1, Nodes: 1}, result)
+		assert.Equal(t, pushy.Kicked{Closed: 1, Coverage: pushy.Coverage{Nodes: 1}}, result)
 		endedWith(t, a, pushy.CloseRemoved, "Removed")
 		b.quiet()
 		mend()

@@ -228,7 +228,7 @@ func (n *Nodes) askOthers(ctx context.Context, q *question, m message) error {
 		q.expect(nodes)
 	}
 	if err := n.send(ctx, eventAsk, m); err != nil {
-		return fmt.Errorf("ask the other nodes: %w", err)
+		return fmt.Errorf("send the question to the other nodes: %w", err)
 	}
 	return nil
 }

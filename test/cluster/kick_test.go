@@ -117,8 +117,10 @@ func TestKickOfAUserOnAStoppedNode(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, pushy.Kicked{
 			Closed: 2,
-			Nodes:  2,
-			Silent: channels.Silent,
+			Coverage: pushy.Coverage{
+				Nodes:  2,
+				Silent: channels.Silent,
+			},
 		}, result)
 		t.Logf("closed after %v and %v", here.kicked(t, began), there.kicked(t, began))
 		assert.Equal(t, 403, refusedStatus(t, nodes[1].url, "42"))
