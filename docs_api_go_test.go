@@ -1,6 +1,8 @@
 package pushy_test
 
 import (
+	"context"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -128,4 +130,24 @@ func withoutIndent(text string) string {
 		out.WriteString(strings.TrimLeft(line, "\t"))
 	}
 	return out.String()
+}
+
+// The func of docs/security.md that asks all nodes for the uses of their keys.
+func TestDocumentedKeyUses(t *testing.T) {
+	t.Parallel()
+	rt, _ := documentedServers(t)
+	ctx := t.Context()
+	rt.HandleAsk("keys", func(context.Context, json.RawMessage) (any, error) {
+		return rt.Stats().Keys, nil
+	})
+	answers, err := rt.Ask(ctx, "keys", nil)
+	require.NoError(t, err)
+	var uses []pushy.KeyUse
+	require.Len(t, answers.Answers, 3)
+	require.NoError(t, json.Unmarshal(answers.Answers[0].Data, &uses))
+	require.Len(t, uses, 2)
+	assert.Equal(t, 1, uses[0].Version)
+	source, err := os.ReadFile("docs_api_go_test.go")
+	require.NoError(t, err)
+	assert.Contains(t, withoutIndent(string(source)), withoutIndent(docsBlock(t, "docs/security.md", "go", "HandleAsk")))
 }
