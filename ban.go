@@ -46,7 +46,8 @@ func (s *Server) Bans(ctx context.Context) ([]Ban, error) {
 }
 
 // Unban ends the ban of a target, which is "user:" and a Conn.UserID or "channel:" and the name of a
-// channel. If there is none, it does nothing and returns false. The errors are those of Kick.
+// channel. It returns false if there is no ban, or if an earlier call has lifted it: then it only
+// notifies the nodes again. The errors are those of Kick.
 func (s *Server) Unban(ctx context.Context, target string) (c Coverage, lifted bool, err error) {
 	kind, name, err := parseTarget(target)
 	if err == nil && kind == targetConn {
@@ -57,15 +58,18 @@ func (s *Server) Unban(ctx context.Context, target string) (c Coverage, lifted b
 	}
 	b := ban{Target: kind + name}
 	lifted, err = s.storeBan(ctx, &b)
-	if err != nil || !lifted {
+	if err != nil || b.At == 0 {
 		return c, false, callError("unban", err)
 	}
+	// If an earlier call has lifted it, that one may not have reached all nodes.
 	_, c, err = s.askTotal(ctx, askBan, b)
-	s.log.LogAttrs(ctx, slog.LevelInfo, "ban lifted",
-		slog.String("target", b.Target),
-		slog.Int("nodes", c.Nodes),
-		slog.Any("silent", c.Silent))
-	return c, true, callError("unban", err)
+	if lifted {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "ban lifted",
+			slog.String("target", b.Target),
+			slog.Int("nodes", c.Nodes),
+			slog.Any("silent", c.Silent))
+	}
+	return c, lifted, callError("unban", err)
 }
 
 // ban is what is known about the ban of a target. The newest one of each target counts.

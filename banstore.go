@@ -83,7 +83,8 @@ func newest(records []banRecord) []ban {
 // storeBan stores a ban, and sets its At. A Ledger cannot delete or prolong a record. So the record
 // of a target that lasts longest gets the new ban, or, if the ban lasts longer, there is a new
 // record. In both cases the newest ban is in the record that lasts longest. If the ban ends
-// another one and there is none, storeBan stores nothing and returns false.
+// another one and there is none, storeBan stores nothing and returns false. At is then that of
+// the ban which has ended it, or 0.
 func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) {
 	records, err := s.listBans(ctx)
 	if err != nil {
@@ -106,6 +107,10 @@ func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) 
 		}
 	}
 	if b.Until == 0 && (last == nil || !last.stands(now)) {
+		b.At = 0
+		if last != nil && last.Until == 0 {
+			b.At = last.At // for nodes that do not know it yet
+		}
 		return false, nil
 	}
 	answer, err := jsvalue.Encode(b)

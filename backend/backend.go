@@ -20,11 +20,12 @@
 // answer again. If the first try has published a part of the events, the next one publishes
 // the others. So all tries together have the effect of one. An id that the caller gives
 // extends this to several calls, also of other processes: the number of an order, for example,
-// if the event says that the order was paid.
+// if the event says that the order was paid. Queries change nothing, so their ids have no meaning.
 //
-// There are two limits. Servers remember ids for Options.RepeatWindow, 20 minutes by default;
+// There are three limits. Servers remember ids for Options.RepeatWindow, 20 minutes by default;
 // servers that share a broker with a Ledger, as those for Redis and NATS are, remember them
-// together, and other servers each for itself until it ends. And if the Client gives up after
+// together, and other servers each for itself until it ends. A direct message ([Client.Send]) can
+// arrive twice if the server fails in the middle of the first try. And if the Client gives up after
 // a try without a response, the outcome is unknown: the error is [ErrOutcomeUnknown]. If
 // Options.Tries is 1, a call is carried out at most once.
 package backend

@@ -32,10 +32,11 @@ const (
 
 // request is one call. All its tries send the same bytes under the same id.
 type request struct {
-	what string // for errors, such as "publish"
-	path string // such as "/api/publish"
-	id   string
-	body []byte
+	what  string // for errors, such as "publish"
+	path  string // such as "/api/publish"
+	id    string
+	body  []byte
+	query bool // it changes nothing, so no outcome is unknown
 }
 
 // change calls a call that changes something, and decodes its answer into answer. id is that of
@@ -48,7 +49,12 @@ func (c *Client) change(
 	} else if !names.IsToken(id) {
 		return failed(call, fmt.Errorf("the id %q must be 1 to 64 of A-Z a-z 0-9 _ -", shortened(id)))
 	}
-	return c.do(ctx, request{what: call, path: "/api/" + call, id: id}, body, answer, partial)
+	r := request{
+		what: call,
+		path: "/api/" + call,
+		id:   id,
+	}
+	return c.do(ctx, r, body, answer, partial)
 }
 
 func failed(call string, err error) error { return fmt.Errorf("backend: %s: %w", call, err) }
@@ -71,7 +77,7 @@ func (c *Client) do(ctx context.Context, r request, body, answer any, partial fu
 		a := c.try(ctx, r)
 		if a.err == nil {
 			a.err = decode(a.body, answer)
-			a.again = false
+			a.unknown = true // it was carried out, and the answer is lost
 		}
 		if a.err == nil {
 			return nil
@@ -79,7 +85,7 @@ func (c *Client) do(ctx context.Context, r request, body, answer any, partial fu
 		if partial != nil {
 			partial(a.body)
 		}
-		unknown = unknown || a.unknown
+		unknown = unknown || a.unknown && !r.query
 		final := !a.again || try == c.opts.Tries
 		if !final {
 			if err := pause(ctx, max(backoff(try), a.wait)); err != nil {
