@@ -116,11 +116,9 @@ test("reconnects after a restart of the server", limit, async (t) => {
   await say(ada, "Before");
   await line(grace, "Before").waitFor();
   await first.stop();
-  for (const page of [ada, grace]) {
-    await page.getByRole("status").getByText("Reconnecting…").waitFor();
-  }
+  for (const page of [ada, grace]) await page.hasShown("Reconnecting…");
   await say(ada, "to nobody");
-  await ada.getByText("Not connected. Try again in a moment.").waitFor();
+  await ada.hasShown("Not connected. Try again in a moment.");
   await look({ desktop: ada, phone: grace }, "reconnecting");
 
   const second = await start(new URL(first.origin).host);

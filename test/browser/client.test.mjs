@@ -198,7 +198,7 @@ test("a page that the server removes does not reconnect", limit, async (t) => {
   await ann.room("lobby");
   await ann.subscribed("lobby");
   await own.control("close", { code: 3500 });
-  await ann.state("closed");
+  await ann.hears("closed");
   await ann.evaluate(() => dispatchEvent(new Event("online")));
   assert.equal((await own.control("stats")).connections, 0);
   await ann.evaluate(() => void pushy.connect());

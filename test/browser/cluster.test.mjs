@@ -25,7 +25,7 @@ test("a chat behind Redis loses nothing when its server is killed", limit, async
   await line(grace, "Before").waitFor();
   const since = await grace.evaluate(() => document.querySelectorAll(".note").length);
   await ada.getByRole("button", { name: "Kill this node" }).click();
-  for (const page of [ada, grace]) await page.getByRole("status").getByText("Reconnecting…").waitFor();
+  for (const page of [ada, grace]) await page.hasShown("Reconnecting…");
   for (const page of [ada, grace]) await page.getByRole("status").getByText("Connected").waitFor();
   await say(ada, "After");
   for (const page of [ada, grace]) {
@@ -60,7 +60,7 @@ test("users of three nodes chat as on one node", limit, async (t) => {
   // A node is killed: its users come back as the same members, and nobody notices.
   const [ada, grace, edsger] = pages;
   await grace.getByRole("button", { name: "Kill this node" }).click();
-  await grace.getByRole("status").getByText("Reconnecting…").waitFor();
+  await grace.hasShown("Reconnecting…");
   await say(ada, "Is Grace still here?");
   for (const page of [ada, edsger]) await line(page, "Is Grace still here?").waitFor();
   await grace.getByRole("status").getByText("Connected").waitFor();

@@ -92,7 +92,7 @@ test("the page opens the login when the server has lost the session", limit, asy
   await login(ann, "ann", "spade");
   await live(ann);
   await first.stop();
-  await ann.getByRole("status").getByText("Reconnecting…").waitFor();
+  await ann.hasShown("Reconnecting…");
   const second = await start(new URL(first.origin).host);
   t.after(() => second.stop());
   await ann.waitForURL(`${first.origin}/login`);

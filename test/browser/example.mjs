@@ -108,11 +108,22 @@ export async function look(pages, name) {
   }
 }
 
-// open opens a URL in a new browser context. page.wrong has all errors of the page.
+// record runs in a page. It keeps each text that the page shows, also one that is soon replaced.
+function record() {
+  const texts = (window.textsShown = []);
+  new MutationObserver((changes) => {
+    for (const { addedNodes } of changes) for (const node of addedNodes) texts.push(node.textContent ?? "");
+  }).observe(document, { childList: true, subtree: true });
+}
+
+// open opens a URL in a new browser context. page.wrong has all errors of the page. page.hasShown
+// waits until the page has shown a text, even if it shows another one by now.
 export async function open(browser, url, options) {
   const context = await browser.newContext(options);
   context.setDefaultTimeout(patience);
+  await context.addInitScript(record);
   const page = await context.newPage();
+  page.hasShown = (text) => page.waitForFunction((text) => textsShown.some((shown) => shown.includes(text)), text);
   page.wrong = [];
   page.on("console", (message) => message.type() === "error" && page.wrong.push(message.text()));
   page.on("pageerror", (error) => page.wrong.push(String(error)));

@@ -91,7 +91,7 @@ for (const status of [401, 403]) {
     ann.on("console", (message) => message.type() === "warning" && warned.push(message.text()));
     await ann.evaluate(() => pushy.on("state", (state) => (window.last = state)));
     await ann.room("lobby");
-    await ann.state("closed");
+    await ann.hears("closed");
     const { code, reason } = await ann.evaluate(() => last);
     assert.deepEqual([code, reason], [status, `HTTP ${status}`]);
     const { refusals } = await own.control("accept", { status });
@@ -121,7 +121,7 @@ for (const status of [401, 403]) {
     await ann.subscribed("lobby");
     await own.control("accept", { status });
     await own.control("close", { code: 3001 });
-    await ann.state("closed");
+    await ann.hears("closed");
     await own.control("accept");
     await ann.evaluate(() => void pushy.connect());
     await ann.subscribed("lobby");

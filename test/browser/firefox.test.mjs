@@ -111,6 +111,8 @@ async function visit(origin, name) {
     news.on("pushy:gap", () => told.push("gap"));
   }, name);
   await page.begin();
+  /** Waits until the client has been in a state. The state can have passed before a poll sees it; the list keeps it. */
+  page.reaches = (state) => page.waitForFunction((state) => states.some((one) => one.state === state), {}, state);
   page.members = (...names) => page.waitForFunction((names) =>
     JSON.stringify([...pushy.channel("private-room").members.values()].map(({ name }) => name).sort()) === names, {}, JSON.stringify(names));
   return page;
@@ -140,7 +142,7 @@ test("a page that is reloaded stays a member, one that loses its connection miss
   await publish(0, 3);
   await ada.waitForFunction(() => told.includes(2));
   await own.control("cut");
-  await ada.waitForFunction(() => pushy.state === "waiting");
+  for (const page of [grace, ada]) await page.reaches("waiting");
   await publish(3, 20);
   await ada.waitForFunction(() => told.includes(22));
   await subscribed(ada);
@@ -161,7 +163,7 @@ for (const status of [401, 403]) {
     t.after(() => own.stop());
     await own.control("accept", { status });
     const ada = await visit(own.origin, "Ada");
-    await ada.waitForFunction(() => pushy.state === "closed");
+    await ada.reaches("closed");
     const { code, reason } = await ada.evaluate(() => states.at(-1));
     assert.deepEqual([code, reason], [status, `HTTP ${status}`]);
     await own.control("accept");

@@ -94,8 +94,8 @@ test("two players on one board", limit, async (t) => {
     await step(ada, "Ada", players[0].press, way(now, "Ada"));
   }
   while ((await board(ada)).scores.Ada === 9) await step(ada, "Ada", players[0].press, way(await board(ada), "Ada"));
-  await ada.getByText("You win this round!").waitFor();
-  await grace.getByText("Ada wins this round!").waitFor();
+  await ada.hasShown("You win this round!");
+  await grace.hasShown("Ada wins this round!");
   await until(grace, "no new round", ({ scores }) => scores.Ada === 0 && scores.Grace === 0);
   await look({ desktop: ada, phone: grace }, "game-won");
 
@@ -124,9 +124,9 @@ test("the game continues after a restart of the server", limit, async (t) => {
   await join(ada, "Ada");
   await until(ada, "there is no board", ({ gems }) => gems.length === 6);
   await first.stop();
-  await ada.getByRole("status").getByText("Reconnecting…").waitFor();
+  await ada.hasShown("Reconnecting…");
   await ada.locator(".pad [data-to=up]").tap();
-  await ada.locator("#banner").getByText(/./).waitFor();
+  await ada.hasShown("Not connected. Wait a moment.");
   await look({ phone: ada }, "game-away");
   const second = await start(new URL(first.origin).host);
   t.after(() => second.stop());

@@ -55,7 +55,7 @@ for (const [what, { start, script }] of Object.entries(ages)) {
 
       // Without the new keys on both sides, a reconnect is a leave and a join, and nothing is replayed.
       await server.control("cut");
-      await ann.hears("disconnect");
+      for (const page of [ann, bob]) await page.hears("disconnect");
       for (const page of [ann, bob]) {
         await page.subscribed(...rooms);
         await page.has("private-room", "Ann", "Bob");

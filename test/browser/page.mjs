@@ -37,7 +37,6 @@ export async function client(browser, server, { name = "Ann", url = "/pushy", cl
     setUp: begin, // after a reload
     room: (name) => page.evaluate((name) => room(name), name),
     told: () => page.evaluate(() => told.splice(0)),
-    state: (state) => page.waitForFunction((state) => pushy.state === state, state),
     subscribed: (...names) => page.waitForFunction((names) => names.every((name) => pushy.channel(name).subscribed), names),
     members: (room) => page.evaluate((room) => [...pushy.channel(room).members.values()].map(({ name }) => name), room),
     /** Waits until a room has exactly these members, in any order. */
@@ -45,6 +44,7 @@ export async function client(browser, server, { name = "Ann", url = "/pushy", cl
       await page.waitForFunction(([room, names]) =>
         JSON.stringify([...pushy.channel(room).members.values()].map(({ name }) => name).sort()) === names, [room, JSON.stringify(names.sort())]);
     },
+    /** Waits for a line of the log. A state can have passed before a poll sees it; the log keeps it. */
     hears: (line) => page.waitForFunction((line) => told.includes(line), line),
     transport: () => page.evaluate(() => pushy.transport),
   });
