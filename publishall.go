@@ -103,15 +103,17 @@ func (s *Server) publishPairs(ctx context.Context, pairs []pair) []Published {
 					return
 				}
 				// A Broker of the host's may end the goroutine of its Append.
-				if f := hosted(func() {
-					for _, i := range byChannel[order[n]] {
+				rest := byChannel[order[n]]
+				f := hosted(func() {
+					for len(rest) > 0 {
+						i := rest[0]
+						rest = rest[1:]
 						publish(i)
 					}
-				}); f != nil {
-					for _, i := range byChannel[order[n]] {
-						if r := &results[i]; r.Err == nil && r.Receipt == (Receipt{}) {
-							r.Err = ErrNotSent
-						}
+				})
+				if f != nil {
+					for _, i := range rest {
+						results[i].Err = ErrNotSent
 					}
 				}
 			}
