@@ -2,6 +2,9 @@ package pushy
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/strictjson"
 )
@@ -156,8 +160,8 @@ func (s *Server) answerAPI(w http.ResponseWriter, r *http.Request, name string) 
 }
 
 func (s *Server) encodeAnswer(call string, answer any) ([]byte, *httpapi.Refusal) {
-	if own, ok := answer.(interface{ json() jsvalue.Object }); ok {
-		return own.json(), nil
+	if own, ok := answer.(interface{ JSON() jsvalue.Object }); ok {
+		return own.JSON(), nil
 	}
 	encoded, err := jsvalue.Encode(answer)
 	if err != nil {
@@ -165,4 +169,31 @@ func (s *Server) encodeAnswer(call string, answer any) ([]byte, *httpapi.Refusal
 		return nil, httpapi.Refuse(http.StatusInternalServerError, "Internal error")
 	}
 	return encoded, nil
+}
+
+func badPlace(place string, format string, args ...any) *httpapi.Refusal {
+	return httpapi.Refuse(http.StatusBadRequest, place+": "+fmt.Sprintf(format, args...))
+}
+
+// badName returns the Refusal of a name.
+func badName(place string, err error) *httpapi.Refusal {
+	if errors.Is(err, names.ErrNotChecked) {
+		return httpapi.Refuse(http.StatusInternalServerError, "Internal error")
+	}
+	return badPlace(place, "%v", err)
+}
+
+// dataOf returns the data of an event in a body without its whitespace, and {} if it is missing.
+func (s *Server) dataOf(place string, raw json.RawMessage) ([]byte, *httpapi.Refusal) {
+	if raw == nil {
+		return []byte("{}"), nil
+	}
+	data, err := jsvalue.Compact(make([]byte, 0, len(raw)), raw, jsvalue.TriggerLimits)
+	if err != nil {
+		return nil, badPlace(place, "%v", err)
+	}
+	if err := s.checkSize(data); err != nil {
+		return nil, httpapi.Refuse(http.StatusRequestEntityTooLarge, place+": "+err.Error())
+	}
+	return data, nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // askCount is the question how many subscribers channels have on a node. Its data is a list of
@@ -22,7 +24,7 @@ func (s *Server) subscribers(channel string) uint64 {
 // answerCount answers askCount.
 func (s *Server) answerCount(_ context.Context, data json.RawMessage) (any, error) {
 	var channels []string
-	if err := json.Unmarshal(data, &channels); err != nil || len(channels) > maxAPIPairs {
+	if err := json.Unmarshal(data, &channels); err != nil || len(channels) > calls.MaxPairs {
 		return nil, errors.New("the data must be a list of names")
 	}
 	counts := make([]uint64, 0, len(channels))
@@ -35,7 +37,7 @@ func (s *Server) answerCount(_ context.Context, data json.RawMessage) (any, erro
 // countSubscribers sets the subscribers of the pairs' channels on all nodes. Nodes that do not answer
 // within control.DefaultTimeout are silent. If the other nodes cannot be asked, it sets nothing,
 // because the number is not known.
-func (s *Server) countSubscribers(ctx context.Context, a *publishAnswer, pairs []pair) {
+func (s *Server) countSubscribers(ctx context.Context, a *calls.PublishAnswer, pairs []pair) {
 	index := map[string]int{}
 	var channels []string
 	for _, p := range pairs {
@@ -58,9 +60,9 @@ func (s *Server) countSubscribers(ctx context.Context, a *publishAnswer, pairs [
 		s.notices.Warn("cannot count the subscribers on all nodes", "", slog.Any("error", err))
 		return
 	}
-	a.silent = coverage.Silent
-	a.counts = make([]uint64, 0, len(pairs))
-	for _, p := range pairs {
-		a.counts = append(a.counts, total[index[p.channel]])
+	a.Counted = true
+	a.Silent = coverage.Silent
+	for i, p := range pairs {
+		a.Receipts[i].Subscribers = total[index[p.channel]]
 	}
 }

@@ -1,17 +1,14 @@
 package pushy
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"math"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/gopushy/pushy/internal/httpapi"
-	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 type kickBody struct {
@@ -159,21 +156,17 @@ type sendAnswer struct {
 
 func (s *Server) sendCall() apiCall {
 	return newCall(false, func(b sendBody) (apiRun, *httpapi.Refusal) {
-		raw := cmp.Or(string(b.Data), "{}")
-		data, err := jsvalue.Compact(make([]byte, 0, len(raw)), []byte(raw), jsvalue.TriggerLimits)
-		if err != nil {
-			return nil, badPlace("data", "%v", err)
-		}
 		m := directMessage{
 			User:  b.User,
 			Conn:  b.Conn,
 			Event: b.Event,
-			Data:  data,
 		}
-		if field, err := s.checkDirect(&m); errors.Is(err, errDataTooLarge) {
-			return nil, httpapi.Refuse(http.StatusRequestEntityTooLarge, field+": "+err.Error())
-		} else if err != nil {
+		if field, err := s.checkDirect(&m); err != nil {
 			return nil, badName(field, err)
+		}
+		var refused *httpapi.Refusal
+		if m.Data, refused = s.dataOf("data", b.Data); refused != nil {
+			return nil, refused
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
 			result, err := s.send(ctx, m)

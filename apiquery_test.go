@@ -141,51 +141,53 @@ func TestQueriesOfHistory(t *testing.T) {
 // Every call refuses what is not valid, and names the place.
 func TestCallsNameThePlace(t *testing.T) {
 	t.Parallel()
-	srv := startServer(t, pushy.Options{})
-	n := node{Server: srv}
-	long := strings.Repeat("x", 201)
-	for _, c := range []struct {
-		call, body, message string
-		status              int
-	}{
-		{"channels", `{"limit":0}`, "limit: must be 1 to 1000", 400},
-		{"channels", `{"limit":1001}`, "limit: must be 1 to 1000", 400},
-		{"channels", `{"limit":"1"}`, "limit: must be a number, not a string", 400},
-		{"channels", `{"limits":1}`, "limits: unknown field", 400},
-		{"channels", `{"prefix":"a:"}`, "prefix: must not contain :", 400},
-		{"channels", `{"after":"` + long + `"}`, "after: must not be longer than 200 bytes", 400},
-		{"members", `{}`, "channel: must not be empty", 400},
-		{"members", `{"channel":"lobby"}`, "channel: is not private, so it has no members; its connections can be listed", 400},
-		{"members", `{"channel":"private-a","limit":-1}`, "limit: must be 1 to 1000", 400},
-		{"connections", `{}`, "user: exactly one of user, conn and channel must be set", 400},
-		{"connections", `{"user":"1","conn":"2"}`, "user: exactly one of user, conn and channel must be set", 400},
-		{"connections", `{"user":"` + long + `"}`, "user: must be valid UTF-8 of at most 128 bytes", 400},
-		{"connections", `{"channel":"a{"}`, "channel: must not contain {", 400},
-		{"history", `{"channel":""}`, "channel: must not be empty", 400},
-		{"history", `{"channel":"a","before":1,"after":1}`, "before: must not be given together with after", 400},
-		{"history", `{"channel":"a","before":0}`, "before: must be at least 1", 400},
-		{"history", `{"channel":"a","limit":501}`, "limit: must be 1 to 500", 400},
-		{"position", `{"channel":"."}`, `channel: must not be "." or ".."`, 400},
-		{"kick", `{}`, `target: must begin with "user:", "conn:" or "channel:"`, 400},
-		{"kick", `{"target":"user:1","until":1}`, "until: must be in the future", 400},
-		{"kick", `{"target":"user:1","until":1.5}`, "until: must be a whole number from -9223372036854775808 to 9223372036854775807", 400},
-		{"kick", `{"target":"user:1","until":-1}`, "until: must be a number of seconds since 1970", 400},
-		{"kick", `{"target":"user:1","until":99999999999}`, "until: must be at most 366 days from now", 400},
-		{"kick", `{"target":"conn:1","until":1}`, "until: is not allowed for a connection, because its id does not return", 400},
-		{"kick", `{"target":"user:1","reason":"` + long + `"}`, "reason: must be valid UTF-8 of at most 123 bytes", 400},
-		{"unban", `{"target":"conn:1"}`, `target: must begin with "user:" or "channel:"`, 400},
-		{"bans", `{"limit":-1}`, "limit: must be 1 to 1000", 400},
-		{"send", `{"event":"e"}`, "user: exactly one of user and conn must be set", 400},
-		{"send", `{"user":"1"}`, "event: must not be empty", 400},
-		{"send", `{"user":"1","event":"pushy:connect"}`, `event: "pushy:" is reserved`, 400},
-		{"send", `{"user":"1","event":"e","data":"` + strings.Repeat("x", 256<<10) + `"}`, "data: is too large (Options.Limits.TriggerBytes)", 413},
-	} {
-		w := n.call(c.call, "x", c.body)
-		code, message := errorOfAnswer(t, w)
-		assert.Equal(t, c.status, w.Code, "%s %.100s", c.call, c.body)
-		assert.Equal(t, fmt.Sprint(c.status), code)
-		assert.Equal(t, c.message, message, "%s %.100s", c.call, c.body)
-	}
+	fakeTime(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{})
+		n := node{Server: srv}
+		long := strings.Repeat("x", 201)
+		for _, c := range []struct {
+			call, body, message string
+			status              int
+		}{
+			{"channels", `{"limit":0}`, "limit: must be 1 to 1000", 400},
+			{"channels", `{"limit":1001}`, "limit: must be 1 to 1000", 400},
+			{"channels", `{"limit":"1"}`, "limit: must be a number, not a string", 400},
+			{"channels", `{"limits":1}`, "limits: unknown field", 400},
+			{"channels", `{"prefix":"a:"}`, "prefix: must not contain :", 400},
+			{"channels", `{"after":"` + long + `"}`, "after: must not be longer than 200 bytes", 400},
+			{"members", `{}`, "channel: must not be empty", 400},
+			{"members", `{"channel":"lobby"}`, "channel: is not private, so it has no members; its connections can be listed", 400},
+			{"members", `{"channel":"private-a","limit":-1}`, "limit: must be 1 to 1000", 400},
+			{"connections", `{}`, "user: exactly one of user, conn and channel must be set", 400},
+			{"connections", `{"user":"1","conn":"2"}`, "user: exactly one of user, conn and channel must be set", 400},
+			{"connections", `{"user":"` + long + `"}`, "user: must be valid UTF-8 of at most 128 bytes", 400},
+			{"connections", `{"channel":"a{"}`, "channel: must not contain {", 400},
+			{"history", `{"channel":""}`, "channel: must not be empty", 400},
+			{"history", `{"channel":"a","before":1,"after":1}`, "before: must not be given together with after", 400},
+			{"history", `{"channel":"a","before":0}`, "before: must be at least 1", 400},
+			{"history", `{"channel":"a","limit":501}`, "limit: must be 1 to 500", 400},
+			{"position", `{"channel":"."}`, `channel: must not be "." or ".."`, 400},
+			{"kick", `{}`, `target: must begin with "user:", "conn:" or "channel:"`, 400},
+			{"kick", `{"target":"user:1","until":1}`, "until: must be in the future", 400},
+			{"kick", `{"target":"user:1","until":1.5}`, "until: must be a whole number from -9223372036854775808 to 9223372036854775807", 400},
+			{"kick", `{"target":"user:1","until":-1}`, "until: must be a number of seconds since 1970", 400},
+			{"kick", `{"target":"user:1","until":99999999999}`, "until: must be at most 366 days from now", 400},
+			{"kick", `{"target":"conn:1","until":1}`, "until: is not allowed for a connection, because its id does not return", 400},
+			{"kick", `{"target":"user:1","reason":"` + long + `"}`, "reason: must be valid UTF-8 of at most 123 bytes", 400},
+			{"unban", `{"target":"conn:1"}`, `target: must begin with "user:" or "channel:"`, 400},
+			{"bans", `{"limit":-1}`, "limit: must be 1 to 1000", 400},
+			{"send", `{"event":"e"}`, "user: exactly one of user and conn must be set", 400},
+			{"send", `{"user":"1"}`, "event: must not be empty", 400},
+			{"send", `{"user":"1","event":"pushy:connect"}`, `event: "pushy:" is reserved`, 400},
+			{"send", `{"user":"1","event":"e","data":"` + strings.Repeat("x", 256<<10) + `"}`, "data: has 262146 bytes, at most 262144 are allowed (Options.Limits.TriggerBytes)", 413},
+		} {
+			w := n.call(c.call, "x", c.body)
+			code, message := errorOfAnswer(t, w)
+			assert.Equal(t, c.status, w.Code, "%s %.100s", c.call, c.body)
+			assert.Equal(t, fmt.Sprint(c.status), code)
+			assert.Equal(t, c.message, message, "%s %.100s", c.call, c.body)
+		}
+	})
 }
 
 // The calls that change something do it once for each id.

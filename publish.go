@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/calls"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
@@ -19,7 +20,7 @@ type Event struct {
 	// whitespace.
 	Data any
 	// Except has the ids of connections that do not receive the event, such as the one
-	// whose command publishes it. At most 64 ids are allowed.
+	// whose command publishes it. At most 64 ids of 1 to 128 bytes are allowed.
 	Except []string
 	// ID makes it safe to publish the event again. Of the events with the same ID that any
 	// Server publishes in a channel within 20 minutes, only the first is published; the
@@ -47,11 +48,7 @@ type Receipt struct {
 	Position broker.Position
 }
 
-const (
-	maxExcept    = 64  // as package broker encodes
-	maxEventID   = 128 // bytes, as for Latest
-	publishError = "pushy: publish: "
-)
+const publishError = "pushy: publish: "
 
 // Publish sends an event to every subscriber of a channel, on all nodes. PublishEvent does
 // the same with more options and returns a Receipt.
@@ -88,36 +85,41 @@ func (s *Server) PublishEvent(ctx context.Context, e Event) (Receipt, error) {
 func (s *Server) pairOf(e Event) (pair, error) {
 	lower, err := s.channelName(e.Channel)
 	if err != nil {
-		return pair{}, fmt.Errorf("channel name %w", err)
+		return pair{}, fmt.Errorf("channel: %w", err)
 	}
-	if err := s.eventName(e.Name); err != nil {
-		return pair{}, fmt.Errorf("event name %w", err)
-	}
-	if len(e.Except) > maxExcept {
-		return pair{}, fmt.Errorf("the Except has %d connections, at most %d are allowed", len(e.Except), maxExcept)
-	}
-	if len(e.ID) > maxEventID {
-		return pair{}, fmt.Errorf("the ID has %d bytes, at most %d are allowed", len(e.ID), maxEventID)
-	}
-	if len(e.Latest) > maxEventID {
-		return pair{}, fmt.Errorf("the Latest has %d bytes, at most %d are allowed", len(e.Latest), maxEventID)
-	}
-	raw, err := jsvalue.Encode(e.Data)
-	if err != nil {
-		return pair{}, err
-	}
-	return pair{
+	p := pair{
 		channel: lower,
 		entry: broker.Entry{
 			Kind:      broker.Event,
 			Event:     e.Name,
-			Data:      raw,
 			Except:    slices.Clone(e.Except), // a broker may keep it
 			ID:        e.ID,
 			Latest:    e.Latest,
 			Droppable: e.Droppable,
 		},
-	}, nil
+	}
+	if field, err := s.checkEntry(&p.entry); err != nil {
+		return pair{}, fmt.Errorf("%s: %w", field, err)
+	}
+	p.entry.Data, err = jsvalue.Encode(e.Data)
+	return p, err
+}
+
+// checkEntry checks an event, except its channel and its data. The error is about the field, which
+// has the name that it has in the signed API.
+func (s *Server) checkEntry(e *broker.Entry) (field string, err error) {
+	if err := s.eventName(e.Event); err != nil {
+		return "event", err
+	}
+	return calls.CheckEvent(e.ID, e.Latest, e.Except)
+}
+
+// checkSize returns an error for data over Limits.TriggerBytes.
+func (s *Server) checkSize(data []byte) error {
+	if most := s.opts.Limits.TriggerBytes; most > 0 && len(data) > most {
+		return fmt.Errorf("has %d bytes, at most %d are allowed (Options.Limits.TriggerBytes)", len(data), most)
+	}
+	return nil
 }
 
 // publish appends a checked event.

@@ -50,14 +50,17 @@ func (s *Server) sendDirect(ctx context.Context, m directMessage, event string, 
 	}
 	m.Event = event
 	m.Data = raw
-	if field, err := s.checkDirect(&m); err != nil {
+	field, err := s.checkDirect(&m)
+	if err == nil {
+		field, err = "data", s.checkSize(raw)
+	}
+	if err != nil {
 		return Sent{}, callError("send", fmt.Errorf("%s: %w", field, err))
 	}
 	return s.send(ctx, m)
 }
 
-var errDataTooLarge = errors.New("is too large (Options.Limits.TriggerBytes)")
-
+// checkDirect checks a message, except its data.
 func (s *Server) checkDirect(m *directMessage) (field string, err error) {
 	for _, to := range []struct{ field, value string }{{"user", m.User}, {"conn", m.Conn}} {
 		if len(to.value) > maxUserID || !utf8.ValidString(to.value) {
@@ -69,9 +72,6 @@ func (s *Server) checkDirect(m *directMessage) (field string, err error) {
 	}
 	if err := s.eventName(m.Event); err != nil {
 		return "event", err
-	}
-	if most := s.opts.Limits.TriggerBytes; most > 0 && len(m.Data) > most {
-		return "data", errDataTooLarge
 	}
 	return "", nil
 }

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/calls"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
 )
@@ -23,7 +24,7 @@ type Event struct {
 	// without its whitespace.
 	Data any
 	// Except has the ids of connections that do not receive the event, such as the one of the
-	// page that has caused it. At most 64 ids are allowed.
+	// page that has caused it. At most 64 ids of 1 to 128 bytes are allowed.
 	Except []string
 	// ID makes it safe to publish the event again, in each of its channels, also in another
 	// call. See pushy.Event. Events that are published once do not need it: the id of the
@@ -106,7 +107,10 @@ func (c *Client) PublishEvent(ctx context.Context, e Event) (map[string]Receipt,
 //
 // The errors are those of Publish.
 func (c *Client) PublishAll(ctx context.Context, b Batch) (Published, error) {
-	body := publishBody{Events: make([]eventBody, len(b.Events)), Count: b.Count}
+	body := calls.Publish{
+		Events: make([]calls.Event, len(b.Events)),
+		Count:  b.Count,
+	}
 	for i, e := range b.Events {
 		var err error
 		if body.Events[i], err = e.body(); err != nil {
@@ -116,52 +120,37 @@ func (c *Client) PublishAll(ctx context.Context, b Batch) (Published, error) {
 	if len(b.Events) == 0 {
 		return Published{}, failed("publish", errors.New("the batch has no events"))
 	}
-	var answer publishAnswer
-	var done publishAnswer // what the tries so far have published
+	var answer calls.Published
+	var done calls.Published // what the tries so far have published
 	err := c.change(ctx, "publish", b.ID, body, &answer, func(body []byte) {
-		var now publishAnswer
+		var now calls.Published
 		if json.Unmarshal(body, &now) == nil {
-			done = done.merged(now)
+			done = merged(done, now)
 		}
 	})
 	if err != nil {
-		return done.published(), err
+		return published(done), err
 	}
 	if len(answer.Events) != len(b.Events) {
 		err = failed("publish", fmt.Errorf("the answer has %d events instead of %d", len(answer.Events), len(b.Events)))
 	}
-	return answer.published(), err
-}
-
-type publishBody struct {
-	Events []eventBody `json:"events"`
-	Count  bool        `json:"count,omitempty"`
-}
-
-type eventBody struct {
-	Channels  []string        `json:"channels"`
-	Event     string          `json:"event"`
-	Data      json.RawMessage `json:"data,omitempty"`
-	Except    []string        `json:"except,omitempty"`
-	ID        string          `json:"id,omitempty"`
-	Latest    string          `json:"latest,omitempty"`
-	Droppable bool            `json:"droppable,omitempty"`
+	return published(answer), err
 }
 
 // body checks what encoding to JSON could change, and the names. The server checks everything.
-func (e Event) body() (eventBody, error) {
+func (e Event) body() (calls.Event, error) {
 	if len(e.Channels) == 0 {
-		return eventBody{}, errors.New("channels: must not be empty")
+		return calls.Event{}, errors.New("channels: must not be empty")
 	}
 	for i, channel := range e.Channels {
 		if _, err := names.Channel(channel); err != nil {
-			return eventBody{}, fmt.Errorf("channels[%d]: %w", i, err)
+			return calls.Event{}, fmt.Errorf("channels[%d]: %w", i, err)
 		}
 	}
 	if err := names.Event(e.Name); err != nil {
-		return eventBody{}, fmt.Errorf("event: %w", err)
+		return calls.Event{}, fmt.Errorf("event: %w", err)
 	}
-	b := eventBody{
+	b := calls.Event{
 		Channels:  e.Channels,
 		Event:     e.Name,
 		Except:    e.Except,
@@ -170,48 +159,30 @@ func (e Event) body() (eventBody, error) {
 		Droppable: e.Droppable,
 	}
 	if err := validUTF8("id", e.ID, "latest", e.Latest, "except", strings.Join(e.Except, "")); err != nil {
-		return eventBody{}, err
+		return calls.Event{}, err
 	}
 	if e.Data != nil {
 		data, err := jsvalue.Encode(e.Data)
 		if err != nil {
-			return eventBody{}, fmt.Errorf("data: %w", err)
+			return calls.Event{}, fmt.Errorf("data: %w", err)
 		}
 		b.Data = data
 	}
 	return b, nil
 }
 
-type publishAnswer struct {
-	Events []struct {
-		Channels map[string]receiptAnswer `json:"channels"`
-	} `json:"events"`
-	Silent []string `json:"silent"`
-}
-
-type receiptAnswer struct {
-	Received    bool     `json:"received"`
-	Subscribers int      `json:"subscribers"`
-	Duplicate   bool     `json:"duplicate"`
-	Position    position `json:"position"`
-	Error       *struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
-}
-
 // merged returns the answer of a later try, with what earlier tries have published: a broker that
 // has failed in the meantime cannot tell.
-func (a publishAnswer) merged(later publishAnswer) publishAnswer {
+func merged(earlier, later calls.Published) calls.Published {
 	if len(later.Events) == 0 {
-		return a
+		return earlier
 	}
-	if len(later.Events) != len(a.Events) {
+	if len(later.Events) != len(earlier.Events) {
 		return later
 	}
-	for i, event := range a.Events {
+	for i, event := range earlier.Events {
 		for channel, r := range event.Channels {
-			if now, ok := later.Events[i].Channels[channel]; ok && r.Error == nil && now.Error != nil {
+			if now, ok := later.Events[i].Channels[channel]; ok && r.Fault == nil && now.Fault != nil {
 				later.Events[i].Channels[channel] = r
 			}
 		}
@@ -219,22 +190,22 @@ func (a publishAnswer) merged(later publishAnswer) publishAnswer {
 	return later
 }
 
-func (a publishAnswer) published() Published {
+func published(a calls.Published) Published {
 	p := Published{Silent: a.Silent}
 	for _, event := range a.Events {
 		receipts := make(map[string]Receipt, len(event.Channels))
 		for channel, r := range event.Channels {
 			receipt := Receipt{
 				Received:    r.Received,
-				Subscribers: r.Subscribers,
+				Subscribers: int(r.Subscribers),
 				Duplicate:   r.Duplicate,
 				Position:    broker.Position(r.Position),
 			}
-			if r.Error != nil {
+			if r.Fault != nil {
 				receipt.Err = &Error{
-					Status:  status(r.Error.Code),
-					Code:    r.Error.Code,
-					Message: r.Error.Message,
+					Status:  status(r.Fault.Code),
+					Code:    r.Fault.Code,
+					Message: r.Fault.Message,
 				}
 			}
 			receipts[channel] = receipt
@@ -253,13 +224,7 @@ func status(code string) int {
 }
 
 // position is a broker.Position as JSON has it, a string.
-type position broker.Position
-
-func (p *position) UnmarshalText(text []byte) error {
-	parsed, err := broker.ParsePosition(string(text))
-	*p = position(parsed)
-	return err
-}
+type position = calls.Position
 
 // validUTF8 checks strings, each after its name, because encoding to JSON would replace bytes
 // that are not UTF-8, and the string would be another one.
