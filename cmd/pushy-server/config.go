@@ -63,6 +63,8 @@ var topSettings = []setting{
 	{"port", "a whole number from 0 to 65535, also as a string", (*config).setPort},
 	{"host", "a string: an address or a name, without a port", (*config).setHost},
 	{"secretKey", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.SecretKey) }},
+	{"oldSecretKeys", "an array of strings that are not empty", (*config).setOldSecretKeys},
+	{"disableV1", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.DisableV1) }},
 	{"ssl", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.ssl) }},
 	{"cert", "the name of a file", nonEmpty(func(c *config) *string { return &c.certFile })},
 	{"key", "the name of a file", nonEmpty(func(c *config) *string { return &c.keyFile })},

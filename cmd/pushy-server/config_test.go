@@ -75,6 +75,9 @@ func TestConfigKeys(t *testing.T) {
 			c.originsGiven, c.options.Origins, c.options.SockJS.Legacy = true, nil, false
 		}},
 		{"prefix", `,"prefix":"/rt/"`, func(c *config) { c.options.Prefix, c.options.SockJS.Prefix = "/rt", "/rt/socket" }},
+		{"old keys", `,"oldSecretKeys":["one","two"]`, func(c *config) { c.options.OldSecretKeys = []string{"one", "two"} }},
+		{"no old keys", `,"oldSecretKeys":[]`, func(c *config) { c.options.OldSecretKeys = []string{} }},
+		{"no version 1", `,"disableV1":true`, func(c *config) { c.options.DisableV1 = true }},
 		{"private events", `,"allowPrivateEvents":true`, func(c *config) { c.options.AllowPrivateEvents = true }},
 		{"grace", `,"grace":"30s"`, func(c *config) { c.options.Grace = 30 * time.Second }},
 		{"return rate", `,"returnRate":500`, func(c *config) { c.options.ReturnRate = 500 }},

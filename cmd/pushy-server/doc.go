@@ -24,7 +24,12 @@
 //
 //	port        number, also as a string; 0: any free port. Default 8123
 //	host        address or name to listen on. Default: all interfaces
-//	secretKey   signs and checks triggers and tokens
+//	secretKey   signs and checks requests, triggers and tokens
+//	oldSecretKeys
+//	            array of keys that are accepted, too, and sign nothing: to change
+//	            the key (docs/security.md). Default: none
+//	disableV1   true refuses triggers and tokens of version 1, which the original
+//	            uses. Default false
 //	ssl         true serves HTTPS. Default false
 //	cert, key   PEM files of the certificate, followed by its chain, and of its
 //	            private key; ssl needs both
@@ -192,7 +197,8 @@
 // # Running
 //
 // The log goes to standard error: as text if that is a terminal, otherwise as one
-// JSON object a line. GET /healthz is answered with 200 "ok", and with 503 while
+// JSON object a line. Once an hour it says which of oldSecretKeys were used, and
+// whether version 1 was. GET /healthz is answered with 200 "ok", and with 503 while
 // the server shuts down or uses more than 90 % of limits.maxMemory.
 //
 // SIGTERM and SIGINT shut the server down within 15 seconds: clients receive the

@@ -280,7 +280,14 @@ func (l *listening) subscribe(c *link, connID string) error {
 			if l.member != nil {
 				member, data["data"] = l.member, l.member
 			}
-			auth, err := pushy.SignChannel(l.to.secret, connID, channel, member)
+			auth, err := pushy.SignToken(l.to.secret, pushy.Token{
+				Channels: []string{channel},
+				Conn:     connID,
+				Data:     member,
+			})
+			if err != nil { // data that a token of version 2 cannot have, such as 8 KiB
+				auth, err = pushy.SignChannel(l.to.secret, connID, channel, member)
+			}
 			if err != nil {
 				return refusal{err}
 			}

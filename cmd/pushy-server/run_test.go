@@ -66,6 +66,8 @@ func TestBadConfig(t *testing.T) {
 		{"empty secret", `{"secretKey":""}`, `: secretKey is missing; it can also be given in PUSHY_SECRET_KEY`},
 		{"secret a number", `{"secretKey":12345678}`, `:1:14: secretKey must be a string`},
 		{"secret null", `{"secretKey":null}`, `:1:14: secretKey must be a string`},
+		{"old keys a string", `{"oldSecretKeys":"s"}`, `:1:18: oldSecretKeys must be an array of strings that are not empty`},
+		{"old key empty", `{"oldSecretKeys":["a",""]}`, `:1:18: oldSecretKeys must be an array of strings that are not empty`},
 		{"port too high", `{"port":65536}`, `:1:9: port must be a whole number from 0 to 65535, also as a string`},
 		{"port negative", `{"port":-1}`, `:1:9: port must be a whole number from 0 to 65535, also as a string`},
 		{"port fraction", `{"port":80.5}`, `:1:9: port must be a whole number from 0 to 65535, also as a string`},

@@ -103,6 +103,9 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve serves until a signal ends it, and returns the exit status.
 func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go logKeyUses(ctx, s.log, func() []pushy.KeyUse { return s.pushy.Stats().Keys })
 	served := make(chan error, 1)
 	go func() {
 		if s.cert != nil {
