@@ -1,20 +1,19 @@
-// Package publishers_test runs the publishers of this directory, which are written in other
+// Package publishers_test runs the programs of this directory, which are written in other
 // languages than Go, against a Server.
 package publishers_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
-	"github.com/gopushy/pushy/backend"
+	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/pushytest"
 )
 
@@ -30,181 +29,313 @@ const secret = "a secret of more than sixteen bytes"
 
 // programs are the publishers and the commands that run them.
 var programs = map[string][]string{
-	"php":    {"php", "publish.php"},
-	"python": {"python3", "-B", "publish.py"},
-	"node":   {"node", "publish.mjs"},
-	"shell":  {"sh", "publish.sh"},
+	"php":    {"php", "pushy_api.php"},
+	"python": {"python3", "-B", "pushy_api.py"},
+	"node":   {"node", "pushy_api.mjs"},
+	"shell":  {"sh", "pushy_api.sh"},
 }
 
-// run runs a publisher and returns its output and its errors.
-func run(t *testing.T, program []string, url, key string, args ...string) (stdout, stderr string, ok bool) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program[0], append(program[1:], args...)...)
+// publisher is one of the programs, for one server.
+type publisher struct {
+	t       *testing.T
+	program []string
+	url     string
+	key     string
+	id      string // PUSHY_ID
+}
+
+// run runs the program. It fails if the program prints the key.
+func (p publisher) run(stdin string, args ...string) (stdout, stderr string, ok bool) {
+	p.t.Helper()
+	command := slices.Concat(p.program, args)
+	cmd := exec.CommandContext(p.t.Context(), command[0], command[1:]...)
 	var out, failures strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &failures
-	cmd.Env = append(os.Environ(), "PUSHY_URL="+url, "PUSHY_SECRET_KEY="+key, "PUSHY_ID=")
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Stdout = &out
+	cmd.Stderr = &failures
+	cmd.Env = append(os.Environ(), "PUSHY_URL="+p.url, "PUSHY_SECRET_KEY="+p.key, "PUSHY_ID="+p.id)
 	err := cmd.Run()
-	assert.NotContains(t, out.String()+failures.String(), key)
+	if p.key != "" {
+		assert.NotContains(p.t, out.String()+failures.String(), p.key)
+	}
 	return out.String(), failures.String(), err == nil
 }
 
-// Each publisher publishes one event and many. The first answer is lost, after the server has
-// published: the second try has the same id, and nothing is delivered twice. A wrong key and a
-// bad name are final errors.
-func TestPublishers(t *testing.T) {
+// do runs the program, which must succeed, and returns the answer.
+func (p publisher) do(args ...string) string {
+	p.t.Helper()
+	out, failures, ok := p.run("", args...)
+	require.True(p.t, ok, failures)
+	return out
+}
+
+// refused runs the program, which must fail, and returns what it says about the error.
+func (p publisher) refused(args ...string) string {
+	p.t.Helper()
+	out, failures, ok := p.run("", args...)
+	require.False(p.t, ok, out)
+	assert.Empty(p.t, out)
+	assert.Equal(p.t, 1, strings.Count(failures, "\n"), "one line, not the trace of an exception: %s", failures)
+	return failures
+}
+
+// request is what a gateway has seen of a request.
+type request struct {
+	id   string
+	sent time.Time
+}
+
+// gateway is an HTTP server in front of a Server.
+type gateway struct {
+	srv *pushy.Server
+	url string
+	// fault, unless it is nil, answers the nth request, where the first is 0, instead of the
+	// Server. It returns false if the Server shall answer.
+	fault func(n int, w http.ResponseWriter, r *http.Request) bool
+
+	mu   sync.Mutex
+	seen []request
+}
+
+// startGateway starts a Server whose clients have the user id of their header User.
+func startGateway(t *testing.T) *gateway {
+	t.Helper()
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: secret,
+		Broker:    memory.NewCluster(memory.Options{}).Broker(), // without it, requests of the first second are refused
+		Logger:    slog.New(slog.DiscardHandler),
+		Accept:    func(r *http.Request) (any, error) { return r.Header.Get("User"), nil },
+	})
+	require.NoError(t, err)
+	g := &gateway{srv: srv}
+	web := httptest.NewServer(g)
+	g.url = web.URL + "/pushy"
+	t.Cleanup(func() {
+		_ = srv.Close()
+		web.Close()
+	})
+	return g
+}
+
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := append(strings.Split(r.Header.Get("Pushy-Signature"), " "), "", "", "", "")
+	g.mu.Lock()
+	n := len(g.seen)
+	g.seen = append(g.seen, request{
+		id:   parts[3],
+		sent: time.Now(),
+	})
+	g.mu.Unlock()
+	if g.fault == nil || !g.fault(n, w, r) {
+		g.srv.ServeHTTP(w, r)
+	}
+}
+
+func (g *gateway) requests() []request {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.seen)
+}
+
+// each runs a test for each program.
+func each(t *testing.T, test func(t *testing.T, g *gateway, p publisher)) {
 	t.Parallel()
 	for name, program := range programs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			srv, err := pushy.New(pushy.Options{SecretKey: secret, Logger: slog.New(slog.DiscardHandler)})
-			require.NoError(t, err)
-			var mu sync.Mutex
-			var ids []string
-			var recording atomic.Bool
-			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if !recording.Load() {
-					srv.ServeHTTP(w, r)
-					return
-				}
-				parts := strings.Split(r.Header.Get("Pushy-Signature"), " ")
-				mu.Lock()
-				ids = append(ids, parts[min(3, len(parts)-1)])
-				first := len(ids) == 1
-				mu.Unlock()
-				if first {
-					srv.ServeHTTP(httptest.NewRecorder(), r)
-					w.WriteHeader(http.StatusBadGateway)
-					return
-				}
-				srv.ServeHTTP(w, r)
-			}))
-			t.Cleanup(func() {
-				_ = srv.Close()
-				web.Close()
+			g := startGateway(t)
+			test(t, g, publisher{
+				t:       t,
+				program: program,
+				url:     g.url,
+				key:     secret,
 			})
-			sent := func() []string {
-				mu.Lock()
-				defer mu.Unlock()
-				return slices.Clone(ids)
+		})
+	}
+}
+
+// Every character arrives as it was sent.
+func TestPublish(t *testing.T) {
+	each(t, func(t *testing.T, g *gateway, p publisher) {
+		reader := pushytest.New(t, g.srv).Connect()
+		reader.Subscribe("ünï/co de?")
+		out := p.do("publish", "Ünï/co de?", `say: it's`, `{"text":"Zoë \"🎉\" /","n":[1.0,{}]}`)
+		assert.JSONEq(t, `{"events":[{"channels":{"ünï/co de?":{"received":true}}}]}`, out)
+		var got map[string]any
+		reader.ExpectEvent("ünï/co de?", "say: it's", &got)
+		assert.Equal(t, map[string]any{"text": `Zoë "🎉" /`, "n": []any{1.0, map[string]any{}}}, got)
+
+		// PHP has arrays whose keys are numbers, and no empty objects.
+		reader.Subscribe("0")
+		assert.JSONEq(t, `{"events":[{"channels":{"0":{"received":true}}}]}`, p.do("publish", "0", "empty"))
+		assert.JSONEq(t, `{}`, string(reader.ExpectEvent("0", "empty", nil).Data))
+		assert.Len(t, g.requests(), 2)
+	})
+}
+
+// With PUSHY_ID, a program that runs twice publishes once.
+func TestPublishUnderAnID(t *testing.T) {
+	each(t, func(t *testing.T, g *gateway, p publisher) {
+		reader := pushytest.New(t, g.srv).Connect()
+		reader.Subscribe("lobby")
+		p.id = "order-17"
+		first := p.do("publish", "lobby", "paid", `{"order":17}`)
+		assert.Equal(t, first, p.do("publish", "lobby", "paid", `{"order":17}`))
+		reader.ExpectEvent("lobby", "paid", nil)
+		reader.ExpectNone("lobby", "paid")
+		assert.Contains(t, p.refused("publish", "lobby", "paid", `{"order":18}`),
+			"status 409: Id order-17 was used with another path or body")
+	})
+}
+
+func TestPublishMany(t *testing.T) {
+	each(t, func(t *testing.T, g *gateway, p publisher) {
+		reader := pushytest.New(t, g.srv).Connect()
+		reader.Subscribe("lobby")
+		events := make([]map[string]any, 100)
+		for i := range events {
+			events[i] = map[string]any{
+				"channels": []string{"lobby", "nobody"},
+				"event":    "counted",
+				"data":     []any{i, strings.Repeat("ö", 2000)}, // together too long for an argument
 			}
-			url := web.URL + "/pushy"
-			// A server that has just started answers 503 until the next second, so wait for that.
-			client, err := backend.New(backend.Options{URL: url, SecretKey: secret})
-			require.NoError(t, err)
-			t.Cleanup(client.CloseIdleConnections)
-			require.NoError(t, client.Publish(t.Context(), "nobody", "x", nil))
-			recording.Store(true)
-			reader := pushytest.New(t, srv).Connect()
-			reader.Subscribe("ünï/co de?")
-			reader.Subscribe("lobby")
-
-			out, failures, ok := run(t, program, url, secret, "one", "Ünï/co de?", "say: it's", `{"text":"Zoë \"🎉\" /","n":[1.0]}`)
-			require.True(t, ok, failures)
-			assert.JSONEq(t, `{"events":[{"channels":{"ünï/co de?":{"received":true}}}]}`, out)
-			var got map[string]any
-			reader.ExpectEvent("ünï/co de?", "say: it's", &got)
-			assert.Equal(t, map[string]any{"text": `Zoë "🎉" /`, "n": []any{1.0}}, got)
-			reader.ExpectNone("ünï/co de?", "say: it's")
-			require.Len(t, sent(), 2)
-			assert.Equal(t, sent()[0], sent()[1], "both tries have the same id")
-
-			batch, err := json.Marshal([]map[string]any{
-				{"channels": []string{"lobby", "nobody"}, "event": "a", "data": map[string]any{}},
-				{"channels": []string{"lobby"}, "event": "b", "data": []int{}},
-			})
-			require.NoError(t, err)
-			out, failures, ok = run(t, program, url, secret, "many", string(batch))
-			require.True(t, ok, failures)
-			assert.JSONEq(t, `{"events":[{"channels":{"lobby":{"received":true},"nobody":{"received":false}}},
-				{"channels":{"lobby":{"received":true}}}]}`, out)
-			assert.JSONEq(t, `{}`, string(reader.ExpectEvent("lobby", "a", nil).Data))
-			assert.JSONEq(t, `[]`, string(reader.ExpectEvent("lobby", "b", nil).Data))
-
-			requests := len(sent())
-			_, failures, ok = run(t, program, url, "another secret key", "one", "lobby", "x")
-			assert.False(t, ok)
-			assert.Contains(t, failures, "Unknown key")
-			_, failures, ok = run(t, program, url, secret, "one", "a:b", "x")
-			assert.False(t, ok)
-			assert.Contains(t, failures, "events[0].channels[0]: must not contain :")
-			assert.Len(t, sent(), requests+2, "these errors are final")
-			reader.ExpectNone("lobby", "x")
-		})
-	}
-}
-
-// Each publisher, and package backend, gets through to a server that starts in the second in
-// which the request was signed.
-func TestServerHasJustStarted(t *testing.T) {
-	t.Parallel()
-	publish := map[string]func(t *testing.T, url string){
-		"backend": func(t *testing.T, url string) {
-			client, err := backend.New(backend.Options{URL: url, SecretKey: secret})
-			require.NoError(t, err)
-			t.Cleanup(client.CloseIdleConnections)
-			require.NoError(t, client.Publish(t.Context(), "lobby", "x", nil))
-		},
-	}
-	for name, program := range programs {
-		publish[name] = func(t *testing.T, url string) {
-			out, failures, ok := run(t, program, url, secret, "one", "lobby", "x")
-			require.True(t, ok, failures)
-			assert.JSONEq(t, `{"events":[{"channels":{"lobby":{"received":false}}}]}`, out)
 		}
-	}
-	for name, publish := range publish {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var statuses []int
-			ids := map[string]bool{}
-			var srv *pushy.Server
-			var mu sync.Mutex
-			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				mu.Lock()
-				defer mu.Unlock()
-				parts := strings.Split(r.Header.Get("Pushy-Signature"), " ")
-				if !assert.Len(t, parts, 5) {
-					return
-				}
-				ids[parts[3]] = true
-				if srv == nil {
-					srv = startedIn(t, parts[2])
-				}
-				if srv == nil { // the request took longer than the rest of its second
-					w.WriteHeader(http.StatusServiceUnavailable)
-					return
-				}
-				recorder := httptest.NewRecorder()
-				srv.ServeHTTP(recorder, r)
-				statuses = append(statuses, recorder.Code)
-				maps.Copy(w.Header(), recorder.Header())
-				w.WriteHeader(recorder.Code)
-				_, _ = w.Write(recorder.Body.Bytes())
-			}))
-			t.Cleanup(func() {
-				web.Close()
-				if srv != nil {
-					_ = srv.Close()
-				}
-			})
-			publish(t, web.URL+"/pushy")
-			assert.Equal(t, []int{503, 200}, statuses)
-			assert.Len(t, ids, 1)
-		})
-	}
+		batch, err := json.Marshal(events)
+		require.NoError(t, err)
+		out, failures, ok := p.run(string(batch), "publish-all")
+		require.True(t, ok, failures)
+		var answer struct {
+			Events []struct {
+				Channels map[string]struct{ Received bool }
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(out), &answer))
+		require.Len(t, answer.Events, 100)
+		for i := range events {
+			assert.True(t, answer.Events[i].Channels["lobby"].Received)
+			assert.False(t, answer.Events[i].Channels["nobody"].Received)
+			var data []any
+			reader.ExpectEvent("lobby", "counted", &data)
+			assert.EqualValues(t, i, data[0])
+		}
+		assert.Len(t, g.requests(), 1)
+
+		events[41]["event"] = "pushy:x"
+		batch, err = json.Marshal(events)
+		require.NoError(t, err)
+		_, failures, ok = p.run(string(batch), "publish-all")
+		assert.False(t, ok)
+		assert.Contains(t, failures, `status 400: events[41].event: "pushy:" is reserved`)
+		reader.ExpectNone("lobby", "counted")
+	})
 }
 
-// startedIn starts a Server in a second, unless that has passed.
-func startedIn(t *testing.T, second string) *pushy.Server {
-	inTime := func() bool { return strconv.FormatInt(time.Now().Unix(), 10) == second }
-	if !inTime() {
-		return nil
-	}
-	srv, err := pushy.New(pushy.Options{SecretKey: secret, Logger: slog.New(slog.DiscardHandler)})
-	assert.NoError(t, err)
-	if err != nil || inTime() {
-		return srv
-	}
-	_ = srv.Close()
-	return nil
+func TestKick(t *testing.T) {
+	each(t, func(t *testing.T, g *gateway, p publisher) {
+		kit := pushytest.New(t, g.srv)
+		connect := func(user string) *pushytest.Client {
+			return kit.Connect(func(r *http.Request) { r.Header.Set("User", user) })
+		}
+		ann, bob := connect("ann"), connect(`bob "the builder"`)
+		ann.Subscribe("lobby")
+		assert.JSONEq(t, `{"closed":1,"nodes":1,"silent":[]}`, p.do("kick", `user:bob "the builder"`, "Zoë says: \"no\"\\"))
+		code, reason := bob.ExpectClose()
+		assert.Equal(t, 3500, code)
+		assert.Equal(t, "Zoë says: \"no\"\\", reason)
+
+		assert.JSONEq(t, `{"closed":1,"nodes":1,"silent":[]}`, p.do("kick", "channel:lobby"))
+		end := ann.ExpectEvent("", "pushy:subscription-end", nil)
+		assert.JSONEq(t, `{"channel":"lobby","reason":"Removed"}`, string(end.Data))
+		assert.Contains(t, p.refused("kick", "team:7"), "status 400: target: ")
+
+		// A ban has an end, which only the call takes.
+		until := time.Now().Add(time.Hour).Unix()
+		p.do("call", "kick", fmt.Sprintf(`{"target":"user:ann","reason":"Spam","until":%d}`, until))
+		code, reason = ann.ExpectClose()
+		assert.Equal(t, 3500, code)
+		assert.Equal(t, "Spam", reason)
+		assert.Equal(t, 403, kit.Refused(func(r *http.Request) { r.Header.Set("User", "ann") }))
+		p.do("call", "unban", `{"target":"user:ann"}`)
+		connect("ann")
+	})
+}
+
+func TestQueries(t *testing.T) {
+	each(t, func(t *testing.T, g *gateway, p publisher) {
+		kit := pushytest.New(t, g.srv)
+		ann := kit.Connect(func(r *http.Request) { r.Header.Set("User", "ann") })
+		for i := range 5 {
+			ann.Subscribe(fmt.Sprintf("private-%d", i), pushytest.Member(map[string]any{"name": "Änn", "more": map[string]any{}}))
+		}
+		assert.JSONEq(t, `{"channels":[{"name":"private-0","presence":true,"subscribers":1},
+			{"name":"private-1","presence":true,"subscribers":1}],"next":"private-1","nodes":1,"silent":[]}`,
+			p.do("call", "channels", `{"prefix":"private-","limit":2,"count":true}`))
+
+		out := p.do("call", "members", `{"channel":"private-3"}`)
+		var answer struct {
+			Members []struct {
+				User   string
+				Member struct {
+					Name string
+					More json.RawMessage
+				}
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(out), &answer))
+		require.Len(t, answer.Members, 1)
+		assert.Equal(t, "ann", answer.Members[0].User)
+		assert.Equal(t, "Änn", answer.Members[0].Member.Name)
+		assert.JSONEq(t, `{}`, string(answer.Members[0].Member.More))
+		assert.Contains(t, p.do("call", "connections", `{"user":"ann"}`), `"`+ann.ID()+`"`)
+		assert.Contains(t, p.refused("call", "members", `{"channel":"lobby"}`), "status 400: ")
+		assert.Contains(t, p.refused("call", "nonsense"), "status 404: ")
+
+		if slices.Contains(p.program, "sh") {
+			return // it has no list
+		}
+		before := len(g.requests())
+		assert.JSONEq(t, `{"channels":[{"name":"private-0","presence":true},{"name":"private-1","presence":true},
+			{"name":"private-2","presence":true},{"name":"private-3","presence":true},{"name":"private-4","presence":true}],"silent":[]}`,
+			p.do("list", "channels", `{"limit":2}`))
+		assert.Len(t, g.requests(), before+3)
+		assert.JSONEq(t, `{"bans":[],"silent":[]}`, p.do("list", "bans"))
+	})
+}
+
+// What is wrong is said once, with the words of the server, and is not tried again.
+func TestErrors(t *testing.T) {
+	each(t, func(t *testing.T, g *gateway, p publisher) {
+		other := p
+		other.key = "another secret key"
+		assert.Contains(t, other.refused("publish", "lobby", "x"), "status 403: Unknown key ")
+		assert.Contains(t, p.refused("publish", "a:b", "x"), "status 400: events[0].channels[0]: must not contain :")
+		p.id = "not allowed"
+		assert.Contains(t, p.refused("publish", "lobby", "x"), "status 401: Pushy-Signature is malformed")
+		p.id = ""
+		require.Len(t, g.requests(), 3, "these errors are final")
+
+		g.fault = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write(bytes.Repeat([]byte("Not here. "), 100))
+			return true
+		}
+		says := p.refused("publish", "lobby", "x")
+		assert.Contains(t, says, "status 404: Not here. Not here. ")
+		assert.Less(t, len(says), 500)
+		require.Len(t, g.requests(), 4)
+
+		for _, args := range [][]string{
+			{},
+			{"publish"},
+			{"publish", "lobby"},
+			{"publish", "lobby", "x", "{}", "more"},
+			{"kick"},
+			{"nonsense", "1"},
+		} {
+			assert.Contains(t, p.refused(args...), "the first lines of this file")
+		}
+		p.key = ""
+		assert.Contains(t, p.refused("publish", "lobby", "x"), "PUSHY_SECRET_KEY is not set")
+		require.Len(t, g.requests(), 4)
+	})
 }
