@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -21,12 +22,19 @@ const (
 	copyPoll, copyPollMax = 10 * time.Millisecond, 500 * time.Millisecond
 	// runTimeout bounds a call, so that it ends before another node may take it over.
 	runTimeout = broker.ClaimTimeout - 5*time.Second
-	// maxStored is the largest answer that a Ledger stores, without the byte for its form.
-	maxStored = 4<<10 - 1
+	// storedHead is the form of a stored answer and its time. maxStored is the largest
+	// answer that a Ledger stores after that.
+	storedHead = 1 + 8
+	maxStored  = 4<<10 - storedHead
+	// rerunFor is how long after a request it can be run again without an effect. It is shorter
+	// than the time for which a broker remembers the IDs of entries, 20 minutes, because the
+	// clocks of nodes differ.
+	rerunFor = 15 * time.Minute
 )
 
-// The forms in which the Ledger has the answer to a request. An answer that does not fit is made
-// again by running the request again, which changes nothing: its entries have IDs.
+// The forms in which the Ledger has the answer to a request, after which follows the time of the
+// answer in Unix seconds. An answer that does not fit is made again by running the request again,
+// which changes nothing for rerunFor: its entries have IDs.
 const (
 	storedJSON     = 'j'
 	storedShort    = 's'
@@ -58,6 +66,9 @@ func (s *Server) once(ctx context.Context, c *httpapi.Call, call apiCall, run ap
 		if answer, ok := s.remembered(call, c, claim.Answer); ok {
 			return answer, nil
 		}
+		if !s.canRerun(claim.Answer) {
+			return nil, httpapi.Refuse(http.StatusConflict, "Id "+c.ID+" was used, and its answer is not stored")
+		}
 		answer, refused := run(ctx, c)
 		if refused != nil {
 			return nil, refused
@@ -84,7 +95,7 @@ func (s *Server) once(ctx context.Context, c *httpapi.Call, call apiCall, run ap
 		return nil, refused
 	}
 	complete = true
-	if err := s.ledger.Finish(ctx, key, digest, store(call, answer, encoded)); err != nil {
+	if err := s.ledger.Finish(ctx, key, digest, s.store(call, answer, encoded)); err != nil {
 		s.notices.Warn("cannot remember the answer to a signed request", "",
 			slog.Any("error", err),
 			slog.String("hint", "it was done; the same request is refused with 503 for 30 s, and then changes nothing"))
@@ -123,29 +134,41 @@ func (s *Server) claim(ctx context.Context, c *httpapi.Call, key, digest string)
 }
 
 // store returns what the Ledger stores of an answer.
-func store(call apiCall, answer any, encoded []byte) []byte {
-	if len(encoded) <= maxStored && call.shorten == nil {
-		return append([]byte{storedJSON}, encoded...)
-	}
+func (s *Server) store(call apiCall, answer any, encoded []byte) []byte {
+	form, short := byte(storedJSON), encoded
 	if call.shorten != nil {
-		if short := call.shorten(answer); len(short) <= maxStored {
-			return append([]byte{storedShort}, short...)
-		}
+		form, short = storedShort, call.shorten(answer)
 	}
-	return []byte{storedComplete}
+	if len(short) > maxStored {
+		form, short = storedComplete, nil
+	}
+	out := make([]byte, 0, storedHead+len(short))
+	out = binary.BigEndian.AppendUint64(append(out, form), uint64(s.now().Unix()))
+	return append(out, short...)
+}
+
+// canRerun reports whether the request of a stored answer can be run again without an effect.
+func (s *Server) canRerun(stored []byte) bool {
+	if len(stored) < storedHead {
+		return false
+	}
+	at := time.Unix(int64(binary.BigEndian.Uint64(stored[1:storedHead])), 0)
+	return s.now().Sub(at).Abs() < rerunFor
 }
 
 // remembered returns the answer that the Ledger has stored. Other programs can write to its
 // store, so the answer may be invalid; then ok is false.
 func (s *Server) remembered(call apiCall, c *httpapi.Call, stored []byte) (answer []byte, ok bool) {
-	switch {
-	case len(stored) == 0:
+	if len(stored) < storedHead {
 		return nil, false
-	case stored[0] == storedJSON:
-		encoded, err := jsvalue.Compact(nil, stored[1:], jsvalue.Limits{})
+	}
+	form, stored := stored[0], stored[storedHead:]
+	switch {
+	case form == storedJSON:
+		encoded, err := jsvalue.Compact(nil, stored, jsvalue.Limits{})
 		return encoded, err == nil
-	case stored[0] == storedShort && call.lengthen != nil:
-		long, ok := call.lengthen(c.Body, stored[1:])
+	case form == storedShort && call.lengthen != nil:
+		long, ok := call.lengthen(c.Body, stored)
 		if !ok {
 			return nil, false
 		}

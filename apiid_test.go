@@ -60,7 +60,9 @@ func TestSameRequestAgain(t *testing.T) {
 
 		time.Sleep(10 * time.Minute)
 		same(one, "signed anew after 10 minutes")
-		time.Sleep(10*time.Minute + time.Second)
+		time.Sleep(19 * time.Minute)
+		same(one, "19 minutes after the last use")
+		time.Sleep(20*time.Minute + time.Second)
 		assert.Equal(t, 200, signedCall{body: body, at: now()}.do(one).Code)
 		assert.Equal(t, "e", p.next().Event, "after Options.RepeatWindow it is a new request")
 	})
@@ -133,6 +135,80 @@ func TestClockGoesBack(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		assert.Equal(t, 403, replay.do(srv).Code, "not valid any more when the id is forgotten")
+	})
+}
+
+// api.md, acceptance test 2: a request that is signed anew shortly before its id would be
+// forgotten is not carried out again while that signature is valid.
+func TestSignedAnewBeforeTheIdIsForgotten(t *testing.T) {
+	t.Parallel()
+	brokers := map[string]func() broker.Broker{
+		"noBroker": func() broker.Broker { return nil },
+		"ledger":   func() broker.Broker { return newCluster().Broker() },
+		"noLedger": func() broker.Broker { return struct{ broker.Broker }{newCluster().Broker()} },
+	}
+	for name, open := range brokers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const window = 20 * time.Minute // also that for which the IDs of entries are remembered
+				srv := startServer(t, pushy.Options{Broker: open()})
+				p := connectPeer(t, srv)
+				p.subscribe("room", "")
+				first := signedCall{body: helloBody, at: now()}.do(srv)
+				require.Equal(t, 200, first.Code)
+				assert.Equal(t, "news", p.next().Event)
+				time.Sleep(window - time.Second)
+				anew := signedCall{body: helloBody, at: now() + 300}
+				for range 4 {
+					again := anew.do(srv)
+					assert.Equal(t, 200, again.Code)
+					assert.Equal(t, first.Body.String(), again.Body.String())
+					p.quiet()
+					time.Sleep(199 * time.Second)
+				}
+				assert.Equal(t, 403, anew.do(srv).Code)
+				time.Sleep(window)
+				assert.Equal(t, 200, signedCall{body: helloBody, at: now()}.do(srv).Code)
+				assert.Equal(t, "news", p.next().Event, "its life ends, too")
+			})
+		})
+	}
+}
+
+// An answer that is too large for the Ledger is made by running the request again, but only while
+// the broker surely remembers the IDs of its entries.
+func TestLargeAnswersAreNotStored(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := startOn(t, newCluster().Broker(), keeping(10, time.Hour))
+		p := connectPeer(t, srv)
+		p.subscribe("room0-0", "")
+		var events []string
+		for i := range 10 {
+			var channels []string
+			for j := range 100 {
+				channels = append(channels, fmt.Sprintf(`"room%d-%d"`, i, j))
+			}
+			events = append(events, `{"channels":[`+strings.Join(channels, ",")+`],"event":"e"}`)
+		}
+		body := `{"events":[` + strings.Join(events, ",") + `]}`
+		first := signedCall{body: body, at: now()}.do(srv)
+		require.Equal(t, 200, first.Code)
+		require.Equal(t, 1000, strings.Count(first.Body.String(), `"position"`))
+		assert.Equal(t, "e", p.next().Event)
+		time.Sleep(15*time.Minute - time.Second)
+		again := signedCall{body: body, at: now()}.do(srv)
+		assert.Equal(t, 200, again.Code)
+		assert.Equal(t, first.Body.String(), again.Body.String())
+		for range 3 {
+			time.Sleep(10 * time.Minute)
+			w := signedCall{body: body, at: now()}.do(srv)
+			_, message := errorOfAnswer(t, w)
+			assert.Equal(t, 409, w.Code)
+			assert.Equal(t, "Id id-1 was used, and its answer is not stored", message)
+			p.quiet()
+		}
 	})
 }
 

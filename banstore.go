@@ -80,11 +80,11 @@ func newest(records []banRecord) []ban {
 	return list
 }
 
-// storeBan stores a ban, and sets its At. A Ledger cannot delete or prolong a record. So the record
-// of a target that lasts longest gets the new ban, or, if the ban lasts longer, there is a new
-// record. In both cases the newest ban is in the record that lasts longest. If the ban ends
-// another one and there is none, storeBan stores nothing and returns false. At is then that of
-// the ban which has ended it, or 0.
+// storeBan stores a ban, and sets its At. A Ledger cannot delete a record, and prolongs one only
+// while it exists. So the record of a target that lasts longest gets the new ban, or, if the ban
+// lasts longer, there is a new record. In both cases the newest ban is in the record that lasts
+// longest. If the ban ends another one and there is none, storeBan stores nothing and returns
+// false.
 func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) {
 	records, err := s.listBans(ctx)
 	if err != nil {

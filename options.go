@@ -42,9 +42,9 @@ type Options struct {
 	// DisableTrigger disables the trigger endpoint, which then has status 404. The signed API
 	// (PROTOCOL.md, section 15) is not affected: it is off only without a SecretKey.
 	DisableTrigger bool
-	// RepeatWindow is how long the id of a request to the signed API is remembered. A request
-	// with the same key id, id and content within that time receives the first answer, and
-	// nothing is done. It must be equal on all nodes. At least 11 min, because a request is
+	// RepeatWindow is how long the id of a request to the signed API is remembered after it
+	// was used last. A request with the same key id, id and content within that time
+	// receives the first answer, and nothing is done. It must be equal on all nodes. At least 11 min, because a request is
 	// valid from 5 min before its time until 5 min after it, and for a clock that goes back by
 	// up to 1 min; at most 20 min, because a Broker remembers the IDs of entries for that time.
 	// Default 20 min.

@@ -106,6 +106,11 @@
 // first result with Duplicate set. A broker that has no room for another ID fails with
 // ErrBusy; it does not discard IDs early.
 //
+// # Records
+//
+// A Claim that finds the answer to its own digest makes the record last for at least the
+// ttl of that Claim, so a key is never forgotten within the ttl after its last use.
+//
 // # Optional interfaces
 //
 // Health, History, Ledger, Cluster and Leaser are found by type assertion. A Broker that

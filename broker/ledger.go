@@ -10,9 +10,10 @@ import (
 // Keys have at most 256 bytes, digests 64 bytes, and answers 4 KiB.
 type Ledger interface {
 	// Claim reserves a key for ttl, unless it is already claimed. The digest distinguishes
-	// requests that use the same key.
+	// requests that use the same key. If the key has an answer for that digest, Claim
+	// returns it, and the record lasts for at least ttl from now on.
 	Claim(ctx context.Context, key, digest string, ttl time.Duration) (Claim, error)
-	// Finish stores the answer of a claimed key for the rest of the key's lifetime, and
+	// Finish stores the answer of a claimed key for the rest of the record's lifetime, and
 	// replaces an earlier answer. It returns ErrNotOwner if the digest is not that of the
 	// claim, or if the claim has expired.
 	Finish(ctx context.Context, key, digest string, answer []byte) error

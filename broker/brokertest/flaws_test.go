@@ -723,6 +723,17 @@ func ledgerFlaws() []flaw {
 				return f.next.Claim(ctx, key, digest, ttl*1000)
 			}
 		}},
+		{"forgets keys in use", []string{"claimUse"}, func(f *flawed) {
+			f.claim = func(ctx context.Context, f *flawed, key, digest string, ttl time.Duration) (broker.Claim, error) {
+				list, _ := f.next.List(ctx, key)
+				for _, r := range list {
+					if r.Key == key && r.Digest == digest && r.Answer != nil {
+						return broker.Claim{State: broker.Finished, Answer: r.Answer}, nil
+					}
+				}
+				return f.next.Claim(ctx, key, digest, ttl)
+			}
+		}},
 		{"lists everything", []string{"list"}, func(f *flawed) {
 			f.list = func(ctx context.Context, f *flawed, _ string) ([]broker.Record, error) {
 				return f.next.List(ctx, "")

@@ -32,6 +32,12 @@ var ledgerRules = []rule{
 		check:   checkClaimExpiry,
 	},
 	{
+		name:    "claimUse",
+		promise: "a claim of a key that has an answer makes it last for at least the lifetime of that claim",
+		needs:   []ability{hasLedger},
+		check:   checkClaimUse,
+	},
+	{
 		name:    "list",
 		promise: "List returns the records with a prefix, sorted by key",
 		needs:   []ability{hasLedger},
@@ -118,6 +124,39 @@ func checkClaimExpiry(h *harness) {
 	assert.Empty(h.t, list)
 	assert.Equal(h.t, broker.Claimed, n.claim("a", "other", ttl).State)
 	assert.Equal(h.t, broker.Claimed, n.claim("b", "other", ttl).State)
+}
+
+func checkClaimUse(h *harness) {
+	const ttl = 3 * time.Second
+	nodes := h.nodes(2)
+	for _, key := range []string{"used", "unused", "longer"} {
+		assert.Equal(h.t, broker.Claimed, nodes[0].claim(key, "d", ttl).State)
+		require.NoError(h.t, nodes[0].ledger().Finish(h.ctx(), key, "d", []byte("answer of "+key)))
+	}
+	finished := func(n *node, key string, ttl time.Duration) {
+		h.t.Helper()
+		c := n.claim(key, "d", ttl)
+		assert.Equal(h.t, broker.Finished, c.State, key)
+		assert.Equal(h.t, "answer of "+key, string(c.Answer))
+	}
+	finished(nodes[1], "longer", time.Hour)
+	finished(nodes[0], "longer", time.Second) // it does not become shorter
+	for range 2 {
+		pause(h.t, ttl*2/3)
+		finished(nodes[1], "used", ttl)
+		assert.Equal(h.t, broker.Mismatch, nodes[0].claim("used", "other", time.Hour).State)
+	}
+	assert.Equal(h.t, broker.Claimed, nodes[1].claim("unused", "other", ttl).State)
+	finished(nodes[0], "longer", ttl)
+	require.NoError(h.t, nodes[0].ledger().Finish(h.ctx(), "longer", "d", []byte("answer of longer, again")))
+	list, err := nodes[1].ledger().List(h.ctx(), "longer")
+	require.NoError(h.t, err)
+	if assert.Len(h.t, list, 1) {
+		assert.WithinDuration(h.t, time.Now().Add(time.Hour), list[0].Until, 5*time.Minute)
+		assert.Equal(h.t, "answer of longer, again", string(list[0].Answer))
+	}
+	pause(h.t, ttl+2*time.Second)
+	assert.Equal(h.t, broker.Claimed, nodes[0].claim("used", "other", ttl).State, "its life ends, too")
 }
 
 func checkList(h *harness) {

@@ -41,6 +41,9 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 		case r.digest != digest:
 			return broker.Claim{State: broker.Mismatch}, nil
 		case r.answer != nil:
+			if until := now.Add(ttl); until.After(r.until) {
+				r.until = until
+			}
 			return broker.Claim{State: broker.Finished, Answer: slices.Clone(r.answer)}, nil
 		case now.Sub(r.claimed) < broker.ClaimTimeout:
 			return broker.Claim{State: broker.Pending}, nil

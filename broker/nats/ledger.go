@@ -89,15 +89,13 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 	if err := b.usable(ctx, key, digest, nil); err != nil {
 		return broker.Claim{}, err
 	}
-	recordStreams := b.recordStreams(ttl)
-	other, err := b.find(ctx, recordStreams[1], userKey+key)
-	if err != nil {
-		return broker.Claim{}, err
+	for range appendAttempts {
+		c, err := b.claim(ctx, userKey+key, digest, ttl)
+		if !errors.Is(err, errConflict) {
+			return c, err
+		}
 	}
-	if state, ok := other.state(digest); ok {
-		return state, nil
-	}
-	return b.claim(ctx, recordStreams[0], userKey+key, digest, ttl)
+	return broker.Claim{}, errChanging
 }
 
 // The first byte of a key is its kind: a key of the Ledger, or an entry's ID.
@@ -106,32 +104,64 @@ const (
 	entryKey = "e"
 )
 
-// claim claims a key that has no valid record, or whose claim has no answer in time.
-func (b *Broker) claim(
-	ctx context.Context, s recordStream, key, digest string, ttl time.Duration,
-) (broker.Claim, error) {
-	for range appendAttempts {
-		f, err := b.find(ctx, s, key)
+// claim claims a key that has no valid record, or whose claim has no answer in time. It returns
+// errConflict if another node has written a record of the key meanwhile.
+func (b *Broker) claim(ctx context.Context, key, digest string, ttl time.Duration) (broker.Claim, error) {
+	recordStreams := b.recordStreams(ttl)
+	own, err := b.find(ctx, recordStreams[0], key)
+	if err != nil {
+		return broker.Claim{}, err
+	}
+	other, err := b.find(ctx, recordStreams[1], key)
+	if err != nil {
+		return broker.Claim{}, err
+	}
+	for _, f := range []found{other, own} {
+		state, ok := f.state(digest)
+		if ok && state.State == broker.Finished {
+			err = b.prolong(ctx, f, own, ttl)
+		}
 		if err != nil {
-			return broker.Claim{}, err
-		}
-		if state, ok := f.state(digest); ok {
-			return state, nil
-		}
-		mine := claim{
-			key:    key,
-			digest: digest,
-			until:  time.Now().Add(ttl),
-		}
-		_, err = b.compareAndStore(ctx, f.subject, f.seq, mine.encode())
-		if err == nil {
-			return broker.Claim{State: broker.Claimed}, nil
-		}
-		if !errors.Is(err, errConflict) {
 			return broker.Claim{}, full(err)
 		}
+		if ok {
+			return state, nil
+		}
 	}
-	return broker.Claim{}, errChanging
+	mine := claim{
+		key:    key,
+		digest: digest,
+		until:  time.Now().Add(ttl),
+	}
+	if _, err = b.compareAndStore(ctx, own.subject, own.seq, mine.encode()); err != nil {
+		return broker.Claim{}, full(err)
+	}
+	return broker.Claim{State: broker.Claimed}, nil
+}
+
+// prolong makes a record with an answer last for at least ttl from now. own is what the stream for
+// ttl has of that key: a record whose messages would be removed earlier is moved there.
+func (b *Broker) prolong(ctx context.Context, f, own found, ttl time.Duration) error {
+	if time.Until(f.until) >= ttl {
+		return nil
+	}
+	// A twentieth more, so that a key which is used all the time is seldom written.
+	life := ttl + ttl/20
+	if ttl <= shortLife {
+		life = min(life, shortLife)
+	}
+	longer := f.claim
+	longer.until = time.Now().Add(life)
+	if f.subject == own.subject || ttl <= shortLife {
+		_, err := b.compareAndStore(ctx, f.subject, f.seq, longer.encode())
+		return err
+	}
+	if _, err := b.compareAndStore(ctx, own.subject, own.seq, longer.encode()); err != nil {
+		return err
+	}
+	// If it has got another answer meanwhile, this is a conflict, and the next try moves that.
+	_, err := b.compareAndStore(ctx, f.subject, f.seq, claim{key: f.key}.encode())
+	return err
 }
 
 // full wraps broker.ErrBusy if err means that a stream is full.

@@ -36,7 +36,13 @@ end
 -- number of keys.
 if r[1] then
 	if not mine then return {4, ''} end
-	if r[3] then return {3, r[3]} end
+	if r[3] then
+		if redis.call('PTTL', record) < tonumber(ARGV[8]) then
+			redis.call('PEXPIRE', record, ARGV[8])
+			redis.call('ZADD', T .. 'until', now + tonumber(ARGV[8]), key)
+		end
+		return {3, r[3]}
+	end
 	if now - (whole(r[2]) or 0) < tonumber(ARGV[9]) then return {2, ''} end
 else
 	for _, old in ipairs(redis.call('ZRANGEBYSCORE', T .. 'until', '-inf', now, 'LIMIT', 0, 4)) do
