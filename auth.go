@@ -160,7 +160,7 @@ func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) (err error) {
 // a UUID v4, or if the channel's name is not allowed (PROTOCOL.md, section 5), because such
 // values could give the token another meaning.
 func SignChannel(secretKey, connID, channel string, data any) (auth string, err error) {
-	raw, err := presenceJSON(data)
+	raw, err := jsvalue.EncodePresence(data)
 	if err == nil {
 		auth, err = sign.Token(secretKey, connID, channel, raw)
 	}
@@ -168,15 +168,6 @@ func SignChannel(secretKey, connID, channel string, data any) (auth string, err 
 		return "", fmt.Errorf("pushy: sign: %w", err)
 	}
 	return auth, nil
-}
-
-// presenceJSON encodes presence data; nil, and what encodes as null, is none.
-func presenceJSON(data any) (json.RawMessage, error) {
-	raw, err := jsvalue.Encode(data)
-	if string(raw) == "null" {
-		raw = nil
-	}
-	return raw, err
 }
 
 // SignTrigger returns the auth_key of a trigger (PROTOCOL.md, section 7). body is the JSON

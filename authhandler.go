@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/httpapi"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
@@ -194,7 +195,7 @@ type tokenMaker struct {
 // token returns the token for a channel, with the presence data that the host has returned.
 func (t *tokenMaker) token(channel string, data any) (a httpapi.AuthAnswer, err error) {
 	s := t.srv
-	raw, err := presenceJSON(data)
+	raw, err := jsvalue.EncodePresence(data)
 	if err != nil {
 		return a, err
 	}

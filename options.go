@@ -257,7 +257,7 @@ func (o Options) withDefaults() (Options, error) {
 	if l.CommandBurst < 0 {
 		l.CommandRate = -1
 	}
-	limit.Default(&o.TokenLife, defaultTokenLife)
+	limit.Default(&o.TokenLife, token.DefaultLife)
 	limit.Default(&o.SockJS.ResponseLimit, 128<<10)
 	limit.Default(&o.SockJS.DisconnectDelay, 5*time.Second)
 	limit.Default(&o.MaxBuffered, 256<<20)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
-	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/token"
 )
@@ -39,38 +38,14 @@ type Token struct {
 	ClientEvents bool
 }
 
-const defaultTokenLife = time.Hour
-
 // SignToken returns a token for clients, without the help of a Server. AuthHandler makes tokens
 // of the same form. The error says which field is not valid. The token can have at most 8 KiB.
 func SignToken(secretKey string, t Token) (string, error) {
-	signed, err := signToken(secretKey, t, time.Now())
+	signed, err := token.Spec(t).Sign(secretKey, time.Now())
 	if err != nil {
 		return "", fmt.Errorf("pushy: sign token: %w", err)
 	}
 	return signed, nil
-}
-
-func signToken(secretKey string, t Token, now time.Time) (string, error) {
-	data, err := presenceJSON(t.Data)
-	if err != nil {
-		return "", err
-	}
-	if _, refused := pushyjson.PresenceFields(data, 0); refused != nil {
-		return "", refused
-	}
-	if t.Expires.IsZero() && t.Conn == "" {
-		t.Expires = now.Add(defaultTokenLife)
-	}
-	return token.Sign(secretKey, token.Claims{
-		Channels: t.Channels,
-		Conn:     t.Conn,
-		User:     t.User,
-		Issued:   now,
-		Expires:  t.Expires,
-		Data:     data,
-		Publish:  t.ClientEvents,
-	}, now)
 }
 
 // tokens is the default Authorizer: public channels are open, private ones take

@@ -81,39 +81,22 @@ type PresenceError struct {
 
 func (e *PresenceError) Error() string { return e.detail }
 
-// PresenceFields returns the fields of a member, in canonical form, for presence data as a
-// client sent it, or nil if there is no data. Valid data is an object, a string that
-// contains one, or [], which PHP writes for an empty object. If limit is not positive, there
-// is no limit.
+// PresenceFields is jsvalue.PresenceFields with a limit for the size of the data in bytes, if it is
+// positive.
 func PresenceFields(data []byte, limit int) (fields []byte, refused *PresenceError) {
-	if len(data) == 0 || string(data) == "null" {
-		return nil, nil
-	}
-	if limit > 0 && len(data) > limit {
+	if limit > 0 && len(data) > limit && string(data) != "null" {
 		return nil, &PresenceError{
 			Reason: reasonDataTooLarge,
 			detail: fmt.Sprintf("presence data of %d bytes is over the limit of %d: "+
 				"send less, or raise Options.Limits.PresenceBytes", len(data), limit),
 		}
 	}
-	invalid := func(why string) *PresenceError {
-		return &PresenceError{
+	fields, err := jsvalue.PresenceFields(data)
+	if err != nil {
+		return nil, &PresenceError{
 			Reason: reasonInvalidData,
-			detail: "presence data " + why,
+			detail: err.Error(),
 		}
-	}
-	raw := data
-	if text, ok := jsvalue.Text(data); ok {
-		raw = []byte(text)
-	}
-	fields, err := jsvalue.Canonical(nil, raw, jsvalue.TriggerLimits)
-	switch {
-	case err == nil && string(fields) == "[]":
-		return []byte("{}"), nil
-	case err != nil:
-		return nil, invalid("is not valid: " + err.Error())
-	case fields[0] != '{':
-		return nil, invalid("must be an object, not " + jsvalue.KindName(jsvalue.Kind(fields)))
 	}
 	return fields, nil
 }
