@@ -108,6 +108,14 @@ func TestDocumentedLogLines(t *testing.T) {
 		"members leave at once: too many members of this address are held",
 		"the memory for kept events is full: clients that reconnect are served from the broker",
 		"cannot extend the lease for the shutdown",
+		"connection refused: the user is banned", "connection refused: too many new connections of one address",
+		"a token was refused", "an event of a client was ignored", "ChannelOptions.ClientEvent failed",
+		"trigger while version 1 is disabled", "events of other processes refused: there are too many",
+		"signed request refused", "signed request refused: too many ids are remembered",
+		"cannot publish all events of a signed request",
+		"memory is low: kept events were freed, and clients that reconnect are served from the broker",
+		"memory is low: new connections are refused", "memory is nearly full: events are not published",
+		"memory is full: the connections with the most queued bytes were closed",
 	} {
 		assert.Contains(t, page, line, "the page lacks a log line")
 		assert.Contains(t, sources.String(), line, "the page names a log line that pushy does not write")
