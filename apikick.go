@@ -2,35 +2,24 @@ package pushy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math"
 	"strings"
 	"time"
 
+	"github.com/gopushy/pushy/internal/calls"
 	"github.com/gopushy/pushy/internal/httpapi"
 )
 
-type kickBody struct {
-	Target string `json:"target"`
-	Reason string `json:"reason"`
-	Until  *int64 `json:"until"` // Unix seconds
-}
-
-type kickAnswer struct {
-	Closed int `json:"closed"`
-	coverageJSON
-}
-
-func (k Kicked) json() kickAnswer {
-	return kickAnswer{
-		Closed:       k.Closed,
-		coverageJSON: k.Coverage.json(),
+func (k Kicked) answer() calls.KickAnswer {
+	return calls.KickAnswer{
+		Closed:   k.Closed,
+		Coverage: k.Coverage.answer(),
 	}
 }
 
 func (s *Server) kickCall() apiCall {
-	return newCall(false, func(b kickBody) (apiRun, *httpapi.Refusal) {
+	return newCall(false, func(b calls.Kick) (apiRun, *httpapi.Refusal) {
 		k := Kick{
 			Target: b.Target,
 			Reason: b.Reason,
@@ -51,24 +40,15 @@ func (s *Server) kickCall() apiCall {
 			}
 			result, err := s.kick(ctx, checked)
 			if err != nil {
-				return nil, s.apiFailed("kick", err, result.json())
+				return nil, s.apiFailed("kick", err, result.answer())
 			}
-			return result.json(), nil
+			return result.answer(), nil
 		}, nil
 	})
 }
 
-type unbanBody struct {
-	Target string `json:"target"`
-}
-
-type unbanAnswer struct {
-	Lifted bool `json:"lifted"`
-	coverageJSON
-}
-
 func (s *Server) unbanCall() apiCall {
-	return newCall(false, func(b unbanBody) (apiRun, *httpapi.Refusal) {
+	return newCall(false, func(b calls.Unban) (apiRun, *httpapi.Refusal) {
 		kind, _, err := parseTarget(b.Target)
 		if err == nil && kind == targetConn {
 			err = errors.New(`must begin with "user:" or "channel:"`)
@@ -78,9 +58,9 @@ func (s *Server) unbanCall() apiCall {
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
 			coverage, lifted, err := s.Unban(ctx, b.Target)
-			answer := unbanAnswer{
-				Lifted:       lifted,
-				coverageJSON: coverage.json(),
+			answer := calls.UnbanAnswer{
+				Lifted:   lifted,
+				Coverage: coverage.answer(),
 			}
 			if err != nil {
 				return nil, s.apiFailed("unban", err, answer)
@@ -90,27 +70,9 @@ func (s *Server) unbanCall() apiCall {
 	})
 }
 
-type bansBody struct {
-	Prefix string `json:"prefix"`
-	After  string `json:"after"`
-	Limit  *int   `json:"limit"`
-}
-
-type bansAnswer struct {
-	Bans []banJSON `json:"bans"`
-	Next string    `json:"next,omitempty"`
-}
-
-type banJSON struct {
-	Target string `json:"target"`
-	Reason string `json:"reason"`
-	Since  int64  `json:"since"` // Unix seconds
-	Until  int64  `json:"until"` // Unix seconds
-}
-
 func (s *Server) bansCall() apiCall {
-	return newCall(true, func(b bansBody) (apiRun, *httpapi.Refusal) {
-		page := pageOf(b.After, b.Limit)
+	return newCall(true, func(b calls.Bans) (apiRun, *httpapi.Refusal) {
+		page := pageOf(b.Page)
 		page.After = "" // the target can be longer than a name
 		page, field, err := page.check()
 		if err != nil {
@@ -121,7 +83,7 @@ func (s *Server) bansCall() apiCall {
 			if err != nil {
 				return nil, s.apiFailed("bans", err, nil)
 			}
-			answer := bansAnswer{Bans: []banJSON{}}
+			answer := calls.BansAnswer{Bans: []calls.Ban{}}
 			for _, ban := range list {
 				if ban.Target <= b.After || !strings.HasPrefix(ban.Target, b.Prefix) {
 					continue
@@ -130,7 +92,7 @@ func (s *Server) bansCall() apiCall {
 					answer.Next = answer.Bans[page.Limit-1].Target
 					break
 				}
-				answer.Bans = append(answer.Bans, banJSON{
+				answer.Bans = append(answer.Bans, calls.Ban{
 					Target: ban.Target,
 					Reason: ban.Reason,
 					Since:  ban.Since.Unix(),
@@ -142,20 +104,8 @@ func (s *Server) bansCall() apiCall {
 	})
 }
 
-type sendBody struct {
-	User  string          `json:"user"`
-	Conn  string          `json:"conn"`
-	Event string          `json:"event"`
-	Data  json.RawMessage `json:"data"`
-}
-
-type sendAnswer struct {
-	Sent int `json:"sent"`
-	coverageJSON
-}
-
 func (s *Server) sendCall() apiCall {
-	return newCall(false, func(b sendBody) (apiRun, *httpapi.Refusal) {
+	return newCall(false, func(b calls.Send) (apiRun, *httpapi.Refusal) {
 		m := directMessage{
 			User:  b.User,
 			Conn:  b.Conn,
@@ -170,9 +120,9 @@ func (s *Server) sendCall() apiCall {
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
 			result, err := s.send(ctx, m)
-			answer := sendAnswer{
-				Sent:         result.Sent,
-				coverageJSON: result.Coverage.json(),
+			answer := calls.SendAnswer{
+				Sent:     result.Sent,
+				Coverage: result.Coverage.answer(),
 			}
 			if err != nil {
 				return nil, s.apiFailed("send", err, answer)

@@ -2,13 +2,13 @@ package pushy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/calls"
 	"github.com/gopushy/pushy/internal/httpapi"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -18,14 +18,8 @@ import (
 // The calls of the signed API that ask (PROTOCOL.md, section 15). The JSON of an answer has the
 // names of nodes in silent, which is never null.
 
-// coverageJSON is Coverage in an answer.
-type coverageJSON struct {
-	Nodes  int      `json:"nodes"`
-	Silent []string `json:"silent"`
-}
-
-func (c Coverage) json() coverageJSON {
-	return coverageJSON{
+func (c Coverage) answer() calls.Coverage {
+	return calls.Coverage{
 		Nodes:  c.Nodes,
 		Silent: append([]string{}, c.Silent...),
 	}
@@ -55,30 +49,11 @@ func (s *Server) apiFailed(call string, err error, answer any) *httpapi.Refusal 
 	return refused
 }
 
-type channelsBody struct {
-	Prefix string `json:"prefix"`
-	After  string `json:"after"`
-	Limit  *int   `json:"limit"`
-	Count  bool   `json:"count"`
-}
-
-type channelsAnswer struct {
-	Channels []channelJSON `json:"channels"`
-	Next     string        `json:"next,omitempty"`
-	coverageJSON
-}
-
-type channelJSON struct {
-	Name        string `json:"name"`
-	Subscribers *int   `json:"subscribers,omitempty"`
-	Presence    bool   `json:"presence"`
-}
-
-// page returns the Page of a body. Limit 0 is an error here, because it is not the default.
-func pageOf(after string, limit *int) Page {
-	p := Page{After: after}
-	if limit != nil {
-		p.Limit = *limit
+// pageOf returns the Page of a body. Limit 0 is an error here, because it is not the default.
+func pageOf(b calls.Page) Page {
+	p := Page{After: b.After}
+	if b.Limit != nil {
+		p.Limit = *b.Limit
 		if p.Limit == 0 {
 			p.Limit = -1
 		}
@@ -87,10 +62,10 @@ func pageOf(after string, limit *int) Page {
 }
 
 func (s *Server) channelsCall() apiCall {
-	return newCall(true, func(b channelsBody) (apiRun, *httpapi.Refusal) {
+	return newCall(true, func(b calls.Channels) (apiRun, *httpapi.Refusal) {
 		q := ChannelQuery{
 			Prefix: b.Prefix,
-			Page:   pageOf(b.After, b.Limit),
+			Page:   pageOf(b.Page),
 			Count:  b.Count,
 		}
 		if _, field, err := checkChannels(q); err != nil {
@@ -98,13 +73,13 @@ func (s *Server) channelsCall() apiCall {
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
 			list, err := s.ListChannels(ctx, q)
-			answer := channelsAnswer{
-				Channels:     []channelJSON{},
-				Next:         list.Next,
-				coverageJSON: list.Coverage.json(),
+			answer := calls.ChannelsAnswer{
+				Channels: []calls.Channel{},
+				Next:     list.Next,
+				Coverage: list.Coverage.answer(),
 			}
 			for i, c := range list.Channels {
-				entry := channelJSON{
+				entry := calls.Channel{
 					Name:     c.Name,
 					Presence: c.Presence,
 				}
@@ -121,44 +96,25 @@ func (s *Server) channelsCall() apiCall {
 	})
 }
 
-type membersBody struct {
-	Channel string `json:"channel"`
-	After   string `json:"after"`
-	Limit   *int   `json:"limit"`
-}
-
-type membersAnswer struct {
-	Members  []memberJSON `json:"members"`
-	Presence bool         `json:"presence"`
-	Next     string       `json:"next,omitempty"`
-	Silent   []string     `json:"silent"`
-}
-
-type memberJSON struct {
-	ID     string          `json:"id"`
-	User   string          `json:"user,omitempty"`
-	Member json.RawMessage `json:"member"`
-}
-
 func (s *Server) membersCall() apiCall {
-	return newCall(true, func(b membersBody) (apiRun, *httpapi.Refusal) {
+	return newCall(true, func(b calls.Members) (apiRun, *httpapi.Refusal) {
 		q := MemberQuery{
 			Channel: b.Channel,
-			Page:    pageOf(b.After, b.Limit),
+			Page:    pageOf(b.Page),
 		}
 		if _, field, err := s.checkMembers(q); err != nil {
 			return nil, badName(field, err)
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
 			list, err := s.ListMembers(ctx, q)
-			answer := membersAnswer{
-				Members:  []memberJSON{},
+			answer := calls.MembersAnswer{
+				Members:  []calls.Member{},
 				Presence: list.Presence,
 				Next:     list.Next,
 				Silent:   append([]string{}, list.Silent...),
 			}
 			for _, m := range list.Members {
-				answer.Members = append(answer.Members, memberJSON{
+				answer.Members = append(answer.Members, calls.Member{
 					ID:     m.ID,
 					User:   m.User,
 					Member: m.JSON,
@@ -172,44 +128,30 @@ func (s *Server) membersCall() apiCall {
 	})
 }
 
-type connectionsBody struct {
-	User    string `json:"user"`
-	Conn    string `json:"conn"`
-	Channel string `json:"channel"`
-	After   string `json:"after"`
-	Limit   *int   `json:"limit"`
-}
-
-type connectionsAnswer struct {
-	Connections []connInfo `json:"connections"`
-	Next        string     `json:"next,omitempty"`
-	coverageJSON
-}
-
 func (s *Server) connectionsCall() apiCall {
-	return newCall(true, func(b connectionsBody) (apiRun, *httpapi.Refusal) {
+	return newCall(true, func(b calls.Connections) (apiRun, *httpapi.Refusal) {
 		q := ConnQuery{
 			User:    b.User,
 			Conn:    b.Conn,
 			Channel: b.Channel,
-			Page:    pageOf(b.After, b.Limit),
+			Page:    pageOf(b.Page),
 		}
 		if _, field, err := s.checkConns(q); err != nil {
 			return nil, badName(field, err)
 		}
 		return func(ctx context.Context, _ *httpapi.Call) (any, *httpapi.Refusal) {
 			list, err := s.Connections(ctx, q)
-			answer := connectionsAnswer{
-				Connections:  []connInfo{},
-				Next:         list.Next,
-				coverageJSON: list.Coverage.json(),
+			answer := calls.ConnectionsAnswer{
+				Connections: []calls.Connection{},
+				Next:        list.Next,
+				Coverage:    list.Coverage.answer(),
 			}
 			for _, c := range list.Conns {
-				answer.Connections = append(answer.Connections, connInfo{
+				answer.Connections = append(answer.Connections, calls.Connection{
 					ID:           c.ID,
 					User:         c.User,
 					Node:         c.Node,
-					Protocol:     c.Protocol,
+					Transport:    c.Protocol,
 					Since:        c.Since.UnixMilli(),
 					Channels:     append([]string{}, c.Channels...),
 					ChannelCount: c.ChannelCount,
@@ -224,29 +166,8 @@ func (s *Server) connectionsCall() apiCall {
 	})
 }
 
-type historyBody struct {
-	Channel string  `json:"channel"`
-	Before  *uint64 `json:"before"`
-	After   *uint64 `json:"after"`
-	Limit   *int    `json:"limit"`
-}
-
-type historyAnswer struct {
-	Events   []historyEvent `json:"events"`
-	Epoch    string         `json:"epoch"`
-	Position string         `json:"position"` // of the last event that was published
-	More     bool           `json:"more"`
-}
-
-type historyEvent struct {
-	Event  string          `json:"event"`
-	Data   json.RawMessage `json:"data"`
-	Offset uint64          `json:"offset"`
-	Time   int64           `json:"time"`
-}
-
 func (s *Server) historyCall() apiCall {
-	return newCall(true, func(b historyBody) (apiRun, *httpapi.Refusal) {
+	return newCall(true, func(b calls.History) (apiRun, *httpapi.Refusal) {
 		channel, err := s.channelName(b.Channel)
 		limit := 0
 		if b.Limit != nil {
@@ -278,14 +199,14 @@ func (s *Server) historyCall() apiCall {
 			if err != nil {
 				return nil, s.apiFailed("history", err, nil)
 			}
-			answer := historyAnswer{
-				Events:   []historyEvent{},
+			answer := calls.HistoryAnswer{
+				Events:   []calls.PastEvent{},
 				Epoch:    page.Top.Epoch,
-				Position: page.Top.String(),
+				Position: calls.Position(page.Top),
 				More:     page.More,
 			}
 			for _, e := range page.Entries {
-				answer.Events = append(answer.Events, historyEvent{
+				answer.Events = append(answer.Events, calls.PastEvent{
 					Event:  e.Event,
 					Data:   e.Data,
 					Offset: e.At.Offset,
@@ -297,16 +218,8 @@ func (s *Server) historyCall() apiCall {
 	})
 }
 
-type positionBody struct {
-	Channel string `json:"channel"`
-}
-
-type positionAnswer struct {
-	Position string `json:"position"`
-}
-
 func (s *Server) positionCall() apiCall {
-	return newCall(true, func(b positionBody) (apiRun, *httpapi.Refusal) {
+	return newCall(true, func(b calls.PositionOf) (apiRun, *httpapi.Refusal) {
 		channel, err := s.channelName(b.Channel)
 		if err != nil {
 			return nil, badName("channel", err)
@@ -316,7 +229,7 @@ func (s *Server) positionCall() apiCall {
 			if err != nil {
 				return nil, s.apiFailed("position", err, nil)
 			}
-			return positionAnswer{Position: at.String()}, nil
+			return calls.PositionAnswer{Position: calls.Position(at)}, nil
 		}, nil
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/gopushy/pushy/internal/calls"
 	"github.com/gopushy/pushy/internal/hub"
 )
 
@@ -55,9 +56,9 @@ func (s *Server) Connections(ctx context.Context, q ConnQuery) (ConnList, error)
 	if err != nil {
 		return ConnList{}, callError("list connections", fmt.Errorf("%s: %w", field, err))
 	}
-	merged, err := askPages(ctx, s, askConnections, question, merging[connInfo]{
-		key: func(c *connInfo) string { return c.ID },
-		valid: func(c *connInfo) error {
+	merged, err := askPages(ctx, s, askConnections, question, merging[calls.Connection]{
+		key: func(c *calls.Connection) string { return c.ID },
+		valid: func(c *calls.Connection) error {
 			if len(c.ID) > maxUserID || len(c.User) > maxUserID || len(c.Node) > maxUserID || c.Waiting < 0 ||
 				len(c.Channels) > maxConnChannels || c.ChannelCount < len(c.Channels) {
 				return errors.New("is not one that a node has")
@@ -73,7 +74,7 @@ func (s *Server) Connections(ctx context.Context, q ConnQuery) (ConnList, error)
 			ID:           c.ID,
 			User:         c.User,
 			Node:         c.Node,
-			Protocol:     c.Protocol,
+			Protocol:     c.Transport,
 			Since:        time.UnixMilli(c.Since),
 			Channels:     c.Channels,
 			ChannelCount: c.ChannelCount,
@@ -90,18 +91,6 @@ type connQuestion struct {
 	Channel string `json:"channel,omitempty"`
 	After   string `json:"after"`
 	Limit   int    `json:"limit"`
-}
-
-// connInfo is ConnInfo between nodes, and in the answers of the signed API.
-type connInfo struct {
-	ID           string   `json:"id"`
-	User         string   `json:"user,omitempty"`
-	Node         string   `json:"node"`
-	Protocol     string   `json:"transport"`
-	Since        int64    `json:"since"` // milliseconds
-	Channels     []string `json:"channels"`
-	ChannelCount int      `json:"channelCount"`
-	Waiting      int64    `json:"waiting"`
 }
 
 func (s *Server) checkConns(q ConnQuery) (question connQuestion, field string, err error) {
@@ -167,10 +156,10 @@ func (s *Server) answerConnections(_ context.Context, data json.RawMessage) (any
 		}
 	}
 	conns, more := first.Result()
-	answer := nodePage[connInfo]{More: more}
+	answer := nodePage[calls.Connection]{More: more}
 	size := maxPageBytes
 	for _, c := range conns {
-		info := s.connInfo(c)
+		info := s.describeConn(c)
 		size -= 200 + len(info.User)
 		for _, name := range info.Channels {
 			size -= len(name) + 3
@@ -184,16 +173,16 @@ func (s *Server) answerConnections(_ context.Context, data json.RawMessage) (any
 	return answer, nil
 }
 
-func (s *Server) connInfo(c *hub.Conn) connInfo {
+func (s *Server) describeConn(c *hub.Conn) calls.Connection {
 	channels := c.Channels()
 	if channels == nil {
 		channels = []string{}
 	}
-	return connInfo{
+	return calls.Connection{
 		ID:           c.ID(),
 		User:         c.UserID(),
 		Node:         s.node,
-		Protocol:     c.Transport(),
+		Transport:    c.Transport(),
 		Since:        c.Since(),
 		Channels:     channels[:min(len(channels), maxConnChannels)],
 		ChannelCount: len(channels),

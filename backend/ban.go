@@ -3,6 +3,8 @@ package backend
 import (
 	"context"
 	"time"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // Ban is a ban of a user or a channel that stands.
@@ -20,10 +22,12 @@ const banPage = 1000
 // errors are those of ListChannels, and come with the bans that were read before.
 func (c *Client) Bans(ctx context.Context) ([]Ban, error) {
 	var list []Ban
-	for page, err := range pages("", func(after string) (bansAnswer, string, error) {
-		answer, err := query[bansAnswer](ctx, c, "bans", pageBody{
-			After: after,
-			Limit: banPage,
+	for page, err := range pages("", func(after string) (calls.BansAnswer, string, error) {
+		answer, err := query[calls.BansAnswer](ctx, c, "bans", calls.Bans{
+			Page: Page{
+				After: after,
+				Limit: banPage,
+			}.body(),
 		})
 		return answer, answer.Next, err
 	}) {
@@ -50,30 +54,9 @@ func (c *Client) Unban(ctx context.Context, target string) (nodes Coverage, lift
 	if err := validUTF8("target", target); err != nil {
 		return Coverage{}, false, failed("unban", err)
 	}
-	err = change(ctx, c, "unban", "", unbanBody{target}, func(a unbanAnswer) {
+	err = change(ctx, c, "unban", "", calls.Unban{Target: target}, func(a calls.UnbanAnswer) {
 		lifted = lifted || a.Lifted // the first try can have lifted it
-		nodes = a.coverage()
+		nodes = coverage(a.Coverage)
 	})
 	return nodes, lifted, err
-}
-
-type bansAnswer struct {
-	Bans []banAnswer `json:"bans"`
-	Next string      `json:"next"`
-}
-
-type banAnswer struct {
-	Target string `json:"target"`
-	Reason string `json:"reason"`
-	Since  int64  `json:"since"` // Unix seconds
-	Until  int64  `json:"until"` // Unix seconds
-}
-
-type unbanBody struct {
-	Target string `json:"target"`
-}
-
-type unbanAnswer struct {
-	Lifted bool `json:"lifted"`
-	coverageAnswer
 }

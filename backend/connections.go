@@ -4,6 +4,8 @@ import (
 	"context"
 	"iter"
 	"time"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // ConnQuery selects connections for Connections. Exactly one of User, Conn and Channel is set.
@@ -41,15 +43,15 @@ func (c *Client) Connections(ctx context.Context, q ConnQuery) (ConnList, error)
 	if err := validUTF8("user", q.User, "conn", q.Conn, "channel", q.Channel, "after", q.After); err != nil {
 		return ConnList{}, failed("connections", err)
 	}
-	answer, err := query[connectionsAnswer](ctx, c, "connections", connectionsBody{
-		User:     q.User,
-		Conn:     q.Conn,
-		Channel:  q.Channel,
-		pageBody: pageBody(q.Page),
+	answer, err := query[calls.ConnectionsAnswer](ctx, c, "connections", calls.Connections{
+		User:    q.User,
+		Conn:    q.Conn,
+		Channel: q.Channel,
+		Page:    q.Page.body(),
 	})
 	list := ConnList{
 		Next:     answer.Next,
-		Coverage: answer.coverage(),
+		Coverage: coverage(answer.Coverage),
 	}
 	for _, conn := range answer.Connections {
 		list.Conns = append(list.Conns, ConnInfo{
@@ -75,28 +77,4 @@ func (c *Client) ConnectionPages(ctx context.Context, q ConnQuery) iter.Seq2[Con
 		list, err := c.Connections(ctx, page)
 		return list, list.Next, err
 	})
-}
-
-type connectionsBody struct {
-	User    string `json:"user,omitempty"`
-	Conn    string `json:"conn,omitempty"`
-	Channel string `json:"channel,omitempty"`
-	pageBody
-}
-
-type connectionsAnswer struct {
-	Connections []connAnswer `json:"connections"`
-	Next        string       `json:"next"`
-	coverageAnswer
-}
-
-type connAnswer struct {
-	ID           string   `json:"id"`
-	User         string   `json:"user"`
-	Node         string   `json:"node"`
-	Transport    string   `json:"transport"`
-	Since        int64    `json:"since"` // Unix milliseconds
-	Channels     []string `json:"channels"`
-	ChannelCount int      `json:"channelCount"`
-	Waiting      int64    `json:"waiting"`
 }

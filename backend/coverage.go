@@ -1,5 +1,7 @@
 package backend
 
+import "github.com/gopushy/pushy/internal/calls"
+
 // Coverage says which nodes a result is from.
 type Coverage struct {
 	Nodes int // the number of nodes that have answered
@@ -8,14 +10,10 @@ type Coverage struct {
 	Silent []string
 }
 
-type coverageAnswer struct {
-	Nodes  int      `json:"nodes"`
-	Silent []string `json:"silent"`
-}
-
-func (a coverageAnswer) coverage() Coverage {
-	if len(a.Silent) == 0 {
-		a.Silent = nil
+// coverage returns the Coverage of an answer.
+func coverage(c calls.Coverage) Coverage {
+	if len(c.Silent) == 0 {
+		c.Silent = nil
 	}
-	return Coverage(a)
+	return Coverage(c)
 }

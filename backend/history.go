@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // HistoryOptions select the kept events that History returns. The zero value selects the newest
@@ -43,11 +44,11 @@ func (c *Client) History(ctx context.Context, channel string, o HistoryOptions) 
 	if err := validUTF8("channel", channel); err != nil {
 		return Past{}, failed("history", err)
 	}
-	answer, err := query[historyAnswer](ctx, c, "history", historyBody{
+	answer, err := query[calls.HistoryAnswer](ctx, c, "history", calls.History{
 		Channel: channel,
-		Before:  o.Before,
-		After:   o.After,
-		Limit:   o.Limit,
+		Before:  calls.Optional(o.Before),
+		After:   calls.Optional(o.After),
+		Limit:   calls.Optional(o.Limit),
 	})
 	past := Past{
 		Top:  broker.Position(answer.Position),
@@ -75,35 +76,6 @@ func (c *Client) Position(ctx context.Context, channel string) (broker.Position,
 	if err := validUTF8("channel", channel); err != nil {
 		return broker.Position{}, failed("position", err)
 	}
-	answer, err := query[positionAnswer](ctx, c, "position", positionBody{channel})
+	answer, err := query[calls.PositionAnswer](ctx, c, "position", calls.PositionOf{Channel: channel})
 	return broker.Position(answer.Position), err
-}
-
-type historyBody struct {
-	Channel string `json:"channel"`
-	Before  uint64 `json:"before,omitempty"`
-	After   uint64 `json:"after,omitempty"`
-	Limit   int    `json:"limit,omitempty"`
-}
-
-type historyAnswer struct {
-	Events   []pastAnswer `json:"events"`
-	Epoch    string       `json:"epoch"`
-	Position position     `json:"position"`
-	More     bool         `json:"more"`
-}
-
-type pastAnswer struct {
-	Event  string          `json:"event"`
-	Data   json.RawMessage `json:"data"`
-	Offset uint64          `json:"offset"`
-	Time   int64           `json:"time"` // Unix milliseconds
-}
-
-type positionBody struct {
-	Channel string `json:"channel"`
-}
-
-type positionAnswer struct {
-	Position position `json:"position"`
 }

@@ -3,6 +3,8 @@ package backend
 import (
 	"context"
 	"time"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // Kick says whom Client.Kick removes.
@@ -39,7 +41,7 @@ func (c *Client) Kick(ctx context.Context, k Kick) (Kicked, error) {
 	if err := validUTF8("target", k.Target, "reason", k.Reason); err != nil {
 		return Kicked{}, failed("kick", err)
 	}
-	body := kickBody{
+	body := calls.Kick{
 		Target: k.Target,
 		Reason: k.Reason,
 	}
@@ -48,20 +50,9 @@ func (c *Client) Kick(ctx context.Context, k Kick) (Kicked, error) {
 		body.Until = &until
 	}
 	var result Kicked
-	err := change(ctx, c, "kick", k.ID, body, func(a kickAnswer) {
+	err := change(ctx, c, "kick", k.ID, body, func(a calls.KickAnswer) {
 		result.Closed += a.Closed // a connection is closed once, so each try counts others
-		result.Coverage = a.coverage()
+		result.Coverage = coverage(a.Coverage)
 	})
 	return result, err
-}
-
-type kickBody struct {
-	Target string `json:"target"`
-	Reason string `json:"reason,omitempty"`
-	Until  *int64 `json:"until,omitempty"` // Unix seconds
-}
-
-type kickAnswer struct {
-	Closed int `json:"closed"`
-	coverageAnswer
 }

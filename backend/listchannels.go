@@ -3,6 +3,8 @@ package backend
 import (
 	"context"
 	"iter"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // ChannelQuery selects channels for ListChannels.
@@ -38,20 +40,25 @@ func (c *Client) ListChannels(ctx context.Context, q ChannelQuery) (ChannelList,
 	if err := validUTF8("prefix", q.Prefix, "after", q.After); err != nil {
 		return ChannelList{}, failed("channels", err)
 	}
-	answer, err := query[channelsAnswer](ctx, c, "channels", channelsBody{
-		Prefix:   q.Prefix,
-		pageBody: pageBody(q.Page),
-		Count:    q.Count,
+	answer, err := query[calls.ChannelsAnswer](ctx, c, "channels", calls.Channels{
+		Prefix: q.Prefix,
+		Count:  q.Count,
+		Page:   q.Page.body(),
 	})
 	list := ChannelList{
 		Next:     answer.Next,
-		Coverage: answer.coverage(),
+		Coverage: coverage(answer.Coverage),
 	}
 	for _, ch := range answer.Channels {
-		if !q.Count {
-			ch.Subscribers = -1
+		listed := ListedChannel{
+			Name:        ch.Name,
+			Subscribers: -1,
+			Presence:    ch.Presence,
 		}
-		list.Channels = append(list.Channels, ListedChannel(ch))
+		if ch.Subscribers != nil {
+			listed.Subscribers = *ch.Subscribers
+		}
+		list.Channels = append(list.Channels, listed)
 	}
 	return list, err
 }
@@ -65,22 +72,4 @@ func (c *Client) ChannelPages(ctx context.Context, q ChannelQuery) iter.Seq2[Cha
 		list, err := c.ListChannels(ctx, page)
 		return list, list.Next, err
 	})
-}
-
-type channelsBody struct {
-	Prefix string `json:"prefix,omitempty"`
-	pageBody
-	Count bool `json:"count,omitempty"`
-}
-
-type channelsAnswer struct {
-	Channels []channelAnswer `json:"channels"`
-	Next     string          `json:"next"`
-	coverageAnswer
-}
-
-type channelAnswer struct {
-	Name        string `json:"name"`
-	Subscribers int    `json:"subscribers"`
-	Presence    bool   `json:"presence"`
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // MemberQuery selects members of a channel for ListMembers.
@@ -39,14 +41,14 @@ func (c *Client) ListMembers(ctx context.Context, q MemberQuery) (MemberList, er
 	if err := validUTF8("channel", q.Channel, "after", q.After); err != nil {
 		return MemberList{}, failed("members", err)
 	}
-	answer, err := query[membersAnswer](ctx, c, "members", membersBody{
-		Channel:  q.Channel,
-		pageBody: pageBody(q.Page),
+	answer, err := query[calls.MembersAnswer](ctx, c, "members", calls.Members{
+		Channel: q.Channel,
+		Page:    q.Page.body(),
 	})
 	list := MemberList{
 		Presence: answer.Presence,
 		Next:     answer.Next,
-		Silent:   coverageAnswer{Silent: answer.Silent}.coverage().Silent,
+		Silent:   coverage(calls.Coverage{Silent: answer.Silent}).Silent,
 	}
 	for _, m := range answer.Members {
 		list.Members = append(list.Members, Member{
@@ -67,22 +69,4 @@ func (c *Client) MemberPages(ctx context.Context, q MemberQuery) iter.Seq2[Membe
 		list, err := c.ListMembers(ctx, page)
 		return list, list.Next, err
 	})
-}
-
-type membersBody struct {
-	Channel string `json:"channel"`
-	pageBody
-}
-
-type membersAnswer struct {
-	Members  []memberAnswer `json:"members"`
-	Presence bool           `json:"presence"`
-	Next     string         `json:"next"`
-	Silent   []string       `json:"silent"`
-}
-
-type memberAnswer struct {
-	ID     string          `json:"id"`
-	User   string          `json:"user"`
-	Member json.RawMessage `json:"member"`
 }

@@ -3,6 +3,8 @@ package backend
 import (
 	"errors"
 	"iter"
+
+	"github.com/gopushy/pushy/internal/calls"
 )
 
 // Page selects a part of a list.
@@ -30,7 +32,9 @@ func pages[L any](first string, list func(after string) (page L, next string, er
 	}
 }
 
-type pageBody struct {
-	After string `json:"after,omitempty"`
-	Limit int    `json:"limit,omitempty"`
+func (p Page) body() calls.Page {
+	return calls.Page{
+		After: p.After,
+		Limit: calls.Optional(p.Limit),
+	}
 }

@@ -223,9 +223,6 @@ func status(code string) int {
 	return http.StatusServiceUnavailable
 }
 
-// position is a broker.Position as JSON has it, a string.
-type position = calls.Position
-
 // validUTF8 checks strings, each after its name, because encoding to JSON would replace bytes
 // that are not UTF-8, and the string would be another one.
 func validUTF8(pairs ...string) error {

@@ -2,9 +2,9 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
+	"github.com/gopushy/pushy/internal/calls"
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
@@ -55,7 +55,7 @@ func (c *Client) SendConn(ctx context.Context, connID, event string, data any) (
 
 // Send sends a direct message. See SendUser.
 func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
-	body := sendBody{
+	body := calls.Send{
 		User:  m.User,
 		Conn:  m.Conn,
 		Event: m.Event,
@@ -70,23 +70,11 @@ func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
 		return Sent{}, failed("send", err)
 	}
 	var result Sent
-	err = change(ctx, c, "send", m.ID, body, func(a sendAnswer) {
+	err = change(ctx, c, "send", m.ID, body, func(a calls.SendAnswer) {
 		result = Sent{
 			Sent:     a.Sent,
-			Coverage: a.coverage(),
+			Coverage: coverage(a.Coverage),
 		}
 	})
 	return result, err
-}
-
-type sendBody struct {
-	User  string          `json:"user,omitempty"`
-	Conn  string          `json:"conn,omitempty"`
-	Event string          `json:"event"`
-	Data  json.RawMessage `json:"data,omitempty"`
-}
-
-type sendAnswer struct {
-	Sent int `json:"sent"`
-	coverageAnswer
 }

@@ -85,6 +85,9 @@ type Fault struct {
 // Position is a broker.Position as JSON has it, a string.
 type Position broker.Position
 
+// MarshalText implements encoding.TextMarshaler.
+func (p Position) MarshalText() ([]byte, error) { return []byte(broker.Position(p).String()), nil }
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *Position) UnmarshalText(text []byte) error {
 	parsed, err := broker.ParsePosition(string(text))
