@@ -28,13 +28,25 @@ func (c counted) String() string {
 	return shown + ", " + c.source
 }
 
+// addressLimits names the limits of one address that are set.
+func (s *Server) addressLimits() string {
+	var names []string
+	if s.opts.Limits.PerAddress > 0 {
+		names = append(names, "Limits.PerAddress")
+	}
+	if s.rates.addresses != nil {
+		names = append(names, "Limits.ConnectRate")
+	}
+	return strings.Join(names, ", ")
+}
+
 const ownAddress = "the connection's own (RemoteAddr)"
 
 // count returns what Limits.PerAddress and ConnectRate count r's client as. What Options.Address
 // returns may come from a header: if it is no address, the connection's own
 // counts instead, so that clients cannot evade the limit.
 func (s *Server) count(r *http.Request) counted {
-	if s.opts.Limits.PerAddress <= 0 && s.addresses == nil {
+	if s.opts.Limits.PerAddress <= 0 && s.rates.addresses == nil {
 		return counted{}
 	}
 	own := counted{
@@ -44,7 +56,8 @@ func (s *Server) count(r *http.Request) counted {
 	}
 	if s.opts.Address == nil {
 		if own.network == 0 && s.unaddressed.CompareAndSwap(false, true) {
-			s.notices.Warn("Limits.PerAddress has no effect: the connections have no IP address", "",
+			s.notices.Warn("limits of one address have no effect: the connections have no IP address", "",
+				slog.String("limits", s.addressLimits()),
 				slog.String("address", own.address),
 				slog.String("hint", "behind a Unix socket set Options.Address, "+
 					"so that it returns the client's address from the proxy's header"))

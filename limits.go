@@ -12,6 +12,13 @@ type Limits struct {
 	// Options.Address is set. The Server remembers 65,536 addresses, in about 3 MiB.
 	ConnectRate  int // connections a second; default 10 with Options.Address, otherwise off
 	ConnectBurst int // connections at once after a pause; default 50, or ConnectRate if that is more
+	// AcceptRate limits the new connections of this Server, so that very many clients that come
+	// back at once do not slow down those that are connected. Up to 200 a second more are accepted
+	// if they are WebSockets, and closed with code 1013, because that is all that the page of a
+	// browser is told. Others are refused with status 503 and Retry-After. Both happen before
+	// Options.Accept is called, and clients try again later. Requests of a SockJS session that is
+	// open do not count.
+	AcceptRate int // connections a second, and that number at once after a pause; default off
 	// PublishRate limits the events that this Server publishes for other processes: those of
 	// triggers and of the signed API, where an event counts once for each of its channels. Others
 	// are refused with status 429 and Retry-After. Publish and its relatives are not limited.

@@ -102,6 +102,18 @@ func TestListsOfSeveralChannelsFit(t *testing.T) {
 // serveMemory serves srv to WebSocket clients over net.Pipe, in a bubble.
 func serveMemory(t *testing.T, srv *pushy.Server) (dial func() net.Conn) {
 	t.Helper()
+	open := listenMemory(t, srv)
+	return func() net.Conn {
+		conn := open()
+		_, _, err := ws.Dialer{}.Upgrade(conn, &url.URL{Scheme: "ws", Host: "site", Path: "/pushy/socket/websocket"})
+		require.NoError(t, err)
+		return conn
+	}
+}
+
+// listenMemory serves srv over net.Pipe until the test ends. Each call of open connects.
+func listenMemory(t *testing.T, srv *pushy.Server) (open func() net.Conn) {
+	t.Helper()
 	conns := make(chan net.Conn)
 	listener := &memoryConns{conns: conns, closed: make(chan struct{})}
 	web := &http.Server{Handler: srv}
@@ -115,8 +127,6 @@ func serveMemory(t *testing.T, srv *pushy.Server) (dial func() net.Conn) {
 	return func() net.Conn {
 		server, conn := net.Pipe()
 		conns <- server
-		_, _, err := ws.Dialer{}.Upgrade(conn, &url.URL{Scheme: "ws", Host: "site", Path: "/pushy/socket/websocket"})
-		require.NoError(t, err)
 		return conn
 	}
 }

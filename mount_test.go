@@ -421,7 +421,11 @@ func TestAddressIsCounted(t *testing.T) {
 func TestUnixSocketsAreNotCounted(t *testing.T) {
 	t.Parallel()
 	log, lines := logged()
-	srv, err := pushy.New(pushy.Options{SecretKey: peerKey, Logger: log, Limits: pushy.Limits{PerAddress: 1}})
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: peerKey,
+		Logger:    log,
+		Limits:    pushy.Limits{PerAddress: 1, ConnectRate: 1, ConnectBurst: 1},
+	})
 	require.NoError(t, err)
 	listener, err := net.Listen("unix", t.TempDir()+"/s")
 	require.NoError(t, err)
@@ -443,7 +447,8 @@ func TestUnixSocketsAreNotCounted(t *testing.T) {
 		_ = conn.Close()
 	}
 	require.Len(t, lines(), 1)
-	assert.Contains(t, lines()[0], "Limits.PerAddress has no effect")
+	assert.Contains(t, lines()[0], "limits of one address have no effect")
+	assert.Contains(t, lines()[0], `limits="Limits.PerAddress, Limits.ConnectRate"`)
 	assert.Contains(t, lines()[0], "Options.Address")
 }
 

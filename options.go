@@ -128,7 +128,7 @@ type Options struct {
 	// clients that do not connect with "v=2" in their URL do not receive it. Shutdown makes
 	// the lease of the Server longer by this time, if the Broker implements broker.Leaser, as
 	// all Brokers of this repository do. In connections a second, at most 1,000,000; a
-	// negative number turns it off. Default 2,000.
+	// negative number turns it off. Default 2,000, or Limits.AcceptRate if that is less.
 	ReturnRate int
 
 	Hooks  Hooks
@@ -268,6 +268,9 @@ func (o Options) withDefaults() (Options, error) {
 	limit.Default(&o.BodyTimeout, 10*time.Second)
 	limit.Default(&o.MaxGather, 5*time.Millisecond)
 	limit.Default(&o.Grace, 15*time.Second)
+	if l.AcceptRate > 0 {
+		limit.Default(&o.ReturnRate, min(2000, l.AcceptRate))
+	}
 	limit.Default(&o.ReturnRate, 2000)
 	limit.Default(&o.RepeatWindow, 20*time.Minute)
 	limit.Default(&o.CommandTimeout, 30*time.Second)

@@ -560,7 +560,8 @@ func TestProtocolTimesOfTheClient(t *testing.T) {
 	text := strings.ReplaceAll(protocol(t), "\n", " ")
 	for _, c := range []struct{ file, source, says string }{
 		{"retry.js", "minDelay: min = 500, maxDelay: max = 20_000", "a random time from 0.5 s up to a bound"},
-		{"retry.js", "Math.min(max, (min || 100) * 2 ** (failures + 1))", "begins at 1 s and doubles with each failure"},
+		{"retry.js", "Math.min(max, (min || 100) * 2 ** (failures + (code === busy ? 4 : 1)))", "begins at 1 s and doubles with each failure"},
+		{"retry.js", "busy = 1013", "After the close code 1013 the bound begins at 8 s"},
 		{"retry.js", "Math.min(3_600_000,", "at most an hour"},
 		{"retry.js", "Math.min(Math.max(within, 1000), code === 1006 ? 5000 : 60_000)", "an integer from 1,000 to 60,000"},
 		{"retry.js", "code === 1006 ? 5000", "without a close frame (1006), within at most 5,000"},

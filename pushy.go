@@ -141,9 +141,7 @@ type Server struct {
 	node        string
 	nodes       *control.Nodes
 	origins     origin.Policy
-	addresses   *limit.Addresses // nil without Limits.ConnectRate
-	proxies     proxyGuess
-	publishRate sharedBudget
+	rates       rates
 	unaddressed atomic.Bool // it was logged that connections have no IP address
 	triggers    httpapi.TriggerReader
 	repeats     httpapi.Repeats
@@ -268,9 +266,7 @@ func newServer(options Options) (*Server, error) {
 	s.newAPI(cfg.Broker)
 	s.openBans()
 	s.repeats.Full = s.repeatsFull
-	if o.Limits.ConnectRate > 0 {
-		s.addresses = limit.NewAddresses(o.Limits.ConnectRate, o.Limits.ConnectBurst)
-	}
+	s.rates.set(&o.Limits)
 	s.guardMemory()
 	return s, nil
 }

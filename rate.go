@@ -3,6 +3,7 @@ package pushy
 import (
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -11,32 +12,53 @@ import (
 
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport"
 )
 
-// refusedByRate is the reason for Stats of connections over Limits.ConnectRate.
-const refusedByRate = "connectRate"
+// Reasons for Stats of connections over a rate.
+const (
+	refusedByRate       = "connectRate" // Limits.ConnectRate
+	refusedByAcceptRate = "acceptRate"  // Limits.AcceptRate
+)
 
-// sharedBudget is a limit.Budget for many goroutines.
-type sharedBudget struct {
-	mu     sync.Mutex
-	budget limit.Budget
+const (
+	// closeTryAgain closes connections over Limits.AcceptRate. Browsers show a page the close code
+	// of a WebSocket, but not the status of a handshake that was refused.
+	closeTryAgain  = 1013
+	tryAgainReason = "too many new connections"
+	// tryAgainRate is the number of connections a second that are closed with closeTryAgain.
+	// Others are refused before the handshake, which costs less.
+	tryAgainRate = 200
+	// maxTryAgain is the largest Retry-After of the others, in seconds. Each has a random one, so
+	// that they do not all come back at once.
+	maxTryAgain = 10
+)
+
+// rates are the limits of what happens in a second. Those that are off are nil.
+type rates struct {
+	addresses *limit.Addresses // Limits.ConnectRate
+	accepted  *limit.Rate      // Limits.AcceptRate
+	tryAgain  *limit.Rate      // tryAgainRate
+	published *limit.Rate      // Limits.PublishRate
+	proxies   proxyGuess
 }
 
-func (b *sharedBudget) take(now time.Time, tokens, rate, burst int) (wait time.Duration, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.budget.Take(now, tokens, rate, burst)
+func (r *rates) set(l *Limits) {
+	if l.ConnectRate > 0 {
+		r.addresses = limit.NewAddresses(l.ConnectRate, l.ConnectBurst)
+	}
+	r.accepted = limit.NewRate(l.AcceptRate, l.AcceptRate)
+	r.tryAgain = limit.NewRate(tryAgainRate, tryAgainRate)
+	r.published = limit.NewRate(l.PublishRate, min(l.PublishRate, math.MaxInt/2)*2)
 }
 
 // publishAllowed counts n events of other processes towards Limits.PublishRate. If these are too
 // many, it returns the time after which they are allowed.
 func (s *Server) publishAllowed(n int) (retry time.Duration, ok bool) {
-	rate := s.opts.Limits.PublishRate
-	if rate <= 0 {
-		return 0, true
-	}
-	retry, ok = s.publishRate.take(time.Now(), n, rate, min(rate, math.MaxInt/2)*2)
+	retry, ok = s.rates.published.Take(time.Now(), n)
 	if !ok {
+		rate := s.opts.Limits.PublishRate
 		s.notices.Warn("events of other processes refused: there are too many", "",
 			slog.Int("publishRate", rate),
 			slog.String("hint", "publish less, or raise Options.Limits.PublishRate, which is "+strconv.Itoa(rate)+
@@ -51,10 +73,10 @@ func (s *Server) connectAllowed(w http.ResponseWriter, r *http.Request, client c
 	if s.opts.Address == nil {
 		s.guessProxy(r)
 	}
-	if s.addresses == nil {
+	if s.rates.addresses == nil {
 		return true
 	}
-	wait, ok := s.addresses.Take(time.Now(), client.network)
+	wait, ok := s.rates.addresses.Take(time.Now(), client.network)
 	if ok {
 		return true
 	}
@@ -67,12 +89,43 @@ func (s *Server) connectAllowed(w http.ResponseWriter, r *http.Request, client c
 		slog.Int("connectRate", limits.ConnectRate),
 		slog.Int("connectBurst", limits.ConnectBurst),
 		slog.String("address", client.address),
-		slog.Int("addresses", s.addresses.Len()),
+		slog.Int("addresses", s.rates.addresses.Len()),
 		slog.String("hint", message+"; if many clients share the address, raise ConnectBurst"))
-	w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-	w.Header().Set("Access-Control-Expose-Headers", "Retry-After") // for pages of other origins
-	httperror.Write(w, http.StatusTooManyRequests, message)
+	refuseFor(w, http.StatusTooManyRequests, wait, message)
 	return false
+}
+
+// overAcceptRate refuses a connection over Limits.AcceptRate, which has a reserved place. A client
+// with a WebSocket gets a Ticket if it may be told so with a close code. The others are answered.
+func (s *Server) overAcceptRate(w http.ResponseWriter, socket bool, giveBack func()) (*transport.Ticket, bool) {
+	s.hub.Admission().Refuse(refusedByAcceptRate)
+	rate := s.opts.Limits.AcceptRate
+	message := "too many new connections: Options.Limits.AcceptRate is " + strconv.Itoa(rate) + " a second"
+	s.notices.Warn("connection refused: too many new connections of this server", "",
+		slog.Int("acceptRate", rate),
+		slog.Int("closedWith1013", tryAgainRate),
+		slog.String("hint", message+"; up to "+strconv.Itoa(tryAgainRate)+" WebSockets a second more are closed with code 1013, "+
+			"and the others are answered with status 503; raise AcceptRate, or add servers"))
+	if socket {
+		if _, ok := s.rates.tryAgain.Take(time.Now(), 1); ok {
+			return &transport.Ticket{
+				Start: func(session session.Session) {
+					s.hub.TurnAway(session, closeTryAgain, tryAgainReason, giveBack)
+				},
+				GiveBack: giveBack,
+			}, true
+		}
+	}
+	giveBack()
+	refuseFor(w, http.StatusServiceUnavailable, time.Duration(1+rand.IntN(maxTryAgain))*time.Second, message)
+	return nil, false
+}
+
+// refuseFor answers a connection that is refused now and can be tried again after a time.
+func refuseFor(w http.ResponseWriter, status int, after time.Duration, message string) {
+	w.Header().Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
+	w.Header().Set("Access-Control-Expose-Headers", "Retry-After") // for pages of other origins
+	httperror.Write(w, status, message)
 }
 
 // proxyGuess finds out whether most connections come from one private address.
@@ -94,7 +147,7 @@ func (s *Server) guessProxy(r *http.Request) {
 	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && (at.Addr().IsPrivate() || at.Addr().IsLoopback()) {
 		addr = at.Addr()
 	}
-	g := &s.proxies
+	g := &s.rates.proxies
 	g.mu.Lock()
 	g.total++
 	switch {

@@ -1,13 +1,20 @@
 package pushy
 
-import "github.com/gopushy/pushy/internal/seam"
+import (
+	"net/http"
+
+	"github.com/gopushy/pushy/internal/seam"
+	"github.com/gopushy/pushy/internal/transport"
+)
 
 func init() {
 	seam.Of = func(server any) seam.Server {
 		s := server.(*Server)
 		return seam.Server{
-			Hub:   s.hub,
-			Admit: s.admit,
+			Hub: s.hub,
+			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
+				return s.admit(w, r, false)
+			},
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/httperror"
@@ -107,8 +108,8 @@ func (s *Server) endpoint(r *http.Request) string {
 
 // admit decides whether r may open a session, before there is one. It answers
 // those that may not. A Ticket holds a place among the connections until it is
-// used or given back.
-func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
+// used or given back. socket means that the session will be a WebSocket.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*transport.Ticket, bool) {
 	client := s.count(r)
 	from := client.network
 	if !s.connectAllowed(w, r, client) {
@@ -118,19 +119,23 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 		s.refusePlace(w, r, refused, client)
 		return nil, false
 	}
+	giveBack := func() { s.hub.Admission().GiveBack(from) }
+	if _, ok := s.rates.accepted.Take(time.Now(), 1); !ok {
+		return s.overAcceptRate(w, socket, giveBack)
+	}
 	var user any
 	var userID string
 	if s.opts.Accept != nil {
 		var err error
 		if user, userID, err = s.accept(r); err != nil {
-			s.hub.Admission().GiveBack(from)
+			giveBack()
 			s.hub.Admission().Refuse(refusedByAccept)
 			s.refuseAccept(w, r, err)
 			return nil, false
 		}
 	}
 	if reason, banned := s.banned(userID, ""); banned && userID != "" {
-		s.hub.Admission().GiveBack(from)
+		giveBack()
 		s.hub.Admission().Refuse(refusedBanned)
 		s.notices.Warn("connection refused: the user is banned", "",
 			slog.String("user", httperror.Shown(userID)),
@@ -148,7 +153,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (*transport.Ticke
 				Network: from,
 			})
 		},
-		GiveBack: func() { s.hub.Admission().GiveBack(from) },
+		GiveBack: giveBack,
 	}, true
 }
 
@@ -184,9 +189,7 @@ func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason stri
 			slog.String("address", address),
 			slog.String("hint", message))
 	}
-	w.Header().Set("Retry-After", "5")
-	w.Header().Set("Access-Control-Expose-Headers", "Retry-After") // for pages of other origins
-	httperror.Write(w, http.StatusServiceUnavailable, message)
+	refuseFor(w, http.StatusServiceUnavailable, 5*time.Second, message)
 }
 
 // refuseAccept answers a connection that Accept refused with err. Of that the

@@ -4,7 +4,7 @@ import { Source } from "./emitter.js";
 import { PushyError } from "./error.js";
 import { kept } from "./keys.js";
 import { links } from "./links.js";
-import { delay, isFinal, retryAfter } from "./retry.js";
+import { busy, delay, isFinal, retryAfter } from "./retry.js";
 import { asker } from "./token.js";
 import { watch } from "./wake.js";
 
@@ -286,8 +286,8 @@ export class Pushy extends Source {
     /** @type {import("./links.js").Events["_close"]} */
     const over = (code, reason, answer = {}) => {
       if (this._try !== turn) return;
-        // A server that sends Retry-After can be reached, so no other transport is tried.
-      if (this.connected || isFinal(code) || answer._retryAfter || index + 1 === names.length) this._end(code, reason, answer);
+      // A server that sends Retry-After or 1013 can be reached, so no other transport is tried.
+      if (this.connected || isFinal(code) || code === busy || answer._retryAfter || index + 1 === names.length) this._end(code, reason, answer);
       else this._open(at, names, index + 1);
     };
     this._timer = setTimeout(() => {

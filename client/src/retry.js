@@ -1,9 +1,13 @@
 // When to reconnect, and whether.
 
+/** The close code of a server that has too many new connections. */
+export const busy = 1013;
+
 /**
  * Milliseconds before the next attempt: a random number between min and a bound that
  * doubles up to max, so that the clients of a server that failed do not all reconnect at once.
- * The first attempt after a connection follows what its server has said, if it has.
+ * The first attempt after a connection follows what its server has said, if it has. A server that
+ * is busy wants fewer attempts.
  * @param {number} failures the number of failures so far
  * @param {import("../pushy.d.ts").Options} options
  * @param {any} [within] the number of milliseconds in which clients are to return
@@ -12,7 +16,7 @@
 export const delay = (failures, { minDelay: min = 500, maxDelay: max = 20_000 }, within, code) =>
   Math.round(!failures && +within === within
     ? Math.random() * Math.min(Math.max(within, 1000), code === 1006 ? 5000 : 60_000)
-    : min + Math.random() * Math.max(0, Math.min(max, (min || 100) * 2 ** (failures + 1)) - min));
+    : min + Math.random() * Math.max(0, Math.min(max, (min || 100) * 2 ** (failures + (code === busy ? 4 : 1))) - min));
 
 /**
  * The time of a Retry-After header in milliseconds, at most an hour.

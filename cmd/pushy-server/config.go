@@ -125,6 +125,7 @@ var limitSettings = []setting{
 	limit("perAddress", func(l *pushy.Limits) *int { return &l.PerAddress }),
 	limit("connectRate", func(l *pushy.Limits) *int { return &l.ConnectRate }),
 	limit("connectBurst", func(l *pushy.Limits) *int { return &l.ConnectBurst }),
+	limit("acceptRate", func(l *pushy.Limits) *int { return &l.AcceptRate }),
 	limit("publishRate", func(l *pushy.Limits) *int { return &l.PublishRate }),
 	limit("channels", func(l *pushy.Limits) *int { return &l.Channels }),
 	limit("members", func(l *pushy.Limits) *int { return &l.Members }),

@@ -152,11 +152,11 @@ func TestConfigKeys(t *testing.T) {
 		}},
 		{"limits", `,"limits":{"connections":1,"perAddress":10,"channels":2,"members":3,"presenceBytes":4,"messageBytes":5,"triggerBytes":6,
 			"commandRate":-1,"commandBurst":8,"connBuffer":9,"maxBuffered":5000000000,"pagedMembers":10,"keepBytes":11,"maxMemory":7000000000,"maxKept":6000000000,
-			"connectRate":12,"connectBurst":13,"publishRate":14,"joinRate":15,"joinBurst":16}`, func(c *config) {
+			"connectRate":12,"connectBurst":13,"publishRate":14,"joinRate":15,"joinBurst":16,"acceptRate":17}`, func(c *config) {
 			c.options.Limits = pushy.Limits{
 				Connections: 1, PerAddress: 10, Channels: 2, Members: 3, PresenceBytes: 4, MessageBytes: 5, TriggerBytes: 6,
 				CommandRate: -1, CommandBurst: 8, ConnBuffer: 9, PagedMembers: 10, KeepBytes: 11,
-				ConnectRate: 12, ConnectBurst: 13, PublishRate: 14, JoinRate: 15, JoinBurst: 16,
+				ConnectRate: 12, ConnectBurst: 13, PublishRate: 14, JoinRate: 15, JoinBurst: 16, AcceptRate: 17,
 				Memory: 7_000_000_000,
 			}
 			c.options.MaxBuffered = 5_000_000_000

@@ -112,6 +112,9 @@
 //	               Default 10 with trustedProxies, otherwise no limit
 //	connectBurst   new connections at once after a pause. Default 50, or
 //	               connectRate if that is more
+//	acceptRate     new connections a second, and that number at once after a
+//	               pause. Up to 200 WebSockets a second more are closed with
+//	               code 1013, the others get status 503. Default: no limit
 //	publishRate    events a second of triggers and of the signed API. Default:
 //	               no limit
 //	channels       channels of one connection. Default 200

@@ -109,6 +109,32 @@ func (h *Hub) Connect(s session.Session, from Client) {
 	go c.serve()
 }
 
+// TurnAway closes a session, with a close code and reason, without creating a connection for it.
+// It does not wait. It calls ended when the session has ended.
+func (h *Hub) TurnAway(s session.Session, code int, reason string, ended func()) {
+	out := h.cfg.Engine.NewOutbox(s, func(int, string) {})
+	if !h.tasks.Start() {
+		out.Discard()
+		s.Abort()
+		ended()
+		return
+	}
+	go func() {
+		defer h.tasks.End()
+		defer ended()
+		defer context.AfterFunc(h.aborting, s.Abort)()
+		s.Start(out)
+		out.Close(code, reason)
+		s.Stop()
+		for {
+			if _, err := s.Receive(); err != nil {
+				break
+			}
+		}
+		s.Linger()
+	}()
+}
+
 // ID returns the connection's id.
 func (c *Conn) ID() string { return c.id }
 

@@ -15,7 +15,7 @@ type Server struct {
 	// Hub is the core: connections, channels and publishing.
 	Hub *hub.Hub
 	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
-	// for an upgrade. It does not check the origin of the request. If ok is false, the
+	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
 	Admit func(w http.ResponseWriter, r *http.Request) (ticket *transport.Ticket, ok bool)
 }

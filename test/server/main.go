@@ -28,10 +28,14 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
 	grace := flag.Duration("grace", 15*time.Second, "Options.Grace")
 	tokenLife := flag.Duration("token-life", time.Hour, "Options.TokenLife")
+	var limits pushy.Limits
+	flag.IntVar(&limits.AcceptRate, "accept-rate", 0, "Limits.AcceptRate")
+	flag.IntVar(&limits.ConnectRate, "connect-rate", 0, "Limits.ConnectRate and ConnectBurst")
 	flag.Parse()
+	limits.ConnectBurst = limits.ConnectRate
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr, *grace, *tokenLife); err != nil {
+	if err := run(ctx, *addr, *grace, *tokenLife, limits); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -50,7 +54,7 @@ type server struct {
 	refusals int // number of refused connections
 }
 
-func run(ctx context.Context, addr string, grace, tokenLife time.Duration) error {
+func run(ctx context.Context, addr string, grace, tokenLife time.Duration, limits pushy.Limits) error {
 	s := &server{conns: map[string]*pushy.Conn{}, nets: map[net.Conn]bool{}}
 	var err error
 	s.Server, err = pushy.New(pushy.Options{
@@ -59,6 +63,7 @@ func run(ctx context.Context, addr string, grace, tokenLife time.Duration) error
 		CommandTimeout: 300 * time.Millisecond,
 		Grace:          grace,
 		TokenLife:      tokenLife,
+		Limits:         limits,
 		Accept:         s.admit,
 		Channel: func(name string) pushy.ChannelOptions {
 			var o pushy.ChannelOptions

@@ -17,9 +17,9 @@ func TestAdmitIsForHandshakes(t *testing.T) {
 	var asked atomic.Int64
 	s := serveSite(t, func(s *site) {
 		admit := s.cfg.Admit
-		s.cfg.Admit = func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
+		s.cfg.Admit = func(w http.ResponseWriter, r *http.Request, socket bool) (*transport.Ticket, bool) {
 			asked.Add(1)
-			return admit(w, r)
+			return admit(w, r, socket)
 		}
 	})
 	for _, method := range []string{http.MethodGet, http.MethodPost} {

@@ -48,9 +48,9 @@ type Config struct {
 	// Refused is called when a body is refused, with the reason "slow body" or "large body".
 	// It can be nil.
 	Refused func(reason string)
-	// Admit decides whether a request may open a session. If it returns false, it has
-	// answered the request.
-	Admit func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool)
+	// Admit decides whether a request may open a session, which is a WebSocket if socket is true.
+	// If it returns false, it has answered the request.
+	Admit func(w http.ResponseWriter, r *http.Request, socket bool) (*transport.Ticket, bool)
 	Log   *slog.Logger
 }
 
@@ -178,7 +178,7 @@ func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol string) *httpSession {
 	s := h.table.find(id)
 	if s == nil {
-		ticket, ok := h.cfg.Admit(w, r)
+		ticket, ok := h.cfg.Admit(w, r, false)
 		if !ok {
 			return nil
 		}

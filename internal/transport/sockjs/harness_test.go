@@ -139,7 +139,7 @@ func newSite(t testing.TB, change ...func(*site)) *site {
 		Config: transporttest.Config(), ResponseLimit: 128 << 10, DisconnectDelay: 5 * time.Second, BodyTimeout: 10 * time.Second,
 		Legacy: true, ScriptURL: "/sockjs.js",
 		Log: slog.New(slog.NewTextHandler(&s.log, nil)),
-		Admit: func(http.ResponseWriter, *http.Request) (*transport.Ticket, bool) {
+		Admit: func(http.ResponseWriter, *http.Request, bool) (*transport.Ticket, bool) {
 			s.admitted.Add(1)
 			return &transport.Ticket{Start: s.start, GiveBack: func() { s.admitted.Add(-1) }}, true
 		},

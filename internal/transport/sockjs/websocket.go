@@ -90,7 +90,7 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *we
 		hiddenWriter.Write(w)
 		return
 	}
-	ticket, ok := h.cfg.Admit(w, r)
+	ticket, ok := h.cfg.Admit(w, r, true)
 	if !ok {
 		return
 	}

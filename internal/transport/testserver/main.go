@@ -49,7 +49,7 @@ func main() {
 		if path == "/close" {
 			serve = goAway
 		}
-		cfg.Admit = func(http.ResponseWriter, *http.Request) (*transport.Ticket, bool) {
+		cfg.Admit = func(http.ResponseWriter, *http.Request, bool) (*transport.Ticket, bool) {
 			return &transport.Ticket{
 				Start:    func(s session.Session) { go serve(engine, s) },
 				GiveBack: func() {},
