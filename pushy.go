@@ -52,11 +52,12 @@
 //
 // A channel exists while it has subscribers. Names are case-insensitive. A channel
 // is private if its name begins with "private-" or "presence-", or if
-// [Options.Channel] makes it private. To subscribe to a private channel, a client needs a token, which it gets
-// from [Server.AuthHandler]; an [Options.Authorizer] can demand something else. A
-// subscription to a private channel can carry presence data, such as a user's name.
-// The first one that does turns on the channel's presence: from then on all members
-// receive the list of members, and an event when a member joins or leaves.
+// [Options.Channel] makes it private. To subscribe to a private channel, a client needs a
+// token, which it gets from [Server.AuthHandler] or, in a page that the host renders, from
+// [SignToken]; an [Options.Authorizer] can demand something else. A subscription to a private
+// channel can carry presence data, such as a user's name. The first one that does turns on the
+// channel's presence: from then on all members receive the list of members, and an event when
+// a member joins or leaves.
 //
 // # History
 //
@@ -73,12 +74,19 @@
 //
 // # Publishing from other processes
 //
-// Backends in any language POST signed requests to {prefix}/api/publish (PROTOCOL.md,
-// section 15). Go programs use package backend. A request that somebody records, for example
-// a proxy, is of no use to him, because the server carries out each id once. Publishers of
-// version 1 POST to {prefix}/channel/{name}/trigger with a key that [SignTrigger] computes.
-// Anyone who can read such a request can repeat it until 600 seconds after its timestamp,
-// with another id or without one. The key is part of the URL, so use TLS and do not log URLs.
+// Backends in any language POST signed requests to {prefix}/api/publish, and to other calls
+// that list channels and members, read history, and remove users (PROTOCOL.md, section 15;
+// docs/api.md shows each call). Go programs use package backend. A signature covers the time,
+// an id, the path and the body. Servers carry out each id once, so a request can be sent again
+// safely, and one that somebody records, such as a proxy, publishes nothing when it is
+// repeated. It shows its body, and a recorded query can be repeated until 300 seconds after its
+// time, so use TLS.
+//
+// Version 1, for publishers of the Node original, is a POST to {prefix}/channel/{name}/trigger
+// with a key that [SignTrigger] computes. Anyone who can read such a request can have its
+// event delivered again until 600 seconds after its timestamp, and the key is part of the URL,
+// which is in the logs of proxies. Set [Options].DisableV1 when [Stats].Keys shows that nobody
+// uses version 1 any more.
 //
 // # Several servers
 //
