@@ -191,3 +191,18 @@ func TestDocumentedSignatures(t *testing.T) {
 		assert.Equal(t, want, strings.TrimSpace(string(out)), language)
 	}
 }
+
+// The PHP of PROTOCOL.md, section 6, makes the documented token.
+func TestDocumentedToken(t *testing.T) {
+	t.Parallel()
+	section := protocolSection(t, "### Version 2")
+	claims := regexp.MustCompile("```json\n(.*)\n```").FindStringSubmatch(section)
+	want := regexp.MustCompile("`(v2\\.80756b1b\\.[^`]+)`").FindStringSubmatch(section)
+	require.NotNil(t, claims)
+	require.NotNil(t, want)
+	code := "$secret = '" + documentedKey + "'; $values = json_decode('" + claims[1] + "');" +
+		docsBlock(t, "PROTOCOL.md", "php", "pushy2-token") + "echo $token;"
+	out, err := exec.CommandContext(t.Context(), "php", "-r", code).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Equal(t, want[1], string(out))
+}

@@ -335,6 +335,32 @@ func TestProtocolListsEveryMessageOfHTTP(t *testing.T) {
 	}
 }
 
+// So are those of the signed API.
+func TestProtocolListsEveryMessageOfTheSignedAPI(t *testing.T) {
+	t.Parallel()
+	forPeople := []string{"there is no call …", "the signed API is off here: Options.SecretKey is not set"}
+	var listed []string // without what is not constant
+	for _, row := range tableRows(protocolSection(t, "### Errors of the signed API")) {
+		for _, message := range spans(row[2]) {
+			listed = append(listed, strings.ReplaceAll(strings.TrimPrefix(message, "Pushy-Signature"), "…", ""))
+		}
+	}
+	checked := 0
+	for _, directory := range []string{".", "internal/httpapi"} {
+		for text := range visibleTexts(t, directory, []string{"Refuse", "RefuseRetry"}, nil) {
+			if slices.Contains(forPeople, text) {
+				continue
+			}
+			checked++
+			// What is not constant can have parts that are, which the document has.
+			text = strings.ReplaceAll(text, "…", "")
+			assert.True(t, slices.ContainsFunc(listed, func(l string) bool { return strings.HasSuffix(l, text) }),
+				"not in section 15: %s", text)
+		}
+	}
+	assert.Greater(t, checked, 15)
+}
+
 // internalTexts are arguments that are no messages, and messages to the operator
 // of a server that is not set up.
 var internalTexts = map[string]bool{
