@@ -190,7 +190,7 @@ func TestAuthHandlerAnswers(t *testing.T) {
 				token := ownTokenV2(peerKey, `{"sub":["private-x"],"conn":"`+someID+`","iat":1700000000`+data+`}`)
 				assert.Equal(t, strings.Replace(c.answer, "%auth", token, 1), w.Body.String())
 			} else {
-				assert.Contains(t, w.Body.String(), `{"error":{"code":"`+strconv.Itoa(c.status)+`","message":"`)
+				assert.Contains(t, w.Body.String(), `"error":{"code":"`+strconv.Itoa(c.status)+`","message":"`)
 			}
 		})
 	}

@@ -88,6 +88,19 @@ func TestAuthHandlerKnowsItsClients(t *testing.T) {
 			}
 			assert.Equal(t, ownTokenV2(peerKey, fmt.Sprintf(`{"sub":["private-room"],"conn":%q,"iat":%d%s,"data":{"name":"Ann"}}`,
 				c.conn, time.Now().Unix(), exp)), a.Auth, c.name)
+
+			// A client that can batch asks for its other channels at once, also if this one is refused.
+			batch := ""
+			if c.batch > 0 {
+				batch = `"batch":100,`
+			}
+			for refused, want := range map[error]string{
+				pushy.ErrDenied:           `"error":{"code":"403","message":"not authorized"}`,
+				errors.New("no database"): `"error":{"code":"500","message":"Internal error"}`,
+			} {
+				_, body = askAuth(t, c.srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, refused }), form)
+				assert.Equal(t, "{"+batch+want+"}", body, c.name)
+			}
 		}
 	})
 }

@@ -24,7 +24,8 @@ import (
 // JSON object, or nil. It need not check that connID belongs to the user who sent the request,
 // because a token is valid only for that connection. The answer is {"auth":…,"data":…}, or
 // {"channels":{…}} for several channels (PROTOCOL.md, section 11); data is what allow
-// returned, never what the browser sent. Bodies are limited to 64 KiB.
+// returned, never what the browser sent. It also says that several channels can be asked for
+// ("batch":100), and so do refusals. Bodies are limited to 64 KiB.
 //
 // The tokens have version 2, and one channel each, because each has its own data. For a client
 // that renews its subscriptions, as the browser client does, they end after Options.TokenLife;

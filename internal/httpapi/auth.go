@@ -89,10 +89,19 @@ func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case q.batch:
 		writeTokens(w, q.channels, answers)
 	case answers[0].Refused != nil:
-		answers[0].Refused.write(w)
+		one := *answers[0].Refused
+		if client.Batches { // so that the client asks for its other channels at once
+			one.Answer = appendBatch(one.Answer)
+		}
+		one.write(w)
 	default:
 		writeToken(w, &answers[0], client)
 	}
+}
+
+// appendBatch says how many channels a request may have.
+func appendBatch(body jsvalue.Object) jsvalue.Object {
+	return body.Raw("batch", strconv.AppendInt(nil, MaxAuthChannels, 10))
 }
 
 // authQuery is a request for tokens.
@@ -274,7 +283,7 @@ func (a *AuthAnswer) fields() jsvalue.Object {
 func writeToken(w http.ResponseWriter, a *AuthAnswer, client AuthClient) {
 	body := a.fields()
 	if client.Batches {
-		body = body.Raw("batch", strconv.AppendInt(nil, MaxAuthChannels, 10))
+		body = appendBatch(body)
 	}
 	writeAuth(w, body)
 }
