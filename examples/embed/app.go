@@ -30,12 +30,13 @@ type chore struct {
 }
 
 // app is the app as it was before pushy was added: pages, forms and a login. The funcs
-// changed and position are its only calls of the code that was added.
+// changed, position and token are its only calls of the code that was added.
 type app struct {
 	mux      *http.ServeMux
 	sessions sessions
 	changed  func(ctx context.Context, team string, c chore)
 	position func(ctx context.Context, team string) string // of the team's last event, or ""
+	token    func(s *session) string                       // for the team's channel, or ""
 
 	mu     sync.Mutex
 	chores map[string][]chore // by team
@@ -47,6 +48,7 @@ func newApp() *app {
 		sessions: sessions{all: map[string]*session{}},
 		changed:  func(context.Context, string, chore) {},
 		position: func(context.Context, string) string { return "" },
+		token:    func(*session) string { return "" },
 		chores: map[string][]chore{
 			"garden":  {{1, "Water the tomatoes", false, "Ann"}, {2, "Mow the lawn", true, "Bob"}},
 			"kitchen": {{1, "Sharpen the knives", false, "Eve"}},
@@ -127,12 +129,20 @@ func (a *app) of(team string) []chore {
 func (a *app) home(w http.ResponseWriter, r *http.Request, s *session) {
 	// First the position, then the data: a change in between is in both, and never in neither.
 	since := a.position(r.Context(), s.user.Team)
+	w.Header().Set("Cache-Control", "no-store") // the token is a secret of this user
 	render(w, http.StatusOK, "chores.html", struct {
 		User    user
 		Channel string
 		Since   string
+		Token   string
 		Chores  []chore
-	}{s.user, channelOf(s.user.Team), since, a.of(s.user.Team)})
+	}{
+		User:    s.user,
+		Channel: channelOf(s.user.Team),
+		Since:   since,
+		Token:   a.token(s),
+		Chores:  a.of(s.user.Team),
+	})
 }
 
 func (a *app) list(w http.ResponseWriter, _ *http.Request, s *session) {

@@ -140,6 +140,43 @@ func TestChangesSinceThePageWasRendered(t *testing.T) {
 	})
 }
 
+// The page's token works on each connection of its user, without the auth endpoint, and on no other.
+func TestThePageHasAToken(t *testing.T) {
+	visit(t, func(t *testing.T, s site) {
+		ann, bob := s.login("ann", "spade"), s.login("bob", "rake")
+		resp := s.do(ann, http.MethodGet, "/", nil)
+		assert.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+		page, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		_, token, _ := strings.Cut(string(page), `data-token="`)
+		token, _, _ = strings.Cut(token, `"`)
+		auth := pushytest.Token(token, nil)
+
+		bobs := s.open(bob, garden)
+		_, err = s.kit.Connect(bob.sign).TrySubscribe(garden, auth)
+		require.ErrorContains(t, err, "Invalid credentials", "it is Ann's")
+		for range 2 { // she reconnects
+			anns := s.kit.Connect(ann.sign)
+			anns.Subscribe(garden, auth)
+			var change struct{ Member struct{ Name string } }
+			bobs.ExpectEvent(garden, "pushy:presence-add", &change)
+			assert.Equal(t, "Ann", change.Member.Name)
+			anns.Drop()
+			bobs.ExpectEvent(garden, "pushy:presence-quit", nil)
+		}
+		_, err = s.kit.Connect(ann.sign).TrySubscribe("private-team-kitchen", auth)
+		require.ErrorContains(t, err, "Invalid credentials", "it is for the garden")
+
+		s.do(ann, http.MethodPost, "/logout", nil)
+		assert.Equal(t, http.StatusUnauthorized, s.kit.Refused(ann.sign), "after a logout it is of no use")
+		again := s.login("ann", "spade")
+		time.Sleep(tokenLifetime + time.Second)
+		_, err = s.kit.Connect(again.sign).TrySubscribe(garden, auth)
+		require.Error(t, err, "it has expired")
+		s.open(again, garden)
+	})
+}
+
 func TestWhoIsHere(t *testing.T) {
 	visit(t, func(t *testing.T, s site) {
 		anns := s.open(s.login("ann", "spade"), garden)

@@ -38,13 +38,28 @@ func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 		return nil, err
 	}
 	a.mux.Handle("/rt/", rt)
-	// The login decides here, too: only members of a team can enter its channel.
+	// The page is rendered with a token for the user, which is valid on all connections of that
+	// user. When a server restarts and all pages come back at once, they need no request for it.
+	a.token = func(s *session) string {
+		token, err := pushy.SignToken(secret, pushy.Token{
+			Channels: []string{channelOf(s.user.Team)},
+			User:     s.UserID(),
+			Expires:  time.Now().Add(tokenLifetime),
+			Data:     presence(s),
+		})
+		if err != nil {
+			slog.Error("cannot sign a token", "user", s.user.Name, "error", err) // the page asks for one
+		}
+		return token
+	}
+	// A page that is open for longer asks for the next token here. The login decides here, too:
+	// only members of a team can enter its channel.
 	a.mux.Handle("/rt/auth", rt.AuthHandler(func(r *http.Request, _, channel string) (any, error) {
 		s := a.sessions.of(r)
 		if s == nil || channel != channelOf(s.user.Team) {
 			return nil, pushy.ErrDenied
 		}
-		return map[string]string{"name": s.user.Name}, nil
+		return presence(s), nil
 	}))
 	a.changed = func(ctx context.Context, team string, c chore) {
 		if err := rt.Publish(ctx, channelOf(team), "chore", c); err != nil {
@@ -63,5 +78,12 @@ func (a *app) addRealtime(secret string) (*pushy.Server, error) {
 	a.sessions.disconnect = func(conn *pushy.Conn) { _ = conn.Close(pushy.CloseRemoved, "logged out") }
 	return rt, nil
 }
+
+// tokenLifetime is the life of the token in a page, which survives a logout. Without a session the
+// user cannot connect, so the token is of no use then.
+const tokenLifetime = time.Hour
+
+// presence is what the other members of the team see of a user.
+func presence(s *session) map[string]string { return map[string]string{"name": s.user.Name} }
 
 func channelOf(team string) string { return "private-team-" + team }

@@ -31,7 +31,8 @@ test("a team sees changes of its chores", limit, async (t) => {
   const { origin, stop } = await start();
   t.after(stop);
   const ann = await open(browser, origin, desktop);
-  const bob = await open(browser, origin, phone);
+  const bob = await open(browser, origin, phone), asked = [];
+  for (const page of [ann, bob]) page.on("request", (request) => request.url().endsWith("/rt/auth") && asked.push(request.url()));
   await look({ desktop: ann, phone: bob }, "embed-login");
   await login(ann, "ann", "spade");
   await login(bob, "bob", "rake");
@@ -49,6 +50,7 @@ test("a team sees changes of its chores", limit, async (t) => {
   assert.equal(await ann.locator("#chores li").count(), 4);
   assert.equal(await bob.locator("#chores li").count(), 4);
   await look({ desktop: ann, phone: bob }, "embed");
+  assert.deepEqual(asked, []); // the page has a token
 
   // A logout in one tab closes the connection of the other tab.
   const second = await ann.context().newPage();

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const json = { Accept: "application/json" };
 
 const pushy = new Pushy("/rt", "/rt/auth");
-const { channel, since } = document.body.dataset;
+const { channel, since, token } = document.body.dataset;
 const team = pushy.channel(channel, { since }); // the changes since the page was rendered are replayed
 
 function show(chore) {
@@ -57,7 +57,7 @@ pushy.on("state", ({ state }) => {
   // The connection may be closed because the user has logged out.
   if (state === "waiting" || state === "closed") ask("/chores").catch(() => {});
 });
-team.subscribe();
+team.subscribe(token && { auth: token }); // after the token has expired, the client asks for the next one
 
 document.addEventListener("submit", async (event) => {
   const form = event.target;
