@@ -1,11 +1,13 @@
 package pushy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -119,10 +121,18 @@ func (t *tokens) authorizeV2(r AuthRequest) error {
 	return nil
 }
 
-// sameJSON reports whether sent has the value of canonical, which is nil for none.
+// sameJSON reports whether sent has the value of canonical, which is nil for none. Fields may have
+// another order, because a client can have decoded and encoded them.
 func sameJSON(sent json.RawMessage, canonical []byte) bool {
 	own, err := jsvalue.Canonical(nil, sent, jsvalue.TriggerLimits)
-	return err == nil && canonical != nil && string(own) == string(canonical)
+	if err != nil || len(own) != len(canonical) {
+		return false
+	}
+	if bytes.Equal(own, canonical) {
+		return true
+	}
+	var a, b any
+	return json.Unmarshal(own, &a) == nil && json.Unmarshal(canonical, &b) == nil && reflect.DeepEqual(a, b)
 }
 
 // warn logs why a token is refused, at most once a minute for each reason. The log never has the

@@ -52,7 +52,6 @@ needed() {
 		curl|curl|sends the requests of the README and docs
 		perl|perl|signs them
 		node|nodejs|runs the client's tests, and parses JSON to compare the results with pushy's
-		php|php-cli|runs an auth endpoint in PHP, for the tests of the client
 		npm|npm|installs the tools that build the client and control the browsers
 		php|php-cli|runs a publisher of examples/publishers, and an auth endpoint for the client's tests
 		python3|python3|runs a publisher of examples/publishers

@@ -1,13 +1,12 @@
-#!/usr/bin/env php
 <?php
 // Calls the signed API of pushy, with nothing but PHP 8.1 or newer (Debian: php-cli).
 //
 //     export PUSHY_SECRET_KEY=…  PUSHY_URL=https://rt.example.com/pushy
-//     pushy_api.php publish CHANNEL EVENT [JSON]   publishes an event
-//     pushy_api.php publish-all <FILE              publishes the events of a JSON array
-//     pushy_api.php kick TARGET [REASON]           TARGET is user:ID, conn:ID or channel:NAME
-//     pushy_api.php list CALL [JSON]               all pages of channels, members, connections or bans
-//     pushy_api.php call CALL [JSON]               any other call
+//     php pushy_api.php publish CHANNEL EVENT [JSON]   publishes an event
+//     php pushy_api.php publish-all <FILE              publishes the events of a JSON array
+//     php pushy_api.php kick TARGET [REASON]           TARGET is user:ID, conn:ID or channel:NAME
+//     php pushy_api.php list CALL [JSON]               all pages of channels, members, connections or bans
+//     php pushy_api.php call CALL [JSON]               any other call
 //
 // With PUSHY_ID, a request that was carried out under that id is not carried out again. The
 // answer is printed as JSON. PROTOCOL.md, section 15, describes the calls. In a program:
@@ -153,7 +152,8 @@ function main(array $args): int
     return 0;
 }
 
-if (realpath($_SERVER['SCRIPT_FILENAME'] ?? '') === __FILE__) { // not if another script includes this file
+// Not if another script includes this file, nor for the visitors of a website that has it.
+if (PHP_SAPI === 'cli' && realpath($_SERVER['SCRIPT_FILENAME']) === __FILE__) {
     try {
         exit(main($argv));
     } catch (RuntimeException | JsonException $error) {

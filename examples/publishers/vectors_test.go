@@ -81,21 +81,10 @@ func TestVectors(t *testing.T) {
 	input, err := json.Marshal(map[string]any{"Requests": quoted, "Tokens": tokens})
 	require.NoError(t, err)
 
-	for name, program := range map[string][]string{
-		"php":    {"php", "testdata/sign.php"},
-		"node":   {"node", "testdata/sign.mjs"},
-		"python": {"python3", "-B", "testdata/sign.py"},
-	} {
+	for name, program := range signers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), program[0], program[1:]...)
-			var failures bytes.Buffer
-			cmd.Stdin = bytes.NewReader(input)
-			cmd.Stderr = &failures
-			out, err := cmd.Output()
-			require.NoError(t, err, failures.String())
-			var got struct{ Requests, Tokens []string }
-			require.NoError(t, json.Unmarshal(out, &got))
+			got := sign(t, program, input)
 			require.Len(t, got.Requests, len(requests.Vectors))
 			for i, v := range requests.Vectors {
 				assert.Equal(t, v.Header, got.Requests[i], v.Name)
@@ -110,4 +99,23 @@ func TestVectors(t *testing.T) {
 			assert.ElementsMatch(t, notSigned, differ)
 		})
 	}
+}
+
+// signers are programs that sign what their input has.
+var signers = map[string][]string{
+	"php":    {"php", "testdata/sign.php"},
+	"node":   {"node", "testdata/sign.mjs"},
+	"python": {"python3", "-B", "testdata/sign.py"},
+}
+
+func sign(t *testing.T, program []string, input []byte) (signed struct{ Requests, Tokens []string }) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program[0], program[1:]...)
+	var failures bytes.Buffer
+	cmd.Stdin = bytes.NewReader(input)
+	cmd.Stderr = &failures
+	out, err := cmd.Output()
+	require.NoError(t, err, failures.String())
+	require.NoError(t, json.Unmarshal(out, &signed))
+	return signed
 }
