@@ -92,7 +92,10 @@ func newCredentialBench(t *testing.T, disableV1 bool) *credentialBench {
 	position, err := srv.Position(t.Context(), "kept")
 	require.NoError(t, err)
 	b.position = position.String()
-	require.Equal(t, 200, b.post("/pushy/socket/000/"+b.session+"/xhr", ""), "the session begins")
+	stream, err := http.Post(web+"/pushy/socket/000/"+b.session+"/xhr_streaming", "text/plain", nil)
+	require.NoError(t, err)
+	require.Equal(t, 200, stream.StatusCode)
+	t.Cleanup(func() { _ = stream.Body.Close() }) // it keeps the session open
 
 	b.conn = connectUser(t, srv, victim)
 	success := b.conn.subscribeWith("private-room", b.conn.expiring("private-room", time.Hour, ""), "")
