@@ -3,7 +3,6 @@ package pushy
 import (
 	"context"
 	"errors"
-	"math"
 	"strings"
 	"time"
 
@@ -25,8 +24,8 @@ func (s *Server) kickCall() apiCall {
 			Reason: b.Reason,
 		}
 		if b.Until != nil {
-			if *b.Until < 1 || *b.Until > math.MaxInt32*100 {
-				return nil, badPlace("until", "must be a number of seconds since 1970")
+			if *b.Until <= 0 { // one of these numbers is the zero time
+				return nil, badName("until", errPast)
 			}
 			k.Until = time.Unix(*b.Until, 0)
 		}

@@ -25,7 +25,7 @@ type Ban struct {
 
 // Bans returns the bans that stand, sorted by target. The errors are those of the Broker.
 func (s *Server) Bans(ctx context.Context) ([]Ban, error) {
-	records, err := s.listBans(ctx)
+	records, _, err := s.listBans(ctx)
 	if err != nil {
 		return nil, callError("bans", err)
 	}

@@ -181,11 +181,14 @@ func (s *Server) openBans() {
 	}
 	err := s.loadBans(context.Background())
 	s.hub.Go(func(ctx context.Context) {
-		pause := time.Second
+		retry := time.Second
 		for {
+			pause := banInterval - rand.N(banInterval/4) // not all nodes at the same time
 			if err == nil {
-				// Not all nodes at the same time.
-				pause = banInterval - rand.N(banInterval/4)
+				retry = time.Second
+			} else {
+				pause = retry
+				retry = min(2*retry, banInterval)
 			}
 			select {
 			case <-time.After(pause):
@@ -193,9 +196,7 @@ func (s *Server) openBans() {
 			case <-ctx.Done():
 				return
 			}
-			if err = s.loadBans(ctx); err != nil {
-				pause = min(2*pause, banInterval)
-			}
+			err = s.loadBans(ctx)
 		}
 	})
 }
@@ -210,7 +211,7 @@ func (s *Server) wakeBans() {
 
 func (s *Server) loadBans(ctx context.Context) error {
 	mark := s.bans.mark()
-	records, err := s.listBans(ctx)
+	records, _, err := s.listBans(ctx)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrClosed) {
 			s.notices.Warn("cannot read the list of bans; pushy retries", "", slog.Any("error", err))

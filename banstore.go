@@ -2,6 +2,8 @@ package pushy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +14,6 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/jsvalue"
-	"github.com/gopushy/pushy/internal/names"
 )
 
 const (
@@ -31,15 +32,16 @@ type banRecord struct {
 	until time.Time // of the record
 }
 
-// listBans reads the records of bans. It skips those that are not valid.
-func (s *Server) listBans(ctx context.Context) ([]banRecord, error) {
+// listBans reads the records of bans, of which total is the number. It skips those that are not
+// valid.
+func (s *Server) listBans(ctx context.Context) (list []banRecord, total int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	records, err := s.ledger.List(ctx, banPrefix)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	list := make([]banRecord, 0, len(records))
+	list = make([]banRecord, 0, len(records))
 	now := s.now()
 	for _, r := range records {
 		if len(r.Answer) == 0 {
@@ -56,7 +58,7 @@ func (s *Server) listBans(ctx context.Context) ([]banRecord, error) {
 		}
 		list = append(list, b)
 	}
-	return list, nil
+	return list, len(records), nil
 }
 
 // newest returns the newest ban of each target, sorted by target.
@@ -80,19 +82,19 @@ func newest(records []banRecord) []ban {
 	return list
 }
 
-// storeBan stores a ban, and sets its At. A Ledger cannot delete a record, and prolongs one only
-// while it exists. So the record of a target that lasts longest gets the new ban, or, if the ban
-// lasts longer, there is a new record. In both cases the newest ban is in the record that lasts
-// longest. If the ban ends another one and there is none, storeBan stores nothing and returns
-// false.
+// storeBan stores a ban, and sets its At. A target has one record: a new ban of it replaces the one
+// that the record has, and prolongs the record if it lasts longer. If the ban ends another one and
+// there is none, storeBan stores nothing and returns false. At is then that of the ban which has
+// ended it, or 0.
 func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) {
-	records, err := s.listBans(ctx)
+	records, total, err := s.listBans(ctx)
 	if err != nil {
 		return false, err
 	}
 	now := s.now()
 	b.At = now.UnixMilli()
-	var longest, last *banRecord
+	key := banKey(b.Target)
+	var longest, last *banRecord // other programs can have written several
 	for i := range records {
 		r := &records[i]
 		if r.Target != b.Target {
@@ -101,6 +103,7 @@ func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) 
 		b.At = max(b.At, r.At+1)
 		if longest == nil || r.until.After(longest.until) {
 			longest = r
+			key = r.key
 		}
 		if last == nil || r.At > last.At {
 			last = r
@@ -113,27 +116,43 @@ func (s *Server) storeBan(ctx context.Context, b *ban) (stored bool, err error) 
 		}
 		return false, nil
 	}
-	answer, err := jsvalue.Encode(b)
-	if err != nil {
-		return false, err
+	if longest == nil && total >= maxBans {
+		return false, fmt.Errorf("%w: %d are stored, which is the limit; ban channels or addresses, "+
+			"or refuse users in Options.Accept", ErrTooManyBans, total)
 	}
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
-	ttl := time.Unix(b.Until, 0).Sub(now)
-	if longest != nil && time.Until(longest.until) >= ttl {
-		err := s.ledger.Finish(ctx, longest.key, banDigest, answer)
-		if !errors.Is(err, broker.ErrNotOwner) || b.Until == 0 {
-			return err == nil, err
-		} // it has expired
+	if b.Until > 0 {
+		ttl := time.Unix(b.Until, 0).Sub(now) + time.Second
+		if _, err := s.ledger.Claim(ctx, key, banDigest, ttl); err != nil {
+			return false, err
+		}
 	}
-	if len(records) >= maxBans {
-		return false, fmt.Errorf("%w: %d are stored, which is the limit; ban channels or addresses, "+
-			"or refuse users in Options.Accept", ErrTooManyBans, len(records))
+	err = s.finishBan(ctx, key, b)
+	if b.Until == 0 && errors.Is(err, broker.ErrNotOwner) {
+		b.At = 0 // the ban has just ended by itself
+		return false, nil
 	}
-	key := banPrefix + names.RandomHex(16)
-	if _, err := s.ledger.Claim(ctx, key, banDigest, ttl+time.Second); err != nil {
-		return false, err
-	}
-	err = s.ledger.Finish(ctx, key, banDigest, answer)
 	return err == nil, err
+}
+
+// finishBan stores a ban in a record that was claimed. If it fails, the record is released if it has
+// no ban, because it would count until its end.
+func (s *Server) finishBan(ctx context.Context, key string, b *ban) error {
+	answer, err := jsvalue.Encode(b)
+	if err == nil {
+		err = s.ledger.Finish(ctx, key, banDigest, answer)
+	}
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), operationTimeout)
+		defer cancel()
+		_ = s.ledger.Release(ctx, key, banDigest) // the next ban of the target uses the record otherwise
+	}
+	return err
+}
+
+// banKey returns the key of a target's record.
+func banKey(target string) string {
+	sum := sha256.Sum256([]byte(target))
+	return banPrefix + hex.EncodeToString(sum[:16])
 }

@@ -107,12 +107,13 @@ func (s *Server) checkKick(k Kick) (b ban, field string, err error) {
 	if k.Until.IsZero() {
 		return b, "", nil
 	}
-	now := s.now()
 	b.Until = k.Until.Unix()
 	switch {
 	case kind == targetConn:
 		return b, "until", errors.New("is not allowed for a connection, because its id does not return")
-	case k.Until.Sub(now) > maxBanTime:
+	case b.Until <= 0: // 0 would be no ban
+		return b, "until", errPast
+	case b.Until > s.now().Add(maxBanTime).Unix():
 		return b, "until", errors.New("must be at most 366 days from now")
 	}
 	return b, "", nil

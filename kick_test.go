@@ -480,6 +480,8 @@ func TestKickRefuses(t *testing.T) {
 		{pushy.Kick{Target: "channel:a:b"}, "pushy: kick: target: must not contain :"},
 		{pushy.Kick{Target: "user:1", Reason: strings.Repeat("é", 62)}, "pushy: kick: reason: must be valid UTF-8 of at most 123 bytes"},
 		{pushy.Kick{Target: "user:1", Until: now}, "pushy: kick: until: must be in the future"},
+		{pushy.Kick{Target: "user:1", Until: time.Unix(0, 0)}, "pushy: kick: until: must be in the future"},
+		{pushy.Kick{Target: "user:1", Until: time.Unix(-1, 0)}, "pushy: kick: until: must be in the future"},
 		{pushy.Kick{Target: "user:1", Until: now.Add(367 * 24 * time.Hour)}, "pushy: kick: until: must be at most 366 days"},
 		{pushy.Kick{Target: "conn:1", Until: now.Add(time.Hour)}, "pushy: kick: until: is not allowed for a connection"},
 	} {
