@@ -27,7 +27,7 @@ type Limits struct {
 	Members       int // members of a channel with presence; default 1,000, see PagedMembers
 	PresenceBytes int // bytes of one member's data, as the client sends it; default 4 KiB
 	MessageBytes  int // bytes of one client message, without JSON escapes; default 64 KiB
-	TriggerBytes  int // bytes of the body of a trigger; default 256 KiB
+	TriggerBytes  int // bytes of a trigger's body, and of an event's data in the signed API; default 256 KiB
 	// A command with a large answer counts as several messages (PROTOCOL.md, section 3).
 	CommandRate  int // messages a second from one connection; default 100
 	CommandBurst int // messages at once after a pause; default 200, or Channels if that is more
@@ -40,14 +40,14 @@ type Limits struct {
 	// for them, with an event that many clients wait for counted once; messages and bodies that
 	// arrive; the members of channels; and the events that channels keep. Stats.Memory has these
 	// parts. At 80 % the kept events are freed, and if that is not enough, new connections are
-	// refused with status 503; at 90 % Ready returns ErrOverloaded, and events are not published,
-	// triggers are answered with 503; at 100 % the connections with the most queued bytes are
-	// closed with CloseSlowConsumer. Each of these ends by itself, 5 percentage points lower. The
-	// Server measures ten times a second, so the memory of a connection (about 10 KiB each),
-	// garbage and what arrives in between come on top: choose at most 75 % of what the process
-	// may have. MaxBuffered and MaxKept apply as well. A negative number turns it off. Default:
-	// 75 % of the limit that GOMEMLIMIT or debug.SetMemoryLimit has set when New is called,
-	// otherwise off.
+	// refused with status 503; at 90 % Ready returns ErrOverloaded, and events are not published:
+	// triggers and the call publish are answered with 503; at 100 % the connections with the
+	// most queued bytes are closed with CloseSlowConsumer. Each of these ends by itself, 5
+	// percentage points lower. The Server measures ten times a second, so the memory of a
+	// connection (about 10 KiB each), garbage and what arrives in between come on top: choose at
+	// most 75 % of what the process may have. MaxBuffered and MaxKept apply as well. A negative
+	// number turns it off. Default: 75 % of the limit that GOMEMLIMIT or debug.SetMemoryLimit
+	// has set when New is called, otherwise off.
 	Memory int64
 	// Events that one connection sends to other clients (ChannelOptions.ClientEvent).
 	ClientEventRate  int // events a second, and twice that number at once; default 10

@@ -18,11 +18,12 @@ import (
 // disables a limit or a timeout. Durations that can only be mistakes, such as a Heartbeat
 // of 25, which is 25 ns, are errors.
 type Options struct {
-	// SecretKey signs and verifies triggers and tokens. It must not be empty, unless
-	// Authorizer and DisableTrigger are set. A key of less than 16 bytes is logged as a
-	// warning.
+	// SecretKey signs tokens, and verifies them, signed requests and triggers. It must not be
+	// empty, unless Authorizer is set, and DisableTrigger or DisableV1. A key of less than 16
+	// bytes is logged as a warning.
 	SecretKey string
-	// OldSecretKeys are accepted in triggers and tokens and never used to sign.
+	// OldSecretKeys are accepted in tokens, signed requests and triggers, and never used to
+	// sign. With them the key can be changed without an interruption: docs/security.md.
 	OldSecretKeys []string
 
 	// DisableV1 refuses triggers and tokens of version 1, which version 2 replaces, with a log
