@@ -122,6 +122,7 @@ func (s *Server) limitMemory() {
 			slog.Int("channels", channels))
 		m = s.measureMemory(m.Outboxes)
 	}
+	s.setMemoryStage(m) // before connections are closed, also if no measurement saw the stages before
 	closed := 0
 	for range shedsAtOne {
 		if s.memoryPercent(m) < memoryFull {

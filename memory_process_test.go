@@ -32,14 +32,41 @@ const memoryChildEnv = "PUSHY_TEST_MEMORY_CHILD"
 
 // memoryReport is what that server observes of itself.
 type memoryReport struct {
+	Stage       string  // the log line that it belongs to, or "" for one of those ten times a second
 	Used        float64 // of Limits.Memory
 	RSS         int64   // bytes, without the program; 0 if the system does not tell
 	Go          int64   // bytes that Go has of the system, which GOMEMLIMIT limits
 	Kept        int64
 	Connections int
 	Refuses     bool // a handshake is answered with 503
+	NotReady    bool
 	Overloaded  bool // Publish returns ErrOverloaded
 }
+
+// memoryStages are the log lines of the stages of Limits.Memory, in their order.
+var memoryStages = []string{
+	"kept events were freed",
+	"new connections are refused",
+	"events are not published",
+	"the connections with the most queued bytes were closed",
+}
+
+// stageLog reports the state of the server at the moment at which it enters a stage.
+type stageLog struct {
+	slog.Handler
+	report func(stage string)
+}
+
+func (l *stageLog) Handle(_ context.Context, r slog.Record) error {
+	for _, stage := range memoryStages {
+		if strings.Contains(r.Message, stage) {
+			l.report(stage)
+		}
+	}
+	return nil
+}
+
+func (l *stageLog) Enabled(context.Context, slog.Level) bool { return true }
 
 // smallBuffers accepts connections for which the kernel holds only few bytes.
 type smallBuffers struct{ net.Listener }
@@ -53,7 +80,7 @@ func (l smallBuffers) Accept() (net.Conn, error) {
 }
 
 // memoryChild is the process. Its first line is the address; then it waits for a line, fills the
-// outboxes, and reports ten times a second until its input ends.
+// outboxes, and reports ten times a second, and at each stage, until its input ends.
 func memoryChild() {
 	fail := func(err error) {
 		if err != nil {
@@ -62,9 +89,11 @@ func memoryChild() {
 		}
 	}
 	conns := make(chan *pushy.Conn, 10_000)
+	reports := make(chan memoryReport, 100)
+	var report func(stage string) // set before there can be a stage
 	srv, err := pushy.New(pushy.Options{
 		SecretKey:    peerKey,
-		Logger:       slog.New(slog.DiscardHandler),
+		Logger:       slog.New(&stageLog{slog.DiscardHandler, func(stage string) { report(stage) }}),
 		WriteTimeout: time.Hour, // the limit of the memory must end the connections
 		Channel:      func(string) pushy.ChannelOptions { return talking(relay)("kept") },
 		Hooks:        pushy.Hooks{Connect: func(c *pushy.Conn) { conns <- c }},
@@ -72,8 +101,28 @@ func memoryChild() {
 	fail(err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	fail(err)
+	report = func(stage string) {
+		m := srv.Stats().Memory
+		reports <- memoryReport{
+			Stage:       stage,
+			Used:        float64(m.Total()) / float64(m.Limit),
+			RSS:         residentBytes(),
+			Go:          goBytes(),
+			Kept:        m.Kept,
+			Connections: srv.Stats().Connections,
+			Refuses:     refuses("http://" + l.Addr().String()),
+			NotReady:    errors.Is(srv.Ready(), pushy.ErrOverloaded),
+			Overloaded:  errors.Is(srv.Publish(context.Background(), "nobody", "x", 1), pushy.ErrOverloaded),
+		}
+	}
 	go func() { _ = http.Serve(smallBuffers{l}, srv) }()
 	fmt.Println(l.Addr())
+	go func() {
+		out := json.NewEncoder(os.Stdout)
+		for r := range reports {
+			fail(out.Encode(r))
+		}
+	}()
 	in := bufio.NewReader(os.Stdin)
 	_, err = in.ReadString('\n')
 	fail(err)
@@ -92,39 +141,39 @@ func memoryChild() {
 		fail(err) // the test has ended
 		close(stop)
 	}()
+	fillMemory(srv, all, stop, func() { report("") })
+}
+
+// fillMemory queues messages until stop is closed, and calls report ten times a second: quickly
+// at first, and slowly near the limit, because the server measures ten times a second.
+func fillMemory(srv *pushy.Server, all []*pushy.Conn, stop <-chan struct{}, report func()) {
 	text := strings.Repeat("x", 2000)
-	out := json.NewEncoder(os.Stdout)
 	pace := time.NewTicker(20 * time.Millisecond)
-	slow := 2 // near the limit, so that no stage is passed between two measurements
+	slow := 2
 	if soak {
 		slow = 5
 	}
-	used := 0.0
 	for round := 0; ; round++ {
 		select {
 		case <-stop:
 		default:
-			for _, c := range all {
-				if used < 0.7 || round%slow == 0 {
+			times := 0
+			switch m := srv.Stats().Memory; {
+			case float64(m.Total()) < 0.6*float64(m.Limit):
+				times = 5
+			case round%slow == 0:
+				times = 1
+			}
+			for range times {
+				for _, c := range all {
 					_ = c.Send("filler", text) // it fails for one that was closed
 				}
 			}
 		}
 		<-pace.C
-		if round%5 != 0 {
-			continue
+		if round%5 == 0 {
+			report()
 		}
-		m := srv.Stats().Memory
-		used = float64(m.Total()) / float64(m.Limit)
-		fail(out.Encode(memoryReport{
-			Used:        used,
-			RSS:         residentBytes(),
-			Go:          goBytes(),
-			Kept:        m.Kept,
-			Connections: srv.Stats().Connections,
-			Refuses:     refuses("http://" + l.Addr().String()),
-			Overloaded:  errors.Is(srv.Publish(context.Background(), "nobody", "x", 1), pushy.ErrOverloaded),
-		}))
 	}
 }
 
@@ -174,7 +223,7 @@ func refuses(base string) bool {
 }
 
 // Acceptance 16, with a process, its memory limit and sockets: 1,000 clients never read (100
-// without PUSHY_SOAK). Each stage comes, the process stays below GOMEMLIMIT, and it
+// without PUSHY_SOAK). The stages come in their order, the process stays below GOMEMLIMIT, and it
 // recovers when nothing more is sent to the clients and they leave.
 func TestMemoryOfAProcess(t *testing.T) {
 	clients, limit := 100, int64(96<<20)
@@ -235,12 +284,23 @@ func TestMemoryOfAProcess(t *testing.T) {
 			require.Less(t, time.Since(begun), 2*time.Minute, "%s: %+v", what, r)
 		}
 	}
-	// TestMemoryStages tests the order. Here the machine may be too busy to see each stage alone.
-	next("kept events are freed", func(r memoryReport) bool { return r.Kept == 0 && r.Used > 0.5 })
-	next("connections are refused", func(r memoryReport) bool { return r.Refuses })
-	next("events are refused", func(r memoryReport) bool { return r.Overloaded })
-	next("connections are closed", func(r memoryReport) bool { return r.Connections < clients })
-	for range 10 {
+	var stages []string
+	entered := map[string]memoryReport{}
+	for range memoryStages {
+		r := next("the next stage", func(r memoryReport) bool { return r.Stage != "" })
+		stages = append(stages, r.Stage)
+		entered[r.Stage] = r
+	}
+	require.Equal(t, memoryStages, stages)
+	freed, refused, overloaded, closed := entered[stages[0]], entered[stages[1]], entered[stages[2]], entered[stages[3]]
+	assert.Zero(t, freed.Kept)
+	assert.True(t, refused.Refuses)
+	assert.Zero(t, refused.Kept)
+	assert.True(t, overloaded.NotReady && overloaded.Overloaded && overloaded.Refuses, "%+v", overloaded)
+	assert.GreaterOrEqual(t, overloaded.Connections, clients, "until then nobody is closed")
+	assert.True(t, closed.NotReady && closed.Overloaded && closed.Refuses, "%+v", closed)
+	next("connections have ended", func(r memoryReport) bool { return r.Connections < clients })
+	for range 5 {
 		next("it remains full", func(memoryReport) bool { return true })
 	}
 	t.Logf("GOMEMLIMIT %d MiB, peak of Go %d MiB, peak of the RSS %d MiB", limit>>20, peakGo>>20, peakRSS>>20)

@@ -186,6 +186,30 @@ func TestMemoryStages(t *testing.T) {
 	})
 }
 
+// The order is the same if all of the memory fills between two measurements.
+func TestMemoryStagesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 4 << 20
+		log := &lines{}
+		srv := startServer(t, pushy.Options{
+			Limits:       pushy.Limits{Memory: limit},
+			WriteTimeout: -1,
+			Logger:       slog.New(slog.NewTextHandler(log, nil)),
+			Channel:      talking(relay),
+		})
+		reader := connectPeer(t, srv)
+		reader.subscribe("kept", "")
+		require.NoError(t, srv.Publish(t.Context(), "kept", "news", strings.Repeat("x", 10_000)))
+		reader.next()
+		newSlowCrowd(t, srv, 100).fill(limit * 11 / 10)
+		found := log.with("memory is")
+		require.Len(t, found, len(memoryStages), found)
+		for i, stage := range memoryStages {
+			assert.Contains(t, found[i], stage)
+		}
+	})
+}
+
 // An event that many clients wait for counts once.
 func TestMemoryOfSharedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
