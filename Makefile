@@ -1,6 +1,6 @@
 # The checks of the project. CI runs the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help quick test fmt lint unit build release-test fuzz client browser soak tidy structure bench bench-table bench-base bench-recovery
+.PHONY: help quick test fmt lint unit brokers build release-test fuzz client browser soak tidy structure bench bench-table bench-base bench-recovery
 
 help: ## this list
 	@echo "Run make quick for every change, and make test before a merge:"
@@ -10,7 +10,7 @@ quick: ## formatting, vet, project rules and tests without servers or browsers; 
 	@ci/quick.sh
 
 test: ## everything, under 20 minutes; installs missing Debian packages if run as root, continues after a failure
-	@MAKE="$(MAKE)" ci/test.sh fmt lint unit build release-test fuzz client browser
+	@MAKE="$(MAKE)" ci/test.sh "fmt lint unit build release-test fuzz" "brokers client browser"
 
 fmt: ## formatting
 	@ci/fmt.sh
@@ -18,8 +18,11 @@ fmt: ## formatting
 lint: ## vet, staticcheck and the project's rules
 	@ci/lint.sh
 
-unit: ## the tests of all modules, with the race detector
+unit: ## the tests of all modules but those of `brokers`, with the race detector
 	@ci/unit.sh
+
+brokers: ## the tests with Redis and NATS: the brokers, and nodes on them, with the race detector
+	@ci/brokers.sh
 
 build: ## builds for other systems and processors
 	@ci/build.sh
@@ -38,6 +41,7 @@ browser: ## the client, the examples and sockjs-client in real browsers
 
 soak: ## long runs: every test twenty times, the largest tests once, every fuzz target for ten minutes
 	@ci/unit.sh -count=20 -timeout=60m
+	@ci/brokers.sh -count=20 -timeout=60m
 	@PUSHY_SOAK=1 go test -race -timeout=60m -run='PollsLoseNothing|ComeAndGo' -v ./internal/transport/sockjs
 	@PUSHY_SOAK=1 go test -timeout=60m -run='Thousand|Killed|Rolling|Returning|Crowd|MovesFaster' -v .
 	@cd test/cluster && PUSHY_SOAK=1 go test -race -timeout=60m -parallel=1 -v .

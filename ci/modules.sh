@@ -35,6 +35,22 @@ in_pairs() {
 	' in_pairs '{}' "$@" || return 1
 }
 
+# race DIR ARGUMENT... runs the tests of the module in a directory with the race detector. The time
+# limit is long, because the machine can be busy; it still ends a test that hangs. ci/lint.sh runs go
+# vet, and these binaries need no debug information.
+race() {
+	say "go test -race in ${1#"$PWD"}/"
+	(cd "$1" && shift && go test -race -shuffle=on -timeout=15m -vet=off -ldflags=-w "$@" ./...)
+}
+
+# waits DIR reports whether the tests of a module are those of ci/brokers.sh.
+waits() {
+	case $1 in
+	*/test/cluster | */broker/*) ;;
+	*) return 1 ;;
+	esac
+}
+
 # has_go reports whether this Go is new enough for the module in a directory.
 has_go() {
 	local want have
@@ -75,19 +91,38 @@ have() {
 # need COMMAND... installs the commands that are missing. If it cannot, it prints how to install
 # them and ends the script.
 need() {
-	local command packages
+	local missing packages
+	missing_of "$@"
+	[ -n "$missing" ] || return 0
+	command -v apt-get >/dev/null ||
+		die "$missing: needed, and not installed. On Debian: apt-get update && apt-get install -y $packages"
+	[ "$(id -u)" = 0 ] ||
+		die "$missing: needed, and not installed. Run: sudo sh -c 'apt-get update && apt-get install -y $packages'"
+	# Two parts of `make test` can need packages at the same time, and apt-get update does not wait.
+	exec 9>"${TMPDIR:-/tmp}/pushy-apt-get.lock"
+	flock 9
+	missing_of "$@"
+	if [ -n "$missing" ]; then
+		say "installing $packages, for $missing"
+		apt-get -o DPkg::Lock::Timeout=300 update 9>&-
+		# shellcheck disable=SC2086 # several packages are several words
+		DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y $packages 9>&-
+	fi
+	exec 9>&-
+}
+
+# missing_of COMMAND... sets the caller's variables missing, to the commands that are not installed,
+# and packages, to their Debian packages.
+missing_of() {
+	local command found
+	missing=
+	packages=
 	for command in "$@"; do
 		! have "$command" || continue
-		packages=$(needed | sed -n "s/^$command|\([^|]*\)|.*/\1/p")
-		[ -n "$packages" ] || die "ci/modules.sh does not name the package of $command"
-		command -v apt-get >/dev/null ||
-			die "$command is needed and not installed. On Debian: apt-get update && apt-get install -y $packages"
-		[ "$(id -u)" = 0 ] ||
-			die "$command is needed and not installed. Run: sudo sh -c 'apt-get update && apt-get install -y $packages'"
-		say "installing $packages, for $command"
-		apt-get -o DPkg::Lock::Timeout=300 update
-		# shellcheck disable=SC2086 # several packages are several words
-		DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y $packages
+		found=$(needed | sed -n "s/^$command|\([^|]*\)|.*/\1/p")
+		[ -n "$found" ] || die "ci/modules.sh does not name the package of $command"
+		missing="$missing${missing:+, }$command"
+		packages="$packages${packages:+ }$found"
 	done
 }
 

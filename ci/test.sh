@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the parts of `make test`. Its arguments are targets of the Makefile. If a part fails, the
-# others still run, and the summary at the end lists the parts that failed.
+# Runs the parts of `make test`. Each argument is a list of targets of the Makefile, which run one
+# after another; the lists run at the same time. The output of a part is printed when the part has
+# ended. If a part fails, the others still run, and the summary at the end lists the parts that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 
 missing=0
@@ -18,16 +19,54 @@ else
 	echo "Only root can install them, with Debian's apt-get: the parts that need them fail. \`make quick\` needs none of them."
 fi
 
+logs=$(mktemp -d)
+mkfifo "$logs/news"
+
+# run_list PART... writes a line to the pipe for each part that begins, and one for each that has ended.
+run_list() {
+	local part start outcome
+	for part in "$@"; do
+		echo "begins $part"
+		start=$(date +%s)
+		outcome=ok
+		"${MAKE:-make}" --no-print-directory "$part" >"$logs/$part.log" 2>&1 </dev/null || outcome=FAILED
+		echo "$outcome $part $(($(date +%s) - start))"
+	done
+}
+
+# Each list is a process group, so that an interrupt can end it with all its processes.
+lists=()
+end() {
+	local list
+	for list in ${lists[@]+"${lists[@]}"}; do kill -- "-$list" 2>/dev/null || true; done
+	rm -rf "$logs"
+}
+trap end EXIT
 trap 'exit 130' INT
+trap 'exit 143' TERM
+set -m
+for list in "$@"; do
+	# shellcheck disable=SC2086 # one word for each part
+	run_list $list >"$logs/news" &
+	lists+=($!)
+done
+set +m
+
+parts=0
 failed=0
 summary=
-for part in "$@"; do
-	start=$(date +%s)
-	outcome=ok
-	"${MAKE:-make}" --no-print-directory "$part" || outcome=FAILED
+while read -r outcome part seconds; do
+	if [ "$outcome" = begins ]; then
+		say "make $part begins; until it ends, its output is in $logs/$part.log"
+		continue
+	fi
+	say "make $part has ended: $outcome"
+	cat "$logs/$part.log"
+	parts=$((parts + 1))
 	[ "$outcome" = ok ] || failed=$((failed + 1))
-	summary+=$(printf '  %-8s %-7s %5d s' "$part" "$outcome" "$(($(date +%s) - start))")$'\n'
-done
+	summary+=$(printf '  %-12s %-7s %5d s' "$part" "$outcome" "$seconds")$'\n'
+done <"$logs/news"
+lists=()
 say "summary"
 printf '%s' "$summary"
-[ "$failed" = 0 ] || die "$failed of $# parts failed"
+[ "$failed" = 0 ] || die "$failed of $parts parts failed"
