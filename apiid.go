@@ -119,7 +119,7 @@ func (s *Server) claim(ctx context.Context, c *httpapi.Call, key, digest string)
 			if !errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrClosed) {
 				s.notices.Warn("signed request refused: the Ledger of the Broker failed", "", slog.Any("error", err))
 			}
-			return claim, httpapi.RefuseRetry(time.Second, "Service unavailable")
+			return claim, httpapi.Unavailable()
 		case err == nil && claim.State == broker.Mismatch:
 			return claim, httpapi.Refuse(http.StatusConflict, "Id "+c.ID+" was used with another path or body")
 		case err == nil && claim.State != broker.Pending:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/calls"
@@ -40,7 +39,7 @@ func (s *Server) apiFailed(call string, err error, answer any) *httpapi.Refusal 
 	case !errors.Is(err, ErrClosed) && !errors.Is(err, broker.ErrAway):
 		s.notices.Warn("a call of the signed API has failed", call, slog.Any("error", err))
 	}
-	refused := httpapi.RefuseRetry(time.Second, "Service unavailable")
+	refused := httpapi.Unavailable()
 	if answer != nil {
 		if encoded, err := jsvalue.Encode(answer); err == nil {
 			refused.Answer = jsvalue.Object(encoded)

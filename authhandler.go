@@ -165,17 +165,11 @@ func (s *Server) needsToken(r *http.Request, t *tokenMaker, channel string, answ
 	policy, err := s.hub.PolicyOf(channel)
 	switch {
 	case err != nil:
-		answer.Refused = &httpapi.AuthRefusal{
-			Status:  http.StatusInternalServerError,
-			Message: "Internal error",
-		}
+		answer.Refused = httpapi.Refuse(http.StatusInternalServerError, "Internal error")
 	case !policy.Private && names.Private(channel):
 		// Clients that go by the name ask for a token first, and give up if they are refused.
 	case !policy.Private:
-		answer.Refused = &httpapi.AuthRefusal{
-			Status:  http.StatusForbidden,
-			Message: "the channel is not private: it needs no token",
-		}
+		answer.Refused = httpapi.Refuse(http.StatusForbidden, "the channel is not private: it needs no token")
 	case s.opts.SecretKey == "":
 		answer.Refused = s.refusal(r, channel, errNoKey)
 	default:
@@ -230,10 +224,10 @@ var (
 )
 
 // refusal is AuthHandler's answer to an error.
-func (s *Server) refusal(r *http.Request, channel string, err error) *httpapi.AuthRefusal {
+func (s *Server) refusal(r *http.Request, channel string, err error) *httpapi.Refusal {
 	seen := visible(err)
 	if seen != nil || errors.Is(err, ErrNeedAuth) || errors.Is(err, ErrDenied) {
-		refusal := &httpapi.AuthRefusal{Status: refusedStatus(err)}
+		refusal := &httpapi.Refusal{Status: refusedStatus(err)}
 		if seen != nil {
 			refusal.Code = seen.Code
 			refusal.Message = seen.Message
@@ -257,5 +251,5 @@ func (s *Server) refusal(r *http.Request, channel string, err error) *httpapi.Au
 			slog.String("error", err.Error()),
 			slog.String("hint", hint))
 	}
-	return &httpapi.AuthRefusal{Status: http.StatusInternalServerError, Message: "Internal error"}
+	return httpapi.Refuse(http.StatusInternalServerError, "Internal error")
 }

@@ -141,7 +141,7 @@ func (s *Server) answerConnections(_ context.Context, data json.RawMessage) (any
 	}
 	switch {
 	case q.User != "":
-		for _, c := range s.hub.ConnsOf(q.User, true) {
+		for _, c := range s.hub.ConnsOf(q.User) {
 			add(c)
 		}
 	case q.Conn != "":

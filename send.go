@@ -106,7 +106,7 @@ func (s *Server) answerSend(_ context.Context, data json.RawMessage) (any, error
 	sent := 0
 	var conns []*hub.Conn
 	if m.User != "" {
-		conns = s.hub.ConnsOf(m.User, true)
+		conns = s.hub.ConnsOf(m.User)
 	} else if c := s.hub.Conn(m.Conn); c != nil {
 		conns = append(conns, c)
 	}

@@ -43,7 +43,7 @@ var errPublishEnded = errors.New("pushy: the Broker's Append ended its goroutine
 // bounds it.
 func (s *Server) publishTrigger(r *http.Request, t *httpapi.Trigger) *httpapi.TriggerAnswer {
 	if retry, ok := s.publishAllowed(1); !ok {
-		return httpapi.TooManyEvents(retry)
+		return httpapi.Refused(httpapi.RefuseEvents(retry))
 	}
 	e := broker.Entry{
 		Kind:  broker.Event,
@@ -63,9 +63,9 @@ func (s *Server) publishTrigger(r *http.Request, t *httpapi.Trigger) *httpapi.Tr
 			slog.String("error", err.Error()))
 	}
 	if errors.Is(err, broker.ErrTooLarge) {
-		return httpapi.TooLarge("Event too large for the broker")
+		return httpapi.Refused(httpapi.Refuse(http.StatusRequestEntityTooLarge, "Event too large for the broker"))
 	}
-	return httpapi.Unavailable()
+	return httpapi.Refused(httpapi.Unavailable())
 }
 
 // publishApart is publish without ctx's end. A Broker of the host's may end the

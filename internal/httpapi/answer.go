@@ -29,24 +29,10 @@ func Done(received bool, position string) *TriggerAnswer {
 // Refused returns the response to a trigger that was not delivered.
 func Refused(refused *Refusal) *TriggerAnswer { return &TriggerAnswer{refused: refused} }
 
-// Unavailable returns the response if the event could not be published now.
-func Unavailable() *TriggerAnswer { return Refused(unavailable()) }
-
-// TooLarge returns the response if the event is too large to be published.
-func TooLarge(message string) *TriggerAnswer {
-	return Refused(refuse(http.StatusRequestEntityTooLarge, message))
-}
-
-// TooManyEvents returns the response if the server publishes too many events of other processes.
-func TooManyEvents(retry time.Duration) *TriggerAnswer { return Refused(RefuseEvents(retry)) }
-
 // tooMany returns the response if no more ids can be remembered.
 func tooMany() *TriggerAnswer {
-	refused := unavailable()
-	refused.Message = "Too many triggers with an id in 20 minutes: this server remembers " +
-		strconv.Itoa(MaxRepeats) + " of them"
-	refused.Retry = 10 * time.Second
-	return Refused(refused)
+	return Refused(RefuseRetry(10*time.Second, "Too many triggers with an id in 20 minutes: this server remembers "+
+		strconv.Itoa(MaxRepeats)+" of them"))
 }
 
 // Refusal returns the code and the reason for the log if the request was at fault (4xx). ok
@@ -84,7 +70,7 @@ func (a *TriggerAnswer) Write(w http.ResponseWriter) {
 // badName returns the response for an error of the Channel or Event func of a TriggerReader.
 func badName(kind string, err error) *Refusal {
 	if errors.Is(err, names.ErrNotChecked) {
-		return refuse(http.StatusInternalServerError, "Internal error")
+		return Refuse(http.StatusInternalServerError, "Internal error")
 	}
 	return bad("Invalid " + kind + " name: " + err.Error())
 }

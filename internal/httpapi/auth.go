@@ -51,12 +51,9 @@ type AuthClient struct {
 type AuthAnswer struct {
 	Auth    string
 	Data    []byte
-	Expires int64        // of the token, in Unix milliseconds; 0 if it has no end
-	Refused *AuthRefusal // nil if the client may subscribe
+	Expires int64    // of the token, in Unix milliseconds; 0 if it has no end
+	Refused *Refusal // nil if the client may subscribe
 }
-
-// AuthRefusal is a response without a token.
-type AuthRefusal = Refusal
 
 func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -75,10 +72,10 @@ func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, refused = h.name(q.channels[0]) // the name is the first to be checked
 	}
 	if refused == nil && !names.IsUUID(q.connID) {
-		refused = badAuth("connection_id is not a connection's id")
+		refused = bad("connection_id is not a connection's id")
 	}
 	if refused != nil {
-		refused.write(w)
+		refused.Write(w)
 		return
 	}
 	// The body has been read. If the deadline expired later, it would end r's context.
@@ -93,7 +90,7 @@ func (h *AuthHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if client.Batches { // so that the client asks for its other channels at once
 			one.Answer = appendBatch(one.Answer)
 		}
-		one.write(w)
+		one.Write(w)
 	default:
 		writeToken(w, &answers[0], client)
 	}
@@ -142,38 +139,34 @@ func (h *AuthHandler) answer(r *http.Request, q *authQuery, client AuthClient) [
 	return answers
 }
 
-func (h *AuthHandler) name(channel string) (lower string, refused *AuthRefusal) {
+func (h *AuthHandler) name(channel string) (lower string, refused *Refusal) {
 	lower, err := h.Channel(channel)
 	switch {
 	case errors.Is(err, names.ErrNotChecked):
-		return "", &AuthRefusal{Status: http.StatusInternalServerError, Message: "Internal error"}
+		return "", Refuse(http.StatusInternalServerError, "Internal error")
 	case err != nil:
-		return "", badAuth("channel name " + err.Error())
+		return "", bad("channel name " + err.Error())
 	}
 	return lower, nil
 }
 
-func badAuth(message string) *AuthRefusal {
-	return &AuthRefusal{Status: http.StatusBadRequest, Message: message}
-}
-
 // read returns the fields of the body, which is a form or a JSON object. The body can be read
 // again afterwards.
-func (h *AuthHandler) read(r *http.Request) (q authQuery, refused *AuthRefusal) {
+func (h *AuthHandler) read(r *http.Request) (q authQuery, refused *Refusal) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAuthBody+1))
 	var over *http.MaxBytesError // from middleware
 	switch {
 	case errors.As(err, &over):
-		return q, &AuthRefusal{
+		return q, &Refusal{
 			Status:  http.StatusRequestEntityTooLarge,
 			Message: httperror.OverMiddleware(over),
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return q, &AuthRefusal{Status: http.StatusRequestTimeout, Message: "the body did not come in time"}
+		return q, Refuse(http.StatusRequestTimeout, "the body did not come in time")
 	case err != nil:
-		return q, badAuth("cannot read the body")
+		return q, bad("cannot read the body")
 	case len(body) > maxAuthBody:
-		return q, &AuthRefusal{Status: http.StatusRequestEntityTooLarge, Message: "body over 64 KiB"}
+		return q, Refuse(http.StatusRequestEntityTooLarge, "body over 64 KiB")
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -190,18 +183,18 @@ func (h *AuthHandler) read(r *http.Request) (q authQuery, refused *AuthRefusal) 
 			v2:       form.Get("v") == "2",
 		}
 	default:
-		return q, &AuthRefusal{
+		return q, &Refusal{
 			Status:  http.StatusUnsupportedMediaType,
 			Message: "body must be application/x-www-form-urlencoded (URLSearchParams) or application/json",
 		}
 	}
 	switch {
 	case err != nil:
-		return q, badAuth("malformed body")
+		return q, bad("malformed body")
 	case len(q.channels) == 0 || !q.batch && q.channels[0] == "" || q.connID == "":
-		return q, badAuth("channel and connection_id are needed")
+		return q, bad("channel and connection_id are needed")
 	case len(q.channels) > MaxAuthChannels:
-		return q, badAuth("at most 100 channels are allowed")
+		return q, bad("at most 100 channels are allowed")
 	}
 	return q, nil
 }

@@ -24,7 +24,7 @@ func readBody(w http.ResponseWriter, r *http.Request, rules bodyRules) ([]byte, 
 	allowed := rules.allowed(r.Header.Get("Content-Type"))
 	encoding := r.Header.Get("Content-Encoding")
 	if r.ContentLength != 0 && encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return nil, refuse(http.StatusUnsupportedMediaType, "Content-Encoding "+clip(encoding)+" is not supported")
+		return nil, Refuse(http.StatusUnsupportedMediaType, "Content-Encoding "+clip(encoding)+" is not supported")
 	}
 	if r.ContentLength > 0 && !allowed {
 		return nil, Refuse(http.StatusUnsupportedMediaType, rules.unknown)
@@ -48,7 +48,7 @@ func readBody(w http.ResponseWriter, r *http.Request, rules bodyRules) ([]byte, 
 		}
 		return nil, refused
 	case err != nil:
-		return nil, refuse(http.StatusRequestTimeout, "Cannot read the body")
+		return nil, Refuse(http.StatusRequestTimeout, "Cannot read the body")
 	case b.Len() > 0 && !allowed: // the body is chunked, so its length was not known before
 		return nil, Refuse(http.StatusUnsupportedMediaType, rules.unknown)
 	}

@@ -43,10 +43,13 @@ func RefuseRetry(after time.Duration, message string) *Refusal {
 	return refused
 }
 
+// Unavailable returns the Refusal if the broker cannot be reached now.
+func Unavailable() *Refusal { return RefuseRetry(time.Second, "Service unavailable") }
+
 // RefuseEvents returns the Refusal of events that are too many for the server. retry is the time
 // after which they are allowed.
 func RefuseEvents(retry time.Duration) *Refusal {
-	refused := refuse(http.StatusTooManyRequests, "Too many events")
+	refused := Refuse(http.StatusTooManyRequests, "Too many events")
 	refused.Retry = max(retry, time.Second)
 	return refused
 }
@@ -61,8 +64,6 @@ func (r *Refusal) Fault() (code, reason string, ok bool) {
 }
 
 func (r *Refusal) code() string { return cmp.Or(r.Code, strconv.Itoa(r.Status)) }
-
-func (r *Refusal) write(w http.ResponseWriter) { r.Write(w) }
 
 // Write writes the response.
 func (r *Refusal) Write(w http.ResponseWriter) {
@@ -84,21 +85,12 @@ func (r *Refusal) Write(w http.ResponseWriter) {
 	_, _ = w.Write(r.Answer.Raw("error", fault))
 }
 
-func refuse(status int, message string) *Refusal { return Refuse(status, message) }
-
-func bad(message string) *Refusal { return refuse(http.StatusBadRequest, message) }
-
-// unavailable returns the Refusal if the event could not be published now.
-func unavailable() *Refusal {
-	refused := refuse(http.StatusServiceUnavailable, "Service unavailable")
-	refused.Retry = time.Second
-	return refused
-}
+func bad(message string) *Refusal { return Refuse(http.StatusBadRequest, message) }
 
 // bodyTooLarge returns the Refusal of a body that exceeds the limit. size describes the size of
 // the body, and cure what to do, for the log.
 func bodyTooLarge(size string, limit int, cure string) *Refusal {
-	refused := refuse(http.StatusRequestEntityTooLarge, "Body too large")
+	refused := Refuse(http.StatusRequestEntityTooLarge, "Body too large")
 	refused.Hint = fmt.Sprintf("a body of %s is over the limit of %d: %s", size, limit, cure)
 	return refused
 }

@@ -72,7 +72,7 @@ func (rs *Repeats) Once(ctx context.Context, key string, now time.Time, publish 
 			}
 			return tooMany()
 		case lifecycle.Wait(ctx, first.done) != nil:
-			return Unavailable()
+			return Refused(Unavailable())
 		case first.got != nil && first.got.Delivered():
 			return first.got
 		}

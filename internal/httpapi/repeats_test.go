@@ -45,7 +45,7 @@ func TestRepeatIsAnsweredOnce(t *testing.T) {
 func TestFailedRepeatIsForgotten(t *testing.T) {
 	t.Parallel()
 	var rs httpapi.Repeats
-	assert.Equal(t, 503, status(rs.Once(t.Context(), "a", start, httpapi.Unavailable)))
+	assert.Equal(t, 503, status(rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Refused(httpapi.Unavailable()) })))
 	assert.Equal(t, 201, status(rs.Once(t.Context(), "a", start, func() *httpapi.TriggerAnswer { return httpapi.Done(true, "") })))
 }
 

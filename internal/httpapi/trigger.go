@@ -60,7 +60,7 @@ func (rd *TriggerReader) Read(w http.ResponseWriter, r *http.Request, name strin
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(rd.BodyTimeout))
 	if r.Method != http.MethodPost {
-		refused := refuse(http.StatusMethodNotAllowed, "Method not allowed")
+		refused := Refuse(http.StatusMethodNotAllowed, "Method not allowed")
 		refused.Header = [2]string{"Allow", http.MethodPost}
 		return nil, refused
 	}
@@ -127,7 +127,7 @@ func (rd *TriggerReader) parameters(rawQuery, name string) (*Trigger, *Refusal) 
 	}
 	now := rd.Now().Add(time.Second / 2).Unix() // rounded to the nearest second
 	if window := int64(TriggerWindow / time.Second); at-now >= window || now-at >= window {
-		refused := refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
+		refused := Refuse(http.StatusForbidden, "Timestamp out of bounds (600 seconds)")
 		refused.Code = "501"
 		refused.Hint = fmt.Sprintf("the trigger's timestamp is %d and this server's time is %d: "+
 			"they may differ by less than 600 seconds; compare the clocks", at, now)
@@ -198,7 +198,7 @@ func (rd *TriggerReader) verify(t *Trigger, body []byte, isJSON bool) *Refusal {
 			return nil
 		}
 	}
-	refused := refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
+	refused := Refuse(http.StatusForbidden, "Invalid credentials ("+clip(t.authKey)+")")
 	refused.Hint = "auth_key is not over this channel, event, timestamp and body with Options.SecretKey: " +
 		"compare the keys, and the body byte by byte"
 	return refused

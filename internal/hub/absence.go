@@ -85,13 +85,17 @@ func (a *absence) expire() {
 		return // Shutdown lets go of them
 	}
 	defer h.tasks.End()
-	var held []*loggedMember
+	h.leaveHeld(a.conn, a.end())
+}
+
+// end ends the absence of the members that are still held, and returns them.
+func (a *absence) end() (held []*loggedMember) {
 	for _, l := range a.members {
 		if l.ch.endAbsence(l, a) {
 			held = append(held, l)
 		}
 	}
-	h.leaveHeld(a.conn, held)
+	return held
 }
 
 // leaveHeld logs the leaves of members that were held, and calls their hooks.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -161,24 +160,7 @@ func (h *Hub) expire(due []*lease) {
 		return // the connections are being closed
 	}
 	defer h.tasks.End()
-	var next atomic.Int64
-	work := func() {
-		for i := next.Add(1) - 1; int(i) < len(due); i = next.Add(1) - 1 {
-			due[i].expire()
-		}
-	}
-	var workers sync.WaitGroup
-	for range len(due) - 1 {
-		if !h.startLeaver() {
-			break
-		}
-		workers.Go(func() {
-			defer h.leavers.Add(-1)
-			work()
-		})
-	}
-	work()
-	workers.Wait()
+	h.spread(len(due), len(due), func(i int) { due[i].expire() })
 }
 
 // expire ends the membership, unless it has been renewed or has ended meanwhile.

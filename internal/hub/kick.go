@@ -39,13 +39,7 @@ func (c *Conn) kick(code int, reason string) bool {
 // leaves are logged in another goroutine.
 func (h *Hub) KickHeld(match func(last *Conn) bool) {
 	for _, a := range h.absent.matching(match) {
-		var held []*loggedMember
-		for _, l := range a.members {
-			if l.ch.endAbsence(l, a) {
-				held = append(held, l)
-			}
-		}
-		h.leaveInBackground(a.conn, held)
+		h.leaveInBackground(a.conn, a.end())
 	}
 }
 

@@ -215,15 +215,25 @@ func (h *Hub) leaveAll(c *Conn, members []*membership, grace bool) {
 
 // logLeaves calls logLeave for each member and returns when all calls have returned.
 func (h *Hub) logLeaves(ctx context.Context, members []*loggedMember) {
+	most := maxLeaves
+	if h.cfg.Local {
+		most = 1 // no call waits
+	}
+	h.spread(len(members), most, func(i int) { members[i].ch.logLeave(ctx, members[i]) })
+}
+
+// spread calls run for 0 to n-1, at most most at once, and returns when all calls have returned.
+// It uses further goroutines only as far as startLeaver permits.
+func (h *Hub) spread(n, most int, run func(i int)) {
 	var next atomic.Int64
 	work := func() {
-		for i := next.Add(1) - 1; int(i) < len(members); i = next.Add(1) - 1 {
-			members[i].ch.logLeave(ctx, members[i])
+		for i := next.Add(1) - 1; int(i) < n; i = next.Add(1) - 1 {
+			run(int(i))
 		}
 	}
 	var workers sync.WaitGroup
-	for range min(len(members), maxLeaves) - 1 {
-		if h.cfg.Local || !h.startLeaver() {
+	for range min(n, most) - 1 {
+		if !h.startLeaver() {
 			break
 		}
 		workers.Go(func() {

@@ -1,6 +1,9 @@
 package hub
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // ChannelsAfter returns up to limit channels that have members on this node and whose names
 // begin with prefix and follow the name after, sorted by name, and whether there are more.
@@ -79,20 +82,9 @@ func (c *Conn) Waiting() int64 { return c.out.Waiting() }
 // Since returns when the connection began, in milliseconds since 1970.
 func (c *Conn) Since() int64 { return c.since }
 
-// ConnsOf returns the connections of a user, in no order. With greeted, only those whose Connect
-// hook has returned.
-func (h *Hub) ConnsOf(user string, greeted bool) []*Conn {
-	all := h.admission.ofUser(user)
-	if !greeted {
-		return all
-	}
-	kept := all[:0]
-	for _, c := range all {
-		if c.isGreeted() {
-			kept = append(kept, c)
-		}
-	}
-	return kept
+// ConnsOf returns the connections of a user whose Connect hook has returned, in no order.
+func (h *Hub) ConnsOf(user string) []*Conn {
+	return slices.DeleteFunc(h.admission.ofUser(user), func(c *Conn) bool { return !c.isGreeted() })
 }
 
 func (c *Conn) isGreeted() bool {
