@@ -44,10 +44,6 @@ type Grant struct {
 	// Data is the member's presence data, a JSON object, instead of what the client sent. If it
 	// is nil, what the client sent is used (AuthRequest.Data).
 	Data json.RawMessage
-
-	// issuedAt is when the permission was given; zero if it is not known. It is the time of the
-	// request, unless a token says something else.
-	issuedAt time.Time
 }
 
 // An Authorizer decides every subscription, to public and private channels. It is called
@@ -78,7 +74,7 @@ var (
 // authorize asks the Authorizer and gives its answer to the hub.
 func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) (hub.Grant, error) {
 	now := s.now()
-	grant := Grant{issuedAt: now}
+	var grant Grant
 	err := s.askAuthorizer(ctx, AuthRequest{
 		Conn:    hostConn(r.Conn),
 		Channel: r.Channel,

@@ -69,8 +69,7 @@ func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
 	if strings.HasPrefix(r.Auth, token.Prefix) {
 		return t.authorizeV2(r)
 	}
-	switch {
-	case t.srv.opts.DisableV1:
+	if t.srv.opts.DisableV1 {
 		t.warn(r, "the token has version 1", "Options.DisableV1 is set: "+
 			"the auth endpoint must sign tokens of version 2, as AuthHandler and SignToken do")
 		return ErrDenied
@@ -82,9 +81,8 @@ func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
 		return ErrDenied
 	}
 	t.srv.keyUses.add(1, key, t.srv.now())
-	// A token of version 1 says neither.
-	r.Grant.issuedAt = time.Time{}
-	r.Grant.ClientEvents = true // ChannelOptions.ClientEvent decides about each event
+	// A token of version 1 does not say it. ChannelOptions.ClientEvent decides about each event.
+	r.Grant.ClientEvents = true
 	return nil
 }
 
@@ -117,7 +115,6 @@ func (t *tokens) authorizeV2(r AuthRequest) error {
 	r.Grant.Expires = c.Expires
 	r.Grant.ClientEvents = c.Publish
 	r.Grant.Data = c.Data
-	r.Grant.issuedAt = c.Issued
 	return nil
 }
 
