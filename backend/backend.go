@@ -53,7 +53,8 @@ type Options struct {
 	// open. The Client never follows redirects.
 	HTTPClient *http.Client
 	// Timeout limits the time of a call with all its tries. Default 30 s. The maximum is 15
-	// minutes, because servers forget ids after 20 minutes.
+	// minutes, because servers forget ids after 20 minutes, unless Options.RepeatWindow of the
+	// server is less; then Timeout should be less, too.
 	Timeout time.Duration
 	// TryTimeout is how long one try waits for its response. Default 15 s, because a server
 	// that is still busy with an earlier try answers after 10 s.

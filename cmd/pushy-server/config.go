@@ -75,6 +75,10 @@ var topSettings = []setting{
 		g := &c.options.Grace
 		return duration(v, g) && *g != 0 && check(pushy.Options{Grace: *g}) == nil
 	}},
+	{"repeatWindow", `a string such as "15m", from "11m" to "20m"`, func(c *config, v json.RawMessage) bool {
+		w := &c.options.RepeatWindow
+		return duration(v, w) && *w != 0 && check(pushy.Options{RepeatWindow: *w}) == nil
+	}},
 	{"returnRate", "a whole number of clients a second, at most 1000000", func(c *config, v json.RawMessage) bool {
 		r := &c.options.ReturnRate
 		return decode(v, r) && check(pushy.Options{ReturnRate: *r}) == nil

@@ -80,6 +80,7 @@ func TestConfigKeys(t *testing.T) {
 		{"no version 1", `,"disableV1":true`, func(c *config) { c.options.DisableV1 = true }},
 		{"private events", `,"allowPrivateEvents":true`, func(c *config) { c.options.AllowPrivateEvents = true }},
 		{"grace", `,"grace":"30s"`, func(c *config) { c.options.Grace = 30 * time.Second }},
+		{"repeat window", `,"repeatWindow":"15m"`, func(c *config) { c.options.RepeatWindow = 15 * time.Minute }},
 		{"return rate", `,"returnRate":500`, func(c *config) { c.options.ReturnRate = 500 }},
 		{"no return rate", `,"returnRate":-1`, func(c *config) { c.options.ReturnRate = -1 }},
 		{"channels", `,"channels":[{"prefix":"chat-","history":100,"ttl":"5m"},

@@ -4,11 +4,24 @@
 //	pushy-server [-check] config.json
 //	pushy-server publish [flags] CHANNEL EVENT [DATA]
 //	pushy-server listen [flags] CHANNEL...
+//	pushy-server send [flags] TARGET EVENT [DATA]
+//	pushy-server channels [flags] [PREFIX]
+//	pushy-server members [flags] CHANNEL
+//	pushy-server connections [flags] TARGET
+//	pushy-server kick [flags] TARGET
+//	pushy-server unban [flags] TARGET
+//	pushy-server bans [flags]
+//	pushy-server history [flags] CHANNEL
+//	pushy-server position [flags] CHANNEL
 //	pushy-server version
-//	pushy-server help [publish | listen]
+//	pushy-server help [COMMAND]
 //
-// publish publishes an event to a running server, and listen prints the events of
-// channels. The option -h of each command prints its usage.
+// The commands with flags call a running server. publish publishes an event, listen
+// prints the events of channels, and send sends a message to a user. channels,
+// members, connections and bans print lists, and history and position what a channel
+// keeps. kick removes a user, a connection or the subscribers of a channel, and can
+// ban users and channels; unban ends a ban. The option -h of each command prints its
+// usage.
 //
 //	-check    check the config file, the files that it names and the
 //	          broker's settings without connecting, log the warnings that
@@ -50,6 +63,10 @@
 //	grace       how long a member stays after its connection is lost, such as
 //	            "30s"; at least "1s". It is also the lease of the server, and
 //	            must be equal on servers with the same broker. Default "15s"
+//	repeatWindow
+//	            how long the id of a request to the signed API is remembered, so
+//	            that the request has its effect once; from "11m" to "20m", equal on
+//	            servers with the same broker. Default "20m"
 //	returnRate  how many clients a second may connect again after this server
 //	            was shut down or has failed: they spread their attempts. At
 //	            most 1000000; a negative number means no limit. Default 2000

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,8 @@ const (
 	exitOK      = 0
 	exitFailed  = 1
 	exitUsage   = 2
-	exitUnknown = 3 // of publish: the event may have been published
+	exitUnknown = 3 // of publish, send, kick and unban: it may have been carried out
+	exitSilent  = 4 // of the commands that ask all nodes: some nodes did not answer
 )
 
 // grace is the time limit of a shutdown.
@@ -48,13 +50,12 @@ type program struct {
 // run returns the exit status.
 func (p *program) run(args []string) int {
 	if len(args) > 0 {
+		if c, ok := commandOf(args[0]); ok {
+			return c.run(p, args[1:])
+		}
 		switch args[0] {
-		case "publish":
-			return p.publish(args[1:])
 		case "trigger":
 			return p.fail(exitUsage, errors.New("trigger is now pushy-server publish, with the same flags and arguments"))
-		case "listen":
-			return p.listen(args[1:])
 		case "version":
 			return p.version(args[1:])
 		case "help":
@@ -127,16 +128,49 @@ func (p *program) version(args []string) int {
 
 // help prints the manual, or the usage of a command.
 func (p *program) help(args []string) int {
-	help := map[string]string{"publish": publishHelp, "listen": listenHelp}
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		fmt.Fprint(p.stdout, manual())
-	case len(args) == 1 && help[args[0]] != "":
-		fmt.Fprint(p.stdout, help[args[0]])
-	default:
-		return p.fail(exitUsage, errors.New("help: the commands that it explains are publish and listen"))
+		return exitOK
 	}
+	c, ok := commandOf(args[0])
+	if !ok || len(args) > 1 {
+		var names []string
+		for _, c := range commands {
+			names = append(names, c.name)
+		}
+		return p.fail(exitUsage, errors.New("help: give one of the commands "+strings.Join(names, ", ")))
+	}
+	fmt.Fprint(p.stdout, c.help)
 	return exitOK
+}
+
+// command is a command that talks to a running server.
+type command struct {
+	name string
+	help string
+	run  func(p *program, args []string) int
+}
+
+var commands = []command{
+	{"publish", publishHelp, (*program).publish},
+	{"listen", listenHelp, (*program).listen},
+	{"send", sendHelp, (*program).send},
+	{"channels", channelsHelp, (*program).channels},
+	{"members", membersHelp, (*program).members},
+	{"connections", connectionsHelp, (*program).connections},
+	{"kick", kickHelp, (*program).kick},
+	{"unban", unbanHelp, (*program).unban},
+	{"bans", bansHelp, (*program).bans},
+	{"history", historyHelp, (*program).history},
+	{"position", positionHelp, (*program).position},
+}
+
+func commandOf(name string) (c command, ok bool) {
+	i := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
+	if i < 0 {
+		return command{}, false
+	}
+	return commands[i], true
 }
 
 func (p *program) fail(status int, err error) int {

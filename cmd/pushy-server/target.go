@@ -13,7 +13,7 @@ import (
 
 const defaultURL = "http://127.0.0.1:8123/pushy"
 
-// target is the server to which publish and listen connect.
+// target is the server to which the commands connect.
 type target struct {
 	url        string // of pushy, with its prefix
 	socket     string // of the WebSocket endpoint

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -62,10 +63,17 @@ func TestVersionAndHelpCommands(t *testing.T) {
 		assert.Equal(t, manual(), stdout)
 		assert.Empty(t, stderr)
 	}
-	for command, text := range map[string]string{"publish": publishHelp, "listen": listenHelp} {
-		status, stdout, _ := runProgram(t, "help", command)
-		assert.Equal(t, exitOK, status)
-		assert.Equal(t, text, stdout)
+	for _, c := range commands {
+		for _, args := range [][]string{{"help", c.name}, {c.name, "-h"}} {
+			status, stdout, _ := runProgram(t, args...)
+			assert.Equal(t, exitOK, status)
+			assert.Equal(t, c.help, stdout)
+		}
+		assert.Contains(t, manual(), "pushy-server "+c.name+" [flags]")
+		assert.Contains(t, c.help, "pushy-server "+c.name+" [flags]")
+		for line := range strings.Lines(c.help) {
+			assert.LessOrEqual(t, len([]rune(line)), 89, line)
+		}
 	}
 	for _, args := range [][]string{{"version", "x"}, {"help", "config"}, {"help", "listen", "x"}} {
 		status, stdout, stderr := runProgram(t, args...)
