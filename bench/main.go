@@ -22,12 +22,13 @@ var (
 	only     = flag.String("only", "", "sections to run, separated by commas (default all): "+strings.Join(sectionNames(), ", "))
 	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
 	table    = flag.Bool("table", false, "only the figures that have limits; prints the table and writes nothing")
-	recovers = flag.Bool("recovery", false, "only the sections of issue 13: clients that return, and kept events; prints the table and writes nothing")
+	recovers = flag.Bool("recovery", false, "only the sections of issue 13: clients that return, kept events, and very many handshakes; prints the table and writes nothing")
 	quick    = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
 	out      = flag.String("out", ".", "directory for RESULTS.md and its charts")
 	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line")
 	render   = flag.String("render", "", "measure nothing; write RESULTS.md from a file that -keep has written")
 	profiles = flag.String("profile", "", "directory for CPU profiles of the Go servers, one for each start of a server")
+	shaken   = flag.String("shake", "", "ADDRESS: make handshakes there; the section shakes runs this in another process")
 	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name")
 
 	one      = flag.String("one", "", "kinds to compare under one load, separated by commas, instead of the sections")
@@ -52,6 +53,9 @@ func main() {
 }
 
 func run(ctx context.Context) error {
+	if *shaken != "" {
+		return shake(*shaken, *period)
+	}
 	if *also != "" {
 		name, binary, ok := strings.Cut(*also, "=")
 		if !ok {

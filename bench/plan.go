@@ -24,10 +24,11 @@ var sections = []section{
 	{"kept", planKept},
 	{"memory", planMemory},
 	{"publish", planPublish},
+	{"shakes", planHandshakes},
 }
 
-// recovery are the sections of issue 13, which -recovery runs.
-var recovery = []string{"return", "hold", "kept", "memory", "publish"}
+// recovery are the sections of issue 13, and of clients that return at once, which -recovery runs.
+var recovery = []string{"return", "hold", "kept", "memory", "publish", "shakes"}
 
 func sectionNames() []string {
 	var names []string

@@ -76,7 +76,7 @@ func recoveryChecks() []check {
 	list = append(list,
 		value("heap for a kept event of 200 bytes in the ring", ring, heapBytes, bound, " bytes"),
 		value("the same after a replay", ring, heapFramed, bound, " bytes"))
-	return list
+	return append(list, shakeChecks()...)
 }
 
 // printRecovery prints the medians of the sections of recovery, and the figures that have limits.

@@ -29,7 +29,9 @@ type sitting struct {
 	prefill  bool
 	loads    []load.Load
 	triggers bool // measures requests to an empty channel instead
-	apart    bool // events are published on another node than that of the subscribers, which is measured
+	// acceptRate is Limits.AcceptRate of the server, or 0.
+	acceptRate int
+	apart      bool // events are published on another node than that of the subscribers, which is measured
 	// program, if not nil, measures something else.
 	program func(ctx context.Context, s *sitter) error
 }
@@ -115,6 +117,9 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	if keeps(s.kind) {
 		channel = "kept"
 		flags = append(flags, "-keep", strconv.Itoa(keepSize))
+	}
+	if s.acceptRate > 0 {
+		flags = append(flags, "-accept-rate", strconv.Itoa(s.acceptRate))
 	}
 	if profiles != "" && k.server != "node" {
 		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)

@@ -19,6 +19,7 @@ import (
 var (
 	redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that nodes share")
 	natsAddr  = flag.String("nats", "", "HOST:PORT of a NATS server that nodes share")
+	accepts   = flag.Int("accept-rate", 0, "Limits.AcceptRate")
 	keep      = flag.Int("keep", 0, "events that each channel keeps whose name begins with kept")
 )
 
@@ -27,6 +28,7 @@ func main() {
 	options := pushy.Options{
 		SecretKey: load.Secret,
 		Broker:    shared(),
+		Limits:    pushy.Limits{AcceptRate: *accepts},
 	}
 	if *keep > 0 {
 		options.Channel = kept
