@@ -82,7 +82,7 @@ func (s *Server) newAPI(b broker.Broker) {
 	s.signed = httpapi.SignedReader{
 		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
 		Now:         func() time.Time { return s.now() },
-		Started:     func() time.Time { return time.Time{} },
+		Started:     func() time.Time { return s.idsSince },
 	}
 	for _, key := range s.keys {
 		s.signed.Keys = append(s.signed.Keys, httpapi.SigningKey{
@@ -98,8 +98,8 @@ func (s *Server) newAPI(b broker.Broker) {
 	}
 	s.ledger = ledger
 	s.sharedLedger = shared
-	if !shared || s.local {
-		s.signed.Started = func() time.Time { return s.started }
+	if volatile, ok := ledger.(broker.VolatileLedger); ok {
+		s.idsSince = volatile.LedgerSince()
 	}
 }
 

@@ -81,7 +81,7 @@ func TestSignedRequestAnswers(t *testing.T) {
 	t.Parallel()
 	srv := triggerServer(t, pushy.Options{
 		OldSecretKeys: []string{"an older secret key"},
-		Broker:        newCluster().Broker(),
+		Broker:        lasting(newCluster().Broker()),
 	})
 	p := connectPeer(t, srv)
 	p.subscribe("room", "")

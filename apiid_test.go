@@ -108,9 +108,46 @@ func TestRequestsFromBeforeTheStart(t *testing.T) {
 		assert.Equal(t, "news", p.next().Event)
 		refused(old, 503, "503", inItsSecond)
 	})
+	for name, c := range map[string]struct {
+		broker   broker.Broker
+		accepted bool // a request that is two seconds older than the Server
+	}{
+		"noBroker":      {nil, false},
+		"memory":        {newCluster().Broker(), false},
+		"noLedger":      {struct{ broker.Broker }{newCluster().Broker()}, false},
+		"lastingLedger": {lasting(newCluster().Broker()), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := startServer(t, pushy.Options{Broker: c.broker})
+			srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
+			status := 403
+			if c.accepted {
+				status = 200
+			}
+			assert.Equal(t, status, signedCall{body: helloBody, at: triggerNow - 2}.do(srv).Code)
+			assert.Equal(t, 200, signedCall{body: helloBody, at: triggerNow}.do(srv).Code)
+		})
+	}
+}
+
+// The ids of a memory Cluster last as long as one of its nodes is open.
+func TestIdsOfAMemoryCluster(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		srv := startServer(t, pushy.Options{}) // in a bubble, exactly at the begin of a second
-		assert.Equal(t, 200, signedCall{body: helloBody, at: now()}.do(srv).Code)
+		time.Sleep(500 * time.Millisecond)
+		cluster := newCluster()
+		one := startOn(t, cluster.Broker(), pushy.Options{})
+		time.Sleep(time.Second)
+		c := signedCall{body: helloBody, at: now()}
+		assert.Equal(t, 200, c.do(one).Code)
+		time.Sleep(2 * time.Second)
+		two := startOn(t, cluster.Broker(), pushy.Options{})
+		require.NoError(t, one.Close())
+		assert.Equal(t, 200, c.do(two).Code, "signed before this node started")
+		assert.Equal(t, 200, signedCall{body: helloBody, at: c.at, id: "another"}.do(two).Code)
+		require.NoError(t, two.Close())
+		three := startOn(t, cluster.Broker(), pushy.Options{})
+		assert.Equal(t, 403, c.do(three).Code, "the last node was closed")
 	})
 }
 

@@ -195,7 +195,7 @@ func checkChosenParts(t *testing.T, by signer, a, b, c, d, call, x, y, z string)
 	t.Helper()
 	srv, err := pushy.New(pushy.Options{
 		SecretKey: peerKey,
-		Broker:    newCluster().Broker(), // ids are remembered there, so that all times are valid
+		Broker:    lasting(newCluster().Broker()), // ids are remembered there, so that all times are valid
 		Logger:    slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -67,7 +67,7 @@ func newCredentialBench(t *testing.T, disableV1 bool) *credentialBench {
 		OldSecretKeys: []string{oldPeerKey},
 		Grace:         time.Hour,
 		DisableV1:     disableV1,
-		Broker:        newCluster().Broker(), // its Ledger remembers ids
+		Broker:        lasting(newCluster().Broker()), // its Ledger remembers ids
 		Limits:        pushy.Limits{CommandRate: -1, JoinRate: -1},
 		Channel: func(name string) (o pushy.ChannelOptions) {
 			if strings.HasPrefix(name, "kept") {

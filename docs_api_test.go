@@ -48,7 +48,7 @@ func documentedServers(t *testing.T) (srv *pushy.Server, url string) {
 	for range 3 {
 		one, base := serve(t, pushy.Options{
 			SecretKey: documentedKey,
-			Broker:    cluster.Broker(),
+			Broker:    lasting(cluster.Broker()),
 			Accept:    kickOptions.Accept,
 			Channel: func(name string) pushy.ChannelOptions {
 				if name == "chat" {

@@ -8,9 +8,14 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// SetClock pins what the Server takes for the time of triggers, signed requests and members. The
-// Server then has started at that time.
-func (s *Server) SetClock(now func() time.Time) { s.now, s.started = now, now() }
+// SetClock pins what the Server takes for the time of triggers, signed requests and members. If
+// its ids end with the process, it has begun to remember them at that time.
+func (s *Server) SetClock(now func() time.Time) {
+	s.now = now
+	if !s.idsSince.IsZero() {
+		s.idsSince = now()
+	}
+}
 
 // SetConnIDs makes next give the ids of connections.
 func (s *Server) SetConnIDs(next func() string) { s.newConnID = next }

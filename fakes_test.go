@@ -198,6 +198,19 @@ func newCluster() *memory.Cluster {
 	return memory.NewCluster(memory.Options{Logger: slog.New(slog.DiscardHandler)})
 }
 
+// lasting returns b as a broker whose Ledger outlives the process. A Server then accepts signed
+// requests from before its start.
+func lasting(b *memory.Broker) broker.Broker {
+	return struct {
+		broker.Broker
+		broker.Health
+		broker.History
+		broker.Ledger
+		broker.Cluster
+		broker.Leaser
+	}{b, b, b, b, b, b}
+}
+
 // startOn starts a Server on a broker.
 func startOn(t testing.TB, b broker.Broker, o pushy.Options) *pushy.Server {
 	t.Helper()

@@ -28,7 +28,8 @@ type Options struct {
 
 	// DisableV1 refuses triggers and tokens of version 1, which version 2 replaces, with a log
 	// line that names the cure. Set it when no publisher and no auth endpoint uses version 1
-	// any more. Default: both versions are accepted.
+	// any more. Default: both versions are accepted. The signed API is version 2 and not
+	// affected: it is off only without a SecretKey, and a proxy can refuse Prefix + "/api/".
 	DisableV1 bool
 	// TokenLife is the time after which the tokens of AuthHandler end, for clients that renew
 	// their subscriptions before (PROTOCOL.md, section 6). The tokens of other clients are

@@ -158,10 +158,11 @@ type Server struct {
 	ledger      broker.Ledger      // the Broker's, or one of this node only
 	// sharedLedger means that the ledger is that of the Broker, or that there is no other node.
 	sharedLedger bool
-	bans         bans
-	started      time.Time
-	keyUses      keyUses
-	memory       memoryGuard
+	// idsSince is when the ledger began to remember ids, or zero if these outlive the process.
+	idsSince time.Time
+	bans     bans
+	keyUses  keyUses
+	memory   memoryGuard
 
 	// The tests pin these.
 	now       func() time.Time
@@ -204,7 +205,6 @@ func newServer(options Options) (*Server, error) {
 	if t, own := o.Authorizer.(*tokens); own {
 		t.srv = s
 	}
-	s.started = s.now()
 	s.socketBases = o.socketBases()
 	o.warnOfLimits()
 	if o.SecretKey != "" {

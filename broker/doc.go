@@ -109,13 +109,14 @@
 // # Records
 //
 // A Claim that finds the answer to its own digest makes the record last for at least the
-// ttl of that Claim, so a key is never forgotten within the ttl after its last use.
+// ttl of that Claim, so a key is never forgotten within the ttl after its last use. Records
+// outlive the nodes, unless the Broker is a VolatileLedger.
 //
 // # Optional interfaces
 //
-// Health, History, Ledger, Cluster and Leaser are found by type assertion. A Broker that
-// wraps another one must implement those that it passes on: embedding the interface Broker
-// hides them. A broker without Health is never away, a broker without History keeps no
+// Health, History, Ledger, VolatileLedger, Cluster and Leaser are found by type assertion. A
+// Broker that wraps another one must implement those that it passes on: embedding the
+// interface Broker hides them. A broker without Health is never away, a broker without History keeps no
 // events, and the leases of a broker without Leaser have the length of OpenOptions.Lease.
 //
 // # Faults

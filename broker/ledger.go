@@ -24,6 +24,15 @@ type Ledger interface {
 	List(ctx context.Context, prefix string) ([]Record, error)
 }
 
+// VolatileLedger is an optional interface of a Ledger whose records end with the process. A
+// Server with such a Broker refuses signed requests from before LedgerSince, because a Ledger
+// that had their ids may have ended.
+type VolatileLedger interface {
+	Ledger
+	// LedgerSince returns when the Ledger began to keep its records.
+	LedgerSince() time.Time
+}
+
 // ClaimTimeout is how long a claim without an answer is valid. After that, the next Claim
 // of the key replaces it.
 const ClaimTimeout = 30 * time.Second

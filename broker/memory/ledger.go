@@ -122,6 +122,13 @@ func (b *Broker) List(ctx context.Context, prefix string) ([]broker.Record, erro
 	return list[:min(len(list), brokerkit.MaxListed)], nil
 }
 
+// LedgerSince implements broker.VolatileLedger.
+func (b *Broker) LedgerSince() time.Time {
+	b.cluster.mu.Lock()
+	defer b.cluster.mu.Unlock()
+	return b.cluster.since
+}
+
 func (b *Broker) usable(ctx context.Context, key, digest string, answer []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err

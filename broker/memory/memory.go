@@ -45,6 +45,7 @@ type Cluster struct {
 	open   int                   // the number of nodes whose Close was not called
 	ids    idWindow
 	ledger ledger
+	since  time.Time // when ids and ledger were made
 
 	// The epochs in which new logs begin. Kept events and revisions have separate epochs,
 	// because a log that has only revisions is dropped early.
@@ -74,6 +75,7 @@ func NewCluster(o Options) *Cluster {
 		maxRecords:    cmp.Or(max(o.MaxRecords, 0), brokerkit.MaxRecords),
 		seed:          maphash.MakeSeed(),
 		nodes:         map[string]*nodeEntry{},
+		since:         time.Now(),
 		offsetEpoch:   brokerkit.NewEpoch(),
 		revisionEpoch: brokerkit.NewEpoch(),
 	}
@@ -259,6 +261,7 @@ func (c *Cluster) closeNode(node string, reachable bool) (last bool) {
 	clear(c.nodes)
 	c.ids = idWindow{}
 	c.ledger = ledger{}
+	c.since = time.Now()
 	for i := range c.shards {
 		c.shards[i].clear()
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/pushytest"
 )
@@ -97,12 +98,24 @@ type gateway struct {
 	seen []request
 }
 
+// lastingBroker returns a broker whose Ledger does not look as if it ended with the process.
+// Otherwise, the requests of the first second would be refused.
+func lastingBroker() broker.Broker {
+	b := memory.NewCluster(memory.Options{}).Broker()
+	return struct {
+		broker.Broker
+		broker.History
+		broker.Ledger
+		broker.Cluster
+	}{b, b, b, b}
+}
+
 // startGateway starts a Server whose clients have the user id of their header User.
 func startGateway(t *testing.T) *gateway {
 	t.Helper()
 	srv, err := pushy.New(pushy.Options{
 		SecretKey: secret,
-		Broker:    memory.NewCluster(memory.Options{}).Broker(), // without it, requests of the first second are refused
+		Broker:    lastingBroker(),
 		Logger:    slog.New(slog.DiscardHandler),
 		Accept:    func(r *http.Request) (any, error) { return r.Header.Get("User"), nil },
 	})

@@ -44,10 +44,10 @@ type SignedReader struct {
 	Keys        []SigningKey
 	BodyTimeout time.Duration
 	Now         func() time.Time
-	// Started refuses requests that were signed before it, unless it is zero. It is set if the
-	// ids of requests do not outlive this process. The time of a request has no fractions, so a
-	// request of the second of the start may be older than it: it is refused, too, but with 503,
-	// after which publishers sign it anew.
+	// Started refuses requests that were signed before it, unless it is zero, which means that
+	// ids outlive this process. The time of a request has no fractions, so a request of the
+	// second of the start may be older than it: it is refused, too, but with 503, after which
+	// publishers sign it anew.
 	Started func() time.Time
 }
 

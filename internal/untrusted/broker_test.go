@@ -280,6 +280,30 @@ func TestExtend(t *testing.T) {
 	assert.ErrorIs(t, without.Extend(t.Context(), time.Minute), errors.ErrUnsupported)
 }
 
+// volatile is a broker whose Ledger ends with the process.
+type volatile struct {
+	withAll
+	since func() time.Time
+}
+
+func (v volatile) LedgerSince() time.Time { return v.since() }
+
+// LedgerSince of a Ledger that outlives the process, or of a broker without a Ledger, is zero. If
+// it fails, ids may have been forgotten until now.
+func TestLedgerSince(t *testing.T) {
+	t.Parallel()
+	var r recorder
+	at := time.Unix(1_700_000_000, 5)
+	since := func(b broker.Broker) time.Time {
+		return untrusted.Wrap(b, r.options()).(interface{ LedgerSince() time.Time }).LedgerSince()
+	}
+	assert.Equal(t, at, since(volatile{since: func() time.Time { return at }}))
+	assert.WithinDuration(t, time.Now(), since(volatile{since: func() time.Time { panic("of the test") }}), time.Minute)
+	assert.Equal(t, []string{"Broker.LedgerSince", "Broker.LedgerSince"}, r.calls)
+	assert.Zero(t, since(withAll{}))
+	assert.Zero(t, since(plain{}))
+}
+
 func kept(offset uint64, data string) broker.Entry {
 	return broker.Entry{
 		Kind:  broker.Event,

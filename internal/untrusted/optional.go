@@ -12,7 +12,8 @@ import (
 
 // Wrap returns a broker that validates what next delivers. It implements those optional
 // interfaces of package broker that next implements, and always Health and Leaser: a broker
-// without Health is never away, and Extend returns errors.ErrUnsupported without Leaser.
+// without Health is never away, and Extend returns errors.ErrUnsupported without Leaser. A
+// Ledger is always a VolatileLedger, whose LedgerSince returns the zero time if next is none.
 func Wrap(next broker.Broker, o Options) broker.Broker {
 	b := &Broker{
 		next: next,
@@ -89,6 +90,21 @@ func (b *Broker) Extend(ctx context.Context, lease time.Duration) error {
 		return fmt.Errorf("the broker cannot extend its lease: %w", errors.ErrUnsupported)
 	}
 	return b.o.Call("Broker.Extend", func() error { return leaser.Extend(ctx, lease) })
+}
+
+// LedgerSince implements broker.VolatileLedger. If next fails, its records may have begun now.
+func (b *Broker) LedgerSince() (since time.Time) {
+	ledger, ok := b.next.(broker.VolatileLedger)
+	if !ok {
+		return since
+	}
+	if b.o.Call("Broker.LedgerSince", func() error {
+		since = ledger.LedgerSince()
+		return nil
+	}) != nil {
+		return time.Now()
+	}
+	return since
 }
 
 // checkedHistory is a broker.History that validates the results of another one.
