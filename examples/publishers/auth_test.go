@@ -35,28 +35,31 @@ func startPHP(t *testing.T, env ...string) string {
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	lines := bufio.NewScanner(stderr)
-	var found []string
-	var log strings.Builder
-	for found == nil && lines.Scan() {
-		found = phpStarted.FindStringSubmatch(lines.Text())
-		fmt.Fprintln(&log, lines.Text())
-	}
-	ended := make(chan struct{})
+	started := make(chan string, 1)
+	ended := make(chan string, 1) // the log
 	go func() {
-		defer close(ended)
-		for lines.Scan() {
+		var log strings.Builder
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			fmt.Fprintln(&log, lines.Text())
+			if found := phpStarted.FindStringSubmatch(lines.Text()); found != nil {
+				started <- found[1]
+			}
 		}
+		ended <- log.String()
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		assert.NotRegexp(t, "PHP (Fatal|Warning|Notice|Deprecated)", <-ended)
 		_ = cmd.Wait()
-		assert.NotRegexp(t, "PHP (Fatal|Warning|Notice|Deprecated)", log.String())
 	})
-	require.Len(t, found, 2, log.String())
-	return found[1]
+	select {
+	case app := <-started:
+		return app
+	case log := <-ended:
+		ended <- log
+		t.Fatal("PHP's web server has not started: " + log)
+		return ""
+	}
 }
 
 // browser is a page of the PHP application, with its cookies.

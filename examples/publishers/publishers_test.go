@@ -90,12 +90,20 @@ type request struct {
 type gateway struct {
 	srv *pushy.Server
 	url string
-	// fault, unless it is nil, answers the nth request, where the first is 0, instead of the
-	// Server. It returns false if the Server shall answer.
-	fault func(n int, w http.ResponseWriter, r *http.Request) bool
 
-	mu   sync.Mutex
-	seen []request
+	mu    sync.Mutex
+	seen  []request
+	fault fault // or nil
+}
+
+// fault answers the nth request, where the first is 0, instead of the Server. It returns false if
+// the Server shall answer.
+type fault func(n int, w http.ResponseWriter, r *http.Request) bool
+
+func (g *gateway) fail(f fault) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.fault = f
 }
 
 // lastingBroker returns a broker whose Ledger does not look as if it ended with the process.
@@ -138,8 +146,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		id:   parts[3],
 		sent: time.Now(),
 	})
+	f := g.fault
 	g.mu.Unlock()
-	if g.fault == nil || !g.fault(n, w, r) {
+	if f == nil || !f(n, w, r) {
 		g.srv.ServeHTTP(w, r)
 	}
 }
@@ -327,11 +336,11 @@ func TestErrors(t *testing.T) {
 		p.id = ""
 		require.Len(t, g.requests(), 3, "these errors are final")
 
-		g.fault = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+		g.fail(func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = w.Write(bytes.Repeat([]byte("Not here. "), 100))
 			return true
-		}
+		})
 		says := p.refused("publish", "lobby", "x")
 		assert.Contains(t, says, "status 404: Not here. Not here. ")
 		assert.Less(t, len(says), 500)

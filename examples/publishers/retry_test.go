@@ -80,12 +80,12 @@ func TestRetry(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				g := startGateway(t)
-				g.fault = func(n int, w http.ResponseWriter, r *http.Request) bool {
+				g.fail(func(n int, w http.ResponseWriter, r *http.Request) bool {
 					if n == 0 {
 						fault(g, w, r)
 					}
 					return n == 0
-				}
+				})
 				p := p
 				p.t = t
 				p.url = g.url
@@ -106,22 +106,24 @@ func TestRetry(t *testing.T) {
 // Retry-After is waited for, unless it is over a minute.
 func TestRetryAfter(t *testing.T) {
 	each(t, func(t *testing.T, g *gateway, p publisher) {
-		after := "3"
-		g.fault = func(n int, w http.ResponseWriter, _ *http.Request) bool {
-			if n == 1 {
-				return false
+		unavailable := func(after string) fault {
+			return func(n int, w http.ResponseWriter, _ *http.Request) bool {
+				if n == 1 {
+					return false
+				}
+				w.Header().Set("Retry-After", after)
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_, _ = w.Write([]byte(`{"error":{"code":"503","message":"Service unavailable"}}`))
+				return true
 			}
-			w.Header().Set("Retry-After", after)
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte(`{"error":{"code":"503","message":"Service unavailable"}}`))
-			return true
 		}
+		g.fail(unavailable("3"))
 		p.do("publish", "lobby", "x")
 		seen := g.requests()
 		require.Len(t, seen, 2)
 		assert.GreaterOrEqual(t, seen[1].sent.Sub(seen[0].sent), 2900*time.Millisecond)
 
-		after = "99999999999999999999"
+		g.fail(unavailable("99999999999999999999"))
 		assert.Contains(t, p.refused("publish", "lobby", "x"), "status 503: Service unavailable")
 		require.Len(t, g.requests(), 3)
 	})
@@ -130,14 +132,14 @@ func TestRetryAfter(t *testing.T) {
 // After six tries the last error is shown.
 func TestTriesEnd(t *testing.T) {
 	each(t, func(t *testing.T, g *gateway, p publisher) {
-		g.fault = func(n int, w http.ResponseWriter, _ *http.Request) bool {
+		g.fail(func(n int, w http.ResponseWriter, _ *http.Request) bool {
 			if n < 5 {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return true
 			}
 			cut(w)
 			return true
-		}
+		})
 		assert.Contains(t, p.refused("publish", "lobby", "x"), ": no answer: ")
 		seen := g.requests()
 		require.Len(t, seen, 6)
