@@ -292,7 +292,7 @@ func TestCallsAreChecked(t *testing.T) {
 			{"until1970", func() error {
 				_, err := api.Kick(ctx, backend.Kick{Target: "user:42", Until: time.Unix(0, 0)})
 				return err
-			}, "until: must be a number of seconds", backend.ErrBadRequest},
+			}, "until: must be in the future", backend.ErrBadRequest},
 			{"untilOfAConnection", func() error {
 				_, err := api.Kick(ctx, backend.Kick{Target: "conn:" + client.ID(), Until: time.Now().Add(time.Hour)})
 				return err
