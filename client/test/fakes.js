@@ -1,7 +1,8 @@
 // A server in memory and a clock that tests turn, for the client alone.
 import { Pushy } from "../src/module.js";
 
-const flush = () => new Promise(setImmediate);
+/** Waits until what is due has run. */
+export const flush = () => new Promise(setImmediate);
 
 /**
  * Sets up t's fake clock and returns how to turn it: in small steps, since all
@@ -125,4 +126,27 @@ export function warnings(t) {
   return all;
 }
 
-export { flush };
+/** A position in an answer, with more fields. */
+export const place = (epoch, offset, more) => ({ epoch, offset, ...more });
+
+/** A subscribed client, and what its channel has told. */
+export async function subscribed(t, answer, options) {
+  const turn = clock(t);
+  const all = await connected();
+  const news = all.pushy.channel("news", options), got = [];
+  news.on("said", ({ n }, { offset }) => got.push([n, offset]));
+  news.on("pushy:gap", (gap) => got.push(["gap", gap.reason]));
+  news.on("subscribe", (members, { recovered, replay }) => got.push(["subscribe", recovered, replay]));
+  news.subscribe();
+  all.socket().welcome("news", undefined, answer);
+  const said = (n, offset) => all.socket().receive("said", { n }, "news", offset);
+  let ids = 0;
+  const blink = async () => {
+    all.socket().lose();
+    all.pushy.connect();
+    await flush();
+    all.socket().connect(`again-${++ids}`);
+    await flush();
+  };
+  return { ...all, turn, news, got, said, blink, clear: () => got.splice(0) };
+}
