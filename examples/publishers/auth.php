@@ -31,8 +31,9 @@ if (($_POST['v'] ?? '') === '2') { // the client renews its tokens
 }
 $pushy = new Pushy('', getenv('PUSHY_SECRET_KEY') ?: throw new RuntimeException('PUSHY_SECRET_KEY is not set'));
 foreach ($channels as $channel) {
+    $token = fn () => $pushy->token(json_encode(['sub' => [$channel]] + $claims, JSON_THROW_ON_ERROR));
     $answers[$channel] = in_array($channel, $allowed, true)
-        ? ['auth' => $pushy->token(json_encode(['sub' => [$channel]] + $claims, JSON_THROW_ON_ERROR)), 'data' => $claims['data']]
+        ? ['auth' => $token(), 'data' => $claims['data']]
         : ['error' => 'not authorized', 'code' => '403', 'status' => 403];
 }
 match (true) {

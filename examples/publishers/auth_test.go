@@ -233,7 +233,8 @@ func TestPHPAuthRefuses(t *testing.T) {
 	names := []string{
 		"private-user-7", "private-user-4", "private-user-421", "private-user-42 ", " private-user-42", "private-user-42\n",
 		"PRIVATE-USER-42", "private-user-*", "private-*", "*", "", "0", "1", "7", "lobby", "presence-user-42", "__proto__",
-		"private-user-42\x00", "private-user-42:x", "private-user-\xff42", "private-team-40", "private-team-0", "private-team-1.0",
+		"private-user-42\x00", "private-user-42:x", "private-user-\xff42", "private-team-40", "private-team-0",
+		"private-team-1.0",
 		"pushy2-request\n80756b1b\n1700000000\norder-17\n/api/publish\n{}",
 	}
 	for _, name := range names {
@@ -307,7 +308,8 @@ func TestPHPTokensOfOthers(t *testing.T) {
 	} {
 		changed := strings.Replace(string(claims), old, other, 1)
 		require.NotEqual(t, string(claims), changed)
-		forged := strings.Join([]string{parts[0], parts[1], base64.RawURLEncoding.EncodeToString([]byte(changed)), parts[3]}, ".")
+		payload := base64.RawURLEncoding.EncodeToString([]byte(changed))
+		forged := strings.Join([]string{parts[0], parts[1], payload, parts[3]}, ".")
 		for _, c := range []*pushytest.Client{ann, bob} {
 			refused(c, "private-user-42", forged, nil)
 			refused(c, "private-user-7", forged, nil)

@@ -287,7 +287,8 @@ func TestQueries(t *testing.T) {
 		kit := pushytest.New(t, g.srv)
 		ann := kit.Connect(func(r *http.Request) { r.Header.Set("User", "ann") })
 		for i := range 5 {
-			ann.Subscribe(fmt.Sprintf("private-%d", i), pushytest.Member(map[string]any{"name": "Änn", "more": map[string]any{}}))
+			member := pushytest.Member(map[string]any{"name": "Änn", "more": map[string]any{}})
+			ann.Subscribe(fmt.Sprintf("private-%d", i), member)
 		}
 		assert.JSONEq(t, `{"channels":[{"name":"private-0","presence":true,"subscribers":1},
 			{"name":"private-1","presence":true,"subscribers":1}],"next":"private-1","nodes":1,"silent":[]}`,
@@ -317,7 +318,8 @@ func TestQueries(t *testing.T) {
 		}
 		before := len(g.requests())
 		assert.JSONEq(t, `{"channels":[{"name":"private-0","presence":true},{"name":"private-1","presence":true},
-			{"name":"private-2","presence":true},{"name":"private-3","presence":true},{"name":"private-4","presence":true}],"silent":[]}`,
+			{"name":"private-2","presence":true},{"name":"private-3","presence":true},
+			{"name":"private-4","presence":true}],"silent":[]}`,
 			p.do("list", "channels", `{"limit":2}`))
 		assert.Len(t, g.requests(), before+3)
 		assert.JSONEq(t, `{"bans":[],"silent":[]}`, p.do("list", "bans"))

@@ -107,10 +107,12 @@ final class Pushy
             'follow_location' => 0,
             'ignore_errors' => true, // otherwise the body of an error is not read
         ]]);
-        $http_response_header = []; // PHP sets it, unless there is no answer
-        $text = @file_get_contents(rtrim($this->url, '/') . $path, false, $context);
-        $text = $text === false ? 'no answer: ' . (error_get_last()['message'] ?? '') : $text;
-        $head = implode("\n", $http_response_header);
+        $stream = @fopen(rtrim($this->url, '/') . $path, 'r', false, $context);
+        if ($stream === false) {
+            return [0, 0, 'no answer: ' . (error_get_last()['message'] ?? '')];
+        }
+        $head = implode("\n", stream_get_meta_data($stream)['wrapper_data']);
+        $text = (string) @stream_get_contents($stream);
         $status = preg_match('~^HTTP/\S+ (\d{3})~', $head, $found) ? (int) $found[1] : 0;
         $wait = preg_match('~^Retry-After: *(.*)$~mi', $head, $found) ? $found[1] : '0';
         return [$status, ctype_digit($wait) ? (int) $wait : max(0, (int) strtotime($wait) - time()), $text];

@@ -78,6 +78,8 @@ func TestServerHasJustStarted(t *testing.T) {
 				}
 			})
 			publish(t, web.URL+"/pushy")
+			mu.Lock()
+			defer mu.Unlock()
 			assert.Equal(t, []int{503, 200}, statuses)
 			assert.Len(t, ids, 1)
 		})
