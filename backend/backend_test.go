@@ -368,6 +368,40 @@ func TestOutcomeUnknown(t *testing.T) {
 	}
 }
 
+// An error can say both why the tries have failed and that the outcome is unknown.
+func TestUnavailableAndUnknown(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name                 string
+		status               int
+		body                 string
+		unavailable, unknown bool
+	}{
+		{"tooMany", http.StatusTooManyRequests, `{"error":{"code":"429","message":"Too many events"}}`, true, false},
+		{"notImplemented", http.StatusNotImplemented, `{"error":{"code":"501","message":"no bans"}}`, true, false},
+		{"unavailable", http.StatusServiceUnavailable, `{"error":{"code":"503","message":"Service unavailable"}}`, true, true},
+		{"aProxy", http.StatusBadGateway, `<html>`, true, true},
+		{"unreadableAnswer", http.StatusOK, `{"events":7,"closed":"x","channels":7}`, false, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.body)
+			}))
+			api := n.client(t, backend.Options{Tries: 2})
+			_, kick := api.Kick(t.Context(), backend.Kick{Target: "user:42"})
+			for _, err := range []error{api.Publish(t.Context(), "news", "x", nil), kick} {
+				assert.Equal(t, c.unavailable, errors.Is(err, backend.ErrUnavailable), "%s: %v", c.name, err)
+				assert.Equal(t, c.unknown, errors.Is(err, backend.ErrOutcomeUnknown), "%s: %v", c.name, err)
+			}
+			_, err := api.ListChannels(t.Context(), backend.ChannelQuery{})
+			require.Error(t, err)
+			assert.Equal(t, c.unavailable, errors.Is(err, backend.ErrUnavailable), "%s: %v", c.name, err)
+			assert.NotErrorIs(t, err, backend.ErrOutcomeUnknown, "a query changes nothing")
+		})
+	}
+}
+
 // A server that has lost its memory because of a restart delivers a retry again, as the
 // documentation of the package says.
 func TestAnotherServerDeliversAgain(t *testing.T) {

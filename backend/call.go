@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"github.com/gopushy/pushy/internal/names"
 )
@@ -26,10 +27,20 @@ func query[A any](ctx context.Context, c *Client, call string, body any) (answer
 
 // change calls a call that changes something. all receives the answers of all tries that had one,
 // in their order, because each try does what the earlier ones have not done. If the error is nil,
-// the last answer is complete.
+// the last answer is complete. id is that of the caller, or "".
 func change[A any](ctx context.Context, c *Client, call, id string, body any, all func(A)) error {
+	if id == "" {
+		id = names.RandomHex(16)
+	} else if !names.IsToken(id) {
+		return failed(call, fmt.Errorf("the id %q must be 1 to 64 of A-Z a-z 0-9 _ -", shortened(id)))
+	}
+	r := request{
+		what: call,
+		path: "/api/" + call,
+		id:   id,
+	}
 	var whole A
-	err := c.change(ctx, call, id, body, &whole, parts(all))
+	err := c.do(ctx, r, body, &whole, parts(all))
 	if err == nil {
 		all(whole)
 	}

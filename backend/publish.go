@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -120,13 +119,11 @@ func (c *Client) PublishAll(ctx context.Context, b Batch) (Published, error) {
 	if len(b.Events) == 0 {
 		return Published{}, failed("publish", errors.New("the batch has no events"))
 	}
-	var answer calls.Published
-	var done calls.Published // what the tries so far have published
-	err := c.change(ctx, "publish", b.ID, body, &answer, func(body []byte) {
-		var now calls.Published
-		if json.Unmarshal(body, &now) == nil {
-			done = merged(done, now)
-		}
+	var answer calls.Published // of the last try that had one
+	var done calls.Published   // what the tries so far have published
+	err := change(ctx, c, "publish", b.ID, body, func(now calls.Published) {
+		done = merged(done, now)
+		answer = now
 	})
 	if err != nil {
 		return published(done), err

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
-	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/sign"
 )
 
@@ -37,24 +36,6 @@ type request struct {
 	id    string
 	body  []byte
 	query bool // it changes nothing, so no outcome is unknown
-}
-
-// change calls a call that changes something, and decodes its answer into answer. id is that of
-// the caller, or "". For partial see do.
-func (c *Client) change(
-	ctx context.Context, call, id string, body, answer any, partial func(body []byte),
-) error {
-	if id == "" {
-		id = names.RandomHex(16)
-	} else if !names.IsToken(id) {
-		return failed(call, fmt.Errorf("the id %q must be 1 to 64 of A-Z a-z 0-9 _ -", shortened(id)))
-	}
-	r := request{
-		what: call,
-		path: "/api/" + call,
-		id:   id,
-	}
-	return c.do(ctx, r, body, answer, partial)
 }
 
 func failed(call string, err error) error { return fmt.Errorf("backend: %s: %w", call, err) }
