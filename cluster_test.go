@@ -34,13 +34,20 @@ type node struct {
 
 // onCluster runs a test in its own time, on nodes that act as one.
 func onCluster(t *testing.T, nodes int, run func(t *testing.T, cluster *memory.Cluster, nodes []node)) {
+	t.Helper()
+	onNodes(t, nodes, pushy.Options{}, run)
+}
+
+// onNodes is onCluster with options.
+func onNodes(t *testing.T, nodes int, o pushy.Options, run func(t *testing.T, c *memory.Cluster, nodes []node)) {
+	t.Helper()
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
 		cluster := newCluster()
 		var all []node
 		for range nodes {
 			b := cluster.Broker()
-			all = append(all, node{startOn(t, b, pushy.Options{}), b})
+			all = append(all, node{startOn(t, b, o), b})
 		}
 		run(t, cluster, all)
 	})

@@ -87,7 +87,7 @@ func TestLargeAnswersCountAsMessages(t *testing.T) {
 // The same question for the members of a user counts once, and one answer has at most 500
 // members, however many connections a user has.
 func TestUsersOfManyMembers(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		for i := range 700 {
 			g.join(fmt.Sprint("a", i), `{"user":"ann"}`)

@@ -281,7 +281,7 @@ func TestTabsFightForAMember(t *testing.T) {
 
 // States, cursors and idle as no client of ours sends them.
 func TestAbsurdMemberCommands(t *testing.T) {
-	onRooms(t, 1, presence(pushy.PresenceOptions{ClientState: true}), func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, presence(pushy.PresenceOptions{ClientState: true}), func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		at := g.join("m1", `{}`)
 		for i := range 2000 {

@@ -30,16 +30,8 @@ var kickOptions = pushy.Options{
 
 // onUsers is onCluster with kickOptions.
 func onUsers(t *testing.T, nodes int, run func(t *testing.T, cluster *memory.Cluster, nodes []node)) {
-	t.Parallel()
-	fakeTime(t, func(t *testing.T) {
-		cluster := newCluster()
-		var all []node
-		for range nodes {
-			b := cluster.Broker()
-			all = append(all, node{startOn(t, b, kickOptions), b})
-		}
-		run(t, cluster, all)
-	})
+	t.Helper()
+	onNodes(t, nodes, kickOptions, run)
 }
 
 // connectOf connects a client of a user, past Options.Accept.

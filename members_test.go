@@ -21,21 +21,6 @@ import (
 	"github.com/gopushy/pushy/internal/hub"
 )
 
-// onRooms runs a test in its own time, on nodes that act as one, with options.
-func onRooms(t *testing.T, nodes int, o pushy.Options, run func(t *testing.T, c *memory.Cluster, nodes []node)) {
-	t.Helper()
-	t.Parallel()
-	fakeTime(t, func(t *testing.T) {
-		cluster := newCluster()
-		var all []node
-		for range nodes {
-			b := cluster.Broker()
-			all = append(all, node{startOn(t, b, o), b})
-		}
-		run(t, cluster, all)
-	})
-}
-
 func presence(p pushy.PresenceOptions) pushy.Options {
 	return pushy.Options{
 		Channel: func(string) pushy.ChannelOptions { return pushy.ChannelOptions{Presence: p} },
@@ -74,7 +59,7 @@ func (g guest) leave(id string) broker.Position {
 
 // All forms of the modes, byte for byte.
 func TestPresenceModesOnTheWire(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		at := g.join("m1", `{"name":"Ann"}`)
 		for i := 2; i <= 4; i++ {
@@ -142,7 +127,7 @@ func withoutDigests(text string) string { return digests.ReplaceAllString(text, 
 // 10 KB in all. A client with batches receives each member once, and at most four messages a
 // second.
 func TestTenThousandMembersJoin(t *testing.T) {
-	onRooms(t, 2, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 2, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		const all = 10_000
 		g := newGuest(t, c)
 		g.join("first", `{}`)
@@ -223,7 +208,7 @@ func (h *roomHistory) membersAt(t *testing.T, revision string) []string {
 // Recovery 27: a client reads the list in pages while 200 members a second come and go. After
 // the last page, and after each batch that follows, it has the members of that revision.
 func TestPagingWhileMembersComeAndGo(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		h := &roomHistory{guest: newGuest(t, c)}
 		var in []string
 		for i := range 3000 {
@@ -285,7 +270,7 @@ func TestPagingWhileMembersComeAndGo(t *testing.T) {
 // A member that joins and leaves within one batch is left out, unless a client has received
 // it in a list in the meantime.
 func TestMemberOfOneBatch(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		g.join("m1", `{}`)
 		w := watch(t, nodes[0].Server, "", `"diff"`)
@@ -321,7 +306,7 @@ func TestMemberOfOneBatch(t *testing.T) {
 // A client that returns receives what has changed since its revision, on the same node and
 // on another one. If the node does not know that, the client receives the list.
 func TestReturningClientReceivesChanges(t *testing.T) {
-	onRooms(t, 2, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 2, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		for i := range 5 {
 			g.join(fmt.Sprint("m", i), `{}`)
@@ -388,7 +373,7 @@ func withNumber(revision string, n int) string {
 // A client that comes from a node that was ahead of its new one has the right members in
 // the end.
 func TestReturningClientIsAheadOfTheNode(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		g.join("m1", `{}`)
 		other := watch(t, nodes[0].Server, "", `"diff"`)
@@ -415,7 +400,7 @@ func TestReturningClientIsAheadOfTheNode(t *testing.T) {
 
 // A node that was cut off from the others tells each mode what has changed.
 func TestWatchersOfANodeThatWasCutOff(t *testing.T) {
-	onRooms(t, 2, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 2, pushy.Options{}, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		for i := range 5 {
 			g.join(fmt.Sprint("m", i), `{}`)
@@ -470,7 +455,7 @@ func TestWatchersOfANodeThatWasCutOff(t *testing.T) {
 // 200 members come and go on three nodes while clients watch in all modes. In the end each
 // client knows the members that the servers have.
 func TestWatchersAgreeInTheEnd(t *testing.T) {
-	onRooms(t, 3, presence(pushy.PresenceOptions{ClientState: true}), func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 3, presence(pushy.PresenceOptions{ClientState: true}), func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		modes := []string{"", `"diff"`, `{"mode":"diff","limit":500}`, `"count"`, `"none"`}
 		var watchers []*watcher
 		for _, n := range nodes {

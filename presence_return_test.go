@@ -77,7 +77,7 @@ func TestReturnToANodeThatDidNotFollow(t *testing.T) {
 		}, false, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onRooms(t, 2, presence(pushy.PresenceOptions{ClientState: true, PerUser: c.perUser}),
+			onNodes(t, 2, presence(pushy.PresenceOptions{ClientState: true, PerUser: c.perUser}),
 				func(t *testing.T, _ *memory.Cluster, nodes []node) {
 					hold(t, nodes[0].Server, user("ann"))
 					cyd := hold(t, nodes[0].Server, user("cyd"))
@@ -181,7 +181,7 @@ func TestReturnsWhileMembersComeAndGo(t *testing.T) {
 	for _, perUser := range []bool{false, true} {
 		t.Run(fmt.Sprint("users ", perUser), func(t *testing.T) {
 			o := presence(pushy.PresenceOptions{ClientState: true, PerUser: perUser})
-			onRooms(t, 3, o, func(t *testing.T, c *memory.Cluster, nodes []node) {
+			onNodes(t, 3, o, func(t *testing.T, c *memory.Cluster, nodes []node) {
 				r := rand.New(rand.NewPCG(23, 3))
 				data := func() string { return fmt.Sprintf(`{"user":"u%d"}`, r.IntN(4)) }
 				g := newGuest(t, c)

@@ -60,7 +60,7 @@ func TestThreeTabsOfOneUser(t *testing.T) {
 	for _, order := range [][3]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			o := presence(pushy.PresenceOptions{PerUser: true, ClientState: true})
-			onRooms(t, 3, o, func(t *testing.T, c *memory.Cluster, nodes []node) {
+			onNodes(t, 3, o, func(t *testing.T, c *memory.Cluster, nodes []node) {
 				list := watch(t, nodes[0].Server, `{"user":"bob"}`, "")
 				diff := watch(t, nodes[0].Server, `{"user":"cyd"}`, `"diff"`)
 				count := watch(t, nodes[0].Server, `{"user":7}`, `"count"`)
@@ -140,7 +140,7 @@ func TestThreeTabsOfOneUser(t *testing.T) {
 
 // With users, the success tells the client which member it is, if it can understand that.
 func TestOwnMemberOfAUser(t *testing.T) {
-	onRooms(t, 1, presence(pushy.PresenceOptions{PerUser: true}), func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 1, presence(pushy.PresenceOptions{PerUser: true}), func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		srv := nodes[0].Server
 		p := connectPeer(t, srv)
 		p.send(withKey(subscribeText(t, p.id, "private-room", `{"user":"ann"}`), "presence", `"diff"`))
@@ -161,7 +161,7 @@ func TestOwnMemberOfAUser(t *testing.T) {
 func TestUnsignedUserIsNoUser(t *testing.T) {
 	o := presence(pushy.PresenceOptions{PerUser: true})
 	o.Authorizer = allowAll{}
-	onRooms(t, 1, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 1, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		watch(t, nodes[0].Server, `{"user":"ann"}`, "")
 		w := watch(t, nodes[0].Server, `{"user":"ann"}`, "")
 		assert.Len(t, w.ids(), 2)
@@ -172,7 +172,7 @@ func TestMembersOfUsers(t *testing.T) {
 	for _, perUser := range []bool{false, true} {
 		t.Run(fmt.Sprint(perUser), func(t *testing.T) {
 			o := presence(pushy.PresenceOptions{PerUser: perUser})
-			onRooms(t, 1, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+			onNodes(t, 1, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 				for _, user := range []string{`"u7"`, `"u7"`, `"u8"`, `9`} {
 					watch(t, nodes[0].Server, `{"user":`+user+`}`, "")
 				}
@@ -207,7 +207,7 @@ func TestMembersOfUsers(t *testing.T) {
 // Clients set a state where the host allows it, four times a second.
 func TestStateOfAMember(t *testing.T) {
 	o := presence(pushy.PresenceOptions{ClientState: true})
-	onRooms(t, 2, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 2, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		ann := watch(t, nodes[0].Server, `{"name":"Ann"}`, "")
 		bob := watch(t, nodes[1].Server, `{"name":"Bob"}`, "")
 		synctest.Wait()
@@ -254,7 +254,7 @@ func TestStateOfAMember(t *testing.T) {
 
 // What is wrong with a command is answered, and nothing else happens.
 func TestCommandsOfMembersAreRefused(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		in := watch(t, nodes[0].Server, `{}`, "")
 		public := connectPeer(t, nodes[0].Server)
 		public.subscribe("news", "")
@@ -300,7 +300,7 @@ func TestCommandsOfMembersAreRefused(t *testing.T) {
 // Idle concerns all channels of a connection, also those that it joins later, and changes at
 // most every 10 s.
 func TestIdle(t *testing.T) {
-	onRooms(t, 2, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 2, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		bob := watch(t, nodes[1].Server, `{"name":"Bob"}`, "")
 		ann := watch(t, nodes[0].Server, `{"name":"Ann"}`, "")
 		synctest.Wait()
@@ -328,7 +328,7 @@ func TestIdle(t *testing.T) {
 // other nodes later.
 func TestStateReachesOtherNodesLater(t *testing.T) {
 	o := presence(pushy.PresenceOptions{ClientState: true})
-	onRooms(t, 2, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 2, o, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		ann := watch(t, nodes[0].Server, "", "")
 		ann.send(command("pushy:update", `"state":{"early":true}`))
 		synctest.Wait()
@@ -360,7 +360,7 @@ func TestStateReachesOtherNodesLater(t *testing.T) {
 // A client that receives the whole list can join up to Members, others up to PagedMembers.
 func TestLimitsOfModes(t *testing.T) {
 	o := pushy.Options{Limits: pushy.Limits{Members: 2, PagedMembers: 4}}
-	onRooms(t, 1, o, func(t *testing.T, c *memory.Cluster, nodes []node) {
+	onNodes(t, 1, o, func(t *testing.T, c *memory.Cluster, nodes []node) {
 		g := newGuest(t, c)
 		g.join("m1", `{}`)
 		g.join("m2", `{}`)
@@ -380,7 +380,7 @@ func TestLimitsOfModes(t *testing.T) {
 
 // Presence that is turned on in a channel with members is a batch with all of them.
 func TestPresenceIsTurnedOnForAllModes(t *testing.T) {
-	onRooms(t, 1, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, nodes []node) {
+	onNodes(t, 1, pushy.Options{}, func(t *testing.T, _ *memory.Cluster, nodes []node) {
 		list := watch(t, nodes[0].Server, "", "")
 		diff := watch(t, nodes[0].Server, "", `"diff"`)
 		count := watch(t, nodes[0].Server, "", `"count"`)
