@@ -20,7 +20,8 @@ socketId of its client, or channel: and the name of a channel.
 ` + callHelp + idHelp + `  -reason TEXT       for the clients, at most 123 bytes. Default "Removed"
   -for D             also ban the user or the channel for this time, such as 24h or
                      90m, at most 8784h. By default clients can come back at once
-  -until TIME        the same until a time, such as 2030-01-31T12:00:00Z
+  -until TIME        the same until a time, such as 2030-01-31T12:00:00Z. Use it in
+                     a command with -id that you repeat: -for has another end then
   -json              print the result as JSON: {"closed":2,"nodes":3,"silent":[]}
 
 ` + changeHelp + `
