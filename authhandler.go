@@ -109,7 +109,7 @@ func (s *Server) AuthAll(
 func (s *Server) authHandler(
 	decide func(r *http.Request, t *tokenMaker, channels []string, answers []httpapi.AuthAnswer),
 ) http.Handler {
-	return &httpapi.AuthHandler{
+	h := &httpapi.AuthHandler{
 		FromAllowedOrigin: func(w http.ResponseWriter, r *http.Request) bool {
 			_, ok := s.fromAllowedOrigin(w, r)
 			return ok
@@ -158,6 +158,11 @@ func (s *Server) authHandler(
 			return answers
 		},
 	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r, release := s.countBody(r)
+		defer release()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // needsToken reports whether a channel needs a token. Otherwise it sets the answer.

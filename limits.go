@@ -43,11 +43,17 @@ type Limits struct {
 	// refused with status 503; at 90 % Ready returns ErrOverloaded, and events are not published:
 	// triggers and the call publish are answered with 503; at 100 % the connections with the
 	// most queued bytes are closed with CloseSlowConsumer. Each of these ends by itself, 5
-	// percentage points lower. The Server measures ten times a second, so the memory of a
-	// connection (about 10 KiB each), garbage and what arrives in between come on top: choose at
-	// most 75 % of what the process may have. MaxBuffered and MaxKept apply as well. A negative
-	// number turns it off. Default: 75 % of the limit that GOMEMLIMIT or debug.SetMemoryLimit
-	// has set when New is called, otherwise off.
+	// percentage points lower.
+	//
+	// Garbage, what arrives between two of ten measurements a second, and what other limits bound
+	// come on top, so choose at most 75 % of what the process may have. The latter are: an idle
+	// connection, about 8 KiB (Connections; 100,000 of them take 0.8 GiB), and its subscriptions
+	// (Channels), of which each that ends with its token takes 35 bytes more; the addresses of
+	// ConnectRate, 3 MiB; and, without a Broker, the ids of signed requests, about 250 bytes and
+	// the answer for each of at most 1,048,576, which only your own publishers can send.
+	//
+	// MaxBuffered and MaxKept apply as well. A negative number turns it off. Default: 75 % of the
+	// limit that GOMEMLIMIT or debug.SetMemoryLimit has set when New is called, otherwise off.
 	Memory int64
 	// Events that one connection sends to other clients (ChannelOptions.ClientEvent).
 	ClientEventRate  int // events a second, and twice that number at once; default 10

@@ -221,7 +221,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 
 // countBody makes the body of r count as memory until release is called.
 func (s *Server) countBody(r *http.Request) (counted *http.Request, release func()) {
-	if s.opts.Limits.Memory <= 0 || r.Body == http.NoBody {
+	if s.opts.Limits.Memory <= 0 || r.Body == nil || r.Body == http.NoBody {
 		return r, func() {}
 	}
 	body := &countedBody{

@@ -1,6 +1,7 @@
 package pushy_test
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -263,6 +264,23 @@ func TestMemoryStats(t *testing.T) {
 	assert.Eventually(t, func() bool { return srv.Stats().Memory.Reading >= 30_000 }, peerPatience, time.Millisecond)
 	_ = c.conn.Close()
 	assert.Eventually(t, func() bool { return srv.Stats().Memory.Reading == 0 }, peerPatience, time.Millisecond)
+
+	// So do the bodies of AuthHandler, which anybody can send, too.
+	body, in := io.Pipe()
+	r := httptest.NewRequest(http.MethodPost, "/auth", body)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	served := make(chan int, 1)
+	go func() {
+		w := httptest.NewRecorder()
+		srv.AuthHandler(func(*http.Request, string, string) (any, error) { return nil, nil }).ServeHTTP(w, r)
+		served <- w.Code
+	}()
+	_, err := io.WriteString(in, "channel="+half)
+	require.NoError(t, err)
+	assert.Eventually(t, func() bool { return srv.Stats().Memory.Reading >= 30_000 }, peerPatience, time.Millisecond)
+	require.NoError(t, in.Close())
+	assert.Equal(t, http.StatusBadRequest, <-served)
+	assert.Zero(t, srv.Stats().Memory.Reading)
 }
 
 // Without a limit for the process there is none for the Server; a negative number turns the
