@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -252,10 +253,7 @@ func TestLargeAnswersAreNotStored(t *testing.T) {
 // api.md, acceptance test 7.
 func TestIdsAreBounded(t *testing.T) {
 	t.Parallel()
-	unsigned, most := 20_000, 2_000
-	if os.Getenv("PUSHY_SOAK") != "" {
-		unsigned, most = 1_000_000, 1_000_000
-	}
+	unsigned, most := soakSize(20_000), soakSize(2_000)
 	b := memory.NewCluster(memory.Options{MaxRecords: most}).Broker()
 	srv := startOn(t, b, pushy.Options{})
 	srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
@@ -275,16 +273,62 @@ func TestIdsAreBounded(t *testing.T) {
 	}
 	assert.Zero(t, records(), "nor do those with an error")
 	for i := range most {
-		w := signedCall{body: helloBody, id: strconv.Itoa(i)}.do(srv)
+		w := signedCall{body: oneBody, id: strconv.Itoa(i)}.do(srv)
 		require.Equal(t, 200, w.Code, w.Body)
 	}
 	assert.Equal(t, min(most, 10_000), records())
-	w := signedCall{body: helloBody, id: "one-more"}.do(srv)
+	w := signedCall{body: oneBody, id: "one-more"}.do(srv)
 	_, message := errorOfAnswer(t, w)
 	assert.Equal(t, 503, w.Code)
 	assert.Equal(t, "Too many ids are remembered", message)
 	assert.Equal(t, "10", w.Header().Get("Retry-After"))
-	assert.Equal(t, 200, signedCall{body: helloBody, id: "0"}.do(srv).Code, "a repeated one has its answer")
+	assert.Equal(t, 200, signedCall{body: oneBody, id: "0"}.do(srv).Code, "a repeated one has its answer")
+}
+
+// oneBody publishes one event in one channel.
+const oneBody = `{"events":[{"channels":["Room"],"event":"news","data":{"a":1}}]}`
+
+// soakSize returns the size of a test, which is a million with PUSHY_SOAK.
+func soakSize(otherwise int) int {
+	if os.Getenv("PUSHY_SOAK") != "" {
+		return 1_000_000
+	}
+	return otherwise
+}
+
+// The memory for ids without a Broker: that of requests that publish nothing, and of those that
+// publish one event, for which the ID of its entry is remembered, too.
+func TestMemoryOfIds(t *testing.T) { // not parallel: it measures the process
+	for _, c := range []struct {
+		call, body string
+		most       int64 // bytes of an id
+	}{
+		{"kick", `{"target":"user:nobody"}`, 600},
+		{"publish", oneBody, 1000},
+	} {
+		srv := startServer(t, pushy.Options{})
+		srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
+		n := soakSize(5_000)
+		before := liveHeap()
+		for i := range n {
+			// As long as the ids of package backend.
+			w := signedCall{call: c.call, body: c.body, id: fmt.Sprintf("%032d", i)}.do(srv)
+			require.Equal(t, 200, w.Code, w.Body)
+		}
+		each := (liveHeap() - before) / int64(n)
+		t.Logf("%s: %d ids use %d bytes each", c.call, n, each)
+		assert.LessOrEqual(t, each, c.most)
+		require.NoError(t, srv.Close())
+	}
+}
+
+// liveHeap returns the number of bytes that are in use.
+func liveHeap() int64 {
+	runtime.GC()
+	runtime.GC() // what finalizers and pools have kept
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // api.md, acceptance test 13: the broker fails after event 3 of 10. The same request publishes

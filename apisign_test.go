@@ -65,7 +65,7 @@ func TestSignatureVectors(t *testing.T) {
 	}
 }
 
-// api.md, acceptance test 3.
+// api.md, acceptance test 3: what TestEveryPartIsSigned and TestDisableV1RefusesTokens do not show.
 func TestVersionsDoNotMix(t *testing.T) {
 	t.Parallel()
 	srv := triggerServer(t, pushy.Options{})
@@ -119,9 +119,14 @@ func TestKeyRotation(t *testing.T) {
 	} {
 		assert.Equal(t, want, keys[i])
 	}
-	after := triggerServer(t, pushy.Options{SecretKey: next})
-	w := signedCall{body: helloBody}.do(after)
+	w := signedCall{body: helloBody, keyID: ownSumWith(next, "pushy2-key-id")[:8]}.do(both)
 	_, message := errorOfAnswer(t, w)
+	assert.Equal(t, 403, w.Code, "the id of one key with the HMAC of the other")
+	assert.Equal(t, "Wrong signature with key "+keys[1].KeyID, message)
+	assert.Equal(t, keys, both.Stats().Keys)
+	after := triggerServer(t, pushy.Options{SecretKey: next})
+	w = signedCall{body: helloBody}.do(after)
+	_, message = errorOfAnswer(t, w)
 	assert.Equal(t, 403, w.Code)
 	assert.Equal(t, "Unknown key "+old, message)
 }
