@@ -1,4 +1,4 @@
-// Package backend publishes events from Go processes that do not have a pushy.Server. It uses
+// Package backend calls pushy servers from Go processes that do not have a pushy.Server. It uses
 // the signed API of a server (PROTOCOL.md, section 15).
 //
 //	client, err := backend.New(backend.Options{
@@ -7,6 +7,12 @@
 //	})
 //	…
 //	err = client.Publish(ctx, "news", "headline", headline)
+//
+// A Client publishes, sends messages to users, removes and bans users, and lists channels, members,
+// connections, bans and kept events. Its methods and their types have the names that they have in
+// package pushy. The server that receives a call asks the others that share its Broker. Results
+// name the nodes that did not answer, and never guess what these have. [SignToken] signs tokens for
+// clients, for an auth endpoint in such a process.
 //
 // # Tries
 //
