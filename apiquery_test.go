@@ -310,6 +310,10 @@ func TestPagesOfChannelsThatComeAndGo(t *testing.T) {
 	servers, conns := manyChannels(t, 3, 3_334)
 	stop := make(chan struct{})
 	var movers sync.WaitGroup
+	defer func() {
+		close(stop)
+		movers.Wait()
+	}()
 	for i, srv := range servers {
 		movers.Go(func() {
 			for round := 0; ; round++ {
@@ -343,17 +347,20 @@ func TestPagesOfChannelsThatComeAndGo(t *testing.T) {
 	for _, limit := range limits {
 		seen := map[string]int{}
 		last := ""
+		late := 0
 		for after, more := "", true; more; {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			list, err := servers[0].ListChannels(ctx, pushy.ChannelQuery{
+			list, err := servers[0].ListChannels(t.Context(), pushy.ChannelQuery{
 				Page: pushy.Page{
 					After: after,
 					Limit: limit,
 				},
 			})
-			cancel()
 			require.NoError(t, err)
-			require.Empty(t, list.Silent)
+			if len(list.Silent) > 0 { // a busy machine; the same page again
+				late++
+				require.Less(t, late, 100, "nodes do not answer")
+				continue
+			}
 			require.LessOrEqual(t, len(list.Channels), limit)
 			for _, c := range list.Channels {
 				require.Greater(t, c.Name, last)
@@ -367,8 +374,6 @@ func TestPagesOfChannelsThatComeAndGo(t *testing.T) {
 			require.Equal(t, 1, seen[name], name)
 		}
 	}
-	close(stop)
-	movers.Wait()
 }
 
 // Pages of members have each member once, and are sorted, on nodes with and without the channel.
