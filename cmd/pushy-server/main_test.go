@@ -3,13 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,34 +25,25 @@ const (
 	secret = "the-secret-of-all-tests"
 )
 
-// binary is the built program.
-var binary string
+// asProgram is the variable with which the test binary runs main instead of the tests. A build of its
+// own would take as long as that of the tests.
+const asProgram = "PUSHY_SERVER_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	os.Exit(testMain(m))
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
 }
 
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "pushy-server")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "pushy-server")
-	args := []string{"build", "-o", binary}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-race" && s.Value == "true" {
-				args = append(args, "-race")
-			}
-		}
-	}
-	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "cannot build the program: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+// command returns a run of the program.
+func command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	binary, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	return cmd
 }
 
 // logText collects a log that is written while the test reads it.
@@ -114,7 +103,7 @@ func (l *logText) wait(t testing.TB, message string) map[string]any {
 	}
 }
 
-// process is a run of the built program.
+// process is a run of the program in a process of its own.
 type process struct {
 	cmd    *exec.Cmd
 	log    *logText
@@ -134,9 +123,9 @@ func startProcessIn(t *testing.T, dir, config string, env ...string) *process {
 	t.Helper()
 	file := filepath.Join(dir, "config.json")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	p := &process{cmd: exec.Command(binary, file), log: newLogText(), exited: make(chan struct{})}
+	p := &process{cmd: command(t, file), log: newLogText(), exited: make(chan struct{})}
 	p.cmd.Stderr = p.log
-	p.cmd.Env = append(os.Environ(), append([]string{"PUSHY_SECRET_KEY="}, env...)...)
+	p.cmd.Env = append(p.cmd.Env, append([]string{"PUSHY_SECRET_KEY="}, env...)...)
 	require.NoError(t, p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait()
