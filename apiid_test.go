@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,12 +160,12 @@ func TestClockGoesBack(t *testing.T) {
 		srv := startServer(t, pushy.Options{RepeatWindow: 11 * time.Minute, Broker: newCluster().Broker()})
 		p := connectPeer(t, srv)
 		p.subscribe("room", "")
-		back := time.Duration(0)
-		srv.SetClock(func() time.Time { return time.Now().Add(-back) })
+		var back atomic.Int64
+		srv.SetClock(func() time.Time { return time.Now().Add(-time.Duration(back.Load())) })
 		replay := signedCall{body: helloBody, at: now() + 300}
 		require.Equal(t, 200, replay.do(srv).Code)
 		assert.Equal(t, "news", p.next().Event)
-		back = time.Minute
+		back.Store(int64(time.Minute))
 		for range 11*60 - 1 { // every second of the life of the signature, and more
 			time.Sleep(time.Second)
 			code := replay.do(srv).Code
