@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -54,12 +55,16 @@ func askNode(t *testing.T, expr string, inputs [][]byte) [][]byte {
 	return answers
 }
 
-// many returns the number of inputs of a test: n, or a tenth of n with -short.
+// many returns the number of random inputs of a test: n in `make soak`, else a fifth of n, or a tenth
+// with -short.
 func many(n int) int {
-	if testing.Short() {
+	switch {
+	case os.Getenv("PUSHY_SOAK") != "":
+		return n
+	case testing.Short():
 		return n / 10
 	}
-	return n
+	return n / 5
 }
 
 func TestCanonicalAsNode(t *testing.T) {
