@@ -8,7 +8,7 @@ for platform in linux/386 linux/arm linux/arm64 linux/s390x darwin/arm64 windows
 	export CGO_ENABLED=0 GOOS=${platform%/*} GOARCH=${platform#*/}
 	for dir in "${modules[@]}"; do
 		case $dir in */examples/*) continue ;; esac # they include a whole NATS server
-		(cd "$dir" && go build -o /dev/null ./...)
+		(cd "$dir" && go build -ldflags=-w -o /dev/null ./...)
 	done
 	case $platform in
 	linux/386 | darwin/* | windows/*) go vet ./... ;;
