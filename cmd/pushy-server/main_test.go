@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// command returns a run of the program.
-func command(t *testing.T, args ...string) *exec.Cmd {
+// newProgram returns a command that runs the program.
+func newProgram(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	binary, err := os.Executable()
 	require.NoError(t, err)
@@ -123,7 +123,7 @@ func startProcessIn(t *testing.T, dir, config string, env ...string) *process {
 	t.Helper()
 	file := filepath.Join(dir, "config.json")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	p := &process{cmd: command(t, file), log: newLogText(), exited: make(chan struct{})}
+	p := &process{cmd: newProgram(t, file), log: newLogText(), exited: make(chan struct{})}
 	p.cmd.Stderr = p.log
 	p.cmd.Env = append(p.cmd.Env, append([]string{"PUSHY_SECRET_KEY="}, env...)...)
 	require.NoError(t, p.cmd.Start())

@@ -342,7 +342,7 @@ func TestExitStatuses(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			cmd := command(t, test.args...)
+			cmd := newProgram(t, test.args...)
 			out, err := cmd.CombinedOutput()
 			require.NotNil(t, cmd.ProcessState, "%v", err)
 			assert.Equal(t, test.want, cmd.ProcessState.ExitCode(), "%s", out)
