@@ -111,7 +111,11 @@ func serveChild() {
 		if err := json.Unmarshal([]byte(how), &m); err != nil {
 			fail(err)
 		}
-		shared = m.broker(log)
+		shared = beforeEvents(m.broker(log), func(channel string) {
+			if channel == m.Hangs {
+				select {} // until the process is killed
+			}
+		})
 	}
 	srv, err := pushy.New(options(shared, m.Lease, log))
 	if err != nil {

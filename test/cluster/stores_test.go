@@ -34,6 +34,8 @@ type membership struct {
 	Prefix    string
 	Timeout   time.Duration
 	Lease     time.Duration
+	// Hangs is the channel whose events this node never finishes to append, or "".
+	Hangs string
 }
 
 // broker returns a Broker that is not open yet.
