@@ -51,29 +51,61 @@ func (h *Hub) MembersAfter(channel, after string, limit, size int) (members []Me
 	if ch == nil || ch.watching == nil {
 		return nil, false, false, false
 	}
+	// A channel can have 100,000 members, for which the lock would delay its events. So the
+	// members are searched without it. Those that have left meanwhile are not in the page.
+	for {
+		places, known := ch.places()
+		if !known {
+			return nil, false, false, false
+		}
+		first := First[*Member]{
+			After: after,
+			Limit: limit,
+		}
+		for _, p := range places {
+			if p.member != nil && first.Wants(p.member.ID) {
+				first.Add(p.member.ID, p.member)
+			}
+		}
+		page, more := first.Result()
+		members, on, cut := ch.stillShown(page, size)
+		if more = more || cut; len(members) > 0 || !more {
+			return members, on, more, true
+		}
+		after = page[len(page)-1].ID
+	}
+}
+
+// places returns a copy of the places of the members that clients see. The ids of members do not
+// change, and only they can be read without the lock of the fan-outs. known is false if the node
+// does not know the members yet.
+func (ch *Channel) places() (places []place, known bool) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	if !ch.ready {
-		return nil, false, false, false
+		return nil, false
 	}
-	first := First[*Member]{
-		After: after,
-		Limit: limit,
-	}
-	for _, p := range ch.replica.shown().places {
-		if p.member != nil && first.Wants(p.member.ID) {
-			first.Add(p.member.ID, p.member)
-		}
-	}
-	page, more := first.Result()
+	return slices.Clone(ch.replica.shown().places), true
+}
+
+// stillShown returns those of the members that clients see, with their Text, until they have over
+// size bytes, and reports whether it has left out any because of that.
+func (ch *Channel) stillShown(page []*Member, size int) (members []Member, on, cut bool) {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	shown := ch.replica.shown()
 	for _, m := range page {
+		m = shown.get(m.ID) // it can have joined again
+		if m == nil {
+			continue
+		}
 		ch.showLocked(m)
 		if size -= len(m.Text) + memberOverhead; size < 0 && len(members) > 0 {
-			return members, ch.replica.on, true, true
+			return members, ch.replica.on, true
 		}
 		members = append(members, *m)
 	}
-	return members, ch.replica.on, more, true
+	return members, ch.replica.on, false
 }
 
 // Waiting returns the bytes that are queued for the connection or being written.

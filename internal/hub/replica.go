@@ -212,10 +212,10 @@ func (r *replica) refresh(u *userMembers) change {
 	slices.SortStableFunc(u.members, bySince)
 	u.merge()
 	if seen.since != before.since {
-		moved := *seen
+		since := seen.since
 		seen.since = before.since
 		r.visible.remove(seen.ID)
-		*seen = moved
+		seen.since = since
 		r.visible.insert(seen)
 	}
 	c := change{
