@@ -164,8 +164,8 @@ func TestAcceptRate(t *testing.T) {
 			go func() { _, _ = io.Copy(io.Discard, conn) }()
 		}
 		began := time.Now()
-		_ = srv.Shutdown(ctx)
-		assert.Less(t, time.Since(began), 21*time.Second)
+		require.NoError(t, srv.Shutdown(ctx))
+		assert.LessOrEqual(t, time.Since(began), 10*time.Second, "5 s for the batches, and 5 s for clients that do not answer")
 	})
 }
 

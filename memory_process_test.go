@@ -16,6 +16,7 @@ import (
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,9 +92,16 @@ func memoryChild() {
 	conns := make(chan *pushy.Conn, 10_000)
 	reports := make(chan memoryReport, 100)
 	var report func(stage string) // set before there can be a stage
+	// filling is locked while messages are queued, and while a stage is reported: meanwhile the
+	// server does not measure.
+	var filling sync.Mutex
 	srv, err := pushy.New(pushy.Options{
-		SecretKey:    peerKey,
-		Logger:       slog.New(&stageLog{slog.DiscardHandler, func(stage string) { report(stage) }}),
+		SecretKey: peerKey,
+		Logger: slog.New(&stageLog{slog.DiscardHandler, func(stage string) {
+			filling.Lock()
+			defer filling.Unlock()
+			report(stage)
+		}}),
 		WriteTimeout: time.Hour, // the limit of the memory must end the connections
 		Channel:      func(string) pushy.ChannelOptions { return talking(relay)("kept") },
 		Hooks:        pushy.Hooks{Connect: func(c *pushy.Conn) { conns <- c }},
@@ -141,12 +149,12 @@ func memoryChild() {
 		fail(err) // the test has ended
 		close(stop)
 	}()
-	fillMemory(srv, all, stop, func() { report("") })
+	fillMemory(srv, all, &filling, stop, func() { report("") })
 }
 
 // fillMemory queues messages until stop is closed, and calls report ten times a second: quickly
 // at first, and slowly near the limit, because the server measures ten times a second.
-func fillMemory(srv *pushy.Server, all []*pushy.Conn, stop <-chan struct{}, report func()) {
+func fillMemory(srv *pushy.Server, all []*pushy.Conn, filling *sync.Mutex, stop <-chan struct{}, report func()) {
 	text := strings.Repeat("x", 2000)
 	pace := time.NewTicker(20 * time.Millisecond)
 	slow := 2
@@ -164,11 +172,13 @@ func fillMemory(srv *pushy.Server, all []*pushy.Conn, stop <-chan struct{}, repo
 			case round%slow == 0:
 				times = 1
 			}
+			filling.Lock()
 			for range times {
 				for _, c := range all {
 					_ = c.Send("filler", text) // it fails for one that was closed
 				}
 			}
+			filling.Unlock()
 		}
 		<-pace.C
 		if round%5 == 0 {
