@@ -37,8 +37,9 @@ type Kick struct {
 	// Reason is for the clients, at most 123 bytes. Default "Removed".
 	Reason string
 	// Until makes a ban: until then, the user cannot connect, or nobody can subscribe to the
-	// channel. It is in the future, at most a year, and counts in whole seconds. Zero: the target
-	// can return at once. Not allowed for a connection, because its id does not return.
+	// channel. It is in the future, at most 366 days, and counts in whole seconds, by the clock of
+	// each node. Zero: the target can return at once. Not allowed for a connection, because its id
+	// does not return.
 	Until time.Time
 }
 
@@ -59,7 +60,8 @@ type Kicked struct {
 //
 // With Kick.Until, the Ledger of the Broker has the ban. So a node that is disconnected, or that
 // starts later, knows it, too; it reads the list when it starts, when its Broker is back, and every
-// 30 s. A new Kick replaces the ban of the same target, so a ban can be made longer or shorter, and
+// 30 s. While a node cannot read the list, it accepts connections all the same; when it can, it
+// removes those that are banned. A new Kick replaces the ban of the same target, so a ban can be made longer or shorter, and
 // Unban ends it. While a ban of a user stands, connections of the user are refused with status
 // 403, and so are all tokens, whenever they were issued: those that are used on a connection of
 // the user, and those whose presence data has an equal field "user". After it, tokens that have
@@ -68,9 +70,10 @@ type Kicked struct {
 //
 // The error says which field is not valid. It wraps ErrTooManyBans if 9,900 bans are stored,
 // errors.ErrUnsupported for a ban if the Broker does not implement broker.Ledger, and
-// broker.ErrAway while the Broker is away. If the ban could not be stored, nothing was done. If the
-// other nodes could not be asked, the target was removed from this node only, and Kicked says so.
-// All calls can be repeated.
+// broker.ErrAway while the Broker is away. If the ban could not be stored, nobody was removed; but if
+// the connection to the Broker was lost in that moment, the ban can stand. If the other nodes could
+// not be asked, the target was removed from this node only, and Kicked says so. All calls can be
+// repeated, which makes it certain.
 func (s *Server) Kick(ctx context.Context, k Kick) (Kicked, error) {
 	b, place, err := s.checkKick(k)
 	if err == nil && b.Until > 0 && !b.stands(s.now()) {

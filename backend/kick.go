@@ -15,8 +15,9 @@ type Kick struct {
 	// Reason is for the clients, at most 123 bytes. Default "Removed".
 	Reason string
 	// Until makes a ban: until then, the user cannot connect, or nobody can subscribe to the
-	// channel. It is in the future, at most a year, and counts in whole seconds. Zero: the target
-	// can return at once. Not allowed for a connection, because its id does not return.
+	// channel. It is in the future, at most 366 days, and counts in whole seconds, by the clock of
+	// each node. Zero: the target can return at once. Not allowed for a connection, because its id
+	// does not return.
 	Until time.Time
 	// ID is the id of the call, as Batch.ID. Default: a random one.
 	ID string
