@@ -49,7 +49,7 @@ func TestRefusedSizesAreLogged(t *testing.T) {
 				allow := func(*http.Request, string, string) (any, error) { return large, nil }
 				w := postAuth(srv.AuthHandler(allow), "private-x")
 				assert.Equal(t, 500, w.Code)
-				assert.JSONEq(t, `{"error":{"code":"500","message":"Internal error"}}`, w.Body.String())
+				assert.JSONEq(t, `{"error":{"code":"500","message":"Internal error"},"batch":100}`, w.Body.String())
 			},
 			logs: []string{size + " bytes", "limit of 1000", "raise Options.Limits.PresenceBytes", "channel=private-x"},
 		},
