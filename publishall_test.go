@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -111,5 +113,66 @@ func TestPublishAllStops(t *testing.T) {
 			require.ErrorIs(t, results[2].Err, pushy.ErrNotSent, name)
 		}
 		assert.Equal(t, want, b.events, name)
+	}
+}
+
+// Each event has its own receipt, in the order of the arguments, and the events of a channel are in
+// order. The same events again, with IDs, publish only those that were not published.
+func TestPublishAllResults(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func() broker.Broker{
+		"noBroker": func() broker.Broker { return nil },
+		"broker":   func() broker.Broker { return newCluster().Broker() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := startOn(t, open(), keeping(100, time.Hour))
+			p := connectPeer(t, srv)
+			channels := []string{"room", "nobody", "other"}
+			p.subscribe("room", "")
+			p.subscribe("other", "")
+			var events []pushy.Event
+			for i := range 30 {
+				events = append(events, pushy.Event{
+					Channel: strings.ToUpper(channels[i%3]),
+					Name:    "e" + strconv.Itoa(i),
+					ID:      "id" + strconv.Itoa(i),
+				})
+			}
+			first, err := srv.PublishAll(t.Context(), events[:20])
+			require.NoError(t, err)
+			require.Len(t, first, 20)
+			all, err := srv.PublishAll(t.Context(), events)
+			require.NoError(t, err)
+			require.Len(t, all, 30)
+			for i, r := range all {
+				assert.Equal(t, i < 20, r.Duplicate, i)
+				assert.EqualValues(t, i/3+1, r.Position.Offset, i)
+				if i < 20 {
+					assert.Equal(t, first[i].Position, r.Position)
+				} else {
+					assert.Equal(t, channels[i%3] == "nobody", r.Receivers == broker.None, i)
+				}
+			}
+			got := map[string][]string{}
+			for range 20 {
+				f := p.next()
+				got[f.Channel] = append(got[f.Channel], f.Event)
+			}
+			p.quiet()
+			want := map[string][]string{}
+			for i := range 30 {
+				if channel := channels[i%3]; channel != "nobody" {
+					want[channel] = append(want[channel], "e"+strconv.Itoa(i))
+				}
+			}
+			assert.Equal(t, want, got)
+			none, err := srv.PublishAll(t.Context(), nil)
+			require.NoError(t, err)
+			assert.Empty(t, none)
+			require.NoError(t, srv.Close())
+			_, err = srv.PublishAll(t.Context(), events[:1])
+			assert.ErrorIs(t, err, pushy.ErrClosed)
+		})
 	}
 }

@@ -45,8 +45,12 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 		return appended, err
 	}
 	h.published.Add(1)
-	if here {
+	switch {
+	case here:
 		appended.Receivers = broker.Some
+	case appended.Duplicate && appended.Receivers == broker.None && !h.cfg.Local:
+		// It had none but those of the node that appended it first.
+		appended.Receivers = broker.Unknown
 	}
 	return appended, nil
 }
