@@ -71,6 +71,11 @@ func TestMakeListsItsTargets(t *testing.T) {
 			assert.Regexp(t, `(?m)^  `+target+` +\S.{5,}$`, out, "every target has a description")
 		}
 	}
+	for _, file := range regexp.MustCompile(`ci/[a-z_]+\.sh`).FindAllString(string(makefile), -1) {
+		info, err := os.Stat(filepath.Join("..", file))
+		require.NoError(t, err)
+		assert.NotZero(t, info.Mode()&0o111, "%s is not executable", file)
+	}
 	for _, target := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(string(makefile), -1) {
 		assert.Contains(t, strings.Fields(phony[1]), target[1])
 	}
