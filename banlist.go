@@ -11,7 +11,6 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
-	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
@@ -145,11 +144,12 @@ func (s *Server) bannedMember(c *hub.Conn, private bool, data []byte) (reason st
 	if _, signed := s.opts.Authorizer.(*tokens); !signed || !private || len(data) == 0 {
 		return "", false
 	}
-	data, err := jsvalue.Compact(nil, data, jsvalue.Limits{})
-	if err != nil {
+	// As the member's data will be: clients can write the data of a token in several ways.
+	fields, invalid := pushyjson.PresenceFields(data, 0)
+	if invalid != nil {
 		return "", false // the subscription is refused for that
 	}
-	if user := pushyjson.User(data); user != "" {
+	if user := pushyjson.User(fields); user != "" {
 		return s.banned(user[1:], "") // the first byte is the type of the field
 	}
 	return "", false

@@ -385,6 +385,37 @@ func TestTokensOfABannedUser(t *testing.T) {
 	q.subscribe("private-room", `{"user":"42"}`)
 }
 
+// A banned user cannot write the data of a token of version 1, which is valid for all spellings of
+// its value, so that it seems to name another user.
+func TestBannedUserIsFoundInEverySpelling(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{})
+	_, err := srv.Kick(t.Context(), pushy.Kick{
+		Target: "user:42",
+		Until:  time.Now().Add(time.Hour),
+	})
+	require.NoError(t, err)
+	p := connectPeer(t, srv)
+	for data, signed := range map[string]string{
+		`{"user":42.0}`:                          `{"user":42}`,
+		`{"user":4.2e1}`:                         `{"user":42}`,
+		`{"user":420E-1}`:                        `{"user":42}`,
+		`{"\u0075ser":42}`:                       `{"user":42}`,
+		`{"user":7,"user":42}`:                   `{"user":42}`,
+		`"{\"user\":42}"`:                        `"{\"user\":42}"`,
+		`"{\"user\":\"42\"}"`:                    `"{\"user\":\"42\"}"`,
+		`"{\"user\":42.0}"`:                      `"{\"user\":42.0}"`,
+		`"\u007b\u0022user\u0022:\u00342\u007d"`: `"{\"user\":42}"`,
+	} {
+		f := p.ask(fmt.Sprintf(`{"command":"subscribe","data":{"channel":"private-room","auth":%q,"data":%s}}`,
+			ownToken(p.id, "private-room", signed), data))
+		assert.Equal(t, `pushy:subscription-failed {"channel":"private-room","reason":"Removed","code":"403"}`, f.String(), data)
+		if f.Event == "pushy:subscription-success" {
+			p.ask(`{"command":"unsubscribe","data":{"channel":"private-room"}}`)
+		}
+	}
+}
+
 // A connection that is being accepted while the user is banned does not remain.
 func TestKickWhileUsersConnect(t *testing.T) {
 	t.Parallel()
