@@ -156,6 +156,8 @@ func publishFault(err error) *calls.Fault {
 		f.Message = "Event too large for the broker"
 	case errors.Is(err, ErrNotSent):
 		f.Message = "Not sent"
+	case errors.Is(err, broker.ErrBusy):
+		f.Message = "Too many ids are remembered"
 	case errors.Is(err, broker.ErrUncertain):
 		f.Message = "May have been sent"
 	}
@@ -185,7 +187,11 @@ func (s *Server) publishRefusal(a *calls.PublishAnswer, results []Published) *ht
 				slog.Int("of", len(results)),
 				slog.Any("error", first))
 		}
-		refused := httpapi.RefuseRetry(time.Second, message+"; the same request publishes the rest")
+		retry := time.Second
+		if errors.Is(first, broker.ErrBusy) { // until older ids are forgotten
+			retry = 10 * time.Second
+		}
+		refused := httpapi.RefuseRetry(retry, message+"; the same request publishes the rest")
 		refused.Answer = a.JSON()
 		return refused
 	case tooLarge:

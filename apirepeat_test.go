@@ -251,3 +251,21 @@ func TestCountWithASilentNode(t *testing.T) {
 		assert.JSONEq(t, want, good(t, nodes[1].call("publish", "two", body)), "the first answer")
 	})
 }
+
+// A broker has a limit for the IDs of entries. The answer says so, and when to try again.
+func TestTooManyIDsOfEvents(t *testing.T) {
+	t.Parallel()
+	b := publishing(nil)
+	b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
+		if e.Kind == broker.Event && channel == "other" {
+			return broker.Appended{}, broker.ErrBusy
+		}
+		return b.Broker.Append(ctx, channel, e)
+	}
+	srv := startOn(t, b, pushy.Options{})
+	srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
+	w := signedCall{body: `{"events":[{"channels":["room"],"event":"a"},{"channels":["other"],"event":"b"}]}`}.do(srv)
+	assert.Equal(t, 503, w.Code)
+	assert.Equal(t, "10", w.Header().Get("Retry-After"))
+	assert.Contains(t, w.Body.String(), `"other":{"error":{"code":"503","message":"Too many ids are remembered"}}`)
+}
