@@ -54,7 +54,8 @@ type Kicked struct {
 // Kick removes a user, a connection, or all subscribers of a channel, on all nodes.
 //
 // The connections of a user, and a connection, are closed with CloseRemoved and the reason, after
-// which clients do not reconnect. The subscriptions of a channel end with
+// which clients do not reconnect. Without Kick.Until, a connection that is accepted at the same
+// moment can stay, as one that comes back at once. The subscriptions of a channel end with
 // pushy:subscription-end and the reason, and the connections stay. Members whose client is away
 // (Options.Grace) leave at once.
 //
