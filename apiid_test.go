@@ -239,7 +239,7 @@ func TestLargeAnswersAreNotStored(t *testing.T) {
 		time.Sleep(15*time.Minute - time.Second)
 		again := signedCall{body: body, at: now()}.do(srv)
 		assert.Equal(t, 200, again.Code)
-		assert.Equal(t, first.Body.String(), again.Body.String())
+		assert.True(t, first.Body.String() == again.Body.String(), "the first answer") // it is too large to be printed
 		for range 3 {
 			time.Sleep(10 * time.Minute)
 			w := signedCall{body: body, at: now()}.do(srv)
@@ -402,10 +402,15 @@ func TestBrokerFailsInTheMiddle(t *testing.T) {
 func TestOtherContentAfterAFailure(t *testing.T) {
 	t.Parallel()
 	fails := true
+	appended := make(chan struct{}, 10) // after the failure, nothing more is begun
 	b := publishing(nil)
 	b.append = func(ctx context.Context, channel string, e broker.Entry) (broker.Appended, error) {
 		if e.Kind == broker.Event && channel == "broken" && fails {
+			<-appended
 			return broker.Appended{}, errors.New("away")
+		}
+		if e.Kind == broker.Event && channel == "room" {
+			defer func() { appended <- struct{}{} }()
 		}
 		return b.Broker.Append(ctx, channel, e)
 	}

@@ -123,9 +123,7 @@ func TestNodeStopsBetweenClaimAndPublish(t *testing.T) {
 		assert.InDelta(t, 30, time.Since(began).Seconds(), 1)
 		assert.Equal(t, "news", p.next().Event)
 		close(h.goOn)
-		w := <-first
-		assert.Equal(t, 200, w.Code)
-		assert.Contains(t, w.Body.String(), `"room":{"received":true}`, "the subscriber is on the other node")
+		assert.Equal(t, 200, (<-first).Code)
 		p.quiet()
 		assert.Equal(t, want, c.do(two).Body.String())
 		p.quiet()

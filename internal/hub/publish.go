@@ -45,12 +45,8 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 		return appended, err
 	}
 	h.published.Add(1)
-	switch {
-	case here:
+	if here {
 		appended.Receivers = broker.Some
-	case appended.Duplicate && appended.Receivers == broker.None && !h.cfg.Local:
-		// It had none but those of the node that appended it first.
-		appended.Receivers = broker.Unknown
 	}
 	return appended, nil
 }
