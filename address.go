@@ -46,7 +46,7 @@ const ownAddress = "the connection's own (RemoteAddr)"
 // returns may come from a header: if it is no address, the connection's own
 // counts instead, so that clients cannot evade the limit.
 func (s *Server) count(r *http.Request) counted {
-	if s.opts.Limits.PerAddress <= 0 && s.rates.addresses == nil {
+	if s.opts.Address == nil && s.opts.Limits.PerAddress <= 0 && s.rates.addresses == nil {
 		return counted{}
 	}
 	own := counted{

@@ -171,8 +171,8 @@ func TestCommandTimeoutDefaults(t *testing.T) {
 func TestTypedCommandOfAConnectionThatEnds(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
-		var log safeBuffer
-		srv := startServer(t, pushy.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		log, lines := warned()
+		srv := startServer(t, pushy.Options{Logger: log})
 		ended := make(chan error, 1)
 		pushy.Handle(srv, "wait", func(ctx context.Context, _ *pushy.Conn, _ struct{}) (any, error) {
 			<-ctx.Done()
@@ -187,7 +187,7 @@ func TestTypedCommandOfAConnectionThatEnds(t *testing.T) {
 		assert.Equal(t, pushy.CloseRemoved, p.ended().Code)
 		p.Close(pushy.CloseRemoved, "")
 		synctest.Wait()
-		assert.Empty(t, log.String())
+		assert.Empty(t, lines())
 	})
 }
 

@@ -81,11 +81,11 @@ type Options struct {
 	// logged, with at most one line a minute for each origin. Default: all clients.
 	Accept func(r *http.Request) (user any, err error)
 	// Address returns the IP address of the client, with or without a port, for
-	// Limits.PerAddress and ConnectRate. Default: the RemoteAddr of the request. Behind a proxy this is the
-	// address of the proxy, and behind a Unix socket there is none. Behind your own proxy,
-	// return a header that the proxy overwrites, such as nginx's X-Real-IP
-	// (proxy_set_header X-Real-IP $remote_addr), or the last entry of X-Forwarded-For,
-	// which the proxy appends. Never return the first entry: the client chooses it. If
+	// Limits.PerAddress and ConnectRate, and for Ending.Address and the log. Default: the
+	// RemoteAddr of the request. Behind a proxy this is the address of the proxy, and behind a
+	// Unix socket there is none. Behind your own proxy, return a header that the proxy
+	// overwrites, such as nginx's X-Real-IP (proxy_set_header X-Real-IP $remote_addr), or the
+	// last entry of X-Forwarded-For, which the proxy appends. Never return the first entry: the client chooses it. If
 	// Address panics or returns something else, RemoteAddr is used, and the failure is
 	// logged.
 	Address func(r *http.Request) string

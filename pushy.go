@@ -163,6 +163,7 @@ type Server struct {
 	bans     bans
 	keyUses  keyUses
 	memory   memoryGuard
+	endings  endings
 
 	// The tests pin these.
 	now       func() time.Time
@@ -360,6 +361,7 @@ func (s *Server) memberKeys() []string {
 func (s *Server) hubHooks() (h hub.Hooks) {
 	o := s.opts.Hooks
 	h.Fault = s.logFault
+	h.Ended = s.ended
 	if o.Connect != nil {
 		h.Connect = func(c *hub.Conn) {
 			s.hook("Connect", func() { o.Connect(hostConn(c)) })

@@ -128,7 +128,7 @@ func TestRefusedSizesAreLogged(t *testing.T) {
 func TestLimitsOfAClientAreLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log, lines := logged()
+		log, lines := warned()
 		srv := startServer(t, pushy.Options{
 			Logger:    log,
 			Heartbeat: -1,
@@ -175,7 +175,7 @@ func TestLimitsOfAClientAreLogged(t *testing.T) {
 // Issue 11, number 13: a WebSocket that a large message ends is in the log.
 func TestLargeMessageOnAWebSocketIsLogged(t *testing.T) {
 	t.Parallel()
-	log, lines := logged()
+	log, lines := warned()
 	_, baseURL := serve(t, pushy.Options{SecretKey: peerKey, Logger: log, Limits: pushy.Limits{MessageBytes: 9000}})
 	for _, framed := range []bool{false, true} {
 		c := dial(t, baseURL, framed)

@@ -25,9 +25,14 @@ import (
 )
 
 // logged returns a log and what is in it, one line an element.
-func logged() (*slog.Logger, func() []string) {
+func logged() (*slog.Logger, func() []string) { return loggedFrom(slog.LevelInfo) }
+
+// warned is logged without the lines of a level under slog.LevelWarn.
+func warned() (*slog.Logger, func() []string) { return loggedFrom(slog.LevelWarn) }
+
+func loggedFrom(level slog.Level) (*slog.Logger, func() []string) {
 	var b safeBuffer
-	return slog.New(slog.NewTextHandler(&b, nil)), func() []string {
+	return slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: level})), func() []string {
 		return strings.FieldsFunc(b.String(), func(r rune) bool { return r == '\n' })
 	}
 }

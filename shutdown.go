@@ -22,10 +22,16 @@ import "context"
 //
 // Call Shutdown before http.Server.Shutdown, because that method does not close WebSockets
 // and waits for the responses of streaming transports.
-func (s *Server) Shutdown(ctx context.Context) error { return s.hub.Shutdown(ctx) }
+func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.logOmittedEndings()
+	return s.hub.Shutdown(ctx)
+}
 
 // Close ends the Server at once. All connections are closed without a close frame, and a
 // Shutdown that is in progress stops waiting. The Disconnect hooks have run when Close
 // returns, unless a command or hook does not return: Close waits for those at most about 2
 // s. So a command or hook can call Close.
-func (s *Server) Close() error { return s.hub.Close() }
+func (s *Server) Close() error {
+	defer s.logOmittedEndings()
+	return s.hub.Close()
+}

@@ -144,13 +144,16 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*tr
 		httperror.WriteCode(w, http.StatusForbidden, codeBanned, reason)
 		return nil, false
 	}
+	address, agent, protocol := shownAddress(r, client), agentOf(r), version(r)
 	return &transport.Ticket{
 		Start: func(session session.Session) {
 			s.hub.Connect(session, hub.Client{
 				User:    user,
 				UserID:  userID,
-				Version: version(r),
+				Version: protocol,
 				Network: from,
+				Address: address,
+				Agent:   agent,
 			})
 		},
 		GiveBack: giveBack,

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync/atomic"
+	"time"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
@@ -30,6 +31,7 @@ type Frame struct {
 	text []byte
 	raw  bool
 	list bool                      // see NewList
+	made int64                     // when NewFrame was called, in Unix nanoseconds; 0 for other Frames
 	seen atomic.Uint32             // the last census that has counted it, see Engine.Census; here it takes no memory
 	refs atomic.Int64              // of a list: the number of outboxes that have it
 	size atomic.Int64              // of a list: the bytes that Engine.Waiting counts for it
@@ -38,7 +40,12 @@ type Frame struct {
 
 // NewFrame returns a Frame for the JSON text of a message. The text must be valid UTF-8 and
 // must not be changed afterwards.
-func NewFrame(text []byte) *Frame { return &Frame{text: text} }
+func NewFrame(text []byte) *Frame {
+	return &Frame{
+		text: text,
+		made: time.Now().UnixNano(),
+	}
+}
 
 // NewList is NewFrame for a list that clients have requested, such as the members of a
 // channel. It does not count towards the limit of an Outbox, so that a client is not

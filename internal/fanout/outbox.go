@@ -52,16 +52,19 @@ type Outbox struct {
 
 	end          Endpoint // a Writer or a Puller
 	onDisconnect func(code int, reason string)
-	ending       *ending // nil until the Outbox is closed, or Done is called
+	ending       *ending // nil until the Outbox is closed, a write has to wait, or Done is called
 
 	prev, next *Outbox // in the engine's list, under the engine's lock
 }
 
-// ending has the fields that only an Outbox that ends needs. They are separate to save
-// memory in the outboxes of idle connections.
+// ending has the fields that only an Outbox that ends needs, or one whose client reads slowly.
+// They are separate to save memory in the outboxes of idle connections.
 type ending struct {
-	reason string        // of the close frame
-	done   chan struct{} // nil until Done is called
+	reason  string        // of the close frame
+	done    chan struct{} // nil until Done is called
+	writing int64         // when the first Frame that is being written was made; 0 if that is not known
+	left    Left
+	noted   bool // left is set
 }
 
 // Waiting returns the bytes that are queued or being written.
@@ -218,6 +221,7 @@ func (o *Outbox) Close(code int, reason string) bool {
 // that is lost. A Write that is in progress ends by itself.
 func (o *Outbox) Discard() {
 	o.mu.Lock()
+	o.noteLeftLocked()
 	o.dropLocked()
 	o.closed = true
 	o.endLocked()
@@ -254,6 +258,7 @@ func (o *Outbox) closeFrameLocked() (code int, reason string) {
 }
 
 func (o *Outbox) closeLocked(code int, reason string) {
+	o.noteLeftLocked()
 	o.closed = true
 	o.code = uint16(code)
 	o.endingLocked().reason = reason
@@ -274,6 +279,7 @@ func (o *Outbox) disconnect(code int, reason string) bool {
 }
 
 func (o *Outbox) disconnectLocked(code int, reason string) {
+	o.noteLeftLocked()
 	o.dropLocked()
 	if !o.closed {
 		o.closeLocked(code, reason)
@@ -336,6 +342,9 @@ func (o *Outbox) writtenLocked() {
 		o.addLocked(-o.writing)
 		o.writing = 0
 	}
+	if o.ending != nil {
+		o.ending.writing = 0
+	}
 	if o.lists != nil {
 		o.listsWrittenLocked()
 	}
@@ -345,6 +354,7 @@ func (o *Outbox) writtenLocked() {
 func (o *Outbox) Lost(err error) {
 	o.mu.Lock()
 	first := !o.closed
+	o.noteLeftLocked()
 	o.dropLocked()
 	o.closed = true
 	o.endLocked()
@@ -380,6 +390,9 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, end *CloseFrame
 		bytes += len(waiting[i].Bytes(o.form))
 	}
 	frames = append(dst, waiting[:i]...)
+	if i > 0 {
+		o.endingLocked().writing = firstMade(waiting[:i])
+	}
 	o.takenLocked(waiting[:i], int64(bytes))
 	o.dequeueLocked(i)
 	if i == 0 && o.code != 0 {

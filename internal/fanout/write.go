@@ -18,6 +18,7 @@ type batch struct {
 	joined *[]byte  // from scratch, or nil
 	frames []*Frame // the frames in joined
 	form   Form
+	made   int64 // when the first Frame of the last write was made; 0 if that is not known
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
@@ -51,6 +52,10 @@ func (b *batch) takeLocked(o *Outbox) (p []byte) {
 		n++
 	}
 	frames := waiting[:n]
+	b.made = 0
+	if n > 0 {
+		b.made = frames[0].made
+	}
 	switch {
 	case o.control != nil:
 		b.start()
@@ -119,6 +124,9 @@ func (o *Outbox) flush(b *batch) {
 
 	n, err := o.direct.TryWrite(p)
 	if err == nil && n < len(p) {
+		o.mu.Lock()
+		o.endingLocked().writing = b.made
+		o.mu.Unlock()
 		o.startDrain(bytes.Clone(p[n:]))
 		return
 	}
@@ -178,6 +186,7 @@ func (o *Outbox) drain(p []byte) {
 			return
 		}
 		p = b.takeLocked(o)
+		o.endingLocked().writing = b.made
 		code, reason := o.closeFrameLocked()
 		o.mu.Unlock()
 		if len(p) == 0 { // o is closed, and no frame is queued

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
@@ -26,6 +27,8 @@ type Conn struct {
 	since   int64 // when it began, in milliseconds since 1970
 	host    any   // see Config.HostConn
 	network limit.Network
+	address string
+	agent   unique.Handle[string]
 	session session.Session
 	out     *fanout.Outbox
 	ctx     context.Context
@@ -42,6 +45,7 @@ type Conn struct {
 	closed       bool   // no membership is added any more
 	code         uint16 // the close code; 0 until the connection ends
 	returnWithin uint16 // see ReturnWithin, in milliseconds; it does not change
+	by           Ender  // who has ended it; 0 until then
 	mu           sync.Mutex
 	members      memberships
 	reason       string
@@ -71,6 +75,8 @@ type Client struct {
 	UserID  string
 	Version uint8 // of the protocol, as the client said; 1 if it said nothing
 	Network limit.Network
+	Address string                // as it is shown
+	Agent   unique.Handle[string] // the User-Agent header
 }
 
 // Connect creates a connection for a session and starts its reader. The caller has
@@ -82,6 +88,8 @@ func (h *Hub) Connect(s session.Session, from Client) {
 		since:   h.cfg.Now().UnixMilli(),
 		version: from.Version,
 		network: from.Network,
+		address: from.Address,
+		agent:   from.Agent,
 		session: s,
 	}
 	if from.User != nil || from.UserID != "" {
@@ -254,7 +262,11 @@ func (c *Conn) Close(code int, reason string) { c.end(code, reason) }
 // first call are used. end does not block and can be called under the locks of a channel,
 // because a fan-out can find that a client is too slow.
 func (c *Conn) end(code int, reason string) {
-	c.endAs(code, c.sentCode(code), reason)
+	by := ByServer
+	if code == codeLost {
+		by = ByNetwork
+	}
+	c.endAs(code, c.sentCode(code), reason, by)
 }
 
 // sentCode returns the close code that the transport sends for code.
@@ -267,11 +279,12 @@ func (c *Conn) sentCode(code int) int {
 
 // endAs is end with the code that is to be sent, which can differ from the code for the
 // hooks.
-func (c *Conn) endAs(code, sent int, reason string) {
+func (c *Conn) endAs(code, sent int, reason string, by Ender) {
 	c.mu.Lock()
 	if c.code == 0 {
 		c.code = uint16(code)
 		c.reason = reason
+		c.by = by
 	}
 	if int(c.code) != code { // another call was first
 		code = int(c.code)
@@ -362,10 +375,14 @@ func (c *Conn) ended(err error) {
 	case why.Cause == session.Stopped:
 		// end was called, with the reason.
 	default:
-		if fault := c.hub.cfg.Hooks.Fault; fault != nil && why.Cause == session.Fault {
-			fault(c, why.Code)
+		by := ByClient
+		if why.Cause == session.Fault {
+			by = ByServer
+			if fault := c.hub.cfg.Hooks.Fault; fault != nil {
+				fault(c, why.Code)
+			}
 		}
-		c.endAs(why.Code, why.Code, why.Reason) // a peer that closes receives its own code
+		c.endAs(why.Code, why.Code, why.Reason, by) // a peer that closes receives its own code
 	}
 }
 
@@ -385,6 +402,7 @@ func (c *Conn) finish() {
 	c.closed = true
 	if c.code == 0 {
 		c.code = codeLost
+		c.by = ByNetwork
 	}
 	code, reason := int(c.code), c.reason
 	members := c.members.values()
@@ -398,5 +416,8 @@ func (c *Conn) finish() {
 	c.hub.admission.remove(c)
 	if disconnect := c.hub.cfg.Hooks.Disconnect; disconnect != nil {
 		disconnect(c, code, reason)
+	}
+	if ended := c.hub.cfg.Hooks.Ended; ended != nil {
+		ended(c.ending())
 	}
 }

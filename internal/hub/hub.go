@@ -131,6 +131,8 @@ type Hooks struct {
 	Resume   func(c *Conn, ch *Channel, oldConnID string)
 	Occupied func(ch *Channel)
 	Vacated  func(ch *Channel)
+	// Ended is called after Disconnect. It must not block.
+	Ended func(e Ending)
 	// Fault is called when a client has broken a rule of its transport.
 	Fault func(c *Conn, code int)
 }

@@ -1,0 +1,50 @@
+package fanout
+
+import "time"
+
+// Left is what a client had not received when its connection was closed.
+type Left struct {
+	Bytes int64 // queued or being written
+	// Oldest is how long the first of these bytes had waited, as far as that is known: of lists,
+	// such as events that are replayed, it is not.
+	Oldest time.Duration
+}
+
+// Left returns what was queued when the Outbox was closed or discarded, before anything was
+// dropped.
+func (o *Outbox) Left() Left {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ending == nil {
+		return Left{}
+	}
+	return o.ending.left
+}
+
+// noteLeftLocked is called before the Outbox is closed, and before anything is dropped. The
+// first call counts.
+func (o *Outbox) noteLeftLocked() {
+	e := o.endingLocked()
+	if e.noted {
+		return
+	}
+	e.noted = true
+	e.left.Bytes = o.bytes.Load()
+	made := e.writing
+	if made == 0 {
+		made = firstMade(o.queue.waiting())
+	}
+	if made != 0 {
+		e.left.Oldest = max(0, time.Duration(time.Now().UnixNano()-made))
+	}
+}
+
+// firstMade returns when the first of the frames was made whose time is known, or 0.
+func firstMade(frames []*Frame) int64 {
+	for _, f := range frames {
+		if f.made != 0 {
+			return f.made
+		}
+	}
+	return 0
+}
