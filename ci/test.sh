@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the parts of `make test`. Each argument is a list of targets of the Makefile, which run one
-# after another; the lists run at the same time. The output of a part is printed when the part has
+# after another; the lists run at the same time. The first list, which mostly compiles, has a lower
+# priority, because the tests of the others wait for real servers with time limits. The output of a part is printed when the part has
 # ended. If a part fails, the others still run, and the summary at the end lists the parts that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 
@@ -22,14 +23,16 @@ fi
 logs=$(mktemp -d)
 mkfifo "$logs/news"
 
-# run_list PART... writes a line to the pipe for each part that begins, and one for each that has ended.
+# run_list NICENESS PART... writes a line to the pipe for each part that begins, and one for each that
+# has ended.
 run_list() {
-	local part start outcome
+	local part start outcome niceness=$1
+	shift
 	for part in "$@"; do
 		echo "begins $part"
 		start=$(date +%s)
 		outcome=ok
-		"${MAKE:-make}" --no-print-directory "$part" >"$logs/$part.log" 2>&1 </dev/null || outcome=FAILED
+		nice -n "$niceness" "${MAKE:-make}" --no-print-directory "$part" >"$logs/$part.log" 2>&1 </dev/null || outcome=FAILED
 		echo "$outcome $part $(($(date +%s) - start))"
 	done
 }
@@ -44,11 +47,13 @@ end() {
 trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+niceness=5
 set -m
 for list in "$@"; do
 	# shellcheck disable=SC2086 # one word for each part
-	run_list $list >"$logs/news" &
+	run_list "$niceness" $list >"$logs/news" &
 	lists+=($!)
+	niceness=0
 done
 set +m
 
