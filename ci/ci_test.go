@@ -47,7 +47,8 @@ func bareMachine(t *testing.T) (dir, env string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, name := range []string{
-		"bash", "sh", "go", "sed", "cat", "dirname", "date", "sort", "head", "grep", "mktemp", "mkfifo", "rm", "tee", "cut", "git", "xargs",
+		"bash", "sh", "go", "sed", "cat", "dirname", "date", "sort", "head", "grep", "mktemp", "mkfifo", "nice", "rm",
+		"tee", "cut", "git", "xargs",
 		"flock",
 	} {
 		file, err := exec.LookPath(name)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the parts of `make test`. Each argument is a list of targets of the Makefile, which run one
 # after another; the lists run at the same time. The first list, which mostly compiles, has a lower
-# priority, because the tests of the others wait for real servers with time limits. The output of a part is printed when the part has
-# ended. If a part fails, the others still run, and the summary at the end lists the parts that failed.
+# priority, because the tests of the others wait for real servers with time limits. The output of a
+# part is printed when the part has ended. If a part fails, the others still run, and the summary at
+# the end lists the parts that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 
 missing=0
