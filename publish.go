@@ -28,12 +28,17 @@ type Event struct {
 	// bytes. "" means that the event has no ID. An event with an ID is not published while
 	// the Broker is away, and the error wraps broker.ErrAway.
 	ID string
-	// Latest and Droppable permit the nodes to send fewer events to a slow connection, and
-	// reach all of them; this version sends every event. With a Latest of 1 to 128 bytes, a
-	// queued event of the channel with the same Latest can be omitted when this one
-	// follows. A Droppable event can be omitted itself. In a channel that keeps events
-	// (ChannelOptions.Keep), both are an error.
-	Latest    string
+	// Latest is a key of up to 128 bytes that permits the nodes to send a slow client only the
+	// newest event of the channel with this key: while at least 8 messages are queued for a
+	// connection, an older one that is queued is removed when this one is queued behind them.
+	// "" means that the event has no key. In a channel that keeps events (ChannelOptions.Keep),
+	// Latest and Droppable are an error. A client that has not received all events is sent
+	// pushy:dropped with their number (PROTOCOL.md, section 2), and is not disconnected as long
+	// as the rest fits into Limits.ConnBuffer.
+	Latest string
+	// Droppable permits the nodes not to send this event to a client while more than a quarter
+	// of Limits.ConnBuffer is queued for it, unless the event replaces one with the same
+	// Latest. The client is sent pushy:dropped.
 	Droppable bool
 }
 

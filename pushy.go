@@ -443,6 +443,7 @@ type Stats struct {
 	Buffered    int64             // bytes queued for clients
 	Memory      MemoryStats       // what Limits.Memory limits
 	Published   uint64            // events published on this node that the Broker accepted
+	Dropped     uint64            // events not sent to a slow client, see Event.Latest and Event.Droppable
 	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
 	// Keys says how often each secret key was used, SecretKey first. When an old key is not
 	// used any more on any node, it can be removed from Options.OldSecretKeys.
@@ -465,6 +466,7 @@ func (s *Server) Stats() Stats {
 		Buffered:    s.engine.Waiting(),
 		Memory:      s.memoryStats(),
 		Published:   s.hub.Published(),
+		Dropped:     s.engine.Dropped(),
 		Refused:     s.hub.Admission().Refused(),
 		Keys:        s.keyUses.list(),
 		Away:        s.hub.Away(),

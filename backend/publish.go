@@ -29,8 +29,8 @@ type Event struct {
 	// call. See pushy.Event. Events that are published once do not need it: the id of the
 	// call makes the tries of the call safe. "" means that the event has no ID.
 	ID string
-	// Latest and Droppable permit the servers to send fewer events to a slow connection. See
-	// pushy.Event.
+	// Latest and Droppable permit the servers to send fewer events to a slow client: with
+	// Latest, a key, only the newest event of its key, and no Droppable events. See pushy.Event.
 	Latest    string
 	Droppable bool
 }

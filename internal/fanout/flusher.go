@@ -11,8 +11,9 @@ import (
 // the number of queued bytes. Its goroutine runs while the list is not empty.
 type flusher struct {
 	engine  *Engine
-	waiting atomic.Int64 // queued bytes of its outboxes
-	urgent  atomic.Bool  // one of its outboxes has enough bytes for a full write
+	waiting atomic.Int64  // queued bytes of its outboxes
+	dropped atomic.Uint64 // frames that were omitted for slow connections
+	urgent  atomic.Bool   // one of its outboxes has enough bytes for a full write
 
 	mu      sync.Mutex
 	ready   []*Outbox

@@ -31,10 +31,11 @@ type Frame struct {
 	text []byte
 	raw  bool
 	list bool                      // see NewList
-	made int64                     // when NewFrame was called, in Unix nanoseconds; 0 for other Frames
 	seen atomic.Uint32             // the last census that has counted it, see Engine.Census; here it takes no memory
-	refs atomic.Int64              // of a list: the number of outboxes that have it
-	size atomic.Int64              // of a list: the bytes that Engine.Waiting counts for it
+	made int64                     // when NewFrame was called, in Unix nanoseconds; 0 for other Frames
+	omit *Omit                     // nil if every client must receive it
+	refs atomic.Int32              // of a list: the number of outboxes that have it
+	size atomic.Uint32             // of a list: the bytes that Engine.Waiting counts for it
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, encoded at first use
 }
 

@@ -2,23 +2,16 @@ package fanout
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
-// lists accounts for the frames of an Outbox that NewList returned. The Outbox's lock
-// guards it.
+// lists accounts for the frames of an Outbox that NewList returned. The zero value has none. The
+// Outbox's lock guards it.
 type lists struct {
 	bytes   int64
 	writing []*Frame      // taken by the owner and not yet written
 	room    chan struct{} // nil until a caller waits for it; closed when there is room
-}
-
-// size returns the number of bytes; l may be nil.
-func (l *lists) size() int64 {
-	if l == nil {
-		return 0
-	}
-	return l.bytes
 }
 
 func (l *lists) wake() {
@@ -98,13 +91,14 @@ func (e *Engine) reserve(size int64) bool {
 func (o *Outbox) listRoom() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.held || o.closed || o.lists.size() <= int64(o.flusher.engine.cfg.MaxBytes) {
+	if o.held || o.closed || o.listBytesLocked() <= int64(o.flusher.engine.cfg.MaxBytes) {
 		return nil
 	}
-	if o.lists.room == nil {
-		o.lists.room = make(chan struct{})
+	l := &o.rare.lists
+	if l.room == nil {
+		l.room = make(chan struct{})
 	}
-	return o.lists.room
+	return l.room
 }
 
 func (o *Outbox) heldOrClosed() bool {
@@ -115,24 +109,22 @@ func (o *Outbox) heldOrClosed() bool {
 
 // addListLocked accounts for a list of n bytes that is about to be queued.
 func (o *Outbox) addListLocked(f *Frame, n int64) {
-	if o.lists == nil {
-		o.lists = &lists{}
-	}
-	o.lists.bytes += n
+	o.rareLocked().lists.bytes += n
 	o.bytes.Add(n)
 	if f.refs.Add(1) == 1 {
-		f.size.Add(n)
-		o.flusher.waiting.Add(n)
+		counted := uint32(min(n, math.MaxInt32))
+		f.size.Add(counted)
+		o.flusher.waiting.Add(int64(counted))
 	}
 }
 
 // takenLocked records that the owner has taken frames with that number of bytes.
 func (o *Outbox) takenLocked(frames []*Frame, bytes int64) {
-	if o.lists != nil {
+	if o.rare != nil {
 		for _, f := range frames {
 			if f.list {
 				bytes -= int64(len(f.Bytes(o.form)))
-				o.lists.writing = append(o.lists.writing, f)
+				o.rare.lists.writing = append(o.rare.lists.writing, f)
 			}
 		}
 	}
@@ -141,33 +133,28 @@ func (o *Outbox) takenLocked(frames []*Frame, bytes int64) {
 
 // listsWrittenLocked subtracts the lists that were being written from the queued bytes.
 func (o *Outbox) listsWrittenLocked() {
-	for _, f := range o.lists.writing {
+	l := &o.rare.lists
+	for _, f := range l.writing {
 		o.releaseListLocked(f)
 	}
-	clear(o.lists.writing)
-	o.lists.writing = o.lists.writing[:0]
-	if o.lists.bytes <= int64(o.flusher.engine.cfg.MaxBytes) {
-		o.lists.wake()
-	}
-	if o.lists.bytes == 0 {
-		o.lists = nil
+	clear(l.writing)
+	l.writing = l.writing[:0]
+	if l.bytes <= int64(o.flusher.engine.cfg.MaxBytes) {
+		l.wake()
 	}
 }
 
 func (o *Outbox) releaseListLocked(f *Frame) {
 	n := int64(len(f.Bytes(o.form)))
-	o.lists.bytes -= n
+	o.rare.lists.bytes -= n
 	o.bytes.Add(-n)
 	if f.refs.Add(-1) == 0 {
-		o.flusher.waiting.Add(-f.size.Swap(0))
+		o.flusher.waiting.Add(-int64(f.size.Swap(0)))
 	}
 }
 
 // dropListsLocked subtracts all lists from the queued bytes.
 func (o *Outbox) dropListsLocked() {
-	if o.lists == nil {
-		return
-	}
 	for _, f := range o.queue.waiting() {
 		if f.list {
 			o.releaseListLocked(f)

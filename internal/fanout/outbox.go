@@ -3,6 +3,7 @@ package fanout
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -10,7 +11,10 @@ import (
 // Gate controls which frames of one subscription enter an Outbox: none before Open and none
 // after Shut. The zero value is closed. The lock of the Outbox guards it, so that the check
 // and the queueing are one step.
-type Gate struct{ open bool }
+type Gate struct {
+	open    bool
+	omitted *omitted // nil while the client has nothing to be told of, see Omit
+}
 
 // ControlKind names a slot for one control frame. A newer frame replaces the one in the
 // slot, so a client that sends requests but never reads cannot fill memory.
@@ -47,8 +51,8 @@ type Outbox struct {
 	direct  Direct   // nil if writes can block
 	control *control // nil while no control frame is queued
 
-	writing int64  // the part of bytes that the owner has taken and not yet written, without lists
-	lists   *lists // the part of bytes that lists have; nil while there are none
+	writing int64 // the part of bytes that the owner has taken and not yet written, without lists
+	rare    *rare // nil while there are neither lists nor marks
 
 	end          Endpoint // a Writer or a Puller
 	onDisconnect func(code int, reason string)
@@ -100,11 +104,15 @@ func (o *Outbox) Send(f *Frame) bool {
 	return ok
 }
 
-// SendThrough queues f if g is open. Many calls for the same event are followed by one
+// SendThrough queues f if g is open and f.Omit permits no omission. Many calls for the same event are followed by one
 // Engine.Flush, which starts the writing.
 func (o *Outbox) SendThrough(g *Gate, f *Frame) bool {
 	o.mu.Lock()
 	if !g.open {
+		o.mu.Unlock()
+		return false
+	}
+	if f.omit != nil && o.omitLocked(g, f) {
 		o.mu.Unlock()
 		return false
 	}
@@ -186,9 +194,12 @@ func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 // do not count, because a client that reads a frame larger than MaxBytes is not slow. Lists
 // do not count either.
 func (o *Outbox) overLocked(waiting, n int64) bool {
-	queued := waiting - o.writing - o.lists.size()
+	queued := o.queuedLocked(waiting)
 	return queued > 0 && queued+n > int64(o.flusher.engine.cfg.MaxBytes)
 }
+
+// queuedLocked returns the part of the waiting bytes that MaxBytes limits.
+func (o *Outbox) queuedLocked(waiting int64) int64 { return waiting - o.writing - o.listBytesLocked() }
 
 // Control queues bytes of the transport itself, which are written before the queued frames.
 // They replace queued bytes of the same kind.
@@ -288,7 +299,9 @@ func (o *Outbox) disconnectLocked(code int, reason string) {
 }
 
 func (o *Outbox) dropLocked() {
-	o.dropListsLocked()
+	if o.rare != nil {
+		o.dropRareLocked()
+	}
 	o.dequeueLocked(len(o.queue.waiting()))
 	o.control = nil
 	o.writing = 0
@@ -345,8 +358,9 @@ func (o *Outbox) writtenLocked() {
 	if o.ending != nil {
 		o.ending.writing = 0
 	}
-	if o.lists != nil {
+	if o.rare != nil {
 		o.listsWrittenLocked()
+		o.releaseRareLocked()
 	}
 }
 
@@ -392,6 +406,9 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, end *CloseFrame
 	frames = append(dst, waiting[:i]...)
 	if i > 0 {
 		o.endingLocked().writing = firstMade(waiting[:i])
+	}
+	if o.rare != nil && o.rare.marks.holes > 0 {
+		frames = slices.DeleteFunc(frames, func(f *Frame) bool { return f == hole })
 	}
 	o.takenLocked(waiting[:i], int64(bytes))
 	o.dequeueLocked(i)

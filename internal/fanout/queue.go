@@ -37,15 +37,23 @@ func (q *queue) drop(n int) {
 	}
 }
 
-// dequeueLocked removes n frames, and releases the queue if it is then empty.
+// dequeueLocked removes n frames. If the queue is then empty, it is released, unless the client
+// must be told of frames that were omitted.
 func (o *Outbox) dequeueLocked(n int) {
-	if o.queue == nil {
+	q := o.queue
+	if q == nil {
 		return
 	}
-	o.queue.drop(n)
-	if len(o.queue.frames) == 0 {
-		if cap(o.queue.frames) <= keptQueue {
-			queues.Put(o.queue)
+	if o.rare != nil {
+		n = o.rare.marks.pass(q, n)
+	}
+	q.drop(n)
+	if len(q.frames) == 0 && o.rare != nil {
+		o.backlogTakenLocked()
+	}
+	if len(q.frames) == 0 {
+		if cap(q.frames) <= keptQueue {
+			queues.Put(q)
 		}
 		o.queue = nil
 	}

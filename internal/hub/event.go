@@ -10,7 +10,7 @@ import (
 // EventKind is the kind of an Event.
 type EventKind uint8
 
-// The kinds of events. Connected, Subscribed, Ended, Direct, Replied and Failed
+// The kinds of events. Connected, Subscribed, Ended, Direct, Replied, Failed and Dropped
 // go to one connection, the others to the members of a channel.
 const (
 	Connected  EventKind = iota + 1 // the connection is open
@@ -27,6 +27,7 @@ const (
 	Updated                         // a member has changed
 	Changed                         // members have changed: a batch for PresenceDiff or PresenceCount
 	Listed                          // the answer to ListMembers
+	Dropped                         // events of the channel were not sent to this connection
 )
 
 // Event is one message to clients, before a Protocol renders it. Its Kind decides which of
@@ -63,6 +64,8 @@ type Event struct {
 	// Request is the id of the command that the event answers, in the protocol's
 	// own form, or nil.
 	Request []byte
+
+	Count int64 // of Dropped
 }
 
 // A Protocol is one wire format: it parses the messages of clients and renders events. It
@@ -90,6 +93,31 @@ type Protocol interface {
 // frame returns an event as the protocol renders it.
 func (h *Hub) frame(e *Event) *fanout.Frame {
 	return fanout.NewFrame(h.cfg.Protocol.Append(nil, *e))
+}
+
+// eventFrame is frame for an event of the channel that was published as e. If e permits it, a slow
+// client does not receive it.
+func (ch *Channel) eventFrame(event *Event, e *broker.Entry) *fanout.Frame {
+	if e.Latest == "" && !e.Droppable || e.At.Offset > 0 {
+		return ch.hub.frame(event)
+	}
+	return fanout.NewOmittable(ch.hub.cfg.Protocol.Append(nil, *event), &fanout.Omit{
+		Latest:    e.Latest,
+		Droppable: e.Droppable,
+		Notice:    notice{ch},
+	})
+}
+
+// notice implements fanout.Notice.
+type notice struct{ *Channel }
+
+// Dropped implements fanout.Notice.
+func (n notice) Dropped(count int64) *fanout.Frame {
+	return n.hub.frame(&Event{
+		Kind:    Dropped,
+		Channel: n.name,
+		Count:   count,
+	})
 }
 
 // listFrame is frame for an event with a list that clients have requested.

@@ -120,7 +120,7 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 			Channel: channel,
 		}
 	}
-	ch.broadcast(h.frame(&event), e.Except)
+	ch.broadcast(ch.eventFrame(&event, &e), e.Except)
 }
 
 // Reset implements broker.Sink. If reason is "", no events have been lost.

@@ -26,6 +26,7 @@ const (
 	eventPresenceNews = "pushy:presence-update"
 	eventPresenceDiff = "pushy:presence-diff"
 	eventResync       = "pushy:resync"
+	eventDropped      = "pushy:dropped"
 )
 
 // Protocol implements hub.Protocol.
@@ -74,6 +75,9 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 			data = appendPlace(jsvalue.Object(nil).Text("reason", e.Reason), e.Place)
 		}
 		return appendEvent(dst, eventResync, e.Channel, data, 0)
+	case hub.Dropped:
+		data := jsvalue.Object(nil).Raw("count", strconv.AppendInt(nil, e.Count, 10))
+		return appendEvent(dst, eventDropped, e.Channel, data, 0)
 	case hub.Direct:
 		return appendReply(dst, e.Name, e.Data, e.Request)
 	case hub.Replied:
