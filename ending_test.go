@@ -114,6 +114,17 @@ func TestEndings(t *testing.T) {
 			logged: true,
 		},
 		{
+			name: "kick",
+			end: func(srv *pushy.Server, p *peer) {
+				kicked, err := srv.Kick(context.Background(), pushy.Kick{Target: "conn:" + p.id})
+				require.NoError(p.t, err)
+				assert.Equal(p.t, 1, kicked.Closed)
+			},
+			code:   pushy.CloseRemoved,
+			by:     pushy.EndedByServer,
+			logged: true,
+		},
+		{
 			name:   "shutdown",
 			end:    func(srv *pushy.Server, p *peer) { go func() { _ = srv.Shutdown(context.Background()) }() },
 			code:   pushy.CloseShutdown,
@@ -146,7 +157,7 @@ func TestEndings(t *testing.T) {
 			assert.Zero(t, e.Waiting)
 			_ = srv.Close()
 			assert.Empty(t, ended)
-			assert.Equal(t, c.logged, len(lines()) == 1, "%v", lines())
+			assert.Equal(t, c.logged, strings.Contains(strings.Join(lines(), "\n"), "connection ended by the server"), "%v", lines())
 		})
 	}
 }

@@ -164,6 +164,7 @@ type Server struct {
 	keyUses  keyUses
 	memory   memoryGuard
 	endings  endings
+	extras   sync.Map // see seam.Server
 
 	// The tests pin these.
 	now       func() time.Time

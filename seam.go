@@ -11,7 +11,9 @@ func init() {
 	seam.Of = func(server any) seam.Server {
 		s := server.(*Server)
 		return seam.Server{
-			Hub: s.hub,
+			Hub:    s.hub,
+			Log:    s.log,
+			Extras: &s.extras,
 			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 				return s.admit(w, r, false)
 			},

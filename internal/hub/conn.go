@@ -278,10 +278,11 @@ func (c *Conn) sentCode(code int) int {
 }
 
 // endAs is end with the code that is to be sent, which can differ from the code for the
-// hooks.
-func (c *Conn) endAs(code, sent int, reason string, by Ender) {
+// hooks. It reports whether this call was the first one.
+func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
 	c.mu.Lock()
-	if c.code == 0 {
+	first = c.code == 0
+	if first {
 		c.code = uint16(code)
 		c.reason = reason
 		c.by = by
@@ -300,6 +301,7 @@ func (c *Conn) endAs(code, sent int, reason string, by Ender) {
 	}
 	c.session.Stop()
 	c.cancel()
+	return first
 }
 
 // abort closes the connection without a close frame.

@@ -22,17 +22,7 @@ func (h *Hub) KickConn(id string, code int, reason string) bool {
 
 // kick ends the connection, and reports whether this call did.
 func (c *Conn) kick(code int, reason string) bool {
-	c.mu.Lock()
-	first := c.code == 0
-	if first {
-		c.code = uint16(code)
-		c.reason = reason
-	}
-	c.mu.Unlock()
-	if first {
-		c.end(code, reason)
-	}
-	return first
+	return c.endAs(code, c.sentCode(code), reason, ByServer)
 }
 
 // KickHeld ends the members that are held for connections which have ended and which match. The

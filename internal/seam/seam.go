@@ -4,7 +4,9 @@
 package seam
 
 import (
+	"log/slog"
 	"net/http"
+	"sync"
 
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/transport"
@@ -14,6 +16,10 @@ import (
 type Server struct {
 	// Hub is the core: connections, channels and publishing.
 	Hub *hub.Hub
+	Log *slog.Logger
+	// Extras has what packages of this module keep with the Server, each under a key of its own
+	// type.
+	Extras *sync.Map
 	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
