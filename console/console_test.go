@@ -397,7 +397,7 @@ func TestSearch(t *testing.T) {
 	assert.Equal(t, http.StatusBadRequest, w.Code)
 	assert.Contains(t, w.Body.String(), "exactly one of user, conn and channel must be set")
 
-	detail := get(t, page, "/connection?conn=" + ann.ID())["conn"].(map[string]any)
+	detail := get(t, page, "/connection?conn="+ann.ID())["conn"].(map[string]any)
 	assert.Equal(t, "ann", detail["user"])
 	assert.Equal(t, "Agent/1.0", detail["agent"])
 	assert.Equal(t, "192.0.2.1:1234", detail["address"])
