@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/control"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -134,10 +135,16 @@ func (s *Server) newNodes(cfg *hub.Config) *control.Nodes {
 	if !s.local {
 		o.Broker = cfg.Broker
 	}
-	nodes := control.New(o)
-	cfg.Reserved, cfg.ReservedEntry = control.Channel, nodes.Deliver
-	cfg.ReservedReset = s.wakeBans
-	return nodes
+	return control.New(o)
+}
+
+// openNodes connects this node with the others.
+func (s *Server) openNodes() {
+	s.hub.Reserve(control.Channel, &hub.Reserved{
+		Entry: s.nodes.Deliver,
+		Reset: func(broker.State) { s.wakeBans() },
+	})
+	s.nodes.Open(context.Background())
 }
 
 // answer runs the AskFunc of that name.

@@ -104,7 +104,6 @@
 package pushy
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -242,7 +241,7 @@ func newServer(options Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pushy: open broker: %w", err)
 	}
-	s.nodes.Open(context.Background())
+	s.openNodes()
 	s.sockets = sockjs.NewHandler(sockjs.Config{
 		Config: transport.Config{
 			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),

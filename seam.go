@@ -12,8 +12,10 @@ func init() {
 		s := server.(*Server)
 		return seam.Server{
 			Hub:    s.hub,
-			Log:    s.log,
 			Extras: &s.extras,
+			Local:  s.local,
+			Keys:   s.keys,
+			Log:    s.log,
 			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 				return s.admit(w, r, false)
 			},

@@ -202,8 +202,11 @@ func (ch *Channel) dropLocked(l *loggedMember, lost bool) {
 // connection, and releases the channel.
 func (l *loggedMember) unsubscribed(c *Conn) {
 	unsubscribe := l.ch.hub.cfg.Hooks.Unsubscribe
-	if unsubscribe != nil && l.hooked {
-		unsubscribe(c, l.ch, l.lost)
+	if l.hooked {
+		l.ch.hub.observers.left(c, l.ch, l.member.ID, true)
+		if unsubscribe != nil {
+			unsubscribe(c, l.ch, l.lost)
+		}
 	}
 	l.ch.life.release()
 }

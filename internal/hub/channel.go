@@ -160,6 +160,7 @@ func (ch *Channel) open() error {
 	if ch.history != nil {
 		h.keep(ch)
 	}
+	h.observers.occupied(ch)
 	if occupied := h.cfg.Hooks.Occupied; occupied != nil {
 		occupied(ch)
 	}
@@ -183,4 +184,5 @@ func (ch *Channel) close() {
 	if vacated := h.cfg.Hooks.Vacated; vacated != nil {
 		vacated(ch)
 	}
+	h.observers.vacated(ch)
 }

@@ -322,6 +322,7 @@ func (c *Conn) serve() {
 	if connect := c.hub.cfg.Hooks.Connect; connect != nil {
 		connect(c)
 	}
+	c.hub.observers.opened(c)
 	c.mu.Lock()
 	c.greeted = true
 	c.mu.Unlock()
@@ -422,4 +423,5 @@ func (c *Conn) finish() {
 	if ended := c.hub.cfg.Hooks.Ended; ended != nil {
 		ended(c.ending())
 	}
+	c.hub.observers.closed(c, code, reason)
 }

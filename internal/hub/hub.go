@@ -145,13 +145,6 @@ type Config struct {
 	Settings map[string]string
 	// Local means that the broker serves this node only and never blocks.
 	Local bool
-	// Reserved is a channel name that clients cannot use, or "". ReservedEntry is called
-	// with the entries that are delivered for it, and must not block.
-	Reserved      string
-	ReservedEntry func(e broker.Entry)
-	// ReservedReset is called when entries of Reserved may have been lost, and must not block. It
-	// can be nil.
-	ReservedReset func()
 	// Linger is how long a channel stays open without members.
 	Linger time.Duration
 	// Timeout limits one call of a broker that is not local.
@@ -229,6 +222,8 @@ type Hub struct {
 	history   broker.History // nil if the broker keeps no events
 	keeper    keeper
 	wheel     wheel
+	reserves  sync.Map // *Reserved by channel, see Reserve
+	observers observers
 	heals     chan struct{} // has an element for each channel that is being healed
 
 	published atomic.Uint64   // events that the broker accepted
@@ -335,9 +330,7 @@ func (h *Hub) Away() error {
 
 // Wants reports whether this node needs the entries of a channel: whether the channel
 // is open or being opened here.
-func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil || h.isReserved(channel) }
-
-func (h *Hub) isReserved(channel string) bool { return channel == h.cfg.Reserved && channel != "" }
+func (h *Hub) Wants(channel string) bool { return h.find(channel) != nil || h.reserved(channel) != nil }
 
 // PolicyOf returns the policy of a channel; if it is open, the one it was opened with.
 func (h *Hub) PolicyOf(channel string) (Policy, error) {

@@ -134,6 +134,7 @@ func (m *membership) detach(end *fanout.Frame) bool {
 func (m *membership) left() {
 	c := m.conn
 	m.removed()
+	c.hub.observers.left(c, m.ch, m.id, m.logged != nil)
 	if unsubscribe := c.hub.cfg.Hooks.Unsubscribe; unsubscribe != nil {
 		unsubscribe(c, m.ch, m.logged != nil && m.logged.lost)
 	}

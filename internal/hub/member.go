@@ -307,6 +307,9 @@ func (m *membership) begin() {
 	if m.logged != nil {
 		m.logged.hooked = true
 	}
+	if m.entrance != tookOver {
+		c.hub.observers.joined(c, m.ch, m.id, m.logged != nil)
+	}
 	switch {
 	case m.entrance == tookOver && hooks.Resume != nil:
 		hooks.Resume(c, m.ch, m.previous)

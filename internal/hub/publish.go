@@ -85,8 +85,8 @@ func (h *Hub) setKeep(ch *Channel, channel string, e *broker.Entry) error {
 func (h *Hub) Deliver(channel string, e broker.Entry) {
 	ch := h.find(channel)
 	if ch == nil {
-		if h.isReserved(channel) {
-			h.cfg.ReservedEntry(e)
+		if r := h.reserved(channel); r != nil {
+			r.Entry(e)
 		}
 		return
 	}
@@ -130,7 +130,7 @@ func (h *Hub) Reset(channel string, s broker.State, reason string) {
 			state: &s,
 			reset: reason,
 		})
-	} else if h.isReserved(channel) && h.cfg.ReservedReset != nil {
-		h.cfg.ReservedReset()
+	} else if r := h.reserved(channel); r != nil && r.Reset != nil {
+		r.Reset(s)
 	}
 }

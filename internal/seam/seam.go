@@ -16,10 +16,14 @@ import (
 type Server struct {
 	// Hub is the core: connections, channels and publishing.
 	Hub *hub.Hub
-	Log *slog.Logger
 	// Extras has what packages of this module keep with the Server, each under a key of its own
 	// type.
 	Extras *sync.Map
+	// Local means that no other Server shares the broker.
+	Local bool
+	// Keys are the secret key and the old ones.
+	Keys []string
+	Log  *slog.Logger
 	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.

@@ -1,0 +1,81 @@
+package webhook
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
+
+// The names of the events.
+const (
+	ChannelOccupied  = "channel.occupied"
+	ChannelVacated   = "channel.vacated"
+	MemberJoined     = "member.joined"
+	MemberLeft       = "member.left"
+	ConnectionOpened = "connection.opened"
+	ConnectionClosed = "connection.closed"
+	// EventsLost is sent whatever Options.Events has.
+	EventsLost = "events.lost"
+)
+
+// Reasons of a MemberLeft.
+const (
+	reasonLeft   = "left"   // the connection is still open
+	reasonClosed = "closed" // the connection has ended
+	reasonLost   = "lost"   // the server of the connection has failed or was shut down
+)
+
+// codeLost is the close code of a connection that was lost with its server.
+const codeLost = 1006
+
+// Reasons of an EventsLost.
+const (
+	reasonOverflow = "overflow" // the queue was full
+	reasonExpired  = "expired"  // the receiver did not accept them within an hour
+	reasonHandover = "handover" // the server that was to send them has failed
+)
+
+// event is the JSON of one event.
+type event struct {
+	ID         string          `json:"id"`
+	Event      string          `json:"event"`
+	Channel    string          `json:"channel,omitempty"`
+	Member     json.RawMessage `json:"member,omitempty"`
+	MemberID   string          `json:"memberId,omitempty"`
+	Connection string          `json:"connection,omitempty"`
+	User       string          `json:"user,omitempty"`
+	At         int64           `json:"at"` // milliseconds
+	Revision   uint64          `json:"revision,omitempty"`
+	Reason     string          `json:"reason,omitempty"`
+	Code       int             `json:"code,omitempty"`
+	Count      int             `json:"count,omitempty"`
+}
+
+// item is an event that waits.
+type item struct {
+	json []byte
+	// count is the number of events for which it stands: 1, or for an EventsLost their number.
+	count int
+	// rev is the entry of the log that has caused it, or zero.
+	rev broker.Position
+}
+
+// body returns the body of a request.
+func body(at time.Time, items []item) []byte {
+	size := 100
+	for _, it := range items {
+		size += len(it.json) + 1
+	}
+	b := make([]byte, 0, size)
+	b = append(b, `{"type":"pushy.events","timestamp":"`...)
+	b = at.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	b = append(b, `","data":{"events":[`...)
+	for i, it := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, it.json...)
+	}
+	return append(b, `]}}`...)
+}
