@@ -101,6 +101,11 @@ func (s *Server) newAPI(b broker.Broker) {
 	if volatile, ok := ledger.(broker.VolatileLedger); ok {
 		s.idsSince = volatile.LedgerSince()
 	}
+	// Without a shared Ledger, another node has no answer: it needs the IDs.
+	if _, can := s.opts.Broker.(broker.IDForgetter); shared && (can || s.local) {
+		s.finished.ids, _ = b.(broker.IDForgetter)
+	}
+	s.finished.notices = s.notices
 }
 
 // noSink is the Sink of a broker that serves only as a Ledger.

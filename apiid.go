@@ -34,7 +34,7 @@ const (
 
 // The forms in which the Ledger has the answer to a request, after which follows the time of the
 // answer in Unix seconds. An answer that does not fit is made again by running the request again,
-// which changes nothing for rerunFor: its entries have IDs.
+// which changes nothing for rerunFor: its entries have IDs. Those of other requests are forgotten.
 const (
 	storedJSON     = 'j'
 	storedShort    = 's'
@@ -95,10 +95,14 @@ func (s *Server) once(ctx context.Context, c *httpapi.Call, call apiCall, run ap
 		return nil, refused
 	}
 	complete = true
-	if err := s.ledger.Finish(ctx, key, digest, s.store(call, answer, encoded)); err != nil {
+	stored := s.store(call, answer, encoded)
+	if err := s.ledger.Finish(ctx, key, digest, stored); err != nil {
 		s.notices.Warn("cannot remember the answer to a signed request", "",
 			slog.Any("error", err),
 			slog.String("hint", "it was done; the same request is refused with 503 for 30 s, and then changes nothing"))
+	} else if p, ok := answer.(published); ok && stored[0] != storedComplete && !claim.Again {
+		// With Again, another node may have stopped before it has published.
+		s.finished.add(p.made)
 	}
 	return encoded, nil
 }
@@ -149,7 +153,7 @@ func (s *Server) store(call apiCall, answer any, encoded []byte) []byte {
 
 // canRerun reports whether the request of a stored answer can be run again without an effect.
 func (s *Server) canRerun(stored []byte) bool {
-	if len(stored) < storedHead {
+	if len(stored) < storedHead || stored[0] != storedComplete {
 		return false
 	}
 	at := time.Unix(int64(binary.BigEndian.Uint64(stored[1:storedHead])), 0)

@@ -19,9 +19,15 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 )
 
+// published is the answer to publish, with the IDs that the request's events were given.
+type published struct {
+	*calls.PublishAnswer
+	made []broker.EntryID
+}
+
 func (s *Server) publishCall() apiCall {
 	call := newCall(false, s.checkPublish)
-	call.shorten = func(answer any) []byte { return answer.(*calls.PublishAnswer).Shorten() }
+	call.shorten = func(answer any) []byte { return answer.(published).Shorten() }
 	call.lengthen = func(body, short []byte) (any, bool) {
 		var b calls.Publish
 		if json.Unmarshal(body, &b) != nil { // it was decoded before
@@ -62,9 +68,12 @@ func (s *Server) checkPublish(b calls.Publish) (apiRun, *httpapi.Refusal) {
 		// Every pair has an ID of its own, so that the same request never publishes one twice.
 		// The content is a part of it, because a request that has failed is not remembered.
 		prefix := c.KeyID + ":" + c.ID + ":" + content(c)[:8] + ":"
+		var made []broker.EntryID
 		for i := range pairs {
-			if pairs[i].entry.ID == "" {
-				pairs[i].entry.ID = prefix + strconv.Itoa(i)
+			p := &pairs[i]
+			if p.entry.ID == "" {
+				p.entry.ID = prefix + strconv.Itoa(i)
+				made = append(made, broker.EntryID{Channel: p.channel, ID: p.entry.ID})
 			}
 		}
 		results := s.publishPairs(ctx, pairs)
@@ -75,7 +84,7 @@ func (s *Server) checkPublish(b calls.Publish) (apiRun, *httpapi.Refusal) {
 		if b.Count {
 			s.countSubscribers(ctx, a, pairs)
 		}
-		return a, nil
+		return published{a, made}, nil
 	}, nil
 }
 

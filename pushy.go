@@ -159,6 +159,7 @@ type Server struct {
 	sharedLedger bool
 	// idsSince is when the ledger began to remember ids, or zero if these outlive the process.
 	idsSince time.Time
+	finished finished
 	bans     bans
 	keyUses  keyUses
 	memory   memoryGuard

@@ -104,19 +104,20 @@
 // An Entry with an ID is appended only once for each channel within the broker's ID window,
 // which is at least 20 minutes. A second Append with that ID, from any node, returns the
 // first result with Duplicate set. A broker that has no room for another ID fails with
-// ErrBusy; it does not discard IDs early.
+// ErrBusy; it does not discard IDs early, except those that IDForgetter.ForgetIDs names.
 //
 // # Records
 //
 // A Claim that finds the answer to its own digest makes the record last for at least the
 // ttl of that Claim, so a key is never forgotten within the ttl after its last use. Records
-// outlive the nodes, unless the Broker is a VolatileLedger.
+// outlive the nodes, unless the Broker is a VolatileLedger. A Claim that replaces one without an
+// answer sets Again.
 //
 // # Optional interfaces
 //
-// Health, History, Ledger, VolatileLedger, Cluster and Leaser are found by type assertion. A
-// Broker that wraps another one must implement those that it passes on: embedding the
-// interface Broker hides them. A broker without Health is never away, a broker without History keeps no
+// Health, History, Ledger, VolatileLedger, IDForgetter, Cluster and Leaser are found by type
+// assertion. A Broker that wraps another one must implement those that it passes on: embedding
+// the interface Broker hides them. A broker without Health is never away, a broker without History keeps no
 // events, and the leases of a broker without Leaser have the length of OpenOptions.Lease.
 //
 // # Faults

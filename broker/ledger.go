@@ -51,6 +51,9 @@ const (
 type Claim struct {
 	State  ClaimState
 	Answer []byte // set for Finished
+	// Again is set for Claimed if the claim replaces one without an answer, whose time
+	// (ClaimTimeout) was over. The caller of that one may still be at work.
+	Again bool
 }
 
 // Record is one claimed key.
@@ -59,4 +62,20 @@ type Record struct {
 	Digest string
 	Answer []byte // nil if the claim has no answer yet
 	Until  time.Time
+}
+
+// IDForgetter is an optional interface of a Broker that can forget the IDs of entries before
+// the end of its ID window. A Server uses it for the IDs that it has made for the events of a
+// signed request, a minute after the answer to the request was stored.
+type IDForgetter interface {
+	// ForgetIDs forgets the IDs of entries that were appended, so that they leave room for
+	// others. Another Append with such an ID appends an entry. IDs that are unknown, or whose
+	// Append has not returned, are skipped.
+	ForgetIDs(ctx context.Context, ids []EntryID) error
+}
+
+// EntryID identifies an Entry with an ID: each channel has its own.
+type EntryID struct {
+	Channel string
+	ID      string
 }

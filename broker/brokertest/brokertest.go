@@ -112,6 +112,7 @@ var (
 	hasLedger  = can[broker.Ledger]("broker.Ledger")
 	hasCluster = can[broker.Cluster]("broker.Cluster")
 	hasLeaser  = can[broker.Leaser]("broker.Leaser")
+	canForget  = can[broker.IDForgetter]("broker.IDForgetter")
 	hasHealth  = can[broker.Health]("broker.Health")
 	canCut     = can[Cutter]("brokertest.Cutter")
 	canKill    = can[Killer]("brokertest.Killer")

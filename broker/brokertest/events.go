@@ -82,6 +82,12 @@ var eventRules = []rule{
 		promise: "an entry with an ID is appended once, whichever nodes append it, and every Append returns the first result",
 		check:   checkOnce,
 	},
+	{
+		name:    "forgetIDs",
+		promise: "an ID that was forgotten can be used again, and no other one",
+		needs:   []ability{canForget},
+		check:   checkForgetIDs,
+	},
 }
 
 func checkEveryone(h *harness) {
@@ -415,4 +421,26 @@ func checkOnce(h *harness) {
 	again := nodes[1].append("news", e)
 	assert.True(h.t, again.Duplicate)
 	assert.Equal(h.t, first.At, again.At)
+}
+
+func checkForgetIDs(h *harness) {
+	nodes := h.nodes(2)
+	appends := func(n *node, channel, id string) (duplicate bool) {
+		e := event(`1`)
+		e.ID = id
+		return n.append(channel, e).Duplicate
+	}
+	all := []broker.EntryID{{Channel: "news", ID: "one"}, {Channel: "news", ID: "two"}, {Channel: "chat", ID: "one"}}
+	for _, id := range all {
+		assert.False(h.t, appends(nodes[0], id.Channel, id.ID))
+	}
+	for range 2 { // also if they were forgotten before
+		forgotten := []broker.EntryID{{Channel: "news", ID: "one"}, {Channel: "chat", ID: "unknown"}}
+		require.NoError(h.t, nodes[1].Broker.(broker.IDForgetter).ForgetIDs(h.ctx(), forgotten))
+		assert.False(h.t, appends(nodes[0], "news", "one"))
+		assert.True(h.t, appends(nodes[1], "news", "one"), "it is remembered again")
+	}
+	assert.True(h.t, appends(nodes[1], "news", "two"), "another ID")
+	assert.True(h.t, appends(nodes[0], "chat", "one"), "the same ID in another channel")
+	require.NoError(h.t, nodes[0].Broker.(broker.IDForgetter).ForgetIDs(h.ctx(), nil))
 }

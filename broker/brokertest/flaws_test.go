@@ -53,6 +53,7 @@ type flawed struct {
 	extend   func(ctx context.Context, f *flawed, lease time.Duration) error
 	claim    func(ctx context.Context, f *flawed, key, digest string, ttl time.Duration) (broker.Claim, error)
 	finish   func(ctx context.Context, f *flawed, key, digest string, answer []byte) error
+	ids      func(ctx context.Context, f *flawed, ids []broker.EntryID) error
 	list     func(ctx context.Context, f *flawed, prefix string) ([]broker.Record, error)
 }
 
@@ -149,6 +150,13 @@ func (f *flawed) Finish(ctx context.Context, key, digest string, answer []byte) 
 		return f.finish(ctx, f, key, digest, answer)
 	}
 	return f.next.Finish(ctx, key, digest, answer)
+}
+
+func (f *flawed) ForgetIDs(ctx context.Context, ids []broker.EntryID) error {
+	if f.ids != nil {
+		return f.ids(ctx, f, ids)
+	}
+	return f.next.ForgetIDs(ctx, ids)
 }
 
 func (f *flawed) List(ctx context.Context, prefix string) ([]broker.Record, error) {
@@ -359,6 +367,18 @@ func eventFlaws() []flaw {
 			}
 		})},
 		{"ignores IDs", []string{"once"}, entry(func(e *broker.Entry) { e.ID = "" })},
+		{"never forgets IDs", []string{"forgetIDs"}, func(f *flawed) {
+			f.ids = func(context.Context, *flawed, []broker.EntryID) error { return nil }
+		}},
+		{"forgets an ID in all channels", []string{"forgetIDs"}, func(f *flawed) {
+			f.ids = func(ctx context.Context, f *flawed, ids []broker.EntryID) error {
+				for _, id := range ids {
+					id.Channel = "chat"
+					ids = append(ids, id)
+				}
+				return f.next.ForgetIDs(ctx, ids)
+			}
+		}},
 		{"does not say that it repeats", []string{"once"}, result(func(_ broker.Entry, a *broker.Appended, _ *error) { a.Duplicate = false })},
 		{"has one window for all channels", []string{"once"}, func(f *flawed) {
 			var mu sync.Mutex
@@ -732,6 +752,20 @@ func ledgerFlaws() []flaw {
 					}
 				}
 				return f.next.Claim(ctx, key, digest, ttl)
+			}
+		}},
+		{"does not say that a claim replaces another one", []string{"claimAgain"}, func(f *flawed) {
+			f.claim = func(ctx context.Context, f *flawed, key, digest string, ttl time.Duration) (broker.Claim, error) {
+				c, err := f.next.Claim(ctx, key, digest, ttl)
+				c.Again = false
+				return c, err
+			}
+		}},
+		{"says that all claims replace others", []string{"claimAgain"}, func(f *flawed) {
+			f.claim = func(ctx context.Context, f *flawed, key, digest string, ttl time.Duration) (broker.Claim, error) {
+				c, err := f.next.Claim(ctx, key, digest, ttl)
+				c.Again = c.State == broker.Claimed
+				return c, err
 			}
 		}},
 		{"lists everything", []string{"list"}, func(f *flawed) {

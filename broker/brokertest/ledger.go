@@ -38,6 +38,13 @@ var ledgerRules = []rule{
 		check:   checkClaimUse,
 	},
 	{
+		name: "claimAgain",
+		promise: "a claim without an answer is replaced after broker.ClaimTimeout, and the new one says so; " +
+			"one after a release does not",
+		needs: []ability{hasLedger},
+		check: checkClaimAgain,
+	},
+	{
 		name:    "list",
 		promise: "List returns the records with a prefix, sorted by key",
 		needs:   []ability{hasLedger},
@@ -157,6 +164,19 @@ func checkClaimUse(h *harness) {
 	}
 	pause(h.t, ttl+2*time.Second)
 	assert.Equal(h.t, broker.Claimed, nodes[0].claim("used", "other", ttl).State, "its life ends, too")
+}
+
+func checkClaimAgain(h *harness) {
+	nodes := h.nodes(2)
+	for _, key := range []string{"lost", "released"} {
+		assert.Equal(h.t, broker.Claim{State: broker.Claimed}, nodes[0].claim(key, "d", time.Hour))
+	}
+	require.NoError(h.t, nodes[0].ledger().Release(h.ctx(), "released", "d"))
+	assert.Equal(h.t, broker.Claim{State: broker.Claimed}, nodes[1].claim("released", "d", time.Hour))
+	pause(h.t, broker.ClaimTimeout+time.Second)
+	again := broker.Claim{State: broker.Claimed, Again: true}
+	assert.Equal(h.t, again, nodes[1].claim("lost", "d", time.Hour))
+	assert.Equal(h.t, broker.Pending, nodes[0].claim("lost", "d", time.Hour).State)
 }
 
 func checkList(h *harness) {

@@ -63,7 +63,7 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 		claimed: now,
 		until:   now.Add(ttl),
 	}
-	return broker.Claim{State: broker.Claimed}, nil
+	return broker.Claim{State: broker.Claimed, Again: r != nil}, nil
 }
 
 // Finish implements broker.Ledger.

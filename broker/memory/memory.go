@@ -28,6 +28,9 @@ type Options struct {
 	// MaxRecords is the number of keys that the Ledger has at most, after which Claim returns
 	// broker.ErrBusy. Default 1,048,576.
 	MaxRecords int
+	// MaxIDs is the number of IDs of entries that are remembered at most, after which an Append
+	// with another ID returns broker.ErrBusy. Default 1,048,576.
+	MaxIDs int
 }
 
 // Cluster is the store that the Brokers of one process share. All methods are safe for
@@ -39,6 +42,7 @@ type Cluster struct {
 	settings brokerkit.Settings
 
 	maxRecords int // of the ledger
+	maxIDs     int
 
 	mu     sync.Mutex
 	nodes  map[string]*nodeEntry // the nodes whose lease has not expired, by id
@@ -73,6 +77,7 @@ func NewCluster(o Options) *Cluster {
 	c := &Cluster{
 		log:           o.Logger,
 		maxRecords:    cmp.Or(max(o.MaxRecords, 0), brokerkit.MaxRecords),
+		maxIDs:        cmp.Or(max(o.MaxIDs, 0), maxIDs),
 		seed:          maphash.MakeSeed(),
 		nodes:         map[string]*nodeEntry{},
 		since:         time.Now(),
@@ -127,6 +132,8 @@ var (
 	_ broker.Health  = (*Broker)(nil)
 	_ broker.Cluster = (*Broker)(nil)
 	_ broker.Leaser  = (*Broker)(nil)
+
+	_ broker.IDForgetter = (*Broker)(nil)
 )
 
 // Open implements broker.Broker.

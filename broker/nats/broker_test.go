@@ -34,5 +34,6 @@ func TestBroker(t *testing.T) {
 	brokertest.Run(t, brokertest.Options{
 		Lease:    3 * time.Second,
 		MaxBytes: 1 << 20, // the server's max_payload
+		NotHeld:  []string{"forgetIDs"},
 	}, func(t *testing.T) broker.Broker { return newTestNode(t) })
 }

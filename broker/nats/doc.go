@@ -125,7 +125,9 @@
 //   - An entry must fit into the server's max_payload minus 512 bytes. A larger one fails
 //     with broker.ErrTooLarge.
 //   - 1,048,576 IDs are remembered at a time, and the Ledger has as many records. One more
-//     fails with broker.ErrBusy. A record's key has at most 256 bytes, its digest 64 bytes,
+//     fails with broker.ErrBusy. The Broker is no broker.IDForgetter, because JetStream needs
+//     a request for each ID: IDs and the ids of signed requests are remembered for their
+//     whole time, which is enough for 873 a second in total. A record's key has at most 256 bytes, its digest 64 bytes,
 //     and its answer 4 KiB.
 //   - There are at most eight classes of Keep.
 //   - The streams have no limit in bytes unless Options.MaxBytes sets one. When a stream is

@@ -136,7 +136,7 @@ func (b *Broker) claim(ctx context.Context, key, digest string, ttl time.Duratio
 	if _, err = b.compareAndStore(ctx, own.subject, own.seq, mine.encode()); err != nil {
 		return broker.Claim{}, full(err)
 	}
-	return broker.Claim{State: broker.Claimed}, nil
+	return broker.Claim{State: broker.Claimed, Again: own.isValid() || other.isValid()}, nil
 }
 
 // prolong makes a record with an answer last for at least ttl from now. own is what the stream for

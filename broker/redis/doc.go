@@ -97,7 +97,7 @@
 //	{pushy}1:k:{channel}    list: the channel's kept events
 //	{pushy}1:index          sorted set: the channels with kept events
 //	{pushy}1:a:{hash}       string: an adoption, for two leases
-//	{pushy}1:i:{hash}       string: an entry's ID, for 20 minutes
+//	{pushy}1:i:{hash}       string: an entry's ID, for at most 20 minutes
 //	{pushy}1:ids:{number}   string: the number of IDs
 //	{pushy}1:l:{key}        hash: a record of the Ledger
 //	{pushy}1:ledger         sorted set: the Ledger's keys

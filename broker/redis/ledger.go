@@ -51,9 +51,12 @@ func (b *Broker) Claim(ctx context.Context, key, digest string, ttl time.Duratio
 		return broker.Claim{}, wrapped("claim", errFormat)
 	}
 	c := broker.Claim{State: broker.ClaimState(state)}
-	if c.State == broker.Finished {
-		text, _ := answer[1].ToString()
+	text, _ := answer[1].ToString()
+	switch c.State {
+	case broker.Finished:
 		c.Answer = []byte(text)
+	case broker.Claimed:
+		c.Again = text != ""
 	}
 	return c, nil
 }

@@ -183,7 +183,13 @@ func TestTooManyIDs(t *testing.T) {
 	e.ID = "id3"
 	_, err := a.Append(bounded(t), "news", e)
 	assert.ErrorIs(t, err, broker.ErrBusy)
-	e.ID = "id0"
+	// One that was forgotten leaves room for one.
+	require.NoError(t, a.ForgetIDs(bounded(t), []broker.EntryID{{Channel: "news", ID: "id0"}, {Channel: "news", ID: "no"}}))
+	a.append("news", e)
+	e.ID = "id4"
+	_, err = a.Append(bounded(t), "news", e)
+	assert.ErrorIs(t, err, broker.ErrBusy)
+	e.ID = "id1"
 	assert.True(t, a.append("news", e).Duplicate)
 	a.append("news", event("without"))
 	// Each id is remembered for 20 minutes.

@@ -62,6 +62,8 @@ var (
 	_ broker.Health  = (*Broker)(nil)
 	_ broker.Cluster = (*Broker)(nil)
 	_ broker.Leaser  = (*Broker)(nil)
+
+	_ broker.IDForgetter = (*Broker)(nil)
 )
 
 // clusterShards is the number of hash slots over which the channels of a Cluster are

@@ -26,6 +26,7 @@ var (
 	readScript     = newScript("common", "time", "read")
 	topsScript     = newScript("common", "tops")
 	forgetScript   = newScript("common", "time", "forget")
+	idsScript      = newScript("common", "time", "ids")
 	nodesScript    = newScript("common", "time", "nodes")
 	closeScript    = newScript("common", "time", "close")
 	ledgerScript   = newScript("common", "time", "ledger")

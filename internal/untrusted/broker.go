@@ -49,6 +49,8 @@ var (
 	_ broker.Broker = (*Broker)(nil)
 	_ broker.Health = (*Broker)(nil)
 	_ broker.Leaser = (*Broker)(nil)
+
+	_ broker.IDForgetter = (*Broker)(nil)
 )
 
 // Open implements broker.Broker. If the sink has a method Wants(channel string) bool, it

@@ -11,8 +11,8 @@ import (
 )
 
 // Wrap returns a broker that validates what next delivers. It implements those optional
-// interfaces of package broker that next implements, and always Health and Leaser: a broker
-// without Health is never away, and Extend returns errors.ErrUnsupported without Leaser. A
+// interfaces of package broker that next implements, and always Health, Leaser and IDForgetter: a
+// broker without Health is never away, and Extend and ForgetIDs return errors.ErrUnsupported. A
 // Ledger is always a VolatileLedger, whose LedgerSince returns the zero time if next is none.
 func Wrap(next broker.Broker, o Options) broker.Broker {
 	b := &Broker{
@@ -90,6 +90,15 @@ func (b *Broker) Extend(ctx context.Context, lease time.Duration) error {
 		return fmt.Errorf("the broker cannot extend its lease: %w", errors.ErrUnsupported)
 	}
 	return b.o.Call("Broker.Extend", func() error { return leaser.Extend(ctx, lease) })
+}
+
+// ForgetIDs implements broker.IDForgetter.
+func (b *Broker) ForgetIDs(ctx context.Context, ids []broker.EntryID) error {
+	forgetter, ok := b.next.(broker.IDForgetter)
+	if !ok {
+		return fmt.Errorf("the broker cannot forget ids: %w", errors.ErrUnsupported)
+	}
+	return b.o.Call("Broker.ForgetIDs", func() error { return forgetter.ForgetIDs(ctx, ids) })
 }
 
 // LedgerSince implements broker.VolatileLedger. If next fails, its records may have begun now.

@@ -57,4 +57,4 @@ redis.call('HSET', record, 'd', digest, 'c', now)
 redis.call('PEXPIRE', record, ARGV[8])
 redis.call('ZADD', T .. 'ledger', 0, key)
 redis.call('ZADD', T .. 'until', now + tonumber(ARGV[8]), key)
-return {1, ''}
+return {1, r[1] and 'again' or ''}
