@@ -27,6 +27,12 @@
 //	in := ann.Blink(func() { rt.Publish(ctx, "news", "headline", story) })
 //	ann.ExpectEvent("news", "headline", &story) // in["news"].Recovered is true
 //
+// # Slow clients
+//
+// [Client.Stall] lets a client read nothing for a while, as on a slow network. It then receives
+// what the Server has queued for it, and [Client.ExpectDropped] waits for the number of events
+// with Latest or Droppable that it was not sent.
+//
 // # Leaks
 //
 // When the test ends, the Kit disconnects all clients. The test fails if the Server

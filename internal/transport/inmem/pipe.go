@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
@@ -53,8 +54,9 @@ type pipe struct {
 	out    *fanout.Outbox      // set by Start
 	failed *session.CloseError // only the reader uses it
 
-	accept  func(n int) int // returns how many of n bytes a TryWrite accepts; can be nil
-	partial []byte          // the incomplete last frame; only the writer uses it
+	stall   atomic.Pointer[stall] // nil unless the client reads nothing
+	accept  func(n int) int       // returns how many of n bytes a TryWrite accepts; can be nil
+	partial []byte                // the incomplete last frame; only the writer uses it
 }
 
 // event is a channel that is closed once.
@@ -170,6 +172,9 @@ func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 		if !whole {
 			return nil
 		}
+		if err := p.awaitReader(timer.C); err != nil {
+			return err
+		}
 		select {
 		case p.toClient <- bytes.Clone(text):
 			p.partial = rest
@@ -193,6 +198,9 @@ func (p *pipe) Broken() {}
 func (p *pipe) TryWrite(wire []byte) (int, error) {
 	if p.aborted.happened() {
 		return 0, net.ErrClosed
+	}
+	if p.stall.Load() != nil {
+		return 0, nil
 	}
 	n := min(p.accept(len(wire)), len(wire))
 	for b := append(p.partial, wire[:n]...); ; {
