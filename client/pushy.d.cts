@@ -258,6 +258,11 @@ export interface ChannelEvents {
   "pushy:gap": [gap: Recovery];
   /** The server has lost events of the channel. `pushy:gap` covers this, too. */
   "pushy:resync": [data?: Recovery];
+  /**
+   * The connection was too slow, so that `count` events of the channel were not sent that were published as `Latest`
+   * or `Droppable`. It fires when the client has caught up, at most once a second.
+   */
+  "pushy:dropped": [dropped: { count: number }];
 }
 
 /** The client's own events of a Pushy. */

@@ -57,7 +57,7 @@ export class Channel extends Source {
    * @param {string} name
    */
   constructor(pushy, name) {
-    super(/^(pushy:|((un)?subscribe|(subscribe|auth)-error)$)/);
+    super(/^(pushy:(?!dropped)|((un)?subscribe|(subscribe|auth)-error)$)/);
     this.name = name;
     this._pushy = pushy;
     this._key = name.toLowerCase();

@@ -16,6 +16,9 @@ test("a name in any case is one channel", async () => {
   socket().receive("news", null, "lobby");
   socket().receive("pushy:resync", undefined, "lobby");
   assert.deepEqual(heard, [{ n: 1 }, null]);
+  lobby.on("pushy:dropped", ({ count }) => heard.push(count));
+  socket().receive("pushy:dropped", { count: 17 }, "lobby");
+  assert.equal(heard[2], 17);
   assert.ok(lobby.subscribed);
   assert.equal(lobby.memberId, "me");
   pushy.disconnect();

@@ -7,6 +7,7 @@ export async function page(pushy: Pushy) {
   room.on("news", (news) => news.title).off("news");
   const sent: boolean = room.send("client-typing", { on: true });
   room.on("client-typing", (_, { from = "" }) => from.length && sent);
+  room.on("pushy:dropped", ({ count }) => count + 1);
   room.on("auth-error", ({ status, retryAt = 0 }) => status + retryAt);
   room.on("subscribe-error", (reason, detail) => [reason.length, detail instanceof PushyError && detail.code]);
   pushy.bind("state", ({ state, retryAt = 0 }) => state === "waiting" && retryAt - Date.now());
