@@ -24,6 +24,7 @@ type agent struct {
 	hub     *hub.Hub
 	samples shared[nodeSample]
 	ends    ends
+	watches watches
 }
 
 // agentKey is the key of the agent among seam.Server.Extras.
@@ -44,6 +45,9 @@ func agentOf(srv *pushy.Server) *agent {
 	srv.HandleAsk(askCounts, made.answerCounts)
 	srv.HandleAsk(askConn, made.answerConn)
 	srv.HandleAsk(askEnds, made.answerEnds)
+	srv.HandleAsk(askRemove, made.answerRemove)
+	srv.HandleAsk(askWatch, made.answerWatch)
+	srv.HandleAsk(askDecisions, made.answerDecisions)
 	srv.OnEnding(made.ends.add)
 	return made
 }

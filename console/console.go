@@ -40,7 +40,8 @@ type Options struct {
 	// with 401, after which browsers ask for a name and a password (Request.BasicAuth). Authorize
 	// must not be nil.
 	Authorize func(r *http.Request) (who string, err error)
-	// ReadOnly refuses all actions, with status 403: kick, remove and publish.
+	// ReadOnly refuses all actions, with status 403: kick, remove and publish. Connections can be
+	// watched.
 	ReadOnly bool
 	// Hosts are the names under which the console is reached, without a port, such as
 	// "ops.example.com". Requests for another host are refused with status 421, because a page of
@@ -98,6 +99,11 @@ func New(srv *pushy.Server, o Options) (http.Handler, error) {
 		"connection":  {http.MethodGet, c.connection},
 		"members":     {http.MethodGet, c.members},
 		"ends":        {http.MethodGet, c.ended},
+		"decisions":   {http.MethodGet, c.decisions},
+		"watch":       {http.MethodPost, c.watch}, // it changes nothing for the clients
+		"kick":        c.action("kick", c.kick),
+		"remove":      c.action("remove", c.remove),
+		"publish":     c.action("publish", c.publish),
 	}
 	for name, file := range files {
 		c.routes[name] = route{http.MethodGet, file.serve}
@@ -123,7 +129,7 @@ func (c *console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		httperror.Write(w, http.StatusMisdirectedRequest, "the console does not know the host "+httperror.Shown(r.Host)+
 			": if this is its name, add it to console.Options.Hosts")
 		return
-	case !fromHere(r):
+	case !fromHere(r), c.protect.Check(r) != nil:
 		httperror.Write(w, http.StatusForbidden, "the request comes from a page of another origin")
 		return
 	}

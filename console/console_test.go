@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -173,6 +174,9 @@ func (n *node) connect(user string, c *client, channels ...string) *pushy.Conn {
 	c.over = make(chan struct{})
 	ticket.Start(c)
 	conn := <-n.greeted
+	for known := false; !known; _, known = n.Conn(conn.ID()) { // until the hook has returned
+		runtime.Gosched()
+	}
 	for _, name := range channels {
 		require.NoError(n.t, n.Channels().Join(conn, name, json.RawMessage(fmt.Sprintf(`{"name":%q}`, user))))
 	}

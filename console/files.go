@@ -19,10 +19,12 @@ var files = map[string]*file{
 	"":            newFile("index.html", "text/html; charset=utf-8"),
 	"console.css": newFile("console.css", "text/css; charset=utf-8"),
 	"console.js":  newFile("console.js", "text/javascript; charset=utf-8"),
+	"acts.js":     newFile("acts.js", "text/javascript; charset=utf-8"),
 	"detail.js":   newFile("detail.js", "text/javascript; charset=utf-8"),
 	"ends.js":     newFile("ends.js", "text/javascript; charset=utf-8"),
 	"net.js":      newFile("net.js", "text/javascript; charset=utf-8"),
 	"show.js":     newFile("show.js", "text/javascript; charset=utf-8"),
+	"watch.js":    newFile("watch.js", "text/javascript; charset=utf-8"),
 	"table.js":    newFile("table.js", "text/javascript; charset=utf-8"),
 }
 

@@ -1,7 +1,9 @@
 // What is shown of one channel or one connection.
+import { connActs, publishForm, removeAct } from "./acts.js";
 import { get } from "./net.js";
 import { age, brief, bytes, make, moment, number, plain, plural, value } from "./show.js";
 import { pages } from "./table.js";
+import { watching } from "./watch.js";
 
 const $ = (id) => document.getElementById(id);
 const dialog = $("detail");
@@ -48,7 +50,7 @@ export function openChannel(name) {
   const members = make("div");
   openWith("Channel", name,
     make("section", {}, make("h3", {}, "Connections"), connPages({ channel: name })),
-    members);
+    members, publishForm(name));
   // Options.Channel can make any channel private, so the server is asked.
   const list = pages("members", { channel: name }, [["Member"], ["User"], ["Data"]],
     (m) => [value(brief(m.id)), value(m.user ?? ""), value(m.data, "data")], "It has no members.",
@@ -80,11 +82,12 @@ export async function openConn(id) {
     ["Node", value(c.node, "code")],
     ["Since", `${moment(c.since)} (${age(Date.now() - c.since)})`],
     ["Waiting", bytes(c.waiting)],
-  ]), make("section", {}, make("h3", {}, plural(c.count, "channel")), channelList(c)));
+  ]), connActs(c), make("section", {}, make("h3", {}, plural(c.count, "channel")), channelList(c)), watching(c.id, shown));
 }
 
 function channelList(c) {
-  const items = c.channels.map((name) => make("li", {}, link(name, `Channel ${plain(name)}`, () => openChannel(name))));
+  const items = c.channels.map((name) => make("li", {}, link(name, `Channel ${plain(name)}`, () => openChannel(name)),
+    ...removeAct(c, name, `Remove from ${plain(name)}`)));
   const rest = c.count - c.channels.length;
   return make("div", {}, make("ul", { class: "channels" }, ...items), rest ? make("p", { class: "note" }, `and ${number(rest)} more`) : "");
 }

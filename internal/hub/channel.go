@@ -141,6 +141,7 @@ func (ch *Channel) admit(m *membership, subscribed *fanout.Frame, replay ...*fan
 	m.slot = ch.members.add(m)
 	ch.mu.Unlock()
 	m.out.Open(&m.gate, subscribed, replay...)
+	m.watchMembership(DecidedJoined)
 }
 
 // open follows the channel at the broker and calls the Occupied hook.

@@ -11,6 +11,18 @@ import (
 // AllowEvent decides whether the client may publish an event to the other members of a channel
 // now, and charges its rate. The error is ErrNotMember, ErrNotAllowed or ErrTooOften.
 func (c *Conn) AllowEvent(channel string) error {
+	err := c.allowEvent(channel)
+	if report := c.Watcher(); report != nil && err != nil {
+		report(Decision{
+			Kind:    DecidedRefused,
+			Channel: channel,
+			Reason:  err.Error(),
+		})
+	}
+	return err
+}
+
+func (c *Conn) allowEvent(channel string) error {
 	m := c.membership(channel)
 	switch {
 	case m == nil || !c.isIn(m):

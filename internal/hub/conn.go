@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -195,6 +196,7 @@ func (c *Conn) Channels() []string {
 // Send queues an event for this connection only. It returns ErrClosed if the connection has
 // ended.
 func (c *Conn) Send(e *Event) error {
+	c.watchSent(e)
 	if !c.out.Send(c.hub.frame(e)) {
 		return ErrClosed
 	}
@@ -208,6 +210,7 @@ func (c *Conn) AwaitRoom(size int64) (release func(), err error) { return c.out.
 // SendList is Send for an answer that can be large. It does not count towards the limit of
 // the client's queued bytes; instead, its size is charged to the client's rate.
 func (c *Conn) SendList(e *Event) error {
+	c.watchSent(e)
 	f := c.hub.listFrame(e)
 	if !c.out.Send(f) {
 		return ErrClosed
@@ -293,6 +296,13 @@ func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
 	}
 	reason = c.reason
 	c.mu.Unlock()
+	if report := c.Watcher(); report != nil && first {
+		report(Decision{
+			Kind:   DecidedClosed,
+			Code:   strconv.Itoa(code),
+			Reason: reason,
+		})
+	}
 	if code == codeLost {
 		c.out.Discard()
 		c.session.Abort()

@@ -224,7 +224,8 @@ type Hub struct {
 	wheel     wheel
 	reserves  sync.Map // *Reserved by channel, see Reserve
 	observers observers
-	heals     chan struct{} // has an element for each channel that is being healed
+	heals     chan struct{}                            // has an element for each channel that is being healed
+	watched   atomic.Pointer[map[*Conn]func(Decision)] // nil unless a connection is watched
 
 	published atomic.Uint64   // events that the broker accepted
 	leavers   atomic.Int64    // goroutines that log leaves, in addition to the readers

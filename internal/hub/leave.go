@@ -127,6 +127,7 @@ func (m *membership) detach(end *fanout.Frame) bool {
 	ch.members.remove(m, m.slot)
 	ch.mu.Unlock()
 	c.out.Shut(&m.gate, end)
+	m.watchMembership(DecidedLeft)
 	return true
 }
 

@@ -94,6 +94,7 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 		ch.deliver(e)
 		return
 	}
+	h.watchEvent(ch, &e)
 	if e.At.Offset > 0 || ch.history != nil {
 		ch.compareKeep(&e)
 	}

@@ -51,6 +51,9 @@ func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
 		Data: m.Data,
 		ID:   bytes.Clone(m.ID), // it is used after the next message has overwritten this one
 	}
+	if report := c.Watcher(); report != nil {
+		report(watched(&m))
+	}
 	refused := ErrInternal // if the command panics or ends its goroutine
 	defer func() {
 		if refused != nil {
