@@ -1,6 +1,9 @@
 package pushy_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/backend"
 	"github.com/gopushy/pushy/broker"
 )
 
@@ -203,6 +207,14 @@ func (b *credentialBench) endpoints(at int64) map[string]func(credential string)
 			}
 			return strings.Contains(string(f.Data), `"recovered":true`)
 		},
+		"receiver of webhooks": func(credential string) bool {
+			r := httptest.NewRequest("POST", "/webhooks", strings.NewReader(webhookBody))
+			r.Header.Set("Webhook-Id", "msg_credential")
+			r.Header.Set("Webhook-Timestamp", stamp)
+			r.Header.Set("Webhook-Signature", credential)
+			_, err := backend.VerifyWebhook(r, webhookSecret)
+			return err == nil
+		},
 		"session": func(credential string) bool {
 			return b.post("/pushy/socket/000/"+url.PathEscape(credential)+"/xhr_send", `["{}"]`) < 300
 		},
@@ -269,6 +281,9 @@ func (b *credentialBench) credentials(at int64) map[string]credential {
 		"user id":                    {victim, nil},
 		"the host's session":         {hostSession, []string{"auth endpoint"}},
 		"the secret key":             {peerKey, nil},
+		"the secret of webhooks":     {webhookSecret, nil},
+		"a webhook's signature":      {ownWebhookSignature("msg_credential", stamp, webhookBody), []string{"receiver of webhooks"}},
+		"a webhook, other id":        {ownWebhookSignature("msg_other", stamp, webhookBody), nil},
 		"nothing":                    {"", nil},
 	}
 	for call, body := range apiBodies {
@@ -281,6 +296,16 @@ func (b *credentialBench) credentials(at int64) map[string]credential {
 		}
 	}
 	return all
+}
+
+var webhookSecret = "whsec_" + base64.StdEncoding.EncodeToString([]byte("thirty-two bytes for webhooks..."))
+
+const webhookBody = `{"type":"pushy.events","timestamp":"2026-11-26T12:00:03.120Z","data":{"events":[]}}`
+
+func ownWebhookSignature(id, stamp, body string) string {
+	h := hmac.New(sha256.New, []byte("thirty-two bytes for webhooks..."))
+	h.Write([]byte(id + "." + stamp + "." + body))
+	return "v1," + base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
 type credential struct {
@@ -316,7 +341,7 @@ func TestCredentialsAgainstEndpoints(t *testing.T) {
 			}
 			t.Logf("%d pairs, %d of them accepted", pairs, accepted)
 			require.GreaterOrEqual(t, pairs, 1540)
-			want := 2*len(apiBodies) + 16
+			want := 2*len(apiBodies) + 17
 			if disableV1 {
 				want -= 4
 			}

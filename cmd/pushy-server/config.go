@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math"
 	"net"
 	"net/netip"
@@ -36,6 +35,8 @@ type config struct {
 	originsGiven      bool
 	trustedProxies    []netip.Prefix // without host bits
 	channels          []channelRule
+
+	webhooks *webhooks // nil if there are none
 
 	engine     string // the key in "broker"; "" if there is none
 	redis      redis.Options
@@ -191,6 +192,9 @@ func readConfig(file string, getenv func(string) string) (*config, error) {
 	if c.engine != "" {
 		engines[c.engine].env(c, getenv)
 	}
+	if err := c.checkWebhooks(getenv); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	for _, name := range []*string{&c.certFile, &c.keyFile, &c.nats.Credentials, &c.nats.NKey} {
 		if *name != "" {
 			*name = beside(file, *name)
@@ -278,6 +282,9 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 			err = c.readBroker(m.value, m.valueAt)
 		case "channels":
 			err = c.readChannels(m.value, m.valueAt)
+		case "webhooks":
+			c.webhooks = &webhooks{}
+			err = c.read(m.value, m.valueAt, "webhooks.", webhookSettings)
 		default:
 			name := index.ReplaceAllString(path, "") + m.key
 			i := slices.IndexFunc(settings, func(s setting) bool { return s.key == name })
@@ -445,56 +452,4 @@ func (c *config) summary() string {
 		text += ", broker: " + c.engine
 	}
 	return text
-}
-
-// check returns the error of pushy.New for the options, so that the rules for them are
-// only in package pushy. The error names the config's keys.
-func check(o pushy.Options) error {
-	if o.SecretKey == "" {
-		o.SecretKey = "long enough for no warning"
-	}
-	o.Logger = slog.New(slog.DiscardHandler)
-	srv, err := pushy.New(o)
-	if err != nil {
-		return errors.New(optionsToKeys(err.Error()))
-	}
-	_ = srv.Close()
-	return nil
-}
-
-var optionName = regexp.MustCompile(`\b(?:pushy: )?(?:Options\.(Limits\.|SockJS\.)?|(Limits\.))([A-Z][A-Za-z]*)`)
-
-// keysOfOptions has the keys whose names cannot be derived from the field's name. "" means
-// that there is no key.
-var keysOfOptions = map[string]string{
-	"Accept":                 "",
-	"AllowOrigin":            "",
-	"DisableTrigger":         "",
-	"Address":                "trustedProxies",
-	"Heartbeat":              "sockjs.heartbeat_delay",
-	"Channel":                "channels",
-	"MaxBuffered":            "limits.maxBuffered",
-	"MaxKept":                "limits.maxKept",
-	"Limits.Memory":          "limits.maxMemory",
-	"SockJS.DisconnectDelay": "sockjs.disconnect_delay",
-	"SockJS.ResponseLimit":   "sockjs.response_limit",
-	"SockJS.JSessionID":      "sockjs.jsessionid",
-	"SockJS.ScriptURL":       "sockjs.sockjs_url",
-}
-
-// optionsToKeys replaces the fields of pushy.Options in a message by their keys. Fields
-// without a key remain.
-func optionsToKeys(message string) string {
-	return optionName.ReplaceAllStringFunc(message, func(name string) string {
-		parts := optionName.FindStringSubmatch(name)
-		path, field := parts[1]+parts[2], parts[3]
-		key, ok := keysOfOptions[path+field]
-		switch {
-		case !ok:
-			return strings.ToLower(path) + keyOf(field)
-		case key == "":
-			return name
-		}
-		return key
-	})
 }

@@ -71,6 +71,7 @@
 //	            was shut down or has failed: they spread their attempts. At
 //	            most 1000000; a negative number means no limit. Default 2000
 //	limits      object, see below
+//	webhooks    object, see below. Default: none are sent
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: this server is the only one
 //	sockjs      object:
@@ -116,6 +117,22 @@
 //	             "user" are one member. Default false
 //	clientState  true: clients can set a state that the other members see, such
 //	             as that they are typing. Default false
+//
+// In webhooks, which docs/webhooks.md explains; servers with the same broker must
+// have the same values:
+//
+//	url         receives the requests; https, or http for a loopback or private
+//	            address
+//	secret      signs them: "whsec_" and the Base64 of 24 to 64 random bytes
+//	oldSecrets  array of secrets that sign, too, to change the secret.
+//	            Default: none
+//	events      array. Default ["channel.occupied", "channel.vacated",
+//	            "member.joined", "member.left"]; there are also
+//	            "connection.opened" and "connection.closed"
+//	channels    array of beginnings of the names of channels, in lower case.
+//	            Default: all channels
+//	delay       how long an event that ends something waits for the user to
+//	            return, such as "3s"; at most "1m". "0s" is none. Default "3s"
 //
 // The broker stores the events that channels keep. Without a broker they are in
 // the memory of the server, and are lost when the server ends.
@@ -209,7 +226,8 @@
 //
 // # Environment
 //
-// PUSHY_SECRET_KEY, unless it is empty, replaces secretKey of the file.
+// PUSHY_SECRET_KEY, unless it is empty, replaces secretKey of the file, and
+// PUSHY_WEBHOOK_SECRET the secret of webhooks.
 // PUSHY_REDIS_PASSWORD, PUSHY_REDIS_SENTINEL_PASSWORD, PUSHY_NATS_PASSWORD and
 // PUSHY_NATS_TOKEN do the same for the password, sentinelPassword and token of
 // their broker.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/webhook"
 )
 
 const (
@@ -33,6 +34,7 @@ type service struct {
 	brokerCert *certificate // nil if there is none for the broker
 	listener   net.Listener
 	pushy      *pushy.Server
+	hooks      *webhook.Sender // nil without webhooks
 	http       *http.Server
 	closing    atomic.Bool
 }
@@ -57,6 +59,13 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 		brokerCert: c.brokerCert,
 		listener:   listener,
 		pushy:      srv,
+	}
+	if c.webhooks != nil {
+		if s.hooks, err = webhook.New(srv, c.webhooks.options); err != nil {
+			_ = srv.Close()
+			_ = listener.Close()
+			return nil, webhookKeys(err)
+		}
 	}
 	s.http = &http.Server{
 		Handler:           s,
@@ -156,9 +165,21 @@ func (s *service) shutdown(grace time.Duration) int {
 		s.log.Error("not all connections could be closed in time", "error", err)
 		status = exitFailed
 	}
+	hooks := make(chan error, 1)
+	go func() {
+		if s.hooks == nil {
+			hooks <- nil
+			return
+		}
+		hooks <- s.hooks.Close(ctx)
+	}()
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
 		s.log.Error("not all requests could be answered in time", "error", err)
+		status = exitFailed
+	}
+	if err := <-hooks; err != nil {
+		s.log.Error("not all webhooks could be sent in time", "error", err)
 		status = exitFailed
 	}
 	s.log.Info("stopped")

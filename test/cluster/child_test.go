@@ -20,6 +20,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/testproc"
+	"github.com/gopushy/pushy/webhook"
 )
 
 // childEnv makes a test binary a node. It has a membership as JSON, or is empty for a node
@@ -121,6 +122,12 @@ func serveChild() {
 	if err != nil {
 		fail(err)
 	}
+	var hooks *webhook.Sender
+	if m.Webhooks != "" {
+		if hooks, err = newWebhooks(srv, m.Webhooks); err != nil {
+			fail(err)
+		}
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/pushy/", srv)
 	mux.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
@@ -156,7 +163,11 @@ func serveChild() {
 		<-terminated
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := errors.Join(srv.Shutdown(ctx), web.Shutdown(ctx)); err != nil {
+		err := errors.Join(srv.Shutdown(ctx), web.Shutdown(ctx))
+		if hooks != nil {
+			err = errors.Join(err, hooks.Close(ctx))
+		}
+		if err != nil {
 			fail(err)
 		}
 		os.Exit(0)

@@ -36,6 +36,8 @@ type membership struct {
 	Lease     time.Duration
 	// Hangs is the channel whose events this node never finishes to append, or "".
 	Hangs string
+	// Webhooks is the URL that receives the webhooks of this node, or "".
+	Webhooks string
 }
 
 // broker returns a Broker that is not open yet.
