@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	cursorPause  = 250 * time.Millisecond // between two writes
+	cursorPause  = 250 * time.Millisecond // between two writes, if nothing was sent
 	cursorRetry  = time.Second
 	cursorWatch  = 5 * time.Second // between two reads of a node that does not send
 	cursorLife   = 7 * 24 * time.Hour

@@ -150,6 +150,7 @@ func (s *Sender) step() (wait time.Duration, idle bool) {
 		return c.save(), true
 	}
 	s.send(items)
+	c.savedAt = time.Time{} // at once, so that the next node does not send the same again
 	c.save()
 	return 0, false
 }

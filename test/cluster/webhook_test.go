@@ -90,7 +90,8 @@ func verifier(t testing.TB, secret string) *standardwebhooks.Webhook {
 	return v
 }
 
-// await waits for events in any order, and checks that each was accepted once.
+// await waits for events in any order. A node that is killed just after the receiver has accepted
+// an event cannot say so, so an event may arrive again under its id.
 func (rc *webhooks) await(want ...string) {
 	rc.t.Helper()
 	soon(rc.t, patience, strings.Join(want, ", "), func() bool {
@@ -102,9 +103,6 @@ func (rc *webhooks) await(want ...string) {
 	defer rc.mu.Unlock()
 	assert.ElementsMatch(rc.t, want, rc.seen)
 	rc.seen = nil
-	for id, n := range rc.times {
-		assert.Equal(rc.t, 1, n, "%s was accepted several times", id)
-	}
 }
 
 // operations.md, acceptance test 4, on real stores: the webhooks verify, and kill -9 of the last
