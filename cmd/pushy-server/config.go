@@ -35,6 +35,7 @@ type config struct {
 	originsGiven      bool
 	trustedProxies    []netip.Prefix // without host bits
 	channels          []channelRule
+	console           *consoleConfig // nil: off
 
 	webhooks *webhooks // nil if there are none
 
@@ -189,6 +190,11 @@ func readConfig(file string, getenv func(string) string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if c.console != nil {
+		if err := c.console.complete(getenv("PUSHY_CONSOLE_PASSWORD")); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
 	if c.engine != "" {
 		engines[c.engine].env(c, getenv)
 	}
@@ -285,6 +291,9 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 		case "webhooks":
 			c.webhooks = &webhooks{}
 			err = c.read(m.value, m.valueAt, "webhooks.", webhookSettings)
+		case "console":
+			c.console = &consoleConfig{}
+			err = c.read(m.value, m.valueAt, "console.", consoleSettings)
 		default:
 			name := index.ReplaceAllString(path, "") + m.key
 			i := slices.IndexFunc(settings, func(s setting) bool { return s.key == name })
@@ -379,28 +388,6 @@ func decode[T any](v json.RawMessage, into *T) bool {
 	return string(v) != "null" && json.Unmarshal(v, into) == nil
 }
 
-var byteSize = regexp.MustCompile(`^([1-9][0-9]*)([kKmM]?)$`)
-
-// parseBytes reads a number of bytes: 131072, "131072" or "128K".
-func parseBytes(v json.RawMessage) (int64, bool) {
-	text, unit := string(v), int64(1)
-	if v[0] == '"' && !decode(v, &text) {
-		return 0, false
-	}
-	parts := byteSize.FindStringSubmatch(text)
-	if parts == nil {
-		return 0, false
-	}
-	switch strings.ToUpper(parts[2]) {
-	case "K":
-		unit = 1 << 10
-	case "M":
-		unit = 1 << 20
-	}
-	n, err := strconv.ParseInt(parts[1], 10, 32)
-	return n * unit, err == nil
-}
-
 func trimmed(path, otherwise string) string {
 	if path == "" {
 		return otherwise
@@ -450,6 +437,9 @@ func (c *config) summary() string {
 	text := fmt.Sprintf("%s (%s), prefix %s, SockJS %s, origins: %s", c.address(), scheme, c.options.Prefix, c.options.SockJS.Prefix, c.originRule())
 	if c.engine != "" {
 		text += ", broker: " + c.engine
+	}
+	if c.console != nil {
+		text += ", console: " + consolePath
 	}
 	return text
 }

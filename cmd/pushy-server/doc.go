@@ -70,6 +70,7 @@
 //	returnRate  how many clients a second may connect again after this server
 //	            was shut down or has failed: they spread their attempts. At
 //	            most 1000000; a negative number means no limit. Default 2000
+//	console     object: serves the console for operators, see below. Default: off
 //	limits      object, see below
 //	webhooks    object, see below. Default: none are sent
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
@@ -136,6 +137,18 @@
 //
 // The broker stores the events that channels keep. Without a broker they are in
 // the memory of the server, and are lost when the server ends.
+//
+// With console, the console of docs/console.md is served under /console/. Browsers
+// ask for a name, which is for the log, and the password. After ten wrong passwords
+// in a minute, all requests of that IPv4 address or IPv6 /64 are refused for a
+// minute. Use it only with ssl or behind a proxy with TLS. All servers with the
+// same broker should have it, because each shows the others only if they have it.
+//
+//	password  at least 12 bytes
+//	readOnly  true: nobody can be disconnected, and nothing published.
+//	          Default false
+//	hosts     array of the names under which the console is reached, such as
+//	          "ops.example.com", besides localhost and IP addresses. Default: none
 //
 // In limits, a number below zero means no limit, and 0 means the default:
 //
@@ -226,8 +239,9 @@
 //
 // # Environment
 //
-// PUSHY_SECRET_KEY, unless it is empty, replaces secretKey of the file, and
-// PUSHY_WEBHOOK_SECRET the secret of webhooks.
+// PUSHY_SECRET_KEY, unless it is empty, replaces secretKey of the file,
+// PUSHY_WEBHOOK_SECRET the secret of webhooks, and PUSHY_CONSOLE_PASSWORD the
+// password of the console.
 // PUSHY_REDIS_PASSWORD, PUSHY_REDIS_SENTINEL_PASSWORD, PUSHY_NATS_PASSWORD and
 // PUSHY_NATS_TOKEN do the same for the password, sentinelPassword and token of
 // their broker.

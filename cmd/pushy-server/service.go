@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ type service struct {
 	pushy      *pushy.Server
 	hooks      *webhook.Sender // nil without webhooks
 	http       *http.Server
+	console    http.Handler // nil: off
 	closing    atomic.Bool
 }
 
@@ -59,6 +61,13 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 		brokerCert: c.brokerCert,
 		listener:   listener,
 		pushy:      srv,
+	}
+	if c.console != nil {
+		if s.console, err = c.console.handler(srv, c.clientAddress, log); err != nil {
+			_ = listener.Close()
+			return nil, errors.Join(err, srv.Close())
+		}
+		log.Info("console", "path", consolePath, "readOnly", c.console.readOnly, "hosts", c.console.hosts)
 	}
 	if c.webhooks != nil {
 		if s.hooks, err = webhook.New(srv, c.webhooks.options); err != nil {
@@ -86,8 +95,12 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 	return s, nil
 }
 
-// ServeHTTP answers /healthz and passes all other requests to pushy.
+// ServeHTTP answers /healthz and what is under /console/, and passes all other requests to pushy.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.console != nil && (r.URL.Path+"/" == consolePath || strings.HasPrefix(r.URL.Path, consolePath)) {
+		s.console.ServeHTTP(w, r)
+		return
+	}
 	if r.URL.Path != "/healthz" {
 		s.pushy.ServeHTTP(w, r)
 		return
