@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
@@ -37,6 +38,7 @@ func (s *Server) checked(b broker.Broker) broker.Broker {
 		MemberBytes: max(maxMemberBytes, 2*limit.Or(l.PresenceBytes, 0)),
 		GapEvent:    hub.GapEvent,
 		Call:        s.callBroker,
+		Appended:    func(began time.Time, err error) { s.counts.brokerCall("Broker.Append", began, err) },
 		Failed:      func(name string, p any) error { return s.callFailed(name, failed(p)) },
 		Readable:    readable,
 		Skipped: func(kind, channel string, reason error) {
@@ -47,9 +49,11 @@ func (s *Server) checked(b broker.Broker) broker.Broker {
 
 // callBroker runs one call of the host's broker.
 func (s *Server) callBroker(name string, run func() error) (err error) {
+	began := time.Now()
 	if f := hosted(func() { err = readable(run()) }); f != nil {
-		return s.callFailed(name, f)
+		err = s.callFailed(name, f)
 	}
+	s.counts.brokerCall(name, began, err)
 	return err
 }
 

@@ -121,6 +121,7 @@ func (s *Server) register(name string, run func(r *Request) error) {
 		panic("pushy: command " + name + " is taken")
 	}
 	s.commands[key] = run
+	s.counts.addCommand(key)
 }
 
 // runCommand is the one place where a host's command runs. It returns the error

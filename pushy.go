@@ -165,6 +165,7 @@ type Server struct {
 	memory   memoryGuard
 	endings  endings
 	extras   sync.Map // see seam.Server
+	counts   counts
 
 	// The tests pin these.
 	now       func() time.Time
@@ -202,6 +203,7 @@ func newServer(options Options) (*Server, error) {
 		askable:   map[string]AskFunc{},
 		local:     o.Broker == nil,
 		node:      names.RandomHex(8),
+		counts:    newCounts(),
 	}
 	s.channels.srv = s
 	if t, own := o.Authorizer.(*tokens); own {
@@ -230,6 +232,7 @@ func newServer(options Options) (*Server, error) {
 	s.protocol = &pushyjson.Protocol{
 		Channel:       s.channelName,
 		Command:       s.runCommand,
+		Measured:      s.counts.command,
 		PresenceBytes: o.Limits.PresenceBytes,
 		Unavailable:   s.historyUnavailable,
 		ClientEvents:  s.clientEvents(),
@@ -436,43 +439,6 @@ func (s *Server) Conn(id string) (*Conn, bool) {
 
 // Channels returns the channels on this node.
 func (s *Server) Channels() *Channels { return &s.channels }
-
-// Stats has the figures of a Server at one moment.
-type Stats struct {
-	Connections int
-	Channels    int               // with subscribers on this node
-	Buffered    int64             // bytes queued for clients
-	Memory      MemoryStats       // what Limits.Memory limits
-	Published   uint64            // events published on this node that the Broker accepted
-	Dropped     uint64            // events not sent to a slow client, see Event.Latest and Event.Droppable
-	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
-	// Keys says how often each secret key was used, SecretKey first. When an old key is not
-	// used any more on any node, it can be removed from Options.OldSecretKeys.
-	Keys []KeyUse
-	// Away is why the Broker cannot be reached, if it implements broker.Health. While it is
-	// not nil, this node serves only its own clients.
-	Away error
-}
-
-// Stats returns the Server's figures. Each is read on its own, so they can differ by what
-// happened in between.
-func (s *Server) Stats() Stats {
-	channels := 0
-	for range s.channels.All() {
-		channels++
-	}
-	return Stats{
-		Connections: s.hub.Admission().Len(),
-		Channels:    channels,
-		Buffered:    s.engine.Waiting(),
-		Memory:      s.memoryStats(),
-		Published:   s.hub.Published(),
-		Dropped:     s.engine.Dropped(),
-		Refused:     s.hub.Admission().Refused(),
-		Keys:        s.keyUses.list(),
-		Away:        s.hub.Away(),
-	}
-}
 
 func (s *Server) channelName(name string) (lower string, err error) {
 	if lower, err = names.Channel(name); err == nil && s.opts.CheckChannel != nil {

@@ -128,7 +128,7 @@ missing_of() {
 
 # The released modules, each after the modules that it requires.
 # shellcheck disable=SC2034
-released=(. broker/nats broker/redis cmd/pushy-server examples/cluster)
+released=(. broker/nats broker/redis metrics/otel metrics/prometheus cmd/pushy-server examples/cluster)
 # The modules that are not released. They have replace directives.
 # shellcheck disable=SC2034
 unreleased=(bench test/cluster)
@@ -144,7 +144,7 @@ tree_version() { sed -n "s|^[[:blank:]]*$root_path \(v[^ ]*\).*|\1|p" cmd/pushy-
 # version.
 set_version() {
 	local file
-	for file in broker/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod test/cluster/go.mod go.work; do
+	for file in broker/*/go.mod metrics/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod test/cluster/go.mod go.work; do
 		sed "s|\(${root_path}[^ ]*\) v[0-9][^ ]*|\1 $1|" "$file" >"$file.new"
 		cat "$file.new" >"$file"
 		rm "$file.new"

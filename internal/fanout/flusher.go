@@ -23,7 +23,9 @@ type flusher struct {
 	spare []*Outbox     // an empty array; it and ready are swapped in each pass
 	each  time.Duration // the recent average time for one connection in a pass
 	batch batch
-	_     [64]byte // keeps the next flusher's counter out of this one's cache line
+
+	sent sent
+	_    [64]byte // keeps the next flusher's counter out of this one's cache line
 }
 
 // add puts o on the list; start must follow.
@@ -62,12 +64,18 @@ func (f *flusher) run() {
 		f.ready = f.spare
 		f.mu.Unlock()
 		f.urgent.Store(false)
-		began := time.Now()
+		f.batch.made = 0
+		began := clock()
 		for i, o := range pass {
 			pass[i] = nil
 			o.flush(&f.batch)
 		}
-		f.each += (time.Since(began)/time.Duration(len(pass)) - f.each) / 4
+		ended := clock()
+		f.each += (time.Duration(ended-began)/time.Duration(len(pass)) - f.each) / 4
+		f.sent.add(&f.batch)
+		if f.batch.made != 0 { // of the connection that has waited longest, one for each pass
+			f.sent.delay.Add(time.Duration(ended - f.batch.made))
+		}
 		f.spare = pass[:0]
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync/atomic"
-	"time"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
@@ -28,15 +27,17 @@ const (
 // Frame; it is encoded twice if two connections need it first at the same moment. A Frame
 // is immutable and safe for concurrent use.
 type Frame struct {
+	// A delivery uses these, so they share a cache line.
 	text []byte
 	raw  bool
 	list bool                      // see NewList
 	seen atomic.Uint32             // the last census that has counted it, see Engine.Census; here it takes no memory
-	made int64                     // when NewFrame was called, in Unix nanoseconds; 0 for other Frames
+	made int64                     // when NewFrame was called, see clock; 0 for other Frames
 	omit *Omit                     // nil if every client must receive it
-	refs atomic.Int32              // of a list: the number of outboxes that have it
-	size atomic.Uint32             // of a list: the bytes that Engine.Waiting counts for it
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, encoded at first use
+
+	refs atomic.Int32  // of a list: the number of outboxes that have it
+	size atomic.Uint32 // of a list: the bytes that Engine.Waiting counts for it
 }
 
 // NewFrame returns a Frame for the JSON text of a message. The text must be valid UTF-8 and
@@ -44,7 +45,7 @@ type Frame struct {
 func NewFrame(text []byte) *Frame {
 	return &Frame{
 		text: text,
-		made: time.Now().UnixNano(),
+		made: clock(),
 	}
 }
 

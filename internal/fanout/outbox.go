@@ -66,7 +66,7 @@ type Outbox struct {
 type ending struct {
 	reason  string        // of the close frame
 	done    chan struct{} // nil until Done is called
-	writing int64         // when the first Frame that is being written was made; 0 if that is not known
+	writing int64         // Frame.made of the first Frame that is being written; 0 if that is not known
 	left    Left
 	noted   bool // left is set
 }
@@ -406,6 +406,8 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, end *CloseFrame
 	frames = append(dst, waiting[:i]...)
 	if i > 0 {
 		o.endingLocked().writing = firstMade(waiting[:i])
+		o.flusher.sent.messages.Add(uint64(i))
+		o.flusher.sent.bytes.Add(uint64(bytes))
 	}
 	if o.rare != nil && o.rare.marks.holes > 0 {
 		frames = slices.DeleteFunc(frames, func(f *Frame) bool { return f == hole })

@@ -19,6 +19,8 @@ type batch struct {
 	frames []*Frame // the frames in joined
 	form   Form
 	made   int64 // when the first Frame of the last write was made; 0 if that is not known
+	taken  int   // frames since the last call of sent.add
+	bytes  int   // of these, and of control frames
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
@@ -81,6 +83,8 @@ func (b *batch) takeLocked(o *Outbox) (p []byte) {
 	}
 	o.takenLocked(frames, int64(total))
 	o.dequeueLocked(len(frames))
+	b.taken += len(frames)
+	b.bytes += len(p)
 	return p
 }
 
@@ -187,6 +191,7 @@ func (o *Outbox) drain(p []byte) {
 		}
 		p = b.takeLocked(o)
 		o.endingLocked().writing = b.made
+		o.flusher.sent.add(&b)
 		code, reason := o.closeFrameLocked()
 		o.mu.Unlock()
 		if len(p) == 0 { // o is closed, and no frame is queued

@@ -34,6 +34,7 @@ type Admission struct {
 	// lowMemory means that no connection is admitted until there is memory again.
 	lowMemory bool
 	refused   map[string]uint64 // how often, by reason
+	opened    uint64            // connections that were added
 }
 
 func newAdmission(limits Limits) *Admission {
@@ -102,6 +103,7 @@ func (a *Admission) add(c *Conn, start func() bool) bool {
 		return false
 	}
 	a.conns[c.id] = c
+	a.opened++
 	a.linkLocked(c)
 	return true
 }
@@ -235,6 +237,13 @@ func (a *Admission) Refuse(reason string) {
 	a.mu.Lock()
 	a.refused[reason]++
 	a.mu.Unlock()
+}
+
+// Opened returns how many connections were added.
+func (a *Admission) Opened() uint64 {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.opened
 }
 
 // Refused returns how many connections were refused, by reason.

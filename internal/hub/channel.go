@@ -123,11 +123,13 @@ func (ch *Channel) compact() {
 
 // broadcastLocked is broadcast for a caller that has locked fan.
 func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
+	delivered := uint64(0)
 	for m := range ch.each() {
-		if len(except) == 0 || !slices.Contains(except, m.conn.id) {
-			m.out.SendThrough(&m.gate, f)
+		if (len(except) == 0 || !slices.Contains(except, m.conn.id)) && m.out.SendThrough(&m.gate, f) {
+			delivered++
 		}
 	}
+	ch.hub.counts.deliveries.Add(delivered)
 	ch.hub.cfg.Engine.Flush()
 }
 

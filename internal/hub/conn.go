@@ -39,6 +39,7 @@ type Conn struct {
 	budget  limit.Budget
 	early   uint8 // the number of messages so far, at most chattyAfter
 	version uint8 // see Client; it does not change
+	lane    uint8 // of Hub.received; it does not change
 
 	// mu guards the fields from greeted to joined. Their order keeps a Conn small, because
 	// a server can have very many.
@@ -88,6 +89,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 		id:      h.cfg.NewConnID(),
 		since:   h.cfg.Now().UnixMilli(),
 		version: from.Version,
+		lane:    h.counts.received.Lane(),
 		network: from.Network,
 		address: from.Address,
 		agent:   from.Agent,
@@ -362,6 +364,7 @@ func (c *Conn) read() {
 	message, err := c.session.Receive()
 	for ; err == nil; message, err = c.session.Receive() {
 		now := time.Now()
+		c.hub.counts.received.Add(c.lane, len(message))
 		few := c.early < chattyAfter || now.Sub(c.budget.Last()) > chatty
 		c.early = min(c.early+1, chattyAfter)
 		handling = true
@@ -427,6 +430,7 @@ func (c *Conn) finish() {
 	case <-c.hub.aborting.Done():
 	}
 	c.hub.admission.remove(c)
+	c.hub.counts.ended(code, c.endedBy())
 	if disconnect := c.hub.cfg.Hooks.Disconnect; disconnect != nil {
 		disconnect(c, code, reason)
 	}

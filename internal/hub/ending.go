@@ -41,6 +41,13 @@ func (c *Conn) ending() Ending {
 	}
 }
 
+// endedBy returns who has ended the connection, or 0.
+func (c *Conn) endedBy() Ender {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.by
+}
+
 // Address returns the address that was passed to Connect.
 func (c *Conn) Address() string { return c.address }
 

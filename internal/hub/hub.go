@@ -227,7 +227,8 @@ type Hub struct {
 	heals     chan struct{}                            // has an element for each channel that is being healed
 	watched   atomic.Pointer[map[*Conn]func(Decision)] // nil unless a connection is watched
 
-	published atomic.Uint64   // events that the broker accepted
+	published atomic.Uint64 // events that the broker accepted
+	counts    counts
 	leavers   atomic.Int64    // goroutines that log leaves, in addition to the readers
 	tasks     lifecycle.Tasks // readers, transitions of channels, and the funcs of Go
 	publishes lifecycle.Tasks // calls of Publish that are in progress
@@ -259,6 +260,7 @@ func New(cfg Config) (*Hub, error) {
 		admission: newAdmission(cfg.Limits),
 		seed:      maphash.MakeSeed(),
 		began:     time.Now(),
+		counts:    newCounts(),
 		ended:     make(chan struct{}),
 	}
 	for i := range h.shards {

@@ -76,6 +76,9 @@ func (c *Conn) membership(channel string) *membership {
 // until the connection ends. Data is used only in private channels with presence.
 func (c *Conn) Join(r JoinRequest) error {
 	err := c.join(r)
+	if err != nil {
+		c.hub.counts.joins.Add(joinOutcome(err))
+	}
 	if err != nil && !r.Trusted {
 		c.hub.logRefusal(r.Channel, err)
 	}
@@ -165,6 +168,7 @@ func (c *Conn) join(r JoinRequest) error {
 		ch.life.release()
 		return c.joinError(err)
 	}
+	h.counts.joined(m, past)
 	m.startLease(expires)
 	if reason, banned := h.banned("", r.Channel); banned {
 		m.leaveSoon(m.endFrame(reason, nil)) // the ban came during the join, and has not found it

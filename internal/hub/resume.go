@@ -42,6 +42,7 @@ type pastRequest struct {
 	asked  bool
 	final  bool
 	bytes  int64 // of the replay, when it has been answered
+	answer *PastAnswer
 }
 
 // need is what must be done before a request can be answered.
@@ -91,11 +92,12 @@ func (p *pastRequest) off() *PastAnswer {
 	if !p.wants() {
 		return nil
 	}
-	return &PastAnswer{
+	p.answer = &PastAnswer{
 		Resumed: p.Since != nil,
 		Reason:  PastOff,
 		Asked:   true,
 	}
+	return p.answer
 }
 
 // maxPrepare is the number of calls of the broker for one request.
@@ -207,6 +209,7 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 		Resumed: p.Since != nil,
 		Asked:   p.wants(),
 	}
+	p.answer = a
 	switch {
 	case !p.wants():
 		return a, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -29,6 +30,8 @@ type Options struct {
 	// Call runs one call of the broker, and converts a panic or a call of runtime.Goexit
 	// into its error. The methods of the error that it returns do not panic.
 	Call func(name string, run func() error) error
+	// Appended is called after each Append of an event, with the time when it began.
+	Appended func(began time.Time, err error)
 	// Failed is called from the deferred func of a call that did not return, with the
 	// result of recover, which is nil for runtime.Goexit. It returns the call's error.
 	Failed func(name string, panicked any) error
@@ -118,10 +121,12 @@ func (b *Broker) appendMember(ctx context.Context, channel string, e broker.Entr
 
 func (b *Broker) appendEvent(ctx context.Context, channel string, e broker.Entry) (a broker.Appended, err error) {
 	returned := false
+	began := time.Now()
 	defer func() {
 		if !returned {
 			a, err = broker.Appended{}, b.o.Failed("Broker.Append", recover())
 		}
+		b.o.Appended(began, err)
 	}()
 	a, err = b.next.Append(ctx, channel, e)
 	err = b.o.Readable(err)

@@ -97,9 +97,10 @@ type (
 
 // recorder is the options of a test, and what they were called for.
 type recorder struct {
-	calls   []string
-	failed  []string
-	skipped []string
+	calls    []string
+	failed   []string
+	skipped  []string
+	appended int // events
 }
 
 func (r *recorder) options() untrusted.Options {
@@ -126,7 +127,8 @@ func (r *recorder) options() untrusted.Options {
 			}
 			return err
 		},
-		Skipped: func(kind, _ string, reason error) { r.skipped = append(r.skipped, kind+": "+reason.Error()) },
+		Appended: func(time.Time, error) { r.appended++ },
+		Skipped:  func(kind, _ string, reason error) { r.skipped = append(r.skipped, kind+": "+reason.Error()) },
 	}
 }
 

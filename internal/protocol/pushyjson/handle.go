@@ -3,6 +3,8 @@ package pushyjson
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gopushy/pushy/internal/hub"
@@ -71,6 +73,7 @@ func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
 	case m.Kind == Emitted:
 		refused = p.clientEvent(r, &m)
 	default:
+		defer func() { p.Measured(r.Name, now) }()
 		refused = p.run(r)
 	}
 }
@@ -97,6 +100,9 @@ var commands = map[string]func(p *Protocol, r *Request) *Error{
 	"pushy:idle":    (*Protocol).Idle,
 	"pushy:refresh": (*Protocol).Refresh,
 }
+
+// Commands returns the names of the protocol's own commands, sorted.
+func Commands() []string { return slices.Sorted(maps.Keys(commands)) }
 
 // Fail answers a command with pushy:error.
 func Fail(c *hub.Conn, e *Error, id []byte) error {

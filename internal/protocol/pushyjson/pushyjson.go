@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -37,6 +38,9 @@ type Protocol struct {
 	// Command runs a command of the host and returns the error for the client, or nil. known
 	// is false if there is no command with that name.
 	Command func(r *Request) (refused *Error, known bool)
+	// Measured is called when a command has returned, also if it has panicked, with the time when
+	// its message was read. The name is as the client sent it.
+	Measured func(name string, began time.Time)
 	// PresenceBytes limits the presence data of a member. If it is not positive, there is no
 	// limit.
 	PresenceBytes int
