@@ -53,7 +53,7 @@ func content(c *httpapi.Call) string {
 // once runs a call unless a request with the same key id and id was complete within
 // Options.RepeatWindow. Then it returns the answer to that request.
 func (s *Server) once(ctx context.Context, c *httpapi.Call, call apiCall, run apiRun) ([]byte, *httpapi.Refusal) {
-	key, digest := "id:"+c.KeyID+":"+c.ID, content(c)
+	key, digest := broker.RequestPrefix+c.KeyID+":"+c.ID, content(c)
 	claim, refused := s.claim(ctx, c, key, digest)
 	if refused != nil {
 		return nil, refused

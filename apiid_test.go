@@ -258,26 +258,18 @@ func TestIdsAreBounded(t *testing.T) {
 	b := memory.NewCluster(memory.Options{MaxRecords: most}).Broker()
 	srv := startOn(t, b, pushy.Options{})
 	srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
-	records := func() int {
-		t.Helper()
-		list, err := b.List(t.Context(), "id:")
-		require.NoError(t, err)
-		return len(list)
-	}
 	for i := range unsigned {
 		w := signedCall{body: helloBody, signed: "x", id: strconv.Itoa(i)}.do(srv)
 		require.Equal(t, 403, w.Code)
 	}
-	assert.Zero(t, records(), "unsigned requests use no memory")
 	for i, body := range []string{"{", `{"events":[]}`, strings.Replace(helloBody, "Room", "a:b", 1)} {
 		require.Equal(t, 400, signedCall{body: body, id: "bad" + strconv.Itoa(i)}.do(srv).Code)
 	}
-	assert.Zero(t, records(), "nor do those with an error")
 	for i := range most {
 		w := signedCall{body: oneBody, id: strconv.Itoa(i)}.do(srv)
 		require.Equal(t, 200, w.Code, w.Body)
 	}
-	assert.Equal(t, min(most, 10_000), records())
+	// Neither the unsigned ones nor those with an error have used any of the room.
 	w := signedCall{body: oneBody, id: "one-more"}.do(srv)
 	_, message := errorOfAnswer(t, w)
 	assert.Equal(t, 503, w.Code)
@@ -304,12 +296,12 @@ func TestMemoryOfIds(t *testing.T) { // not parallel: it measures the process
 		call, body string
 		most       int64 // bytes of an id
 	}{
-		{"kick", `{"target":"user:nobody"}`, 600},
-		{"publish", oneBody, 1000},
+		{"kick", `{"target":"user:nobody"}`, 180},
+		{"publish", oneBody, 500},
 	} {
 		srv := startServer(t, pushy.Options{})
 		srv.SetClock(func() time.Time { return time.Unix(triggerNow, 0) })
-		n := soakSize(5_000)
+		n := soakSize(20_000)
 		before := liveHeap()
 		for i := range n {
 			// As long as the ids of package backend.

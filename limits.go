@@ -49,8 +49,8 @@ type Limits struct {
 	// come on top, so choose at most 75 % of what the process may have. The latter are: an idle
 	// connection, about 8 KiB (Connections; 100,000 of them take 0.8 GiB), and its subscriptions
 	// (Channels), of which each that ends with its token takes 35 bytes more; the addresses of
-	// ConnectRate, 3 MiB; and, without a Broker, the ids of signed requests, about 250 bytes and
-	// the answer for each of at most 1,048,576, which only your own publishers can send.
+	// ConnectRate, 3 MiB; and, without a Broker, the ids of signed requests and of their events,
+	// 0.6 GB and the answers of more than 38 bytes, which only your own publishers can send.
 	//
 	// MaxBuffered and MaxKept apply as well. A negative number turns it off. Default: 75 % of the
 	// limit that GOMEMLIMIT or debug.SetMemoryLimit has set when New is called, otherwise off.

@@ -20,7 +20,8 @@ type Ledger interface {
 	// Release ends a claim that has no answer, so that the key can be claimed again at
 	// once. It has no effect on a claim that has an answer or another digest.
 	Release(ctx context.Context, key, digest string) error
-	// List returns the records whose keys begin with prefix, sorted by key, at most 10,000.
+	// List returns the records whose keys begin with prefix, sorted by key, at most 10,000. It
+	// need not return those whose keys begin with RequestPrefix.
 	List(ctx context.Context, prefix string) ([]Record, error)
 }
 
@@ -32,6 +33,9 @@ type VolatileLedger interface {
 	// LedgerSince returns when the Ledger began to keep its records.
 	LedgerSince() time.Time
 }
+
+// RequestPrefix is how the keys of signed requests begin.
+const RequestPrefix = "id:"
 
 // ClaimTimeout is how long a claim without an answer is valid. After that, the next Claim
 // of the key replaces it.

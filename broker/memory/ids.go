@@ -35,7 +35,7 @@ func keyOfID(channel, id string) idKey {
 
 // idRecord is an entry that was appended. The epoch is that of its position.
 type idRecord struct {
-	at        int64 // nanoseconds
+	at        int64 // of Cluster.elapsedLocked
 	offset    uint64
 	epoch     unique.Handle[string]
 	receivers broker.Receivers
@@ -88,7 +88,7 @@ func (c *Cluster) claimID(key idKey) (first broker.Appended, call *idCall, own b
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := &c.ids
-	w.expire(time.Now().UnixNano())
+	w.expire(c.elapsedLocked())
 	if r, ok := w.records[key]; ok {
 		return broker.Appended{
 			At:        broker.Position{Epoch: r.epoch.Value(), Offset: r.offset},
@@ -126,7 +126,7 @@ func (c *Cluster) finishID(key idKey, call *idCall, a broker.Appended, err error
 	if err != nil {
 		return
 	}
-	now := time.Now().UnixNano()
+	now := c.elapsedLocked()
 	w.records[key] = idRecord{
 		at:        now,
 		offset:    a.At.Offset,
@@ -158,7 +158,7 @@ func (b *Broker) ForgetIDs(ctx context.Context, ids []broker.EntryID) error {
 			w.gone++
 		}
 	}
-	w.expire(time.Now().UnixNano())
+	w.expire(c.elapsedLocked())
 	if w.gone > 1000 && w.gone > len(w.order)/2 {
 		w.order = slices.DeleteFunc(w.order, w.isGone)
 		w.gone = 0

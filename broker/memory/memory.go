@@ -26,7 +26,7 @@ type Options struct {
 	// slog.Default().
 	Logger *slog.Logger
 	// MaxRecords is the number of keys that the Ledger has at most, after which Claim returns
-	// broker.ErrBusy. Default 1,048,576.
+	// broker.ErrBusy. Default 2,097,152.
 	MaxRecords int
 	// MaxIDs is the number of IDs of entries that are remembered at most, after which an Append
 	// with another ID returns broker.ErrBusy. Default 1,048,576.
@@ -76,7 +76,7 @@ func NewCluster(o Options) *Cluster {
 	}
 	c := &Cluster{
 		log:           o.Logger,
-		maxRecords:    cmp.Or(max(o.MaxRecords, 0), brokerkit.MaxRecords),
+		maxRecords:    cmp.Or(max(o.MaxRecords, 0), maxRecords),
 		maxIDs:        cmp.Or(max(o.MaxIDs, 0), maxIDs),
 		seed:          maphash.MakeSeed(),
 		nodes:         map[string]*nodeEntry{},
@@ -89,6 +89,9 @@ func NewCluster(o Options) *Cluster {
 	}
 	return c
 }
+
+// elapsedLocked returns the nanoseconds since ids and ledger were made, by a clock that nobody sets.
+func (c *Cluster) elapsedLocked() int64 { return int64(time.Since(c.since)) }
 
 // Broker returns a new node of the cluster, which is not open yet.
 func (c *Cluster) Broker() *Broker {
