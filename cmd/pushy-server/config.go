@@ -38,6 +38,7 @@ type config struct {
 	console           *consoleConfig // nil: off
 
 	webhooks *webhooks // nil if there are none
+	metrics  metricsConfig
 
 	engine     string // the key in "broker"; "" if there is none
 	redis      redis.Options
@@ -201,6 +202,9 @@ func readConfig(file string, getenv func(string) string) (*config, error) {
 	if err := c.checkWebhooks(getenv); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if err := c.metrics.check(getenv); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	for _, name := range []*string{&c.certFile, &c.keyFile, &c.nats.Credentials, &c.nats.NKey} {
 		if *name != "" {
 			*name = beside(file, *name)
@@ -284,6 +288,8 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 			err = c.read(m.value, m.valueAt, "sockjs.", sockjsSettings)
 		case "limits":
 			err = c.read(m.value, m.valueAt, "limits.", limitSettings)
+		case "metrics":
+			err = c.readMetrics(m.value, m.valueAt)
 		case "broker":
 			err = c.readBroker(m.value, m.valueAt)
 		case "channels":

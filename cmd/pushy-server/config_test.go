@@ -202,7 +202,7 @@ func TestManual(t *testing.T) {
 	assert.True(t, strings.HasPrefix(text, "Pushy-server is "), "begins with %.40q", text)
 	assert.NotContains(t, text, "//\n")
 	assert.NotContains(t, text, "package main")
-	for _, settings := range [][]setting{topSettings, sockjsSettings, channelSettings, limitSettings, redisSettings, natsSettings} {
+	for _, settings := range [][]setting{topSettings, sockjsSettings, channelSettings, limitSettings, metricsSettings, redisSettings, natsSettings} {
 		for _, s := range settings {
 			name := s.key[strings.LastIndexByte(s.key, '.')+1:]
 			described := regexp.MustCompile(`(?m)^\t *([a-zA-Z]+, )*` + regexp.QuoteMeta(name) + `\b`)

@@ -72,6 +72,12 @@
 //	            most 1000000; a negative number means no limit. Default 2000
 //	console     object: serves the console for operators, see below. Default: off
 //	limits      object, see below
+//	metrics     object: offers the figures of the server to Prometheus at
+//	            /metrics. Default: off. One of the keys is needed:
+//	  listen  address with a port, such as "127.0.0.1:9123": a listener for
+//	          /metrics only, without TLS
+//	  token   at least 16 bytes that the Authorization header must have after
+//	          "Bearer ". Without listen, /metrics is on the listener of the server
 //	webhooks    object, see below. Default: none are sent
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: this server is the only one
@@ -244,14 +250,15 @@
 // password of the console.
 // PUSHY_REDIS_PASSWORD, PUSHY_REDIS_SENTINEL_PASSWORD, PUSHY_NATS_PASSWORD and
 // PUSHY_NATS_TOKEN do the same for the password, sentinelPassword and token of
-// their broker.
+// their broker, and PUSHY_METRICS_TOKEN for metrics.token.
 //
 // # Running
 //
 // The log goes to standard error: as text if that is a terminal, otherwise as one
 // JSON object a line. Once an hour it says which of oldSecretKeys were used, and
-// whether version 1 was. GET /healthz is answered with 200 "ok", and with 503 while
-// the server shuts down or uses more than 90 % of limits.maxMemory.
+// whether version 1 was. GET /healthz is answered with 200 while the process lives.
+// GET /readyz is answered with 200, and with 503 and the reason while the server
+// shuts down or uses more than 90 % of limits.maxMemory.
 //
 // SIGTERM and SIGINT shut the server down within 15 seconds: clients receive the
 // events that are queued for them, and then a close code after which they

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -39,6 +38,8 @@ type service struct {
 	http       *http.Server
 	console    http.Handler // nil: off
 	closing    atomic.Bool
+	metrics    http.Handler // of /metrics on the listener; nil if there is none
+	monitoring *monitoring  // /metrics on a listener of its own; nil if there is none
 }
 
 // newService creates the listener and the Server, and logs the address.
@@ -76,14 +77,12 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 			return nil, webhookKeys(err)
 		}
 	}
-	s.http = &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	if err := s.offerMetrics(c.metrics); err != nil {
+		_ = listener.Close()
+		_ = srv.Close()
+		return nil, err
 	}
+	s.http = s.httpServer(s)
 	if c.cert != nil {
 		s.http.TLSConfig = c.cert.config()
 	}
@@ -95,32 +94,49 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 	return s, nil
 }
 
-// ServeHTTP answers /healthz and what is under /console/, and passes all other requests to pushy.
+// httpServer returns an http.Server with the limits that all listeners have.
+func (s *service) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
+
+// ServeHTTP answers /healthz, /readyz, /metrics and what is under /console/, and passes all other requests to pushy.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.console != nil && (r.URL.Path+"/" == consolePath || strings.HasPrefix(r.URL.Path, consolePath)) {
-		s.console.ServeHTTP(w, r)
-		return
-	}
-	if r.URL.Path != "/healthz" {
-		s.pushy.ServeHTTP(w, r)
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "no-store")
+	path := r.URL.Path
 	switch {
+	case s.console != nil && (path+"/" == consolePath || strings.HasPrefix(path, consolePath)):
+		s.console.ServeHTTP(w, r)
+	case path == "/metrics" && s.metrics != nil:
+		s.metrics.ServeHTTP(w, r)
+	case path != "/healthz" && path != "/readyz":
+		s.pushy.ServeHTTP(w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
-		w.WriteHeader(http.StatusMethodNotAllowed)
-	case s.closing.Load():
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, "shutting down")
-	case s.pushy.Ready() != nil:
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, "overloaded")
+		answer(w, http.StatusMethodNotAllowed, "")
+	case path == "/healthz":
+		answer(w, http.StatusOK, "ok")
 	default:
-		_, _ = io.WriteString(w, "ok")
+		status, text := s.readiness()
+		answer(w, status, text)
 	}
+}
+
+// readiness returns whether load balancers should send clients here, and the reason. A broker that
+// cannot be reached is none, because then no server would be left.
+func (s *service) readiness() (status int, text string) {
+	switch {
+	case s.closing.Load():
+		return http.StatusServiceUnavailable, "shutting down"
+	case s.pushy.Ready() != nil:
+		return http.StatusServiceUnavailable, "overloaded: limits.maxMemory is nearly reached"
+	}
+	return http.StatusOK, "ok"
 }
 
 // serve serves until a signal ends it, and returns the exit status.
@@ -136,6 +152,8 @@ func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
 			served <- s.http.Serve(s.listener)
 		}
 	}()
+	s.monitoring.serve(s.log)
+	defer s.monitoring.close()
 	var ended chan int // nil until a signal
 	for {
 		select {

@@ -153,9 +153,11 @@ func TestPrefixes(t *testing.T) {
 				assert.Equal(t, want, status, "SockJS under %q", prefix)
 			}
 			connect(t, "ws://"+s.addr+test.socket+"/websocket", nil)
-			status, _, body := get(t, base+"/healthz", "")
-			assert.Equal(t, http.StatusOK, status)
-			assert.Equal(t, "ok", body)
+			for _, path := range []string{"/healthz", "/readyz"} {
+				status, _, body := get(t, base+path, "")
+				assert.Equal(t, http.StatusOK, status)
+				assert.Equal(t, "ok", body)
+			}
 		})
 	}
 }
@@ -215,9 +217,12 @@ func TestShutdown(t *testing.T) {
 	c := connect(t, "ws://"+s.addr+"/pushy/socket/websocket", nil)
 	s.signals <- syscall.SIGINT
 	assert.Equal(t, 1012, c.closeCode())
-	status, _, body := get(t, "http://"+s.addr+"/healthz", "")
+	status, _, body := get(t, "http://"+s.addr+"/readyz", "")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	assert.Equal(t, "shutting down", body)
+	status, _, body = get(t, "http://"+s.addr+"/healthz", "")
+	assert.Equal(t, http.StatusOK, status, "it must not be killed while it closes connections")
+	assert.Equal(t, "ok", body)
 	s.signals <- syscall.SIGHUP // no reason to end
 	s.log.wait(t, "nothing to reload: no certificate")
 	close(release)
