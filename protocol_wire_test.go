@@ -467,6 +467,7 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 		Broker:    shared,
 		Channel:   func(string) pushy.ChannelOptions { return pushy.ChannelOptions{ClientEvent: relay} },
 	})
+	small, smallURL := serve(t, pushy.Options{ReturnRate: 1})
 	pushy.Handle(srv, "play", func(context.Context, *pushy.Conn, struct{}) (struct {
 		Turn int `json:"turn"`
 	}, error) {
@@ -532,6 +533,16 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 	require.Equal(t, "pushy:presence-quit", keep(ann.Receive()))
 	require.Equal(t, "pushy:presence-diff", keep(cyd.Receive()))
 
+	returning := dial(t, smallURL, false, withPath("/pushy/socket/websocket?v=2"))
+	other := dial(t, smallURL, false)
+	require.Equal(t, "pushy:return", keep(returning.Receive()))
+	ended := make(chan error, 1)
+	go func() { ended <- small.Shutdown(t.Context()) }()
+	require.Equal(t, "pushy:drain", keep(returning.Receive()))
+	_ = returning.conn.Close()
+	_ = other.conn.Close()
+	require.NoError(t, <-ended)
+
 	compared := 0
 	for _, row := range tableRows(protocolSection(t, "### Events that the server sends")) {
 		example := spans(row[2])[0]
@@ -546,6 +557,9 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 		compared++
 		got := skeleton(t, received[m.Event])
 		switch m.Event {
+		case "pushy:drain": // its moment is one of two, which random order decides
+			require.Contains(t, []string{"0", "1000", "999"}, strings.Trim(received[m.Event][len(`{"event":"pushy:drain","data":{"returnIn":`):], "}"))
+			received[m.Event] = example
 		case "pushy:presence-sync": // of a member without data
 			example = strings.Replace(example, `"name":"Bob",`, "", 1)
 		case "pushy:presence-quit": // of a member with a state
@@ -556,7 +570,7 @@ func TestProtocolExamplesAreWhatIsSent(t *testing.T) {
 			assert.Equal(t, example, received[m.Event])
 		}
 	}
-	assert.Equal(t, 15, compared)
+	assert.Equal(t, 17, compared)
 	// The longer example of section 3 is of the first member, this is of the second.
 	assert.Equal(t, `{event:string data:{channel:string memberId:string presence:[`+
 		`{subscribed:number memberId:string idle:false }`+

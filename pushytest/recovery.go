@@ -66,7 +66,8 @@ func (c *Client) MoveTo(k *Kit) map[string]Subscribed {
 const maxFormer = 8
 
 // Drain shuts the Server down, as a deploy does, and returns when all clients have received
-// their close code, after which they may Resume or MoveTo another Server. The test fails if
+// their close code, after which they may Resume or MoveTo another Server. Clients that are
+// Recovering receive pushy:drain before it, with the time after which a browser would return. The test fails if
 // that takes longer than Kit.Patience.
 func (k *Kit) Drain() {
 	k.t.Helper()

@@ -144,6 +144,7 @@ func TestDrain(t *testing.T) {
 		first := ann.Subscribe("private-room", pushytest.Member(map[string]string{"name": "Ann"}))
 		bob.Subscribe("private-room", pushytest.Member(map[string]string{"name": "Bob"}))
 		old.Drain()
+		ann.ExpectEvent("", "pushy:drain", nil)
 		code, _ := ann.ExpectClose()
 		assert.Equal(t, pushy.CloseShutdown, code)
 		publish(t, two, "private-room", 1)

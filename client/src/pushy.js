@@ -50,8 +50,8 @@ export class Pushy extends Source {
   _failures = 0;
   _since = 0; // when the connection was made
   _alive = 0; // when the server last sent something
-  /** The time in which clients that lose their connections return, if the server has said so. @type {any} */
-  _within;
+  /** What the server has said about returning. @type {any} */
+  _said = {};
   _notBefore = 0; // when the server allows the next attempt
   _ids = 0;
   /** @type {Map<string, Request>} */
@@ -322,10 +322,10 @@ export class Pushy extends Source {
   }
 
   /** @param {{socketId: string, protocol: string, returnWithin?: any}} data */
-  _connected({ socketId, protocol, returnWithin }) {
+  _connected(data) {
+    const { socketId, protocol } = (this._said = data);
     clearTimeout(this._timer);
     this._since = Date.now();
-    this._within = returnWithin;
     for (const [channel, key] of kept(/** @type {Address} */ (this._at))) this._keys.set(channel, key);
     this._was = [...this._was, (this.socketId = socketId)].slice(-8);
     this.protocol = protocol;
@@ -352,7 +352,7 @@ export class Pushy extends Source {
       this._unwatch?.();
       this._unwatch = this.retryAt = undefined;
     } else {
-      const asked = retryAfter(answer._retryAfter), wait = asked + delay(this._failures++, this._how, was && this._within, code);
+      const asked = retryAfter(answer._retryAfter), wait = asked + delay(this._failures++, this._how, was && this._said, code);
       this.retryAt = Date.now() + wait;
       this._notBefore = Date.now() + asked;
       this._timer = setTimeout(() => this._dial(), wait);
@@ -413,6 +413,7 @@ export class Pushy extends Source {
     const request = this._requests.get(id);
     if (channel !== undefined) return known?._receive(message);
     if (event === "pushy:connect") return this._connected(data);
+    if (/^pushy:(drain|return)$/.test(event)) return Object.assign(this._said, data);
     if (event === "pushy:reply") return this._settle(id, undefined, data?.data);
     if (event === "pushy:error") {
       this._settle(id, new PushyError(data.message, data.code));

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -60,7 +61,9 @@ type listening struct {
 	once     bool
 	places   map[string]*place // by the channel's name in lower case
 
-	within time.Duration // for the first attempt after a connection; 0 if the server has not sent it
+	// For the first attempt after a connection, if the server has sent them.
+	within   time.Duration
+	returnIn *time.Duration
 }
 
 // maxRewind is the largest number of events that a server replays.
@@ -122,7 +125,7 @@ func (l *listening) run(ctx context.Context) int {
 			return exitOK
 		case errors.As(err, &final), l.once:
 			return l.fail(exitFailed, err)
-		case subscribed && l.within > 0:
+		case subscribed && (l.within > 0 || l.returnIn != nil):
 			pause = l.returnPause(err)
 			most = 2 * shortestPause
 		case subscribed:
@@ -142,6 +145,9 @@ func (l *listening) run(ctx context.Context) int {
 // section 2).
 func (l *listening) returnPause(err error) time.Duration {
 	most := 60 * time.Second
+	if l.returnIn != nil {
+		return min(*l.returnIn, most)
+	}
 	if !errors.As(err, &closed{}) {
 		most = 5 * time.Second // there was no close frame
 	}
@@ -178,9 +184,17 @@ func (l *listening) connection(ctx context.Context) (subscribed bool, err error)
 		}
 		switch m.Event {
 		case "pushy:connect":
-			l.within = time.Duration(m.Data.ReturnWithin) * time.Millisecond
+			l.within, l.returnIn = m.Data.ReturnWithin.duration(), nil
 			if err := l.subscribe(c, m.Data.SocketID); err != nil {
 				return false, err
+			}
+		case "pushy:return":
+			l.within = m.Data.ReturnWithin.duration()
+		case "pushy:drain":
+			ms := milliseconds(-1)
+			if err := json.Unmarshal(m.Data.ReturnIn, &ms); err == nil && ms >= 0 {
+				in := ms.duration()
+				l.returnIn = &in
 			}
 		case "pushy:subscription-success":
 			in[m.Data.Channel] = true
@@ -239,7 +253,15 @@ type messageData struct {
 	Recovered bool
 	Replay    int
 
-	ReturnWithin int
+	ReturnWithin milliseconds
+	ReturnIn     json.RawMessage
+}
+
+// milliseconds is a time that the server has sent.
+type milliseconds float64
+
+func (ms milliseconds) duration() time.Duration {
+	return time.Duration(min(ms, milliseconds(math.MaxInt32))) * time.Millisecond
 }
 
 // UnmarshalJSON ignores errors, because the data of an event can be any JSON value.

@@ -294,6 +294,48 @@ func TestListenReturnsWithin(t *testing.T) {
 	}
 }
 
+// A server that drains sends the exact time. It is not changed by what is wrong.
+func TestListenReturnsAfterADrain(t *testing.T) {
+	t.Parallel()
+	for drain, want := range map[string]time.Duration{
+		`{"returnIn":4200}`:       4200 * time.Millisecond,
+		`{"returnIn":0}`:          0,
+		`{"returnIn":1000000000}`: time.Minute,
+		`{"returnIn":1e300}`:      time.Minute,
+		`{"returnIn":-1}`:         -1,
+		`{"returnIn":"x"}`:        -1,
+		`{"returnIn":null}`:       -1,
+		`null`:                    -1,
+		`7`:                       -1,
+	} {
+		t.Run(drain, func(t *testing.T) {
+			t.Parallel()
+			url := startHostile(t, []string{
+				`{"event":"pushy:connect","data":{"socketId":"a","protocol":"rawwebsocket","returnWithin":3000}}`,
+				`{"event":"pushy:return","data":{"returnWithin":7000}}`,
+				`{"event":"pushy:drain","data":` + drain + `}`,
+			}, 1012, "server shutting down")
+			tm := newTerminal(nil)
+			l := listening{
+				program:  &program{stdout: tm.out, stderr: tm.err},
+				channels: []string{"lobby"},
+				places:   map[string]*place{},
+			}
+			l.to.socket = strings.Replace(url, "http", "ws", 1) + "/socket/websocket"
+			_, err := l.connection(t.Context())
+			require.ErrorContains(t, err, "1012 server shutting down")
+			assert.Equal(t, 7*time.Second, l.within)
+			if want < 0 {
+				assert.Nil(t, l.returnIn)
+				return
+			}
+			require.NotNil(t, l.returnIn)
+			assert.Equal(t, want, l.returnPause(err))
+			assert.Equal(t, want, l.returnPause(io.EOF))
+		})
+	}
+}
+
 func TestListenIsTakenOut(t *testing.T) {
 	t.Parallel()
 	srv, url, _ := startPushy(t, "", pushy.Options{})

@@ -46,7 +46,7 @@ type Conn struct {
 	greeted      bool   // the Connect hook has returned
 	closed       bool   // no membership is added any more
 	code         uint16 // the close code; 0 until the connection ends
-	returnWithin uint16 // see ReturnWithin, in milliseconds; it does not change
+	returnWithin uint16 // see ReturnWithin, in milliseconds
 	by           Ender  // who has ended it; 0 until then
 	mu           sync.Mutex
 	members      memberships
@@ -101,7 +101,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 			id:    from.UserID,
 		}
 	}
-	c.setReturnWithin()
+	window := c.setReturnWithin()
 	c.host = h.cfg.HostConn(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = h.cfg.Engine.NewOutbox(s, c.end)
@@ -118,6 +118,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 		}
 	}
 	go c.serve()
+	h.windowIs(window)
 }
 
 // TurnAway closes a session, with a close code and reason, without creating a connection for it.

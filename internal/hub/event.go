@@ -10,8 +10,8 @@ import (
 // EventKind is the kind of an Event.
 type EventKind uint8
 
-// The kinds of events. Connected, Subscribed, Ended, Direct, Replied, Failed and Dropped
-// go to one connection, the others to the members of a channel.
+// The kinds of events. Connected, Subscribed, Ended, Direct, Replied, Failed, Dropped, WindowGrew
+// and Draining go to one connection, the others to the members of a channel.
 const (
 	Connected  EventKind = iota + 1 // the connection is open
 	Subscribed                      // from here on, the connection is in the channel
@@ -28,6 +28,8 @@ const (
 	Changed                         // members have changed: a batch for PresenceDiff or PresenceCount
 	Listed                          // the answer to ListMembers
 	Dropped                         // events of the channel were not sent to this connection
+	WindowGrew                      // Conn.ReturnWithin is longer than before
+	Draining                        // the connection ends now; the client is to return after the time Within
 )
 
 // Event is one message to clients, before a Protocol renders it. Its Kind decides which of
@@ -45,7 +47,7 @@ type Event struct {
 	Key      string        // of Subscribed: with it, another connection can take the member over; or ""
 	Returned bool          // of Subscribed: the client has named a member that it had
 	Resumed  bool          // of Subscribed, with Returned: it has that member
-	Settling time.Duration // of Subscribed: for this time, Members may lack some
+	Within   time.Duration // of Draining and WindowGrew; of Subscribed: for this time, Members may lack some
 	Expires  int64         // of Subscribed: when the permission expires, in Unix milliseconds, or 0
 	Again    bool          // of Ended: the client may join again
 

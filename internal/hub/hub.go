@@ -227,6 +227,9 @@ type Hub struct {
 	heals     chan struct{}                            // has an element for each channel that is being healed
 	watched   atomic.Pointer[map[*Conn]func(Decision)] // nil unless a connection is watched
 
+	window  atomic.Int64  // the time.Duration that clients were last sent, see windowIs
+	growing chan struct{} // has an element while clients are sent a window, so that the last one is the longest
+
 	published atomic.Uint64 // events that the broker accepted
 	counts    counts
 	leavers   atomic.Int64    // goroutines that log leaves, in addition to the readers
@@ -261,6 +264,7 @@ func New(cfg Config) (*Hub, error) {
 		seed:      maphash.MakeSeed(),
 		began:     time.Now(),
 		counts:    newCounts(),
+		growing:   make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 	}
 	for i := range h.shards {

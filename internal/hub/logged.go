@@ -150,7 +150,7 @@ func (ch *Channel) subscribedLocked(m *membership, request []byte, past *pastReq
 	e.Resumed = m.entrance != entered
 	ch.presentLocked(&e, m)
 	if ch.policy.Presence && ch.replica.on {
-		e.Settling = ch.hub.settling()
+		e.Within = ch.hub.settling()
 	}
 	var replay []*fanout.Frame
 	e.Past, replay = ch.pastLocked(past)

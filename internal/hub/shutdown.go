@@ -9,15 +9,12 @@ import (
 )
 
 const (
-	shutdownSpread = 5 * time.Second // the longest time over which connections are closed
-	shutdownBatch  = 500             // the number of connections that are closed at once
-	abortGrace     = time.Second     // the time for hooks to return after the deadline
+	abortGrace     = time.Second // the time for hooks to return after the deadline
 	shutdownReason = "server shutting down"
 )
 
-// Shutdown ends the Hub. All connections are closed with CloseShutdown, in batches over at
-// most 5 s or half the time until the deadline of ctx; what is queued for them is still
-// written. When it returns nil, all hooks have run and the broker is closed. If ctx ends
+// Shutdown ends the Hub. All connections are closed with CloseShutdown, see drain; what is
+// queued for them is still written. When it returns nil, all hooks have run and the broker is closed. If ctx ends
 // first, the remaining connections are closed without a close frame, their hooks run, and
 // Shutdown returns the error of ctx. A second call waits for the first.
 func (h *Hub) Shutdown(ctx context.Context) error {
@@ -54,10 +51,11 @@ func (h *Hub) shutdown(ctx context.Context) error {
 		cancel(errAborted) // without waiting for the AfterFunc
 	}
 	h.stop()
-	h.extendLease(ctx)
+	drain := h.newDrain(ctx)
+	drain.extendLease(ctx)
 	idle := h.tasks.Close()
 	// Events that Publish has accepted must be queued before the outboxes are closed.
-	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && h.closeAll(ctx) {
+	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && drain.run(ctx) {
 		select {
 		case <-idle:
 		case <-ctx.Done():
@@ -105,18 +103,6 @@ func (h *Hub) closeBroker() error {
 		return errBrokerHangs
 	}
 	return err
-}
-
-// closeAll closes all connections in batches, because clients that all reconnect at the
-// same moment would overload the next server. It returns false if ctx ended first.
-func (h *Hub) closeAll(ctx context.Context) bool {
-	spread := shutdownSpread
-	if deadline, ok := ctx.Deadline(); ok {
-		spread = min(spread, time.Until(deadline)/2)
-	}
-	return lifecycle.Spread(ctx, h.admission.all(), shutdownBatch, spread, func(c *Conn) {
-		c.end(CloseShutdown, shutdownReason)
-	})
 }
 
 // abortAll closes the remaining connections without a close frame, and cleans up for readers

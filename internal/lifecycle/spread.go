@@ -9,11 +9,11 @@ import (
 // Spread calls do for each element of all, in batches that are spread over the time over. It
 // returns false if ctx ended before the last call.
 func Spread[T any](ctx context.Context, all []T, batch int, over time.Duration, do func(T)) bool {
-	batches := (len(all) + batch - 1) / batch
+	pause := over / time.Duration(max(1, batches(len(all), batch)))
 	for i, v := range all {
 		if i > 0 && i%batch == 0 {
 			select {
-			case <-time.After(over / time.Duration(batches)):
+			case <-time.After(pause):
 			case <-ctx.Done():
 			}
 		}
@@ -24,6 +24,14 @@ func Spread[T any](ctx context.Context, all []T, batch int, over time.Duration, 
 	}
 	return true
 }
+
+// LastBatch returns when Spread calls do for the last of n elements.
+func LastBatch(n, batch int, over time.Duration) time.Duration {
+	all := max(1, batches(n, batch))
+	return over / time.Duration(all) * time.Duration(all-1)
+}
+
+func batches(n, batch int) int { return (n + batch - 1) / batch }
 
 // Each calls do for all elements concurrently. The returned channel is closed when all calls
 // have returned.

@@ -28,6 +28,8 @@ const (
 	eventPresenceDiff = "pushy:presence-diff"
 	eventResync       = "pushy:resync"
 	eventDropped      = "pushy:dropped"
+	eventReturn       = "pushy:return"
+	eventDrain        = "pushy:drain"
 )
 
 // Protocol implements hub.Protocol.
@@ -92,9 +94,13 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 	case hub.Connected:
 		data := jsvalue.Object(nil).Text("socketId", e.Conn.ID()).Text("protocol", e.Conn.Transport())
 		if within := e.Conn.ReturnWithin(); within > 0 {
-			data = data.Raw("returnWithin", strconv.AppendInt(nil, within.Milliseconds(), 10))
+			data = appendTime(data, "returnWithin", within)
 		}
 		return appendReply(dst, eventConnect, data, nil)
+	case hub.WindowGrew:
+		return appendReply(dst, eventReturn, appendTime(jsvalue.Object(nil), "returnWithin", e.Within), nil)
+	case hub.Draining:
+		return appendReply(dst, eventDrain, appendTime(jsvalue.Object(nil), "returnIn", e.Within), nil)
 	case hub.Subscribed:
 		data := jsvalue.Object(nil).Text("channel", e.Channel).Text("memberId", e.Member)
 		if e.Key != "" {
@@ -109,8 +115,8 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		if e.Past != nil {
 			data = appendPast(data, e.Past)
 		}
-		if e.Settling > 0 && (e.Conn.Version() >= 2 || e.Key != "") {
-			data = data.Raw("settling", strconv.AppendInt(nil, e.Settling.Milliseconds(), 10))
+		if e.Within > 0 && (e.Conn.Version() >= 2 || e.Key != "") {
+			data = appendTime(data, "settling", e.Within)
 		}
 		if e.Presence {
 			data = data.Raw("presence", list(e.Members))
@@ -170,6 +176,11 @@ func (p *Protocol) MemberData(data []byte) ([]byte, error) {
 		}
 	}
 	return fields, nil
+}
+
+// appendTime adds a field whose value is a number of milliseconds.
+func appendTime(o jsvalue.Object, name string, d time.Duration) jsvalue.Object {
+	return o.Raw(name, strconv.AppendInt(nil, d.Milliseconds(), 10))
 }
 
 func list(members []*hub.Member) []byte {
