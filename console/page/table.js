@@ -57,17 +57,19 @@ export function table(id, columns, key) {
   };
 }
 
+const of = new WeakMap(); // what a cell shows, so that it is not made again
+
 /** Sets a cell to a button that opens something, once. */
 export function opener(cell, key, label, open, text = key) {
-  if (cell.dataset.of === key) return;
-  cell.dataset.of = key;
+  if (of.get(cell) === key) return;
+  of.set(cell, key);
   cell.replaceChildren(make("button", { type: "button", class: "open", title: plain(key), "aria-label": label, click: open }, value(text)));
 }
 
 /** Sets a cell to a value of somebody's choice, with all of it as the tooltip. */
 export function shown(cell, text) {
-  if (cell.dataset.of === text) return;
-  cell.dataset.of = text;
+  if (of.get(cell) === text) return;
+  of.set(cell, text);
   cell.title = plain(text);
   cell.replaceChildren(value(text));
 }

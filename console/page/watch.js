@@ -11,7 +11,7 @@ export function watching(id, shown) {
     "Records the last 32 messages, events and decisions of this connection, for 5 minutes.");
   const payloads = make("input", { type: "checkbox", id: "payloads" });
   const body = make("tbody");
-  const heads = [["Time", "time"], ["What", "user"], ["Details"]].map(([text, name]) => make("th", { scope: "col", class: name }, text));
+  const heads = [["Time", "time"], ["What", "by"], ["Details"]].map(([text, name]) => make("th", { scope: "col", class: name }, text));
   const list = make("table", { hidden: true }, make("thead", {}, make("tr", {}, ...heads)), body);
   const start = make("button", { type: "button", click: begin }, "Watch");
   let timer;

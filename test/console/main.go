@@ -320,7 +320,7 @@ func (w *world) attack() {
 		if len(data) > 3000 {
 			data, _ = json.Marshal(map[string]string{"name": value, "long": strings.Repeat("L", 3000)})
 		}
-		lone := append(data[:len(data)-1:len(data)-1], []byte(`,"lone":"\ud800 and \udc00"}`)...)
+		lone := append([]byte(`{"lone":"\ud800 and \udc00",`), data[1:]...)
 		if err := srv.Channels().Join(c.conn, channel, lone); err != nil {
 			log.Fatal(err)
 		}
