@@ -72,6 +72,7 @@ func TestStatsOfSlowConsumers(t *testing.T) {
 		srv := startServer(t, pushy.Options{Limits: pushy.Limits{ConnBuffer: 10_000, TriggerBytes: 2000}})
 		liar := connectPeer(t, srv)
 		liar.Close(pushy.CloseSlowConsumer, "")
+		synctest.Wait() // the server has read the close frame before the connection breaks
 		liar.Abort()
 		p := connectPeer(t, srv)
 		p.subscribe("news", "")
