@@ -232,7 +232,7 @@ test("10,000 connections on three nodes, on a phone and a desktop, light and dar
     await page.locator("#detail dl").waitFor();
     await page.getByRole("button", { name: "Watch" }).click();
     await page.locator("#detail").getByText(/Watching until/).waitFor();
-    await page.waitForTimeout(3000);
+    await page.locator("#detail td", { hasText: "event" }).first().waitFor();
     await page.screenshot({ path: path.join(screenshots, `console-${name}-${colorScheme}-connection.png`) });
     assert.deepEqual(await page.evaluate(() => window.reports), []);
     assert.deepEqual(page.wrong, []);
