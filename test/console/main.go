@@ -71,7 +71,6 @@ type world struct {
 	nodes   []*pushy.Server
 	mu      sync.Mutex
 	clients []*client
-	policy  []string // the reports of the browser about the Content-Security-Policy
 }
 
 func (w *world) run(ctx context.Context, addr string, nodes, conns int, silent bool, o console.Options) error {
