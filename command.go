@@ -37,6 +37,7 @@ type Request struct {
 	Channels *Channels
 
 	conn     Conn
+	purpose  purpose // of conn
 	channels Channels
 	srv      *Server
 }
@@ -75,7 +76,7 @@ func (r *Request) Builtin() {
 		ID:   r.ID,
 	})
 	if refused != nil {
-		_ = pushyjson.Fail(r.Conn.c, refused, r.Conn.id) // a connection that has ended needs no answer
+		_ = pushyjson.Fail(r.Conn.c, refused, r.Conn.request()) // a connection that has ended needs no answer
 	}
 }
 
@@ -138,10 +139,12 @@ func (s *Server) runCommand(p *pushyjson.Request) (refused *pushyjson.Error, kno
 		Name:     p.Name,
 		Data:     p.Data,
 		ID:       p.ID,
-		conn:     Conn{c: p.Conn, id: p.ID},
+		conn:     Conn{c: p.Conn},
+		purpose:  purpose{id: p.ID},
 		channels: Channels{srv: s, id: p.ID},
 		srv:      s,
 	}
+	r.conn.of = &r.purpose
 	r.Conn, r.Channels = &r.conn, &r.channels
 	returned := false
 	defer func() {

@@ -24,9 +24,14 @@ var ErrClosed = errors.New("pushy: closed")
 // returned. A *Conn from a hook, Server.Conn or Channel.Conns is not bound to a command.
 // Compare connections by ID, not by pointer.
 type Conn struct {
-	c       *hub.Conn
+	c  *hub.Conn
+	of *purpose // nil for most, because each connection has a Conn
+}
+
+// purpose is the reason for which a Conn was made, if it is not that of the connection.
+type purpose struct {
 	id      json.RawMessage // of the command that it answers, or nil
-	resumed bool            // see Resumed
+	resumed bool            // see Conn.Resumed
 }
 
 // hostConn is the *Conn of a connection that belongs to no command.
@@ -38,8 +43,8 @@ func resumedConn(c *hub.Conn, resumed bool) *Conn {
 		return hostConn(c)
 	}
 	return &Conn{
-		c:       c,
-		resumed: true,
+		c:  c,
+		of: &purpose{resumed: true},
 	}
 }
 
@@ -60,7 +65,7 @@ func (c *Conn) UserID() string { return c.c.UserID() }
 // Subscribe, the member has come from another node, where an Unsubscribe hook is called; for
 // Unsubscribe, another node has taken it over. It is true for Resume, and false for every Conn
 // that is not an argument of these hooks. See Options.Grace.
-func (c *Conn) Resumed() bool { return c.resumed }
+func (c *Conn) Resumed() bool { return c.of != nil && c.of.resumed }
 
 // Protocol returns the transport's name, such as "websocket".
 func (c *Conn) Protocol() string { return c.c.Transport() }
@@ -83,11 +88,19 @@ func (c *Conn) Send(event string, data any) error { return c.send(event, data, n
 // gave the command an id, the message has that id (PROTOCOL.md, section 3). Reply can be
 // called at any time, also after the command has returned. For a Conn that is not bound to
 // a command, Reply is the same as Send.
-func (c *Conn) Reply(event string, data any) error { return c.send(event, data, c.id) }
+func (c *Conn) Reply(event string, data any) error { return c.send(event, data, c.request()) }
 
 // ReplyError answers the command to which c is bound with pushy:error.
 func (c *Conn) ReplyError(e *Error) error {
-	return closedError(pushyjson.Fail(c.c, e.shown(), c.id))
+	return closedError(pushyjson.Fail(c.c, e.shown(), c.request()))
+}
+
+// request returns the id of the command that c answers, or nil.
+func (c *Conn) request() json.RawMessage {
+	if c.of == nil {
+		return nil
+	}
+	return c.of.id
 }
 
 func (c *Conn) send(event string, data any, id json.RawMessage) error {

@@ -35,30 +35,51 @@ type Conn struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	// Only the reader uses these.
-	budget  limit.Budget
-	early   uint8 // the number of messages so far, at most chattyAfter
-	version uint8 // see Client; it does not change
-	lane    uint8 // of Hub.received; it does not change
+	budget limit.Budget // only the reader uses it
 
-	// mu guards the fields from greeted to joined. Their order keeps a Conn small, because
-	// a server can have very many.
-	greeted      bool   // the Connect hook has returned
-	closed       bool   // no membership is added any more
-	code         uint16 // the close code; 0 until the connection ends
-	returnWithin uint16 // see ReturnWithin, in milliseconds
-	by           Ender  // who has ended it; 0 until then
-	mu           sync.Mutex
-	members      memberships
-	reason       string
-	finished     chan struct{} // set when the clean-up starts, closed when it is complete
-	presenter    *presenter    // nil if the client has not said anything of itself
-	joins        limit.Budget
-	joined       map[uint64]struct{} // hashes of the channels with large answers that it has joined, see firstJoin
+	// These are small, and share two words, because a server can have very many connections.
+	debt         atomic.Int32 // tokens for large answers, which are charged with the next message
+	early        uint8        // the number of messages so far, at most chattyAfter; only the reader uses it
+	version      uint8        // see Client; it does not change
+	lane         uint8        // of Hub.received; it does not change
+	returnWithin uint16       // see ReturnWithin, in milliseconds; under mu, like the next four
+	code         uint16       // the close code; 0 until the connection ends
+	by           Ender        // who has ended it; 0 until then
+	greeted      bool         // the Connect hook has returned
+	closed       bool         // no membership is added any more
 
-	debt atomic.Int32 // tokens for joins, which are charged with the next message
+	mu      sync.Mutex // guards the fields from returnWithin to few, without itself
+	members memberships
+	joins   limit.Bucket
+	few     *few // nil while none of its fields is set
 
 	hooks lifecycle.Tasks // memberships with a hook that is still to be called
+}
+
+// few has the fields of a Conn that only few connections need, and those of its end. They are
+// separate to save memory in idle connections. Conn.mu guards them.
+type few struct {
+	reason   string              // of the close code
+	finished chan struct{}       // set when the clean-up starts, closed when it is complete
+	joined   map[uint64]struct{} // hashes of the channels with large answers that it has joined, see firstJoin
+
+	presenter
+}
+
+// fewLocked returns the few of c, which has one from now on. The caller has locked c.mu.
+func (c *Conn) fewLocked() *few {
+	if c.few == nil {
+		c.few = &few{}
+	}
+	return c.few
+}
+
+// reasonLocked returns the reason with which the connection has ended, or "".
+func (c *Conn) reasonLocked() string {
+	if c.few == nil {
+		return ""
+	}
+	return c.few.reason
 }
 
 // user is the user of a connection. It is a separate struct because many applications have
@@ -290,14 +311,14 @@ func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
 	first = c.code == 0
 	if first {
 		c.code = uint16(code)
-		c.reason = reason
+		c.fewLocked().reason = reason
 		c.by = by
 	}
 	if int(c.code) != code { // another call was first
 		code = int(c.code)
 		sent = c.sentCode(code)
 	}
-	reason = c.reason
+	reason = c.reasonLocked()
 	c.mu.Unlock()
 	if report := c.Watcher(); report != nil && first {
 		report(Decision{
@@ -366,7 +387,7 @@ func (c *Conn) read() {
 	for ; err == nil; message, err = c.session.Receive() {
 		now := time.Now()
 		c.hub.counts.received.Add(c.lane, len(message))
-		few := c.early < chattyAfter || now.Sub(c.budget.Last()) > chatty
+		few := c.early < chattyAfter || c.budget.Pause(now) > chatty
 		c.early = min(c.early+1, chattyAfter)
 		handling = true
 		c.hub.cfg.Protocol.Handle(c, message, now)
@@ -409,19 +430,20 @@ func (c *Conn) ended(err error) {
 // a goroutine that waits for a mutex would stop the fake time of testing/synctest.
 func (c *Conn) finish() {
 	c.mu.Lock()
-	if done := c.finished; done != nil {
+	few := c.fewLocked()
+	if done := few.finished; done != nil {
 		c.mu.Unlock()
 		<-done
 		return
 	}
-	c.finished = make(chan struct{})
-	defer close(c.finished)
+	few.finished = make(chan struct{})
+	defer close(few.finished)
 	c.closed = true
 	if c.code == 0 {
 		c.code = codeLost
 		c.by = ByNetwork
 	}
-	code, reason := int(c.code), c.reason
+	code, reason := int(c.code), few.reason
 	members := c.members.values()
 	c.mu.Unlock()
 	c.cancel()

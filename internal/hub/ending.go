@@ -34,7 +34,7 @@ func (c *Conn) ending() Ending {
 	return Ending{
 		Conn:   c,
 		Code:   int(c.code),
-		Reason: c.reason,
+		Reason: c.reasonLocked(),
 		By:     c.by,
 		Left:   c.out.Left(),
 		At:     c.hub.cfg.Now(),

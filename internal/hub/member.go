@@ -45,7 +45,8 @@ type membership struct {
 	name string
 	ch   *Channel // set before it is live
 	id   string
-	slot int // in ch.members, under ch.mu
+	slot int         // in ch.members, under ch.mu
+	next *membership // in conn.members, under conn.mu
 
 	presence Presence // as the client asked for it
 	watches  bool     // it is in ch.watchers; under ch.fan
@@ -397,12 +398,13 @@ func (c *Conn) firstJoin(channel string) bool {
 	hash := maphash.String(c.hub.seed, channel)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, joined := c.joined[hash]; joined || len(c.joined) >= most {
+	few := c.fewLocked()
+	if _, joined := few.joined[hash]; joined || len(few.joined) >= most {
 		return false
 	}
-	if c.joined == nil {
-		c.joined = map[uint64]struct{}{}
+	if few.joined == nil {
+		few.joined = map[uint64]struct{}{}
 	}
-	c.joined[hash] = struct{}{}
+	few.joined[hash] = struct{}{}
 	return true
 }

@@ -1,23 +1,29 @@
 package hub
 
 // memberships has the memberships of a connection by channel. A server has many
-// connections, and most are in few channels; a slice then needs a third of the memory of a
-// map. The zero value is empty. It is not safe for concurrent use.
+// connections, and most are in few channels; a list then needs much less memory than a map,
+// and no memory of its own. The zero value is empty. It is not safe for concurrent use.
 type memberships struct {
-	few  []*membership
-	many map[string]*membership // replaces few when there are more than fewMost
+	first *membership            // of a list by membership.next
+	many  map[string]*membership // replaces the list when there are more than fewMost
 }
 
 const fewMost = 16
 
-func (s *memberships) len() int { return len(s.few) + len(s.many) }
+func (s *memberships) len() int {
+	n := len(s.many)
+	for m := s.first; m != nil; m = m.next {
+		n++
+	}
+	return n
+}
 
 // get returns the membership of a channel, or nil.
 func (s *memberships) get(channel string) *membership {
 	if s.many != nil {
 		return s.many[channel]
 	}
-	for _, m := range s.few {
+	for m := s.first; m != nil; m = m.next {
 		if m.name == channel {
 			return m
 		}
@@ -27,42 +33,45 @@ func (s *memberships) get(channel string) *membership {
 
 // add adds a membership of a channel that has none.
 func (s *memberships) add(m *membership) {
-	if s.many == nil && len(s.few) < fewMost {
-		s.few = append(s.few, m)
+	if s.many == nil && s.len() < fewMost {
+		m.next = s.first
+		s.first = m
 		return
 	}
 	if s.many == nil {
 		s.many = make(map[string]*membership, 2*fewMost)
-		for _, other := range s.few {
-			s.many[other.name] = other
+		for s.first != nil {
+			s.many[s.first.name] = s.first
+			unlink(&s.first)
 		}
-		s.few = nil
 	}
 	s.many[m.name] = m
+}
+
+// unlink removes the membership to which a link of the list points.
+func unlink(link **membership) {
+	m := *link
+	*link = m.next
+	m.next = nil
 }
 
 // remove removes the membership of a channel, if there is one.
 func (s *memberships) remove(channel string) {
 	delete(s.many, channel)
-	for i, m := range s.few {
-		if m.name != channel {
-			continue
+	for link := &s.first; *link != nil; link = &(*link).next {
+		if (*link).name == channel {
+			unlink(link)
+			return
 		}
-		last := len(s.few) - 1
-		s.few[i] = s.few[last]
-		s.few[last] = nil
-		s.few = s.few[:last]
-		if last == 0 {
-			s.few = nil
-		}
-		return
 	}
 }
 
 // values returns the memberships, in no order.
 func (s *memberships) values() []*membership {
 	values := make([]*membership, 0, s.len())
-	values = append(values, s.few...)
+	for m := s.first; m != nil; m = m.next {
+		values = append(values, m)
+	}
 	for _, m := range s.many {
 		values = append(values, m)
 	}

@@ -44,15 +44,10 @@ type presenter struct {
 }
 
 // presenterLocked returns the connection's presenter. The caller has locked c.mu.
-func (c *Conn) presenterLocked() *presenter {
-	if c.presenter == nil {
-		c.presenter = &presenter{}
-	}
-	return c.presenter
-}
+func (c *Conn) presenterLocked() *presenter { return &c.fewLocked().presenter }
 
 // isIdleLocked reports whether the client has said that it is idle. The caller has locked c.mu.
-func (c *Conn) isIdleLocked() bool { return c.presenter != nil && c.presenter.idle }
+func (c *Conn) isIdleLocked() bool { return c.few != nil && c.few.idle }
 
 func (c *Conn) isIdle() bool {
 	c.mu.Lock()

@@ -3,7 +3,7 @@ package lifecycle
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 )
 
 // Wait waits until done is closed or ctx ends. It returns the error of ctx, or nil if done is
@@ -22,33 +22,35 @@ func Wait(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-// Tasks counts goroutines, like a sync.WaitGroup that can be closed: Start and Close share a
-// lock, so no task can start after the wait has begun. The zero value is ready to use. All
+// Tasks counts goroutines, like a sync.WaitGroup that can be closed: the count and whether it is
+// closed are one word, so no task can start after the wait has begun. The zero value is ready to use. All
 // methods are safe for concurrent use.
 type Tasks struct {
-	mu     sync.Mutex
-	n      int32
-	closed bool
-	none   chan struct{}
+	state atomic.Int32  // twice the number of tasks, plus closed
+	none  chan struct{} // set before closed
 }
+
+const (
+	closed  = 1
+	oneTask = 2
+)
 
 // Start counts a task that starts. It returns false if Close was called.
 func (t *Tasks) Start() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
+	for {
+		old := t.state.Load()
+		if old&closed != 0 {
+			return false
+		}
+		if t.state.CompareAndSwap(old, old+oneTask) {
+			return true
+		}
 	}
-	t.n++
-	return true
 }
 
 // End counts a task that has ended.
 func (t *Tasks) End() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.n--
-	if t.closed && t.n == 0 {
+	if t.state.Add(-oneTask) == closed {
 		close(t.none)
 	}
 }
@@ -56,11 +58,8 @@ func (t *Tasks) End() {
 // Close makes Start return false. The returned channel is closed when the last task has
 // ended. Close must be called only once.
 func (t *Tasks) Close() <-chan struct{} {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
 	t.none = make(chan struct{})
-	if t.n == 0 {
+	if t.state.Add(closed) == closed {
 		close(t.none)
 	}
 	return t.none

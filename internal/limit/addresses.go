@@ -32,7 +32,7 @@ type addressSet [addressWays]addressBudget
 
 type addressBudget struct {
 	network Network // 0 if the place is free
-	budget  Budget
+	budget  Bucket
 }
 
 // NewAddresses returns an Addresses that allows rate events a second of each network, and burst
@@ -63,7 +63,7 @@ func (a *Addresses) Take(now time.Time, n Network) (wait time.Duration, ok bool)
 }
 
 // placeLocked returns the budget of a network, for which it forgets another one if it must.
-func (a *Addresses) placeLocked(set *addressSet, now time.Time, n Network) *Budget {
+func (a *Addresses) placeLocked(set *addressSet, now time.Time, n Network) *Bucket {
 	var fullest *addressBudget
 	least := 0.0
 	for i := range set {

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Rate limits how often something happens on one server. It is a Budget for many goroutines. A
+// Rate limits how often something happens on one server. It is a Bucket for many goroutines. A
 // nil Rate has no limit.
 type Rate struct {
 	rate, burst int
 
 	mu     sync.Mutex
-	budget Budget
+	budget Bucket
 }
 
 // NewRate returns a Rate that allows rate events a second, and burst at once after a pause. It
