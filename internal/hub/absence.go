@@ -240,17 +240,11 @@ func (m *membership) handOver() (gone <-chan struct{}) {
 	c := m.conn
 	end := m.resumedFrame()
 	c.mu.Lock()
-	if m.gone == nil {
-		m.gone = make(chan struct{})
-		if m.state == memberGone {
-			close(m.gone)
-		}
-	}
-	gone = m.gone
+	gone = m.goneLocked()
 	if m.state == memberHooked && !m.leaving {
 		m.leaving = true
 		m.stay = true
-		m.end = end
+		m.overLocked().end = end
 	}
 	isLive := m.state == memberLive
 	c.mu.Unlock()

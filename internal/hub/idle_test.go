@@ -16,5 +16,5 @@ func TestIdleStructsAreSmall(t *testing.T) {
 		return // the classes are those of 64 bits
 	}
 	assert.LessOrEqual(t, unsafe.Sizeof(Conn{}), uintptr(240), "Conn")
-	assert.LessOrEqual(t, unsafe.Sizeof(membership{}), uintptr(192), "membership")
+	assert.LessOrEqual(t, unsafe.Sizeof(membership{}), uintptr(128), "membership")
 }

@@ -52,7 +52,7 @@ func (m *membership) leaveSoon(end *fanout.Frame) bool {
 		first := !m.leaving
 		m.leaving = true
 		if first {
-			m.end = end
+			m.overLocked().end = end
 		}
 		m.conn.mu.Unlock()
 		return first
@@ -151,8 +151,8 @@ func (m *membership) removed() {
 	defer c.mu.Unlock()
 	c.members.remove(m.name)
 	m.state = memberGone
-	if m.gone != nil {
-		close(m.gone)
+	if m.over != nil && m.over.gone != nil {
+		close(m.over.gone)
 	}
 }
 

@@ -28,7 +28,7 @@ type membership struct {
 	out  *fanout.Outbox // of the connection, so that a fan-out does not need to read conn
 	gate fanout.Gate
 
-	// conn.mu guards state, leaving, stay, clientEvents, end, gone, and, when it is live, noPast
+	// conn.mu guards state, leaving, stay, clientEvents, over, next, and, when it is live, noPast
 	// and lease.
 	state        memberState
 	leaving      bool // it must end as soon as it is live
@@ -48,16 +48,44 @@ type membership struct {
 	slot int         // in ch.members, under ch.mu
 	next *membership // in conn.members, under conn.mu
 
+	logged  *loggedMember // of a private channel, else nil
+	*viewer               // nil in a public channel; set before it is live
+
+	lease *lease   // nil if it has no end
+	over  *ofEnded // nil until its end is requested, or a goroutine waits for it
+}
+
+// viewer is the part of a membership of a private channel that only presence needs.
+type viewer struct {
 	presence Presence // as the client asked for it
 	watches  bool     // it is in ch.watchers; under ch.fan
 	watcher  int      // its place there
+	previous string   // with tookOver: the id of the connection that had the member before
+}
 
-	logged   *loggedMember // of a private channel, else nil
-	previous string        // with tookOver: the id of the connection that had the member before
+// ofEnded is the part of a membership that only its end needs. conn.mu guards it.
+type ofEnded struct {
+	end  *fanout.Frame // of a membership that must end as soon as it is live
+	gone chan struct{} // nil until a goroutine waits for the end; closed when the end is complete
+}
 
-	lease *lease // nil if it has no end
-	end   *fanout.Frame
-	gone  chan struct{} // nil until a goroutine waits for the end; closed when the end is complete
+func (m *membership) overLocked() *ofEnded {
+	if m.over == nil {
+		m.over = &ofEnded{}
+	}
+	return m.over
+}
+
+// goneLocked returns a channel that is closed when the end of m is complete.
+func (m *membership) goneLocked() <-chan struct{} {
+	over := m.overLocked()
+	if over.gone == nil {
+		over.gone = make(chan struct{})
+		if m.state == memberGone {
+			close(over.gone)
+		}
+	}
+	return over.gone
 }
 
 // isMember reports whether the connection is in the channel. The caller must have locked
@@ -162,7 +190,9 @@ func (c *Conn) join(r JoinRequest) error {
 	m.clientEvents = grant.ClientEvents
 	expires := newLease(m, grant.Expires)
 	m.lease = expires
-	m.presence = r.Presence
+	if policy.Private {
+		m.viewer = &viewer{presence: r.Presence}
+	}
 	past := c.pastRequest(&r, grant.NoPast)
 	if err = ch.enter(m, &r, policy, data, past); err != nil {
 		c.unreserve(m)
@@ -274,10 +304,7 @@ func (c *Conn) tryReserve(name string) (m *membership, earlier <-chan struct{}, 
 	old := c.members.get(name)
 	switch {
 	case old != nil && old.state == memberEnded:
-		if old.gone == nil {
-			old.gone = make(chan struct{})
-		}
-		return nil, old.gone, nil
+		return nil, old.goneLocked(), nil
 	case old != nil:
 		return nil, nil, ErrAlreadyMember
 	}
@@ -325,7 +352,10 @@ func (m *membership) begin() {
 	m.state = memberLive
 	leaving := m.leaving
 	stay := m.stay
-	end := m.end
+	var end *fanout.Frame
+	if m.over != nil {
+		end = m.over.end
+	}
 	idle := c.isIdleLocked()
 	c.mu.Unlock()
 	switch {
