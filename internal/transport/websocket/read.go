@@ -3,7 +3,6 @@ package websocket
 import (
 	"encoding/binary"
 	"errors"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -48,18 +47,11 @@ type frameReader struct {
 	frame    ws.Header
 	left     int64 // bytes of the frame's payload that are still to be read
 
-	message []byte        // the payloads of the data frames so far, joined
-	reading *atomic.Int64 // counts the bytes of message of all readers; can be nil
-	counted int           // what it counts for this one
-	control []byte        // the payload of a control frame so far
+	message []byte  // the payloads of the data frames so far, joined
+	counted int     // what Config.Reading counts for this one
+	control *[]byte // the payload so far of a control frame that has arrived in parts, which is rare
 
-	on readerEvents
-}
-
-// readerEvents has the callbacks of a frameReader.
-type readerEvents interface {
-	waiting(bool)          // called with true before and with false after each wait for bytes
-	pinged(payload []byte) // called for a ping; must not keep payload
+	on *socket // of which this is the frameReader
 }
 
 // next returns the next message, which is valid until the next call. After an error, only
@@ -81,9 +73,9 @@ func (r *frameReader) release() {
 
 // count counts the present size of the message.
 func (r *frameReader) count() {
-	if change := cap(r.message) - r.counted; change != 0 && r.reading != nil {
+	if change := cap(r.message) - r.counted; change != 0 && r.on.cfg.Reading != nil {
 		r.counted += change
-		r.reading.Add(int64(change))
+		r.on.cfg.Reading.Add(int64(change))
 	}
 }
 
@@ -250,9 +242,12 @@ func (r *frameReader) readData(p []byte) ([]byte, error) {
 
 // readControl adds p to the control frame, and handles the frame if it is complete.
 func (r *frameReader) readControl(p []byte) error {
-	if r.left > 0 || len(r.control) > 0 {
-		r.control = append(r.control, p...)
-		p = r.control
+	if r.left > 0 || r.control != nil {
+		if r.control == nil {
+			r.control = new([]byte)
+		}
+		*r.control = append(*r.control, p...)
+		p = *r.control
 	}
 	if r.left > 0 {
 		return nil

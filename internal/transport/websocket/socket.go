@@ -88,11 +88,10 @@ func newSocket(conn net.Conn, early []byte, cfg *Config) *socket {
 		limit = cfg.Framing.Limit(limit)
 	}
 	s.frames = frameReader{
-		src:     src,
-		max:     limit,
-		in:      early,
-		on:      s,
-		reading: cfg.Reading,
+		src: src,
+		max: limit,
+		in:  early,
+		on:  s,
 	}
 	s.waitSince.Store(notWaiting)
 	return s
@@ -172,6 +171,7 @@ func (s *socket) tickAndRearm() (beat bool) {
 	return beat
 }
 
+// waiting is called with true before and with false after each wait for bytes.
 func (s *socket) waiting(now bool) {
 	if now {
 		s.waitSince.Store(int64(uptime()))
@@ -180,6 +180,7 @@ func (s *socket) waiting(now bool) {
 	}
 }
 
+// pinged is called for a ping. It does not keep payload.
 func (s *socket) pinged(payload []byte) {
 	s.out.Control(fanout.Pong, ws.MustCompileFrame(ws.NewPongFrame(payload)))
 }
