@@ -146,7 +146,7 @@ func TestRollingRestartIsInvisible(t *testing.T) {
 				to := (i + 1 + n%2) % 3
 				at[c] = to
 				go func() {
-					assert.Empty(t, c.last())
+					assert.Equal(t, []string{"pushy:drain"}, c.last())
 					assert.True(t, c.enter(nodes[to].Server))
 					assert.Equal(t, in.MemberID, c.in.MemberID)
 					members := c.in.Members

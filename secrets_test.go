@@ -102,7 +102,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	all.add("secret key", peerKey)
 	all.add("old secret key", oldPeerKey)
 	for name, c := range credentials {
-		if keptFrom(name) {
+		if keptFrom(name) && !strings.HasSuffix(name, ", header") { // its secret is the signature, which is there, too
 			all.add(name, c.value)
 		}
 	}
