@@ -14,7 +14,7 @@
 // at most once in that time for all pages and nodes that show them, so the cost depends neither on
 // the number of pages nor, apart from one look at each queue, on the number of connections.
 //
-// Whoever can open the console sees the names of channels, the ids and the data of users, and, of a
+// A person who can open the console sees the names of channels, the ids and the data of users, and, of a
 // connection that is being watched, the content of events. So Authorize must let in only operators.
 package console
 

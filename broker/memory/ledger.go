@@ -40,7 +40,7 @@ type listedRecord struct {
 	digestText string
 }
 
-// sum identifies a text.
+// sum is the digest of a string.
 type sum [16]byte
 
 func sumOf(text string) sum {

@@ -152,7 +152,7 @@ test("idle: after a time without input, at most once in 10 s, again on the next 
   socket().lose();
   await turn(1000);
   socket().connect("second");
-  assert.deepEqual(said(), [true], "a new connection is not idle until the server is told so");
+  assert.deepEqual(said(), [true], "a new connection is not idle until the server is notified");
   await turn(11_000);
   end();
   assert.deepEqual(said(), [true, false]);

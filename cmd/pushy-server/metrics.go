@@ -131,7 +131,7 @@ func (s *service) metricsHandler(m metricsConfig) http.Handler {
 	})
 }
 
-// answer writes a text that must not be cached.
+// answer writes a body that must not be cached.
 func answer(w http.ResponseWriter, status int, text string) {
 	head := w.Header()
 	head.Set("Content-Type", "text/plain; charset=utf-8")
