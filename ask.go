@@ -60,12 +60,22 @@ func (s *Server) HandleAsk(name string, answer AskFunc) {
 	if err := askName(name); err != nil {
 		panic("pushy: HandleAsk: " + err.Error())
 	}
+	s.setAnswer(name, askable{run: answer})
+}
+
+// askable answers a question on this node.
+type askable struct {
+	run    AskFunc
+	prompt bool // see control.Question
+}
+
+func (s *Server) setAnswer(name string, a askable) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, taken := s.askable[name]; taken {
 		panic("pushy: question " + name + " is taken")
 	}
-	s.askable[name] = answer
+	s.askable[name] = a
 }
 
 // Ask sends a question to all nodes that share the Broker, this one included. It returns
@@ -116,7 +126,14 @@ func (s *Server) ask(ctx context.Context, name string, data any) (Answers, error
 			return Answers{}, err
 		}
 	}
-	answers, silent, err := s.nodes.Ask(ctx, name, raw)
+	s.mu.RLock()
+	prompt := s.askable[name].prompt
+	s.mu.RUnlock()
+	answers, silent, err := s.nodes.Ask(ctx, control.Question{
+		Name:   name,
+		Data:   raw,
+		Prompt: prompt,
+	})
 	result := Answers{Silent: silent}
 	for _, a := range answers {
 		result.Answers = append(result.Answers, Answer(a))
@@ -150,7 +167,7 @@ func (s *Server) openNodes() {
 // answer runs the AskFunc of that name.
 func (s *Server) answer(ctx context.Context, name string, data []byte) (out []byte, err error) {
 	s.mu.RLock()
-	run := s.askable[name]
+	run := s.askable[name].run
 	s.mu.RUnlock()
 	if run == nil {
 		return nil, errors.New("this node has no AskFunc of that name")

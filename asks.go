@@ -1,12 +1,19 @@
 package pushy
 
-// registerAsks sets how this node answers the Server's own questions.
+// registerAsks sets how this node answers the Server's own questions. All are prompt.
 func (s *Server) registerAsks() {
-	s.askable[askCount] = s.answerCount
-	s.askable[askKick] = s.answerKick
-	s.askable[askBan] = s.answerKick
-	s.askable[askSend] = s.answerSend
-	s.askable[askChannels] = s.answerChannels
-	s.askable[askMembers] = s.answerMembers
-	s.askable[askConnections] = s.answerConnections
+	for name, answer := range map[string]AskFunc{
+		askCount:       s.answerCount,
+		askKick:        s.answerKick,
+		askBan:         s.answerKick,
+		askSend:        s.answerSend,
+		askChannels:    s.answerChannels,
+		askMembers:     s.answerMembers,
+		askConnections: s.answerConnections,
+	} {
+		s.setAnswer(name, askable{
+			run:    answer,
+			prompt: true,
+		})
+	}
 }

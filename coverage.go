@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/internal/control"
 )
 
 // Coverage says which nodes a result is from.
@@ -16,16 +15,16 @@ type Coverage struct {
 	Nodes int // the number of nodes that have answered, this one included
 	// Silent has the ids of the nodes that did not answer within 500 ms, sorted. What only they
 	// have is missing from the result, and whether they have carried out the call is not known.
+	// The 500 ms are for the other nodes: this node is in it only if ctx ended before its answer.
 	Silent []string
 }
 
 // gather asks all nodes a question of the Server's own, and calls add with each answer. A node
 // whose answer has another form, or for which add returns false, counts as silent: it has another
-// version, or another program has answered in its name. The time limit is control.DefaultTimeout.
-// If the other nodes cannot be asked, the error says why, and add has had the answer of this node.
+// version, or another program has answered in its name. The time limit of the other nodes is
+// control.DefaultTimeout; this node is silent only if ctx ends first. If the other nodes cannot be
+// asked, the error says why, and add has had the answer of this node.
 func gather[T any](ctx context.Context, s *Server, question string, data any, add func(T) bool) (Coverage, error) {
-	ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
-	defer cancel()
 	answers, err := s.ask(ctx, question, data)
 	c := Coverage{Silent: answers.Silent}
 	for _, a := range answers.Answers {

@@ -173,7 +173,7 @@ type Server struct {
 
 	mu       sync.RWMutex
 	commands map[string]func(*Request) error // by lower-case name
-	askable  map[string]AskFunc
+	askable  map[string]askable
 }
 
 // New returns a Server. The error says which option is invalid or that the Broker cannot be
@@ -200,7 +200,7 @@ func newServer(options Options) (*Server, error) {
 		now:       time.Now,
 		newConnID: names.NewUUID,
 		commands:  map[string]func(*Request) error{},
-		askable:   map[string]AskFunc{},
+		askable:   map[string]askable{},
 		local:     o.Broker == nil,
 		node:      names.RandomHex(8),
 		counts:    newCounts(),

@@ -1,6 +1,8 @@
 package pushy
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 
 	"github.com/gopushy/pushy/internal/seam"
@@ -16,6 +18,12 @@ func init() {
 			Local:  s.local,
 			Keys:   s.keys,
 			Log:    s.log,
+			HandlePrompt: func(name string, answer func(context.Context, json.RawMessage) (any, error)) {
+				s.setAnswer(name, askable{
+					run:    answer,
+					prompt: true,
+				})
+			},
 			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 				return s.admit(w, r, false)
 			},

@@ -41,13 +41,13 @@ func agentOf(srv *pushy.Server) *agent {
 	if known, loaded := parts.Extras.LoadOrStore(agentKey{}, made); loaded {
 		return known.(*agent)
 	}
-	srv.HandleAsk(askSample, made.answerSample)
-	srv.HandleAsk(askCounts, made.answerCounts)
-	srv.HandleAsk(askConn, made.answerConn)
-	srv.HandleAsk(askEnds, made.answerEnds)
-	srv.HandleAsk(askRemove, made.answerRemove)
-	srv.HandleAsk(askWatch, made.answerWatch)
-	srv.HandleAsk(askDecisions, made.answerDecisions)
+	parts.HandlePrompt(askSample, made.answerSample)
+	parts.HandlePrompt(askCounts, made.answerCounts)
+	parts.HandlePrompt(askConn, made.answerConn)
+	parts.HandlePrompt(askEnds, made.answerEnds)
+	parts.HandlePrompt(askRemove, made.answerRemove)
+	parts.HandlePrompt(askWatch, made.answerWatch)
+	parts.HandlePrompt(askDecisions, made.answerDecisions)
 	srv.OnEnding(made.ends.add)
 	return made
 }

@@ -50,7 +50,8 @@ type Options struct {
 	Node string
 	// Broker carries the questions. If it is nil, this node is the only one.
 	Broker broker.Broker
-	// Answer answers a question on this node. It must return soon after ctx has ended.
+	// Answer answers a question on this node. Unless the question is prompt, it must return
+	// soon after ctx has ended.
 	Answer func(ctx context.Context, name string, data []byte) ([]byte, error)
 	// Run runs a func in a goroutine. It returns false if the node has begun to shut down.
 	Run func(func(ctx context.Context)) bool
@@ -86,10 +87,21 @@ type Answer struct {
 	Err  string
 }
 
+// Question is what all nodes are asked.
+type Question struct {
+	Name string
+	Data []byte
+	// Prompt means that Options.Answer only computes, and waits for nothing. So this node's own
+	// answer has no time limit: if it is late, this process has not been given the processor, and
+	// the node would be reported as silent although it carries out the question.
+	Prompt bool
+}
+
 // question collects the answers to one question.
 type question struct {
 	complete chan struct{} // closed when known is set and missing is empty
 	self     string        // the node that asked
+	answered chan struct{} // closed when self has answered
 
 	mu      sync.Mutex
 	answers map[string]Answer   // by node
@@ -154,26 +166,32 @@ func (n *Nodes) follow(ctx context.Context) error {
 // if the broker does not know its nodes. If the question cannot be sent, the error says
 // why, and this node's answer is the only one. If the node shuts down, the error is
 // broker.ErrClosed.
-func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []Answer, silent []string, err error) {
-	timeout := DefaultTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(time.Until(deadline), MaxTimeout)
-	}
-	ctx, cancelTimeout := context.WithTimeout(ctx, timeout)
-	defer cancelTimeout()
-	ctx, cancel := context.WithCancelCause(ctx)
+//
+// The time limit is the deadline of ctx, but at most MaxTimeout, and DefaultTimeout if there is
+// none or if the question is prompt. This node's answer to a prompt question ends only with ctx
+// or with the node.
+func (n *Nodes) Ask(ctx context.Context, ask Question) (answers []Answer, silent []string, err error) {
+	timeout := ask.timeout(ctx)
+	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	limited, cancelTimeout := context.WithTimeout(call, timeout)
+	defer cancelTimeout()
 	q := &question{
 		complete: make(chan struct{}),
 		self:     n.o.Node,
+		answered: make(chan struct{}),
 		answers:  map[string]Answer{},
 		missing:  map[string]struct{}{n.o.Node: {}},
 		known:    n.o.Broker == nil,
 	}
 	if !n.o.Run(func(nodeCtx context.Context) {
 		defer context.AfterFunc(nodeCtx, func() { cancel(broker.ErrClosed) })()
-		q.add(n.answer(n.o.Answer(ctx, name, data)))
-		<-ctx.Done() // a Shutdown ends the wait for the other nodes, too
+		own := limited
+		if ask.Prompt {
+			own = call
+		}
+		q.add(n.answer(n.o.Answer(own, ask.Name, ask.Data)))
+		<-call.Done() // a Shutdown ends the wait for the other nodes, too
 	}) {
 		return nil, nil, broker.ErrClosed
 	}
@@ -187,12 +205,12 @@ func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []An
 			delete(n.questions, id)
 			n.mu.Unlock()
 		}()
-		err = n.askOthers(ctx, q, message{
+		err = n.askOthers(limited, q, message{
 			Version: version,
 			ID:      id,
-			Name:    name,
+			Name:    ask.Name,
 			Millis:  max(timeout.Milliseconds(), 1),
-			Data:    data,
+			Data:    ask.Data,
 		})
 		if err != nil {
 			q.expect(nil)
@@ -200,13 +218,31 @@ func (n *Nodes) Ask(ctx context.Context, name string, data []byte) (answers []An
 	}
 	select {
 	case <-q.complete:
-	case <-ctx.Done():
+	case <-limited.Done():
 	}
-	if errors.Is(context.Cause(ctx), broker.ErrClosed) {
+	if ask.Prompt {
+		select {
+		case <-q.answered:
+		case <-call.Done():
+		}
+	}
+	if errors.Is(context.Cause(call), broker.ErrClosed) {
 		err = broker.ErrClosed
 	}
 	answers, silent = q.result()
 	return answers, silent, err
+}
+
+// timeout returns the time limit of the question.
+func (ask Question) timeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	switch {
+	case !ok:
+		return DefaultTimeout
+	case ask.Prompt:
+		return min(time.Until(deadline), DefaultTimeout)
+	}
+	return min(time.Until(deadline), MaxTimeout)
 }
 
 // askOthers sends a question to the other nodes.
@@ -382,6 +418,9 @@ func (q *question) add(a Answer) {
 	}
 	q.answers[a.Node] = a
 	delete(q.missing, a.Node)
+	if a.Node == q.self {
+		close(q.answered)
+	}
 	q.checkLocked()
 }
 

@@ -4,6 +4,8 @@
 package seam
 
 import (
+	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -24,6 +26,9 @@ type Server struct {
 	// Keys are the secret key and the old ones.
 	Keys []string
 	Log  *slog.Logger
+	// HandlePrompt is Server.HandleAsk for a func that only computes and waits for nothing. So this
+	// node's own answer has no time limit.
+	HandlePrompt func(name string, answer func(ctx context.Context, data json.RawMessage) (any, error))
 	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
