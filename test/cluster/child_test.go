@@ -118,7 +118,9 @@ func serveChild() {
 			}
 		})
 	}
-	srv, err := pushy.New(options(shared, m.Lease, log))
+	o := options(shared, m.Lease, log)
+	o.ReturnRate = m.ReturnRate
+	srv, err := pushy.New(o)
 	if err != nil {
 		fail(err)
 	}

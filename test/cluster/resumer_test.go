@@ -28,6 +28,9 @@ type resumer struct {
 	id       string // of the connection
 	was      []string
 	ended    string // why the connection has ended, or ""
+	endedAt  time.Time
+	within   *int // the last returnWithin, in milliseconds
+	returnIn *int // of the pushy:drain, if there was one
 	more     chan struct{}
 	channels map[string]*resumed
 	broken   []string
@@ -104,6 +107,7 @@ func (c *resumer) connect(base string) error {
 	c.turn++
 	turn := c.turn
 	c.ended = ""
+	c.within, c.returnIn = nil, nil
 	if c.id != "" {
 		c.was = append(c.was, c.id)
 		c.was = c.was[max(0, len(c.was)-8):]
@@ -124,7 +128,7 @@ func (c *resumer) connect(base string) error {
 	}
 	l, err := dialWebSocket(base, "/pushy/socket/websocket?v=2", false,
 		func(text []byte) { change(func() { c.gotLocked(text) }) },
-		func(err error) { change(func() { c.ended = err.Error() }) })
+		func(err error) { change(func() { c.ended, c.endedAt = err.Error(), time.Now() }) })
 	if err != nil {
 		return err
 	}
@@ -240,6 +244,7 @@ func (c *resumer) gotLocked(text []byte) {
 	}
 	var data struct {
 		SocketID, Channel, MemberID, Key, Reason, Message string
+		ReturnWithin, ReturnIn                            *int
 		Resumed                                           bool
 		Presence                                          []struct{ MemberID string }
 		Member                                            struct{ MemberID string }
@@ -258,8 +263,13 @@ func (c *resumer) gotLocked(text []byte) {
 	switch m.Event {
 	case "pushy:connect":
 		c.id = data.SocketID
+		c.within = data.ReturnWithin
+		return
+	case "pushy:return":
+		c.within = data.ReturnWithin
 		return
 	case "pushy:drain":
+		c.returnIn = data.ReturnIn
 		return
 	case "pushy:subscription-failed", "pushy:error":
 		if ch != nil {

@@ -167,70 +167,25 @@ func rollingRestart(t *testing.T, s *store, size load) {
 		nodes[i] = s.child(t)
 		f.set(i, nodes[i].url)
 	}
-	all := logs{}
-	channel := func(i int) string { return fmt.Sprint("kept-", i%size.channels) }
-	room := func(i int) string { return fmt.Sprint("private-room-", i%size.rooms) }
-	var clients []*resumer
-	for i := range size.clients {
-		c := newResumer(t, fmt.Sprint("client", i)).follow(all, channel(i), room(i))
-		clients = append(clients, c)
-	}
-	var connecting sync.WaitGroup
-	for k := range 10 {
-		connecting.Go(func() {
-			for i := k; i < len(clients); i += 10 {
-				assert.NoError(t, clients[i].connect(nodes[i%len(nodes)].url))
-			}
-		})
-	}
-	connecting.Wait()
-	members := map[string][]string{}
-	for i, c := range clients {
-		id, _ := c.member(room(i))
-		members[room(i)] = append(members[room(i)], id)
-	}
-	for i, c := range clients {
-		c.sees(room(i), members[room(i)])
-		c.heard(room(i))
-	}
+	everybody := newCrew(t, size, nodes)
 	if t.Failed() {
 		return
 	}
-
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	var reconnects, accepted, refused atomic.Int64
-	for i, c := range clients {
+	for i, c := range everybody.clients {
 		running.Go(func() {
 			reconnects.Add(int64(c.roam(rand.New(rand.NewPCG(6, uint64(i))), f, size.stay, stop)))
 		})
 	}
-	for i := range publishers {
-		running.Go(func() {
-			r := rand.New(rand.NewPCG(23, uint64(i)))
-			pace := time.NewTicker(size.pace)
-			defer pace.Stop()
-			for n := i * 1_000_000; ; n++ {
-				select {
-				case <-stop:
-					return
-				case <-pace.C:
-				}
-				name := channel(r.IntN(size.channels))
-				data := fmt.Sprintf(`{"n":%d}`, n)
-				at, ok, err := trigger(f.pick(r), name, data)
-				switch {
-				case err != nil:
-					t.Error(err)
-				case !ok:
-					refused.Add(1)
-				default:
-					accepted.Add(1)
-					assert.NoError(t, all[name].Published(at, data))
-				}
-			}
-		})
-	}
+	everybody.publish(t, &running, stop, func(r *rand.Rand, post func(url string) bool) {
+		if post(f.pick(r)) {
+			accepted.Add(1)
+		} else {
+			refused.Add(1)
+		}
+	})
 	began := time.Now()
 	for range size.restarts {
 		for i := range nodes {
@@ -245,27 +200,112 @@ func rollingRestart(t *testing.T, s *store, size load) {
 	running.Wait()
 	t.Logf("%v: %d events accepted and %d refused, %d reconnects", time.Since(began).Round(time.Millisecond), accepted.Load(),
 		refused.Load(), reconnects.Load())
+	everybody.check(t, nodes[0].url)
+}
+
+// crew is the clients of a test with restarts. Each follows a channel that keeps events, and is
+// a member of a private channel.
+type crew struct {
+	size    load
+	logs    logs
+	clients []*resumer
+	members map[string][]string // the ids of each private channel
+}
+
+func (c *crew) channel(i int) string { return fmt.Sprint("kept-", i%c.size.channels) }
+func (c *crew) room(i int) string    { return fmt.Sprint("private-room-", i%c.size.rooms) }
+
+// newCrew connects the clients, the same number to each node. They have all heard of each other
+// when it returns.
+func newCrew(t *testing.T, size load, nodes []*child) *crew {
+	t.Helper()
+	all := &crew{
+		size:    size,
+		logs:    logs{},
+		members: map[string][]string{},
+	}
+	for i := range size.clients {
+		c := newResumer(t, fmt.Sprint("client", i)).follow(all.logs, all.channel(i), all.room(i))
+		all.clients = append(all.clients, c)
+	}
+	var connecting sync.WaitGroup
+	for k := range 10 {
+		connecting.Go(func() {
+			for i := k; i < len(all.clients); i += 10 {
+				assert.NoError(t, all.clients[i].connect(nodes[i%len(nodes)].url))
+			}
+		})
+	}
+	connecting.Wait()
+	for i, c := range all.clients {
+		id, _ := c.member(all.room(i))
+		all.members[all.room(i)] = append(all.members[all.room(i)], id)
+	}
+	for i, c := range all.clients {
+		c.sees(all.room(i), all.members[all.room(i)])
+		c.heard(all.room(i))
+	}
+	return all
+}
+
+// publish starts the publishers, which end after stop. They call to with a func that publishes
+// an event on a node, and reports whether the node has accepted it.
+func (c *crew) publish(t *testing.T, running *sync.WaitGroup, stop <-chan struct{},
+	to func(r *rand.Rand, post func(url string) bool),
+) {
+	for i := range publishers {
+		running.Go(func() {
+			r := rand.New(rand.NewPCG(23, uint64(i)))
+			pace := time.NewTicker(c.size.pace)
+			defer pace.Stop()
+			for n := i * 1_000_000; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-pace.C:
+				}
+				name := c.channel(r.IntN(c.size.channels))
+				data := fmt.Sprintf(`{"n":%d}`, n)
+				to(r, func(url string) bool {
+					at, ok, err := trigger(url, name, data)
+					assert.NoError(t, err)
+					if ok {
+						assert.NoError(t, c.logs[name].Published(at, data))
+					}
+					return ok
+				})
+			}
+		})
+	}
+}
+
+// check publishes the last events on a node. Then every client has all events of its channel, in
+// the order of the log, once and without a break, is the member that it was, and has not heard
+// of any other.
+func (c *crew) check(t *testing.T, url string) {
+	t.Helper()
 	top := map[string]broker.Position{}
-	for i := range size.channels {
+	for i := range c.size.channels {
 		const last = `{"last":true}`
-		at, ok, err := trigger(nodes[0].url, channel(i), last)
+		at, ok, err := trigger(url, c.channel(i), last)
 		require.NoError(t, err)
 		require.True(t, ok)
-		require.NoError(t, all[channel(i)].Published(at, last))
-		top[channel(i)] = at
+		require.NoError(t, c.logs[c.channel(i)].Published(at, last))
+		top[c.channel(i)] = at
 	}
 	events, replayed := 0, 0
-	for i, c := range clients {
-		arrives(t, channel(i), top[channel(i)], c)
-		assert.Empty(t, c.breaks(channel(i)), c.name)
-		assert.Empty(t, c.heard(room(i)), c.name)
-		id, resumed := c.member(room(i))
-		assert.True(t, resumed, c.name)
-		assert.Contains(t, members[room(i)], id, c.name)
-		c.mu.Lock()
-		events += c.channels[channel(i)].kept.Events
-		replayed += c.channels[channel(i)].kept.Replayed
-		c.mu.Unlock()
+	for i, client := range c.clients {
+		channel, room := c.channel(i), c.room(i)
+		arrives(t, channel, top[channel], client)
+		assert.Empty(t, client.breaks(channel), client.name)
+		assert.Empty(t, client.heard(room), client.name)
+		id, resumed := client.member(room)
+		assert.True(t, resumed, client.name)
+		assert.Contains(t, c.members[room], id, client.name)
+		client.mu.Lock()
+		events += client.channels[channel].kept.Events
+		replayed += client.channels[channel].kept.Replayed
+		client.mu.Unlock()
 		if t.Failed() {
 			return // each further client can take a minute
 		}

@@ -34,6 +34,8 @@ type membership struct {
 	Prefix    string
 	Timeout   time.Duration
 	Lease     time.Duration
+	// ReturnRate is that of the nodes that are processes of their own. 0 is the default.
+	ReturnRate int
 	// Hangs is the channel whose events this node never finishes to append, or "".
 	Hangs string
 	// Webhooks is the URL that receives the webhooks of this node, or "".
