@@ -64,5 +64,5 @@ bench-table: ## prints the figures that have limits; 15 minutes, with ARGS=-quic
 bench-base: ## compares the CPU a delivery with that of BASE (f76b4aa), interleaved; 5 minutes; the limit is 3 % more
 	@ci/bench_base.sh $(ARGS)
 
-bench-recovery: ## measures clients that return, kept events and storms of handshakes; 12 minutes, with ARGS=-quick 3 minutes
+bench-recovery: ## measures clients that return, storms, kept events and handshakes; 16 minutes, with ARGS=-quick 5 minutes
 	@ci/bench.sh -recovery $(ARGS)

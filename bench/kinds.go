@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/gopushy/pushy/bench/internal/load"
@@ -10,8 +11,8 @@ import (
 type kind struct {
 	name       string
 	label      string
-	server     string // "pushy", "node", "go", or the path of another build of pushy
-	arg        string // the name of the peer
+	server     string // "pushy", "pushy-server", "node", "go", or the path of another build of pushy
+	arg        string // the name of the peer, or the commit of pushy-server
 	dialect    load.Dialect
 	tls        bool
 	publishing load.Publishing
@@ -65,7 +66,7 @@ func find(name string) (kind, bool) {
 		k.label += ", kept events"
 		return k, ok
 	}
-	for _, k := range kinds {
+	for _, k := range slices.Concat(kinds, stormKinds) {
 		if k.name == name {
 			return k, true
 		}

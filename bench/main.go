@@ -22,7 +22,7 @@ var (
 	only     = flag.String("only", "", "sections to run, separated by commas (default all): "+strings.Join(sectionNames(), ", "))
 	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
 	table    = flag.Bool("table", false, "only the figures that have limits; prints the table and writes nothing")
-	recovers = flag.Bool("recovery", false, "only the sections of issue 13: clients that return, kept events, and very many handshakes; prints the table and writes nothing")
+	recovers = flag.Bool("recovery", false, "only the sections of issue 13: clients that return, kept events, very many handshakes, and storms; prints the table and writes nothing")
 	quick    = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
 	out      = flag.String("out", ".", "directory for RESULTS.md and its charts")
 	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line")

@@ -25,10 +25,11 @@ var sections = []section{
 	{"memory", planMemory},
 	{"publish", planPublish},
 	{"shakes", planHandshakes},
+	{"storm", planStorm},
 }
 
 // recovery are the sections of issue 13, and of clients that return at once, which -recovery runs.
-var recovery = []string{"return", "hold", "kept", "memory", "publish", "shakes"}
+var recovery = []string{"return", "hold", "kept", "memory", "publish", "shakes", "storm"}
 
 func sectionNames() []string {
 	var names []string

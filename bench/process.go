@@ -80,12 +80,22 @@ func startServer(k kind, flags ...string) (*process, error) {
 		cmd = exec.Command(filepath.Join(binDir, "peers"), append(flags, "-kind", k.arg)...)
 	case "pushy":
 		cmd = exec.Command(filepath.Join(binDir, "server"), flags...)
+	case "pushy-server":
+		var err error
+		if cmd, err = pushyServerCommand(k.arg); err != nil {
+			return nil, err
+		}
 	default:
 		cmd = exec.Command(k.server, flags...)
 	}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
+	pipe, address := cmd.StdoutPipe, printedAddress
+	if k.server == "pushy-server" {
+		cmd.Stderr = nil
+		pipe, address = cmd.StderrPipe, listeningAt
+	}
+	out, err := pipe()
 	if err != nil {
 		return nil, err
 	}
@@ -93,21 +103,26 @@ func startServer(k kind, flags ...string) (*process, error) {
 		return nil, fmt.Errorf("start %s: %w", k.name, err)
 	}
 	p := &process{kind: k, cmd: cmd}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err == nil {
-		p.addr, err = netip.ParseAddrPort(strings.TrimSpace(line))
-	}
-	if err != nil {
+	if p.addr, err = address(out); err != nil {
 		p.stop()
-		return nil, fmt.Errorf("start %s: it printed %q: %w", k.name, line, err)
+		return nil, fmt.Errorf("start %s: %w", k.name, err)
 	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
 	time.Sleep(50 * time.Millisecond) // the memory of the rest of the start is not that of connections
 	if p.rss, err = load.RSS(cmd.Process.Pid); err != nil {
 		p.stop()
 		return nil, err
 	}
 	return p, nil
+}
+
+// printedAddress reads the address that a server prints as its first line. What follows is dropped.
+func printedAddress(out io.Reader) (netip.AddrPort, error) {
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("it printed %q: %w", line, err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	return netip.ParseAddrPort(strings.TrimSpace(line))
 }
 
 // stop ends the server and waits for it. It first sends a signal, so that the server writes

@@ -76,7 +76,8 @@ func recoveryChecks() []check {
 	list = append(list,
 		value("heap for a kept event of 200 bytes in the ring", ring, heapBytes, bound, " bytes"),
 		value("the same after a replay", ring, heapFramed, bound, " bytes"))
-	return append(list, shakeChecks()...)
+	list = append(list, shakeChecks()...)
+	return append(list, stormChecks()...)
 }
 
 // printRecovery prints the medians of the sections of recovery, and the figures that have limits.
@@ -99,12 +100,14 @@ func printRecovery(w io.Writer, records []Record) {
 			size:     r.Size,
 		}
 		middle := r
+		middle.Bins = nil
 		middle.Value = map[string]float64{}
 		for name := range r.Value {
 			middle.Value[name], _ = q.median(records, name)
 		}
 		fmt.Fprintln(w, middle)
 	}
+	printStorms(w, records)
 	fmt.Fprintln(w)
 	printChecks(w, records)
 }

@@ -43,7 +43,7 @@ type sitter struct {
 	server  *process
 	broker  int    // the PID of the broker, or 0
 	channel string // the name of the channel, or the beginning of the names
-	record  func(what string, size int, value map[string]float64)
+	record  func(what string, size int, value map[string]float64, bins ...int)
 }
 
 // Record is the result of one load, or of idle memory.
@@ -57,6 +57,7 @@ type Record struct {
 	What     string // "idle", "triggers", "w8", "r50"
 	Size     int
 	Value    map[string]float64
+	Bins     []int `json:",omitempty"` // the histogram of a storm
 }
 
 // The values of a Record.
@@ -153,8 +154,19 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		defer other.stop()
 		cfg.PublishTo = other.addr
 	}
-	record := func(what string, size int, value map[string]float64) {
-		records = append(records, Record{s.section, s.kind, round, s.clients, s.channels, s.stuck, what, size, value})
+	record := func(what string, size int, value map[string]float64, bins ...int) {
+		records = append(records, Record{
+			Section:  s.section,
+			Kind:     s.kind,
+			Round:    round,
+			Clients:  s.clients,
+			Channels: s.channels,
+			Stuck:    s.stuck,
+			What:     what,
+			Size:     size,
+			Value:    value,
+			Bins:     bins,
+		})
 	}
 	if s.program != nil {
 		err := s.program(ctx, &sitter{

@@ -8,15 +8,7 @@ has_go bench || die "bench needs Go $(sed -n 's/^go //p' bench/go.mod), this is 
 base=${BASE:-f76b4aa}
 ulimit -n "$(ulimit -Hn)"
 
-dir=bench/bin/base-$base
-if [ ! -x "$dir-server" ]; then
-	say "building the server of $base"
-	rm -rf "$dir"
-	mkdir -p "$dir"
-	git archive "$base" | tar -x -C "$dir"
-	(cd "$dir/bench" && GOWORK=off go build -o "../../base-$base-server" ./server)
-	rm -rf "$dir"
-fi
+GOWORK=off ci/build_at.sh "$base" bench/server "bench/bin/base-$base-server"
 compare() {
 	say "$1"
 	shift

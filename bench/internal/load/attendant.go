@@ -37,7 +37,8 @@ type attendant struct {
 type attendance uint8
 
 const (
-	shaking   attendance = iota // the answer to the handshake has not arrived
+	dialing   attendance = iota // the server has not accepted the connection
+	shaking                     // the answer to the handshake has not arrived
 	greeting                    // pushy:connect has not arrived
 	connected                   // it has not subscribed
 	asking                      // the success has not arrived

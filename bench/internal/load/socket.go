@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +31,59 @@ const handshakeTimeout = 20 * time.Second
 // ports. rcvbuf, if not 0, limits the bytes that the kernel accepts for a client that does not
 // read.
 func connect(addr netip.AddrPort, from [4]byte, rcvbuf int) (*socket, error) {
+	s, err := newSocket(from, rcvbuf)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.connect(addr); err != nil && !errors.Is(err, unix.EISCONN) {
+		_ = s.Close()
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return s, nil
+}
+
+// startConnect is like connect, but does not wait: the connection exists when epoll says that it
+// is writable and connected returns nil.
+func startConnect(addr netip.AddrPort, from [4]byte) (*socket, error) {
+	s, err := newSocket(from, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = s.setNonblock()
+	if err == nil {
+		err = s.connect(addr)
+	}
+	// That the server refuses the connection is not known at once on every system.
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+		_ = s.Close()
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return s, nil
+}
+
+// connected returns the error of startConnect's connection.
+func (s *socket) connected() error {
+	code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil || code == 0 {
+		return err
+	}
+	return unix.Errno(code)
+}
+
+func (s *socket) connect(addr netip.AddrPort) error {
+	to := &unix.SockaddrInet4{
+		Addr: addr.Addr().As4(),
+		Port: int(addr.Port()),
+	}
+	for {
+		if err := unix.Connect(s.fd, to); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// newSocket returns a socket that is bound to an address and not connected.
+func newSocket(from [4]byte, rcvbuf int) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
@@ -56,17 +110,6 @@ func connect(addr netip.AddrPort, from [4]byte, rcvbuf int) (*socket, error) {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from}); err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("bind: %w", err)
-	}
-	to := &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}
-	for {
-		err = unix.Connect(fd, to)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil && err != unix.EISCONN {
-		_ = s.Close()
-		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return s, nil
 }
