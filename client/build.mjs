@@ -1,11 +1,13 @@
-// Builds pushy.js, more.js, pushy.mjs, pushy.cjs and pushy.d.cts, which are committed, so that
-// running pushy needs no node. With --check it reports whether they are what src builds.
+// Builds the files of the package: the scripts, the modules, the bindings for frameworks, and the types
+// for require. They are committed, so that running pushy needs no node. With --check it reports whether
+// they are what src builds.
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const limit = 7168; // bytes of pushy.js, gzipped
+/** The bytes that a file can have, gzipped. @type {Record<string, number>} */
+const limits = { "pushy.js": 7168, "react.mjs": 1023, "react.cjs": 1023, "svelte.mjs": 1023, "svelte.cjs": 1023 };
 const here = (/** @type {string} */ name) => fileURLToPath(new URL(name, import.meta.url));
 const main = process.argv[1] === fileURLToPath(import.meta.url);
 const check = process.argv.includes("--check");
@@ -18,6 +20,17 @@ function put(name, contents) {
     console.error(`client/${name} is stale; run npm run build in client/`);
     failed = true;
   }
+}
+
+/** @param {string} name @param {Uint8Array} contents */
+function finish(name, contents) {
+  const size = gzipSync(contents, { level: 9 }).length;
+  console.log(`${name}: ${contents.length} bytes, ${size} gzipped`);
+  if (size > limits[name]) {
+    console.error(`${name} has ${size} bytes gzipped, at most ${limits[name]} are allowed`);
+    failed = true;
+  }
+  put(name, contents);
 }
 
 /**
@@ -59,19 +72,28 @@ const files = [
   ["more.js", { entryPoints: [here("src/more-global.js")], format: "iife" }],
   ["pushy.mjs", { entryPoints: [here("src/module.js")], format: "esm" }],
   ["pushy.cjs", { entryPoints: [here("src/module.js")], format: "cjs" }],
+  ["react.mjs", { entryPoints: [here("src/react.js")], format: "esm", external: ["react"] }],
+  ["svelte.mjs", { entryPoints: [here("src/svelte.js")], format: "esm" }],
 ];
+/**
+ * Returns a module for require. esbuild's own form has 200 bytes of helpers, which two small modules do not need.
+ * @param {string} module
+ */
+function common(module) {
+  return module
+    .replace(/import\{([^}]*)\}from("\w+");/, (_, names, from) => `const{${names.replaceAll(" as ", ":")}}=require(${from});`)
+    .replace(/export\{([^}]*)\};/, (_, names) => names.replace(/([\w$]+) as (\w+),?/g, (_, short, name) => `exports.${name}=${short};`));
+}
+
 let names = mangleCache;
 for (const [name, entry] of main ? files : []) {
   const result = await build({ ...options, ...entry, mangleCache: names });
   names = /** @type {any} */ (result.mangleCache);
-  const { contents } = result.outputFiles[0];
-  const size = gzipSync(contents, { level: 9 }).length;
-  console.log(`${name}: ${contents.length} bytes, ${size} gzipped`);
-  if (name === "pushy.js" && size > limit) {
-    console.error(`pushy.js has ${size} bytes gzipped, at most ${limit} are allowed`);
-    failed = true;
-  }
-  put(name, contents);
+  finish(name, result.outputFiles[0].contents);
+  if (/react|svelte/.test(name)) finish(name.replace(".mjs", ".cjs"), Buffer.from(common(result.outputFiles[0].text)));
 }
-if (main) put("pushy.d.cts", readFileSync(here("pushy.d.ts"))); // require has types of its own in TypeScript
+// require has types of its own in TypeScript.
+for (const name of main ? ["pushy", "react", "svelte"] : []) {
+  put(`${name}.d.cts`, Buffer.from(readFileSync(here(`${name}.d.ts`), "utf8").replaceAll('"./pushy.js"', '"./pushy.cjs"')));
+}
 process.exitCode = failed ? 1 : 0;

@@ -149,7 +149,7 @@ export interface ChannelOptions {
   /**
    * How the members arrive. "diff" by default: all at the beginning, and then the changes, at most one message each
    * 250 ms; after a reconnect only what has changed. "list": each change at once, and the whole list after a
-   * reconnect. "count": only `count`. "none": nothing.
+   * reconnect. "count": only `count`, and `pushy:count` after each change. "none": nothing.
    */
   presence?: "diff" | "list" | "count" | "none";
   /**
@@ -250,6 +250,8 @@ export interface ChannelEvents {
   "pushy:member-updated": [member: Member];
   /** The list of members was replaced or completed, for example because presence has begun; with all members. */
   "pushy:presence-sync": [members: Member[]];
+  /** With `presence: "count"`: the number of members has changed (more.js). */
+  "pushy:count": [count: number];
   /**
    * Events of the channel may have been missed: fetch the current state. It fires after a reconnect, if not all missed
    * events are replayed, and while connected, if the server has lost events. If all clients have such a gap at the

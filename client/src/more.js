@@ -21,7 +21,7 @@ export function extend(Client) {
   const pushy = Client.prototype;
   const channel = Object.getPrototypeOf(new Client().channel("more"));
   const { _connected, _end, _set, _send, _receive, _open, _authorize } = pushy;
-  const { _emit, _publish, _heard, unsubscribe } = channel;
+  const { _emit, _publish, _heard, _change, unsubscribe } = channel;
 
   Object.assign(pushy, {
     /** @this {any} @param {any} at */
@@ -142,6 +142,14 @@ export function extend(Client) {
     _publish(event, data, message) {
       _publish.call(this, event, data, message);
       for (const read of this._readers ?? []) read(event, data, true, message.offset, message.from);
+    },
+
+    /** @this {any} @param {any} changes @param {boolean} [told] */
+    _change(changes, told) {
+      const { count, _how } = this;
+      _change.call(this, changes, told);
+      // In the other modes the members' own events say so.
+      if (_how.presence === "count" && this.count !== count) this._emit("pushy:count", this.count);
     },
 
     /** @this {any} @param {string} event */

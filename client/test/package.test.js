@@ -2,7 +2,7 @@
 // TypeScript find. Issue 11, number 34.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
@@ -38,6 +38,39 @@ test("import", limit, () => {
   assert.equal(run("node", "a.mjs"), "function idle true");
 });
 
+test("the bindings for frameworks", limit, () => {
+  symlinkSync(path.join(client, "node_modules/react"), path.join(home, "node_modules/react"));
+  const names = (binding, how) => `console.log(Object.keys(${how("pushy-client/" + binding)}).sort().join())`;
+  for (const [binding, want] of [["react", "useChannel,useConnection,useEvent,usePresence"], ["svelte", "channel,connection,event,on,presence"]]) {
+    write("b.cjs", names(binding, (module) => `require("${module}")`));
+    assert.equal(run("node", "b.cjs"), want);
+    write("b.mjs", names(binding, (module) => `await import("${module}")`));
+    assert.equal(run("node", "b.mjs"), want);
+    write("b.mjs", `import { ${want} } from "pushy-client/${binding}"; console.log(typeof ${want.split(",")[0]})`);
+    assert.equal(run("node", "b.mjs"), "function");
+  }
+  // A page imports one copy and a library requires another: they count their components together.
+  write("c.mjs", `
+    import { createRequire } from "node:module";
+    import { Pushy } from "pushy-client";
+    import { channel } from "pushy-client/svelte";
+    globalThis.window = globalThis;
+    const pushy = new Pushy("/pushy"), other = createRequire(import.meta.url)("pushy-client/svelte").channel, told = [];
+    for (const name of ["subscribe", "unsubscribe"]) {
+      const was = pushy.channel("a")[name];
+      pushy.channel("a")[name] = function () { told.push(name); return was.call(this); };
+    }
+    const ends = [channel, other].map((make) => make(pushy, "a").subscribe(() => {}));
+    for (const end of ends) end();
+    setTimeout(() => console.log(told.join()), 1);
+  `);
+  assert.equal(run("node", "c.mjs"), "subscribe,unsubscribe");
+  // A framework that renders on the server loads it with the components of the page.
+  for (const file of ["react.mjs", "react.cjs"]) assert.match(readFileSync(path.join(client, file), "utf8"), /^\/\*.*\*\/\n"use client";/);
+  const { peerDependencies, peerDependenciesMeta, dependencies } = JSON.parse(readFileSync(path.join(client, "package.json")));
+  assert.deepEqual([Object.keys(peerDependencies), Object.keys(peerDependenciesMeta), dependencies], [["react", "svelte"], ["react", "svelte"], undefined]);
+});
+
 test("a server that renders a page: nothing is connected, thrown or left running", limit, () => {
   write("ssr.cjs", `
     for (const name of ["WebSocket", "fetch", "navigator", "EventSource"]) delete globalThis[name];
@@ -64,10 +97,12 @@ for (const [name, file, options] of [
   ["a bundler and the DOM", "page.ts", ["--module", "esnext", "--moduleResolution", "bundler", "--lib", "es2022,dom"]],
 ]) {
   test(`TypeScript: ${name}`, limit, () => {
+    const bindings = file.replace("page", "bindings");
     write(file, readFileSync(path.join(client, "test/types/page.ts")));
+    write(bindings, readFileSync(path.join(client, "test/types/bindings.ts")));
     const lib = options.includes("--lib") ? [] : ["--lib", "es2022"];
     try {
-      run("node", tsc, "--strict", "--noEmit", "--target", "es2022", "--types", "", ...lib, ...options, file);
+      run("node", tsc, "--strict", "--noEmit", "--target", "es2022", "--types", "", ...lib, ...options, file, bindings);
     } catch (error) {
       assert.fail(error.stdout);
     }

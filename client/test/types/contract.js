@@ -1,5 +1,13 @@
-// Checked by tsc, never run: what src exports is what pushy.d.ts says.
+// Checked by tsc, never run: what src exports is what the .d.ts files say.
 import * as source from "../../src/module.js";
+import * as reactSource from "../../src/react.js";
+import * as svelteSource from "../../src/svelte.js";
+
+/** @type {typeof import("../../react.d.ts")} */
+export const react = reactSource;
+
+/** @type {typeof import("../../svelte.d.ts")} */
+export const svelte = svelteSource;
 
 /** @type {Pick<typeof import("../../pushy.d.ts"), "PushyError">} */
 export const declared = source;
