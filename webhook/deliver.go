@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gopushy/pushy/internal/guard"
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/webhooksign"
 )
@@ -91,7 +92,11 @@ func (s *Sender) try(ctx context.Context, id string, content []byte) (status int
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("User-Agent", "pushy-webhook/1")
 	webhooksign.Sign(r.Header, s.keys, id, now, content)
-	answer, err := s.client.Do(r)
+	var answer *http.Response
+	err = guard.Call(func() (err error) { // Options.Transport can panic
+		answer, err = s.client.Do(r)
+		return err
+	})
 	if err != nil {
 		return 0, 0, shortened(err)
 	}
