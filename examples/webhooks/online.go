@@ -22,6 +22,7 @@ type Online struct {
 	mu       sync.Mutex
 	channels map[string]map[string]string // users by memberId, by channel
 	handled  map[string]time.Time         // when an event was handled, by id
+	swept    time.Time                    // when old ids were removed
 }
 
 // remembered is for how long the id of an event is kept. pushy sends an event again for an hour.
@@ -58,7 +59,10 @@ func (o *Online) handle(e backend.WebhookEvent, now time.Time) (lost bool) {
 		return false
 	}
 	o.handled[e.ID] = now
-	maps.DeleteFunc(o.handled, func(_ string, at time.Time) bool { return now.Sub(at) > remembered })
+	if now.Sub(o.swept) > time.Minute {
+		o.swept = now
+		maps.DeleteFunc(o.handled, func(_ string, at time.Time) bool { return now.Sub(at) > remembered })
+	}
 	switch e.Event {
 	case "member.joined":
 		if o.channels[e.Channel] == nil {
