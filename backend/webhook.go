@@ -32,6 +32,8 @@ type WebhookEvent struct {
 	ID         string          `json:"id"`
 	Event      string          `json:"event"` // such as "member.joined"
 	Channel    string          `json:"channel"`
+	Name       string          `json:"name"`   // of a client.event
+	Data       json.RawMessage `json:"data"`   // of a client.event
 	Member     json.RawMessage `json:"member"` // as the other members see it
 	MemberID   string          `json:"memberId"`
 	Connection string          `json:"connection"`

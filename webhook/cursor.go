@@ -96,11 +96,12 @@ func (c *cursor) save() (wait time.Duration) {
 	if s.local || !c.taken {
 		return forever
 	}
-	position := s.view.settled()
-	if first, ok := s.queue.first(position.Epoch); ok && first <= position.Offset {
+	position, ok := s.view.settled()
+	if first, waits := s.queue.first(position.Epoch); waits && first <= position.Offset {
+		ok = ok && first > 0 // nothing is before the beginning of an epoch
 		position.Offset = first - 1
 	}
-	if position == c.saved || position.Epoch == "" {
+	if !ok || position == c.saved {
 		return forever
 	}
 	if rest := cursorPause - time.Since(c.savedAt); rest > 0 && !s.phase.hurries() {

@@ -15,6 +15,11 @@ const (
 	MemberLeft       = "member.left"
 	ConnectionOpened = "connection.opened"
 	ConnectionClosed = "connection.closed"
+	// ClientEvent is an event that a client has sent to the other members of a channel.
+	ClientEvent = "client.event"
+	// ChannelMiss is a subscription that asked for past events and received none, because the
+	// channel keeps events (pushy.ChannelOptions.Keep) and has none.
+	ChannelMiss = "channel.miss"
 	// EventsLost is sent whatever Options.Events has.
 	EventsLost = "events.lost"
 )
@@ -34,13 +39,20 @@ const (
 	reasonOverflow = "overflow" // the queue was full
 	reasonExpired  = "expired"  // the receiver did not accept them within an hour
 	reasonHandover = "handover" // the server that was to send them has failed
+	reasonLarge    = "large"    // the broker, or maxEvent, does not allow their size
 )
+
+// maxEvent limits the JSON of one event, because a receiver limits its requests:
+// backend.VerifyWebhook accepts 1 MiB.
+const maxEvent = 768 << 10
 
 // event is the JSON of one event.
 type event struct {
 	ID         string          `json:"id"`
 	Event      string          `json:"event"`
 	Channel    string          `json:"channel,omitempty"`
+	Name       string          `json:"name,omitempty"`
+	Data       json.RawMessage `json:"data,omitempty"`
 	Member     json.RawMessage `json:"member,omitempty"`
 	MemberID   string          `json:"memberId,omitempty"`
 	Connection string          `json:"connection,omitempty"`

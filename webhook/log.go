@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 // record is the data of a member of the reserved log. Each node adds one for itself, one for each
@@ -25,6 +26,12 @@ type record struct {
 	User     string          `json:"user,omitempty"`
 	Identity string          `json:"identity,omitempty"` // equal for all members of a user
 	Member   json.RawMessage `json:"member,omitempty"`   // as clients see it
+
+	// Events happened on the node; they are of kindEvents. Lost and TooLarge are the numbers of
+	// those that are not among them, because too many waited or because of their size.
+	Events   []event `json:"events,omitempty"`
+	Lost     int     `json:"lost,omitempty"`
+	TooLarge int     `json:"tooLarge,omitempty"`
 }
 
 // ending is the state of a member of the log that is about to leave.
@@ -40,6 +47,7 @@ const (
 	kindChannel    kind = "channel"
 	kindMember     kind = "member"
 	kindConnection kind = "connection"
+	kindEvents     kind = "events"
 )
 
 const recordVersion = 1
@@ -60,6 +68,7 @@ type writer struct {
 	owner   string
 	local   bool // no call of the broker blocks
 	failed  func(kind string, err error)
+	refused func() // called for each record that is too large for the broker
 	seed    maphash.Seed
 
 	mu     sync.Mutex
@@ -75,6 +84,7 @@ type owned struct {
 	ending ending
 	inLog  bool
 	queued bool
+	once   bool // it is not written again if it is missing in the log
 }
 
 type shard struct {
@@ -111,13 +121,25 @@ func (w *writer) id(k kind, parts ...string) string {
 
 // add adds a record to the log.
 func (w *writer) add(id string, r record) {
-	r.Version = recordVersion
-	data, err := json.Marshal(r)
-	if err != nil {
-		w.failed("cannot encode a webhook", err)
+	w.mu.Lock()
+	o := w.wantLocked(id, r)
+	if o == nil {
+		w.mu.Unlock()
 		return
 	}
-	w.mu.Lock()
+	w.changedLocked(id, o)
+	w.mu.Unlock()
+	w.now(id)
+}
+
+// wantLocked makes r a record that is to be in the log. It returns nil if that is not possible.
+func (w *writer) wantLocked(id string, r record) *owned {
+	r.Version = recordVersion
+	data, err := jsvalue.Encode(r) // json.Marshal would make < six bytes long
+	if err != nil {
+		w.failed("cannot encode a webhook", err)
+		return nil
+	}
 	o := w.own[id]
 	if o == nil {
 		o = &owned{}
@@ -127,9 +149,16 @@ func (w *writer) add(id string, r record) {
 	o.data = data
 	o.user = r.User
 	o.ending = ending{}
-	w.changedLocked(id, o)
-	w.mu.Unlock()
-	w.now(id)
+	return o
+}
+
+// want makes r a record that is to be in the log once. The caller calls write.
+func (w *writer) want(id string, r record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o := w.wantLocked(id, r); o != nil {
+		o.once = true
+	}
 }
 
 // remove removes a record from the log.
@@ -166,7 +195,12 @@ func (w *writer) now(id string) {
 	if !w.local {
 		return
 	}
-	if err := w.write(context.Background(), id); err != nil && !errors.Is(err, broker.ErrClosed) {
+	err := w.write(context.Background(), id)
+	switch {
+	case err == nil, errors.Is(err, broker.ErrClosed):
+	case errors.Is(err, broker.ErrTooLarge):
+		w.drop(id, err)
+	default:
 		w.failed("cannot log a webhook", err)
 	}
 }
@@ -198,18 +232,10 @@ func (w *writer) work(ctx context.Context, n int) {
 	}
 }
 
-// retry writes a change until that succeeds, or ctx ends.
+// retry tries until a change is written, or ctx ends.
 func (w *writer) retry(ctx context.Context, id string) error {
 	for {
-		err := w.write(ctx, id)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, broker.ErrAway) && ctx.Err() == nil {
-			w.failed("cannot log a webhook; pushy retries", err)
-		}
-		if errors.Is(err, broker.ErrTooLarge) {
-			w.drop(id)
+		if w.try(ctx, id) {
 			return nil
 		}
 		select {
@@ -220,13 +246,30 @@ func (w *writer) retry(ctx context.Context, id string) error {
 	}
 }
 
+// try writes a change. It returns false if that is to be tried again.
+func (w *writer) try(ctx context.Context, id string) bool {
+	err := w.write(ctx, id)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, broker.ErrTooLarge):
+		w.drop(id, err)
+		return true
+	case !errors.Is(err, broker.ErrAway) && ctx.Err() == nil:
+		w.failed("cannot log a webhook; pushy retries", err)
+	}
+	return false
+}
+
 // drop gives up a record that the broker does not accept.
-func (w *writer) drop(id string) {
+func (w *writer) drop(id string, err error) {
+	w.failed("a webhook is too large for the broker, and is lost", err)
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if o := w.own[id]; !o.inLog && !o.queued {
+	if o := w.own[id]; o != nil && !o.inLog && !o.queued {
 		delete(w.own, id)
 	}
+	w.mu.Unlock()
+	w.refused()
 }
 
 // write makes the log agree with one record.
@@ -307,6 +350,9 @@ func (w *writer) reset(s broker.State) {
 		}
 	}
 	for id, o := range w.own {
+		if o.once && o.inLog && !inLog[id] {
+			o.wanted = false // it was in the log, so the other nodes have received it
+		}
 		o.inLog = inLog[id]
 		if o.inLog != o.wanted {
 			w.changedLocked(id, o)

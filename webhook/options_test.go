@@ -17,6 +17,34 @@ import (
 	"github.com/gopushy/pushy/webhook"
 )
 
+// Two Senders with one name would overwrite each other's records.
+func TestNamesOfSendersDiffer(t *testing.T) {
+	t.Parallel()
+	inTime(t, func(t *testing.T) {
+		srv := newServer(t, pushy.Options{})
+		defer srv.Close()
+		rc := newReceiver(t)
+		o := webhook.Options{
+			URL:       "https://app.example.com/hooks",
+			Secret:    secret,
+			Transport: rc,
+			Events:    []string{"x"},
+		}
+		_, err := webhook.New(srv, o)
+		require.Error(t, err)
+		o.Events = nil
+		first, err := webhook.New(srv, o)
+		require.NoError(t, err, "one that was refused does not have the name")
+		_, err = webhook.New(srv, o)
+		require.ErrorContains(t, err, `the Server has a Sender with Options.Name "" already`)
+		o.Name = "other"
+		second, err := webhook.New(srv, o)
+		require.NoError(t, err)
+		require.NoError(t, first.Close(t.Context()))
+		require.NoError(t, second.Close(t.Context()))
+	})
+}
+
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	// The secret keys of the server, one of which has the form of a secret of webhooks.

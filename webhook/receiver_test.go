@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/backend"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/pushytest"
 	"github.com/gopushy/pushy/webhook"
 )
@@ -133,6 +135,9 @@ func show(e backend.WebhookEvent) string {
 	if e.Channel != "" {
 		s += " " + e.Channel
 	}
+	if e.Name != "" {
+		s += " " + e.Name + "=" + string(e.Data)
+	}
 	if e.User != "" {
 		s += " user=" + e.User
 	}
@@ -161,6 +166,27 @@ func as(user string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("X-User", user) }
 }
 
+// channels allows client events in channels with "talk" in their name, and keeps the last event of
+// those with "kept" for a minute.
+func channels(name string) pushy.ChannelOptions {
+	var o pushy.ChannelOptions
+	if strings.Contains(name, "talk") {
+		o.ClientEvent = func(_ *pushy.Conn, _ string, data json.RawMessage) (json.RawMessage, error) {
+			if string(data) == `"secret"` {
+				return nil, nil
+			}
+			return data, nil
+		}
+	}
+	if strings.Contains(name, "kept") {
+		o.Keep = broker.Keep{
+			Size: 1,
+			TTL:  time.Minute,
+		}
+	}
+	return o
+}
+
 const secretKey = "correct horse battery staple"
 
 func newServer(t testing.TB, o pushy.Options) *pushy.Server {
@@ -172,6 +198,7 @@ func newServer(t testing.TB, o pushy.Options) *pushy.Server {
 	o.Limits.CommandRate = -1
 	o.Limits.JoinRate = -1
 	o.Accept = accept
+	o.Channel = channels
 	srv, err := pushy.New(o)
 	require.NoError(t, err)
 	return srv

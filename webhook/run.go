@@ -103,7 +103,7 @@ func (q *sequence) next() string { return q.prefix + "-" + strconv.FormatUint(q.
 
 func (s *Sender) lostEvent(count int, reason string) item {
 	data, _ := json.Marshal(event{ // it has nothing that cannot be encoded
-		ID:     s.lost.next(),
+		ID:     s.ids.next(),
 		Event:  EventsLost,
 		At:     time.Now().UnixMilli(),
 		Reason: reason,

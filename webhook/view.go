@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 // maxRecords limits what other programs that can write to the broker make a node store.
@@ -33,13 +35,15 @@ type view struct {
 	from     broker.Position // the first State
 	rev      broker.Position // the last entry or State
 	records  map[string]*logged
-	nodes    map[string]string // ids of the nodes, by the owner of their records
+	nodes    map[string]*logged // the records of nodes, by their owner
 	channels map[string]*occupancy
 	members  map[memberKey]*presence
 	leaving  map[memberKey][]*presence // those that wait, by the identity of their user
-	waiting  []*waiting                // sorted by due
+	missing  map[string]*waiting       // records that the store has lost, and that may be written again
+	waiting  [waits]waitList
 	timer    *time.Timer
 	hurry    bool // nothing waits any more
+	emptied  bool // what leaves the log does so because the store has lost it
 }
 
 // logged is a record in the log.
@@ -58,26 +62,16 @@ type occupancy struct {
 	leaving *waiting
 }
 
-type memberKey struct{ channel, id string }
-
-// presence is a member as the receiver knows it.
-type presence struct {
-	joined   event
-	identity string
-	ids      []string // of the member, and of those that have taken its place
-	records  int
-	leaving  *waiting
-}
-
 func newView(node string, delay time.Duration) *view {
 	return &view{
 		node:     node,
 		delay:    delay,
 		records:  map[string]*logged{},
-		nodes:    map[string]string{},
+		nodes:    map[string]*logged{},
 		channels: map[string]*occupancy{},
 		members:  map[memberKey]*presence{},
 		leaving:  map[memberKey][]*presence{},
+		missing:  map[string]*waiting{},
 	}
 }
 
@@ -167,6 +161,10 @@ func (v *view) stateLocked(s broker.State) {
 	if s.Revision.Epoch == v.rev.Epoch && s.Revision.Offset < v.rev.Offset {
 		return
 	}
+	if s.Revision.Epoch != v.rev.Epoch {
+		v.emptied = true // the store has lost the log, and the nodes write it again
+		defer func() { v.emptied = false }()
+	}
 	v.rev = s.Revision
 	inState := map[string]broker.Member{}
 	for _, m := range s.Members {
@@ -213,7 +211,11 @@ func (v *view) joinLocked(m broker.Member, at broker.Position, when time.Time) {
 		v.skipped("skipped an invalid record of webhooks in the broker", err)
 		return
 	}
-	if v.records[m.ID] != nil || len(v.records) >= maxRecords {
+	if v.records[m.ID] != nil {
+		return
+	}
+	if len(v.records) >= maxRecords {
+		v.skipped("records of webhooks in the broker are skipped", fmt.Errorf("there are more than %d", maxRecords))
 		return
 	}
 	l := &logged{
@@ -225,12 +227,17 @@ func (v *view) joinLocked(m broker.Member, at broker.Position, when time.Time) {
 	v.records[m.ID] = l
 	switch r.Kind {
 	case kindNode:
-		v.nodes[l.owner] = r.ID
+		v.nodes[l.owner] = l
 	case kindChannel:
 		v.occupyLocked(r.Channel, at, l.at)
 	case kindMember:
 		v.enterLocked(l, at)
+	case kindEvents:
+		v.happenedLocked(m.ID, l, at)
 	case kindConnection:
+		if v.restoredLocked(m.ID) {
+			return
+		}
 		v.emitLocked(event{
 			ID:         at.String(),
 			Event:      ConnectionOpened,
@@ -256,17 +263,72 @@ func (v *view) leaveLocked(id string, at broker.Position, when time.Time) {
 	case kindMember:
 		v.exitLocked(l, at, millis(when))
 	case kindConnection:
-		v.emitLocked(event{
-			ID:         endID(at, id),
-			Event:      ConnectionClosed,
-			Connection: l.ID,
-			User:       l.User,
-			At:         millis(when),
-			Revision:   at.Offset,
-			Reason:     l.ending.Reason,
-			Code:       cmp.Or(l.ending.Code, codeLost),
-		}, at)
+		closed := millis(when)
+		v.missingLocked(id, at, func() {
+			v.emitLocked(event{
+				ID:         endID(at, id),
+				Event:      ConnectionClosed,
+				Connection: l.ID,
+				User:       l.User,
+				At:         closed,
+				Revision:   at.Offset,
+				Reason:     l.ending.Reason,
+				Code:       cmp.Or(l.ending.Code, codeLost),
+			}, at)
+		})
 	}
+}
+
+// happenedLocked emits the events of a record.
+func (v *view) happenedLocked(id string, l *logged, at broker.Position) {
+	for _, e := range l.Events {
+		if e.Event == ClientEvent || e.Event == ChannelMiss {
+			e.Revision = at.Offset
+			v.emitLocked(e, at)
+		}
+	}
+	v.lostLocked(id+"-lost", l.Lost, reasonOverflow, l.at, at)
+	v.lostLocked(id+"-large", l.TooLarge, reasonLarge, l.at, at)
+	l.Events = nil
+}
+
+// missingLocked calls fire when a record has left the log and is not written again.
+func (v *view) missingLocked(id string, at broker.Position, fire func()) {
+	if !v.emptied {
+		fire()
+		return
+	}
+	w := v.laterLocked(at, func() {
+		delete(v.missing, id)
+		fire()
+	})
+	if w != nil {
+		v.missing[id] = w
+	}
+}
+
+// restoredLocked reports whether a record is back after the store has lost the log.
+func (v *view) restoredLocked(id string) bool {
+	w := v.missing[id]
+	if w == nil {
+		return false
+	}
+	delete(v.missing, id)
+	cancel(&w)
+	return true
+}
+
+func (v *view) lostLocked(id string, count int, reason string, when int64, at broker.Position) {
+	if count <= 0 {
+		return
+	}
+	v.emitLocked(event{
+		ID:     id,
+		Event:  EventsLost,
+		At:     when,
+		Reason: reason,
+		Count:  count,
+	}, at)
 }
 
 func (v *view) occupyLocked(channel string, at broker.Position, when int64) {
@@ -292,7 +354,7 @@ func (v *view) vacateLocked(channel, id string, at broker.Position, when int64) 
 	if o.nodes > 0 {
 		return
 	}
-	o.leaving = v.laterLocked(at, v.delay, func() {
+	o.leaving = v.laterLocked(at, func() {
 		delete(v.channels, channel)
 		v.emitLocked(event{
 			ID:       endID(at, id),
@@ -311,105 +373,24 @@ func endID(at broker.Position, record string) string {
 	return at.String() + "-" + hex.EncodeToString(sum[:4])
 }
 
-func (v *view) enterLocked(l *logged, at broker.Position) {
-	key := memberKey{l.Channel, l.ID}
-	p := v.members[key]
-	if p == nil && l.Identity != "" {
-		if back := v.leaving[memberKey{l.Channel, l.Identity}]; len(back) > 0 {
-			p = back[0]
-			p.ids = append(p.ids, l.ID)
-			v.members[key] = p
-		}
-	}
-	if p == nil {
-		p = &presence{
-			identity: l.Identity,
-			ids:      []string{l.ID},
-			joined: event{
-				ID:       at.String(),
-				Event:    MemberJoined,
-				Channel:  l.Channel,
-				Member:   l.Member,
-				MemberID: l.ID,
-				User:     l.User,
-				At:       l.at,
-				Revision: at.Offset,
-			},
-		}
-		v.members[key] = p
-		v.emitLocked(p.joined, at)
-	}
-	l.member = p
-	p.records++
-	if p.leaving != nil {
-		v.stayLocked(p)
-	}
-}
-
-// stayLocked cancels the leave of a member that is back.
-func (v *view) stayLocked(p *presence) {
-	cancel(&p.leaving)
-	v.notLeavingLocked(p)
-}
-
-func (v *view) notLeavingLocked(p *presence) {
-	if p.identity == "" {
-		return
-	}
-	key := memberKey{p.joined.Channel, p.identity}
-	rest := slices.DeleteFunc(v.leaving[key], func(other *presence) bool { return other == p })
-	if len(rest) == 0 {
-		delete(v.leaving, key)
-	} else {
-		v.leaving[key] = rest
-	}
-}
-
-func (v *view) exitLocked(l *logged, at broker.Position, when int64) {
-	p := l.member
-	p.records--
-	if p.records > 0 {
-		return
-	}
-	if p.identity != "" {
-		key := memberKey{l.Channel, p.identity}
-		v.leaving[key] = append(v.leaving[key], p)
-	}
-	p.leaving = v.laterLocked(at, v.delay, func() {
-		v.notLeavingLocked(p)
-		for _, id := range p.ids {
-			delete(v.members, memberKey{l.Channel, id})
-		}
-		e := p.joined
-		e.ID += "-left"
-		e.Event = MemberLeft
-		e.At = when
-		e.Revision = at.Offset
-		e.Reason = l.ending.Reason
-		if e.Reason == "" {
-			e.Reason = reasonClosed
-			if _, alive := v.nodes[l.owner]; !alive {
-				e.Reason = reasonLost
-			}
-		}
-		v.emitLocked(e, at)
-	})
-}
-
 func (v *view) emitLocked(e event, rev broker.Position) {
 	if !v.wants[e.Event] {
 		return
 	}
-	data, err := json.Marshal(e)
-	if err != nil {
+	data, err := jsvalue.Encode(e) // json.Marshal would make < six bytes long
+	switch {
+	case err != nil:
 		v.skipped("cannot encode a webhook", err)
-		return
+	case len(data) > maxEvent:
+		v.skipped("a webhook is too large, and is lost", fmt.Errorf("%s has %d bytes", e.Event, len(data)))
+		v.lostLocked(e.ID+"-large", 1, reasonLarge, e.At, rev)
+	default:
+		v.emit(item{
+			json:  data,
+			count: max(e.Count, 1),
+			rev:   rev,
+		})
 	}
-	v.emit(item{
-		json:  data,
-		count: 1,
-		rev:   rev,
-	})
 }
 
 // sender returns the node that sends: the one that has been in the log for the longest time, so
@@ -418,10 +399,7 @@ func (v *view) sender() (first string, others bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var since uint64
-	for _, l := range v.records {
-		if l.Kind != kindNode {
-			continue
-		}
+	for _, l := range v.nodes {
 		others = others || l.ID != v.node
 		if first == "" || l.since < since || l.since == since && l.ID < first {
 			first = l.ID
@@ -431,17 +409,23 @@ func (v *view) sender() (first string, others bool) {
 	return first, others
 }
 
-// settled returns the position up to which all events were emitted or canceled.
-func (v *view) settled() broker.Position {
+// settled returns the position up to which all events were emitted or canceled. There is none
+// while an event of an earlier epoch waits.
+func (v *view) settled() (at broker.Position, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	rev := v.rev
-	for _, w := range v.waiting {
-		if !w.canceled && w.rev.Epoch == rev.Epoch {
-			rev.Offset = min(rev.Offset, w.rev.Offset-1)
+	at = v.rev
+	for i := range v.waiting {
+		w := v.waiting[i].first()
+		switch {
+		case w == nil:
+		case w.rev.Epoch != at.Epoch || w.rev.Offset == 0:
+			return at, false
+		default:
+			at.Offset = min(at.Offset, w.rev.Offset-1)
 		}
 	}
-	return rev
+	return at, at.Epoch != ""
 }
 
 // begun returns the position of the first State.

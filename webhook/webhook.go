@@ -16,7 +16,7 @@
 // # Promises
 //
 // Each event is sent at least once, as long as one server of the cluster is alive. What cannot be
-// sent is counted, and an event events.lost says how many there were. An event can arrive again,
+// sent is counted, and an event events.ids says how many there were. An event can arrive again,
 // for example if the receiver has accepted it and its answer is lost: every event has an id, which
 // is then the same.
 //
@@ -72,7 +72,7 @@ type Options struct {
 	// here first if receivers change before the servers.
 	OldSecrets []string
 	// Events are the events that are sent. Default: ChannelOccupied, ChannelVacated,
-	// MemberJoined and MemberLeft. EventsLost is always sent.
+	// MemberJoined, MemberLeft and ChannelMiss. EventsLost is always sent.
 	Events []string
 	// Channels returns whether the events of a channel are sent. It must be fast, and return
 	// the same result each time. It is called from many goroutines. A panic counts as false,
@@ -81,8 +81,9 @@ type Options struct {
 	// Delay is how long a MemberLeft and a ChannelVacated wait for the user to return. At most
 	// 1 min; a negative number turns the delay off. Default 3 s.
 	Delay time.Duration
-	// Name distinguishes several Senders of one server, which have different Names. It has at
-	// most 32 of A-Z a-z 0-9 _ -. Default "".
+	// Name distinguishes several Senders of one server, which have different Names: New refuses
+	// one that another Sender of the server has or had. It has at most 32 of A-Z a-z 0-9 _ -.
+	// Default "".
 	Name string
 	// Transport sends the requests instead of the default, which checks addresses as URL
 	// says. With a Transport, that is its task. It must not follow redirects, as no
@@ -97,8 +98,8 @@ const (
 )
 
 var (
-	defaultEvents = []string{ChannelOccupied, ChannelVacated, MemberJoined, MemberLeft}
-	allEvents     = append([]string{ConnectionOpened, ConnectionClosed}, defaultEvents...)
+	defaultEvents = []string{ChannelOccupied, ChannelVacated, MemberJoined, MemberLeft, ChannelMiss}
+	allEvents     = append([]string{ConnectionOpened, ConnectionClosed, ClientEvent}, defaultEvents...)
 )
 
 // Sender sends the webhooks of one Server. All methods are safe for concurrent use.
@@ -113,10 +114,11 @@ type Sender struct {
 	local  bool // no other server shares the broker
 	ledger broker.Ledger
 	writer *writer
+	outbox *outbox
 	view   *view
 	queue  *queue
 	wants  map[string]bool
-	lost   sequence
+	ids    sequence
 
 	ctx    context.Context // ends when nothing more is to be sent
 	cancel context.CancelFunc
@@ -126,6 +128,9 @@ type Sender struct {
 	phase  phase
 	cursor cursor // of run
 }
+
+// senderKey is the key of a Sender among seam.Server.Extras.
+type senderKey struct{ name string }
 
 // New starts to send the events of srv. Call it before srv handles requests, because events from
 // before are not sent. The error says which option is invalid, that the broker of srv has no
@@ -149,7 +154,13 @@ func New(srv *pushy.Server, options Options) (*Sender, error) {
 	if err := s.configure(parts.Keys); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
+	// A second one would write the same records, as another owner.
+	key := senderKey{s.opts.Name}
+	if _, used := parts.Extras.LoadOrStore(key, s); used {
+		return nil, fmt.Errorf("webhook: the Server has a Sender with Options.Name %q already", s.opts.Name)
+	}
 	if err := s.open(); err != nil {
+		parts.Extras.Delete(key)
 		s.cancel()
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
@@ -226,9 +237,11 @@ func (s *Sender) open() error {
 	node := s.hub.Node()
 	channel := ":webhook:" + s.opts.Name
 	s.queue = newQueue(s.lostEvent)
-	s.lost.prefix = node
+	s.ids.prefix = node
 	s.writer = newWriter(b, channel, node, names.RandomHex(8), s.local)
 	s.writer.failed = s.logFailed
+	s.outbox = newOutbox(s)
+	s.writer.refused = s.outbox.refuse
 	s.view = newView(node, s.opts.Delay)
 	s.view.wants = s.wants
 	s.view.emit = s.queue.push
@@ -270,7 +283,7 @@ func (s *Sender) start() bool {
 			return false
 		}
 	}
-	return s.hub.Go(s.handOver)
+	return s.hub.Go(s.outbox.work) && s.hub.Go(s.handOver)
 }
 
 // signal makes run look at the state again. It does not block.
@@ -285,7 +298,7 @@ func (s *Sender) observer() *hub.Observer {
 	wantsChannels := s.wants[ChannelOccupied] || s.wants[ChannelVacated]
 	wantsMembers := s.wants[MemberJoined] || s.wants[MemberLeft]
 	wantsConnections := s.wants[ConnectionOpened] || s.wants[ConnectionClosed]
-	return &hub.Observer{
+	o := &hub.Observer{
 		Occupied: func(ch *hub.Channel) {
 			if wantsChannels && s.includes(ch.Name()) {
 				s.writer.add(s.writer.id(kindChannel, ch.Name()), record{
@@ -331,6 +344,36 @@ func (s *Sender) observer() *hub.Observer {
 				})
 			}
 		},
+	}
+	if s.wants[ClientEvent] {
+		o.ClientEvent = s.clientEvent
+	}
+	if s.wants[ChannelMiss] {
+		o.Missed = s.missed
+	}
+	return o
+}
+
+func (s *Sender) clientEvent(c *hub.Conn, ch *hub.Channel, member, name string, data []byte) {
+	if s.includes(ch.Name()) {
+		s.outbox.push(event{
+			Event:      ClientEvent,
+			Channel:    ch.Name(),
+			Name:       name,
+			Data:       data,
+			MemberID:   member,
+			Connection: c.ID(),
+			User:       c.UserID(),
+		})
+	}
+}
+
+func (s *Sender) missed(_ *hub.Conn, ch *hub.Channel) {
+	if s.includes(ch.Name()) {
+		s.outbox.push(event{
+			Event:   ChannelMiss,
+			Channel: ch.Name(),
+		})
 	}
 }
 

@@ -134,8 +134,9 @@
 //	oldSecrets  array of secrets that sign, too, to change the secret.
 //	            Default: none
 //	events      array. Default ["channel.occupied", "channel.vacated",
-//	            "member.joined", "member.left"]; there are also
-//	            "connection.opened" and "connection.closed"
+//	            "member.joined", "member.left", "channel.miss"]; there are
+//	            also "connection.opened", "connection.closed" and
+//	            "client.event"
 //	channels    array of beginnings of the names of channels, in lower case.
 //	            Default: all channels
 //	delay       how long an event that ends something waits for the user to

@@ -52,13 +52,17 @@ func (c *Conn) PublishEvent(ctx context.Context, channel, name string, data []by
 	if m == nil || !c.isIn(m) {
 		return ErrNotMember
 	}
+	from := m.shownID()
 	_, err := c.hub.Publish(ctx, channel, broker.Entry{
 		Kind:   broker.Event,
 		Event:  name,
 		Data:   data,
 		Except: []string{c.id},
-		From:   m.shownID(),
+		From:   from,
 	})
+	if err == nil {
+		c.hub.observers.clientEvent(c, m.ch, from, name, data)
+	}
 	return err
 }
 

@@ -205,6 +205,9 @@ func (c *Conn) join(r JoinRequest) error {
 		m.leaveSoon(m.endFrame(reason, nil)) // the ban came during the join, and has not found it
 	}
 	m.begin()
+	if past.missed {
+		h.observers.missed(c, ch)
+	}
 	if !r.Trusted {
 		c.chargeJoin(m, r.Data, past.bytes)
 	}

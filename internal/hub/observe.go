@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// Observer is notified of what happens, with no lock held, as Hooks are. All its funcs must be
-// set. They must not block.
+// Observer is notified of what happens, with no lock held, as Hooks are. The funcs must not block.
+// ClientEvent and Missed can be nil, all others must be set.
 type Observer struct {
 	Opened func(c *Conn)
 	Closed func(c *Conn, code int, reason string)
@@ -19,6 +19,12 @@ type Observer struct {
 	// after the last one has left, never at the same time for one channel.
 	Occupied func(ch *Channel)
 	Vacated  func(ch *Channel)
+	// ClientEvent is called when the broker has accepted an event that a client has sent to the
+	// other members. member is the id that these see. data must not be changed.
+	ClientEvent func(c *Conn, ch *Channel, member, name string, data []byte)
+	// Missed is called for each subscription that asked for past events of a channel and received
+	// none, because the channel keeps events and has none.
+	Missed func(c *Conn, ch *Channel)
 }
 
 // Observe adds an observer, which does not receive what has happened before.
@@ -86,6 +92,22 @@ func (os *observers) occupied(ch *Channel) {
 func (os *observers) vacated(ch *Channel) {
 	for _, o := range os.list() {
 		o.Vacated(ch)
+	}
+}
+
+func (os *observers) clientEvent(c *Conn, ch *Channel, member, name string, data []byte) {
+	for _, o := range os.list() {
+		if o.ClientEvent != nil {
+			o.ClientEvent(c, ch, member, name, data)
+		}
+	}
+}
+
+func (os *observers) missed(c *Conn, ch *Channel) {
+	for _, o := range os.list() {
+		if o.Missed != nil {
+			o.Missed(c, ch)
+		}
 	}
 }
 

@@ -1,6 +1,10 @@
 package hub
 
-import "github.com/gopushy/pushy/broker"
+import (
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+)
 
 // Reserved receives what the broker delivers for a channel that clients cannot use. Its funcs
 // must not block, and are called under locks of the broker.
@@ -25,6 +29,9 @@ func (h *Hub) reserved(channel string) *Reserved {
 
 // Broker returns the broker, for reserved channels and the optional interfaces.
 func (h *Hub) Broker() broker.Broker { return h.cfg.Broker }
+
+// Lease returns how long what a node has added to the broker remains after the node has failed.
+func (h *Hub) Lease() time.Duration { return h.cfg.Lease }
 
 // Node returns the id of the node.
 func (h *Hub) Node() string { return h.cfg.Node }

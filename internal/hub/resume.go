@@ -43,6 +43,7 @@ type pastRequest struct {
 	final  bool
 	bytes  int64 // of the replay, when it has been answered
 	answer *PastAnswer
+	missed bool // it was answered, and the channel keeps no event now
 }
 
 // need is what must be done before a request can be answered.
@@ -224,6 +225,7 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 	from, reason, _ := k.from(p, now)
 	a.Reason = reason
 	a.Recovered = a.Resumed && reason == ""
+	p.missed = !a.Recovered && k.isEmpty()
 	if reason != "" && k.ring.complete {
 		a.First = k.ring.first()
 	}
@@ -244,6 +246,10 @@ func (ch *Channel) pastLocked(p *pastRequest) (*PastAnswer, []*fanout.Frame) {
 	ch.countLocked()
 	return a, frames
 }
+
+// isEmpty reports whether it is known that the log has no event now. The caller has removed the
+// expired events from the ring.
+func (k *history) isEmpty() bool { return k.ring.len() == 0 && k.ring.complete && !k.own && !k.stalled }
 
 // excepted reports whether an event is not for this client.
 func (p *pastRequest) excepted(except []string) bool {
