@@ -34,6 +34,9 @@ func (f *Frame) memory() int64 {
 			n += len(*p)
 		}
 	}
+	for e := f.more.Load(); e != nil; e = e.next {
+		n += e.Size()
+	}
 	return int64(n)
 }
 

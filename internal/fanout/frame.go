@@ -11,7 +11,8 @@ import (
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// Form is the form in which a transport needs the bytes of a Frame.
+// Form is the form in which a transport needs the bytes of a Frame. The forms of other protocols
+// follow those below, see NewFamily.
 type Form uint8
 
 const (
@@ -35,6 +36,7 @@ type Frame struct {
 	made int64                     // when NewFrame was called, see clock; 0 for other Frames
 	omit *Omit                     // nil if every client must receive it
 	wire [2]atomic.Pointer[[]byte] // Framed and Bare, encoded at first use
+	more atomic.Pointer[encoded]   // the forms of other protocols; nil until one is needed
 
 	refs atomic.Int32  // of a list: the number of outboxes that have it
 	size atomic.Uint32 // of a list: the bytes that Engine.Waiting counts for it
@@ -56,7 +58,7 @@ func NewFrame(text []byte) *Frame {
 func NewList(text []byte) *Frame { return &Frame{text: text, list: true} }
 
 // NewRun returns a list with several messages, which is queued and written as one frame. form is
-// that of the Outbox, and is not Text.
+// that of the Outbox, and Joins.
 func NewRun(texts [][]byte, form Form) *Frame {
 	frames := make([][]byte, len(texts))
 	for i, text := range texts {
@@ -77,6 +79,9 @@ func RawFrame(wire []byte) *Frame { return &Frame{text: wire, raw: true} }
 func (f *Frame) Bytes(form Form) []byte {
 	if f.raw || form == Text {
 		return f.text
+	}
+	if form >= familySize {
+		return f.Encoding(form).Bytes(form)
 	}
 	slot := &f.wire[form-Framed]
 	if p := slot.Load(); p != nil {
@@ -100,7 +105,14 @@ func wireOf(text []byte, form Form) []byte {
 
 // Has reports whether the Frame has its bytes in one form already.
 func (f *Frame) Has(form Form) bool {
-	return f.raw || form == Text || f.wire[form-Framed].Load() != nil
+	switch {
+	case f.raw || form == Text:
+		return true
+	case form >= familySize:
+		e := f.encoding(form)
+		return e != nil && e.Has(form)
+	}
+	return f.wire[form-Framed].Load() != nil
 }
 
 // TextFrame returns payload as one unmasked WebSocket text frame (RFC 6455,

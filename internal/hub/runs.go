@@ -38,7 +38,7 @@ func (r *run) slot(form fanout.Form) *atomic.Pointer[fanout.Frame] {
 // has reports whether the run has its frame in one form already.
 func (r *run) has(form fanout.Form) bool { return r.slot(form).Load() != nil }
 
-// frame returns the run in one form, which is not Text. If it does not have it yet, it makes it
+// frame returns the run in one form, which Joins. If it does not have it yet, it makes it
 // from the texts of its events.
 func (r *run) frame(form fanout.Form, texts [][]byte) *fanout.Frame {
 	slot := r.slot(form)
@@ -153,12 +153,12 @@ func (r *ring) dropRunOf(offset uint64) {
 // frame of one event.
 func (r *ring) replay(from uint64, p *pastRequest) func(yield func(*run, *fanout.Frame) bool) {
 	return func(yield func(*run, *fanout.Frame) bool) {
-		if all := r.tailFrom(from); all != nil && p.form != fanout.Text && !p.excepted(all.except) {
+		if all := r.tailFrom(from); all != nil && p.form.Joins() && !p.excepted(all.except) {
 			yield(all, nil)
 			return
 		}
 		for offset := from; offset <= r.last; {
-			if p.form != fanout.Text { // the transports that frame messages themselves need each by itself
+			if p.form.Joins() { // the other transports need each message by itself
 				if run := r.runAt(offset); run != nil && !p.excepted(run.except) {
 					if !yield(run, nil) {
 						return
