@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/internal/httperror"
@@ -62,19 +61,20 @@ type Handler struct {
 	table   table
 	iframe  http.Handler // nil without a ScriptURL
 	notices *ratelog.Logger
-	checked sync.Map // the types of ResponseWriter that checkWriter has logged
 
-	deadlines sync.Once // for the log message that the deadline of a context has ended a response
+	middleware transport.Middleware
 }
 
 // NewHandler returns a Handler.
 func NewHandler(cfg Config) *Handler {
+	notices := ratelog.New(cfg.Log)
 	return &Handler{
-		cfg:     cfg,
-		bare:    websocket.Config{Config: cfg.Config},
-		framed:  Framed(cfg.Config),
-		iframe:  newIframe(cfg.ScriptURL),
-		notices: ratelog.New(cfg.Log),
+		cfg:        cfg,
+		bare:       websocket.Config{Config: cfg.Config},
+		framed:     Framed(cfg.Config),
+		iframe:     newIframe(cfg.ScriptURL),
+		notices:    notices,
+		middleware: transport.Middleware{Log: notices},
 	}
 }
 
@@ -324,7 +324,7 @@ var hiddenWriter = &transport.Refusal{
 // because the connection is closed.
 func (h *Handler) deadlineError(w http.ResponseWriter, err error) *transport.Refusal {
 	if errors.Is(err, http.ErrNotSupported) {
-		h.checkWriter(w)
+		h.middleware.CheckSockJS(w)
 		return hiddenWriter
 	}
 	return &transport.Refusal{Status: http.StatusRequestTimeout, Text: "cannot read the body"}

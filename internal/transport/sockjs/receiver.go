@@ -2,13 +2,8 @@ package sockjs
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"log/slog"
 	"net/http"
-	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
@@ -24,18 +19,12 @@ type receiver struct {
 	framing
 	h       *Handler
 	r       *http.Request
-	w       http.ResponseWriter
-	rc      *http.ResponseController
-	buf     *[]byte // the bytes of the next write, from buffers
+	out     transport.Stream
+	buf     *[]byte // the bytes of the next write
 	frames  []*fanout.Frame
 	begun   bool
 	written int // the number of bytes of frames so far
 }
-
-// buffers has buffers for joining frames, with a capacity of at most keptBuffer.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-const keptBuffer = 64 << 10
 
 // receive serves a request of a receiving transport.
 func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *framing) {
@@ -51,8 +40,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		framing: framing,
 		h:       h,
 		r:       r,
-		w:       w,
-		rc:      http.NewResponseController(w),
+		out:     transport.NewStream(w, h.cfg.WriteTimeout),
 	}
 	if refused := rv.prepare(); refused != nil {
 		refused.Write(w)
@@ -89,16 +77,13 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 
 // prepare clears the deadlines of the request, so that its response can wait for frames.
 func (rv *receiver) prepare() *transport.Refusal {
-	// Deadlines of the http.Server would end a response that waits. If write deadlines are
-	// not supported, a client that does not read would block its handler forever.
-	if err := rv.rc.SetWriteDeadline(time.Time{}); err != nil {
-		return rv.h.deadlineError(rv.w, err)
+	if err := rv.out.Wait(); err != nil {
+		return rv.h.deadlineError(rv.out.W, err)
 	}
-	// The server detects that the client has disconnected only after the body has been read.
-	if _, refused := rv.h.readBody(rv.w, rv.r, rv.h.cfg.MaxMessage); refused != nil {
+	if _, refused := rv.h.readBody(rv.out.W, rv.r, rv.h.cfg.MaxMessage); refused != nil {
 		return refused
 	}
-	_ = rv.rc.SetReadDeadline(time.Time{})
+	rv.out.WaitForEnd()
 	return nil
 }
 
@@ -127,7 +112,7 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 	if rv.streaming {
 		// After run, the http.Server still writes the end of the response, which needs a
 		// deadline, too.
-		defer func() { _ = rv.rc.SetWriteDeadline(time.Now().Add(rv.h.cfg.WriteTimeout)) }()
+		defer rv.out.Limit()
 		if err := rv.flush(false); err != nil { // the prelude
 			return err
 		}
@@ -179,21 +164,9 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 	}
 }
 
-// timedOut reports whether the request has ended because of a deadline that the host has set,
-// for example with the Timeout middleware of chi. The session continues with the next request
-// of the client.
-func (rv *receiver) timedOut() bool {
-	if !errors.Is(rv.r.Context().Err(), context.DeadlineExceeded) {
-		return false
-	}
-	rv.h.deadlines.Do(func() {
-		rv.h.notices.Warn("a deadline of the request's context ends responses that wait", "",
-			slog.String("transport", rv.protocol),
-			slog.String("hint", "each client must then send a new request: "+
-				"mount pushy outside of the middleware that sets the timeout"))
-	})
-	return true
-}
+// timedOut reports whether the request has ended because of a deadline of the host. The session
+// continues with the next request of the client.
+func (rv *receiver) timedOut() bool { return rv.h.middleware.TimedOut(rv.r.Context(), rv.protocol) }
 
 // pass writes all queued frames, and reports whether the response has ended.
 func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
@@ -226,7 +199,7 @@ func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 // response.
 func (rv *receiver) over() error {
 	if !rv.begun {
-		sessionEnded.Write(rv.w)
+		sessionEnded.Write(rv.out.W)
 	}
 	return nil
 }
@@ -234,7 +207,7 @@ func (rv *receiver) over() error {
 // frame adds one SockJS frame, which put appends.
 func (rv *receiver) frame(put func([]byte) []byte) {
 	if rv.buf == nil {
-		rv.buf = buffers.Get().(*[]byte)
+		rv.buf = transport.Buffer()
 	}
 	b := append(*rv.buf, rv.before...)
 	from := len(b)
@@ -305,57 +278,45 @@ func (rv *receiver) send(last bool, detach func()) error {
 // flush writes buf within WriteTimeout. The first call writes the header and the prelude in
 // a separate write.
 func (rv *receiver) flush(last bool) error {
-	began := time.Now()
-	_ = rv.rc.SetWriteDeadline(began.Add(rv.h.cfg.WriteTimeout))
-	var err error
-	if !rv.begun {
-		rv.begun = true
-		err = rv.begin()
-	}
-	if buf := rv.buf; buf != nil {
-		if err == nil {
-			_, err = rv.w.Write(*buf)
+	// The deadline also applies to the end of a streaming response.
+	return rv.out.Do(last && rv.streaming, func() error {
+		if !rv.begun {
+			rv.begun = true
+			if err := rv.begin(); err != nil {
+				return err
+			}
 		}
-		if err == nil {
-			err = rv.rc.Flush()
+		buf := rv.buf
+		if buf == nil {
+			return nil
 		}
 		rv.buf = nil
-		*buf = (*buf)[:0]
-		if cap(*buf) <= keptBuffer {
-			buffers.Put(buf)
+		_, err := rv.out.W.Write(*buf)
+		transport.Release(buf)
+		if err != nil {
+			return err
 		}
-	}
-	if err != nil && time.Since(began) >= rv.h.cfg.WriteTimeout {
-		err = errors.Join(err, os.ErrDeadlineExceeded) // HTTP/2 returns another error
-	}
-	if !last || !rv.streaming { // the deadline also applies to the end of a streaming response
-		_ = rv.rc.SetWriteDeadline(time.Time{})
-	}
-	return err
+		return rv.out.Flush()
+	})
 }
 
 // begin writes the header and, for a stream, the prelude. The header of a poll has the
-// length, so that the server writes nothing after flush has cleared the deadline. At the end
-// of a stream, the server does write, within the deadline; therefore the connection, with
-// its deadline, is not reused.
+// length, so that the server writes nothing after flush has cleared the deadline.
 func (rv *receiver) begin() error {
-	head := rv.w.Header()
+	head := rv.out.W.Header()
 	head.Set("Content-Type", rv.contentType)
 	head.Set("Cache-Control", notCached)
 	head.Set("X-Content-Type-Options", "nosniff")
-	rv.h.setCookie(rv.w, rv.r)
+	rv.h.setCookie(rv.out.W, rv.r)
 	if !rv.streaming {
 		head.Set("Content-Length", strconv.Itoa(len(*rv.buf)))
-		rv.w.WriteHeader(http.StatusOK)
+		rv.out.W.WriteHeader(http.StatusOK)
 		return nil
 	}
-	if rv.r.ProtoMajor == 1 {
-		head.Set("Connection", "close")
-	}
-	head.Set("X-Accel-Buffering", "no") // otherwise nginx buffers frames
-	rv.w.WriteHeader(http.StatusOK)
-	if _, err := rv.w.Write([]byte(rv.prelude)); err != nil {
+	rv.out.Header(rv.r)
+	rv.out.W.WriteHeader(http.StatusOK)
+	if _, err := rv.out.W.Write([]byte(rv.prelude)); err != nil {
 		return err
 	}
-	return rv.rc.Flush()
+	return rv.out.Flush()
 }

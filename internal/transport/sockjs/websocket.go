@@ -86,7 +86,7 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *we
 				"Connection on (nginx: proxy_http_version 1.1, proxy_set_header Upgrade and Connection)"))
 		return
 	}
-	if !h.checkWriter(w) {
+	if !h.middleware.CheckSockJS(w) {
 		hiddenWriter.Write(w)
 		return
 	}
