@@ -17,16 +17,24 @@ import (
 
 // AuthRequest describes a subscription that an Authorizer decides.
 type AuthRequest struct {
-	Conn    *Conn           // not bound to a command
-	Channel string          // lower-case and valid
-	Private bool            // whether the channel is private (Options.Channel)
-	Auth    string          // as sent; "" if it is missing or not a string
-	Data    json.RawMessage // presence data as sent; nil if it is missing or null
+	Conn    *Conn  // not bound to a command
+	Channel string // lower-case and valid
+	Private bool   // whether the channel is private (Options.Channel)
+	Auth    string // as sent; "" if it is missing or not a string
+	// Protocol is the protocol of the client: "pushy", or "sse" (package sse). Conn.Protocol is the
+	// transport.
+	Protocol string
+	// Claims is what the client's token of version 2 says, if Auth is one and covers the channel.
+	// The Server has verified it: a token that is not valid, or for another connection, user or
+	// private channel, refuses the subscription, whatever the Authorizer is. It is nil if there
+	// is no token, or no SecretKey. The Authorizer decides in any case.
+	Claims *Claims
+	Data   json.RawMessage // presence data as sent; nil if it is missing or null
 	// Since reports whether the client asks for past events, with since or rewind
 	// (PROTOCOL.md, section 14).
 	Since bool
-	// Grant has the terms of the subscription if it is allowed. It is not nil, and an
-	// Authorizer can change its fields before it returns.
+	// Grant has the terms of the subscription if it is allowed: those of Claims, if it is not nil.
+	// Grant is not nil, and an Authorizer can change its fields before it returns.
 	Grant *Grant
 }
 
@@ -74,16 +82,21 @@ var (
 // authorize asks the Authorizer and gives its answer to the hub.
 func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) (hub.Grant, error) {
 	now := s.now()
-	var grant Grant
-	err := s.askAuthorizer(ctx, AuthRequest{
-		Conn:    hostConn(r.Conn),
-		Channel: r.Channel,
-		Private: r.Private,
-		Auth:    r.Auth,
-		Data:    r.Data,
-		Since:   r.Past,
-		Grant:   &grant,
-	})
+	request := AuthRequest{
+		Conn:     hostConn(r.Conn),
+		Channel:  r.Channel,
+		Private:  r.Private,
+		Auth:     r.Auth,
+		Protocol: r.Conn.Protocol(),
+		Data:     r.Data,
+		Since:    r.Past,
+		Grant:    &Grant{},
+	}
+	if err := s.verify(&request); err != nil {
+		return hub.Grant{}, s.refusedSubscription(ctx, r, err)
+	}
+	grant := request.Grant
+	err := s.askAuthorizer(ctx, request)
 	noPast := errors.Is(err, ErrNoHistory)
 	if err != nil && !noPast {
 		return hub.Grant{}, s.refusedSubscription(ctx, r, err)

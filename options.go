@@ -221,7 +221,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("pushy: Options.SockJS.Prefix %w", err)
 	}
 	if o.Authorizer == nil {
-		o.Authorizer = &tokens{keys: token.NewKeys(append([]string{o.SecretKey}, o.OldSecretKeys...))}
+		o.Authorizer = &tokens{}
 	}
 	l := &o.Limits
 	for _, f := range []struct {

@@ -127,6 +127,7 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/sign"
+	"github.com/gopushy/pushy/internal/token"
 	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
@@ -138,6 +139,7 @@ type Server struct {
 	log         *slog.Logger
 	notices     *ratelog.Logger // what other parties cause: one line a minute for each kind
 	keys        []string
+	tokenKeys   token.Keys // for the same keys
 	hub         *hub.Hub
 	protocol    *pushyjson.Protocol
 	engine      *fanout.Engine
@@ -213,6 +215,7 @@ func newServer(options Options) (*Server, error) {
 	o.warnOfLimits()
 	if o.SecretKey != "" {
 		s.keys = append([]string{o.SecretKey}, o.OldSecretKeys...)
+		s.tokenKeys = token.NewKeys(s.keys)
 		if len(o.SecretKey) < 16 {
 			s.log.Warn("the secret key is under 16 bytes: it can be guessed")
 		}

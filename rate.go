@@ -10,10 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/session"
-	"github.com/gopushy/pushy/internal/transport"
 )
 
 // Reasons for Stats of connections over a rate.
@@ -67,18 +67,18 @@ func (s *Server) publishAllowed(n int) (retry time.Duration, ok bool) {
 	return retry, ok
 }
 
-// connectAllowed counts a new connection towards Limits.ConnectRate. If the client has had too
-// many, connectAllowed answers r.
-func (s *Server) connectAllowed(w http.ResponseWriter, r *http.Request, client counted) bool {
+// connectAllowed counts a new connection towards Limits.ConnectRate. The Refusal is not nil if the
+// client has had too many.
+func (s *Server) connectAllowed(r *http.Request, client counted) *seam.Refusal {
 	if s.opts.Address == nil {
 		s.guessProxy(r)
 	}
 	if s.rates.addresses == nil {
-		return true
+		return nil
 	}
 	wait, ok := s.rates.addresses.Take(time.Now(), client.network)
 	if ok {
-		return true
+		return nil
 	}
 	s.hub.Admission().Refuse(refusedByRate)
 	limits := &s.opts.Limits
@@ -91,13 +91,17 @@ func (s *Server) connectAllowed(w http.ResponseWriter, r *http.Request, client c
 		slog.String("address", client.address),
 		slog.Int("addresses", s.rates.addresses.Len()),
 		slog.String("hint", message+"; if many clients share the address, raise ConnectBurst"))
-	refuseFor(w, http.StatusTooManyRequests, wait, message)
-	return false
+	return &seam.Refusal{
+		Status:  http.StatusTooManyRequests,
+		Message: message,
+		Again:   seam.Rate,
+		After:   wait,
+	}
 }
 
 // overAcceptRate refuses a connection over Limits.AcceptRate, which has a reserved place. A client
-// with a WebSocket gets a Ticket if it may be told so with a close code. The others are answered.
-func (s *Server) overAcceptRate(w http.ResponseWriter, socket bool, giveBack func()) (*transport.Ticket, bool) {
+// with a WebSocket gets a Place if it may be told so with a close code.
+func (s *Server) overAcceptRate(socket bool, giveBack func()) (*seam.Place, *seam.Refusal) {
 	s.hub.Admission().Refuse(refusedByAcceptRate)
 	rate := s.opts.Limits.AcceptRate
 	message := "too many new connections: Options.Limits.AcceptRate is " + strconv.Itoa(rate) + " a second"
@@ -108,24 +112,22 @@ func (s *Server) overAcceptRate(w http.ResponseWriter, socket bool, giveBack fun
 			"and the others are answered with status 503; raise AcceptRate, or add servers"))
 	if socket {
 		if _, ok := s.rates.tryAgain.Take(time.Now(), 1); ok {
-			return &transport.Ticket{
-				Start: func(session session.Session) {
+			return &seam.Place{
+				Connect: func(session session.Session) *hub.Conn {
 					s.hub.TurnAway(session, closeTryAgain, tryAgainReason, giveBack)
+					return nil
 				},
 				GiveBack: giveBack,
-			}, true
+			}, nil
 		}
 	}
 	giveBack()
-	refuseFor(w, http.StatusServiceUnavailable, time.Duration(1+rand.IntN(maxTryAgain))*time.Second, message)
-	return nil, false
-}
-
-// refuseFor answers a connection that is refused now and can be tried again after a time.
-func refuseFor(w http.ResponseWriter, status int, after time.Duration, message string) {
-	w.Header().Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
-	w.Header().Set("Access-Control-Expose-Headers", "Retry-After") // for pages of other origins
-	httperror.Write(w, status, message)
+	return nil, &seam.Refusal{
+		Status:  http.StatusServiceUnavailable,
+		Message: message,
+		Again:   seam.Rate,
+		After:   time.Duration(1+rand.IntN(maxTryAgain)) * time.Second,
+	}
 }
 
 // proxyGuess finds out whether most connections come from one private address.

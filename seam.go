@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
+	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/transport"
 )
@@ -12,12 +14,21 @@ import (
 func init() {
 	seam.Of = func(server any) seam.Server {
 		s := server.(*Server)
+		_, tokens := s.opts.Authorizer.(*tokens)
 		return seam.Server{
-			Hub:    s.hub,
-			Extras: &s.extras,
-			Local:  s.local,
-			Keys:   s.keys,
-			Log:    s.log,
+			Hub:           s.hub,
+			Extras:        &s.extras,
+			Local:         s.local,
+			Keys:          s.keys,
+			Log:           s.log,
+			Notices:       s.notices,
+			Heartbeat:     s.opts.Heartbeat,
+			WriteTimeout:  limit.Or(s.opts.WriteTimeout, forever),
+			OwnAuthorizer: !tokens,
+			Now:           func() time.Time { return s.now() },
+			Channel:       s.channelName,
+			Origin:        s.checkOrigin,
+			Reserve:       func(r *http.Request, version uint8) (*seam.Place, *seam.Refusal) { return s.reserve(r, false, version) },
 			HandlePrompt: func(name string, answer func(context.Context, json.RawMessage) (any, error)) {
 				s.setAnswer(name, askable{
 					run:    answer,

@@ -13,6 +13,7 @@ import (
 	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/origin"
+	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
@@ -48,26 +49,55 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string
 // request that is refused has been answered.
 func (s *Server) fromAllowedOrigin(w http.ResponseWriter, r *http.Request) (page string, ok bool) {
 	w.Header().Add("Vary", "Origin")
-	page, ok = s.origins.Check(r)
-	switch {
-	case ok:
-		page = ""
-	case s.opts.AllowOrigin != nil && page != "" && len(r.Header.Values("Origin")) < 2:
-		s.decide("Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
-	}
-	if !ok {
-		s.hub.Admission().Refuse(refusedOrigin)
-		s.refuseOrigin(w, r, page)
+	page, refused := s.allowedPage(r)
+	if refused != nil {
+		writeRefusal(w, refused)
 		return "", false
 	}
 	origin.AllowCORS(w.Header(), r)
 	return page, true
 }
 
+// allowedPage is fromAllowedOrigin without an answer.
+func (s *Server) allowedPage(r *http.Request) (page string, refused *seam.Refusal) {
+	page, ok := s.origins.Check(r)
+	switch {
+	case ok:
+		return "", nil
+	case s.opts.AllowOrigin != nil && page != "" && len(r.Header.Values("Origin")) < 2:
+		s.decide("Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
+	}
+	if !ok {
+		s.hub.Admission().Refuse(refusedOrigin)
+		return "", s.refuseOrigin(r, page)
+	}
+	return page, nil
+}
+
+// checkOrigin is seam.Server.Origin.
+func (s *Server) checkOrigin(r *http.Request) (seam.Origin, *seam.Refusal) {
+	_, refused := s.allowedPage(r)
+	return seam.Origin{Any: refused == nil && s.origins.ByStar(r)}, refused
+}
+
+// writeRefusal answers a request that is refused.
+func writeRefusal(w http.ResponseWriter, f *seam.Refusal) {
+	if f.After > 0 {
+		w.Header().Set("Retry-After", retryAfter(f.After))
+		w.Header().Set("Access-Control-Expose-Headers", "Retry-After") // for pages of other origins
+	}
+	httperror.WriteCode(w, f.Status, cmp.Or(f.Code, strconv.Itoa(f.Status)), f.Message)
+}
+
+// retryAfter returns a time as the header Retry-After has it: in seconds, rounded up.
+func retryAfter(after time.Duration) string {
+	return strconv.Itoa(int((after + time.Second - 1) / time.Second))
+}
+
 // maxListed is how many of the listed origins a log line has.
 const maxListed = 10
 
-func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request, page string) {
+func (s *Server) refuseOrigin(r *http.Request, page string) *seam.Refusal {
 	shown, host := httperror.Shown(page), httperror.Shown(r.Host)
 	hint := "request's Host is " + host + "; behind a proxy pass Host on, or list the origin in Options.Origins"
 	message := "Origin " + shown + " is not allowed: " + hint
@@ -93,7 +123,10 @@ func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request, page strin
 		slog.String("listed", strings.Join(listed, " ")),
 		slog.String("endpoint", httperror.Shown(s.endpoint(r))),
 		slog.String("hint", hint))
-	httperror.Write(w, http.StatusForbidden, message)
+	return &seam.Refusal{
+		Status:  http.StatusForbidden,
+		Message: message,
+	}
 }
 
 // endpoint is r's path as it is logged: without the id of a SockJS session,
@@ -110,18 +143,30 @@ func (s *Server) endpoint(r *http.Request) string {
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back. socket means that the session will be a WebSocket.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*transport.Ticket, bool) {
-	client := s.count(r)
-	from := client.network
-	if !s.connectAllowed(w, r, client) {
+	place, refused := s.reserve(r, socket, version(r))
+	if refused != nil {
+		writeRefusal(w, refused)
 		return nil, false
 	}
-	if refused := s.hub.Admission().Reserve(from); refused != "" {
-		s.refusePlace(w, r, refused, client)
-		return nil, false
+	return &transport.Ticket{
+		Start:    func(session session.Session) { place.Connect(session) },
+		GiveBack: place.GiveBack,
+	}, true
+}
+
+// reserve is admit without an answer.
+func (s *Server) reserve(r *http.Request, socket bool, version uint8) (*seam.Place, *seam.Refusal) {
+	client := s.count(r)
+	from := client.network
+	if refused := s.connectAllowed(r, client); refused != nil {
+		return nil, refused
+	}
+	if reason := s.hub.Admission().Reserve(from); reason != "" {
+		return nil, s.refusePlace(r, reason, client)
 	}
 	giveBack := func() { s.hub.Admission().GiveBack(from) }
 	if _, ok := s.rates.accepted.Take(time.Now(), 1); !ok {
-		return s.overAcceptRate(w, socket, giveBack)
+		return s.overAcceptRate(socket, giveBack)
 	}
 	var user any
 	var userID string
@@ -130,8 +175,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*tr
 		if user, userID, err = s.accept(r); err != nil {
 			giveBack()
 			s.hub.Admission().Refuse(refusedByAccept)
-			s.refuseAccept(w, r, err)
-			return nil, false
+			return nil, s.refuseAccept(r, err)
 		}
 	}
 	if reason, banned := s.banned(userID, ""); banned && userID != "" {
@@ -141,23 +185,26 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*tr
 			slog.String("user", httperror.Shown(userID)),
 			slog.String("reason", reason),
 			slog.String("hint", "Server.Bans lists the bans, and Server.Unban ends one"))
-		httperror.WriteCode(w, http.StatusForbidden, codeBanned, reason)
-		return nil, false
+		return nil, &seam.Refusal{
+			Status:  http.StatusForbidden,
+			Code:    codeBanned,
+			Message: reason,
+		}
 	}
-	address, agent, protocol := shownAddress(r, client), agentOf(r), version(r)
-	return &transport.Ticket{
-		Start: func(session session.Session) {
-			s.hub.Connect(session, hub.Client{
+	address, agent := shownAddress(r, client), agentOf(r)
+	return &seam.Place{
+		Connect: func(session session.Session) *hub.Conn {
+			return s.hub.Connect(session, hub.Client{
 				User:    user,
 				UserID:  userID,
-				Version: protocol,
+				Version: version,
 				Network: from,
 				Address: address,
 				Agent:   agent,
 			})
 		},
 		GiveBack: giveBack,
-	}, true
+	}, nil
 }
 
 // version returns the version of the protocol that a client names in its URL
@@ -169,17 +216,21 @@ func version(r *http.Request) uint8 {
 	return 1
 }
 
-// refusePlace answers a connection for which there is no place.
-func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason string, client counted) {
+// refusePlace refuses a connection for which there is no place.
+func (s *Server) refusePlace(r *http.Request, reason string, client counted) *seam.Refusal {
 	message := "the server is shutting down"
 	address, most := r.RemoteAddr, 0
+	again := seam.Draining
 	switch reason {
 	case hub.RefusedMemory:
+		again = seam.Memory
 		message = "no more connections now: the server lacks memory" // guardMemory logs it
 	case hub.RefusedFull:
+		again = seam.Full
 		most = s.opts.Limits.Connections
 		message = "no more connections now: Options.Limits.Connections is " + strconv.Itoa(most)
 	case hub.RefusedAddress:
+		again = seam.OfAddress
 		most = s.opts.Limits.PerAddress
 		address = client.address
 		message = "no more connections of this address now: Options.Limits.PerAddress is " + strconv.Itoa(most) +
@@ -192,15 +243,22 @@ func (s *Server) refusePlace(w http.ResponseWriter, r *http.Request, reason stri
 			slog.String("address", address),
 			slog.String("hint", message))
 	}
-	refuseFor(w, http.StatusServiceUnavailable, 5*time.Second, message)
+	return &seam.Refusal{
+		Status:  http.StatusServiceUnavailable,
+		Message: message,
+		Again:   again,
+		After:   5 * time.Second,
+	}
 }
 
-// refuseAccept answers a connection that Accept refused with err. Of that the
+// refuseAccept refuses a connection that Accept refused with err. Of that the
 // client sees an *Error only; the log has all of it.
-func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Server) refuseAccept(r *http.Request, err error) *seam.Refusal {
 	if errors.Is(err, errAcceptEnded) {
-		httperror.Write(w, http.StatusInternalServerError, "Internal error")
-		return
+		return &seam.Refusal{
+			Status:  http.StatusInternalServerError,
+			Message: "Internal error",
+		}
 	}
 	status := refusedStatus(err)
 	code := strconv.Itoa(status)
@@ -221,7 +279,11 @@ func (s *Server) refuseAccept(w http.ResponseWriter, r *http.Request, err error)
 			slog.String("host", httperror.Shown(r.Host)),
 			slog.String("hint", "to let such clients in, Options.Accept must return nil as its error"))
 	}
-	httperror.WriteCode(w, status, code, message)
+	return &seam.Refusal{
+		Status:  status,
+		Code:    code,
+		Message: message,
+	}
 }
 
 // Both are logged.

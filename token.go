@@ -50,45 +50,24 @@ func SignToken(secretKey string, t Token) (string, error) {
 	return signed, nil
 }
 
-// tokens is the default Authorizer: public channels are open, private ones take
-// a token (PROTOCOL.md, section 6).
-type tokens struct {
-	srv  *Server // set by New
-	keys token.Keys
+// Claims is what a token of version 2 says, after its verification.
+type Claims struct {
+	Channels     []string        // in any case; they include that of the AuthRequest
+	Conn         string          // "", or the Conn.ID of the client
+	User         string          // "", or the Conn.UserID of the client
+	Expires      time.Time       // zero if the token ends with the connection
+	Data         json.RawMessage // the member's presence data, an object, or nil
+	ClientEvents bool            // the client can send events to the channels
 }
 
-var _ Authorizer = (*tokens)(nil)
-
-func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
-	if !r.Private {
+// verify sets the Claims of a request, and its Grant, if the client has sent a token of version 2.
+// A token that is wrong is an error, after which no Authorizer is asked. What has expired is
+// refused by the caller.
+func (s *Server) verify(r *AuthRequest) error {
+	if !strings.HasPrefix(r.Auth, token.Prefix) || len(s.tokenKeys) == 0 {
 		return nil
 	}
-	if strings.TrimSpace(r.Auth) == "" {
-		return ErrNeedAuth
-	}
-	if strings.HasPrefix(r.Auth, token.Prefix) {
-		return t.authorizeV2(r)
-	}
-	if t.srv.opts.DisableV1 {
-		t.warn(r, "the token has version 1", "Options.DisableV1 is set: "+
-			"the auth endpoint must sign tokens of version 2, as AuthHandler and SignToken do")
-		return ErrDenied
-	}
-	key := slices.IndexFunc(t.srv.keys, func(key string) bool {
-		return sign.TokenValid([]string{key}, r.Auth, r.Conn.ID(), r.Channel, r.Data)
-	})
-	if key < 0 {
-		return ErrDenied
-	}
-	t.srv.keyUses.add(1, key, t.srv.now())
-	// A token of version 1 does not say it. ChannelOptions.ClientEvent decides about each event.
-	r.Grant.ClientEvents = true
-	return nil
-}
-
-// authorizeV2 decides about a token of version 2. What has expired is refused by the caller.
-func (t *tokens) authorizeV2(r AuthRequest) error {
-	c, keyID, err := t.keys.Verify(r.Auth, t.srv.now())
+	c, keyID, err := s.tokenKeys.Verify(r.Auth, s.now())
 	hint := "the token must be signed with Options.SecretKey or a key of OldSecretKeys (PROTOCOL.md, section 6)"
 	switch {
 	case errors.Is(err, token.ErrKey):
@@ -101,20 +80,68 @@ func (t *tokens) authorizeV2(r AuthRequest) error {
 		err = errors.New("the token is for another user")
 		hint = "the claim user must be the Conn.UserID, which is what Options.Accept returns for the connection"
 	case !c.Covers(r.Channel):
+		if !r.Private {
+			return nil // clients can send one token for several channels, some of which need none
+		}
 		err = errors.New("the token is for other channels")
 		hint = "the claim sub must have the name of the channel"
-	case r.Data != nil && !sameJSON(r.Data, c.Data):
+	case r.Private && r.Data != nil && !sameJSON(r.Data, c.Data):
 		err = errors.New("the presence data is not that of the token")
 		hint = "the client must send the data that the token has, or none"
 	}
 	if err != nil {
-		t.warn(r, err.Error(), hint)
+		s.warnOfToken(r, err.Error(), hint)
 		return ErrDenied
 	}
-	t.srv.usedKey(2, keyID)
-	r.Grant.Expires = c.Expires
-	r.Grant.ClientEvents = c.Publish
-	r.Grant.Data = c.Data
+	s.usedKey(2, keyID)
+	r.Claims = &Claims{
+		Channels:     c.Channels,
+		Conn:         c.Conn,
+		User:         c.User,
+		Expires:      c.Expires,
+		Data:         c.Data,
+		ClientEvents: c.Publish,
+	}
+	*r.Grant = Grant{
+		Expires:      c.Expires,
+		ClientEvents: c.Publish,
+		Data:         c.Data,
+	}
+	return nil
+}
+
+// tokens is the default Authorizer: public channels are open, private ones take
+// a token (PROTOCOL.md, section 6).
+type tokens struct {
+	srv *Server // set by New
+}
+
+var _ Authorizer = (*tokens)(nil)
+
+func (t *tokens) Authorize(_ context.Context, r AuthRequest) error {
+	switch {
+	case !r.Private:
+		*r.Grant = Grant{} // a token changes nothing in a channel that needs none
+		return nil
+	case r.Claims != nil:
+		return nil
+	case strings.TrimSpace(r.Auth) == "":
+		return ErrNeedAuth
+	}
+	if t.srv.opts.DisableV1 {
+		t.srv.warnOfToken(&r, "the token has version 1", "Options.DisableV1 is set: "+
+			"the auth endpoint must sign tokens of version 2, as AuthHandler and SignToken do")
+		return ErrDenied
+	}
+	key := slices.IndexFunc(t.srv.keys, func(key string) bool {
+		return sign.TokenValid([]string{key}, r.Auth, r.Conn.ID(), r.Channel, r.Data)
+	})
+	if key < 0 {
+		return ErrDenied
+	}
+	t.srv.keyUses.add(1, key, t.srv.now())
+	// A token of version 1 does not say it. ChannelOptions.ClientEvent decides about each event.
+	r.Grant.ClientEvents = true
 	return nil
 }
 
@@ -132,10 +159,10 @@ func sameJSON(sent json.RawMessage, canonical []byte) bool {
 	return json.Unmarshal(own, &a) == nil && json.Unmarshal(canonical, &b) == nil && reflect.DeepEqual(a, b)
 }
 
-// warn logs why a token is refused, at most once a minute for each reason. The log never has the
-// token.
-func (t *tokens) warn(r AuthRequest, reason, hint string) {
-	t.srv.notices.Warn("a token was refused", reason,
+// warnOfToken logs why a token is refused, at most once a minute for each reason. The log never
+// has the token.
+func (s *Server) warnOfToken(r *AuthRequest, reason, hint string) {
+	s.notices.Warn("a token was refused", reason,
 		slog.String("channel", r.Channel),
 		slog.String("conn", r.Conn.ID()),
 		slog.String("reason", reason),

@@ -103,8 +103,9 @@ type Client struct {
 }
 
 // Connect creates a connection for a session and starts its reader. The caller has
-// reserved a place for it.
-func (h *Hub) Connect(s session.Session, from Client) {
+// reserved a place for it. The result is nil if the Hub has begun to shut down; then the session
+// has been aborted.
+func (h *Hub) Connect(s session.Session, from Client) *Conn {
 	c := &Conn{
 		hub:     h,
 		id:      h.cfg.NewConnID(),
@@ -130,7 +131,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 		c.cancel()
 		c.out.Discard()
 		s.Abort()
-		return
+		return nil
 	}
 	if id := c.UserID(); id != "" {
 		// A ban that came after the Accept and before add has not found the connection.
@@ -140,6 +141,7 @@ func (h *Hub) Connect(s session.Session, from Client) {
 	}
 	go c.serve()
 	h.windowIs(window)
+	return c
 }
 
 // TurnAway closes a session, with a close code and reason, without creating a connection for it.
@@ -199,6 +201,17 @@ func (c *Conn) Hub() *Hub { return c.hub }
 
 // Transport returns the name of the connection's transport.
 func (c *Conn) Transport() string { return c.session.Protocol() }
+
+// protocolName is what Protocol returns for the connections of pushy's own protocol.
+const protocolName = "pushy"
+
+// Protocol returns the name of the protocol that the client uses.
+func (c *Conn) Protocol() string {
+	if other, ok := c.session.(interface{ Speaks() string }); ok {
+		return other.Speaks()
+	}
+	return protocolName
+}
 
 // Context returns a context that is canceled when the connection ends.
 func (c *Conn) Context() context.Context { return c.ctx }

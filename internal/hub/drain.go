@@ -44,6 +44,12 @@ func (c *Conn) ReturnWithin() time.Duration {
 	return time.Duration(c.returnWithin) * time.Millisecond
 }
 
+// ReturnWindow returns about the time within which all clients of this node are to return, at least
+// a second.
+func (h *Hub) ReturnWindow() time.Duration {
+	return max(time.Duration(h.window.Load()), minWindow)
+}
+
 // setReturnWithin decides what the client is told, and returns the window of all clients. It is
 // called before the connection is registered.
 func (c *Conn) setReturnWithin() (window time.Duration) {

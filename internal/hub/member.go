@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -138,66 +139,91 @@ func (h *Hub) logRefusal(channel string, err error) {
 }
 
 func (c *Conn) join(r JoinRequest) error {
+	p, err := c.permit(c.ctx, &r)
+	if err != nil {
+		return err
+	}
+	_, err = c.joinPermitted(&r, p)
+	return err
+}
+
+// permit is what allows a join.
+type permit struct {
+	policy Policy
+	grant  Grant
+}
+
+// permit asks whether the connection may join a channel.
+func (c *Conn) permit(ctx context.Context, r *JoinRequest) (p permit, err error) {
 	h := c.hub
 	if !r.Trusted && !c.allowJoin(time.Now()) {
-		return ErrTooManyJoins
+		return p, ErrTooManyJoins
 	}
 	if reason, banned := h.banned("", r.Channel); banned {
-		return &RefusedError{
+		return p, &RefusedError{
 			Reason: reason,
 			Code:   "403",
 		}
 	}
-	policy, err := h.PolicyOf(r.Channel)
+	if p.policy, err = h.PolicyOf(r.Channel); err != nil {
+		return p, &UnavailableError{}
+	}
+	p.grant = Grant{ClientEvents: r.Trusted}
+	if r.Trusted {
+		return p, nil
+	}
+	p.grant, err = h.cfg.Authorize(ctx, AuthRequest{
+		Conn:    c,
+		Channel: r.Channel,
+		Private: p.policy.Private,
+		Auth:    r.Auth,
+		Data:    r.Data,
+		Past:    r.Past.wants(),
+	})
 	if err != nil {
-		return &UnavailableError{}
+		h.revoked(c, r, p.policy, err)
+		return p, err
 	}
-	grant := Grant{ClientEvents: r.Trusted}
-	if !r.Trusted {
-		grant, err = h.cfg.Authorize(c.ctx, AuthRequest{
-			Conn:    c,
-			Channel: r.Channel,
-			Private: policy.Private,
-			Auth:    r.Auth,
-			Data:    r.Data,
-			Past:    r.Past.wants(),
-		})
-		if err != nil {
-			h.revoked(c, &r, policy, err)
-			return err
-		}
-		if grant.Data != nil {
-			r.Data = grant.Data
-		}
+	if p.grant.Data != nil {
+		r.Data = p.grant.Data
 	}
+	return p, nil
+}
+
+// joinPermitted joins a channel. The result is what the Subscribed event says about the past, or
+// nil.
+func (c *Conn) joinPermitted(r *JoinRequest, p permit) (*PastAnswer, error) {
+	h := c.hub
+	policy := p.policy
 	var data []byte
+	var err error
 	if policy.Private && policy.Presence {
 		if data, err = h.cfg.Protocol.MemberData(r.Data); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	m, err := c.reserve(r.Channel)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ch, err := h.acquire(c.ctx, r.Channel, policy)
 	if err != nil {
 		c.unreserve(m)
-		return c.joinError(err)
+		return nil, c.joinError(err)
 	}
 	m.ch = ch
-	m.noPast = grant.NoPast
-	m.clientEvents = grant.ClientEvents
-	expires := newLease(m, grant.Expires)
+	m.noPast = p.grant.NoPast
+	m.clientEvents = p.grant.ClientEvents
+	expires := newLease(m, p.grant.Expires)
 	m.lease = expires
 	if policy.Private {
 		m.viewer = &viewer{presence: r.Presence}
 	}
-	past := c.pastRequest(&r, grant.NoPast)
-	if err = ch.enter(m, &r, policy, data, past); err != nil {
+	past := c.pastRequest(r, p.grant.NoPast)
+	if err = ch.enter(m, r, policy, data, past); err != nil {
 		c.unreserve(m)
 		ch.life.release()
-		return c.joinError(err)
+		return nil, c.joinError(err)
 	}
 	h.counts.joined(m, past)
 	m.startLease(expires)
@@ -211,7 +237,7 @@ func (c *Conn) join(r JoinRequest) error {
 	if !r.Trusted {
 		c.chargeJoin(m, r.Data, past.bytes)
 	}
-	return nil
+	return past.answer, nil
 }
 
 // enter makes m a member of an open channel. data is the member's data, if policy allows it.

@@ -52,6 +52,18 @@ func (p Policy) Listed() []string {
 // the form that browsers send. If the Origin header is not an origin, for example "null",
 // page is its value. If the page is not known, page is "".
 func (p Policy) Check(r *http.Request) (page string, allowed bool) {
+	page, allowed = p.checkNamed(r)
+	return page, allowed || p.any
+}
+
+// ByStar reports whether only the "*" of p allows r.
+func (p Policy) ByStar(r *http.Request) bool {
+	_, named := p.checkNamed(r)
+	return p.any && !named
+}
+
+// checkNamed is Check without the "*".
+func (p Policy) checkNamed(r *http.Request) (page string, allowed bool) {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
 		page, allowed = p.checkWithoutOrigin(r)
@@ -59,7 +71,7 @@ func (p Policy) Check(r *http.Request) (page string, allowed bool) {
 		page, allowed = p.checkPage(values[0], r.Host)
 		allowed = allowed && len(values) == 1
 	}
-	return page, allowed || p.any
+	return page, allowed
 }
 
 // checkWithoutOrigin is Check for a request without an Origin header. Browsers omit the

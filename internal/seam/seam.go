@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/ratelog"
+	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -29,10 +32,63 @@ type Server struct {
 	// HandlePrompt is Server.HandleAsk for a func that only computes and waits for nothing. So this
 	// node's own answer has no time limit.
 	HandlePrompt func(name string, answer func(ctx context.Context, data json.RawMessage) (any, error))
+	// Notices logs what clients cause: one line a minute for each kind.
+	Notices *ratelog.Logger
+	// Heartbeat and WriteTimeout are the options. If Heartbeat is not positive, there is none.
+	Heartbeat    time.Duration
+	WriteTimeout time.Duration
+	// OwnAuthorizer means that the host has set Options.Authorizer.
+	OwnAuthorizer bool
+	// Now is the clock of the Server.
+	Now func() time.Time
+	// Channel returns the name of a channel in lower case. The error is that of a name that is
+	// not allowed; it wraps names.ErrNotChecked if the host's rule has failed.
+	Channel func(name string) (lower string, err error)
+	// Origin decides whether a page may use the Server. If it returns a Refusal, it has been
+	// counted and logged.
+	Origin func(r *http.Request) (Origin, *Refusal)
+	// Reserve decides whether r can open a connection, as Admit does, without an answer. version
+	// is that of pushy's protocol.
+	Reserve func(r *http.Request, version uint8) (*Place, *Refusal)
 	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
 	Admit func(w http.ResponseWriter, r *http.Request) (ticket *transport.Ticket, ok bool)
+}
+
+// Origin says how a page may read the response. The zero value is that of a request of the
+// Server's own pages, or of a program.
+type Origin struct {
+	// Any means that only the "*" of Options.Origins allows the page.
+	Any bool
+}
+
+// A Place is reserved for a connection. One of its funcs must be called, once.
+type Place struct {
+	// Connect begins the connection. The result is nil if it does not begin, because the Server
+	// has begun to shut down; then the session has been aborted.
+	Connect  func(session.Session) *hub.Conn
+	GiveBack func()
+}
+
+// Reasons of a Refusal after which the client can try again.
+const (
+	Draining  = "draining"
+	Full      = "connections"
+	OfAddress = "address"
+	Memory    = "memory"
+	Rate      = "rate"
+)
+
+// Refusal is the answer to a request that is refused.
+type Refusal struct {
+	Status  int
+	Code    string // that a host has chosen, or ""
+	Message string
+	// Again is the reason why the client can try again, and After the time until then. Again is
+	// "" if the refusal is final.
+	Again string
+	After time.Duration
 }
 
 // Of returns the internal parts of a *pushy.Server. Package pushy sets it.
