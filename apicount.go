@@ -16,7 +16,7 @@ const askCount = "pushy:count"
 // subscribers returns how many subscribers a channel has on this node.
 func (s *Server) subscribers(channel string) uint64 {
 	if ch := s.hub.Lookup(channel); ch != nil {
-		return uint64(ch.Len())
+		return uint64(ch.Subscribers())
 	}
 	return 0
 }

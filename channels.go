@@ -59,7 +59,7 @@ func (cs *Channels) Lookup(name string) (*Channel, bool) {
 func (cs *Channels) All() iter.Seq[*Channel] {
 	return func(yield func(*Channel) bool) {
 		for _, ch := range cs.srv.hub.Channels() {
-			if ch.Len() > 0 && !yield(hostChannel(ch)) {
+			if ch.Subscribers() > 0 && !yield(hostChannel(ch)) {
 				return
 			}
 		}

@@ -258,3 +258,79 @@ func ExampleServer_AuthAll() {
 	fmt.Println(answer.Channels["private-lobby"].Auth[:3], answer.Channels["private-cellar"].Error, err)
 	// Output: v2. not authorized <nil>
 }
+
+// A bot that answers in a chat.
+func ExampleServer_Subscribe() {
+	srv, err := pushy.New(pushy.Options{SecretKey: "a long secret, from the environment"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		for receipt := (pushy.Receipt{}); receipt.Receivers != broker.Some; { // until the bot is there
+			receipt, _ = srv.PublishEvent(ctx, pushy.Event{Channel: "chat", Name: "said", Data: "Is anybody here?"})
+		}
+	}()
+	for e, err := range srv.Subscribe(ctx, "chat") {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if e.Name == "answered" {
+			fmt.Printf("%s: %s %s\n", e.Channel, e.Name, e.Data)
+			break
+		}
+		// The bot receives its own events, too.
+		if err := srv.Publish(ctx, "chat", "answered", "The bot is."); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output: chat: answered "The bot is."
+}
+
+// Long polling: the client asks with the position that it has, and gets the next event.
+func ExampleServer_Listen() {
+	srv, err := pushy.New(pushy.Options{
+		SecretKey: "a long secret, from the environment",
+		Channel: func(string) pushy.ChannelOptions {
+			return pushy.ChannelOptions{Keep: broker.Keep{Size: 100, TTL: time.Hour}}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	poll := func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 25*time.Second)
+		defer cancel()
+		o := pushy.ListenOptions{Channels: []string{"orders"}}
+		if since, err := broker.ParsePosition(r.URL.Query().Get("since")); err == nil {
+			o.Since = map[string]broker.Position{"orders": since}
+		}
+		l, err := srv.Listen(ctx, o)
+		if err != nil {
+			http.Error(w, "try again", http.StatusServiceUnavailable)
+			return
+		}
+		for e, err := range l.Events() { // the first pair is enough, and closes the Listener
+			if err != nil {
+				w.WriteHeader(http.StatusNoContent) // nothing within 25 s
+			} else {
+				fmt.Fprintf(w, "%s %s at %d", e.Kind, e.Data, e.Position.Offset)
+			}
+			break
+		}
+	}
+	before, err := srv.Position(context.Background(), "orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.Publish(context.Background(), "orders", "paid", 17); err != nil {
+		log.Fatal(err)
+	}
+	answer := httptest.NewRecorder()
+	poll(answer, httptest.NewRequest("GET", "/poll?since="+before.String(), nil))
+	fmt.Println(answer.Body)
+	// Output: published 17 at 1
+}

@@ -45,9 +45,9 @@ type Hooks struct {
 	// member then. What the documentation of Subscribe says applies to Resume as well.
 	Resume func(conn *Conn, ch *Channel, oldConnID string)
 	// ChannelOccupied is called before the first subscriber of the channel on this node
-	// becomes a member. All clients that subscribe to the channel wait for it, so it must
-	// not wait for one of them. If the first subscription fails, ChannelVacated follows
-	// without a Subscribe.
+	// becomes a member, or receives events as a Listener. All clients that subscribe to the
+	// channel wait for it, so it must not wait for one of them. If the first subscription
+	// fails, ChannelVacated follows without a Subscribe.
 	ChannelOccupied func(ch *Channel)
 	// ChannelVacated is called after the last subscriber of the channel on this node has
 	// left and its Unsubscribe hook has returned. With Options.Broker set, it is called

@@ -56,8 +56,8 @@ type Kicked struct {
 // The connections of a user, and a connection, are closed with CloseRemoved and the reason, after
 // which clients do not reconnect. Without Kick.Until, a connection that is accepted at the same
 // moment can stay, as one that comes back at once. The subscriptions of a channel end with
-// pushy:subscription-end and the reason, and the connections stay. Members whose client is away
-// (Options.Grace) leave at once.
+// pushy:subscription-end and the reason, and the connections stay; a Listener receives KindEnded.
+// Members whose client is away (Options.Grace) leave at once.
 //
 // With Kick.Until, the Ledger of the Broker has the ban. So a node that is disconnected, or that
 // starts later, knows it, too; it reads the list when it starts, when its Broker is back, and every

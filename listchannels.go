@@ -23,7 +23,7 @@ type ChannelQuery struct {
 // ListedChannel is a channel that has subscribers on any node.
 type ListedChannel struct {
 	Name        string
-	Subscribers int  // connected subscribers on the nodes that have answered; -1 without ChannelQuery.Count
+	Subscribers int  // connected clients and Listeners on the nodes that have answered; -1 without ChannelQuery.Count
 	Presence    bool // the members see each other
 }
 
@@ -112,7 +112,7 @@ func (s *Server) answerChannels(_ context.Context, data json.RawMessage) (any, e
 	for _, ch := range channels {
 		answer.Items = append(answer.Items, listedChannel{
 			Name:        ch.Name(),
-			Subscribers: ch.Len(),
+			Subscribers: ch.Subscribers(),
 			Presence:    ch.ShowsMembers(),
 		})
 	}

@@ -66,6 +66,11 @@
 // [Server.Position] returns the position from which a page that the host renders continues:
 // call it before reading the page's data, and publish an event after its change is committed.
 //
+// # Go code that subscribes
+//
+// [Server.Subscribe] yields the events of channels to code of the process, such as a bot or a
+// search index. [Server.Listen] has more options, and has subscribed when it returns.
+//
 // # Commands
 //
 // [Handle] and [Server.RegisterCommand] add commands that clients can send, such as

@@ -70,7 +70,7 @@ func (a *agent) answerCounts(_ context.Context, data json.RawMessage) (any, erro
 	counts := make([]int, len(q.Channels))
 	for i, name := range q.Channels {
 		if ch := a.hub.Lookup(name); ch != nil {
-			counts[i] = ch.Len()
+			counts[i] = ch.Subscribers()
 		}
 	}
 	return counts, nil

@@ -132,7 +132,7 @@ func (a *agent) top(waiting map[string]int64) []channelRow {
 	add := func(ch *hub.Channel) {
 		rows[ch.Name()] = channelRow{
 			Name:        ch.Name(),
-			Subscribers: ch.Len(),
+			Subscribers: ch.Subscribers(),
 			Waiting:     waiting[ch.Name()],
 			Presence:    ch.ShowsMembers(),
 		}

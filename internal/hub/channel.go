@@ -36,6 +36,9 @@ type Channel struct {
 
 	mu      sync.Mutex
 	members slots
+
+	// listeners is read under fan or mu, and changed under both. It is nil if there are none.
+	listeners []*subscription
 }
 
 // Name returns the channel's name.
@@ -57,9 +60,9 @@ func (ch *Channel) Len() int {
 	return ch.members.live
 }
 
-// inUse reports whether the channel has members on this node. Those whose client is absent
-// count.
-func (ch *Channel) inUse() bool { return ch.held.Load() > 0 || ch.Len() > 0 }
+// inUse reports whether the channel has members or Listeners on this node. Members whose client
+// is absent count.
+func (ch *Channel) inUse() bool { return ch.held.Load() > 0 || ch.Subscribers() > 0 }
 
 // Conns yields the members on this node, in no order. Members that join or leave during the
 // iteration may or may not be included.
@@ -106,14 +109,6 @@ func (ch *Channel) each() iter.Seq[*membership] {
 	}
 }
 
-// broadcast queues f for every member, except the connections whose ids are in except.
-func (ch *Channel) broadcast(f *fanout.Frame, except []string) {
-	ch.fan.Lock()
-	defer ch.fan.Unlock()
-	ch.compact()
-	ch.broadcastLocked(f, except)
-}
-
 // compact removes empty places. The caller has locked fan, and is not in an iteration.
 func (ch *Channel) compact() {
 	ch.mu.Lock()
@@ -121,7 +116,8 @@ func (ch *Channel) compact() {
 	ch.mu.Unlock()
 }
 
-// broadcastLocked is broadcast for a caller that has locked fan.
+// broadcastLocked queues f for every member, except the connections whose ids are in except. The
+// caller has locked fan.
 func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
 	delivered := uint64(0)
 	for m := range ch.each() {

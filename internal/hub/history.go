@@ -213,6 +213,9 @@ func (ch *Channel) sendKeptLocked(event keptEvent, now time.Time) {
 	k.used = now
 	k.ring.expire(k.keep, now)
 	k.ring.push(pastOf(event, now), k.keep)
+	if ch.listeners != nil {
+		ch.notifyListenersLocked(ch.listenerEvent(&event.entry))
+	}
 	ch.broadcastLocked(event.frame, event.entry.Except)
 }
 
@@ -241,6 +244,7 @@ func (ch *Channel) breakLocked(reason string, to broker.Position) {
 	k.own = false
 	k.ring.reset(to.Offset)
 	k.notice = reason
+	ch.notifyGapLocked(reason, to)
 	ch.broadcastLocked(ch.hub.frame(&Event{
 		Kind:    Gap,
 		Channel: ch.name,

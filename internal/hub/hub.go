@@ -224,6 +224,7 @@ type Hub struct {
 	wheel     wheel
 	reserves  sync.Map // *Reserved by channel, see Reserve
 	observers observers
+	listeners listeners
 	heals     chan struct{}                            // has an element for each channel that is being healed
 	watched   atomic.Pointer[map[*Conn]func(Decision)] // nil unless a connection is watched
 

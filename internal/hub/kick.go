@@ -47,8 +47,8 @@ func (h *Hub) leaveInBackground(c *Conn, held []*loggedMember) {
 	}()
 }
 
-// KickChannel ends all memberships of a channel on this node, and returns the number of those
-// whose client is connected. Their clients receive an Ended event with the reason. The leaves
+// KickChannel ends all memberships of a channel on this node, and the subscriptions of Listeners. It
+// returns the number of these, and of memberships whose client is connected. The clients receive an Ended event with the reason. The leaves
 // are logged, and the hooks called, in another goroutine.
 func (h *Hub) KickChannel(name, reason string) (ended int) {
 	ch := h.find(name)
@@ -83,7 +83,9 @@ func (h *Hub) KickChannel(name, reason string) (ended int) {
 		}
 	}
 	ch.kickHeld()
-	if len(left) == 0 {
+	listeners := ch.kickListeners(reason)
+	ended += len(listeners)
+	if len(left)+len(listeners) == 0 {
 		return ended
 	}
 	h.cfg.Engine.Flush()
@@ -95,6 +97,9 @@ func (h *Hub) KickChannel(name, reason string) (ended int) {
 		}
 		for _, m := range left {
 			m.left()
+		}
+		for range listeners {
+			ch.life.release()
 		}
 	}
 	if !h.tasks.Start() {

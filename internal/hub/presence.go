@@ -231,14 +231,20 @@ func (ch *Channel) addLocked(m *Member) {
 
 // removeLocked removes a member, if it is in the channel, and notifies the other members.
 func (ch *Channel) removeLocked(id string) {
+	on := ch.replica.on
 	m, c := ch.replica.remove(id)
 	switch {
 	case m == nil:
 		return
 	case ch.replica.len() > 0:
 		ch.changedLocked(c, nil)
-	case ch.log.on:
-		ch.log.add(c, ch.replica.revision, ch.inLog)
+	default:
+		if ch.listeners != nil && on {
+			ch.notifyMemberLocked(c)
+		}
+		if ch.log.on {
+			ch.log.add(c, ch.replica.revision, ch.inLog)
+		}
 	}
 	if m.unlogged {
 		ch.orderLocked()
@@ -262,6 +268,9 @@ func (ch *Channel) turnedOnLocked(before []*Member) {
 }
 
 func (ch *Channel) sendListLocked(members []*Member) {
+	if ch.listeners != nil {
+		ch.notifyListLocked(members)
+	}
 	if len(ch.watchers[PresenceList]) == 0 {
 		return
 	}
@@ -287,6 +296,7 @@ func (ch *Channel) resetLocked(s broker.State, reason string) {
 	case ch.history != nil:
 		ch.resetKeptLocked(s, reason)
 	case reason != "":
+		ch.notifyGapLocked("", broker.Position{})
 		ch.broadcastLocked(ch.hub.frame(&Event{
 			Kind:    Gap,
 			Channel: ch.name,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
 )
 
 // GapEvent is the name of the event with which the node From notifies the other nodes that
@@ -24,7 +25,7 @@ func (h *Hub) Publish(ctx context.Context, channel string, e broker.Entry) (brok
 	ctx, cancel := h.operation(ctx)
 	defer cancel()
 	ch := h.find(channel)
-	here := ch != nil && ch.Len() > 0
+	here := ch != nil && ch.Subscribers() > 0
 	if h.cfg.Keeps && e.From == "" {
 		if err := h.setKeep(ch, channel, &e); err != nil {
 			return broker.Appended{}, err
@@ -102,7 +103,8 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 		ch.deliverKept(e)
 		return
 	}
-	if ch.Len() == 0 {
+	members, listeners := ch.audience()
+	if !members && !listeners {
 		return
 	}
 	event := Event{
@@ -121,7 +123,23 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 			Channel: channel,
 		}
 	}
-	ch.broadcast(ch.eventFrame(&event, &e), e.Except)
+	var f *fanout.Frame
+	if members {
+		f = ch.eventFrame(&event, &e)
+	}
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	switch {
+	case !listeners:
+	case event.Kind == Gap:
+		ch.notifyGapLocked("", broker.Position{})
+	default:
+		ch.notifyListenersLocked(ch.listenerEvent(&e))
+	}
+	if f != nil {
+		ch.compact()
+		ch.broadcastLocked(f, e.Except)
+	}
 }
 
 // Reset implements broker.Sink. If reason is "", no events have been lost.

@@ -55,7 +55,9 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	drain.extendLease(ctx)
 	idle := h.tasks.Close()
 	// Events that Publish has accepted must be queued before the outboxes are closed.
-	if lifecycle.Wait(ctx, h.publishes.Close()) == nil && drain.run(ctx) {
+	published := lifecycle.Wait(ctx, h.publishes.Close()) == nil
+	h.endListeners()
+	if published && drain.run(ctx) {
 		select {
 		case <-idle:
 		case <-ctx.Done():
