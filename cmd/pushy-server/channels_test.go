@@ -77,7 +77,7 @@ func TestWrongChannels(t *testing.T) {
 // What the config says of channels applies to their subscribers.
 func TestChannelsApply(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{"channels":[{"prefix":"news","history":2},{"prefix":"hall","access":"private"}]}`, grace, nil)
+	s := startService(t, `{"channels":[{"prefix":"news","history":2},{"prefix":"hall","access":"private"}]}`, defaultDrainTimeout, nil)
 	for range 3 {
 		require.Equal(t, http.StatusOK, postTrigger(t, "http://"+s.addr+"/pushy", secret))
 	}

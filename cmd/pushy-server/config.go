@@ -31,6 +31,9 @@ type config struct {
 	options  pushy.Options
 	warnings []warning
 
+	drainDelay   time.Duration // between the signal and the shutdown
+	drainTimeout time.Duration // of the shutdown; 0 is defaultDrainTimeout
+
 	certFile, keyFile string
 	originsGiven      bool
 	trustedProxies    []netip.Prefix // without host bits
@@ -85,6 +88,12 @@ var topSettings = []setting{
 	{"returnRate", "a whole number of clients a second, at most 1000000", func(c *config, v json.RawMessage) bool {
 		r := &c.options.ReturnRate
 		return decode(v, r) && check(pushy.Options{ReturnRate: *r}) == nil
+	}},
+	{"drainDelay", `a string such as "5s", from "0s" to "1h"`, func(c *config, v json.RawMessage) bool {
+		return duration(v, &c.drainDelay) && c.drainDelay >= 0 && c.drainDelay <= time.Hour
+	}},
+	{"drainTimeout", `a string such as "15s", from "1s" to "1h"`, func(c *config, v json.RawMessage) bool {
+		return duration(v, &c.drainTimeout) && c.drainTimeout >= time.Second && c.drainTimeout <= time.Hour
 	}},
 	{"prefix", "a plain path that begins with a slash", func(c *config, v json.RawMessage) bool {
 		p := &c.options.Prefix

@@ -83,6 +83,9 @@ func TestConfigKeys(t *testing.T) {
 		{"repeat window", `,"repeatWindow":"15m"`, func(c *config) { c.options.RepeatWindow = 15 * time.Minute }},
 		{"return rate", `,"returnRate":500`, func(c *config) { c.options.ReturnRate = 500 }},
 		{"no return rate", `,"returnRate":-1`, func(c *config) { c.options.ReturnRate = -1 }},
+		{"drain delay", `,"drainDelay":"5s"`, func(c *config) { c.drainDelay = 5 * time.Second }},
+		{"no drain delay", `,"drainDelay":"0s"`, func(*config) {}},
+		{"drain timeout", `,"drainTimeout":"1m"`, func(c *config) { c.drainTimeout = time.Minute }},
 		{"channels", `,"channels":[{"prefix":"chat-","history":100,"ttl":"5m"},
 			{"prefix":"","access":"private","perUser":true,"clientState":true},{"prefix":"quiet-","presence":false}]`, func(c *config) {
 			c.channels = []channelRule{

@@ -70,6 +70,14 @@
 //	returnRate  how many clients a second may connect again after this server
 //	            was shut down or has failed: they spread their attempts. At
 //	            most 1000000; a negative number means no limit. Default 2000
+//	drainDelay  how long the server goes on as before after SIGTERM, while
+//	            /readyz is answered with 503, so that load balancers stop sending
+//	            clients here before it refuses them; such as "5s". Default "0s"
+//	drainTimeout
+//	            how long the shutdown may take after drainDelay. Then connections
+//	            and requests that are not finished are cut. At least "10s" is
+//	            advised: connections are closed within 5 seconds, and a client has
+//	            another 5 to answer. Default "15s"
 //	console     object: serves the console for operators, see below. Default: off
 //	limits      object, see below
 //	metrics     object: offers the figures of the server to Prometheus at
@@ -261,11 +269,12 @@
 // GET /readyz is answered with 200, and with 503 and the reason while the server
 // shuts down or uses more than 90 % of limits.maxMemory.
 //
-// SIGTERM and SIGINT shut the server down within 15 seconds: clients receive the
-// events that are queued for them, and then a close code after which they
-// reconnect. A second signal ends the server immediately. SIGHUP reads the
-// certificates again, those for the broker included; if that fails, the server
-// keeps the old ones.
+// SIGTERM and SIGINT shut the server down: /readyz is answered with 503, after
+// drainDelay new connections are refused, and clients receive the events that are
+// queued for them, the time after which they are to reconnect, and a close code. The
+// server ends within drainDelay and drainTimeout together. A second signal ends it
+// immediately. SIGHUP reads the certificates again, those for the broker included; if
+// that fails, the server keeps the old ones.
 //
 // The exit status is 0 after a shutdown, 1 if the server could not listen or had
 // to close connections that were still busy, and 2 if the command line, the

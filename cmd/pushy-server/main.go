@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/gopushy/pushy"
 )
@@ -27,14 +26,11 @@ const (
 	exitSilent  = 4 // of the commands that ask all nodes: some nodes did not answer
 )
 
-// grace is the time limit of a shutdown.
-const grace = 15 * time.Second
-
 func main() {
 	// Signals are received from here on, so that one during the start is not lost.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	p := program{getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, signals: signals, grace: grace}
+	p := program{getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, signals: signals}
 	os.Exit(p.run(os.Args[1:]))
 }
 
@@ -44,7 +40,6 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	signals        <-chan os.Signal
-	grace          time.Duration
 }
 
 // run returns the exit status.
@@ -114,7 +109,7 @@ func (p *program) run(args []string) int {
 	if err != nil {
 		return p.fail(exitFailed, err)
 	}
-	return s.serve(p.signals, p.grace)
+	return s.serve(p.signals)
 }
 
 func (p *program) version(args []string) int {

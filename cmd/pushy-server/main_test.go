@@ -167,11 +167,12 @@ type running struct {
 
 // startService serves a config on a free port of 127.0.0.1, changed as the test
 // wants, until the test ends.
-func startService(t *testing.T, text string, grace time.Duration, change func(*config)) *running {
+func startService(t *testing.T, text string, timeout time.Duration, change func(*config)) *running {
 	t.Helper()
 	c, err := parseConfig([]byte(text), secret)
 	require.NoError(t, err)
 	c.host, c.port = "127.0.0.1", 0
+	c.drainTimeout = timeout
 	if change != nil {
 		change(c)
 	}
@@ -182,7 +183,7 @@ func startService(t *testing.T, text string, grace time.Duration, change func(*c
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.status <- r.service.serve(r.signals, grace)
+		r.status <- r.service.serve(r.signals)
 	}()
 	t.Cleanup(func() {
 		_ = r.service.pushy.Close()

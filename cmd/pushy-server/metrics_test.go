@@ -27,7 +27,7 @@ func bearer(t *testing.T, url, authorization string) (status int, body string) {
 
 func TestMetricsNeedTheToken(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{"metrics":{"token":"`+metricsToken+`"}}`, grace, nil)
+	s := startService(t, `{"metrics":{"token":"`+metricsToken+`"}}`, defaultDrainTimeout, nil)
 	url := "http://" + s.addr + "/metrics"
 	for _, wrong := range []string{"", metricsToken, "Bearer", "Bearer x" + metricsToken, "Basic " + metricsToken} {
 		status, body := bearer(t, url, wrong)
@@ -43,7 +43,7 @@ func TestMetricsNeedTheToken(t *testing.T) {
 
 func TestMetricsAreOff(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{}`, grace, nil)
+	s := startService(t, `{}`, defaultDrainTimeout, nil)
 	status, _ := bearer(t, "http://"+s.addr+"/metrics", "Bearer "+metricsToken)
 	assert.Equal(t, http.StatusNotFound, status)
 }
@@ -52,7 +52,7 @@ func TestMetricsAreOff(t *testing.T) {
 // have them.
 func TestMetricsListener(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{"metrics":{"listen":"127.0.0.1:0"}}`, grace, nil)
+	s := startService(t, `{"metrics":{"listen":"127.0.0.1:0"}}`, defaultDrainTimeout, nil)
 	own := "http://" + s.log.wait(t, "metrics")["address"].(string)
 	status, body := bearer(t, own+"/metrics", "")
 	assert.Equal(t, http.StatusOK, status)

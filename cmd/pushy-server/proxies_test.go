@@ -72,7 +72,7 @@ func session(t *testing.T, s *running, id int, forwarded string) (status int, bo
 // Issue 11, number 18.
 func TestPerAddress(t *testing.T) {
 	t.Parallel()
-	direct := startService(t, `{"limits":{"perAddress":1}}`, grace, nil)
+	direct := startService(t, `{"limits":{"perAddress":1}}`, defaultDrainTimeout, nil)
 	status, _ := session(t, direct, 1, "203.0.113.1")
 	assert.Equal(t, http.StatusOK, status)
 	status, _ = session(t, direct, 2, "203.0.113.2")
@@ -81,7 +81,7 @@ func TestPerAddress(t *testing.T) {
 		"limits.perAddress is 1 and the address is 127.0.0.1:", "it names the config's keys")
 	assert.Contains(t, direct.log.wait(t, "connection refused: a limit is reached")["hint"], "behind a proxy set trustedProxies")
 
-	proxied := startService(t, `{"limits":{"perAddress":1},"trustedProxies":["127.0.0.0/8"]}`, grace, nil)
+	proxied := startService(t, `{"limits":{"perAddress":1},"trustedProxies":["127.0.0.0/8"]}`, defaultDrainTimeout, nil)
 	for i, hop := range []string{"203.0.113.1", "203.0.113.2", "2001:db8::1", "2001:db8:0:1::1", "203.0.113.1, 203.0.113.3"} {
 		status, body := session(t, proxied, i, hop)
 		assert.Equal(t, http.StatusOK, status, "%s: %s", hop, body)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ const (
 	// httpShare is the part of a shutdown's time that is reserved for HTTP requests in
 	// progress: a fifth.
 	httpShare = 5
+	// defaultDrainTimeout is longer than the 5 s within which connections are closed and the 5 s
+	// in which a client can answer its close frame.
+	defaultDrainTimeout = 15 * time.Second
 )
 
 // service is a pushy.Server with its listener.
@@ -36,7 +40,9 @@ type service struct {
 	pushy      *pushy.Server
 	hooks      *webhook.Sender // nil without webhooks
 	http       *http.Server
-	console    http.Handler // nil: off
+	delay      time.Duration // between the signal and the shutdown
+	timeout    time.Duration // of the shutdown
+	console    http.Handler  // nil: off
 	closing    atomic.Bool
 	metrics    http.Handler // of /metrics on the listener; nil if there is none
 	monitoring *monitoring  // /metrics on a listener of its own; nil if there is none
@@ -62,6 +68,8 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 		brokerCert: c.brokerCert,
 		listener:   listener,
 		pushy:      srv,
+		delay:      c.drainDelay,
+		timeout:    cmp.Or(c.drainTimeout, defaultDrainTimeout),
 	}
 	if c.console != nil {
 		if s.console, err = c.console.handler(srv, c.clientAddress, log); err != nil {
@@ -140,7 +148,7 @@ func (s *service) readiness() (status int, text string) {
 }
 
 // serve serves until a signal ends it, and returns the exit status.
-func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
+func (s *service) serve(signals <-chan os.Signal) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go logKeyUses(ctx, s.log, func() []pushy.KeyUse { return s.pushy.Stats().Keys })
@@ -172,9 +180,9 @@ func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
 			case sig == syscall.SIGHUP:
 				s.reload()
 			case ended == nil:
-				s.log.Info("shutting down", "signal", sig.String())
+				s.log.Info("shutting down", "signal", sig.String(), "delay", s.delay.String())
 				ended = make(chan int, 1)
-				go func() { ended <- s.shutdown(grace) }()
+				go func() { ended <- s.shutdown(ctx) }()
 			default:
 				s.log.Warn("ended immediately", "signal", sig.String())
 				return exitFailed
@@ -183,13 +191,21 @@ func (s *service) serve(signals <-chan os.Signal, grace time.Duration) int {
 	}
 }
 
-// shutdown ends the connections, then the listener.
-func (s *service) shutdown(grace time.Duration) int {
+// shutdown ends the connections, then the listener. Before that it serves as always for the delay,
+// so that load balancers, which /readyz tells, stop sending clients here. It gives up the delay
+// when serving ends.
+func (s *service) shutdown(serving context.Context) int {
 	s.closing.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	select {
+	case <-time.After(s.delay):
+	case <-serving.Done():
+		return exitFailed
+	}
+	s.log.Info("closing connections", "connections", s.pushy.Stats().Connections, "timeout", s.timeout.String())
+	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
 	// This deadline is earlier, so that some time remains for requests in progress.
-	pushyCtx, pushyCancel := context.WithTimeout(ctx, grace-grace/httpShare)
+	pushyCtx, pushyCancel := context.WithTimeout(ctx, s.timeout-s.timeout/httpShare)
 	defer pushyCancel()
 	status := exitOK
 	if err := s.pushy.Shutdown(pushyCtx); err != nil {

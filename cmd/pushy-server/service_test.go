@@ -102,7 +102,7 @@ func TestOrigins(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := startService(t, test.config, grace, nil)
+			s := startService(t, test.config, defaultDrainTimeout, nil)
 			for origin, want := range map[string]int{
 				"http://" + s.addr: test.own, "https://a.example": test.listed, "https://b.example": test.other, "null": test.null, "": 200,
 			} {
@@ -132,7 +132,7 @@ func TestPrefixes(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := startService(t, test.config, grace, nil)
+			s := startService(t, test.config, defaultDrainTimeout, nil)
 			base := "http://" + s.addr
 			listening := s.log.wait(t, "listening")
 			assert.Equal(t, test.socket, listening["sockjs"])
@@ -164,7 +164,7 @@ func TestPrefixes(t *testing.T) {
 
 func TestNoWebSocket(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{"sockjs":{"websocket":false}}`, grace, nil)
+	s := startService(t, `{"sockjs":{"websocket":false}}`, defaultDrainTimeout, nil)
 	status, _, body := get(t, "http://"+s.addr+"/pushy/socket/info", "")
 	assert.Equal(t, http.StatusOK, status)
 	assert.Contains(t, body, `"websocket":false`)
@@ -174,7 +174,7 @@ func TestNoWebSocket(t *testing.T) {
 
 func TestLimitsArrive(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{"limits":{"connections":1}}`, grace, nil)
+	s := startService(t, `{"limits":{"connections":1}}`, defaultDrainTimeout, nil)
 	connect(t, "ws://"+s.addr+"/pushy/socket/websocket", nil)
 	_, _, _, err := ws.Dial(t.Context(), "ws://"+s.addr+"/pushy/socket/websocket")
 	var refused ws.StatusError
@@ -184,7 +184,7 @@ func TestLimitsArrive(t *testing.T) {
 
 func TestHeaderLimit(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{}`, grace, nil)
+	s := startService(t, `{}`, defaultDrainTimeout, nil)
 	for size, want := range map[int]int{16 << 10: http.StatusOK, 64 << 10: http.StatusRequestHeaderFieldsTooLarge} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addr+"/healthz", nil)
 		require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestHeaderLimit(t *testing.T) {
 
 func TestHealthMethods(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{}`, grace, nil)
+	s := startService(t, `{}`, defaultDrainTimeout, nil)
 	for method, want := range map[string]int{http.MethodHead: http.StatusOK, http.MethodPost: http.StatusMethodNotAllowed} {
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.addr+"/healthz", nil)
 		require.NoError(t, err)
@@ -269,6 +269,75 @@ func TestSecondSignal(t *testing.T) {
 	assert.Equal(t, "interrupt", s.log.wait(t, "ended immediately")["signal"])
 }
 
+// After the signal the server serves as before for drainDelay, and only /readyz says that it ends.
+// A second signal does not wait for the end of the delay.
+func TestDrainDelay(t *testing.T) {
+	t.Parallel()
+	s := startService(t, `{"drainDelay":"1h"}`, defaultDrainTimeout, nil)
+	connect(t, "ws://"+s.addr+"/pushy/socket/websocket", nil)
+	s.signals <- syscall.SIGTERM
+	assert.Equal(t, "1h0m0s", s.log.wait(t, "shutting down")["delay"])
+	for path, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/healthz": http.StatusOK} {
+		require.Eventually(t, func() bool {
+			status, _, _ := get(t, "http://"+s.addr+path, "")
+			return status == want
+		}, patience, 10*time.Millisecond, path)
+	}
+	connect(t, "ws://"+s.addr+"/pushy/socket/websocket", nil)
+	assert.Equal(t, http.StatusOK, postTrigger(t, "http://"+s.addr+"/pushy", secret))
+	assert.Equal(t, 2, s.service.pushy.Stats().Connections)
+	s.signals <- syscall.SIGTERM
+	assert.Equal(t, exitFailed, s.wait(t))
+	assert.NotContains(t, s.log.String(), "closing connections")
+}
+
+// The process is not ready, accepts a client all the same, and closes the connections when the
+// delay is over.
+func TestProcessDrains(t *testing.T) {
+	t.Parallel()
+	const delay = 4 * time.Second
+	p := startProcess(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"drainDelay":"4s"}`)
+	url := "ws://" + p.addr + "/pushy/socket/websocket"
+	early := connect(t, url, nil)
+	began := time.Now()
+	p.signal(t, syscall.SIGTERM)
+	p.log.wait(t, "shutting down")
+	require.Eventually(t, func() bool {
+		status, _, _ := get(t, "http://"+p.addr+"/readyz", "")
+		return status == http.StatusServiceUnavailable
+	}, patience, 10*time.Millisecond)
+	late := connect(t, url, nil)
+	assert.Equal(t, 1012, early.closeCode())
+	assert.Equal(t, 1012, late.closeCode())
+	assert.GreaterOrEqual(t, time.Since(began), delay)
+	assert.Equal(t, exitOK, p.status(t))
+	closing := p.log.wait(t, "closing connections")
+	assert.EqualValues(t, 2, closing["connections"])
+	assert.Equal(t, "15s", closing["timeout"])
+}
+
+// A client that neither answers the close frame nor ends its connection delays the end no longer
+// than drainTimeout.
+func TestProcessDrainTimeout(t *testing.T) {
+	t.Parallel()
+	p := startProcess(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"drainTimeout":"1s"}`)
+	connect(t, "ws://"+p.addr+"/pushy/socket/websocket", nil)
+	p.signal(t, syscall.SIGTERM)
+	assert.Equal(t, exitFailed, p.status(t))
+	assert.Equal(t, "context deadline exceeded", p.log.wait(t, "not all connections could be closed in time")["error"])
+}
+
+// A second SIGTERM ends the process during the delay.
+func TestProcessSecondSignal(t *testing.T) {
+	t.Parallel()
+	p := startProcess(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"drainDelay":"1h"}`)
+	p.signal(t, syscall.SIGTERM)
+	p.log.wait(t, "shutting down")
+	p.signal(t, syscall.SIGTERM)
+	assert.Equal(t, exitFailed, p.status(t))
+	p.log.wait(t, "ended immediately")
+}
+
 // slowTrigger makes a request whose body the server waits for.
 func slowTrigger(t *testing.T, addr string) net.Conn {
 	t.Helper()
@@ -331,7 +400,7 @@ func TestProcessInterrupted(t *testing.T) {
 
 func TestServeFails(t *testing.T) {
 	t.Parallel()
-	s := startService(t, `{}`, grace, nil)
+	s := startService(t, `{}`, defaultDrainTimeout, nil)
 	require.NoError(t, s.service.listener.Close())
 	assert.Equal(t, 1, s.wait(t))
 	assert.NotEmpty(t, s.log.wait(t, "cannot serve")["error"])
