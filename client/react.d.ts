@@ -56,7 +56,9 @@ export function useConnection(pushy: Pushy<any>): Connection;
  * options are those of the component that begins the subscription; changes take effect with the next one. On a server
  * that renders pages nothing is subscribed.
  */
-export function useChannel<E = Events>(pushy: Pushy<any>, name: string, options?: UseChannelOptions): Subscription<Channel<E>>;
+export function useChannel<E = Events>(
+  pushy: Pushy<any>, name: string, options?: UseChannelOptions,
+): Subscription<Channel<E>>;
 export function useChannel<E = Events>(
   pushy: Pushy<any>, name: string | null | undefined | false, options?: UseChannelOptions,
 ): Subscription<Channel<E> | undefined>;

@@ -66,8 +66,12 @@ export function channel<E = Events>(pushy: Pushy<any>, name: string, options?: R
 export function presence(room: Room<any>): Readable<Presence>;
 
 /** A store of the data of the last event with that name; before the first one it has the value initial. */
-export function event<E, K extends Exclude<keyof E, keyof ChannelEvents> & string>(room: Room<E>, name: K): Readable<E[K] | undefined>;
-export function event<E, K extends Exclude<keyof E, keyof ChannelEvents> & string>(room: Room<E>, name: K, initial: E[K]): Readable<E[K]>;
+export function event<E, K extends Exclude<keyof E, keyof ChannelEvents> & string>(
+  room: Room<E>, name: K,
+): Readable<E[K] | undefined>;
+export function event<E, K extends Exclude<keyof E, keyof ChannelEvents> & string>(
+  room: Room<E>, name: K, initial: E[K],
+): Readable<E[K]>;
 
 /**
  * Calls listener for each event with that name. It returns a function that ends this, for `onMount` and `$effect`:

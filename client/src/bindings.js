@@ -3,7 +3,8 @@
 
 /** @typedef {import("../pushy.d.ts").Pushy<any>} Pushy */
 /** @typedef {import("../pushy.d.ts").Channel<any> & {[uses]?: Uses}} Channel */
-/** @typedef {import("../pushy.d.ts").ChannelOptions & {token?: import("../pushy.d.ts").Token, since?: string}} Options */
+/** @typedef {import("../pushy.d.ts").Token} Token */
+/** @typedef {import("../pushy.d.ts").ChannelOptions & {token?: Token, since?: string}} Options */
 
 /**
  * The components that use a channel.
@@ -110,10 +111,13 @@ function store(empty, source, events = "", read = () => empty, begin) {
 }
 
 /** @param {Pushy} pushy */
-export const ofConnection = (pushy) => store(/** @type {any} */ ({ state: "idle", connected: false }), pushy, "state", () => {
-  const { state, connected, retryAt, transport, socketId } = pushy;
-  return { state, connected, retryAt, transport, socketId };
-});
+export const ofConnection = (pushy) => {
+  const idle = /** @type {any} */ ({ state: "idle", connected: false });
+  return store(idle, pushy, "state", () => {
+    const { state, connected, retryAt, transport, socketId } = pushy;
+    return { state, connected, retryAt, transport, socketId };
+  });
+};
 
 /** @param {Pushy} pushy @param {string | null | undefined | false} name @param {() => Options | undefined} options */
 export function ofChannel(pushy, name, options) {
