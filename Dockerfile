@@ -8,7 +8,7 @@
 #     -p 8123:8123 -e PUSHY_SECRET_KEY -v "$PWD/config.json:/etc/pushy/config.json:ro" pushy-server
 #
 # User 65532 must be able to read config.json and the files that it names. A shutdown may take
-# 15 seconds, hence --stop-timeout. GET /healthz answers 200 while the server runs, and
+# drainDelay and drainTimeout, 0 s and 15 s, hence --stop-timeout. GET /healthz answers 200 while the server runs, and
 # GET /readyz 503 while it shuts down. Use docker buildx build --platform for other platforms than the builder's own.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src

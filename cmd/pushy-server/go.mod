@@ -8,6 +8,7 @@ require (
 	github.com/gopushy/pushy/broker/nats v0.1.0
 	github.com/gopushy/pushy/broker/redis v0.1.0
 	github.com/stretchr/testify v1.11.1
+	gopkg.in/yaml.v3 v3.0.1
 )
 
 require (
@@ -24,5 +25,4 @@ require (
 	github.com/redis/rueidis v1.0.79 // indirect
 	golang.org/x/crypto v0.46.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
-	gopkg.in/yaml.v3 v3.0.1 // indirect
 )
