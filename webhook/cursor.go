@@ -56,8 +56,7 @@ func (c *cursor) take() bool {
 	}
 	c.saved = sent
 	s.queue.dropSent(sent)
-	from := s.view.begun()
-	if sent.Epoch != from.Epoch || sent.Offset < from.Offset {
+	if !s.view.covers(sent) {
 		s.queue.pushFront(s.lostEvent(0, reasonHandover))
 	}
 	return true

@@ -18,6 +18,9 @@ import (
 // maxRecords limits what other programs that can write to the broker make a node store.
 const maxRecords = 2_000_000
 
+// maxEpochs is the number of epochs that a view remembers.
+const maxEpochs = 16
+
 // view follows the reserved log and turns it into events. Each node does that, with the same
 // result, and one of them sends the events. An occupied channel or a member that is in two
 // records, because it moves between nodes, is one.
@@ -33,6 +36,7 @@ type view struct {
 	ready    bool
 	early    []func()        // what was delivered before the first State
 	from     broker.Position // the first State
+	epochs   []string        // those that have followed the epoch of from
 	rev      broker.Position // the last entry or State
 	records  map[string]*logged
 	nodes    map[string]*logged // the records of nodes, by their owner
@@ -164,6 +168,10 @@ func (v *view) stateLocked(s broker.State) {
 	if s.Revision.Epoch != v.rev.Epoch {
 		v.emptied = true // the store has lost the log, and the nodes write it again
 		defer func() { v.emptied = false }()
+		v.epochs = append(v.epochs, s.Revision.Epoch)
+		if len(v.epochs) > maxEpochs {
+			v.epochs = slices.Delete(v.epochs, 0, 1)
+		}
 	}
 	v.rev = s.Revision
 	inState := map[string]broker.Member{}
@@ -428,11 +436,14 @@ func (v *view) settled() (at broker.Position, ok bool) {
 	return at, at.Epoch != ""
 }
 
-// begun returns the position of the first State.
-func (v *view) begun() broker.Position {
+// covers reports whether the view has everything after a position.
+func (v *view) covers(at broker.Position) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.from
+	if at.Epoch == v.from.Epoch {
+		return at.Offset >= v.from.Offset
+	}
+	return slices.Contains(v.epochs, at.Epoch)
 }
 
 func millis(t time.Time) int64 {
