@@ -87,7 +87,9 @@ func (c *cluster) start() *member {
 // stop shuts a node down, as a deploy does.
 func (m *member) stop() {
 	_ = m.Shutdown(context.Background())
-	_ = m.sender.Close(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour) // a test may have left the receiver down
+	defer cancel()
+	_ = m.sender.Close(ctx)
 }
 
 // kill ends a node as kill -9 does: the others notice it when its lease expires.
