@@ -35,6 +35,7 @@ func init() {
 					prompt: true,
 				})
 			},
+			SetAskTimeout: s.nodes.SetTimeout,
 			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 				return s.admit(w, r, false)
 			},

@@ -16,6 +16,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/seam"
 )
 
 // twoNodes starts two servers with one broker. All their connections are of the user 42, and the
@@ -153,6 +154,7 @@ func TestCallsWithASilentNode(t *testing.T) {
 	tm := newTerminal(nil).start("listen", "-url", urls[0], "lobby")
 	says(t, tm.err, "listening to", 1)
 	defer second.Cut()()
+	seam.Of(nodes[0]).SetAskTimeout(time.Second) // each call below waits that long
 	silent := "pushy-server: nodes that did not answer: " + nodes[1].Node() + "\n"
 	for _, c := range []struct {
 		args   []string

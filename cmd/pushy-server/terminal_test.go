@@ -21,6 +21,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/seam"
 )
 
 // terminal is a run of publish or listen, with what a shell gives it.
@@ -84,6 +85,7 @@ func startPushy(t *testing.T, addr string, o pushy.Options) (srv *pushy.Server, 
 	o.SecretKey, o.Logger = secret, newLogger(t.Output(), true)
 	srv, err := pushy.New(o)
 	require.NoError(t, err)
+	seam.Of(srv).SetAskTimeout(patience)
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}

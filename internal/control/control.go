@@ -64,7 +64,8 @@ type Nodes struct {
 	o       Options
 	running chan struct{} // has an element for each answer under way
 
-	open atomic.Bool // set when the node can answer
+	open    atomic.Bool  // set when the node can answer
+	timeout atomic.Int64 // DefaultTimeout, or what SetTimeout has set
 
 	mu        sync.Mutex
 	questions map[string]*question // of this node, by id
@@ -73,12 +74,18 @@ type Nodes struct {
 
 // New returns Nodes, which Open connects to the broker.
 func New(o Options) *Nodes {
-	return &Nodes{
+	n := &Nodes{
 		o:         o,
 		running:   make(chan struct{}, maxRunning),
 		questions: map[string]*question{},
 	}
+	n.SetTimeout(DefaultTimeout)
+	return n
 }
+
+// SetTimeout replaces DefaultTimeout. Tests with several nodes in real time need it, because any
+// of them can be without a processor for longer.
+func (n *Nodes) SetTimeout(d time.Duration) { n.timeout.Store(int64(d)) }
 
 // Answer is the answer of one node.
 type Answer struct {
@@ -171,7 +178,7 @@ func (n *Nodes) follow(ctx context.Context) error {
 // none or if the question is prompt. This node's answer to a prompt question ends only with ctx
 // or with the node.
 func (n *Nodes) Ask(ctx context.Context, ask Question) (answers []Answer, silent []string, err error) {
-	timeout := ask.timeout(ctx)
+	timeout := n.timeoutOf(ctx, ask)
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	limited, cancelTimeout := context.WithTimeout(call, timeout)
@@ -233,14 +240,15 @@ func (n *Nodes) Ask(ctx context.Context, ask Question) (answers []Answer, silent
 	return answers, silent, err
 }
 
-// timeout returns the time limit of the question.
-func (ask Question) timeout(ctx context.Context) time.Duration {
+// timeoutOf returns the time limit of a question.
+func (n *Nodes) timeoutOf(ctx context.Context, ask Question) time.Duration {
+	timeout := time.Duration(n.timeout.Load())
 	deadline, ok := ctx.Deadline()
 	switch {
 	case !ok:
-		return DefaultTimeout
+		return timeout
 	case ask.Prompt:
-		return min(time.Until(deadline), DefaultTimeout)
+		return min(time.Until(deadline), timeout)
 	}
 	return min(time.Until(deadline), MaxTimeout)
 }

@@ -32,6 +32,9 @@ type Server struct {
 	// HandlePrompt is Server.HandleAsk for a func that only computes and waits for nothing. So this
 	// node's own answer has no time limit.
 	HandlePrompt func(name string, answer func(ctx context.Context, data json.RawMessage) (any, error))
+	// SetAskTimeout replaces the 500 ms that the other nodes have for an answer. Only tests with
+	// several nodes in real time use it.
+	SetAskTimeout func(time.Duration)
 	// Notices logs what clients cause: one line a minute for each kind.
 	Notices *ratelog.Logger
 	// Heartbeat and WriteTimeout are the options. If Heartbeat is not positive, there is none.

@@ -12,8 +12,9 @@ import (
 // Only Linux supports this; on other systems the process may continue to run.
 func DieWithParent(cmd *exec.Cmd) { dieWithParent(cmd) }
 
-// Pause stops a process, and Resume continues it. On Windows both return
-// errors.ErrUnsupported.
+// Pause stops a process that this process has started, and Resume continues it. When Pause has
+// returned, the process does nothing more: SIGSTOP alone takes effect later. On Windows both
+// return errors.ErrUnsupported.
 func Pause(p *os.Process) error { return pause(p) }
 
 // Resume continues a process that Pause has stopped.
