@@ -83,7 +83,7 @@ func TestDocumentedLogLines(t *testing.T) {
 	t.Parallel()
 	page := pages(t)["docs/troubleshooting.md"]
 	var sources strings.Builder
-	for _, pattern := range []string{"*.go", "internal/hub/*.go", "internal/transport/*/*.go", "broker/*/*.go"} {
+	for _, pattern := range []string{"*.go", "internal/hub/*.go", "internal/transport/*.go", "internal/transport/*/*.go", "broker/*/*.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		for _, file := range files {
