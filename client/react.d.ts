@@ -32,13 +32,13 @@ export interface UseChannelOptions extends ChannelOptions {
 }
 
 /** What `usePresence` returns. */
-export interface Presence {
+export interface Presence<D = {}> {
   /** The members in joining order: a new array after each change. */
-  readonly members: readonly Member[];
+  readonly members: readonly (Member & D)[];
   /** The number of members, also where the option `presence` is "count". */
   readonly count: number;
   /** This client's own member. It remains while the connection is lost, as the members do. */
-  readonly me?: Member;
+  readonly me?: Member & D;
 }
 
 /**
@@ -65,9 +65,10 @@ export function useChannel<E = Events>(
 
 /**
  * Returns the members of a channel to which a component subscribes with `useChannel`, and renders the component again
- * after each change. They are unchanged while the connection is lost.
+ * after each change. They are unchanged while the connection is lost. The presence data can be typed:
+ * `usePresence<{ name: string }>(channel)`.
  */
-export function usePresence(channel: Channel<any> | undefined): Presence;
+export function usePresence<D = {}>(channel: Channel<any> | undefined): Presence<D>;
 
 /**
  * Calls listener for each event with that name, as `on` does, while the component is mounted: always the listener of

@@ -42,13 +42,13 @@ export interface RoomOptions extends ChannelOptions {
 }
 
 /** The value of `presence`. */
-export interface Presence {
+export interface Presence<D = {}> {
   /** The members in joining order: a new array after each change. */
-  readonly members: readonly Member[];
+  readonly members: readonly (Member & D)[];
   /** The number of members, also where the option `presence` is "count". */
   readonly count: number;
   /** This client's own member. It remains while the connection is lost, as the members do. */
-  readonly me?: Member;
+  readonly me?: Member & D;
 }
 
 /** A store of the state of the connection; `idle` on a server that renders pages. */
@@ -62,8 +62,11 @@ export function connection(pushy: Pushy<any>): Readable<Connection>;
  */
 export function channel<E = Events>(pushy: Pushy<any>, name: string, options?: RoomOptions): Room<E>;
 
-/** A store of the members of a channel. They are unchanged while the connection is lost. */
-export function presence(room: Room<any>): Readable<Presence>;
+/**
+ * A store of the members of a channel. They are unchanged while the connection is lost. The presence data can be typed:
+ * `presence<{ name: string }>(room)`.
+ */
+export function presence<D = {}>(room: Room<any>): Readable<Presence<D>>;
 
 /** A store of the data of the last event with that name; before the first one it has the value initial. */
 export function event<E, K extends Exclude<keyof E, keyof ChannelEvents> & string>(

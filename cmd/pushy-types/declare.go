@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/names"
 )
@@ -145,25 +147,13 @@ func key(t *types.Named) string {
 
 func (d *declarations) name(t *types.Named) string { return d.keys[key(t)] }
 
-// reserved are names that TypeScript does not accept for a type.
-var reserved = map[string]bool{}
-
-func init() {
-	for word := range strings.FieldsSeq(`
-		any unknown never number bigint boolean string symbol void object undefined null true false
-		abstract as async await break case catch class const continue debugger declare default delete do else
-		enum export extends finally for from function get if implements import in instanceof interface is keyof
-		let module namespace new of package private protected public readonly require return set static super
-		switch this throw try type typeof var while with yield`) {
-		reserved[word] = true
-	}
-}
-
-// choose gives each type the name of its declaration: the Go name, and that of its type arguments. If several types
-// have one, or TypeScript does not accept it, it begins with the name of the package.
+// choose gives each type the name of its declaration: the Go name, and that of its type arguments. The first letter is
+// upper-case, as the names of types are in TypeScript, whose reserved words have none. If several types have one name,
+// it begins with the name of the package.
 func (d *declarations) choose() {
 	plain := func(t *types.Named) string {
-		name := t.Obj().Name()
+		first, size := utf8.DecodeRuneInString(t.Obj().Name())
+		name := string(unicode.ToUpper(first)) + t.Obj().Name()[size:]
 		for i := range t.TypeArgs().Len() {
 			name += "_" + strings.Trim(notInNames.ReplaceAllString(d.short(t.TypeArgs().At(i)), "_"), "_")
 		}
@@ -176,7 +166,7 @@ func (d *declarations) choose() {
 	used := map[string]bool{}
 	for _, t := range d.named {
 		name := plain(t)
-		if count[name] > 1 || reserved[name] {
+		if count[name] > 1 {
 			name = t.Obj().Pkg().Name() + "_" + name
 		}
 		base := name

@@ -11,9 +11,9 @@
 //
 //	var _ pushy.Events[ChatEvents]
 //
-// For each of them the file has an interface of the same name, for pushy.channel<ChatEvents>("chat") of the browser
-// client and the hooks and stores of its bindings; and one for each type that is used in it. The declarations say
-// what encoding/json writes:
+// For each of them the file has an interface of the same name, beginning with an upper-case letter, for
+// pushy.channel<ChatEvents>("chat") of the browser client and the hooks and stores of its bindings; and one for each
+// type that is used in it. The declarations say what encoding/json writes:
 //
 //   - Strings, numbers, booleans, structs, slices, arrays and maps are what they are in JSON. A []byte, a time.Time
 //     and a type with MarshalText are strings, and a time.Duration is a number of nanoseconds.

@@ -23,6 +23,22 @@ const (
 	absence = time.Minute
 )
 
+// arenaEvents are the events of the arena. The page has their types from here.
+type arenaEvents struct {
+	Board view `json:"board"`
+}
+
+var _ pushy.Events[arenaEvents]
+
+//go:generate go run ../../cmd/pushy-types -type face,moveReply -o web/events.d.ts .
+
+// face is the presence data of a player: what the others see.
+type face struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Hue  int    `json:"hue"`
+}
+
 // arena is the board behind a pushy.Server.
 type arena struct {
 	srv *pushy.Server
@@ -141,7 +157,7 @@ func (a *arena) allow(r *http.Request, _, channel string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"id": p.ID, "name": p.Name, "hue": p.Hue}, nil
+	return face{ID: p.ID, Name: p.Name, Hue: p.Hue}, nil
 }
 
 var keyRule = regexp.MustCompile(`^[0-9A-Za-z-]{16,64}$`)

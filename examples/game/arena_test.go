@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -209,6 +212,18 @@ func TestWhoMayConnect(t *testing.T) {
 		_, err := ada.TrySubscribe("private-other", pushytest.Endpoint(tb.handler, "/auth", who))
 		require.ErrorContains(t, err, "403")
 	})
+}
+
+// The page has the types of the events from this package.
+func TestTypesOfThePage(t *testing.T) {
+	t.Parallel()
+	args := []string{"run", "../../cmd/pushy-types", "-check", "-type", "face,moveReply", "-o", "web/events.d.ts", "."}
+	out, err := exec.Command("go", args...).CombinedOutput()
+	assert.NoError(t, err, "%s: run go generate ./examples/game", out)
+	source, err := os.ReadFile("arena.go")
+	require.NoError(t, err)
+	generate := strings.Join(slices.DeleteFunc(args, func(arg string) bool { return arg == "-check" }), " ")
+	assert.Contains(t, string(source), "//go:generate go "+generate+"\n")
 }
 
 // The program itself, once.

@@ -60,8 +60,8 @@ type board struct {
 // view is the board as all players see it.
 type view struct {
 	Turn    uint64   `json:"turn"`
-	Players []player `json:"players"`
-	Gems    []spot   `json:"gems"`
+	Players []player `json:"players" pushy:"nonnil"`
+	Gems    []spot   `json:"gems" pushy:"nonnil"`
 	Winner  string   `json:"winner,omitempty"` // the id of the winner, if this move ended the round
 }
 

@@ -112,8 +112,10 @@ export async function look(pages, name) {
 function record() {
   const texts = (window.textsShown = []);
   new MutationObserver((changes) => {
-    for (const { addedNodes } of changes) for (const node of addedNodes) texts.push(node.textContent ?? "");
-  }).observe(document, { childList: true, subtree: true });
+    for (const { addedNodes, target, type } of changes) {
+      for (const node of type === "characterData" ? [target] : addedNodes) texts.push(node.textContent ?? "");
+    }
+  }).observe(document, { childList: true, characterData: true, subtree: true });
 }
 
 // open opens a URL in a new browser context. page.wrong has all errors of the page. page.hasShown

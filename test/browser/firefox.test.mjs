@@ -208,3 +208,35 @@ test("a page that is kept for the back button is not a member until it is shown 
   await grace.members("Ada", "Grace");
   for (const page of [grace, ada]) await page.close();
 });
+
+// The page of the game is in React, with the built bindings.
+test("the game", limit, async (t) => {
+  build("./examples/game");
+  const { origin, stop } = await start();
+  t.after(stop);
+  const join = async (name) => {
+    const page = await (await browser.createBrowserContext()).newPage();
+    page.setDefaultTimeout(patience);
+    page.wrong = [];
+    page.on("pageerror", (error) => page.wrong.push(String(error)));
+    page.on("console", (message) => message.type() === "error" && page.wrong.push(message.text()));
+    await page.goto(origin);
+    await page.type("#name", name);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#scores .mine");
+    return page;
+  };
+  const board = (page) => page.evaluate(() =>
+    Object.fromEntries([...document.querySelectorAll(".player:not(.gone)")].map(({ title, style }) => [title, style.getPropertyValue("--x")])));
+  const ada = await join("Ada"), grace = await join("Grace");
+  for (const page of [ada, grace]) await page.waitForFunction(() => document.querySelectorAll(".player[title]:not([title=''])").length === 2);
+  const { Ada: from } = await board(grace), to = from < 5 ? "Right" : "Left";
+  await ada.keyboard.press(`Arrow${to}`);
+  await grace.waitForFunction((from) => document.querySelector(".player[title=Ada]").style.getPropertyValue("--x") !== from, {}, from);
+  assert.equal((await board(grace)).Ada, `${+from + (to === "Right" ? 1 : -1)}`);
+  // A reload is the same player, and the others do not see it.
+  await ada.reload();
+  await ada.waitForSelector("#scores .mine");
+  assert.equal((await board(ada)).Ada, (await board(grace)).Ada);
+  assert.deepEqual([ada.wrong, grace.wrong], [[], []]);
+});

@@ -30,8 +30,9 @@ export function component(pushy: Pushy<{ moved: { to: string } }>, user?: { room
   useEvent(own.channel, "said", () => {});
   const { members, count, me } = usePresence(own.channel);
   const member: Member | undefined = me ?? members[count - 1];
+  const typed: string | undefined = usePresence<{ name: string }>(chat).me?.name;
   const { state, connected, retryAt = 0 } = useConnection(pushy);
-  return [subscribed, error.length, member?.memberId, state === "waiting" && retryAt - Date.now(), connected];
+  return [subscribed, error.length, member?.memberId, state === "waiting" && retryAt - Date.now(), connected, typed];
 }
 
 export function stores(pushy: Pushy) {
@@ -40,6 +41,7 @@ export function stores(pushy: Pushy) {
   event(room, "said", { text: "" }).subscribe(({ text }) => text.length)();
   room.subscribe(({ subscribed, error }) => subscribed && error?.length)();
   presence(room).subscribe(({ members, me, count }) => members.length - count + (me?.subscribed ?? 0));
+  presence<{ name: string }>(room).subscribe(({ members }) => members[0].name.length);
   connection(pushy).subscribe(({ state }) => state === "closed");
   const off: () => void = on(room, "said", ({ text }) => text.length);
   on(same, "unsubscribe", (reason) => reason?.length);

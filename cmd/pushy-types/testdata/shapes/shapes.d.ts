@@ -14,7 +14,7 @@ export interface Events {
   tree: Tree | null;
 }
 
-export interface struct2 {
+export interface Struct2 {
   line: other_Line;
 }
 
@@ -26,6 +26,9 @@ export interface Base {
 export type ID = string;
 
 export type Level = number;
+
+export interface Object {
+}
 
 export interface Page_Line {
   items: shapes_Line[] | null;
@@ -43,7 +46,7 @@ export interface Shapes {
   seen: number;
   "ba se": Base;
   Level: Level;
-  object: shapes_object;
+  object: Object;
   id: ID;
   line: shapes_Line | null;
   maybe?: shapes_Line;
@@ -72,7 +75,4 @@ export interface other_Line {
 
 export interface shapes_Line {
   next: shapes_Line | null;
-}
-
-export interface shapes_object {
 }
