@@ -22,6 +22,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -50,6 +51,9 @@ type Options struct {
 	// Lease is the lease of all nodes. The suite waits for leases to expire, so it should
 	// be short. Default 1 s.
 	Lease time.Duration
+	// FakeTime runs each rule in a bubble of testing/synctest, so that the rules take no real
+	// time. It is for implementations in memory, which wait only for channels and timers.
+	FakeTime bool
 	// MaxBytes is the largest Data of an entry. 0 means that there is no limit; then the
 	// rule tooLarge does not run.
 	MaxBytes int
@@ -77,7 +81,12 @@ func Run(t *testing.T, o Options, open func(t *testing.T) broker.Broker) {
 		}
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			r.run(t, o, func() broker.Broker { return open(t) })
+			check := func(t *testing.T) { r.run(t, o, func() broker.Broker { return open(t) }) }
+			if o.FakeTime {
+				synctest.Test(t, check)
+			} else {
+				check(t)
+			}
 		})
 	}
 }

@@ -34,7 +34,8 @@ func TestBroker(t *testing.T) {
 	t.Parallel()
 	var all clusters
 	brokertest.Run(t, brokertest.Options{
-		Lease:   time.Second,
-		NotHeld: []string{"tooLarge"}, // memory has no limit
+		Lease:    time.Second,
+		FakeTime: true,
+		NotHeld:  []string{"tooLarge"}, // memory has no limit
 	}, all.broker)
 }
