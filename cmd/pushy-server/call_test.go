@@ -26,7 +26,7 @@ func twoNodes(t *testing.T) (nodes [2]*pushy.Server, urls [2]string, second *mem
 	cluster := memory.NewCluster(memory.Options{})
 	for i := range nodes {
 		second = cluster.Broker()
-		nodes[i], urls[i], _ = startPushy(t, "", pushy.Options{
+		nodes[i], urls[i], _ = startPushy(t, pushy.Options{
 			Broker: second,
 			Accept: func(*http.Request) (any, error) { return "42", nil },
 			Channel: func(name string) pushy.ChannelOptions {
@@ -126,7 +126,7 @@ func TestCalls(t *testing.T) {
 // A list can be longer than a page.
 func TestChannelsOfManyPages(t *testing.T) {
 	t.Parallel()
-	srv, url, _ := startPushy(t, "", pushy.Options{Limits: pushy.Limits{Channels: -1}})
+	srv, url, _ := startPushy(t, pushy.Options{Limits: pushy.Limits{Channels: -1}})
 	tm := newTerminal(nil).start("listen", "-url", url, "lobby")
 	says(t, tm.err, "listening to", 1)
 	lobby, ok := srv.Channels().Lookup("lobby")

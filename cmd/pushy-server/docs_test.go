@@ -38,7 +38,7 @@ func TestDocumentedCommands(t *testing.T) {
 	var srv *pushy.Server
 	var urls []string
 	for _, user := range []string{"42", "43", "44"} {
-		one, url, _ := startPushy(t, "", pushy.Options{
+		one, url, _ := startPushy(t, pushy.Options{
 			Broker: cluster.Broker(),
 			Accept: func(*http.Request) (any, error) { return user, nil },
 			Channel: func(name string) pushy.ChannelOptions {

@@ -66,7 +66,7 @@ func TestKeyUsesAreLogged(t *testing.T) {
 // A server without version 1 accepts what pushy-server sends.
 func TestListenWithoutVersion1(t *testing.T) {
 	t.Parallel()
-	_, url, _ := startPushy(t, "", pushy.Options{DisableV1: true})
+	_, url, _ := startPushy(t, pushy.Options{DisableV1: true})
 	tm := newTerminal(withSecret()).start("listen", "-url", url, "-n", "1", "-member", `{"name":"Ann"}`, "private-a")
 	says(t, tm.err, "listening to private-a", 1)
 	assert.Equal(t, exitOK, newTerminal(withSecret()).start("publish", "-url", url, "private-a", "news").end(t))

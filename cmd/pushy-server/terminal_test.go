@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -79,33 +80,57 @@ func says(t *testing.T, l *logText, text string, times int) {
 	}
 }
 
-// startPushy serves a Server on an address, "" for any; stop ends it.
-func startPushy(t *testing.T, addr string, o pushy.Options) (srv *pushy.Server, url string, stop func()) {
+// site is a URL at which Servers follow each other. Its port stays open while there is none, because
+// another process could take it; then connections are closed without an answer.
+type site struct {
+	url string
+	srv atomic.Pointer[pushy.Server]
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		srv := s.srv.Load()
+		if srv == nil {
+			panic(http.ErrAbortHandler)
+		}
+		srv.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	s.url = web.URL + "/pushy"
+	return s
+}
+
+// start starts the next Server; stop ends it.
+func (s *site) start(t *testing.T, o pushy.Options) (srv *pushy.Server, stop func()) {
 	t.Helper()
 	o.SecretKey, o.Logger = secret, newLogger(t.Output(), true)
 	srv, err := pushy.New(o)
 	require.NoError(t, err)
 	seam.Of(srv).SetAskTimeout(patience)
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", addr)
-	require.NoError(t, err)
-	web := &http.Server{Handler: srv, ReadHeaderTimeout: patience}
-	go func() { _ = web.Serve(listener) }()
+	s.srv.Store(srv)
 	stop = sync.OnceFunc(func() {
+		s.srv.CompareAndSwap(srv, nil)
 		_ = srv.Close()
-		_ = web.Close()
 	})
 	t.Cleanup(stop)
-	return srv, "http://" + listener.Addr().String() + "/pushy", stop
+	return srv, stop
+}
+
+// startPushy starts a Server at a site of its own.
+func startPushy(t *testing.T, o pushy.Options) (srv *pushy.Server, url string, stop func()) {
+	t.Helper()
+	s := newSite(t)
+	srv, stop = s.start(t, o)
+	return srv, s.url, stop
 }
 
 func withSecret() map[string]string { return map[string]string{"PUSHY_SECRET_KEY": secret} }
 
 func TestPublishAndListen(t *testing.T) {
 	t.Parallel()
-	srv, url, _ := startPushy(t, "", pushy.Options{})
+	srv, url, _ := startPushy(t, pushy.Options{})
 	listening := newTerminal(withSecret()).start("listen", "-url", url+"/", "-n", "4", "-member", `{"name":"Ann"}`, "Lobby", "private-staff")
 	says(t, listening.err, "listening to", 2)
 	room, ok := srv.Channels().Lookup("private-staff")
@@ -146,14 +171,15 @@ func TestPublishAndListen(t *testing.T) {
 
 func TestListenComesBack(t *testing.T) {
 	t.Parallel()
-	srv, url, stop := startPushy(t, "", pushy.Options{})
-	tm := newTerminal(nil).start("listen", "-url", url, "lobby")
+	at := newSite(t)
+	srv, stop := at.start(t, pushy.Options{})
+	tm := newTerminal(nil).start("listen", "-url", at.url, "lobby")
 	says(t, tm.err, "listening to lobby", 1)
 	require.NoError(t, srv.Publish(t.Context(), "lobby", "before", nil))
 	says(t, tm.out, "before", 1)
 	stop()
 	says(t, tm.err, "reconnecting in", 1)
-	again, _, _ := startPushy(t, strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/pushy"), pushy.Options{})
+	again, _ := at.start(t, pushy.Options{})
 	says(t, tm.err, "listening to lobby", 2)
 	require.NoError(t, again.Publish(t.Context(), "lobby", "after", nil))
 	says(t, tm.out, "after", 1)
@@ -170,8 +196,9 @@ func TestListenMissesNothing(t *testing.T) {
 			return pushy.ChannelOptions{Keep: broker.Keep{Size: 5, TTL: time.Hour}}
 		}}
 	}
-	one, url, stop := startPushy(t, "", options())
-	two, _, _ := startPushy(t, "", options())
+	at := newSite(t)
+	one, stop := at.start(t, options())
+	two, _, _ := startPushy(t, options())
 	publish := func(names ...string) {
 		t.Helper()
 		for _, name := range names {
@@ -179,14 +206,13 @@ func TestListenMissesNothing(t *testing.T) {
 		}
 	}
 	publish("a", "b", "c")
-	tm := newTerminal(nil).start("listen", "-url", url, "-rewind", "2", "Lobby")
+	tm := newTerminal(nil).start("listen", "-url", at.url, "-rewind", "2", "Lobby")
 	says(t, tm.out, `"c"`, 1)
 	stop()
 	says(t, tm.err, "reconnecting in", 1)
 	require.ErrorIs(t, one.Publish(t.Context(), "lobby", "x", nil), pushy.ErrClosed)
 	publish("d", "e")
-	addr := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/pushy")
-	_, _, stop = startPushy(t, addr, options())
+	_, stop = at.start(t, options())
 	says(t, tm.out, `"e"`, 1)
 	publish("f")
 	says(t, tm.out, `"f"`, 1)
@@ -194,7 +220,7 @@ func TestListenMissesNothing(t *testing.T) {
 	stop()
 	says(t, tm.err, "reconnecting in", 2)
 	publish("g", "h", "i", "j", "k", "l")
-	startPushy(t, addr, options())
+	at.start(t, options())
 	says(t, tm.out, `"l"`, 1)
 	says(t, tm.err, "lobby: not all earlier events can be printed: trimmed", 1)
 	tm.signals <- syscall.SIGINT
@@ -210,7 +236,7 @@ func TestListenMissesNothing(t *testing.T) {
 
 func TestListenIsRefused(t *testing.T) {
 	t.Parallel()
-	_, url, _ := startPushy(t, "", pushy.Options{CheckChannel: func(name string) error {
+	_, url, _ := startPushy(t, pushy.Options{CheckChannel: func(name string) error {
 		if name == "closed" {
 			return pushy.ErrDenied
 		}
@@ -255,7 +281,7 @@ func TestListenReconnectsAfterTooLarge(t *testing.T) {
 // PROTOCOL.md, section 2: the first attempt is within the time that the server sends.
 func TestListenReturnsWithin(t *testing.T) {
 	t.Parallel()
-	srv, url, stop := startPushy(t, "", pushy.Options{ReturnRate: 1, Hooks: pushy.Hooks{
+	srv, url, stop := startPushy(t, pushy.Options{ReturnRate: 1, Hooks: pushy.Hooks{
 		Subscribe: func(conn *pushy.Conn, _ *pushy.Channel) { _ = conn.Close(1001, "restart") },
 	}})
 	for range 2 { // the window of a later connection is longer
@@ -340,7 +366,7 @@ func TestListenReturnsAfterADrain(t *testing.T) {
 
 func TestListenIsTakenOut(t *testing.T) {
 	t.Parallel()
-	srv, url, _ := startPushy(t, "", pushy.Options{})
+	srv, url, _ := startPushy(t, pushy.Options{})
 	connOf := func(channel string) *pushy.Conn {
 		ch, ok := srv.Channels().Lookup(channel)
 		require.True(t, ok)
@@ -372,7 +398,7 @@ func TestListenIsTakenOut(t *testing.T) {
 
 func TestPublishFails(t *testing.T) {
 	t.Parallel()
-	_, url, _ := startPushy(t, "", pushy.Options{})
+	_, url, _ := startPushy(t, pushy.Options{})
 	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // before, the server does not see that the client is gone
 		<-r.Context().Done()
