@@ -109,10 +109,12 @@ func newWriter(b broker.Broker, channel, node, owner string, local bool) *writer
 }
 
 // id returns the id of a record in the log.
-func (w *writer) id(k kind, parts ...string) string {
+func (w *writer) id(k kind, parts ...string) string { return recordID(k, w.node, parts...) }
+
+func recordID(k kind, node string, parts ...string) string {
 	h := sha256.New()
 	h.Write([]byte(k))
-	for _, p := range append([]string{w.node}, parts...) {
+	for _, p := range append([]string{node}, parts...) {
 		h.Write([]byte{0})
 		h.Write([]byte(p))
 	}
