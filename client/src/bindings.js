@@ -65,7 +65,6 @@ function use(pushy, channel, options) {
     else {
       const { token, ...rest } = options ?? {};
       if (options) pushy.channel(channel.name, rest);
-      used.allowed();
       channel.on("subscribe", used.allowed).on("subscribe-error", used.refused).subscribe(token);
     }
     used.timer = undefined;
@@ -75,6 +74,7 @@ function use(pushy, channel, options) {
     // A component that is replaced, mounted twice by StrictMode or loaded anew returns in the same task.
     used.timer = setTimeout(() => {
       used.timer = undefined;
+      used.allowed(); // the next component does not begin with an old error
       channel.off("subscribe", used.allowed).off("subscribe-error", used.refused).unsubscribe();
     }, 0);
   };

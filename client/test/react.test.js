@@ -1,8 +1,10 @@
 // pushy-client/react, as it is built, in a page in memory.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import WebSocket from "ws";
 import { warnings } from "./fakes.js";
 import { browse, room, root } from "./page.js";
+import { build, start } from "./server.js";
 
 browse(true);
 globalThis.IS_REACT_ACT_ENVIRONMENT = true;
@@ -13,6 +15,7 @@ const { act, createElement: h, StrictMode, Suspense, startTransition, useState }
 const { createRoot, hydrateRoot } = await import("react-dom/client");
 const { renderToString } = await import("react-dom/server");
 const { useChannel, useConnection, useEvent, usePresence } = await import("../react.mjs");
+const { Pushy } = await import("../pushy.mjs");
 
 /** Renders elements, one after another, and returns the page. */
 async function mount(page, element) {
@@ -246,9 +249,11 @@ test("a refusal is the error, is written to the console once, and can be tried a
   await fail("Never");
   assert.equal(text(), "secret false Never");
   await render(null);
-  // A component that is mounted later begins anew.
-  await render(h(Room, { pushy, name: "secret" }));
-  assert.equal(text(), "secret false undefined");
+  // A component that is mounted later begins anew, from its first render.
+  const shown = [];
+  const Later = () => shown.push(useChannel(pushy, "secret").error) && null;
+  await render([h(Room, { key: 1, pushy, name: "secret" }), h(Later, { key: 2 })]);
+  assert.deepEqual([text(), shown], ["secret false undefined", [undefined]]);
   await act(page.serve);
   assert.equal(text(), "secret true undefined");
 });
@@ -284,4 +289,24 @@ test("a server that renders pages shows the empty state, keeps nothing, and the 
   await act(async () => hydrateRoot(main, h(StrictMode, null, h(App)), { onRecoverableError: (error) => mistakes.push(error.message) }));
   await act(page.serve);
   assert.deepEqual([main.textContent, mistakes, page.commands()], ["private-room true undefined 1 1 connected", [], ["subscribe private-room"]]);
+});
+
+test("on a server: 100 changes of the channel, faster than the answers and slower, leave one subscription", { timeout: 60_000 }, async (t) => {
+  build();
+  const server = await start(), pushy = new Pushy(server.origin, { WebSocket }), main = root(), react = createRoot(main);
+  t.after(() => server.stop());
+  t.after(() => pushy.disconnect());
+  const show = (element) => act(async () => react.render(h(StrictMode, null, element)));
+  const until = async (holds) => {
+    while (!(await holds())) await act(() => new Promise((resolve) => setTimeout(resolve, 2)));
+  };
+  for (let n = 1; n <= 100; n++) {
+    await show(h(Room, { pushy, name: `room-${n % 7}` }));
+    if (n % 5 === 0) await until(() => main.textContent === `room-${n % 7} true undefined`);
+  }
+  await until(async () => (await server.control("count")).channels === 1);
+  assert.equal(main.textContent, "room-2 true undefined");
+  assert.deepEqual([...pushy.channels.values()].filter(({ subscribed }) => subscribed).map(({ name }) => name), ["room-2"]);
+  await show(null);
+  await until(async () => (await server.control("count")).channels === 0);
 });
