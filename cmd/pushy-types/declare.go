@@ -203,9 +203,9 @@ func (d *declarations) fields(s *types.Struct, path string, events bool, indent 
 			}
 			f.optional = false // it is an event that exists
 		}
-		text := "string"
-		if !f.quoted {
-			text = d.content(f.v.Type(), at, f.v.Pos())
+		text := d.content(f.v.Type(), at, f.v.Pos())
+		if f.quoted {
+			text = "string"
 		}
 		if nilable(f.v.Type()) && !f.optional && !f.nonnil && !isText(f.v.Type()) {
 			text = orNull(text)

@@ -21,7 +21,12 @@ type Events struct {
 	Inline   struct{ time.Time } `json:"inline"`
 	Reserved string              `json:"pushy:reserved"`
 	Error    error               `json:"error"`
+	Quoted   quoted              `json:"quoted,string"`
 }
+
+type quoted int
+
+func (quoted) MarshalJSON() ([]byte, error) { return nil, nil }
 
 type Deep struct {
 	Inner map[string]struct {
