@@ -96,7 +96,7 @@ func TestDocumentedLogLines(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"origin refused", "path outside Options.Prefix", "path that is not served", "connection refused by Options.Accept",
+		"origin refused", "path outside Options.Prefix", "path that is not served", "events that are not served", "connection refused by Options.Accept",
 		"connection refused: a limit is reached", "WebSocket handshake refused", "cannot upgrade to WebSocket",
 		"the server's ResponseWriter is hidden by middleware", "a deadline of the request's context ends responses that wait",
 		"clients cannot subscribe", "Options.Authorizer failed", "AuthHandler cannot give a token", "trigger refused",

@@ -150,6 +150,10 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 			" has the channel name " + httperror.Shown(name) + ", in which a slash must be escaped as %2F; " +
 			"if it was, a proxy has decoded it, and must forward the path unchanged"
 	}
+	if rest == "/events" {
+		return "events that are not served", "Server-Sent Events are not served here: " +
+			"mount sse.New at this path; in pushy-server, set the key events"
+	}
 	if rest == "" && prefix != "/" {
 		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +
 			"/, and mount the server there, with the slash at the end"

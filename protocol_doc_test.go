@@ -192,8 +192,28 @@ func TestProtocolListsEveryEvent(t *testing.T) {
 		assert.Equal(t, row[1] == "channel", channel, "%s", row)
 	}
 	assert.Equal(t, sent, listed)
+	streams := map[string]bool{}
+	for _, file := range goFiles(t, "sse/*.go") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, is := n.(*ast.BasicLit); is && name.MatchString(constantText(text)) {
+				streams[constantText(text)] = true
+			}
+			return true
+		})
+	}
+	section := protocolSection(t, "## 16. Server-Sent Events")
+	for _, row := range tableRows(section) {
+		if event := spans(row[0]); len(event) == 1 && name.MatchString(event[0]) {
+			assert.True(t, streams[event[0]], "streams do not have %s", event[0])
+		}
+	}
+	for event := range streams {
+		if !sent[event] || event == "pushy:drain" || event == "pushy:return" || event == "pushy:dropped" {
+			assert.Contains(t, section, "`"+event+"`")
+		}
+	}
 	for _, named := range regexp.MustCompile(`pushy:[a-z]+(-[a-z]+)*`).FindAllString(protocol(t), -1) {
-		assert.True(t, sent[named] || commands[named] || named == ownPing, "the document names %s", named)
+		assert.True(t, sent[named] || commands[named] || streams[named] || named == ownPing, "the document names %s", named)
 	}
 }
 
@@ -532,7 +552,7 @@ func TestProtocolReferencesExist(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^## (\d+)\. `).FindAllStringSubmatch(text, -1) {
 		sections[m[1]] = true
 	}
-	require.Len(t, sections, 15)
+	require.Len(t, sections, 16)
 	differences := map[string]bool{}
 	for i, row := range tableRows(protocolSection(t, "## 10. Differences from the original")) {
 		assert.Equal(t, fmt.Sprintf("D%d", i+1), row[0])

@@ -24,6 +24,7 @@ func init() {
 			Notices:       s.notices,
 			Heartbeat:     s.opts.Heartbeat,
 			WriteTimeout:  limit.Or(s.opts.WriteTimeout, forever),
+			AcceptRate:    s.opts.Limits.AcceptRate,
 			OwnAuthorizer: !tokens,
 			Now:           func() time.Time { return s.now() },
 			Channel:       s.channelName,

@@ -39,6 +39,7 @@ type config struct {
 	trustedProxies    []netip.Prefix // without host bits
 	channels          []channelRule
 	console           *consoleConfig // nil: off
+	events            bool           // Server-Sent Events are served
 
 	webhooks *webhooks // nil if there are none
 	metrics  metricsConfig
@@ -76,6 +77,7 @@ var topSettings = []setting{
 	{"key", "the name of a file", nonEmpty(func(c *config) *string { return &c.keyFile })},
 	{"origins", `an array of origins such as "https://app.example.com", or "*"`, (*config).setOrigins},
 	{"trustedProxies", proxiesRule, (*config).setTrustedProxies},
+	{"events", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.events) }},
 	{"allowPrivateEvents", "true or false", func(c *config, v json.RawMessage) bool { return decode(v, &c.options.AllowPrivateEvents) }},
 	{"grace", `a string such as "15s", at least "1s"`, func(c *config, v json.RawMessage) bool {
 		g := &c.options.Grace

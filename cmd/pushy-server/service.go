@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/sse"
 	"github.com/gopushy/pushy/webhook"
 )
 
@@ -43,6 +44,8 @@ type service struct {
 	delay      time.Duration // between the signal and the shutdown
 	timeout    time.Duration // of the shutdown
 	console    http.Handler  // nil: off
+	events     http.Handler  // Server-Sent Events; nil: off
+	eventsPath string
 	closing    atomic.Bool
 	metrics    http.Handler // of /metrics on the listener; nil if there is none
 	monitoring *monitoring  // /metrics on a listener of its own; nil if there is none
@@ -77,6 +80,10 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 			return nil, errors.Join(err, srv.Close())
 		}
 		log.Info("console", "path", consolePath, "readOnly", c.console.readOnly, "hosts", c.console.hosts)
+	}
+	if c.events {
+		s.events = sse.New(srv, sse.Options{})
+		s.eventsPath = strings.TrimSuffix(options.Prefix, "/") + "/events"
 	}
 	if c.webhooks != nil {
 		if s.hooks, err = webhook.New(srv, c.webhooks.options); err != nil {
@@ -120,6 +127,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case s.console != nil && (path+"/" == consolePath || strings.HasPrefix(path, consolePath)):
 		s.console.ServeHTTP(w, r)
+	case s.events != nil && path == s.eventsPath:
+		s.events.ServeHTTP(w, r)
 	case path == "/metrics" && s.metrics != nil:
 		s.metrics.ServeHTTP(w, r)
 	case path != "/healthz" && path != "/readyz":

@@ -40,6 +40,8 @@ type Server struct {
 	// Heartbeat and WriteTimeout are the options. If Heartbeat is not positive, there is none.
 	Heartbeat    time.Duration
 	WriteTimeout time.Duration
+	// AcceptRate is Limits.AcceptRate, which is off if it is not positive.
+	AcceptRate int
 	// OwnAuthorizer means that the host has set Options.Authorizer.
 	OwnAuthorizer bool
 	// Now is the clock of the Server.

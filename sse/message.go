@@ -1,0 +1,303 @@
+package sse
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/jsvalue"
+)
+
+// first is the first of the forms of a message. The others follow it in the order of these
+// constants.
+var first = fanout.NewFamily(func(text []byte) fanout.Encoding { return newMessage(text) })
+
+// What a form has as the event's name, and how it has the data. Of the last one, the name is part of
+// the data.
+const (
+	nameEvent = iota
+	nameChannel
+	nameNone
+	envelope
+	shapes // the number of forms, with two of each of the names: raw and JSON
+)
+
+const formCount = 2*envelope + 1
+
+// formOf returns the form for the parameters names and data, which can be "".
+func formOf(names, data string) (form fanout.Form, ok bool) {
+	name := nameEvent
+	switch names {
+	case "", "event":
+	case "channel":
+		name = nameChannel
+	case "none":
+		name = nameNone
+	default:
+		return 0, false
+	}
+	switch data {
+	case "", "raw":
+		return first + fanout.Form(2*name), true
+	case "json":
+		return first + fanout.Form(2*name+1), true
+	case "envelope":
+		return first + 2*envelope, true
+	}
+	return 0, false
+}
+
+// kind is what a stream does with a message.
+type kind uint8
+
+const (
+	published  kind = iota
+	subscribed      // it is not sent: pushy:open says it
+	ignored
+	gap
+	ended
+	notice // another message of the server
+)
+
+// message is a message of pushy's protocol in the forms of streams: a block of lines without the id
+// and without the blank line at its end. It implements fanout.Encoding.
+type message struct {
+	kind    kind
+	event   string
+	channel string
+	data    []byte // JSON
+	text    []byte
+	at      broker.Position // of gap and subscribed; of published the Offset, or 0
+	reason  string          // of gap and ended
+	again   bool            // of ended
+	forms   [formCount]atomic.Pointer[[]byte]
+}
+
+var _ fanout.Encoding = (*message)(nil)
+
+// newMessage reads a message that package pushyjson has written.
+func newMessage(text []byte) *message {
+	m := &message{text: text}
+	_ = jsvalue.Fields(text, func(name, value []byte) {
+		switch string(name) {
+		case "event":
+			m.event, _ = jsvalue.Text(value)
+		case "channel":
+			m.channel, _ = jsvalue.Text(value)
+		case "data":
+			m.data = value
+		case "offset":
+			m.at.Offset, _ = strconv.ParseUint(string(value), 10, 64)
+		}
+	})
+	if !strings.HasPrefix(m.event, "pushy:") {
+		return m
+	}
+	m.kind = notice
+	switch m.event {
+	case "pushy:connect":
+		m.kind = ignored
+	case "pushy:subscription-success":
+		m.kind = subscribed
+		m.readData()
+	case "pushy:resync":
+		m.kind = gap
+		m.readData()
+	case "pushy:subscription-end":
+		m.kind = ended
+		m.readData()
+	}
+	return m
+}
+
+// readData reads what a stream needs of the data of the server's own messages.
+func (m *message) readData() {
+	_ = jsvalue.Fields(m.data, func(name, value []byte) {
+		switch string(name) {
+		case "channel":
+			m.channel, _ = jsvalue.Text(value)
+		case "epoch":
+			m.at.Epoch, _ = jsvalue.Text(value)
+		case "offset":
+			m.at.Offset, _ = strconv.ParseUint(string(value), 10, 64)
+		case "reason":
+			m.reason, _ = jsvalue.Text(value)
+		case "again":
+			m.again = string(value) == "true"
+		}
+	})
+}
+
+func (m *message) Has(form fanout.Form) bool { return m.forms[form-first].Load() != nil }
+
+func (m *message) Size() (n int) {
+	for i := range m.forms {
+		if p := m.forms[i].Load(); p != nil {
+			n += len(*p)
+		}
+	}
+	return n
+}
+
+func (m *message) Bytes(form fanout.Form) []byte {
+	slot := &m.forms[form-first]
+	if p := slot.Load(); p != nil {
+		return *p
+	}
+	b := m.encode(int(form - first))
+	slot.Store(&b)
+	return b
+}
+
+func (m *message) encode(form int) []byte {
+	switch m.kind {
+	case subscribed, ignored:
+		return nil
+	case gap, ended, notice:
+		return m.encodeOwn()
+	}
+	b := make([]byte, 0, len(m.text)+len(m.text)/8+16)
+	if form == 2*envelope {
+		return appendJSON(b, m.text)
+	}
+	switch form / 2 {
+	case nameEvent:
+		b = appendName(b, m.event)
+	case nameChannel:
+		if m.channel == "" { // a direct message of the host
+			b = appendName(b, m.event)
+		} else {
+			b = appendName(b, m.channel)
+		}
+	}
+	if text, is := jsvalue.Text(m.data); is && form%2 == 0 {
+		return appendLines(b, text)
+	}
+	return appendJSON(b, m.data)
+}
+
+// encodeOwn encodes a message of the server's own, which is the same in all forms.
+func (m *message) encodeOwn() []byte {
+	switch m.event {
+	case "pushy:resync":
+		return appendOwn(nil, eventGap, noRetry, gapData(m.channel, m.reason))
+	case "pushy:subscription-end":
+		data := jsvalue.Object(nil).Text("channel", m.channel)
+		if m.reason != "" {
+			data = data.Text("reason", m.reason)
+		}
+		if m.again {
+			data = data.Raw("again", []byte("true"))
+		}
+		return appendOwn(nil, eventEnd, noRetry, data)
+	case "pushy:drain":
+		return appendOwn(nil, eventDrain, m.duration("returnIn"), m.data)
+	case "pushy:return":
+		within := m.duration("returnWithin")
+		return appendOwn(nil, eventReturn, rand.N(max(within, time.Millisecond)), m.data)
+	case "pushy:dropped":
+		data := jsvalue.Object(nil).Text("channel", m.channel)
+		_ = jsvalue.Fields(m.data, func(name, value []byte) {
+			if string(name) == "count" {
+				data = data.Raw("count", value)
+			}
+		})
+		return appendOwn(nil, m.event, noRetry, data)
+	}
+	return appendOwn(nil, m.event, noRetry, m.data)
+}
+
+// duration returns a field of the data that is a number of milliseconds.
+func (m *message) duration(field string) (d time.Duration) {
+	_ = jsvalue.Fields(m.data, func(name, value []byte) {
+		if string(name) == field {
+			ms, _ := strconv.ParseInt(string(value), 10, 64)
+			d = time.Duration(ms) * time.Millisecond
+		}
+	})
+	return d
+}
+
+// Names of the server's own events.
+const (
+	eventOpen   = "pushy:open"
+	eventGap    = "pushy:gap"
+	eventEnd    = "pushy:end"
+	eventDrain  = "pushy:drain"
+	eventReturn = "pushy:return"
+	eventBusy   = "pushy:busy"
+)
+
+func gapData(channel, reason string) []byte {
+	data := jsvalue.Object(nil).Text("channel", channel)
+	if reason != "" {
+		data = data.Text("reason", reason)
+	}
+	return data
+}
+
+const noRetry = time.Duration(-1)
+
+// appendOwn appends an event of the server's own, whose data is compact JSON. retry is the time
+// after which the client is to reconnect, or noRetry. It always stands in an event with data, because
+// htmx ignores it elsewhere.
+func appendOwn(b []byte, event string, retry time.Duration, data []byte) []byte {
+	b = appendName(b, event)
+	if retry >= 0 {
+		b = append(b, "retry: "...)
+		b = strconv.AppendInt(b, retry.Milliseconds(), 10)
+		b = append(b, '\n')
+	}
+	return appendJSON(b, data)
+}
+
+// breaks removes what would end a line, which the names of channels and events of pushy's protocol
+// cannot have.
+var breaks = strings.NewReplacer("\r", "", "\n", "")
+
+// appendName appends the name of an event, unless it is that of events without a name.
+func appendName(b []byte, name string) []byte {
+	if name == "message" || name == "" {
+		return b
+	}
+	b = append(b, "event: "...)
+	b = append(b, breaks.Replace(name)...)
+	return append(b, '\n')
+}
+
+// appendJSON appends JSON as the data of an event. Between its values, JSON can have line breaks.
+func appendJSON(b, json []byte) []byte {
+	b = append(b, "data: "...)
+	if bytes.IndexByte(json, '\n') < 0 && bytes.IndexByte(json, '\r') < 0 {
+		b = append(b, json...)
+		return append(b, '\n')
+	}
+	compact, err := jsvalue.Compact(b, json, jsvalue.Limits{})
+	if err != nil { // the core has only valid JSON
+		return appendLines(b[:len(b)-len("data: ")], string(json))
+	}
+	return append(compact, '\n')
+}
+
+// appendLines appends a string as the data of an event. Each of its lines is a line of the event.
+func appendLines(b []byte, text string) []byte {
+	for {
+		b = append(b, "data: "...)
+		end := strings.IndexAny(text, "\r\n")
+		if end < 0 {
+			b = append(b, text...)
+			return append(b, '\n')
+		}
+		b = append(b, text[:end]...)
+		b = append(b, '\n')
+		if strings.HasPrefix(text[end:], "\r\n") {
+			end++
+		}
+		text = text[end+1:]
+	}
+}
