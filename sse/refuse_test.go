@@ -136,7 +136,7 @@ func TestAuthorizations(t *testing.T) {
 		s := start(t, pushy.Options{Authorizer: authorizer(func(r pushy.AuthRequest) error {
 			assert.Equal(t, "sse", r.Protocol)
 			asked.Add(1)
-			time.Sleep(time.Second)
+			pause(time.Second)
 			if r.Channel == "slow" {
 				<-slow
 			}
