@@ -3,7 +3,8 @@
 //
 //	go run ./examples/chat
 //
-// With PUSHY_SECRET_KEY in the environment, it recognizes its users after a restart.
+// With PUSHY_SECRET_KEY in the environment, it recognizes its users after a restart. With
+// PUSHY_CONSOLE_PASSWORD, the console for operators is at /console/.
 package main
 
 import (
@@ -36,5 +37,8 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with -addr, or port 0 for a free one", err)
 	}
-	return app.Serve(ctx, listener, out, app.Config{Secret: os.Getenv("PUSHY_SECRET_KEY")})
+	return app.Serve(ctx, listener, out, app.Config{
+		Secret:   os.Getenv("PUSHY_SECRET_KEY"),
+		Password: os.Getenv("PUSHY_CONSOLE_PASSWORD"),
+	})
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Broker broker.Broker
 	Node   string // the name that the page shows
 	Kill   func() // ends the process, if the page has a button for that
+	// Password is that of the operators' console at /console/. There is none if it is empty.
+	Password string
 }
 
 // keep is how many lines of a room are kept. A page shows the last 50 of them when it opens,
@@ -113,6 +115,13 @@ func Serve(ctx context.Context, listener net.Listener, out io.Writer, c Config) 
 			}
 			c.Kill()
 		})
+	}
+	if c.Password != "" {
+		pages, err := operators(srv, c.Password)
+		if err != nil {
+			return errors.Join(err, srv.Close())
+		}
+		mux.Handle("/console/", pages)
 	}
 	mux.Handle("/", http.FileServerFS(files))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {

@@ -463,3 +463,33 @@ func TestShutdownTellsClients(t *testing.T) {
 	require.NoError(t, ws.WriteFrame(ada.conn, ws.MaskFrame(ws.NewCloseFrame(frame.Payload)))) // the server waits for it
 	<-stopped
 }
+
+// The console is off without a password, and asks for it.
+func TestConsoleNeedsAPassword(t *testing.T) {
+	status := func(base, password string) int {
+		t.Helper()
+		r, err := http.NewRequest(http.MethodGet, base+"/console/data", nil)
+		require.NoError(t, err)
+		if password != "" {
+			r.SetBasicAuth("ops", password)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer answer.Body.Close()
+		return answer.StatusCode
+	}
+	const password = "correct horse battery"
+	base, stop := startWith(t, Config{Password: password})
+	defer stop()
+	assert.Equal(t, http.StatusUnauthorized, status(base, ""))
+	assert.Equal(t, http.StatusUnauthorized, status(base, "wrong"))
+	assert.Equal(t, http.StatusOK, status(base, password))
+
+	off, stopOff := startWith(t, Config{})
+	defer stopOff()
+	assert.Equal(t, http.StatusNotFound, status(off, password))
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.ErrorContains(t, Serve(t.Context(), listener, io.Discard, Config{Password: "short"}), "it needs 16")
+}
