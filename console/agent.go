@@ -23,6 +23,7 @@ type agent struct {
 	srv     *pushy.Server
 	hub     *hub.Hub
 	samples shared[nodeSample]
+	counted counts // of the last sample; only sample uses it
 	ends    ends
 	watches watches
 }

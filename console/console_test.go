@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/pushytest"
 )
 
 // start starts a node; o can be zero.
@@ -352,6 +354,53 @@ func TestOverviewOfACluster(t *testing.T) {
 		assert.Equal(t, []any{nil, true, nil}, rowsOf(o, "nodes", "silent"))
 		assert.Equal(t, nodes[2].Node(), rowsOf(o, "nodes", "node")[1])
 		assert.EqualValues(t, 3, o["totals"].(map[string]any)["connections"])
+	})
+}
+
+// The rates are those of all nodes. They are not known until each node was asked twice, nor after a
+// time in which nobody has looked, and do not depend on the clock.
+func TestRatesOfACluster(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := memory.NewCluster(memory.Options{})
+		var kits []*pushytest.Kit
+		var first *pushy.Server
+		var page http.Handler
+		for range 2 {
+			srv := start(t, pushy.Options{Broker: cluster.Broker()})
+			page = open(t, srv, console.Options{})
+			first = cmp.Or(first, srv)
+			kit := pushytest.New(t, srv)
+			kits = append(kits, kit)
+			kit.Connect().Subscribe("prices")
+		}
+		ann := kits[0].Connect()
+		rates := func() any {
+			t.Helper()
+			return get(t, page, "/data")["totals"].(map[string]any)["rates"]
+		}
+		assert.Nil(t, rates())
+		for range 20 {
+			require.NoError(t, first.Publish(t.Context(), "prices", "tick", 1))
+			require.Error(t, ann.Exec("nonsense", nil, nil))
+			time.Sleep(100 * time.Millisecond)
+		}
+		got := rates().(map[string]any)
+		assert.EqualValues(t, 10, got["published"])
+		assert.EqualValues(t, 10, got["messagesIn"])
+		assert.EqualValues(t, 30, got["messagesOut"], "two subscribers, and the answers")
+		assert.Greater(t, got["bytesIn"], 100.0)
+		assert.Greater(t, got["bytesOut"], 1000.0)
+		assert.EqualValues(t, 0, got["ended"])
+		ann.Close(4000)
+		time.Sleep(2 * time.Second)
+		got = rates().(map[string]any)
+		assert.EqualValues(t, 0.5, got["ended"])
+		assert.EqualValues(t, 0, got["published"])
+		time.Sleep(time.Minute)
+		assert.Nil(t, rates())
+		time.Sleep(2 * time.Second)
+		assert.NotNil(t, rates())
 	})
 }
 

@@ -181,8 +181,7 @@ func (f *figures) add(n *figures) {
 	f.Channels = max(f.Channels, n.Channels) // a channel can be on several nodes
 	f.Waiting += n.Waiting
 	f.Published += n.Published
-	f.Ended += n.Ended
-	f.Refused += n.Refused
+	f.Rates = f.Rates.add(n.Rates)
 	f.Memory += n.Memory
 	f.MemoryLimit += n.MemoryLimit
 }

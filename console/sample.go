@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/hub"
 )
 
@@ -25,9 +26,8 @@ type figures struct {
 	Channels    int    `json:"channels"`
 	Waiting     int64  `json:"waiting"`
 	Published   uint64 `json:"published"`
-	Ended       uint64 `json:"ended"`
-	Refused     uint64 `json:"refused"`
-	Memory      int64  `json:"memory"` // in bytes, what Limits.Memory limits
+	Rates       *rates `json:"rates,omitempty"` // nil if they are not known yet
+	Memory      int64  `json:"memory"`          // in bytes, what Limits.Memory limits
 	MemoryLimit int64  `json:"memoryLimit"`
 	Away        string `json:"away,omitempty"` // why the Broker cannot be reached
 }
@@ -72,16 +72,13 @@ func (a *agent) sample() (nodeSample, time.Duration) {
 			Channels:    stats.Channels,
 			Waiting:     stats.Buffered,
 			Published:   stats.Published,
-			Ended:       a.ends.count(),
+			Rates:       a.rates(began, &stats),
 			Memory: stats.Memory.Outboxes + stats.Memory.Reading + stats.Memory.Members +
 				stats.Memory.Kept + stats.Memory.Queued,
 			MemoryLimit: stats.Memory.Limit,
 		},
 		Channels: []channelRow{},
 		Conns:    []connRow{},
-	}
-	for _, n := range stats.Refused {
-		s.Figures.Refused += n
 	}
 	if stats.Away != nil {
 		s.Figures.Away = short(stats.Away.Error(), 200)
@@ -99,6 +96,25 @@ func (a *agent) sample() (nodeSample, time.Duration) {
 	s.Channels = a.top(waiting)
 	s.Ends = a.ends.page(endQuestion{Limit: recentEnds}, a.srv.Node()).Ends
 	return s, time.Since(began)
+}
+
+// rates returns the rates since the last sample.
+func (a *agent) rates(now time.Time, stats *pushy.Stats) *rates {
+	c := counts{
+		at:          now,
+		published:   stats.Published,
+		ended:       a.ends.count(),
+		messagesIn:  stats.MessagesIn,
+		messagesOut: stats.MessagesOut,
+		bytesIn:     stats.BytesIn,
+		bytesOut:    stats.BytesOut,
+	}
+	for _, n := range stats.Refused {
+		c.refused += n
+	}
+	before := a.counted
+	a.counted = c
+	return c.since(&before)
 }
 
 // row describes a connection, with all its channels.

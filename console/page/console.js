@@ -2,7 +2,7 @@
 import { channelPages, connPages, openChannel, openConn } from "./detail.js";
 import { showEnds } from "./ends.js";
 import { get, page } from "./net.js";
-import { age, brief, bytes, clock, fill, make, number, plain, plural, rate, spark, value } from "./show.js";
+import { age, brief, byteRate, bytes, clock, fill, make, number, plain, plural, rate, spark, value } from "./show.js";
 import { opener, shown, table } from "./table.js";
 
 const $ = (id) => document.getElementById(id);
@@ -13,37 +13,23 @@ let lastAt = 0; // when it came
 
 // --- totals ---
 
-const tiles = [
-  ["Connections", (o) => number(o.totals.connections), (o) => o.totals.connections],
-  ["Published / s", (o, r) => rate(r.published), (o, r) => r.published],
-  ["Ended / s", (o, r) => rate(r.ended), (o, r) => r.ended],
-  ["Refused / s", (o, r) => rate(r.refused), (o, r) => r.refused],
-  ["Bytes waiting", (o) => bytes(o.totals.waiting), (o) => o.totals.waiting],
-  ["Memory", (o) => bytes(o.totals.memory), (o) => o.totals.memory],
-].map(([name, text, figure]) => {
+const tiles = [ // in pairs, because a phone shows two in a row
+  ["Connections", (o) => o.totals.connections, number],
+  ["Published / s", (o) => o.totals.rates?.published, rate],
+  ["Messages in / s", (o) => o.totals.rates?.messagesIn, rate],
+  ["Messages out / s", (o) => o.totals.rates?.messagesOut, rate],
+  ["Bytes waiting", (o) => o.totals.waiting, bytes],
+  ["Memory", (o) => o.totals.memory, bytes],
+  ["Bytes in / s", (o) => o.totals.rates?.bytesIn, byteRate],
+  ["Bytes out / s", (o) => o.totals.rates?.bytesOut, byteRate],
+  ["Ended / s", (o) => o.totals.rates?.ended, rate],
+  ["Refused / s", (o) => o.totals.rates?.refused, rate],
+].map(([name, figure, text]) => {
   const shown = make("output", {}, "–");
   const line = spark();
   $("totals").append(make("div", { class: "tile" }, make("h3", {}, name), shown, line.svg));
   return { text, figure, shown, line };
 });
-
-/** Returns the rates of a node since the last overview, or {} if it had none or was started again. */
-function ratesOf(node) {
-  const before = last?.nodes.find((n) => n.node === node.node);
-  const seconds = before?.at && node.at ? (node.at - before.at) / 1000 : 0;
-  if (seconds <= 0) return rates.get(node.node) ?? {};
-  const found = {};
-  for (const key of ["published", "ended", "refused"]) found[key] = Math.max(0, node[key] - before[key]) / seconds;
-  rates.set(node.node, found);
-  return found;
-}
-const rates = new Map(); // by node
-
-function sum(all) {
-  const total = {};
-  for (const one of all) for (const [key, n] of Object.entries(one)) total[key] = (total[key] ?? 0) + n;
-  return total;
-}
 
 // --- tables ---
 
@@ -88,8 +74,9 @@ const nodeColumns = [
   },
   { class: "n", set: (cell, n) => fill(cell, n.at ? number(n.connections) : "–") },
   { class: "n wide", set: (cell, n) => fill(cell, n.at ? number(n.channels) : "–") },
-  { class: "n", set: (cell, n) => fill(cell, rate(n.rates.published)) },
-  { class: "n wide", set: (cell, n) => fill(cell, rate(n.rates.ended)) },
+  { class: "n", set: (cell, n) => fill(cell, rate(n.rates?.published)) },
+  { class: "n wide", set: (cell, n) => fill(cell, rate(n.rates?.messagesIn)) },
+  { class: "n wide", set: (cell, n) => fill(cell, rate(n.rates?.messagesOut)) },
   { class: "n", set: (cell, n) => fill(cell, n.at ? bytes(n.waiting) : "–") },
   {
     class: "n wide",
@@ -109,11 +96,9 @@ function show(o) {
   document.body.classList.toggle("readonly", o.readOnly);
   page.readOnly = o.readOnly;
   fill($("who"), value(o.who), o.readOnly ? make("span", { class: "badge" }, "read only") : "");
-  for (const node of o.nodes) node.rates = node.at ? ratesOf(node) : {};
-  const total = sum(o.nodes.map((node) => node.rates));
   for (const tile of tiles) {
-    fill(tile.shown, tile.text(o, total));
-    tile.line.add(tile.figure(o, total));
+    fill(tile.shown, tile.text(tile.figure(o)));
+    tile.line.add(tile.figure(o));
   }
   most.channels = o.channels[0]?.waiting;
   most.conns = o.conns[0]?.waiting;

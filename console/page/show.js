@@ -65,6 +65,8 @@ export function bytes(n) {
   return `${(n < 9.95 ? tenths : digits).format(n)} ${"KMGT"[unit]}iB`;
 }
 
+export const byteRate = (n) => (n === undefined ? "–" : bytes(Math.round(n)));
+
 export function age(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));
   if (s < 60) return `${s} s`;
