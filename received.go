@@ -74,7 +74,7 @@ type Received struct {
 	// did not fit into the queue of the Listener; "" for lost events of a channel that keeps none. Of
 	// KindEnded, it is the Kick.Reason.
 	Reason string
-	// Count is the number of events that were skipped, of a Gap with the reason "skipped".
+	// Count is the number of events that are known to be missing at a Gap, because they were skipped.
 	Count int
 }
 
