@@ -219,6 +219,32 @@ func TestNextNodeContinues(t *testing.T) {
 	})
 }
 
+// A node that does not send keeps the events until it is told that they were sent. More of them than
+// it can keep happen in a short time: it loses none of those that the next node has to send.
+func TestNextNodeContinuesAfterManyEvents(t *testing.T) {
+	onCluster(t, webhook.Options{Events: []string{webhook.ChannelOccupied}}, func(t *testing.T, c *cluster) {
+		a, b := c.start(), c.start()
+		ann := b.kit.Connect(as("1"))
+		const n = 12_000
+		for i := range n {
+			require.NoError(t, b.Channels().Join(ann.Conn(), fmt.Sprint("room-", i), nil))
+			if i%1000 == 999 {
+				time.Sleep(300 * time.Millisecond)
+			}
+		}
+		assert.Len(t, c.rc.take(), n)
+		c.rc.reply(http.StatusServiceUnavailable, "")
+		ann.Subscribe("late-1")
+		ann.Subscribe("late-2")
+		time.Sleep(100 * time.Millisecond)
+		a.kill()
+		c.rc.reply(http.StatusNoContent, "")
+		time.Sleep(30 * time.Second)
+		assert.Equal(t, []string{"channel.occupied late-1", "channel.occupied late-2"}, c.rc.take())
+		c.rc.once()
+	})
+}
+
 // A rolling restart of all nodes, whose clients move to another one, causes no event.
 func TestRollingRestartIsSilent(t *testing.T) {
 	onCluster(t, webhook.Options{}, func(t *testing.T, c *cluster) {

@@ -66,10 +66,14 @@ func (c *cursor) take() bool {
 func (c *cursor) follow() (wait time.Duration) {
 	c.taken = false
 	s := c.s
-	if s.queue.len() == 0 {
+	watch := cursorWatch
+	switch n := s.queue.len(); {
+	case n == 0:
 		return forever
+	case n > maxQueued/8:
+		watch = cursorPause // so that the queue does not overflow with events that were sent
 	}
-	if rest := cursorWatch - time.Since(c.read); rest > 0 {
+	if rest := watch - time.Since(c.read); rest > 0 {
 		return rest
 	}
 	c.read = time.Now()
@@ -78,14 +82,14 @@ func (c *cursor) follow() (wait time.Duration) {
 	records, err := s.ledger.List(ctx, c.key)
 	if err != nil {
 		c.failed(err)
-		return cursorWatch
+		return watch
 	}
 	for _, r := range records {
 		if sent, err := broker.ParsePosition(string(r.Answer)); r.Key == c.key && err == nil {
 			s.queue.dropSent(sent)
 		}
 	}
-	return cursorWatch
+	return watch
 }
 
 // save writes the position. It returns how long to wait before the next write, if there is
