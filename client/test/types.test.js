@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, test } from "node:test";
+import { compile as svelte } from "svelte/compiler";
 
 const client = path.resolve(import.meta.dirname, ".."), golden = path.resolve(client, "../cmd/pushy-types/testdata");
 const home = mkdtempSync(path.join(client, "node_modules/.types-")); // where React and Svelte are found
@@ -13,12 +14,19 @@ after(() => rmSync(home, { recursive: true, force: true }));
 /** Compiles a page with the declarations of a golden file, and returns what TypeScript says. */
 function compile(name, page) {
   cpSync(path.join(golden, name, `${name}.d.ts`), path.join(home, `${name}.d.ts`));
-  writeFileSync(path.join(home, `${name}-page.ts`), page);
+  return check({ [`${name}-page.ts`]: page }, { exactOptionalPropertyTypes: true }, [`${name}.d.ts`]);
+}
+
+/** Compiles files by their names, and returns what TypeScript says. */
+function check(pages, options, more = []) {
+  for (const [file, text] of Object.entries(pages)) writeFileSync(path.join(home, file), text);
   const paths = { "pushy-client": ["pushy.d.ts"], "pushy-client/*": ["*.d.ts"] };
   for (const alias of Object.values(paths)) alias[0] = path.join(client, alias[0]);
   writeFileSync(path.join(home, "tsconfig.json"), JSON.stringify({
-    compilerOptions: { strict: true, exactOptionalPropertyTypes: true, noEmit: true, target: "es2022", module: "esnext", moduleResolution: "bundler", types: [], paths },
-    files: [`${name}-page.ts`, `${name}.d.ts`],
+    compilerOptions: {
+      strict: true, noEmit: true, target: "es2022", module: "esnext", moduleResolution: "bundler", jsx: "react-jsx", types: [], paths, ...options,
+    },
+    files: [...Object.keys(pages), ...more],
   }));
   try {
     return execFileSync("node", [path.join(client, "node_modules/typescript/bin/tsc"), "-p", home], { encoding: "utf8" });
@@ -67,4 +75,34 @@ test("what encoding/json writes has the types that are declared", { timeout: 60_
   for (const [from, to, says] of [['"Kept"', '"kept"', "'\"kept\"' does not exist"], ['"seen": 0,', "", "'seen' is missing"], ['"deep": 5', '"deep": "5"', "'string' is not assignable"]]) {
     assert.match(compile("shapes", page(sample("full").replace(from, to))), new RegExp(says));
   }
+});
+
+const docs = (name) => readFileSync(path.resolve(client, "../docs", name), "utf8");
+const blocks = (text, language) => [...text.matchAll(new RegExp("```" + language + "\\n([^]*?)```", "g"))].map(([, code]) => code);
+
+test("the code of docs/react.md", { timeout: 60_000 }, () => {
+  const page = docs("react.md"), [realtime] = blocks(page, "js"), [orders, missed] = blocks(page, "jsx"), [typed] = blocks(page, "ts");
+  const load = "/** @returns {Promise<any[]>} */ async function load() { return []; }\n";
+  const options = { allowJs: true, checkJs: true, noImplicitAny: false, strictNullChecks: false };
+  const react = 'import { useEffect, useState } from "react";\n';
+  const body = "export function Missed(channel, setOrders) {\n" + missed + "}\n";
+  assert.equal(check({ "realtime.js": realtime, "orders.jsx": react + orders + load + body }, options), "");
+  // Names that the package does not have are reported.
+  assert.match(check({ "orders.jsx": react + orders.replaceAll("usePresence", "usePeople") + load + body }, options), /no exported member 'usePeople'/);
+  const types = typed.replace(/import type .*/, 'interface OrderEvents { "order-changed": { title: string } }');
+  const imports = 'import type { Pushy } from "pushy-client"; import { useChannel, useEvent } from "pushy-client/react"; declare const pushy: Pushy;\n';
+  assert.equal(check({ "typed.ts": imports + types }), "");
+  assert.match(check({ "typed.ts": imports + types.replace("order.title", "order.name") }), /'name' does not exist/);
+});
+
+test("the code of docs/svelte.md", { timeout: 60_000 }, () => {
+  const page = docs("svelte.md"), [orders] = blocks(page, "svelte"), [typed] = blocks(page, "ts");
+  assert.deepEqual(svelte(orders, { generate: "client" }).warnings, []);
+  const [, script] = orders.match(/<script>([^]*?)<\/script>/);
+  const runes = "declare function $state<T>(value: T): any; declare function $effect(run: () => void): void; declare const $room: any; declare function load(): Promise<any>;\n";
+  assert.equal(check({ "orders.ts": runes + script, "realtime.d.ts": 'import type { Pushy } from "pushy-client"; export const pushy: Pushy;' }), "");
+  const imports = 'import type { Pushy } from "pushy-client"; import { channel, on } from "pushy-client/svelte"; declare const pushy: Pushy;\n';
+  const types = typed.replace(/import type .*/, 'interface OrderEvents { "order-added": { title: string } }');
+  assert.equal(check({ "typed.ts": imports + types }), "");
+  assert.match(check({ "typed.ts": imports + types.replace("order.title", "order.name") }), /'name' does not exist/);
 });
