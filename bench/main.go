@@ -29,7 +29,7 @@ var (
 	render   = flag.String("render", "", "measure nothing; write RESULTS.md from a file that -keep has written")
 	profiles = flag.String("profile", "", "directory for CPU profiles of the Go servers, one for each start of a server")
 	shaken   = flag.String("shake", "", "ADDRESS: make handshakes there; the section shakes runs this in another process")
-	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name")
+	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name; several are separated by commas")
 
 	one      = flag.String("one", "", "kinds to compare under one load, separated by commas, instead of the sections")
 	clients  = flag.Int("n", 1000, "with -one: clients")
@@ -56,10 +56,13 @@ func run(ctx context.Context) error {
 	if *shaken != "" {
 		return shake(*shaken, *period)
 	}
-	if *also != "" {
-		name, binary, ok := strings.Cut(*also, "=")
+	for build := range strings.SplitSeq(*also, ",") {
+		if build == "" {
+			continue
+		}
+		name, binary, ok := strings.Cut(build, "=")
 		if !ok {
-			return fmt.Errorf("-also takes NAME=BINARY")
+			return fmt.Errorf("-also takes NAME=BINARY, not %q", build)
 		}
 		addBuild(name, binary)
 	}

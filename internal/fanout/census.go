@@ -15,8 +15,8 @@ func (e *Engine) Census() int64 {
 	var bytes int64
 	for _, o := range e.outboxes() {
 		o.mu.Lock()
-		bytes += o.writing
-		for _, f := range o.queue.waiting() {
+		bytes += o.writingLocked()
+		for _, f := range o.waitingLocked() {
 			if f.seen.Swap(e.censuses) != e.censuses {
 				bytes += f.memory()
 			}
@@ -40,14 +40,13 @@ func (f *Frame) memory() int64 {
 	return int64(n)
 }
 
+// outboxes returns the outboxes that have not ended.
 func (e *Engine) outboxes() []*Outbox {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var all []*Outbox
 	for o := e.first; o != nil; o = o.next {
-		if o.bytes.Load() > 0 {
-			all = append(all, o)
-		}
+		all = append(all, o)
 	}
 	return all
 }
@@ -61,10 +60,12 @@ func (e *Engine) Shed(bytes int64) (disconnected int) {
 	}
 	var loads []load
 	for _, o := range e.outboxes() {
-		loads = append(loads, load{
-			o:     o,
-			bytes: o.bytes.Load(),
-		})
+		if n := o.Waiting(); n > 0 {
+			loads = append(loads, load{
+				o:     o,
+				bytes: n,
+			})
+		}
 	}
 	slices.SortFunc(loads, func(a, b load) int { return cmp.Compare(b.bytes, a.bytes) })
 	for _, l := range loads {

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -73,6 +74,7 @@ const (
 type Engine struct {
 	cfg      Config
 	flushers []flusher
+	fans     sync.Pool     // *Fan
 	next     atomic.Uint32 // the flusher of the next Outbox
 	arrivals arrivals
 	coming   atomic.Int64   // bytes of lists that AwaitRoom has admitted and that are not queued yet
@@ -94,6 +96,7 @@ func New(cfg Config) *Engine {
 		// flushers write larger batches, which cost less per connection.
 		n = max(1, runtime.GOMAXPROCS(0)/2)
 	}
+	n = min(n, math.MaxUint16) // see Outbox.lane
 	e.flushers = make([]flusher, n)
 	for i := range e.flushers {
 		e.flushers[i].engine = e
@@ -111,7 +114,8 @@ func (e *Engine) NewOutbox(end Endpoint, onDisconnect func(code int, reason stri
 		form:         end.Form(),
 		onDisconnect: onDisconnect,
 	}
-	o.flusher = &e.flushers[e.next.Add(1)%uint32(len(e.flushers))]
+	o.lane = uint16(e.next.Add(1) % uint32(len(e.flushers)))
+	o.flusher = &e.flushers[o.lane]
 	if s, ok := end.(Socket); ok {
 		o.direct = s.Direct()
 	}
@@ -146,7 +150,7 @@ func (e *Engine) Waiting() int64 {
 	for i := range e.flushers {
 		n += e.flushers[i].waiting.Load()
 	}
-	return n
+	return max(0, n) // a Fan and a pass count only a few times, and the Fan can be later
 }
 
 // Wait blocks until all goroutines of the Engine have ended. Every Outbox must have been
@@ -155,18 +159,9 @@ func (e *Engine) Wait() { e.running.Wait() }
 
 // disconnectLargest disconnects the outboxes with the most queued bytes until MaxTotal is respected.
 func (e *Engine) disconnectLargest() {
-	for e.Waiting() > e.cfg.MaxTotal {
-		var most *Outbox
-		var bytes int64
-		e.mu.Lock()
-		for o := e.first; o != nil; o = o.next {
-			if n := o.bytes.Load(); n > bytes {
-				most = o
-				bytes = n
-			}
-		}
-		e.mu.Unlock()
-		if most == nil || !most.disconnect(codeSlowConsumer, "server buffers full") {
+	for {
+		over := e.Waiting() - e.cfg.MaxTotal
+		if over <= 0 || e.Shed(over) == 0 {
 			return
 		}
 	}

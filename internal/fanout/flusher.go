@@ -23,15 +23,16 @@ type flusher struct {
 	spare []*Outbox     // an empty array; it and ready are swapped in each pass
 	each  time.Duration // the recent average time for one connection in a pass
 	batch batch
+	warm  uint16 // see Fan.Touch
 
 	sent sent
 	_    [64]byte // keeps the next flusher's counter out of this one's cache line
 }
 
-// add puts o on the list; start must follow.
-func (f *flusher) add(o *Outbox) {
+// add puts outboxes on the list; start must follow.
+func (f *flusher) add(o ...*Outbox) {
 	f.mu.Lock()
-	f.ready = append(f.ready, o)
+	f.ready = append(f.ready, o...)
 	f.mu.Unlock()
 }
 
@@ -66,9 +67,17 @@ func (f *flusher) run() {
 		f.urgent.Store(false)
 		f.batch.made = 0
 		began := clock()
-		for i, o := range pass {
-			pass[i] = nil
-			o.flush(&f.batch)
+		for rest := pass; len(rest) > 0; {
+			n := min(len(rest), passPart)
+			for _, o := range rest[:n] { // see Fan.Touch
+				f.warm |= o.lane
+			}
+			for i, o := range rest[:n] {
+				rest[i] = nil
+				o.flush(&f.batch)
+			}
+			f.settle()
+			rest = rest[n:]
 		}
 		ended := clock()
 		f.each += (time.Duration(ended-began)/time.Duration(len(pass)) - f.each) / 4
@@ -77,6 +86,17 @@ func (f *flusher) run() {
 			f.sent.delay.Add(time.Duration(ended - f.batch.made))
 		}
 		f.spare = pass[:0]
+	}
+}
+
+// passPart is the number of connections after which a pass counts what it has written.
+const passPart = 16
+
+// settle counts what the batch has written.
+func (f *flusher) settle() {
+	if f.batch.done != 0 {
+		f.waiting.Add(-f.batch.done)
+		f.batch.done = 0
 	}
 }
 

@@ -229,7 +229,7 @@ func TestGather(t *testing.T) {
 func TestPassesUnderFire(t *testing.T) {
 	t.Parallel()
 	e := wideEngine(time.Millisecond)
-	const boxes, publishers, events = 50, 4, 200
+	const boxes, publishers, events = 150, 4, 200
 	var sockets [boxes]*socket
 	var out [boxes]*fanout.Outbox
 	var gates [boxes]fanout.Gate
@@ -245,10 +245,12 @@ func TestPassesUnderFire(t *testing.T) {
 			for n := range events {
 				f := frame(fmt.Sprintf("%d:%d;", p, n))
 				order.Lock()
+				fan := e.Fan(f)
 				for i := range boxes {
-					out[i].SendThrough(&gates[i], f)
+					fan.Touch(out[i])
+					assert.True(t, fan.Send(out[i], &gates[i]))
 				}
-				e.Flush()
+				fan.Flush()
 				order.Unlock()
 			}
 		})
@@ -265,4 +267,59 @@ func TestPassesUnderFire(t *testing.T) {
 		assert.Equal(t, want, s.all(), "all see one order")
 	}
 	assert.Zero(t, e.Waiting())
+}
+
+// A Fan says which receivers do not get the frame, and makes the same omissions and disconnections
+// as SendThrough.
+func TestFanRefuses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := fanout.New(fanout.Config{
+			MaxBytes:     wide,
+			MaxTotal:     8 * wide,
+			WriteTimeout: time.Second,
+		})
+		ended := 0
+		box := func() (*fanout.Outbox, *socket) {
+			s := &socket{room: 8 * wide}
+			return e.NewOutbox(s, func(code int, _ string) { ended = code }), s
+		}
+		var open, shut, late, full fanout.Gate
+		first, firstSocket := box()
+		first.Open(&open, frame("a"))
+		second, secondSocket := box()
+		second.Send(frame("b"))
+		third, thirdSocket := box()
+		third.Open(&late, frame("c"))
+		third.Close(1000, "")
+		slow, slowSocket := box()
+		slow.Hold()
+		slow.Open(&full, frame("d"))
+		synctest.Wait()
+		for _, text := range []string{"1", strings.Repeat("2", wide)} {
+			fan := e.Fan(frame(text))
+			assert.True(t, fan.Send(first, &open))
+			assert.False(t, fan.Send(second, &shut))
+			assert.False(t, fan.Send(third, &late))
+			assert.Equal(t, len(text) == 1, fan.Send(slow, &full))
+			fan.Flush()
+			synctest.Wait()
+		}
+		assert.Equal(t, 3008, ended)
+		fan := e.Fan(omittable("g0 1;", "key", true))
+		assert.True(t, fan.Send(first, &open))
+		fan.Flush()
+		slow.Release()
+		for _, o := range []*fanout.Outbox{first, second, third, slow} {
+			o.Close(1000, "")
+			<-o.Done()
+		}
+		assert.True(t, firstSocket.all() == "a1"+strings.Repeat("2", wide)+"g0 1;")
+		assert.Equal(t, "b", secondSocket.all())
+		assert.Equal(t, "c", thirdSocket.all())
+		assert.Empty(t, slowSocket.all(), "what was queued is dropped")
+		assert.Equal(t, 3008, slowSocket.finished)
+		assert.Zero(t, e.Waiting())
+		e.Wait()
+	})
 }

@@ -21,10 +21,10 @@ type Left struct {
 func (o *Outbox) Left() Left {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.ending == nil {
-		return Left{}
+	if e := o.endedLocked(); e != nil {
+		return e.left
 	}
-	return o.ending.left
+	return Left{}
 }
 
 // noteLeftLocked is called before the Outbox is closed, and before anything is dropped. The
@@ -35,10 +35,10 @@ func (o *Outbox) noteLeftLocked() {
 		return
 	}
 	e.noted = true
-	e.left.Bytes = o.bytes.Load()
-	made := e.writing
+	e.left.Bytes = o.bytes
+	made := o.rare.made
 	if made == 0 {
-		made = firstMade(o.queue.waiting())
+		made = firstMade(o.waitingLocked())
 	}
 	if made != 0 {
 		e.left.Oldest = time.Duration(clock() - made)

@@ -10,7 +10,7 @@ import (
 // Outbox's lock guards it.
 type lists struct {
 	bytes   int64
-	writing []*Frame      // taken by the owner and not yet written
+	writing []*Frame      // taken, and not yet written
 	room    chan struct{} // nil until a caller waits for it; closed when there is room
 }
 
@@ -110,7 +110,7 @@ func (o *Outbox) heldOrClosed() bool {
 // addListLocked accounts for a list of n bytes that is about to be queued.
 func (o *Outbox) addListLocked(f *Frame, n int64) {
 	o.rareLocked().lists.bytes += n
-	o.bytes.Add(n)
+	o.bytes += n
 	if f.refs.Add(1) == 1 {
 		counted := uint32(min(n, math.MaxInt32))
 		f.size.Add(counted)
@@ -118,17 +118,16 @@ func (o *Outbox) addListLocked(f *Frame, n int64) {
 	}
 }
 
-// takenLocked records that the owner has taken frames with that number of bytes.
+// takenLocked records that frames with that number of bytes are being written.
 func (o *Outbox) takenLocked(frames []*Frame, bytes int64) {
-	if o.rare != nil {
-		for _, f := range frames {
-			if f.list {
-				bytes -= int64(len(f.Bytes(o.form)))
-				o.rare.lists.writing = append(o.rare.lists.writing, f)
-			}
+	r := o.rareLocked()
+	for _, f := range frames {
+		if f.list {
+			bytes -= int64(len(f.Bytes(o.form)))
+			r.lists.writing = append(r.lists.writing, f)
 		}
 	}
-	o.writing += bytes
+	r.writing += bytes
 }
 
 // listsWrittenLocked subtracts the lists that were being written from the queued bytes.
@@ -147,7 +146,7 @@ func (o *Outbox) listsWrittenLocked() {
 func (o *Outbox) releaseListLocked(f *Frame) {
 	n := int64(len(f.Bytes(o.form)))
 	o.rare.lists.bytes -= n
-	o.bytes.Add(-n)
+	o.bytes -= n
 	if f.refs.Add(-1) == 0 {
 		o.flusher.waiting.Add(-int64(f.size.Swap(0)))
 	}
@@ -155,10 +154,10 @@ func (o *Outbox) releaseListLocked(f *Frame) {
 
 // dropListsLocked subtracts all lists from the queued bytes.
 func (o *Outbox) dropListsLocked() {
-	for _, f := range o.queue.waiting() {
+	for _, f := range o.waitingLocked() {
 		if f.list {
 			o.releaseListLocked(f)
 		}
 	}
-	o.listsWrittenLocked() // also those that the owner has taken
+	o.listsWrittenLocked() // also those that are being written
 }

@@ -51,12 +51,13 @@ func (o *Outbox) omitLocked(g *Gate, f *Frame) bool {
 	if o.closed {
 		return false // appendLocked refuses it
 	}
+	o.queueLocked()
 	key := latestKey{
 		gate:   g,
 		latest: f.omit.Latest,
 	}
 	replaced := key.latest != "" && o.replaceLocked(key)
-	if f.omit.Droppable && !replaced && o.queuedLocked(o.bytes.Load()) > int64(o.flusher.engine.cfg.MaxBytes/4) {
+	if f.omit.Droppable && !replaced && o.queuedLocked(o.bytes) > int64(o.flusher.engine.cfg.MaxBytes/4) {
 		o.countLocked(g, f)
 		return true
 	}
@@ -142,15 +143,18 @@ func (o *Outbox) noticeLocked(g *Gate) {
 		g.omitted = nil
 		return
 	}
-	if o.queue == nil {
-		o.queue = queues.Get().(*queue)
-	}
 	f := g.omitted.notice.Dropped(g.omitted.count)
 	g.omitted.count = 0
 	g.omitted.paused = true
 	time.AfterFunc(noticePause, func() { o.pauseEnded(g) })
 	o.addLocked(int64(len(f.Bytes(o.form))))
-	o.queue.push(f)
+	if o.queue != nil {
+		o.queue.push(f)
+	} else {
+		var chain *queue
+		o.pushLocked(f, &chain)
+		putQueues(chain)
+	}
 	o.startLocked()
 }
 
@@ -164,7 +168,8 @@ func (o *Outbox) pauseEnded(g *Gate) {
 		g.omitted = nil
 	case g.omitted.listed: // frames are queued before the notice
 		g.omitted.paused = false
-	case o.queue != nil:
+	case len(o.waitingLocked()) > 0:
+		o.queueLocked()
 		g.omitted.paused = false
 		o.listLocked(g)
 	default:

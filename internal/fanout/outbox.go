@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 // Gate controls which frames of one subscription enter an Outbox: none before Open and none
@@ -29,50 +28,62 @@ const (
 // control has the queued control frame of each kind, or nil.
 type control [controlKinds][]byte
 
+func (c *control) queued() bool {
+	for _, wire := range c {
+		if wire != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // Outbox is the queue of the messages that are to be written to one connection, in order.
 // Its methods do not block, except AwaitRoom. All methods are safe for concurrent use.
 //
-// While an Outbox is not empty, it has one owner, which is the only one to write. At first
-// this is its flusher. If a write would have to wait, the flusher passes the Outbox to a
-// drain, which is a separate goroutine that writes until the Outbox is empty.
+// An Outbox with something to write is on the list of its flusher, which writes for it. If a write
+// would have to wait, the flusher passes the Outbox to a drain, which is a separate goroutine that
+// writes until the Outbox is empty.
 type Outbox struct {
-	// mu guards the fields down to ending. The fields that every frame uses come first, so
-	// that they share cache lines.
-	mu      sync.Mutex
-	owned   bool
-	held    bool // nothing is written before Release
-	closed  bool // no frame is accepted any more
-	ended   bool // done is closed
-	form    Form
-	code    uint16       // of the close frame; 0 while there is none
-	queue   *queue       // nil while no frame is queued
-	bytes   atomic.Int64 // queued or being written; changed under mu
-	flusher *flusher
-	direct  Direct   // nil if writes can block
-	control *control // nil while no control frame is queued
+	// mu guards the fields down to rare. A delivery uses only these, and lane, direct and form, which
+	// never change: together they are one cache line.
+	mu     sync.Mutex
+	listed bool // on the list of the flusher
+	drains bool // a drain writes
+	held   bool // nothing is written before Release
+	closed bool // no frame is accepted any more
+	ended  bool // Done is closed
+	form   Form
+	lane   uint16    // the place of the flusher in the engine
+	one    [1]*Frame // the only queued frame, or nil; it needs no queue
+	queue  *queue    // nil while no frame is queued, or only one
+	bytes  int64     // queued, or being written by a drain or by the client of a Puller
+	direct Direct    // nil if writes can block
+	rare   *rare     // nil while there are neither lists, marks nor control frames, and no drain
 
-	writing int64 // the part of bytes that the owner has taken and not yet written, without lists
-	rare    *rare // nil while there are neither lists nor marks
-
+	flusher      *flusher
 	end          Endpoint // a Writer or a Puller
 	onDisconnect func(code int, reason string)
-	ending       *ending // nil until the Outbox is closed, a write has to wait, or Done is called
 
 	prev, next *Outbox // in the engine's list, under the engine's lock
+
+	_ [16]byte // an Outbox begins at a cache line if its size is a multiple of one
 }
 
-// ending has the fields that only an Outbox that ends needs, or one whose client reads slowly.
-// They are separate to save memory in the outboxes of idle connections.
+// ending has the fields that only an Outbox that ends needs.
 type ending struct {
-	reason  string        // of the close frame
-	done    chan struct{} // nil until Done is called
-	writing int64         // Frame.made of the first Frame that is being written; 0 if that is not known
-	left    Left
-	noted   bool // left is set
+	reason string        // of the close frame
+	code   int           // of the close frame; 0 while there is none
+	done   chan struct{} // nil until Done is called
+	left   Left
+	noted  bool // left is set
 }
 
-// Waiting returns the bytes that are queued or being written.
-func (o *Outbox) Waiting() int64 { return o.bytes.Load() }
+// Waiting returns the bytes that are queued, or being written by something that waits.
+func (o *Outbox) Waiting() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes
+}
 
 // Form returns the form in which the transport needs its frames. It never changes.
 func (o *Outbox) Form() Form { return o.form }
@@ -104,22 +115,21 @@ func (o *Outbox) Send(f *Frame) bool {
 	return ok
 }
 
-// SendThrough queues f if g is open and f.Omit permits no omission. Many calls for the same event are followed by one
-// Engine.Flush, which starts the writing.
+// SendThrough queues f if g is open and f.omit permits no omission. It is followed by Engine.Flush,
+// which starts the writing. Fan does the same for many receivers.
 func (o *Outbox) SendThrough(g *Gate, f *Frame) bool {
 	o.mu.Lock()
-	if !g.open {
-		o.mu.Unlock()
-		return false
-	}
-	if f.omit != nil && o.omitLocked(g, f) {
-		o.mu.Unlock()
-		return false
-	}
-	ok, slow := o.appendLocked(f)
+	ok, slow := o.appendThroughLocked(g, f)
 	o.mu.Unlock()
 	o.afterAppend(slow)
 	return ok
+}
+
+func (o *Outbox) appendThroughLocked(g *Gate, f *Frame) (ok, slow bool) {
+	if !g.open || f.omit != nil && o.omitLocked(g, f) {
+		return false, false
+	}
+	return o.appendLocked(f)
 }
 
 // Open queues f and then more, and opens g, all in one step, so that frames that pass g
@@ -169,7 +179,7 @@ func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 		return false, false
 	}
 	n := int64(len(f.Bytes(o.form)))
-	waiting := o.bytes.Load()
+	waiting := o.bytes
 	if f.list {
 		o.addListLocked(f, n)
 	} else {
@@ -179,10 +189,9 @@ func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 		}
 		o.addLocked(n)
 	}
-	if o.queue == nil {
-		o.queue = queues.Get().(*queue)
-	}
-	o.queue.push(f)
+	var chain *queue
+	o.pushLocked(f, &chain)
+	putQueues(chain)
 	if waiting+n >= batchBytes {
 		o.flusher.urgent.Store(true)
 	}
@@ -199,17 +208,16 @@ func (o *Outbox) overLocked(waiting, n int64) bool {
 }
 
 // queuedLocked returns the part of the waiting bytes that MaxBytes limits.
-func (o *Outbox) queuedLocked(waiting int64) int64 { return waiting - o.writing - o.listBytesLocked() }
+func (o *Outbox) queuedLocked(waiting int64) int64 {
+	return waiting - o.writingLocked() - o.listBytesLocked()
+}
 
 // Control queues bytes of the transport itself, which are written before the queued frames.
 // They replace queued bytes of the same kind.
 func (o *Outbox) Control(kind ControlKind, wire []byte) {
 	o.mu.Lock()
 	if !o.closed {
-		if o.control == nil {
-			o.control = new(control)
-		}
-		o.control[kind] = wire
+		o.rareLocked().control[kind] = wire
 		o.startLocked()
 	}
 	o.mu.Unlock()
@@ -254,25 +262,20 @@ func (o *Outbox) Done() <-chan struct{} {
 	return e.done
 }
 
-func (o *Outbox) endingLocked() *ending {
-	if o.ending == nil {
-		o.ending = &ending{}
-	}
-	return o.ending
-}
-
 func (o *Outbox) closeFrameLocked() (code int, reason string) {
-	if o.code == 0 {
+	e := o.endedLocked()
+	if e == nil {
 		return 0, ""
 	}
-	return int(o.code), o.ending.reason
+	return e.code, e.reason
 }
 
 func (o *Outbox) closeLocked(code int, reason string) {
 	o.noteLeftLocked()
 	o.closed = true
-	o.code = uint16(code)
-	o.endingLocked().reason = reason
+	e := o.endingLocked()
+	e.code = code
+	e.reason = reason
 }
 
 // disconnect disconnects the client: the queued frames are dropped, and only the close frame is
@@ -280,7 +283,7 @@ func (o *Outbox) closeLocked(code int, reason string) {
 func (o *Outbox) disconnect(code int, reason string) bool {
 	o.mu.Lock()
 	first := !o.closed
-	had := o.bytes.Load() > 0
+	had := o.bytes > 0
 	o.disconnectLocked(code, reason)
 	o.mu.Unlock()
 	if first {
@@ -302,14 +305,12 @@ func (o *Outbox) dropLocked() {
 	if o.rare != nil {
 		o.dropRareLocked()
 	}
-	o.dequeueLocked(len(o.queue.waiting()))
-	o.control = nil
-	o.writing = 0
-	o.addLocked(-o.bytes.Load())
+	putQueues(o.dequeueLocked(len(o.waitingLocked())))
+	o.addLocked(-o.bytes)
 }
 
 func (o *Outbox) addLocked(n int64) {
-	o.bytes.Add(n)
+	o.bytes += n
 	o.flusher.waiting.Add(n)
 }
 
@@ -318,50 +319,46 @@ func (o *Outbox) endLocked() {
 		return
 	}
 	o.ended = true
-	if o.ending != nil && o.ending.done != nil {
-		close(o.ending.done)
+	if e := o.endedLocked(); e != nil && e.done != nil {
+		close(e.done)
 	}
 	o.flusher.engine.forget(o)
 }
 
-// wakeLocked adds o to the list of its flusher if o has no owner yet. The caller must then
-// call flusher.start.
+// wakeLocked adds o to the list of its flusher, unless it is there or a drain writes. The caller
+// must then call flusher.start.
 func (o *Outbox) wakeLocked() {
-	if !o.owned && !o.held && !o.ended {
-		o.owned = true
+	if o.mustListLocked() {
+		o.listed = true
 		o.flusher.add(o)
 	}
 }
+
+// mustListLocked reports whether something that has been queued must be passed to the flusher.
+func (o *Outbox) mustListLocked() bool { return !o.listed && !o.drains && !o.held && !o.ended }
 
 func (o *Outbox) startLocked() {
 	o.wakeLocked()
 	o.flusher.start()
 }
 
-// restLocked reports whether the owner of o has more to do. If not, o has no owner any
-// more.
-func (o *Outbox) restLocked() bool {
-	if !o.ended && (o.queue != nil || o.closed || o.control != nil) {
-		return true
-	}
-	o.owned = false
-	return false
+// pendingLocked reports whether there is something to write.
+func (o *Outbox) pendingLocked() bool {
+	return !o.ended && (o.one[0] != nil || o.queue != nil || o.closed || o.rare != nil && o.rare.control.queued())
 }
 
 // writtenLocked subtracts the bytes that were being written from the queued bytes. If disconnect
 // or Discard was called during the write, they have already subtracted all of them.
 func (o *Outbox) writtenLocked() {
-	if o.writing > 0 {
-		o.addLocked(-o.writing)
-		o.writing = 0
+	r := o.rare
+	if r == nil {
+		return
 	}
-	if o.ending != nil {
-		o.ending.writing = 0
-	}
-	if o.rare != nil {
-		o.listsWrittenLocked()
-		o.releaseRareLocked()
-	}
+	o.addLocked(-r.writing)
+	r.writing = 0
+	r.made = 0
+	o.listsWrittenLocked()
+	o.releaseRareLocked()
 }
 
 // Lost ends the Outbox because a write has failed or timed out.
@@ -398,25 +395,28 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, end *CloseFrame
 	if o.held {
 		return dst, nil
 	}
-	waiting := o.queue.waiting()
+	waiting := o.waitingLocked()
 	i, bytes := 0, 0
 	for ; i < len(waiting) && (i == 0 || bytes < limit); i++ {
 		bytes += len(waiting[i].Bytes(o.form))
 	}
 	frames = append(dst, waiting[:i]...)
 	if i > 0 {
-		o.endingLocked().writing = firstMade(waiting[:i])
+		o.takenLocked(waiting[:i], int64(bytes))
+		o.rareLocked().made = firstMade(waiting[:i])
 		o.flusher.sent.messages.Add(uint64(i))
 		o.flusher.sent.bytes.Add(uint64(bytes))
+		if o.rareLocked().marks.holes > 0 {
+			frames = slices.DeleteFunc(frames, func(f *Frame) bool { return f == hole })
+		}
+		putQueues(o.dequeueLocked(i))
+		return frames, nil
 	}
-	if o.rare != nil && o.rare.marks.holes > 0 {
-		frames = slices.DeleteFunc(frames, func(f *Frame) bool { return f == hole })
-	}
-	o.takenLocked(waiting[:i], int64(bytes))
-	o.dequeueLocked(i)
-	if i == 0 && o.code != 0 {
-		end = &CloseFrame{}
-		end.Code, end.Reason = o.closeFrameLocked()
+	if code, reason := o.closeFrameLocked(); code != 0 {
+		end = &CloseFrame{
+			Code:   code,
+			Reason: reason,
+		}
 	}
 	return frames, end
 }

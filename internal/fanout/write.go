@@ -12,80 +12,139 @@ import (
 const batchBytes = 64 << 10
 
 // batch has the bytes of one write: one frame, or several that are joined. Successive
-// connections usually have the same frames queued, so the joined bytes are kept for the
-// next connection.
+// connections usually have the same frames queued, so the bytes are kept for the next
+// connection.
 type batch struct {
-	joined *[]byte  // from scratch, or nil
-	frames []*Frame // the frames in joined
+	frames []*Frame // what p has; none if p has control frames
+	over   *Frame   // the frame after these, which did not fit, or nil
 	form   Form
-	made   int64 // when the first Frame of the last write was made; 0 if that is not known
-	taken  int   // frames since the last call of sent.add
-	bytes  int   // of these, and of control frames
+	p      []byte
+	joined *[]byte // from scratch, or nil; p is a part of it if there are several frames
+	made   int64   // when the first Frame of the last write was made; 0 if that is not known
+	taken  int     // frames since the last call of sent.add
+	bytes  int     // of these, and of control frames
+	done   int64   // the bytes that are to be subtracted from flusher.waiting
+	free   *queue  // a chain of queues that are not needed, see takeQueue
+	frees  int     // their number
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
 
-// release forgets the frames and returns the buffer to the pool.
+// release forgets the frames and returns the buffer and the queues to the pools.
 func (b *batch) release() {
 	b.forget()
 	if b.joined != nil {
 		scratch.Put(b.joined)
 		b.joined = nil
 	}
+	putQueues(b.free)
+	b.free = nil
+	b.frees = 0
 }
 
 // forget drops the references to the frames, so that they can be collected.
 func (b *batch) forget() {
 	clear(b.frames)
 	b.frames = b.frames[:0]
+	b.over = nil
+	b.p = nil
 }
 
 // takeLocked removes the frames of the next write from o, control frames first, up to
-// batchBytes, and returns their bytes, which are valid until the next call.
-func (b *batch) takeLocked(o *Outbox) (p []byte) {
-	waiting := o.queue.waiting()
-	total, n := 0, 0
-	for _, f := range waiting {
-		size := len(f.Bytes(o.form))
-		if n > 0 && total+size > batchBytes {
-			break
-		}
-		total += size
-		n++
+// batchBytes, and returns their bytes, which are valid until the next call. size is the number of
+// bytes of the frames. Without direct, or if o.rare is set, these bytes count as being written.
+func (b *batch) takeLocked(o *Outbox, direct bool) (p []byte, size int64) {
+	waiting := o.waitingLocked()
+	n := len(waiting)
+	switch {
+	case o.rare != nil && o.rare.control.queued():
+		n, size = b.joinControlLocked(o, waiting)
+		p = b.p
+		b.p = nil // the control frames are only for this connection
+	case n == 0:
+		b.made = 0
+	case b.fits(waiting, o.form):
+		n = len(b.frames)
+		p = b.p
+		size = int64(len(p))
+	default:
+		b.fill(waiting, o.form)
+		n = len(b.frames)
+		p = b.p
+		size = int64(len(p))
 	}
-	frames := waiting[:n]
+	if !direct || o.rare != nil {
+		o.takenLocked(waiting[:n], size)
+	}
+	if q := o.dequeueLocked(n); q != nil {
+		b.freeQueue(q)
+	}
+	b.taken += n
+	b.bytes += len(p)
+	return p, size
+}
+
+// fits reports whether b has the next write for a connection for which these frames wait.
+func (b *batch) fits(waiting []*Frame, form Form) bool {
+	n := len(b.frames)
+	return n > 0 && form == b.form && (len(waiting) == n || len(waiting) > n && waiting[n] == b.over) &&
+		slices.Equal(b.frames, waiting[:n])
+}
+
+// fill makes b the first frames of waiting, of which there is at least one.
+func (b *batch) fill(waiting []*Frame, form Form) {
+	b.forget()
+	n, _ := fitting(waiting, form, batchBytes)
+	b.frames = append(b.frames, waiting[:n]...)
+	b.form = form
+	b.made = waiting[0].made
+	if n < len(waiting) {
+		b.over = waiting[n]
+	}
+	if n == 1 {
+		b.p = waiting[0].Bytes(form)
+		return
+	}
+	b.start()
+	b.join(b.frames, form)
+	b.p = *b.joined
+}
+
+// joinControlLocked makes b the control frames of o, which it removes, and the first frames of
+// waiting that fit. It returns the number of these, and of their bytes.
+func (b *batch) joinControlLocked(o *Outbox, waiting []*Frame) (n int, size int64) {
+	b.forget()
+	b.start()
+	for _, wire := range o.rare.control {
+		*b.joined = append(*b.joined, wire...)
+	}
+	o.rare.control = control{}
+	before := len(*b.joined)
+	n, bytes := fitting(waiting, o.form, batchBytes)
+	if before+bytes > batchBytes { // leave the frames for the next write
+		n = 0
+	}
 	b.made = 0
 	if n > 0 {
-		b.made = frames[0].made
+		b.made = waiting[0].made
 	}
-	switch {
-	case o.control != nil:
-		b.start()
-		for _, c := range o.control {
-			*b.joined = append(*b.joined, c...)
+	b.join(waiting[:n], o.form)
+	b.p = *b.joined
+	return n, int64(len(b.p) - before)
+}
+
+// fitting returns how many of the first frames have together at most that many bytes, but at least
+// one if there is one, and their bytes.
+func fitting(frames []*Frame, form Form, most int) (n, bytes int) {
+	for _, f := range frames {
+		size := len(f.Bytes(form))
+		if n > 0 && bytes+size > most {
+			break
 		}
-		o.control = nil
-		if len(*b.joined)+total > batchBytes { // leave the frames for the next write
-			frames = nil
-			total = 0
-		}
-		b.join(frames, o.form)
-		b.forget() // the control frames are only for this connection
-		p = *b.joined
-	case n == 1:
-		p = frames[0].Bytes(o.form)
-	case n > 1:
-		if b.form != o.form || !slices.Equal(b.frames, frames) {
-			b.start()
-			b.join(frames, o.form)
-		}
-		p = *b.joined
+		bytes += size
+		n++
 	}
-	o.takenLocked(frames, int64(total))
-	o.dequeueLocked(len(frames))
-	b.taken += len(frames)
-	b.bytes += len(p)
-	return p
+	return n, bytes
 }
 
 func (b *batch) start() {
@@ -93,59 +152,87 @@ func (b *batch) start() {
 		b.joined = scratch.Get().(*[]byte)
 	}
 	*b.joined = (*b.joined)[:0]
-	b.forget()
 }
 
 func (b *batch) join(frames []*Frame, form Form) {
 	for _, f := range frames {
 		*b.joined = append(*b.joined, f.Bytes(form)...)
 	}
-	b.frames = append(b.frames, frames...)
-	b.form = form
 }
 
-// flush writes once for o, in a pass of its flusher, which owns o. If the write could
-// block, flush passes o to a drain.
+// freeQueue keeps a queue that is not needed for the pool.
+func (b *batch) freeQueue(q *queue) {
+	q.next = b.free
+	b.free = q
+	b.frees++
+	if b.frees == queueChain {
+		putQueues(b.free)
+		b.free = nil
+		b.frees = 0
+	}
+}
+
+// flush writes once for o, in a pass of its flusher. If the write could block, flush passes o to
+// a drain. While flush writes, o can be put on the list again; the next pass of the same flusher
+// follows this one, so frames remain in order.
 func (o *Outbox) flush(b *batch) {
 	o.mu.Lock()
-	if !o.restLocked() {
+	o.listed = false
+	if o.drains || !o.pendingLocked() {
 		o.mu.Unlock()
 		return
 	}
 	if puller, ok := o.puller(); ok {
-		o.owned = false // before Wake, so that a frame that is queued from now on calls Wake again
 		o.mu.Unlock()
 		puller.Wake()
 		return
 	}
-	if o.direct == nil || o.queue == nil && o.closed { // Finish can block, too
+	if o.direct == nil || o.closed && len(o.waitingLocked()) == 0 { // Finish can block, too
+		o.drains = true
 		o.mu.Unlock()
 		o.startDrain(nil)
 		return
 	}
-	p := b.takeLocked(o)
+	p, size := b.takeLocked(o, true)
+	counted := o.rare != nil // as being written
+	if !counted {
+		o.bytes -= size
+		b.done += size
+	}
+	more := o.pendingLocked()
+	o.listed = more
 	o.mu.Unlock()
+	if more {
+		o.flusher.add(o)
+	}
 
 	n, err := o.direct.TryWrite(p)
-	if err == nil && n < len(p) {
-		o.mu.Lock()
-		o.endingLocked().writing = b.made
+	if err == nil && n == len(p) && !counted {
+		return
+	}
+	o.mu.Lock()
+	if err == nil && n == len(p) {
+		o.writtenLocked()
+		o.mu.Unlock()
+		return
+	}
+	if !o.ended {
+		r := o.rareLocked()
+		if !counted {
+			r.writing = size
+			o.addLocked(size)
+		}
+		r.made = b.made
+	}
+	if err == nil {
+		o.drains = true
 		o.mu.Unlock()
 		o.startDrain(bytes.Clone(p[n:]))
 		return
 	}
-	o.mu.Lock()
-	o.writtenLocked()
-	if err != nil {
-		o.owned = false
-	} else if o.restLocked() {
-		o.flusher.add(o)
-	}
 	o.mu.Unlock()
-	if err != nil {
-		o.end.(Socket).Broken()
-		o.Lost(err)
-	}
+	o.end.(Socket).Broken()
+	o.Lost(err)
 }
 
 // puller returns o's endpoint if that is a Puller.
@@ -162,8 +249,7 @@ func (o *Outbox) startDrain(rest []byte) {
 	go o.drain(rest)
 }
 
-// drain writes until no frame is queued, and then gives up the ownership of o. If o is
-// closed, it ends with the close frame.
+// drain writes until no frame is queued. If o is closed, it ends with the close frame.
 func (o *Outbox) drain(p []byte) {
 	e := o.flusher.engine
 	defer e.running.Done()
@@ -176,7 +262,7 @@ func (o *Outbox) drain(p []byte) {
 			o.mu.Lock()
 			o.writtenLocked()
 			if err != nil {
-				o.owned = false
+				o.drains = false
 			}
 			o.mu.Unlock()
 			if err != nil {
@@ -185,12 +271,13 @@ func (o *Outbox) drain(p []byte) {
 			}
 		}
 		o.mu.Lock()
-		if !o.restLocked() {
+		if !o.pendingLocked() {
+			o.drains = false
 			o.mu.Unlock()
 			return
 		}
-		p = b.takeLocked(o)
-		o.endingLocked().writing = b.made
+		p, _ = b.takeLocked(o, false)
+		o.rareLocked().made = b.made
 		o.flusher.sent.add(&b)
 		code, reason := o.closeFrameLocked()
 		o.mu.Unlock()
@@ -198,7 +285,7 @@ func (o *Outbox) drain(p []byte) {
 			writer.Finish(code, reason, e.cfg.WriteTimeout)
 			o.mu.Lock()
 			o.endLocked()
-			o.owned = false
+			o.drains = false
 			o.mu.Unlock()
 			return
 		}

@@ -87,28 +87,6 @@ func (ch *Channel) Has(c *Conn) bool {
 	return m != nil && m.isMember() && c.hub == ch.hub
 }
 
-// each yields the members in chunks, so that clients can join and leave during the
-// iteration. The caller must have locked fan; otherwise compact could move members that
-// have not been yielded yet.
-func (ch *Channel) each() iter.Seq[*membership] {
-	return func(yield func(*membership) bool) {
-		var chunk [128]*membership
-		for from := 0; ; from += len(chunk) {
-			ch.mu.Lock()
-			n := ch.members.copyTo(chunk[:], from)
-			ch.mu.Unlock()
-			if n == 0 {
-				return
-			}
-			for _, m := range chunk[:n] {
-				if m != nil && !yield(m) {
-					return
-				}
-			}
-		}
-	}
-}
-
 // compact removes empty places. The caller has locked fan, and is not in an iteration.
 func (ch *Channel) compact() {
 	ch.mu.Lock()
@@ -119,14 +97,31 @@ func (ch *Channel) compact() {
 // broadcastLocked queues f for every member, except the connections whose ids are in except. The
 // caller has locked fan.
 func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
+	fan := ch.hub.cfg.Engine.Fan(f)
 	delivered := uint64(0)
-	for m := range ch.each() {
-		if (len(except) == 0 || !slices.Contains(except, m.conn.id)) && m.out.SendThrough(&m.gate, f) {
-			delivered++
+	// The members are copied in parts, so that clients can join and leave during the fan-out. They do
+	// not move, because only compact moves them.
+	var part [32]*membership
+	for from := 0; ; from += len(part) {
+		ch.mu.Lock()
+		n := ch.members.copyTo(part[:], from)
+		ch.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		for _, m := range part[:n] {
+			if m != nil {
+				fan.Touch(m.out)
+			}
+		}
+		for _, m := range part[:n] {
+			if m != nil && (len(except) == 0 || !slices.Contains(except, m.conn.id)) && fan.Send(m.out, &m.gate) {
+				delivered++
+			}
 		}
 	}
+	fan.Flush()
 	ch.hub.counts.deliveries.Add(delivered)
-	ch.hub.cfg.Engine.Flush()
 }
 
 // admit makes m a member: it queues the Subscribed event and the replay, and opens the gate,

@@ -80,12 +80,13 @@ func (ch *Channel) unwatchLocked(m *membership) {
 
 // tellLocked queues f for the members with a mode, except one.
 func (ch *Channel) tellLocked(mode PresenceMode, f *fanout.Frame, except *membership) {
+	fan := ch.hub.cfg.Engine.Fan(f)
 	for _, m := range ch.watchers[mode] {
 		if m != except {
-			m.out.SendThrough(&m.gate, f)
+			fan.Send(m.out, &m.gate)
 		}
 	}
-	ch.hub.cfg.Engine.Flush()
+	fan.Flush()
 }
 
 // changedLocked notifies the members on this node of a change. own is the membership that
