@@ -10,6 +10,9 @@ if has_go bench; then
 	say "go test in bench/"
 	(cd bench && GOWORK=off go test -timeout=15m "$@" ./...) || status=1
 fi
+# The race detector makes this test too slow for its 100,000 names.
+say "go test -run ClientsAddNoSeries in metrics/prometheus/"
+(cd metrics/prometheus && go test -vet=off -ldflags=-w -run ClientsAddNoSeries "$@" .) || status=1
 # Users build without the workspace, which can select newer dependencies than go.mod does.
 say "go build, and the protocol's tests, without the workspace"
 GOWORK=off go build ./... || status=1
