@@ -60,7 +60,8 @@ has_go() {
 }
 
 # The programs that `make test` needs in addition to Go: the command, the Debian packages that
-# contain it, separated by spaces, and the reason.
+# contain it, separated by spaces, and the reason. apt-get does not install a package whose name is
+# followed by -, although another one recommends it.
 needed() {
 	cat <<-'END'
 		git|git|lists the files of the project, and makes the test release
@@ -71,6 +72,7 @@ needed() {
 		npm|npm|installs the tools that build the client and control the browsers
 		php|php-cli|runs a publisher of examples/publishers, and an auth endpoint for the client's tests
 		python3|python3|runs a publisher of examples/publishers
+		promtool|prometheus prometheus-node-exporter-|checks the alert rules and the text format of the metrics
 		redis-server|redis-server|is started by the tests of broker/redis and test/cluster, and by those of the examples
 		redis-sentinel|redis-sentinel|is started by the tests of broker/redis and test/cluster, for failovers
 		nats-server|nats-server|is started by the tests of broker/nats and test/cluster

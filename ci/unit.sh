@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of all modules, except those of ci/brokers.sh. Arguments are passed to go test.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
-need gcc curl perl php python3 node
+need gcc curl perl php python3 node promtool
 status=0
 for dir in "${modules[@]}"; do
 	waits "$dir" || race "$dir" "$@" || status=1
