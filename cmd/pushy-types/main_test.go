@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/gopushy/pushy/cmd/pushy-types/testdata/embedded"
 	"github.com/gopushy/pushy/cmd/pushy-types/testdata/shapes"
 )
 
@@ -56,6 +58,38 @@ func TestSamples(t *testing.T) {
 		text, err := json.MarshalIndent(value, "", "  ")
 		require.NoError(t, err)
 		golden(t, "shapes/"+name+".json", string(text)+"\n")
+	}
+}
+
+// Which fields of embedded structs count, and in which order, is what encoding/json decides.
+func TestEmbedded(t *testing.T) {
+	t.Parallel()
+	status, out, errs := execute("-o", "-", "./testdata/embedded")
+	require.Zero(t, status, errs)
+	_, block, _ := strings.Cut(out, "export interface All {\n")
+	block, _, _ = strings.Cut(block, "\n}\n")
+	var declared []string
+	for _, m := range regexp.MustCompile(`(?m)^  ("?)([^"\s]+?)"?\??: `).FindAllStringSubmatch(block, -1) {
+		declared = append(declared, m[2])
+	}
+
+	text, err := json.Marshal(embedded.Sample())
+	require.NoError(t, err)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	_, err = decoder.Token()
+	require.NoError(t, err)
+	var written []string
+	for decoder.More() {
+		name, err := decoder.Token()
+		require.NoError(t, err)
+		written = append(written, name.(string))
+		require.NoError(t, decoder.Decode(new(any)))
+	}
+	require.Greater(t, len(written), 10)
+	assert.Equal(t, written, declared)
+	// A nil pointer omits the fields of the struct that it embeds.
+	for _, name := range []string{"only", "Round"} {
+		assert.Contains(t, block, "  "+name+"?: number;")
 	}
 }
 
