@@ -69,8 +69,8 @@ type fields struct {
 	Presence  []json.RawMessage `json:"presence"`
 	Member    json.RawMessage   `json:"member"`
 
-	ReturnWithin *float64 `json:"returnWithin"`
-	ReturnIn     *float64 `json:"returnIn"`
+	ReturnWithin milliseconds `json:"returnWithin"`
+	ReturnIn     milliseconds `json:"returnIn"`
 }
 
 func parseMessage(text []byte) (*message, error) {
@@ -285,16 +285,27 @@ func (k *conn) failLocked(err error) {
 }
 
 func (k *conn) setWithin(f *fields) {
-	if f.ReturnWithin != nil {
-		k.within = min(max(milliseconds(*f.ReturnWithin), time.Second), maxReturn)
+	if f.ReturnWithin.given {
+		k.within = min(max(f.ReturnWithin.time, time.Second), maxReturn)
 	}
 }
 
 // maxReturn limits what a server can ask for.
 const maxReturn = time.Minute
 
-func milliseconds(n float64) time.Duration {
-	return time.Duration(min(n, 1e9)) * time.Millisecond
+// milliseconds is a time that the server sends. A value of another type, or below 0, counts as absent.
+type milliseconds struct {
+	time  time.Duration
+	given bool
+}
+
+func (ms *milliseconds) UnmarshalJSON(text []byte) error {
+	var n *float64
+	if json.Unmarshal(text, &n) == nil && n != nil && *n >= 0 {
+		ms.time = time.Duration(min(*n, 1e9)) * time.Millisecond
+		ms.given = true
+	}
+	return nil
 }
 
 func (k *conn) handleLocked(m *message) {
@@ -316,8 +327,8 @@ func (k *conn) handleLocked(m *message) {
 	case "pushy:return":
 		k.setWithin(&m.fields)
 	case "pushy:drain":
-		if in := m.fields.ReturnIn; in != nil && *in >= 0 {
-			d := min(milliseconds(*in), maxReturn)
+		if in := m.fields.ReturnIn; in.given {
+			d := min(in.time, maxReturn)
 			k.returnIn = &d
 		}
 	case "pushy:subscription-end":

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -166,6 +167,16 @@ func TestTooLargeCommand(t *testing.T) {
 		require.ErrorIs(t, small, subscriber.ErrUncertain)
 		time.Sleep(time.Minute)
 		assert.Equal(t, subscriber.Connected, c.State())
+		before := len(n.dials)
+		_, err = c.Subscribe(t.Context(), "private-room", &subscriber.SubscribeOptions{
+			Data: map[string]string{"a": strings.Repeat("x", 100_000)},
+		})
+		require.ErrorAs(t, err, &closed)
+		time.Sleep(time.Minute)
+		assert.Equal(t, subscriber.Connected, c.State())
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		assert.Len(t, n.dials, before+1)
 	})
 }
 

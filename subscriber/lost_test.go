@@ -418,6 +418,69 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
+// PROTOCOL.md, section 2: when a client makes its first attempt after the end of a connection. What the
+// server sends wrong changes nothing.
+func TestReturnTimes(t *testing.T) {
+	second := time.Second
+	for _, test := range []struct {
+		name     string
+		messages []string
+		lost     bool // without a close frame
+		min, max time.Duration
+	}{
+		{"small window", []string{`pushy:return","data":{"returnWithin":1}`}, false, 0, second},
+		{"window", []string{`pushy:return","data":{"returnWithin":20000}`}, false, 0, 20 * second},
+		{"large window", []string{`pushy:return","data":{"returnWithin":1e300}`}, false, 0, 60 * second},
+		{"lost", []string{`pushy:return","data":{"returnWithin":20000}`}, true, 0, 5 * second},
+		{"wrong window", []string{
+			`pushy:return","data":{"returnWithin":1}`, `pushy:return","data":{"returnWithin":"60000"}`,
+		}, false, 0, second},
+		{"drain", []string{`pushy:drain","data":{"returnIn":4200}`}, false, 4200 * time.Millisecond, 4200 * time.Millisecond},
+		{"drain at once", []string{`pushy:drain","data":{"returnIn":0}`}, false, 0, 0},
+		{"long drain", []string{`pushy:drain","data":{"returnIn":1e300}`}, false, 60 * second, 60 * second},
+		{"drain, lost", []string{`pushy:drain","data":{"returnIn":4200}`}, true, 4200 * time.Millisecond, 4200 * time.Millisecond},
+		{"wrong drains", []string{
+			`pushy:drain","data":{"returnIn":-1}`, `pushy:drain","data":{"returnIn":"x"}`, `pushy:drain","data":null`,
+			`pushy:drain","data":7`, `pushy:return","data":{"returnWithin":1}`,
+		}, false, 0, second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				longest, shortest := time.Duration(0), time.Hour
+				for range 20 {
+					n := newNetwork(t)
+					var lost time.Time
+					back := make(chan time.Duration, 100)
+					n.raw("a", func(conn net.Conn) {
+						say(conn, hello)
+						if !lost.IsZero() {
+							back <- time.Since(lost)
+							return
+						}
+						for _, m := range test.messages {
+							say(conn, `{"event":"`+m+`}`)
+						}
+						time.Sleep(40 * time.Second) // then it was no failure
+						lost = time.Now()
+						if !test.lost {
+							_ = ws.WriteFrame(conn, ws.NewCloseFrame(ws.NewCloseFrameBody(1012, "")))
+							_, _ = ws.ReadFrame(conn)
+						}
+					})
+					c := connect(t, "a", n.options())
+					pause := <-back
+					longest, shortest = max(longest, pause), min(shortest, pause)
+					c.Close()
+				}
+				assert.LessOrEqual(t, longest, test.max)
+				assert.GreaterOrEqual(t, longest, test.max/2)
+				assert.GreaterOrEqual(t, shortest, test.min)
+			})
+		})
+	}
+}
+
 // A client whose server fails at once again and again makes fewer and fewer attempts.
 func TestBackoff(t *testing.T) {
 	t.Parallel()

@@ -102,14 +102,11 @@ type CloseError struct {
 }
 
 func (e *CloseError) Error() string {
-	s := fmt.Sprintf("subscriber: the server closed the connection with %d", e.Code)
+	s := fmt.Sprintf("subscriber: the server closed the connection: %d ", e.Code)
 	if e.Status != 0 {
-		s = fmt.Sprintf("subscriber: the server answered %d", e.Status)
+		s = fmt.Sprintf("subscriber: the server answered %d ", e.Status)
 	}
-	if e.Reason != "" {
-		s += ": " + e.Reason
-	}
-	return s
+	return strings.TrimSuffix(s+e.Reason, " ")
 }
 
 // State is the state of a Client.
@@ -224,7 +221,7 @@ type Client struct {
 }
 
 // Dial connects to a server: rawURL is the URL of its prefix, such as "wss://rt.example.com/pushy"
-// (ws, wss, http or https). It repeats attempts that fail for the time being until ctx ends. A URL that
+// (ws, wss, http or https), or that of its WebSocket, which ends in "/websocket". It repeats attempts that fail for the time being until ctx ends. A URL that
 // is not valid, the statuses 400, 401, 403 and 404, and the close codes after which a client does not
 // reconnect are errors at once. After Dial has returned, the end of ctx has no effect.
 func Dial(ctx context.Context, rawURL string, o Options) (*Client, error) {
@@ -274,7 +271,9 @@ func socketURL(rawURL string) (string, error) {
 	if u.Host == "" {
 		return "", fmt.Errorf("the URL %q has no host", rawURL)
 	}
-	u = u.JoinPath("socket", "websocket")
+	if !strings.HasSuffix(u.Path, "/websocket") {
+		u = u.JoinPath("socket", "websocket")
+	}
 	q := u.Query()
 	q.Set("v", "2")
 	u.RawQuery = q.Encode()
@@ -399,10 +398,10 @@ func (c *Client) disconnectedLocked(k *conn, err error) {
 	if len(c.former) > maxFormer {
 		c.former = slices.Delete(c.former, 0, 1)
 	}
+	k.failLocked(err) // also ends a Subscription whose command was too large
 	for _, s := range c.subs {
 		s.disconnectedLocked()
 	}
-	k.failLocked(err)
 }
 
 // isPrivate reports whether a channel needs a token, unless the server's host decides otherwise.

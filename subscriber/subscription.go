@@ -350,7 +350,6 @@ func (s *Subscription) answeredLocked(k *conn, m *message, since broker.Position
 		}
 		s.placeLocked(f, since)
 		s.started = true
-		s.rewind = 0 // after a reconnect, the place is known
 		s.renewLocked(f.Expires)
 		s.beginLocked()
 	case m.Event == "pushy:subscription-needauth" && s.c.o.Token == nil:
