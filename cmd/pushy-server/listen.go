@@ -1,27 +1,24 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"math"
-	"math/rand/v2"
+	"log/slog"
 	"strings"
 	"time"
 
-	"github.com/gobwas/ws"
-
-	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/subscriber"
 )
 
 const listenHelp = `Print the events of channels.
 
   pushy-server listen [flags] CHANNEL...
 
-Each event is printed as one line, the JSON that the server sends:
+Each event is printed as one line of JSON, as PROTOCOL.md describes it:
 {"event":"news","channel":"lobby","data":{"text":"Hello"}}. Control characters and
 invisible characters in it are written as \u and four digits. Messages about the
 connection go to standard error. Channels whose names begin with private- or
@@ -44,12 +41,6 @@ subscriptions, and 2 if the command line is wrong.
   pushy-server listen -config config.json lobby private-staff | jq .data
 `
 
-// Bounds of the pause before the next attempt to connect.
-const (
-	shortestPause = 500 * time.Millisecond
-	longestPause  = 20 * time.Second
-)
-
 // listening is a run of listen.
 type listening struct {
 	*program
@@ -59,21 +50,13 @@ type listening struct {
 	rewind   int
 	events   int // number of events still to print; below zero: no limit
 	once     bool
-	places   map[string]*place // by the channel's name in lower case
-
-	// For the first attempt after a connection, if the server has sent them.
-	within   time.Duration
-	returnIn *time.Duration
 }
 
 // maxRewind is the largest number of events that a server replays.
 const maxRewind = 500
 
-// refusal is an error that would occur again after a reconnect.
-type refusal struct{ error }
-
 func (p *program) listen(args []string) int {
-	l := listening{program: p, places: map[string]*place{}}
+	l := listening{program: p}
 	var member string
 	f := flag.NewFlagSet("listen", flag.ContinueOnError)
 	l.to.flags(f)
@@ -112,212 +95,195 @@ func (p *program) listen(args []string) int {
 	return l.run(ctx)
 }
 
-// run connects, and reconnects, until listen ends.
+// received is what a loop has received from a channel.
+type received struct {
+	subscriber.Event
+	channel string
+	err     error // of the end of the loop
+}
+
+// run prints events until listen ends.
 func (l *listening) run(ctx context.Context) int {
-	most := 2 * shortestPause
-	for {
-		subscribed, err := l.connection(ctx)
-		var final refusal
-		pause := shortestPause + rand.N(most-shortestPause)
-		most = min(2*most, longestPause)
-		switch {
-		case err == nil, ctx.Err() != nil:
-			return exitOK
-		case errors.As(err, &final), l.once:
-			return l.fail(exitFailed, err)
-		case subscribed && (l.within > 0 || l.returnIn != nil):
-			pause = l.returnPause(err)
-			most = 2 * shortestPause
-		case subscribed:
-			pause = shortestPause + rand.N(shortestPause)
-			most = 2 * shortestPause
+	// With -once, the cause is why a connection was lost.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	o := subscriber.Options{
+		Logger: slog.New(&retries{l, cancel}),
+		OnFull: subscriber.SkipWhenFull,
+	}
+	if l.to.secret != "" {
+		o.Token = subscriber.SignWith(l.to.secret)
+	}
+	c, err := subscriber.Dial(ctx, l.to.socket, o)
+	if err != nil {
+		return l.ended(ctx, err)
+	}
+	defer c.Close()
+	all := make(chan received)
+	for _, channel := range l.channels {
+		s, err := c.Subscribe(ctx, channel, l.options())
+		var refused *subscriber.Error
+		if errors.As(err, &refused) {
+			err = fmt.Errorf("cannot listen to %s: %s", channel, refused.Message)
 		}
-		l.say("%v; reconnecting in %.1f s", err, pause.Seconds())
+		if err != nil {
+			return l.ended(ctx, err)
+		}
+		l.say("listening to %s", s.Channel())
+		go func() {
+			for e, err := range s.Events() {
+				select {
+				case all <- received{e, s.Channel(), err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+	}
+	for left := len(l.channels); left > 0; {
 		select {
-		case <-time.After(pause):
+		case r := <-all:
+			done, err := l.receive(&r)
+			switch {
+			case done:
+				return exitOK
+			case errors.Is(err, subscriber.ErrClosed):
+				left--
+			case err != nil:
+				return l.ended(ctx, err)
+			}
 		case <-ctx.Done():
-			return exitOK
+			return l.ended(ctx, nil)
 		}
 	}
+	return l.ended(ctx, errors.New("no channel is left"))
 }
 
-// returnPause returns the pause before the first attempt after a connection (PROTOCOL.md,
-// section 2).
-func (l *listening) returnPause(err error) time.Duration {
-	most := 60 * time.Second
-	if l.returnIn != nil {
-		return min(*l.returnIn, most)
+func (l *listening) options() *subscriber.SubscribeOptions {
+	o := &subscriber.SubscribeOptions{
+		Rewind:   l.rewind,
+		Presence: true,
 	}
-	if !errors.As(err, &closed{}) {
-		most = 5 * time.Second // there was no close frame
+	if l.member != nil {
+		o.Data = l.member
 	}
-	return rand.N(min(max(l.within, time.Second), most))
+	return o
 }
 
-// connection listens until one connection ends. The error is nil if all events have
-// arrived. subscribed reports whether the server accepted a subscription.
-func (l *listening) connection(ctx context.Context) (subscribed bool, err error) {
-	c, err := dialLink(ctx, l.to.socket+"?v=2")
-	var status ws.StatusError
-	if errors.As(err, &status) && status >= 400 && status < 500 {
-		return false, refusal{fmt.Errorf("%s answers %d", l.to.socket, int(status))}
+// ended returns the exit status after err, or after the end of ctx.
+func (l *listening) ended(ctx context.Context, err error) int {
+	if ctx.Err() != nil {
+		if err = context.Cause(ctx); errors.Is(err, context.Canceled) {
+			return exitOK // it was interrupted
+		}
 	}
+	return l.fail(exitFailed, l.explained(err))
+}
+
+// explained is an error of a subscriber.Client in the words of this program.
+func (l *listening) explained(err error) error {
+	var closed *subscriber.CloseError
+	switch {
+	case errors.As(err, &closed) && closed.Status != 0:
+		return fmt.Errorf("%s answers %d", l.to.socket, closed.Status)
+	case errors.Is(err, subscriber.ErrProtocol):
+		return fmt.Errorf("this is not a pushy server: %w", err)
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "subscriber: "))
+}
+
+// receive handles what was received. It reports whether all events have been printed.
+func (l *listening) receive(r *received) (done bool, err error) {
+	switch {
+	case r.err != nil:
+		return false, r.err
+	case r.Kind == subscriber.KindEnded:
+		l.say("the server ended the subscription to %s: %s", r.channel, r.Reason)
+		return false, nil
+	case r.Kind == subscriber.KindGap && r.Reason == "off":
+		l.say("listening to %s again; what was published meanwhile is not printed", r.channel)
+		return false, nil
+	case r.Kind == subscriber.KindGap:
+		l.say("%s: not all earlier events can be printed: %s", r.channel, r.Reason)
+		return false, nil
+	case r.Kind == subscriber.KindMembers:
+		return false, nil
+	}
+	line, err := lineOf(&r.Event)
 	if err != nil {
 		return false, err
 	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	in := map[string]bool{}    // by the channel's name as the server sends it
-	waiting := len(l.channels) // the number of answers that are missing
-	for {
-		text, err := c.receive()
-		var end closed
-		switch {
-		case errors.As(err, &end) && end.code == ws.StatusMessageTooBig && waiting > 0:
-			return subscribed, refusal{err} // it would send the same command again
-		case err != nil:
-			return subscribed, err
-		}
-		var m message
-		if err := json.Unmarshal(text, &m); err != nil {
-			return subscribed, refusal{fmt.Errorf("this is not a pushy server: it sends %.60q: %w", text, err)}
-		}
-		switch m.Event {
-		case "pushy:connect":
-			l.within, l.returnIn = m.Data.ReturnWithin.duration(), nil
-			if err := l.subscribe(c, m.Data.SocketID); err != nil {
-				return false, err
-			}
-		case "pushy:return":
-			l.within = m.Data.ReturnWithin.duration()
-		case "pushy:drain":
-			ms := milliseconds(-1)
-			if err := json.Unmarshal(m.Data.ReturnIn, &ms); err == nil && ms >= 0 {
-				in := ms.duration()
-				l.returnIn = &in
-			}
-		case "pushy:subscription-success":
-			in[m.Data.Channel] = true
-			waiting--
-			l.say("listening to %s", m.Data.Channel)
-			if m.Data.Reason != "" {
-				l.say("%s: not all earlier events can be printed: %s", m.Data.Channel, m.Data.Reason)
-			}
-			l.place(m.Data.Channel).subscribed(m.Data)
-			subscribed = true
-		case "pushy:subscription-failed", "pushy:subscription-needauth", "pushy:error":
-			why := cmp.Or(m.Data.Reason, m.Data.Message, "it needs a token")
-			err := fmt.Errorf("cannot listen to %s: %s", cmp.Or(m.Data.Channel, m.Data.ID), why)
-			if m.Data.Reason == "Temporarily unavailable" {
-				return subscribed, err
-			}
-			return subscribed, refusal{err}
-		case "pushy:subscription-end":
-			delete(in, m.Data.Channel)
-			l.say("the server ended the subscription to %s: %s", m.Data.Channel, m.Data.Reason)
-			if len(in) == 0 {
-				return subscribed, refusal{errors.New("no channel is left")}
-			}
-		default:
-			if m.Channel == "" {
-				continue // a message for this connection only
-			}
-			line, err := printableJSON(text)
-			if err != nil {
-				return subscribed, refusal{err}
-			}
-			if _, err := fmt.Fprintf(l.stdout, "%s\n", line); err != nil {
-				return subscribed, refusal{err}
-			}
-			l.place(m.Channel).received(m)
-			if l.events--; l.events == 0 {
-				return subscribed, nil
-			}
+	if _, err := fmt.Fprintf(l.stdout, "%s\n", line); err != nil {
+		return false, err
+	}
+	l.events--
+	return l.events == 0, nil
+}
+
+// lineOf returns an event as the server sends it (PROTOCOL.md, section 2).
+func lineOf(e *subscriber.Event) ([]byte, error) {
+	m := struct {
+		Event   string          `json:"event"`
+		Channel string          `json:"channel"`
+		Data    json.RawMessage `json:"data"`
+		Offset  uint64          `json:"offset,omitempty"`
+		From    string          `json:"from,omitempty"`
+	}{e.Name, e.Channel, e.Data, e.Position.Offset, e.From}
+	for kind, name := range map[subscriber.Kind]string{
+		subscriber.KindJoined:  "pushy:presence-add",
+		subscriber.KindLeft:    "pushy:presence-quit",
+		subscriber.KindUpdated: "pushy:presence-update",
+	} {
+		if e.Kind == kind {
+			m.Event = name
+			m.Data = fmt.Appendf(nil, `{"member":%s}`, e.Data)
 		}
 	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(m); err != nil {
+		return nil, err
+	}
+	return printableJSON(text.Bytes())
 }
 
-// message has the fields of the server's messages that listen needs.
-type message struct {
-	Event   string
-	Channel string
-	Data    messageData
-	Offset  uint64
+// retries is the log of a subscriber.Client, which has a line for each connection that is lost.
+type retries struct {
+	l      *listening
+	cancel context.CancelCauseFunc
 }
 
-type messageData struct {
-	SocketID, Channel, Reason, Message, ID string
+func (r *retries) Enabled(context.Context, slog.Level) bool { return true }
 
-	Epoch     string
-	Offset    uint64
-	Recovered bool
-	Replay    int
+func (r *retries) WithAttrs([]slog.Attr) slog.Handler { return r }
 
-	ReturnWithin milliseconds
-	ReturnIn     json.RawMessage
-}
+func (r *retries) WithGroup(string) slog.Handler { return r }
 
-// milliseconds is a time that the server has sent.
-type milliseconds float64
-
-func (ms milliseconds) duration() time.Duration {
-	return time.Duration(min(ms, milliseconds(math.MaxInt32))) * time.Millisecond
-}
-
-// UnmarshalJSON ignores errors, because the data of an event can be any JSON value.
-func (d *messageData) UnmarshalJSON(raw []byte) error {
-	type plain messageData
-	_ = json.Unmarshal(raw, (*plain)(d))
+func (r *retries) Handle(_ context.Context, record slog.Record) error {
+	var lost error
+	pause := time.Duration(-1)
+	record.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "error":
+			lost, _ = a.Value.Any().(error)
+		case "pause":
+			pause = a.Value.Duration()
+		}
+		return true
+	})
+	switch {
+	case lost == nil || pause < 0:
+	case r.l.once:
+		r.cancel(lost)
+	default:
+		r.l.say("%v; reconnecting in %.1f s", r.l.explained(lost), pause.Seconds())
+	}
 	return nil
-}
-
-// place returns the place of a channel.
-func (l *listening) place(channel string) *place {
-	name := strings.ToLower(channel)
-	if l.places[name] == nil {
-		l.places[name] = &place{}
-	}
-	return l.places[name]
 }
 
 // isPrivate reports whether a channel is private on a server without Options.Channel.
 func isPrivate(channel string) bool {
 	lower := strings.ToLower(channel)
 	return strings.HasPrefix(lower, "private-") || strings.HasPrefix(lower, "presence-")
-}
-
-// subscribe sends a command for each channel. The id of the command, which the server
-// returns in an error, is the channel.
-func (l *listening) subscribe(c *link, connID string) error {
-	for _, channel := range l.channels {
-		data := map[string]any{"channel": channel}
-		if since := l.place(channel).last; since != nil {
-			data["since"] = since
-		}
-		if l.rewind > 0 {
-			data["rewind"] = l.rewind
-		}
-		if isPrivate(channel) {
-			var member any
-			if l.member != nil {
-				member, data["data"] = l.member, l.member
-			}
-			auth, err := pushy.SignToken(l.to.secret, pushy.Token{
-				Channels: []string{channel},
-				Conn:     connID,
-				Data:     member,
-			})
-			if err != nil { // data that a token of version 2 cannot have, such as 8 KiB
-				auth, err = pushy.SignChannel(l.to.secret, connID, channel, member)
-			}
-			if err != nil {
-				return refusal{err}
-			}
-			data["auth"] = auth
-		}
-		if err := c.send(map[string]any{"command": "subscribe", "id": channel, "data": data}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

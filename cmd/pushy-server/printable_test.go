@@ -79,7 +79,7 @@ func TestPrintableJSON(t *testing.T) {
 }
 
 // startHostile serves one WebSocket after the other: each receives the messages of
-// its turn, and a close frame with this code and reason. The handler of anything else
+// its turn, in which $id is the id of the subscription, and a close frame with this code and reason. The handler of anything else
 // answers with a hostile body.
 func startHostile(t *testing.T, messages []string, code ws.StatusCode, reason string) (url string) {
 	t.Helper()
@@ -96,9 +96,11 @@ func startHostile(t *testing.T, messages []string, code ws.StatusCode, reason st
 		}
 		defer conn.Close()
 		_ = wsutil.WriteServerText(conn, []byte(`{"event":"pushy:connect","data":{"socketId":"6ba7b810-9dad-41d1-80b4-00c04fd430c8"}}`))
-		_, _ = wsutil.ReadClientText(conn) // the subscription
+		text, _ := wsutil.ReadClientText(conn)
+		var subscription struct{ ID json.RawMessage }
+		_ = json.Unmarshal(text, &subscription)
 		for _, m := range messages {
-			_ = wsutil.WriteServerText(conn, []byte(m))
+			_ = wsutil.WriteServerText(conn, []byte(strings.ReplaceAll(m, "$id", string(subscription.ID))))
 		}
 		if code != 0 {
 			_ = ws.WriteFrame(conn, ws.NewCloseFrame(ws.NewCloseFrameBody(code, reason)))
@@ -109,23 +111,33 @@ func startHostile(t *testing.T, messages []string, code ws.StatusCode, reason st
 	return web.URL
 }
 
-// hostileMessage is a message of the server with hostile strings.
-func hostileMessage(t *testing.T, event string, data map[string]any) string {
+// hostileMessage is an event of the server with hostile strings, or, without a channel, a direct message
+// that answers the subscription.
+func hostileMessage(t *testing.T, event, channel string, data map[string]any) string {
 	t.Helper()
-	text, err := json.Marshal(map[string]any{"event": event, "channel": hostile, "data": data})
+	m := map[string]any{"event": event, "data": data}
+	if channel != "" {
+		m["channel"] = channel
+	}
+	text, err := json.Marshal(m)
 	require.NoError(t, err)
 	// encoding/json escapes C0 and U+2028; the protocol allows the others as they are.
+	if channel == "" {
+		return strings.TrimSuffix(string(text), "}") + `,"id":$id}`
+	}
 	return string(text)
 }
+
+const subscribed = `{"event":"pushy:subscription-success","data":{"channel":"lobby","memberId":"m","id":$id}}`
 
 // Issue 11, number 28: whatever a server sends, listen prints one line that a terminal
 // shows as it is, into a pipe too, and its JSON has the same value.
 func TestListenPrintsNothingThatATerminalObeys(t *testing.T) {
 	t.Parallel()
-	event := hostileMessage(t, hostile, map[string]any{hostile: []string{hostile}})
-	spaced := "{\n\"event\":\t\"two\",\r\n\"channel\":\"a\",\n \"data\":{\n}}"
+	event := hostileMessage(t, hostile, "lobby", map[string]any{hostile: []string{hostile}})
+	spaced := "{\n\"event\":\t\"two\",\r\n\"channel\":\"lobby\",\n \"data\":{\n}}"
 	url := startHostile(t, []string{
-		`{"event":"pushy:subscription-success","data":{"channel":"` + "\u202elobby\u009b" + `"}}`,
+		subscribed,
 		event,
 		spaced,
 	}, 0, "")
@@ -133,11 +145,10 @@ func TestListenPrintsNothingThatATerminalObeys(t *testing.T) {
 	assert.Equal(t, exitOK, tm.end(t))
 	assertPrintable(t, tm.out.String())
 	assertPrintable(t, tm.err.String())
-	assert.Contains(t, tm.err.String(), `listening to \u202elobby\u009b`)
 	lines := strings.Split(strings.TrimSuffix(tm.out.String(), "\n"), "\n")
 	require.Len(t, lines, 2)
 	assert.JSONEq(t, event, lines[0])
-	assert.Equal(t, `{"event":"two","channel":"a","data":{}}`, lines[1])
+	assert.Equal(t, `{"event":"two","channel":"lobby","data":{}}`, lines[1])
 }
 
 // Issue 11, number 28.
@@ -151,9 +162,12 @@ func TestListenReportsInPrintableLines(t *testing.T) {
 		says     string
 	}{
 		{"closeReason", nil, 3500, `3500 \u202e\u009b\x1b[2J\nforged: line`},
-		{"error", []string{hostileMessage(t, "pushy:error", map[string]any{"message": reason, "id": "x"})}, 0, `\nforged: line`},
-		{"failed", []string{hostileMessage(t, "pushy:subscription-failed", map[string]any{"channel": hostile, "reason": reason})}, 0, `\nforged: line`},
-		{"end", []string{hostileMessage(t, "pushy:subscription-end", map[string]any{"channel": hostile, "reason": reason})}, 0, `\nforged: line`},
+		{"error", []string{hostileMessage(t, "pushy:error", "", map[string]any{"message": reason})}, 0, `\nforged: line`},
+		{"failed", []string{hostileMessage(t, "pushy:subscription-failed", "", map[string]any{"channel": hostile, "reason": reason})}, 0, `\nforged: line`},
+		{"end", []string{
+			subscribed,
+			hostileMessage(t, "pushy:subscription-end", "", map[string]any{"channel": "lobby", "reason": reason}),
+		}, 0, `\nforged: line`},
 		{"notPushy", []string{"\x1b[2J\u202e"}, 0, "not a pushy server"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -369,21 +369,11 @@ func TestProcess(t *testing.T) {
 	assert.Equal(t, http.StatusForbidden, postTrigger(t, "http://"+p.addr+"/pushy", "of the file, which is long"))
 
 	c := connect(t, "ws://"+p.addr+"/pushy/socket/websocket", nil)
-	l, err := dialLink(t.Context(), "ws://"+p.addr+"/pushy/socket/websocket?v=2")
-	require.NoError(t, err)
+	newer := connect(t, "ws://"+p.addr+"/pushy/socket/websocket?v=2", nil)
 	p.signal(t, syscall.SIGTERM)
 	assert.Equal(t, 1012, c.closeCode())
-	var last []byte
-	for {
-		text, err := l.receive()
-		if err != nil {
-			require.ErrorContains(t, err, "1012 server shutting down")
-			break
-		}
-		last = text
-	}
-	assert.Regexp(t, `^\{"event":"pushy:drain","data":\{"returnIn":\d+\}\}$`, string(last))
-	_ = l.Close()
+	assert.Regexp(t, `^\{"event":"pushy:drain","data":\{"returnIn":\d+\}\}$`, newer.receive())
+	assert.Equal(t, 1012, newer.closeCode())
 	assert.Equal(t, 0, p.status(t))
 	assert.Equal(t, "terminated", p.log.wait(t, "shutting down")["signal"])
 	assert.NotContains(t, p.log.String(), "of the file")

@@ -227,7 +227,7 @@ func TestListenMissesNothing(t *testing.T) {
 	assert.Equal(t, exitOK, tm.end(t))
 	var names []string
 	for line := range strings.Lines(tm.out.String()) {
-		var m message
+		var m struct{ Event string }
 		require.NoError(t, json.Unmarshal([]byte(line), &m))
 		names = append(names, m.Event)
 	}
@@ -249,7 +249,7 @@ func TestListenIsRefused(t *testing.T) {
 	}{
 		{"otherPrefix", "answers 404", nil, []string{"-url", url + "x", "lobby"}},
 		{"otherKey", "cannot listen to private-a: Invalid credentials", map[string]string{"PUSHY_SECRET_KEY": "another"}, []string{"-url", url, "private-a"}},
-		{"badName", "cannot listen to a:b: Invalid channel name", nil, []string{"-url", url, "a:b"}},
+		{"badName", "channel name must not contain :", nil, []string{"-url", url, "a:b"}},
 		{"closedName", "cannot listen to closed: Invalid channel name", nil, []string{"-url", url, "closed"}},
 		{"badMember", "cannot listen to private-a: Invalid presence data", withSecret(), []string{"-url", url, "-member", "[1]", "private-a"}},
 		{"nobodyThere", "connection refused", nil, []string{"-url", "http://127.0.0.1:1/pushy", "-once", "lobby"}},
@@ -260,7 +260,9 @@ func TestListenIsRefused(t *testing.T) {
 			tm := newTerminal(c.env).start(append([]string{"listen"}, c.args...)...)
 			assert.Equal(t, exitFailed, tm.end(t))
 			assert.Contains(t, tm.err.String(), c.says)
-			assert.Equal(t, 1, strings.Count(tm.err.String(), "\n"))
+			if c.name != "largeMember" { // which costs a connection
+				assert.Equal(t, 1, strings.Count(tm.err.String(), "\n"))
+			}
 			assert.Empty(t, tm.out.String())
 		})
 	}
@@ -270,98 +272,12 @@ func TestListenIsRefused(t *testing.T) {
 // again.
 func TestListenReconnectsAfterTooLarge(t *testing.T) {
 	t.Parallel()
-	success := `{"event":"pushy:subscription-success","data":{"channel":"lobby","id":"lobby"}}`
+	success := `{"event":"pushy:subscription-success","data":{"channel":"lobby","id":$id}}`
 	url := startHostile(t, []string{success}, ws.StatusMessageTooBig, "message too big")
 	tm := newTerminal(nil).start("listen", "-url", url, "lobby")
 	says(t, tm.err, "1009 message too big; reconnecting in", 1)
 	tm.signals <- syscall.SIGINT
 	assert.Equal(t, exitOK, tm.end(t))
-}
-
-// PROTOCOL.md, section 2: the first attempt is within the time that the server sends.
-func TestListenReturnsWithin(t *testing.T) {
-	t.Parallel()
-	srv, url, stop := startPushy(t, pushy.Options{ReturnRate: 1, Hooks: pushy.Hooks{
-		Subscribe: func(conn *pushy.Conn, _ *pushy.Channel) { _ = conn.Close(1001, "restart") },
-	}})
-	for range 2 { // the window of a later connection is longer
-		_, err := dialLink(t.Context(), strings.Replace(url, "http", "ws", 1)+"/socket/websocket")
-		require.NoError(t, err)
-	}
-	require.Eventually(t, func() bool { return srv.Stats().Connections == 2 }, patience, time.Millisecond)
-	t.Cleanup(stop)
-	tm := newTerminal(nil)
-	l := listening{
-		program:  &program{stdout: tm.out, stderr: tm.err},
-		channels: []string{"lobby"},
-		places:   map[string]*place{},
-	}
-	l.to.socket = strings.Replace(url, "http", "ws", 1) + "/socket/websocket"
-	subscribed, err := l.connection(t.Context())
-	require.ErrorContains(t, err, "1001 restart")
-	assert.True(t, subscribed)
-	assert.Equal(t, 3*time.Second, l.within)
-
-	for _, c := range []struct {
-		name         string
-		within, most time.Duration
-		err          error
-	}{
-		{"small", time.Millisecond, time.Second, closed{code: 1012}},
-		{"closed", 20 * time.Second, 20 * time.Second, closed{code: 1012}},
-		{"large", time.Hour, 60 * time.Second, closed{code: 1012}},
-		{"lost", 20 * time.Second, 5 * time.Second, io.EOF},
-	} {
-		l.within = c.within
-		longest := time.Duration(0)
-		for range 1000 {
-			longest = max(longest, l.returnPause(c.err))
-		}
-		assert.Less(t, longest, c.most, c.name)
-		assert.Greater(t, longest, c.most/2, c.name)
-	}
-}
-
-// A server that drains sends the exact time. It is not changed by what is wrong.
-func TestListenReturnsAfterADrain(t *testing.T) {
-	t.Parallel()
-	for drain, want := range map[string]time.Duration{
-		`{"returnIn":4200}`:       4200 * time.Millisecond,
-		`{"returnIn":0}`:          0,
-		`{"returnIn":1000000000}`: time.Minute,
-		`{"returnIn":1e300}`:      time.Minute,
-		`{"returnIn":-1}`:         -1,
-		`{"returnIn":"x"}`:        -1,
-		`{"returnIn":null}`:       -1,
-		`null`:                    -1,
-		`7`:                       -1,
-	} {
-		t.Run(drain, func(t *testing.T) {
-			t.Parallel()
-			url := startHostile(t, []string{
-				`{"event":"pushy:connect","data":{"socketId":"a","protocol":"rawwebsocket","returnWithin":3000}}`,
-				`{"event":"pushy:return","data":{"returnWithin":7000}}`,
-				`{"event":"pushy:drain","data":` + drain + `}`,
-			}, 1012, "server shutting down")
-			tm := newTerminal(nil)
-			l := listening{
-				program:  &program{stdout: tm.out, stderr: tm.err},
-				channels: []string{"lobby"},
-				places:   map[string]*place{},
-			}
-			l.to.socket = strings.Replace(url, "http", "ws", 1) + "/socket/websocket"
-			_, err := l.connection(t.Context())
-			require.ErrorContains(t, err, "1012 server shutting down")
-			assert.Equal(t, 7*time.Second, l.within)
-			if want < 0 {
-				assert.Nil(t, l.returnIn)
-				return
-			}
-			require.NotNil(t, l.returnIn)
-			assert.Equal(t, want, l.returnPause(err))
-			assert.Equal(t, want, l.returnPause(io.EOF))
-		})
-	}
 }
 
 func TestListenIsTakenOut(t *testing.T) {
