@@ -70,13 +70,13 @@ func (o *ListenOptions) withDefaults() (ListenOptions, error) {
 	}
 	switch {
 	case c.MaxEvents < 0:
-		return c, fmt.Errorf("MaxEvents is %d, it must be positive", c.MaxEvents)
+		return c, fmt.Errorf("option MaxEvents is %d, it must be positive", c.MaxEvents)
 	case c.MaxBytes < 0:
-		return c, fmt.Errorf("MaxBytes is %d, it must be positive", c.MaxBytes)
+		return c, fmt.Errorf("option MaxBytes is %d, it must be positive", c.MaxBytes)
 	case c.Rewind < 0 || c.Rewind > pushyjson.MaxPast:
-		return c, fmt.Errorf("Rewind is %d, at most %d is allowed", c.Rewind, pushyjson.MaxPast)
+		return c, fmt.Errorf("option Rewind is %d, at most %d is allowed", c.Rewind, pushyjson.MaxPast)
 	case c.OnFull > SkipWhenFull:
-		return c, fmt.Errorf("OnFull is %d, it must be EndWhenFull or SkipWhenFull", c.OnFull)
+		return c, fmt.Errorf("option OnFull is %d, it must be EndWhenFull or SkipWhenFull", c.OnFull)
 	}
 	return c, nil
 }
@@ -142,7 +142,7 @@ func (s *Server) listenChannels(o *ListenOptions) (since map[string]broker.Posit
 	for i, name := range o.Channels {
 		lower, err := s.channelName(name)
 		if err != nil {
-			return nil, nil, fmt.Errorf("Channels[%d]: %w", i, err)
+			return nil, nil, fmt.Errorf("option Channels[%d]: %w", i, err)
 		}
 		if !known[lower] {
 			known[lower] = true
@@ -152,7 +152,7 @@ func (s *Server) listenChannels(o *ListenOptions) (since map[string]broker.Posit
 	for name, position := range o.Since {
 		lower, err := names.Channel(name)
 		if err != nil || !known[lower] {
-			return nil, nil, fmt.Errorf("Since: %q is not among Channels", name)
+			return nil, nil, fmt.Errorf("option Since: %q is not among Channels", name)
 		}
 		since[lower] = position
 	}

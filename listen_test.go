@@ -567,16 +567,16 @@ func TestListenRefuses(t *testing.T) {
 		o    pushy.ListenOptions
 		want string
 	}{
-		{pushy.ListenOptions{Channels: []string{"a", "b:c"}}, "pushy: listen: Channels[1]: must not contain :"},
+		{pushy.ListenOptions{Channels: []string{"a", "b:c"}}, "pushy: listen: option Channels[1]: must not contain :"},
 		{
 			pushy.ListenOptions{Channels: []string{"a"}, Since: map[string]broker.Position{"b": {}}},
-			`pushy: listen: Since: "b" is not among Channels`,
+			`pushy: listen: option Since: "b" is not among Channels`,
 		},
-		{pushy.ListenOptions{Rewind: 501}, "pushy: listen: Rewind is 501, at most 500 is allowed"},
-		{pushy.ListenOptions{Rewind: -1}, "pushy: listen: Rewind is -1, at most 500 is allowed"},
-		{pushy.ListenOptions{MaxEvents: -1}, "pushy: listen: MaxEvents is -1, it must be positive"},
-		{pushy.ListenOptions{MaxBytes: -1}, "pushy: listen: MaxBytes is -1, it must be positive"},
-		{pushy.ListenOptions{OnFull: 2}, "pushy: listen: OnFull is 2, it must be EndWhenFull or SkipWhenFull"},
+		{pushy.ListenOptions{Rewind: 501}, "pushy: listen: option Rewind is 501, at most 500 is allowed"},
+		{pushy.ListenOptions{Rewind: -1}, "pushy: listen: option Rewind is -1, at most 500 is allowed"},
+		{pushy.ListenOptions{MaxEvents: -1}, "pushy: listen: option MaxEvents is -1, it must be positive"},
+		{pushy.ListenOptions{MaxBytes: -1}, "pushy: listen: option MaxBytes is -1, it must be positive"},
+		{pushy.ListenOptions{OnFull: 2}, "pushy: listen: option OnFull is 2, it must be EndWhenFull or SkipWhenFull"},
 	}
 	for _, test := range tests {
 		_, err := srv.Listen(t.Context(), test.o)
@@ -584,7 +584,7 @@ func TestListenRefuses(t *testing.T) {
 	}
 	for e, err := range srv.Subscribe(t.Context(), "b:c") {
 		assert.Zero(t, e)
-		assert.EqualError(t, err, "pushy: listen: Channels[0]: must not contain :")
+		assert.EqualError(t, err, "pushy: listen: option Channels[0]: must not contain :")
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
