@@ -12,7 +12,7 @@ type kind struct {
 	name       string
 	label      string
 	server     string // "pushy", "pushy-server", "node", "go", or the path of another build of pushy
-	arg        string // the name of the peer, or the commit of pushy-server
+	arg        string // the name of the peer, the commit of pushy-server, or a flag of pushy
 	dialect    load.Dialect
 	tls        bool
 	publishing load.Publishing
@@ -42,6 +42,17 @@ var kinds = []kind{
 	{"node:ws", "Node ws", "node", "ws", load.Plain, false, load.Post, ""},
 }
 
+// costKinds show what one feature costs. They are measured only by name, beside a kind that differs
+// in nothing else: scraped beside pushy, and latest beside posted.
+var costKinds = []kind{
+	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
+	{"pushy/posted", "pushy, published by its own process", "pushy", "", load.Framed, false, load.Post, ""},
+	{"pushy/latest", "pushy, published by its own process with Latest", "pushy", "latest", load.Framed, false, load.Post, ""},
+}
+
+// scraped is the flag of a server that has /metrics.
+const scraped = "metrics"
+
 // needs returns the program, other than Go, that is needed to measure the kind, or "".
 func (k kind) needs() string {
 	switch {
@@ -66,7 +77,7 @@ func find(name string) (kind, bool) {
 		k.label += ", kept events"
 		return k, ok
 	}
-	for _, k := range slices.Concat(kinds, stormKinds) {
+	for _, k := range slices.Concat(kinds, stormKinds, costKinds) {
 		if k.name == name {
 			return k, true
 		}

@@ -79,6 +79,9 @@ func startServer(k kind, flags ...string) (*process, error) {
 	case "go":
 		cmd = exec.Command(filepath.Join(binDir, "peers"), append(flags, "-kind", k.arg)...)
 	case "pushy":
+		if k.arg != "" {
+			flags = append(flags, "-"+k.arg)
+		}
 		cmd = exec.Command(filepath.Join(binDir, "server"), flags...)
 	case "pushy-server":
 		var err error

@@ -207,6 +207,9 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 			return records, err
 		}
 	}
+	if k.arg == scraped {
+		defer p.scrape(time.Second)()
+	}
 	for _, l := range s.loads {
 		if ctx.Err() != nil {
 			return records, ctx.Err()

@@ -14,12 +14,15 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/broker/redis"
+	"github.com/gopushy/pushy/metrics"
 )
 
 var (
 	redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that nodes share")
 	natsAddr  = flag.String("nats", "", "HOST:PORT of a NATS server that nodes share")
 	accepts   = flag.Int("accept-rate", 0, "Limits.AcceptRate")
+	scraped   = flag.Bool("metrics", false, "serve /metrics")
+	latest    = flag.Bool("latest", false, "POST /publish publishes with Event.Latest")
 	keep      = flag.Int("keep", 0, "events that each channel keeps whose name begins with kept")
 )
 
@@ -44,10 +47,23 @@ func main() {
 			"connections": int64(stats.Connections),
 		}
 	}
-	serve.Main(srv, counters, serve.Endpoint{
-		Pattern: "POST /bench/publish",
-		Handler: publish(srv),
-	})
+	endpoints := []serve.Endpoint{
+		{
+			Pattern: "POST /bench/publish",
+			Handler: publish(srv),
+		},
+		{
+			Pattern: "POST /publish",
+			Handler: post(srv, *latest),
+		},
+	}
+	if *scraped {
+		endpoints = append(endpoints, serve.Endpoint{
+			Pattern: "GET /metrics",
+			Handler: metrics.Handler(srv).ServeHTTP,
+		})
+	}
+	serve.Main(srv, counters, endpoints...)
 }
 
 // kept is the Options.Channel of the flag -keep.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net/http"
 	"runtime/metrics"
@@ -54,6 +55,31 @@ func publish(srv *pushy.Server) http.HandlerFunc {
 		}
 		_, _ = fmt.Fprintf(w, "published %d\nns %d\nmallocs %d\nbytes %d\n", published, took.Nanoseconds(),
 			after[0]-before[0], after[1]-before[1])
+	}
+}
+
+// post publishes the body of a request, as the peers do. With latest, all events of a channel have
+// one Latest.
+func post(srv *pushy.Server, latest bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		e := pushy.Event{
+			Channel: r.FormValue("channel"),
+			Name:    "m",
+			Data:    json.RawMessage(data),
+		}
+		if latest {
+			e.Latest = "m"
+		}
+		if _, err := srv.PublishEvent(r.Context(), e); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
