@@ -40,12 +40,12 @@ func (ch *Channel) stallLocked() {
 	k.stalled = true
 	k.healed = make(chan struct{})
 	h := ch.hub
-	if !h.tasks.Start() {
-		return // the members are being disconnected
+	if !h.serving.Start() {
+		return // the members are disconnected
 	}
 	at, turn := k.place(), k.turn
 	go func() {
-		defer h.tasks.End()
+		defer h.serving.End()
 		ch.heal(at, turn)
 	}()
 }
@@ -244,14 +244,14 @@ func (ch *Channel) startAskLocked() {
 	if pause == 0 {
 		ch.beginAskLocked()
 	}
-	if !h.tasks.Start() {
+	if !h.serving.Start() {
 		begun.err = ErrClosed
 		a.now, a.next = nil, nil
 		close(begun.done)
 		return
 	}
 	go func() {
-		defer h.tasks.End()
+		defer h.serving.End()
 		if pause > 0 {
 			timer := time.NewTimer(pause)
 			select {

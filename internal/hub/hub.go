@@ -235,6 +235,7 @@ type Hub struct {
 	counts    counts
 	leavers   atomic.Int64    // goroutines that log leaves, in addition to the readers
 	tasks     lifecycle.Tasks // readers, transitions of channels, and the funcs of Go
+	serving   lifecycle.Tasks // what a client waits for; Shutdown closes it after the last connection
 	publishes lifecycle.Tasks // calls of Publish that are in progress
 
 	ctx    context.Context // ends after all connections have ended; broker calls use it

@@ -55,14 +55,14 @@ func (c *Conn) forAll(requests []JoinRequest, expired <-chan struct{}, do func(i
 	}
 	var running sync.WaitGroup
 	for i := range requests {
-		if !c.hub.tasks.Start() {
+		if !c.hub.serving.Start() {
 			return &JoinAllError{
 				Channel: requests[i].Channel,
 				Err:     ErrClosed,
 			}
 		}
 		running.Go(func() {
-			defer c.hub.tasks.End()
+			defer c.hub.serving.End()
 			err := do(i, &requests[i])
 			mu.Lock()
 			errs[i] = err

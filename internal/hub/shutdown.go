@@ -57,15 +57,14 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	// Events that Publish has accepted must be queued before the outboxes are closed.
 	published := lifecycle.Wait(ctx, h.publishes.Close()) == nil
 	h.endListeners()
-	if published && drain.run(ctx) {
-		select {
-		case <-idle:
-		case <-ctx.Done():
-		}
+	drained := published && drain.run(ctx)
+	served := h.serving.Close() // not earlier: until its connection is closed, a client is served as before
+	if drained && lifecycle.Wait(ctx, idle) == nil {
+		_ = lifecycle.Wait(ctx, served) // ctx has the error
 	}
 	err := context.Cause(ctx)
 	if err != nil {
-		h.abortAll(idle)
+		h.abortAll(idle, served)
 	}
 	giveUp := context.AfterFunc(ctx, h.cancel) // after the deadline, do not wait for the broker either
 	channels := lifecycle.Each(h.Channels(), func(ch *Channel) {
@@ -111,14 +110,14 @@ func (h *Hub) closeBroker() error {
 // that a command blocks. Calls of the broker that are in progress have half of abortGrace,
 // so that hooks that wait for them can run. abortAll does not wait longer than abortGrace
 // for a hook that does not return.
-func (h *Hub) abortAll(idle <-chan struct{}) {
+func (h *Hub) abortAll(idle, served <-chan struct{}) {
 	defer time.AfterFunc(abortGrace/2, h.cancel).Stop()
 	h.abortRest()
 	conns := h.admission.all()
 	for _, c := range conns {
 		c.abort(CloseShutdown, shutdownReason)
 	}
-	if !lifecycle.Within(abortGrace, lifecycle.Each(conns, (*Conn).finish), idle) {
+	if !lifecycle.Within(abortGrace, lifecycle.Each(conns, (*Conn).finish), idle, served) {
 		h.cfg.Log.Error("commands or hooks still run after the shutdown's deadline")
 	}
 }

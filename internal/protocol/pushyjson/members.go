@@ -195,9 +195,12 @@ func malformed(err error) *Error {
 	}
 }
 
-// memberError returns the error of a command for an error of the hub.
+// memberError returns the error of a command for an error of the hub. While a server shuts down it
+// publishes nothing any more, but some connections are still open.
 func (p *Protocol) memberError(c *hub.Conn, channel string, err error) *Error {
 	switch {
+	case errors.Is(err, hub.ErrClosed) && c.Context().Err() == nil:
+		return ErrUnavailable
 	case err == nil, errors.Is(err, hub.ErrClosed):
 		return nil
 	case errors.Is(err, hub.ErrNoPresence):
