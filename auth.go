@@ -21,8 +21,8 @@ type AuthRequest struct {
 	Channel string // lower-case and valid
 	Private bool   // whether the channel is private (Options.Channel)
 	Auth    string // as sent; "" if it is missing or not a string
-	// Protocol is the protocol of the client: "pushy", or "sse" (package sse). Conn.Protocol is the
-	// transport.
+	// Protocol is the protocol of the client: "pushy", "sse" (package sse) or "pusher" (package pusher).
+	// Conn.Protocol is the transport.
 	Protocol string
 	// Claims is what the client's token of version 2 says, if Auth is one and covers the channel.
 	// The Server has verified it: a token that is not valid, or for another connection, user or
@@ -92,7 +92,14 @@ func (s *Server) authorize(ctx context.Context, r hub.AuthRequest) (hub.Grant, e
 		Since:    r.Past,
 		Grant:    &Grant{},
 	}
-	if err := s.verify(&request); err != nil {
+	if r.Conn.IsForeign() {
+		if reason, banned := s.takeClaims(&request, &r); banned {
+			return hub.Grant{}, &hub.RefusedError{
+				Reason: reason,
+				Code:   codeBanned,
+			}
+		}
+	} else if err := s.verify(&request); err != nil {
 		return hub.Grant{}, s.refusedSubscription(ctx, r, err)
 	}
 	grant := request.Grant

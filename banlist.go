@@ -11,6 +11,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
@@ -124,7 +125,7 @@ func (s *Server) banned(user, channel string) (reason string, banned bool) {
 	}
 	target := targetUser + user
 	if channel != "" {
-		target = targetChannel + channel
+		target = targetChannel + jsvalue.Lower(channel) // other protocols have names with capitals
 	}
 	b, banned := s.bans.find(target, s.now)
 	return b.Reason, banned

@@ -48,7 +48,8 @@ func resumedConn(c *hub.Conn, resumed bool) *Conn {
 	}
 }
 
-// ID returns the connection's id, which the protocol calls socketId. It is a UUID v4.
+// ID returns the connection's id, which the protocol calls socketId. It is a UUID v4, or two decimal
+// numbers with a dot between them for Pusher clients (package pusher).
 // Tokens are signed for it, and no other client sees it.
 func (c *Conn) ID() string { return c.c.ID() }
 

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
 )
 
@@ -217,7 +218,12 @@ func (s *Server) enforce(target, reason string) (closed int) {
 		}
 		s.hub.KickHeld(func(last *hub.Conn) bool { return last.ID() == name })
 	case targetChannel:
-		closed = s.hub.KickChannel(name, reason)
+		if !s.hub.HasForeign() {
+			return s.hub.KickChannel(name, reason)
+		}
+		for _, spelling := range s.hub.Spellings(name, jsvalue.Lower) {
+			closed += s.hub.KickChannel(spelling, reason)
+		}
 	}
 	return closed
 }

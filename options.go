@@ -89,7 +89,8 @@ type Options struct {
 	// Address panics or returns something else, RemoteAddr is used, and the failure is
 	// logged.
 	Address func(r *http.Request) string
-	// Channel returns the properties of a channel. name is in lower case. Channel is called
+	// Channel returns the properties of a channel. name is in lower case, except of channels that
+	// only Pusher clients can have (package pusher). Channel is called
 	// from many goroutines, when a channel is opened, when the properties of a channel that
 	// is not open are needed, and for each event that a client sends, so it must be fast. It must return the same result for
 	// the same name each time and on all nodes. A panic is logged, and the request is
@@ -101,7 +102,7 @@ type Options struct {
 	// channels need a token (PROTOCOL.md, section 6).
 	Authorizer Authorizer
 	// CheckChannel and CheckEvent refuse names that the protocol allows. CheckChannel is
-	// called with the name in lower case. The client or publisher receives the message of
+	// called with the name in lower case, except for Pusher clients. The client or publisher receives the message of
 	// the error, even if its request is not signed.
 	CheckChannel func(channel string) error
 	CheckEvent   func(event string) error

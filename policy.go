@@ -8,6 +8,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/names"
 )
@@ -91,7 +92,8 @@ const (
 
 func (a Access) private(channel string) bool {
 	if a == AccessByName {
-		return names.Private(channel)
+		// Other protocols have names with capitals, which must not evade the rule.
+		return names.Private(jsvalue.Lower(channel))
 	}
 	return a != AccessPublic
 }

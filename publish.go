@@ -92,6 +92,7 @@ func (s *Server) pairOf(e Event) (pair, error) {
 	if err != nil {
 		return pair{}, fmt.Errorf("channel: %w", err)
 	}
+	s.noteCase(e.Channel, lower)
 	p := pair{
 		channel: lower,
 		entry: broker.Entry{

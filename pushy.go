@@ -133,7 +133,6 @@ import (
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/sign"
 	"github.com/gopushy/pushy/internal/token"
-	"github.com/gopushy/pushy/internal/transport"
 	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
 
@@ -255,13 +254,7 @@ func newServer(options Options) (*Server, error) {
 	}
 	s.openNodes()
 	s.sockets = sockjs.NewHandler(sockjs.Config{
-		Config: transport.Config{
-			MaxMessage:   limit.Or(o.Limits.MessageBytes, math.MaxInt32),
-			Heartbeat:    o.Heartbeat,
-			WriteTimeout: limit.Or(o.WriteTimeout, forever),
-			CloseTimeout: closeTimeout,
-			Reading:      &s.memory.reading,
-		},
+		Config:           s.transportConfig(),
 		DisableWebSocket: o.SockJS.DisableWebSocket,
 		ResponseLimit:    limit.Or(o.SockJS.ResponseLimit, math.MaxInt),
 		DisconnectDelay:  limit.Or(o.SockJS.DisconnectDelay, forever),

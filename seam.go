@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/transport"
@@ -29,7 +30,9 @@ func init() {
 			Now:           func() time.Time { return s.now() },
 			Channel:       s.channelName,
 			Origin:        s.checkOrigin,
-			Reserve:       func(r *http.Request, version uint8) (*seam.Place, *seam.Refusal) { return s.reserve(r, false, version) },
+			Reserve: func(r *http.Request, version uint8) (*seam.Place, *seam.Refusal) {
+				return s.reserve(r, false, hub.Client{Version: version})
+			},
 			HandlePrompt: func(name string, answer func(context.Context, json.RawMessage) (any, error)) {
 				s.setAnswer(name, askable{
 					run:    answer,
@@ -40,6 +43,7 @@ func init() {
 			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 				return s.admit(w, r, false)
 			},
+			Foreign: s.foreign(),
 		}
 	}
 }

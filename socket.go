@@ -143,7 +143,7 @@ func (s *Server) endpoint(r *http.Request) string {
 // those that may not. A Ticket holds a place among the connections until it is
 // used or given back. socket means that the session will be a WebSocket.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*transport.Ticket, bool) {
-	place, refused := s.reserve(r, socket, version(r))
+	place, refused := s.reserve(r, socket, hub.Client{Version: version(r)})
 	if refused != nil {
 		writeRefusal(w, refused)
 		return nil, false
@@ -154,8 +154,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*tr
 	}, true
 }
 
-// reserve is admit without an answer.
-func (s *Server) reserve(r *http.Request, socket bool, version uint8) (*seam.Place, *seam.Refusal) {
+// reserve is admit without an answer. The Version, and what another protocol has set, of as are used.
+func (s *Server) reserve(r *http.Request, socket bool, as hub.Client) (*seam.Place, *seam.Refusal) {
 	client := s.count(r)
 	from := client.network
 	if refused := s.connectAllowed(r, client); refused != nil {
@@ -191,17 +191,14 @@ func (s *Server) reserve(r *http.Request, socket bool, version uint8) (*seam.Pla
 			Message: reason,
 		}
 	}
-	address, agent := shownAddress(r, client), agentOf(r)
+	as.User = user
+	as.UserID = userID
+	as.Network = from
+	as.Address = shownAddress(r, client)
+	as.Agent = agentOf(r)
 	return &seam.Place{
 		Connect: func(session session.Session) *hub.Conn {
-			return s.hub.Connect(session, hub.Client{
-				User:    user,
-				UserID:  userID,
-				Version: version,
-				Network: from,
-				Address: address,
-				Agent:   agent,
-			})
+			return s.hub.Connect(session, as)
 		},
 		GiveBack: giveBack,
 	}, nil

@@ -9,7 +9,8 @@ var families []func(text []byte) Encoding
 
 // Encoding is one message in the forms of another protocol. Its methods are safe for concurrent use.
 type Encoding interface {
-	// Bytes returns the message in one form, which is encoded at first use.
+	// Bytes returns the message in one form, which is encoded at first use. It is empty if the
+	// clients do not receive the message.
 	Bytes(form Form) []byte
 	// Has reports whether the message has that form already.
 	Has(form Form) bool
@@ -50,6 +51,16 @@ func (f *Frame) Encoding(form Form) Encoding {
 			return e.Encoding
 		}
 	}
+}
+
+// SetEncoding gives the Frame, which no Outbox has yet, an Encoding other than the one that is made
+// from its text, for the protocol to which a form belongs.
+func (f *Frame) SetEncoding(form Form, e Encoding) {
+	f.more.Store(&encoded{
+		Encoding: e,
+		family:   form / familySize,
+		next:     f.more.Load(),
+	})
 }
 
 // encoding returns nil if the Frame does not have the Encoding yet.

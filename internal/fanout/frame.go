@@ -75,6 +75,9 @@ func NewRun(texts [][]byte, form Form) *Frame {
 // their own frames, such as the open frame of SockJS.
 func RawFrame(wire []byte) *Frame { return &Frame{text: wire, raw: true} }
 
+// RawList is RawFrame for a list, see NewList.
+func RawList(wire []byte) *Frame { return &Frame{text: wire, raw: true, list: true} }
+
 // Bytes returns the Frame in one form. The caller must not change the bytes.
 func (f *Frame) Bytes(form Form) []byte {
 	if f.raw || form == Text {

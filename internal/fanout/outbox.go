@@ -179,6 +179,9 @@ func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 		return false, false
 	}
 	n := int64(len(f.Bytes(o.form)))
+	if n == 0 && o.form > Bare {
+		return true, false // this client does not receive it
+	}
 	waiting := o.bytes
 	if f.list {
 		o.addListLocked(f, n)

@@ -116,25 +116,26 @@ func (a *Admission) linkLocked(c *Conn) {
 	if a.users == nil {
 		a.users = map[string]*Conn{}
 	}
-	first := a.users[c.user.id]
-	c.user.next = first
+	u := c.user.Load()
+	first := a.users[u.id]
+	u.next = first
 	if first != nil {
-		first.user.prev = c
+		first.user.Load().prev = c
 	}
-	a.users[c.user.id] = c
+	a.users[u.id] = c
 }
 
 func (a *Admission) unlinkLocked(c *Conn) {
 	if c.UserID() == "" {
 		return
 	}
-	u := c.user
+	u := c.user.Load()
 	if u.next != nil {
-		u.next.user.prev = u.prev
+		u.next.user.Load().prev = u.prev
 	}
 	switch {
 	case u.prev != nil:
-		u.prev.user.next = u.next
+		u.prev.user.Load().next = u.next
 	case u.next != nil:
 		a.users[u.id] = u.next
 	default:
@@ -144,11 +145,28 @@ func (a *Admission) unlinkLocked(c *Conn) {
 	u.prev = nil
 }
 
+// setUser gives c a user id, unless it has another one.
+func (a *Admission) setUser(c *Conn, id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if has := c.UserID(); has != "" {
+		return has == id
+	}
+	c.user.Store(&user{
+		value: c.User(),
+		id:    id,
+	})
+	if a.conns[c.id] == c {
+		a.linkLocked(c)
+	}
+	return true
+}
+
 // ofUser returns the connections of a user, newest first.
 func (a *Admission) ofUser(user string) (conns []*Conn) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	for c := a.users[user]; c != nil; c = c.user.next {
+	for c := a.users[user]; c != nil; c = c.user.Load().next {
 		conns = append(conns, c)
 	}
 	return conns

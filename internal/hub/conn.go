@@ -24,9 +24,9 @@ import (
 type Conn struct {
 	hub     *Hub
 	id      string
-	user    *user // nil if there is none
-	since   int64 // when it began, in milliseconds since 1970
-	host    any   // see Config.HostConn
+	user    atomic.Pointer[user] // nil if there is none
+	since   int64                // when it began, in milliseconds since 1970
+	host    any                  // see Config.HostConn
 	network limit.Network
 	address string
 	agent   unique.Handle[string]
@@ -42,6 +42,7 @@ type Conn struct {
 	early        uint8        // the number of messages so far, at most chattyAfter; only the reader uses it
 	version      uint8        // see Client; it does not change
 	lane         uint8        // of Hub.received; it does not change
+	foreign      uint8        // see Client.Foreign; it does not change
 	returnWithin uint16       // see ReturnWithin, in milliseconds; under mu, like the next four
 	code         uint16       // the close code; 0 until the connection ends
 	by           Ender        // who has ended it; 0 until then
@@ -61,6 +62,8 @@ type Conn struct {
 type few struct {
 	reason   string              // of the close code
 	finished chan struct{}       // set when the clean-up starts, closed when it is complete
+	ending   bool                // endWithin was called
+	attached any                 // see Attach
 	joined   map[uint64]struct{} // hashes of the channels with large answers that it has joined, see firstJoin
 
 	presenter
@@ -96,7 +99,9 @@ type user struct {
 type Client struct {
 	User    any
 	UserID  string
-	Version uint8 // of the protocol, as the client said; 1 if it said nothing
+	ID      string // the id of the connection; "" for one that Config.NewConnID makes
+	Foreign uint8  // the protocol that AddForeign returned, or 0 for Config.Protocol
+	Version uint8  // of the protocol, as the client said; 1 if it said nothing
 	Network limit.Network
 	Address string                // as it is shown
 	Agent   unique.Handle[string] // the User-Agent header
@@ -108,7 +113,8 @@ type Client struct {
 func (h *Hub) Connect(s session.Session, from Client) *Conn {
 	c := &Conn{
 		hub:     h,
-		id:      h.cfg.NewConnID(),
+		id:      from.ID,
+		foreign: from.Foreign,
 		since:   h.cfg.Now().UnixMilli(),
 		version: from.Version,
 		lane:    h.counts.received.Lane(),
@@ -117,11 +123,14 @@ func (h *Hub) Connect(s session.Session, from Client) *Conn {
 		agent:   from.Agent,
 		session: s,
 	}
+	if c.id == "" {
+		c.id = h.cfg.NewConnID()
+	}
 	if from.User != nil || from.UserID != "" {
-		c.user = &user{
+		c.user.Store(&user{
 			value: from.User,
 			id:    from.UserID,
-		}
+		})
 	}
 	window := c.setReturnWithin()
 	c.host = h.cfg.HostConn(c)
@@ -145,8 +154,9 @@ func (h *Hub) Connect(s session.Session, from Client) *Conn {
 }
 
 // TurnAway closes a session, with a close code and reason, without creating a connection for it.
-// It does not wait. It calls ended when the session has ended.
-func (h *Hub) TurnAway(s session.Session, code int, reason string, ended func()) {
+// The frames of last precede the close frame. It does not wait. It calls ended when the session
+// has ended.
+func (h *Hub) TurnAway(s session.Session, code int, reason string, ended func(), last ...*fanout.Frame) {
 	out := h.cfg.Engine.NewOutbox(s, func(int, string) {})
 	if !h.tasks.Start() {
 		out.Discard()
@@ -159,6 +169,9 @@ func (h *Hub) TurnAway(s session.Session, code int, reason string, ended func())
 		defer ended()
 		defer context.AfterFunc(h.aborting, s.Abort)()
 		s.Start(out)
+		for _, f := range last {
+			out.Send(f)
+		}
 		out.Close(code, reason)
 		s.Stop()
 		for {
@@ -179,18 +192,18 @@ func (c *Conn) Version() int { return int(c.version) }
 
 // User returns the value that was passed to Connect.
 func (c *Conn) User() any {
-	if c.user == nil {
-		return nil
+	if u := c.user.Load(); u != nil {
+		return u.value
 	}
-	return c.user.value
+	return nil
 }
 
-// UserID returns the user id that was passed to Connect, or "".
+// UserID returns the user id that was passed to Connect or SetUser, or "".
 func (c *Conn) UserID() string {
-	if c.user == nil {
-		return ""
+	if u := c.user.Load(); u != nil {
+		return u.id
 	}
-	return c.user.id
+	return ""
 }
 
 // Host returns the value of Config.HostConn for the connection.
@@ -234,7 +247,12 @@ func (c *Conn) Channels() []string {
 // ended.
 func (c *Conn) Send(e *Event) error {
 	c.watchSent(e)
-	if !c.out.Send(c.hub.frame(e)) {
+	if c.foreign != 0 && e.Conn == nil {
+		own := *e
+		own.Conn = c
+		e = &own
+	}
+	if f := c.frame(e); f != nil && !c.out.Send(f) {
 		return ErrClosed
 	}
 	return nil
@@ -248,7 +266,10 @@ func (c *Conn) AwaitRoom(size int64) (release func(), err error) { return c.out.
 // the client's queued bytes; instead, its size is charged to the client's rate.
 func (c *Conn) SendList(e *Event) error {
 	c.watchSent(e)
-	f := c.hub.listFrame(e)
+	f := c.listFrame(e)
+	if f == nil {
+		return nil
+	}
 	if !c.out.Send(f) {
 		return ErrClosed
 	}
@@ -311,6 +332,9 @@ func (c *Conn) end(code int, reason string) {
 
 // sentCode returns the close code that the transport sends for code.
 func (c *Conn) sentCode(code int) int {
+	if foreign := c.foreignOf(); foreign != nil {
+		return foreign.CloseCode(code)
+	}
 	if code == CloseShutdown {
 		return c.session.ShutdownCode()
 	}
@@ -344,6 +368,7 @@ func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
 		c.out.Discard()
 		c.session.Abort()
 	} else {
+		c.sendFarewell(first, by, sent, reason)
 		c.out.Close(sent, reason)
 	}
 	c.session.Stop()
@@ -403,7 +428,11 @@ func (c *Conn) read() {
 		few := c.early < chattyAfter || c.budget.Pause(now) > chatty
 		c.early = min(c.early+1, chattyAfter)
 		handling = true
-		c.hub.cfg.Protocol.Handle(c, message, now)
+		if c.foreign == 0 {
+			c.hub.cfg.Protocol.Handle(c, message, now)
+		} else {
+			c.foreignOf().Handle(c, message, now)
+		}
 		handling = false
 		if few {
 			go c.read()
@@ -460,7 +489,7 @@ func (c *Conn) finish() {
 	members := c.members.values()
 	c.mu.Unlock()
 	c.cancel()
-	c.hub.leaveAll(c, members, hasGrace(code))
+	c.hub.leaveAll(c, members, c.hasGrace(code))
 	select { // other hooks can still run in other goroutines, and Disconnect must be the last
 	case <-c.hooks.Close():
 	case <-c.hub.aborting.Done():

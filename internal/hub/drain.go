@@ -54,7 +54,7 @@ func (h *Hub) ReturnWindow() time.Duration {
 // called before the connection is registered.
 func (c *Conn) setReturnWithin() (window time.Duration) {
 	window = returnWindow(c.hub.admission.Len()+1, c.hub.cfg.ReturnRate)
-	if c.version >= 2 {
+	if c.version >= 2 && c.foreign == 0 {
 		c.returnWithin = uint16(window.Milliseconds()) // at most 60,000
 	}
 	return window
@@ -112,6 +112,7 @@ type drain struct {
 	conns  []*Conn
 	window time.Duration // 0 if clients are not told
 	spread time.Duration // the time over which connections are closed
+	batch  int           // the number of connections that are closed at once
 }
 
 // newDrain returns the drain of a Shutdown with ctx.
@@ -122,6 +123,10 @@ func (h *Hub) newDrain(ctx context.Context) *drain {
 		conns:  conns,
 		window: returnWindow(len(conns), h.cfg.ReturnRate),
 		spread: drainSpread,
+		batch:  drainBatch,
+	}
+	if h.HasForeign() { // clients that are not told when to return can return at once
+		d.batch = min(max(1, len(conns)/100), drainBatch)
 	}
 	if d.window > 0 {
 		d.spread = min(d.spread, d.window) // no client waits longer than it must
@@ -136,7 +141,7 @@ func (h *Hub) newDrain(ctx context.Context) *drain {
 func (d *drain) run(ctx context.Context) bool {
 	began := time.Now()
 	done := 0
-	return lifecycle.Spread(ctx, d.conns, drainBatch, d.spread, func(c *Conn) {
+	return lifecycle.Spread(ctx, d.conns, d.batch, d.spread, func(c *Conn) {
 		slot := time.Duration(float64(d.window) * float64(done) / float64(len(d.conns)))
 		done++
 		c.drain(max(0, slot-time.Since(began)))
@@ -169,7 +174,7 @@ func (d *drain) extendLease(ctx context.Context) {
 	if window == 0 {
 		return
 	}
-	window = max(window+lifecycle.LastBatch(len(d.conns), drainBatch, d.spread), d.window)
+	window = max(window+lifecycle.LastBatch(len(d.conns), d.batch, d.spread), d.window)
 	timeout := extendTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline)/4)

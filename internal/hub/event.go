@@ -37,11 +37,12 @@ const (
 type Event struct {
 	Kind    EventKind
 	Channel string
-	Name    string // of Published and Direct
-	Offset  uint64 // of a Published event that is kept
-	From    string // of a Published event that a client has sent: the id of its member
-	Data    []byte // of Published, Direct and Replied
-	Conn    *Conn  // of Connected and Subscribed
+	Name    string  // of Published and Direct
+	Offset  uint64  // of a Published event that is kept
+	From    string  // of a Published event that a client has sent: the id of its member
+	Sender  *Member // with From, for other protocols: the member as clients see it, or nil
+	Data    []byte  // of Published, Direct and Replied
+	Conn    *Conn   // of Connected and Subscribed
 
 	Member   string        // of Subscribed: the id of the member
 	Key      string        // of Subscribed: with it, another connection can take the member over; or ""

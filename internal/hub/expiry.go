@@ -176,7 +176,7 @@ func (l *lease) expire() {
 	if !valid {
 		return
 	}
-	m.leaveSoon(c.hub.frame(&Event{
+	m.leaveSoon(c.frame(&Event{
 		Kind:    Ended,
 		Channel: m.name,
 		Reason:  ReasonExpired,

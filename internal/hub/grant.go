@@ -14,6 +14,14 @@ type AuthRequest struct {
 	Auth    string // as the client sent it
 	Data    []byte // presence data as the client sent it
 	Past    bool   // the client asks for past events
+	Claims  *Claims
+}
+
+// Claims are what a credential of another protocol says, which the protocol has verified.
+type Claims struct {
+	Channel string // the only channel for which it is
+	User    string // the user of the member, or ""
+	Data    []byte // the presence data that it covers, or nil
 }
 
 // Grant is what Config.Authorize allows. The zero value allows a membership that lasts as long

@@ -151,6 +151,7 @@ func (ch *Channel) deliverKept(e broker.Entry) {
 		entry: e,
 		frame: ch.keptFrame(&e),
 	}
+	ch.render(event.frame)
 	ch.fan.Lock()
 	if ch.ready {
 		ch.compact()
@@ -244,13 +245,7 @@ func (ch *Channel) breakLocked(reason string, to broker.Position) {
 	k.own = false
 	k.ring.reset(to.Offset)
 	k.notice = reason
-	ch.notifyGapLocked(reason, to)
-	ch.broadcastLocked(ch.hub.frame(&Event{
-		Kind:    Gap,
-		Channel: ch.name,
-		Reason:  reason,
-		Place:   to,
-	}), nil)
+	ch.gapLocked(reason, to)
 }
 
 // logGap logs the last Gap event, which is not done under fan.

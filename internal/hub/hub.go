@@ -227,6 +227,7 @@ type Hub struct {
 	listeners listeners
 	heals     chan struct{}                            // has an element for each channel that is being healed
 	watched   atomic.Pointer[map[*Conn]func(Decision)] // nil unless a connection is watched
+	foreign   atomic.Pointer[[]Foreign]                // nil if there are no other protocols
 
 	window  atomic.Int64  // the time.Duration that clients were last sent, see windowIs
 	growing chan struct{} // has an element while clients are sent a window, so that the last one is the longest

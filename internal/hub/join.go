@@ -11,6 +11,10 @@ type JoinRequest struct {
 	Channel string // the name, which the protocol has validated
 	Auth    string // as the client sent it
 	Data    []byte // presence data as the client sent it, nil for none
+	// Claims are what a credential says that the protocol has verified, or nil.
+	Claims *Claims
+	// User is the user of the member, if it is another one than that of the connection.
+	User    string
 	Request []byte // the request id, which the answer repeats
 	// Trusted means that the host has decided the join: Authorize is not called, and the
 	// join does not count towards the client's rate.
@@ -52,6 +56,7 @@ type PresenceMode uint8
 const (
 	PresenceList  PresenceMode = iota // the whole list, then each join and leave
 	PresenceDiff                      // a page of the list, then collected changes
+	PresenceJoins                     // the whole list, then each join and leave, but no other change; for other protocols
 	PresenceCount                     // the number of members
 	PresenceNone
 )

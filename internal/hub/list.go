@@ -49,14 +49,15 @@ func (ch *Channel) joinBytes(want Presence, data []byte) int64 {
 	if !ch.replica.on {
 		return 0
 	}
+	watching := int64(len(ch.watchers[PresenceList]) + len(ch.watchers[PresenceJoins]))
 	const around = 200 // the size of an event without the member's data
-	return ch.answerBytesLocked(want) + 2*int64(len(ch.watchers[PresenceList]))*int64(len(data)+around)
+	return ch.answerBytesLocked(want) + 2*watching*int64(len(data)+around)
 }
 
 // answerBytesLocked estimates the number of bytes of members in the answer to a join.
 func (ch *Channel) answerBytesLocked(want Presence) int64 {
 	switch want.Mode {
-	case PresenceList:
+	case PresenceList, PresenceJoins:
 		return ch.replica.bytes
 	case PresenceDiff:
 		return ch.replica.pageBytes(want.Limit)

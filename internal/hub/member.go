@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,6 +180,7 @@ func (c *Conn) permit(ctx context.Context, r *JoinRequest) (p permit, err error)
 		Auth:    r.Auth,
 		Data:    r.Data,
 		Past:    r.Past.wants(),
+		Claims:  r.Claims,
 	})
 	if err != nil {
 		h.revoked(c, r, p.policy, err)
@@ -246,6 +248,7 @@ func (ch *Channel) enter(m *membership, r *JoinRequest, policy Policy, data []by
 		return errors.New("Options.Channel returned different results for one channel")
 	}
 	m.returned = r.Return.ID != ""
+	ch.noteForm(m.out.Form())
 	if err := ch.prepare(m, past); err != nil {
 		return err
 	}
@@ -279,7 +282,7 @@ func (ch *Channel) joinOrResume(m *membership, r *JoinRequest, data []byte, past
 			ID:     m.id,
 			Owner:  h.newOwner(claimed),
 			Node:   h.cfg.Node,
-			User:   c.UserID(),
+			User:   cmp.Or(r.User, c.UserID()),
 			Data:   data,
 			Joined: h.cfg.Now(),
 			MemberState: MemberState{

@@ -296,11 +296,7 @@ func (ch *Channel) resetLocked(s broker.State, reason string) {
 	case ch.history != nil:
 		ch.resetKeptLocked(s, reason)
 	case reason != "":
-		ch.notifyGapLocked("", broker.Position{})
-		ch.broadcastLocked(ch.hub.frame(&Event{
-			Kind:    Gap,
-			Channel: ch.name,
-		}), nil)
+		ch.gapLocked("", broker.Position{})
 	}
 	for id, l := range ch.own {
 		if m := ch.replica.get(id); m != nil && m.Owner == l.member.Owner {

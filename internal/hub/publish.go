@@ -118,22 +118,23 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 		if e.From == h.cfg.Node {
 			return
 		}
-		event = Event{
-			Kind:    Gap,
-			Channel: channel,
-		}
+		ch.fan.Lock()
+		defer ch.fan.Unlock()
+		ch.compact()
+		ch.gapLocked("", broker.Position{})
+		return
 	}
 	var f *fanout.Frame
 	if members {
 		f = ch.eventFrame(&event, &e)
+		ch.render(f)
+		if e.From != "" {
+			ch.renderSender(f, event)
+		}
 	}
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	switch {
-	case !listeners:
-	case event.Kind == Gap:
-		ch.notifyGapLocked("", broker.Position{})
-	default:
+	if listeners {
 		ch.notifyListenersLocked(ch.listenerEvent(&e))
 	}
 	if f != nil {

@@ -100,8 +100,9 @@ func (r *replica) add(m *Member) change {
 		return r.refresh(u)
 	}
 	u.seen = &Member{
-		ID:   r.channel.hub.cfg.UserMemberID(r.channel.name, m.identity),
-		User: m.User,
+		ID:       r.channel.hub.cfg.UserMemberID(r.channel.name, m.identity),
+		User:     m.User,
+		identity: m.identity,
 	}
 	u.merge()
 	r.visible.insert(u.seen)

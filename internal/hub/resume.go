@@ -78,14 +78,14 @@ func (ch *Channel) joinPublic(m *membership, p *pastRequest, request []byte) {
 	}
 	if ch.history == nil {
 		e.Past = p.off()
-		ch.admit(m, ch.hub.frame(&e))
+		ch.admit(m, m.conn.frame(&e))
 		return
 	}
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	var replay []*fanout.Frame
 	e.Past, replay = ch.pastLocked(p)
-	ch.admit(m, ch.hub.frame(&e), replay...)
+	ch.admit(m, m.conn.frame(&e), replay...)
 }
 
 // off returns the answer of a channel that keeps no events.

@@ -96,6 +96,7 @@ func (ch *Channel) changedLocked(c change, own *membership) {
 		return
 	}
 	ch.tellChangeLocked(c, own)
+	ch.tellJoinsLocked(c)
 	ch.collectLocked(c)
 }
 
@@ -245,7 +246,7 @@ func (ch *Channel) firstViewLocked(want Presence) *View {
 // membersFor returns the limit of the members of a channel for a client with a mode, and the
 // name of the option.
 func (l *Limits) membersFor(mode PresenceMode) (option string, limit int) {
-	if mode == PresenceList {
+	if mode == PresenceList || mode == PresenceJoins {
 		return "Members", l.Members
 	}
 	return "PagedMembers", l.Paged
@@ -270,6 +271,9 @@ func (ch *Channel) presentLocked(e *Event, m *membership) {
 		if ch.policy.PerUser && m.conn.version >= 2 {
 			e.View = &View{}
 		}
+	case PresenceJoins:
+		e.Presence = true
+		e.Members = ch.firstsLocked()
 	case PresenceDiff, PresenceCount:
 		e.View = ch.firstViewLocked(want)
 	}
@@ -285,10 +289,12 @@ func (ch *Channel) replacedLocked(old *roster) {
 	shown := ch.replica.shown()
 	for _, m := range old.values() {
 		if shown.get(m.ID) == nil {
-			ch.collectLocked(change{
+			c := change{
 				kind:   memberRemoved,
 				member: m,
-			})
+			}
+			ch.tellJoinsLocked(c)
+			ch.collectLocked(c)
 		}
 	}
 	for _, m := range shown.values() {
@@ -302,6 +308,7 @@ func (ch *Channel) replacedLocked(old *roster) {
 			c.fields = m.differsFrom(before)
 		}
 		if !c.isNone() {
+			ch.tellJoinsLocked(c)
 			ch.collectLocked(c)
 		}
 	}

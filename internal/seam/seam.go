@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/session"
@@ -59,6 +60,44 @@ type Server struct {
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
 	Admit func(w http.ResponseWriter, r *http.Request) (ticket *transport.Ticket, ok bool)
+	Foreign
+}
+
+// Foreign has what a package with another protocol needs, in addition.
+type Foreign struct {
+	// Transport has the limits of a WebSocket.
+	Transport transport.Config
+	// Enter is Reserve for a connection with another protocol. The ID, the Version and the Foreign
+	// of the client are used.
+	Enter func(r *http.Request, client hub.Client) (*Place, *Refusal)
+	// MayTurnAway reports whether one more connection can be accepted only to be closed with a
+	// close code, and counts it.
+	MayTurnAway func() bool
+	// CheckChannel and CheckEvent are the host's rules for names. The error wraps
+	// names.ErrNotChecked if the rule has failed.
+	CheckChannel func(name string) error
+	CheckEvent   func(name string) error
+	// ClientEvent asks the host about an event that a client sends. If refused is "", the other
+	// members receive shown, or nothing if it is nil.
+	ClientEvent func(c *hub.Conn, channel, event string, data []byte) (shown []byte, refused string)
+	// ClientEventBytes, PresenceBytes and TriggerBytes are limits; those that are not positive are
+	// off.
+	ClientEventBytes, PresenceBytes, TriggerBytes int
+	// BodyTimeout limits the time for the body of a request.
+	BodyTimeout time.Duration
+	// AllowCORS lets the page of a request that Origin has allowed read the answer.
+	AllowCORS func(head http.Header, r *http.Request)
+	// Decide runs a func of the host, and returns false if it has panicked or ended its
+	// goroutine, which is logged.
+	Decide func(name string, run func()) bool
+	// Banned returns whether the user with an id is banned, and why.
+	Banned func(user string) (reason string, banned bool)
+	// Publish publishes a checked event, as Server.PublishEvent does, and PublishAllowed counts n
+	// events towards Limits.PublishRate.
+	Publish        func(ctx context.Context, channel string, e broker.Entry) error
+	PublishAllowed func(n int) (retry time.Duration, ok bool)
+	// Overloaded reports whether the Server lacks memory for events.
+	Overloaded func() bool
 }
 
 // Origin says how a page may read the response. The zero value is that of a request of the

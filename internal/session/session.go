@@ -49,6 +49,7 @@ type Session interface {
 const (
 	CloseShutdown = 3001 // the ShutdownCode of SockJS's transports
 	CloseRestart  = 1012 // the ShutdownCode of bare WebSockets (RFC 6455's registry)
+	CloseSlow     = 3008 // of a peer that does not read; package fanout chooses it
 	CloseLost     = 1006 // of a Session that is Lost; never sent
 )
 

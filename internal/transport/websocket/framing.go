@@ -11,7 +11,26 @@ import (
 // Config configures a WebSocket.
 type Config struct {
 	transport.Config
-	Framing Framing // nil for a bare WebSocket, whose text messages are the messages of the Session
+	Framing Framing  // nil for a bare WebSocket, whose text messages are the messages of the Session
+	Dialect *Dialect // how another protocol than pushy's uses bare WebSockets, or nil
+}
+
+// Dialect is how another protocol than pushy's uses bare WebSockets.
+type Dialect struct {
+	Form fanout.Form // in which an Outbox encodes frames
+	// Name is the name of the protocol, and Transport is the result of the Session's Protocol.
+	Name      string
+	Transport string
+	// Silent is the close code for a peer from which nothing was received for two heartbeats. If
+	// it is 0, the connection is lost, without a close frame.
+	Silent int
+	// Slow is the close code for a peer that does not read, instead of CloseSlow.
+	Slow int
+	// NoBinary closes the connection with code 1003 for a binary message.
+	NoBinary bool
+	// Ping is a WebSocket frame that is sent if nothing was received for half a heartbeat after a
+	// ping: a request of the protocol for a sign of life. It can be nil.
+	Ping []byte
 }
 
 // Framing is a protocol between a WebSocket and the messages of a Session: each text

@@ -14,6 +14,7 @@ import (
 var (
 	errLength      = errors.New("payload length not in its shortest form or over 63 bits")
 	ErrTooBig      = errors.New("message too big")
+	errBinary      = errors.New("binary messages are not accepted")
 	errNotUTF8     = errors.New("message is not UTF-8")
 	errCloseLength = errors.New("close frame of one byte")
 	errCloseCode   = errors.New("close code not allowed")
@@ -84,6 +85,9 @@ func (r *frameReader) read() ([]byte, error) {
 		if !r.inFrame {
 			if err := r.readHeader(); err != nil {
 				return nil, err
+			}
+			if d := r.on.cfg.Dialect; d != nil && d.NoBinary && r.frame.OpCode == ws.OpBinary {
+				return nil, faultError(codeBinary, errBinary)
 			}
 			if !r.frame.OpCode.IsControl() && r.left > int64(r.max-len(r.message)) {
 				return nil, faultError(codeTooBig, ErrTooBig)

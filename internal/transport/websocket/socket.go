@@ -54,6 +54,7 @@ type socket struct {
 	unframed  bool                // the peer violates the Framing, so it receives only a WebSocket close frame
 	closeSent bool                // the close frame is written
 	lingering bool
+	asked     bool          // the Ping of the Dialect is sent, or not needed, since the last heartbeat
 	lost      bool          // the connection is closed or has failed
 	beat      *time.Timer   // nil before Start, without heartbeats, and at the end
 	beatAt    time.Duration // the uptime when the next heartbeat is due
@@ -62,6 +63,7 @@ type socket struct {
 // Close codes that a WebSocket chooses itself (RFC 6455, section 7.4.1).
 const (
 	codeProtocol   = 1002
+	codeBinary     = 1003
 	codeNoCode     = 1005 // never sent
 	codeNotUTF8    = 1007
 	codeTooBig     = 1009
@@ -101,12 +103,26 @@ func (s *socket) Form() fanout.Form {
 	if f := s.cfg.Framing; f != nil {
 		return f.Form()
 	}
+	if d := s.cfg.Dialect; d != nil {
+		return d.Form
+	}
 	return fanout.Bare
+}
+
+// Speaks returns the name of the protocol of the messages.
+func (s *socket) Speaks() string {
+	if d := s.cfg.Dialect; d != nil {
+		return d.Name
+	}
+	return "pushy"
 }
 
 func (s *socket) Protocol() string {
 	if f := s.cfg.Framing; f != nil {
 		return f.Protocol()
+	}
+	if d := s.cfg.Dialect; d != nil {
+		return d.Transport
 	}
 	return "rawwebsocket"
 }
@@ -137,38 +153,66 @@ func (s *socket) Start(out *fanout.Outbox) {
 }
 
 // tick sends a heartbeat if one is due, and ends the connection if the peer has been silent
-// for two heartbeats.
+// for two heartbeats. If the peer has not answered the last ping, tick sends the Ping of the Dialect.
 func (s *socket) tick() {
-	if s.tickAndRearm() {
-		wire := pingFrame
+	beat, ask := s.tickAndRearm()
+	var wire []byte
+	if ask {
+		wire = s.cfg.Dialect.Ping
+	}
+	if beat {
 		if f := s.cfg.Framing; f != nil {
-			wire = slices.Concat(f.Heartbeat(), pingFrame)
+			wire = f.Heartbeat()
 		}
+		wire = slices.Concat(wire, pingFrame)
+	}
+	if wire != nil {
 		s.out.Control(fanout.Heartbeat, wire)
 	}
 }
 
-func (s *socket) tickAndRearm() (beat bool) {
+func (s *socket) tickAndRearm() (beat, ask bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.beat == nil {
-		return false
+		return false, false
 	}
 	now := uptime()
 	dead := now + 2*s.cfg.Heartbeat
+	heard := now
 	if since := s.waitSince.Load(); since != notWaiting {
-		dead = time.Duration(since) + 2*s.cfg.Heartbeat
+		heard = time.Duration(since)
+		dead = heard + 2*s.cfg.Heartbeat
 	}
 	if now >= dead {
-		s.haltLocked(session.LostError(errSilent))
-		return false
+		s.haltLocked(s.silent())
+		return false, false
 	}
 	if now >= s.beatAt {
 		beat = true
+		s.asked = false
 		s.beatAt = now + s.cfg.Heartbeat
 	}
-	s.beat.Reset(min(s.beatAt, dead) - now)
-	return beat
+	next := min(s.beatAt, dead)
+	if d := s.cfg.Dialect; d != nil && d.Ping != nil && !s.asked {
+		askAt := s.beatAt - s.cfg.Heartbeat/2
+		if now >= askAt {
+			s.asked = true
+			ask = heard < s.beatAt-s.cfg.Heartbeat // the time of the last ping
+		} else {
+			next = min(next, askAt)
+		}
+	}
+	s.beat.Reset(next - now)
+	return beat, ask
+}
+
+// silent returns the error for a peer from which nothing was received for two heartbeats.
+func (s *socket) silent() *session.CloseError {
+	if d := s.cfg.Dialect; d != nil && d.Silent != 0 {
+		return faultError(d.Silent, errSilent)
+	}
+	return session.LostError(errSilent)
 }
 
 // waiting is called with true before and with false after each wait for bytes.
@@ -324,6 +368,9 @@ func (s *socket) Broken() {
 }
 
 func (s *socket) Finish(code int, reason string, timeout time.Duration) {
+	if d := s.cfg.Dialect; d != nil && code == session.CloseSlow {
+		code = d.Slow
+	}
 	s.mu.Lock()
 	framed := s.cfg.Framing != nil && !s.answered && !s.unframed
 	s.mu.Unlock()

@@ -1,0 +1,65 @@
+package pusher
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxChannel = 164 // bytes
+	maxEvent   = 200 // bytes
+	maxUser    = 128 // bytes
+	// toUser begins the name under which clients subscribe to the events for their user.
+	toUser = "#server-to-user-"
+	// clientEvent begins the names of events that clients send.
+	clientEvent = "client-"
+)
+
+var (
+	channelPattern = regexp.MustCompile(`^[A-Za-z0-9_\-=@,.;]{1,164}$`)
+	socketPattern  = regexp.MustCompile(`^\d{1,20}\.\d{1,20}$`)
+)
+
+var errChannelName = errors.New("is not the name of a channel: it must have 1 to 164 of A-Z a-z 0-9 _ - = @ , . ;")
+
+// checkChannel applies the rules of Pusher, and then those of the host.
+func (a *Adapter) checkChannel(name string) error {
+	if !channelPattern.MatchString(name) || name == "." || name == ".." {
+		return errChannelName
+	}
+	return a.parts.CheckChannel(name)
+}
+
+// checkEvent applies the rules of Pusher, and then those of the host.
+func (a *Adapter) checkEvent(name string) error {
+	switch {
+	case name == "" || len(name) > maxEvent || !utf8.ValidString(name):
+		return errors.New("must have 1 to 200 bytes of UTF-8")
+	case isReserved(name):
+		return errors.New(`must not begin with "pusher:" or "pusher_internal:"`)
+	case strings.HasPrefix(strings.ToLower(name), "pushy:"):
+		return errors.New(`must not begin with "pushy:"`)
+	}
+	for _, r := range name {
+		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) || unicode.Is(unicode.Cf, r) && r != 0x200c && r != 0x200d {
+			return errors.New("must not contain control or invisible format characters")
+		}
+	}
+	return a.parts.CheckEvent(name)
+}
+
+// isReserved reports whether the name of an event is one of the protocol's own.
+func isReserved(name string) bool {
+	return strings.HasPrefix(name, "pusher:") || strings.HasPrefix(name, "pusher_internal:")
+}
+
+// checkUser checks the id of a user.
+func checkUser(id string) error {
+	if id == "" || len(id) > maxUser || !utf8.ValidString(id) {
+		return errors.New("must have 1 to 128 bytes of UTF-8")
+	}
+	return nil
+}
