@@ -58,8 +58,19 @@ func (s *Server) foreign() seam.Foreign {
 			_, err := s.publish(ctx, channel, e)
 			return err
 		},
-		PublishAllowed: s.publishAllowed,
-		Overloaded:     s.memory.overloaded.Load,
+		PublishAllowed:   s.publishAllowed,
+		CountSubscribers: s.countForeign,
+		ListChannels:     s.listForeign,
+		ListMembers:      s.membersForeign,
+		SendUser: func(ctx context.Context, user, event string, data []byte) error {
+			_, err := s.send(ctx, directMessage{
+				User:  user,
+				Event: event,
+				Data:  data,
+			})
+			return err
+		},
+		Overloaded: s.memory.overloaded.Load,
 	}
 }
 
@@ -103,4 +114,56 @@ func (s *Server) noteCase(name, lower string) {
 			slog.String("hint", "Pusher clients distinguish the case of names: publish with Adapter.Publish of package "+
 				"pusher, or with Pusher's HTTP API, to reach those that are subscribed to this spelling"))
 	}
+}
+
+// countForeign is seam.Foreign.CountSubscribers.
+func (s *Server) countForeign(ctx context.Context, channels []string) (counts []uint64, silent []string, err error) {
+	counts = make([]uint64, len(channels))
+	coverage, err := gather(ctx, s, askCount, channels, func(more []uint64) bool {
+		if len(more) != len(channels) {
+			return false
+		}
+		for i, n := range more {
+			counts[i] += n
+		}
+		return true
+	})
+	return counts, coverage.Silent, err
+}
+
+// listForeign is seam.Foreign.ListChannels.
+func (s *Server) listForeign(ctx context.Context, prefix, after string) (
+	page []seam.ListedChannel, next string, silent []string, err error,
+) {
+	list, err := s.listChannels(ctx, channelQuestion{
+		Prefix: prefix,
+		After:  after,
+		Limit:  maxPage,
+	})
+	for _, c := range list.items {
+		page = append(page, seam.ListedChannel{
+			Name:        c.Name,
+			Subscribers: c.Subscribers,
+		})
+	}
+	return page, list.next, list.Silent, err
+}
+
+// membersForeign is seam.Foreign.ListMembers.
+func (s *Server) membersForeign(ctx context.Context, channel, after string) (
+	page []seam.ListedMember, next string, silent []string, err error,
+) {
+	list, err := s.listMembers(ctx, memberQuestion{
+		Channel: channel,
+		After:   after,
+		Limit:   maxPage,
+	})
+	for _, m := range list.Members {
+		page = append(page, seam.ListedMember{
+			ID:   m.ID,
+			User: m.User,
+			JSON: m.JSON,
+		})
+	}
+	return page, list.Next, list.Silent, err
 }

@@ -45,11 +45,24 @@ func (s *Server) ListChannels(ctx context.Context, q ChannelQuery) (ChannelList,
 	if err != nil {
 		return ChannelList{}, callError("list channels", fmt.Errorf("%s: %w", field, err))
 	}
-	merged, err := askPages(ctx, s, askChannels, question, merging[listedChannel]{
+	merged, err := s.listChannels(ctx, question)
+	list := ChannelList{Coverage: merged.Coverage, Next: merged.next}
+	for _, c := range merged.items {
+		if !q.Count {
+			c.Subscribers = -1
+		}
+		list.Channels = append(list.Channels, ListedChannel(c))
+	}
+	return list, callError("list channels", err)
+}
+
+func (s *Server) listChannels(ctx context.Context, question channelQuestion) (mergedPage[listedChannel], error) {
+	return askPages(ctx, s, askChannels, question, merging[listedChannel]{
 		key: func(c *listedChannel) string { return c.Name },
 		valid: func(c *listedChannel) error {
-			lower, err := names.Channel(c.Name)
-			if err == nil && (lower != c.Name || !strings.HasPrefix(lower, question.Prefix) || c.Subscribers < 0) {
+			// Other protocols have names with capitals.
+			_, err := names.Channel(c.Name)
+			if err == nil && (!strings.HasPrefix(c.Name, question.Prefix) || c.Subscribers < 0) {
 				err = errors.New("is not one that was asked for")
 			}
 			return err
@@ -61,14 +74,6 @@ func (s *Server) ListChannels(ctx context.Context, q ChannelQuery) (ChannelList,
 		after: question.After,
 		limit: question.Limit,
 	})
-	list := ChannelList{Coverage: merged.Coverage, Next: merged.next}
-	for _, c := range merged.items {
-		if !q.Count {
-			c.Subscribers = -1
-		}
-		list.Channels = append(list.Channels, ListedChannel(c))
-	}
-	return list, callError("list channels", err)
 }
 
 // channelQuestion is the data of askChannels.

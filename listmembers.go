@@ -38,6 +38,11 @@ func (s *Server) ListMembers(ctx context.Context, q MemberQuery) (MemberList, er
 	if err != nil {
 		return MemberList{}, callError("list members", fmt.Errorf("%s: %w", field, err))
 	}
+	list, err := s.listMembers(ctx, question)
+	return list, callError("list members", err)
+}
+
+func (s *Server) listMembers(ctx context.Context, question memberQuestion) (MemberList, error) {
 	if page := s.membersHere(question); page.Known {
 		return page.list(), nil
 	}
@@ -54,7 +59,7 @@ func (s *Server) ListMembers(ctx context.Context, q MemberQuery) (MemberList, er
 	if found != nil {
 		return found.list(), nil
 	}
-	return MemberList{Silent: coverage.Silent}, callError("list members", err)
+	return MemberList{Silent: coverage.Silent}, err
 }
 
 // memberQuestion is the data of askMembers.

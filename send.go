@@ -89,7 +89,7 @@ func (s *Server) answerSend(_ context.Context, data json.RawMessage) (any, error
 	var m directMessage
 	err := json.Unmarshal(data, &m)
 	if err == nil {
-		err = names.Event(m.Event)
+		err = names.Received(m.Event)
 	}
 	if err != nil {
 		return nil, err

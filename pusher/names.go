@@ -4,14 +4,13 @@ import (
 	"errors"
 	"regexp"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/gopushy/pushy/internal/names"
 )
 
 const (
-	maxChannel = 164 // bytes
-	maxEvent   = 200 // bytes
-	maxUser    = 128 // bytes
+	maxUser = 128 // bytes
 	// toUser begins the name under which clients subscribe to the events for their user.
 	toUser = "#server-to-user-"
 	// clientEvent begins the names of events that clients send.
@@ -36,17 +35,11 @@ func (a *Adapter) checkChannel(name string) error {
 // checkEvent applies the rules of Pusher, and then those of the host.
 func (a *Adapter) checkEvent(name string) error {
 	switch {
-	case name == "" || len(name) > maxEvent || !utf8.ValidString(name):
-		return errors.New("must have 1 to 200 bytes of UTF-8")
 	case isReserved(name):
 		return errors.New(`must not begin with "pusher:" or "pusher_internal:"`)
-	case strings.HasPrefix(strings.ToLower(name), "pushy:"):
-		return errors.New(`must not begin with "pushy:"`)
 	}
-	for _, r := range name {
-		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) || unicode.Is(unicode.Cf, r) && r != 0x200c && r != 0x200d {
-			return errors.New("must not contain control or invisible format characters")
-		}
+	if err := names.Received(name); err != nil {
+		return err
 	}
 	return a.parts.CheckEvent(name)
 }

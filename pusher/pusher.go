@@ -210,6 +210,10 @@ func (a *Adapter) serve(w http.ResponseWriter, r *http.Request) {
 		a.serveSocket(w, r, rest)
 		return
 	}
+	if rest, is := strings.CutPrefix(path, "/apps/"); is && under {
+		a.serveAPI(w, r, rest)
+		return
+	}
 	http.Error(w, "nothing is served here: there are "+a.prefix+"/app/{key} and "+a.prefix+"/apps/{id}/…; "+
 		"behind http.StripPrefix, set pusher.Options.Prefix to the path that remains before them", http.StatusNotFound)
 }

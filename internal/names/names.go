@@ -39,6 +39,34 @@ func Event(name string) error {
 	return check(name, false)
 }
 
+// Received validates the name of an event that another node has published. Other protocols than
+// pushy's have names that Event refuses.
+func Received(name string) error {
+	switch {
+	case strings.HasPrefix(jsvalue.Lower(name), "pushy:"):
+		return errors.New(`"pushy:" is reserved`)
+	case name == "":
+		return errors.New("must not be empty")
+	case len(name) > MaxBytes:
+		return errors.New("must not be longer than 200 bytes")
+	case !utf8.ValidString(name):
+		return errors.New("must be valid UTF-8")
+	}
+	for _, r := range name {
+		if invisible(r) {
+			return errors.New("must not contain control or invisible format characters")
+		}
+	}
+	return nil
+}
+
+// invisible reports whether r is a control character or an invisible format character, other than
+// the joiners.
+func invisible(r rune) bool {
+	return r < 0x20 || r >= 0x7f && r < 0xa0 || r == unicode.ReplacementChar ||
+		r >= 0x80 && r != 0x200c && r != 0x200d && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
+}
+
 // Private reports whether a channel name, which must be in lower case, begins with
 // "private-" or "presence-".
 func Private(lower string) bool {
@@ -60,8 +88,7 @@ func check(name string, channel bool) error {
 			// Signed strings have colons between their parts, and contain JSON. Without
 			// these characters, a name cannot be mistaken for another part.
 			return errors.New("must not contain " + string(r))
-		case r < 0x20, r >= 0x7f && r < 0xa0, r == unicode.ReplacementChar,
-			r >= 0x80 && r != 0x200c && r != 0x200d && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
+		case invisible(r):
 			return errors.New("must not contain control or invisible format characters")
 		}
 	}

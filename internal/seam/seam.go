@@ -96,8 +96,28 @@ type Foreign struct {
 	// events towards Limits.PublishRate.
 	Publish        func(ctx context.Context, channel string, e broker.Entry) error
 	PublishAllowed func(n int) (retry time.Duration, ok bool)
+	// The queries ask all nodes, and take names as they are. silent has the nodes that did not
+	// answer. The error says why the others could not be asked.
+	CountSubscribers func(ctx context.Context, channels []string) (counts []uint64, silent []string, err error)
+	ListChannels     func(ctx context.Context, prefix, after string) (page []ListedChannel, next string, silent []string, err error)
+	ListMembers      func(ctx context.Context, channel, after string) (page []ListedMember, next string, silent []string, err error)
+	// SendUser sends a checked event to all connections of a user. data is JSON.
+	SendUser func(ctx context.Context, user, event string, data []byte) error
 	// Overloaded reports whether the Server lacks memory for events.
 	Overloaded func() bool
+}
+
+// ListedChannel is a channel with subscribers.
+type ListedChannel struct {
+	Name        string
+	Subscribers int
+}
+
+// ListedMember is a member as pushy's clients see it.
+type ListedMember struct {
+	ID   string
+	User string
+	JSON []byte
 }
 
 // Origin says how a page may read the response. The zero value is that of a request of the

@@ -182,7 +182,7 @@ func (b *Broker) entry(e broker.Entry) (broker.Entry, error) {
 	}
 	var err error
 	if e.Kind == broker.Event {
-		if err := names.Event(e.Event); err != nil && e.Event != b.o.GapEvent {
+		if err := names.Received(e.Event); err != nil && e.Event != b.o.GapEvent {
 			return e, fmt.Errorf("event name %w", err)
 		}
 		if e.From != "" && !names.IsToken(e.From) {
