@@ -85,16 +85,6 @@ func (c *Conn) reasonLocked() string {
 	return c.few.reason
 }
 
-// user is the user of a connection. It is a separate struct because many applications have
-// no users.
-type user struct {
-	value any
-	id    string
-
-	// The connections of a user with an id form a list, under the lock of the Admission.
-	next, prev *Conn
-}
-
 // Client describes the client of a connection.
 type Client struct {
 	User    any
@@ -189,22 +179,6 @@ func (c *Conn) ID() string { return c.id }
 // Version returns the version of the protocol that the client uses. Keys that old clients
 // do not know are sent only from version 2 on (PROTOCOL.md, section 2).
 func (c *Conn) Version() int { return int(c.version) }
-
-// User returns the value that was passed to Connect.
-func (c *Conn) User() any {
-	if u := c.user.Load(); u != nil {
-		return u.value
-	}
-	return nil
-}
-
-// UserID returns the user id that was passed to Connect or SetUser, or "".
-func (c *Conn) UserID() string {
-	if u := c.user.Load(); u != nil {
-		return u.id
-	}
-	return ""
-}
 
 // Host returns the value of Config.HostConn for the connection.
 func (c *Conn) Host() any { return c.host }

@@ -21,3 +21,29 @@ func (h *Hub) identity(user string, data []byte) string {
 func identities(user string) []string {
 	return []string{"id:" + user, "data:s" + user, "data:n" + user}
 }
+
+// user is the user of a connection. It is a separate struct because many applications have
+// no users.
+type user struct {
+	value any
+	id    string
+
+	// The connections of a user with an id form a list, under the lock of the Admission.
+	next, prev *Conn
+}
+
+// User returns the value that was passed to Connect.
+func (c *Conn) User() any {
+	if u := c.user.Load(); u != nil {
+		return u.value
+	}
+	return nil
+}
+
+// UserID returns the user id that was passed to Connect or SetUser, or "".
+func (c *Conn) UserID() string {
+	if u := c.user.Load(); u != nil {
+		return u.id
+	}
+	return ""
+}
