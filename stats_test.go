@@ -65,6 +65,28 @@ func TestStatsOfClients(t *testing.T) {
 	})
 }
 
+// A change of the members that a subscriber is sent is a delivery, as an event is.
+func TestStatsOfMembers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{Heartbeat: -1})
+		var all []*peer
+		for n := range 3 {
+			p := connectPeer(t, srv)
+			p.subscribe("private-room", `{"name":"ann"}`)
+			for _, other := range all {
+				assert.Equal(t, "pushy:presence-add", other.event())
+			}
+			all = append(all, p)
+			assert.Equal(t, []uint64{0, 1, 3}[n], srv.Stats().Deliveries)
+		}
+		all[2].Abort()
+		assert.Equal(t, "pushy:presence-quit", all[0].event())
+		assert.Equal(t, "pushy:presence-quit", all[1].event())
+		assert.Equal(t, uint64(5), srv.Stats().Deliveries)
+	})
+}
+
 // A client that reads too slowly counts, and one that says so itself does not.
 func TestStatsOfSlowConsumers(t *testing.T) {
 	t.Parallel()

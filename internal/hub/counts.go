@@ -11,7 +11,7 @@ import (
 // counts is what a Hub has done since New.
 type counts struct {
 	received   *tally.Traffic // messages of clients
-	deliveries atomic.Uint64  // events that were queued for members
+	deliveries atomic.Uint64  // events and changes of the members that were queued for members
 	slow       atomic.Uint64  // connections that were ended by the server because of queued bytes
 	closed     *tally.Names   // by close code
 	joins      *tally.Names   // by outcome
@@ -114,7 +114,7 @@ type Counts struct {
 	Slow          uint64 // connections that were ended because of queued bytes or a slow write
 	Received      uint64 // messages of clients
 	ReceivedBytes uint64
-	Deliveries    uint64            // events that were queued for members
+	Deliveries    uint64            // events and changes of the members that were queued for members
 	Closed        map[string]uint64 // connections that have ended, by close code
 	Joins         map[string]uint64 // by outcome
 	Resumes       map[string]uint64 // subscriptions with a position, by the reason of the answer

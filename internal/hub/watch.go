@@ -81,12 +81,14 @@ func (ch *Channel) unwatchLocked(m *membership) {
 // tellLocked queues f for the members with a mode, except one.
 func (ch *Channel) tellLocked(mode PresenceMode, f *fanout.Frame, except *membership) {
 	fan := ch.hub.cfg.Engine.Fan(f)
+	delivered := uint64(0)
 	for _, m := range ch.watchers[mode] {
-		if m != except {
-			fan.Send(m.out, &m.gate)
+		if m != except && fan.Send(m.out, &m.gate) {
+			delivered++
 		}
 	}
 	fan.Flush()
+	ch.hub.counts.deliveries.Add(delivered)
 }
 
 // changedLocked notifies the members on this node of a change. own is the membership that
