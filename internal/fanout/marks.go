@@ -63,6 +63,19 @@ func (m *marks) find(key latestKey) (at int, found bool) {
 // place returns the place of the frame with a number.
 func (m *marks) place(q *queue, number int) **Frame { return &q.waiting()[number-m.gone] }
 
+// holesLocked returns how many of the first queued frames are holes, which are not written.
+func (o *Outbox) holesLocked(frames []*Frame) (n int) {
+	if o.rare == nil || o.rare.marks.holes == 0 {
+		return 0
+	}
+	for _, f := range frames {
+		if f == hole {
+			n++
+		}
+	}
+	return n
+}
+
 // pass returns the number of frames to drop if n frames have been taken: the holes that follow
 // them are dropped as well.
 func (m *marks) pass(q *queue, n int) int {

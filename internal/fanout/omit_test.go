@@ -55,6 +55,7 @@ type model struct {
 	told    map[int]time.Time
 	open    map[int]bool
 	dropped int
+	taken   uint64 // frames
 }
 
 // bytes returns the bytes that are queued, and those of them that limits apply to.
@@ -257,6 +258,7 @@ func checkBytes(t *testing.T, e *fanout.Engine, o *fanout.Outbox, m *model) {
 	require.Equal(t, int64(all), o.Waiting())
 	require.Equal(t, int64(all), e.Waiting())
 	require.Equal(t, uint64(m.dropped), e.Dropped())
+	require.Equal(t, m.taken, e.Sent().Messages)
 }
 
 // takeAll takes frames once, and checks them.
@@ -271,6 +273,7 @@ func takeAll(t *testing.T, r *rand.Rand, o *fanout.Outbox, m *model) {
 		got = append(got, string(f.Bytes(fanout.Text)))
 	}
 	require.Equal(t, want, got)
+	m.taken += uint64(len(got))
 	o.Written()
 	tellAll(t, o, m)
 }
@@ -287,6 +290,7 @@ func tellAll(t *testing.T, o *fanout.Outbox, m *model) {
 		return
 	}
 	var frames []*fanout.Frame
+	defer func() { m.taken += uint64(len(frames)) }()
 	for {
 		more, _ := o.Take(nil, 1<<20) // a notice can wait for another one
 		o.Written()
@@ -333,6 +337,7 @@ func TestRemovedBetweenLargeFrames(t *testing.T) {
 				o.Release()
 				synctest.Wait()
 				assert.Equal(t, "success;"+first+second+strings.Repeat("filler;", 8)+"g0 2;g0 dropped 1", s.all())
+				assert.Equal(t, uint64(1+2+8+1+1), e.Sent().Messages, "what was removed was not sent")
 				assert.Zero(t, s.finished)
 				assert.Zero(t, e.Waiting())
 				o.Close(1000, "")

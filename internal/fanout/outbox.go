@@ -407,9 +407,10 @@ func (o *Outbox) Take(dst []*Frame, limit int) (frames []*Frame, end *CloseFrame
 	if i > 0 {
 		o.takenLocked(waiting[:i], int64(bytes))
 		o.rareLocked().made = firstMade(waiting[:i])
-		o.flusher.sent.messages.Add(uint64(i))
+		holes := o.holesLocked(waiting[:i])
+		o.flusher.sent.messages.Add(uint64(i - holes))
 		o.flusher.sent.bytes.Add(uint64(bytes))
-		if o.rareLocked().marks.holes > 0 {
+		if holes > 0 {
 			frames = slices.DeleteFunc(frames, func(f *Frame) bool { return f == hole })
 		}
 		putQueues(o.dequeueLocked(i))

@@ -76,10 +76,10 @@ func (b *batch) takeLocked(o *Outbox, direct bool) (p []byte, size int64) {
 	if !direct || o.rare != nil {
 		o.takenLocked(waiting[:n], size)
 	}
+	b.taken += n - o.holesLocked(waiting[:n])
 	if q := o.dequeueLocked(n); q != nil {
 		b.freeQueue(q)
 	}
-	b.taken += n
 	b.bytes += len(p)
 	return p, size
 }
@@ -199,12 +199,10 @@ func (o *Outbox) flush(b *batch) {
 		o.bytes -= size
 		b.done += size
 	}
-	more := o.pendingLocked()
-	o.listed = more
-	o.mu.Unlock()
-	if more {
-		o.flusher.add(o)
+	if o.pendingLocked() {
+		o.wakeLocked() // notices can have done so, see backlogTakenLocked
 	}
+	o.mu.Unlock()
 
 	n, err := o.direct.TryWrite(p)
 	if err == nil && n == len(p) && !counted {
