@@ -83,6 +83,8 @@ type Engine struct {
 	mu    sync.Mutex
 	first *Outbox // the head of the linked list of outboxes that have not ended
 
+	shedding sync.Mutex // held by disconnectLargest
+
 	counting sync.Mutex
 	censuses uint32 // the number of the last Census
 }
@@ -158,10 +160,13 @@ func (e *Engine) Waiting() int64 {
 func (e *Engine) Wait() { e.running.Wait() }
 
 // disconnectLargest disconnects the outboxes with the most queued bytes until MaxTotal is respected.
+// One goroutine does so for all: several would each disconnect as many as one has to. The others do
+// not wait for it, because it looks at Waiting again when it has finished.
 func (e *Engine) disconnectLargest() {
-	for {
-		over := e.Waiting() - e.cfg.MaxTotal
-		if over <= 0 || e.Shed(over) == 0 {
+	for e.Waiting() > e.cfg.MaxTotal && e.shedding.TryLock() {
+		disconnected := e.Shed(e.Waiting() - e.cfg.MaxTotal)
+		e.shedding.Unlock()
+		if disconnected == 0 {
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
 )
@@ -128,6 +129,42 @@ func TestTotalDisconnectsLargest(t *testing.T) {
 		e.Wait()
 		assert.Zero(t, e.Waiting())
 	}
+}
+
+// While clients are disconnected because of MaxTotal, a goroutine that queues a frame at that moment
+// does not disconnect more of them.
+func TestTotalDisconnectsNoMoreThanNeeded(t *testing.T) {
+	t.Parallel()
+	e := fanout.New(fanout.Config{MaxBytes: 1000, MaxTotal: 2010, WriteTimeout: time.Second})
+	meanwhile := func() {}
+	disconnected := 0
+	box := func() (*fanout.Outbox, *fanout.Gate) {
+		o := e.NewOutbox(&sink{}, func(int, string) {
+			disconnected++
+			meanwhile()
+		})
+		o.Hold() // so that its frames stay queued
+		g := &fanout.Gate{}
+		require.True(t, o.Open(g, frame("")))
+		return o, g
+	}
+	f := frame(strings.Repeat("x", 100))
+	for range 19 {
+		o, _ := box()
+		require.True(t, o.Send(f))
+	}
+	other, _ := box()
+	meanwhile = func() {
+		meanwhile = func() {}
+		assert.True(t, other.Send(frame("x")))
+	}
+	fan := e.Fan(f) // it counts its 600 bytes together
+	for range 6 {
+		require.True(t, fan.Send(box()))
+	}
+	fan.Flush()
+	assert.Equal(t, 5, disconnected, "this many have the 490 bytes that are too many")
+	assert.Equal(t, int64(2001), e.Waiting())
 }
 
 func TestBounds(t *testing.T) {
