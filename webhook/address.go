@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -16,19 +17,37 @@ import (
 var errAddress = errors.New("the address is not allowed")
 
 var (
-	nat64        = netip.MustParsePrefix("64:ff9b::/96")
-	ipv4Compat   = netip.MustParsePrefix("::/96")
-	thisNetwork  = netip.MustParsePrefix("0.0.0.0/8")
-	broadcast    = netip.MustParseAddr("255.255.255.255")
-	metadataIPv6 = netip.MustParseAddr("fd00:ec2::254") // the same service as 169.254.169.254
+	nat64       = netip.MustParsePrefix("64:ff9b::/96")
+	ipv4Compat  = netip.MustParsePrefix("::/96")
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	broadcast   = netip.MustParseAddr("255.255.255.255")
+	nat64Local  = netip.MustParsePrefix("64:ff9b:1::/48") // with /96 prefixes, as systems use it
+	sixToFour   = netip.MustParsePrefix("2002::/16")
 )
+
+// metadata has the services of clouds that give secrets to each program of a machine, apart from those
+// at link-local addresses.
+var metadata = []netip.Prefix{
+	netip.MustParsePrefix("fd00:ec2::/32"),      // Amazon: ::254, ::23, and others
+	netip.MustParsePrefix("fd20:ce::254/128"),   // Google
+	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba
+	netip.MustParsePrefix("168.63.129.16/32"),   // Azure
+	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle
+}
 
 // unwrap returns the IPv4 address that an IPv6 address contains, if it has a form with which a
 // system or a gateway connects to that.
 func unwrap(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
-	if a.Is6() && (nat64.Contains(a) || ipv4Compat.Contains(a) && a != netip.IPv6Loopback() && !a.IsUnspecified()) {
-		b := a.As16()
+	if !a.Is6() {
+		return a
+	}
+	b := a.As16()
+	switch {
+	case sixToFour.Contains(a):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	case nat64.Contains(a), nat64Local.Contains(a),
+		ipv4Compat.Contains(a) && a != netip.IPv6Loopback() && !a.IsUnspecified():
 		return netip.AddrFrom4([4]byte(b[12:]))
 	}
 	return a
@@ -51,7 +70,7 @@ func checkAddress(a netip.Addr, encrypted bool) error {
 		kind = "multicast"
 	case a == broadcast:
 		kind = "broadcast"
-	case a == metadataIPv6:
+	case slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) }):
 		kind = "metadata"
 	case !encrypted && !a.IsLoopback() && !a.IsPrivate():
 		return fmt.Errorf("%w: %s is neither a loopback nor a private address, so the URL must begin with https",

@@ -106,6 +106,11 @@ func TestAddressesThatAreNotDialled(t *testing.T) {
 		"this.test.":       {"0.1.2.3"},
 		"any6.test.":       {"::"},
 		"metadata.test.":   {"fd00:ec2::254"},
+		"identity.test.":   {"fd00:ec2::23"},
+		"google.test.":     {"fd20:ce::254"},
+		"alibaba.test.":    {"100.100.100.200"},
+		"nat64local.test.": {"64:ff9b:1::a9fe:a9fe"},
+		"6to4.test.":       {"2002:a9fe:a9fe::1"},
 		"public.test.":     {"203.0.113.7"}, // without TLS
 		"broadcast.test.":  {"255.255.255.255"},
 		// Other systems read these as 169.254.169.254. Go asks for them as names, or not at all.
@@ -119,7 +124,11 @@ func TestAddressesThatAreNotDialled(t *testing.T) {
 	for host := range names {
 		host = strings.TrimSuffix(host, ".")
 		t.Run(host, func(t *testing.T) {
-			line := sendTo(t, "http://"+host+":9/").await(t, "receiver of webhooks")
+			scheme := "https" // so that not only private addresses are allowed
+			if host == "public.test" {
+				scheme = "http"
+			}
+			line := sendTo(t, scheme+"://"+host+":9/").await(t, "receiver of webhooks")
 			if strings.HasSuffix(host, ".test") {
 				assert.Contains(t, line, "the address is not allowed")
 			} else {
