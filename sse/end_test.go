@@ -48,7 +48,7 @@ func TestShutdown(t *testing.T) {
 		stopped := make(chan error)
 		go func() { stopped <- s.srv.Shutdown(context.Background()) }()
 		settle()
-		s.stream("channel=a").busy("draining", 0, 5*time.Second)
+		s.stream("channel=a").busy("draining", time.Second, 6*time.Second)
 		require.NoError(t, <-stopped)
 		late := 0
 		for range clients {

@@ -39,13 +39,16 @@ const (
 	minReturn     = 5 * time.Second
 	maxReturn     = 10 * time.Second
 	addressReturn = 30 * time.Second
+	// minDrainReturn is the shortest time while the server shuts down: another one may not be
+	// there yet, and a client should not ask more than once a second.
+	minDrainReturn = time.Second
 )
 
 // returnIn returns the time after which a client that is refused for a reason is to return.
 func (h *handler) returnIn(reason string) time.Duration {
 	switch reason {
 	case seam.Draining:
-		return rand.N(h.server.Hub.ReturnWindow())
+		return minDrainReturn + rand.N(h.server.Hub.ReturnWindow())
 	case seam.OfAddress:
 		return addressReturn
 	}
