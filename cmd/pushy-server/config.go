@@ -41,7 +41,8 @@ type config struct {
 	console           *consoleConfig // nil: off
 	events            bool           // Server-Sent Events are served
 
-	webhooks *webhooks // nil if there are none
+	webhooks *webhooks     // nil if there are none
+	pusher   *pusherConfig // nil: off
 	metrics  metricsConfig
 
 	engine     string // the key in "broker"; "" if there is none
@@ -213,6 +214,9 @@ func readConfig(file string, getenv func(string) string) (*config, error) {
 	if err := c.checkWebhooks(getenv); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if err := c.checkPusher(getenv); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	if err := c.metrics.check(getenv); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -277,6 +281,9 @@ func (c *config) serverOptions() pushy.Options {
 	if len(c.channels) > 0 {
 		o.Channel = c.channelOptions
 	}
+	if c.pusher != nil {
+		o.Channel = c.pusher.channels(o.Channel)
+	}
 	if len(c.trustedProxies) > 0 {
 		o.Address = c.clientAddress
 	}
@@ -308,6 +315,9 @@ func (c *config) read(object json.RawMessage, at int, path string, settings []se
 		case "webhooks":
 			c.webhooks = &webhooks{}
 			err = c.read(m.value, m.valueAt, "webhooks.", webhookSettings)
+		case "pusher":
+			c.pusher = &pusherConfig{}
+			err = c.read(m.value, m.valueAt, "pusher.", pusherSettings)
 		case "console":
 			c.console = &consoleConfig{}
 			err = c.read(m.value, m.valueAt, "console.", consoleSettings)

@@ -90,6 +90,17 @@
 //	  token   at least 16 bytes that the Authorization header must have after
 //	          "Bearer ". Without listen, /metrics is on the listener of the server
 //	webhooks    object, see below. Default: none are sent
+//	pusher      object: serves clients with the Pusher protocol at /app/ and
+//	            Pusher's HTTP API at /apps/ (docs/pusher.md). Servers with the
+//	            same broker must have the same values. Default: off
+//	  app            id of the application, which the HTTP API has in its paths
+//	  key            its public key, with which clients connect
+//	  secret         signs; another one than the keys of the server
+//	  oldSecrets     array of secrets that are accepted, too. Default: none
+//	  clientEvents   true: the members of private channels can send events to
+//	                 each other. Default false
+//	  maxEventBytes  of the data of an event that is published with the HTTP
+//	                 API; a number, or a string such as "10K". Default 10240
 //	broker      object: {"redis": {…}} or {"nats": {…}} connects several
 //	            servers, see below. Default: this server is the only one
 //	sockjs      object:
@@ -258,7 +269,7 @@
 // # Environment
 //
 // PUSHY_SECRET_KEY, unless it is empty, replaces secretKey of the file,
-// PUSHY_WEBHOOK_SECRET the secret of webhooks, and PUSHY_CONSOLE_PASSWORD the
+// PUSHY_WEBHOOK_SECRET the secret of webhooks, PUSHY_PUSHER_SECRET that of pusher, and PUSHY_CONSOLE_PASSWORD the
 // password of the console.
 // PUSHY_REDIS_PASSWORD, PUSHY_REDIS_SENTINEL_PASSWORD, PUSHY_NATS_PASSWORD and
 // PUSHY_NATS_TOKEN do the same for the password, sentinelPassword and token of

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/pusher"
 	"github.com/gopushy/pushy/sse"
 	"github.com/gopushy/pushy/webhook"
 )
@@ -40,6 +41,7 @@ type service struct {
 	listener   net.Listener
 	pushy      *pushy.Server
 	hooks      *webhook.Sender // nil without webhooks
+	pusher     http.Handler    // nil without the key pusher
 	http       *http.Server
 	delay      time.Duration // between the signal and the shutdown
 	timeout    time.Duration // of the shutdown
@@ -85,6 +87,15 @@ func newService(c *config, log *slog.Logger) (*service, error) {
 		s.events = sse.New(srv, sse.Options{})
 		s.eventsPath = strings.TrimSuffix(options.Prefix, "/") + "/events"
 	}
+	if c.pusher != nil {
+		adapter, err := pusher.New(srv, c.pusher.options)
+		if err != nil {
+			_ = listener.Close()
+			return nil, errors.Join(pusherKeys(err), srv.Close())
+		}
+		s.pusher = adapter.Handler()
+		log.Info("pusher", "app", c.pusher.options.App, "clientEvents", c.pusher.clientEvents)
+	}
 	if c.webhooks != nil {
 		if s.hooks, err = webhook.New(srv, c.webhooks.options); err != nil {
 			_ = srv.Close()
@@ -129,6 +140,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.console.ServeHTTP(w, r)
 	case s.events != nil && path == s.eventsPath:
 		s.events.ServeHTTP(w, r)
+	case s.pusher != nil && (strings.HasPrefix(path, "/app/") || strings.HasPrefix(path, "/apps/")):
+		s.pusher.ServeHTTP(w, r)
 	case path == "/metrics" && s.metrics != nil:
 		s.metrics.ServeHTTP(w, r)
 	case path != "/healthz" && path != "/readyz":
