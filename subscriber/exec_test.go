@@ -310,14 +310,14 @@ func TestDialRefuses(t *testing.T) {
 		o    subscriber.Options
 		want string
 	}{
-		{"ftp://a/", subscriber.Options{}, `the URL "ftp://a/" must begin with ws:, wss:, http: or https:`},
+		{"ftp://a/", subscriber.Options{}, `the URL "ftp://a/" must begin with ws, wss, http or https`},
 		{"ws:///pushy", subscriber.Options{}, `the URL "ws:///pushy" has no host`},
 		{"ws://a b/", subscriber.Options{}, `parse "ws://a b/": invalid character " " in host name`},
-		{"ws://a", subscriber.Options{MinDelay: -1}, "Options.MinDelay is -1ns, it must be positive"},
-		{"ws://a", subscriber.Options{Heartbeat: -1}, "Options.Heartbeat is -1ns, it must be positive"},
-		{"ws://a", subscriber.Options{MaxEvents: -1}, "Options.MaxEvents is -1, it must be positive"},
-		{"ws://a", subscriber.Options{MaxBytes: -1}, "Options.MaxBytes is -1, it must be positive"},
-		{"ws://a", subscriber.Options{OnFull: 9}, "Options.OnFull is 9, it must be EndWhenFull or SkipWhenFull"},
+		{"ws://a", subscriber.Options{MinDelay: -1}, "option MinDelay is -1ns, it must be positive"},
+		{"ws://a", subscriber.Options{Heartbeat: -1}, "option Heartbeat is -1ns, it must be positive"},
+		{"ws://a", subscriber.Options{MaxEvents: -1}, "option MaxEvents is -1, it must be positive"},
+		{"ws://a", subscriber.Options{MaxBytes: -1}, "option MaxBytes is -1, it must be positive"},
+		{"ws://a", subscriber.Options{OnFull: 9}, "option OnFull is 9, it must be EndWhenFull or SkipWhenFull"},
 	} {
 		_, err := subscriber.Dial(t.Context(), test.url, test.o)
 		assert.EqualError(t, err, "subscriber: dial: "+test.want)

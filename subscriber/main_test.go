@@ -209,7 +209,8 @@ func connect(t testing.TB, host string, o subscriber.Options) *subscriber.Client
 	return c
 }
 
-func subscribe(t testing.TB, c *subscriber.Client, channel string, o *subscriber.SubscribeOptions) *subscriber.Subscription {
+func subscribe(t testing.TB, c *subscriber.Client, channel string,
+	o *subscriber.SubscribeOptions) *subscriber.Subscription {
 	t.Helper()
 	s, err := c.Subscribe(t.Context(), channel, o)
 	require.NoError(t, err)

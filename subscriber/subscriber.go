@@ -177,7 +177,7 @@ func (o *Options) setDefaults() error {
 			*d.value = d.def
 		}
 		if *d.value < 0 {
-			return fmt.Errorf("Options.%s is %v, it must be positive", d.name, *d.value)
+			return fmt.Errorf("option %s is %v, it must be positive", d.name, *d.value)
 		}
 	}
 	if o.MaxEvents == 0 {
@@ -191,11 +191,11 @@ func (o *Options) setDefaults() error {
 	}
 	switch {
 	case o.MaxEvents < 0:
-		return fmt.Errorf("Options.MaxEvents is %d, it must be positive", o.MaxEvents)
+		return fmt.Errorf("option MaxEvents is %d, it must be positive", o.MaxEvents)
 	case o.MaxBytes < 0:
-		return fmt.Errorf("Options.MaxBytes is %d, it must be positive", o.MaxBytes)
+		return fmt.Errorf("option MaxBytes is %d, it must be positive", o.MaxBytes)
 	case o.OnFull > SkipWhenFull:
-		return fmt.Errorf("Options.OnFull is %d, it must be EndWhenFull or SkipWhenFull", o.OnFull)
+		return fmt.Errorf("option OnFull is %d, it must be EndWhenFull or SkipWhenFull", o.OnFull)
 	}
 	return nil
 }
@@ -220,10 +220,11 @@ type Client struct {
 	former  []string // ids of the last connections, oldest first
 }
 
-// Dial connects to a server: rawURL is the URL of its prefix, such as "wss://rt.example.com/pushy"
-// (ws, wss, http or https), or that of its WebSocket, which ends in "/websocket". It repeats attempts that fail for the time being until ctx ends. A URL that
-// is not valid, the statuses 400, 401, 403 and 404, and the close codes after which a client does not
-// reconnect are errors at once. After Dial has returned, the end of ctx has no effect.
+// Dial connects to a server: rawURL is the URL of its prefix, such as "wss://rt.example.com/pushy" (ws,
+// wss, http or https), or that of its WebSocket, which ends in "/websocket". It repeats attempts that
+// fail for the time being until ctx ends. A URL that is not valid, the statuses 400, 401, 403 and 404,
+// and the close codes after which a client does not reconnect are errors at once. After Dial has
+// returned, the end of ctx has no effect.
 func Dial(ctx context.Context, rawURL string, o Options) (*Client, error) {
 	socket, err := socketURL(rawURL)
 	if err == nil {
@@ -266,7 +267,7 @@ func socketURL(rawURL string) (string, error) {
 		u.Scheme = "wss"
 	case "ws", "wss":
 	default:
-		return "", fmt.Errorf("the URL %q must begin with ws:, wss:, http: or https:", rawURL)
+		return "", fmt.Errorf("the URL %q must begin with ws, wss, http or https", rawURL)
 	}
 	if u.Host == "" {
 		return "", fmt.Errorf("the URL %q has no host", rawURL)

@@ -25,44 +25,48 @@ import (
 
 // Reach C4: a Token func that fails, panics, and takes too long is called again; one that denies is not.
 func TestTokenFunc(t *testing.T) {
+	type (
+		request = subscriber.TokenRequest
+		tokens  = map[string]subscriber.Token
+	)
 	sign := subscriber.SignWith(secret)
 	tests := []struct {
 		name  string
-		token func(call int, ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error)
+		token func(call int, ctx context.Context, r request) (tokens, error)
 		calls int
 		want  error
 	}{
-		{"error twice", func(call int, ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"error twice", func(call int, ctx context.Context, r request) (tokens, error) {
 			if call <= 2 {
 				return nil, errors.New("down")
 			}
 			return sign(ctx, r)
 		}, 3, nil},
-		{"error of the token", func(call int, ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"error of the token", func(call int, ctx context.Context, r request) (tokens, error) {
 			if call == 1 {
-				return map[string]subscriber.Token{r.Channels[0]: {Err: errors.New("down")}}, nil
+				return tokens{r.Channels[0]: {Err: errors.New("down")}}, nil
 			}
 			return sign(ctx, r)
 		}, 2, nil},
-		{"panic", func(call int, ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"panic", func(call int, ctx context.Context, r request) (tokens, error) {
 			if call == 1 {
 				panic("oops")
 			}
 			return sign(ctx, r)
 		}, 2, nil},
-		{"blocks 11 s", func(call int, ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"blocks 11 s", func(call int, ctx context.Context, r request) (tokens, error) {
 			if call == 1 {
 				time.Sleep(11 * time.Second)
 			}
 			return sign(ctx, r)
 		}, 2, nil},
-		{"denied", func(int, context.Context, subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"denied", func(int, context.Context, request) (tokens, error) {
 			return nil, fmt.Errorf("not you: %w", subscriber.ErrDenied)
 		}, 1, subscriber.ErrDenied},
-		{"no token", func(int, context.Context, subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"no token", func(int, context.Context, request) (tokens, error) {
 			return nil, nil
 		}, 1, subscriber.ErrDenied},
-		{"wrong token", func(_ int, ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+		{"wrong token", func(_ int, ctx context.Context, r request) (tokens, error) {
 			return subscriber.SignWith("another secret of the server")(ctx, r)
 		}, 1, &subscriber.Error{Message: "Invalid credentials"}},
 	}
@@ -341,9 +345,8 @@ func TestOtherAuthEndpoints(t *testing.T) {
 			require.ErrorContains(t, tokens["a"].Err, test.text)
 			assert.Equal(t, test.denied, errors.Is(tokens["a"].Err, subscriber.ErrDenied), test.status)
 		}
-		nowhere := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return nil, errors.New("no network")
-		}}}
+		noNetwork := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
+		nowhere := &http.Client{Transport: &http.Transport{DialContext: noNetwork}}
 		tokens, err = ask(subscriber.AuthURL("http://auth/", nowhere), "a")
 		require.NoError(t, err)
 		require.ErrorContains(t, tokens["a"].Err, "no network")
