@@ -353,3 +353,25 @@ func TestOtherAuthEndpoints(t *testing.T) {
 		require.NotErrorIs(t, tokens["a"].Err, subscriber.ErrDenied)
 	})
 }
+
+// Token can use the Client, and close it.
+func TestCallsInToken(t *testing.T) {
+	onNetwork(t, pushy.Options{}, func(t *testing.T, n *network, srv *pushy.Server) {
+		pushy.Handle(srv, "ping", func(context.Context, *pushy.Conn, struct{}) (struct{}, error) { return struct{}{}, nil })
+		var c *subscriber.Client
+		o := n.options()
+		o.Token = func(ctx context.Context, r subscriber.TokenRequest) (map[string]subscriber.Token, error) {
+			assert.Equal(t, c.ConnID(), r.ConnID)
+			assert.NoError(t, c.Exec(ctx, "ping", nil, nil))
+			s, err := c.Subscribe(ctx, "news", nil)
+			if assert.NoError(t, err) {
+				assert.NoError(t, s.Unsubscribe(ctx))
+			}
+			c.Close()
+			return nil, errors.New("closed")
+		}
+		c = connect(t, "a", o)
+		_, err := c.Subscribe(t.Context(), "private-room", nil)
+		require.ErrorIs(t, err, subscriber.ErrClosed)
+	})
+}
