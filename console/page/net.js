@@ -25,8 +25,9 @@ export function get(path, query = {}) {
   return request(parameters.size ? `${path}?${parameters}` : path);
 }
 
+/** Sends JSON: a value, or the text of one. */
 export const post = (path, body) => request(path, {
   method: "POST",
   headers: { "Content-Type": "application/json" },
-  body: JSON.stringify(body),
+  body: typeof body === "string" ? body : JSON.stringify(body),
 });

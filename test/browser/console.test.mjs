@@ -197,9 +197,14 @@ test("the whole console works with the keyboard", limit, async (t) => {
   await tabTo((e) => e.id === "publish-event");
   await page.keyboard.type("hello");
   await page.keyboard.press("Tab");
+  await page.keyboard.press("ControlOrMeta+a");
+  await page.keyboard.type("{\"id\": 12345678901234567890, \"amount\": 1.10}");
   await page.keyboard.press("Tab");
+  const published = page.waitForRequest(/console\/publish$/);
   await page.keyboard.press("Enter");
   await page.locator("#detail").getByText("Published.").waitFor();
+  const sent = (await published).postData();
+  assert.ok(sent.includes("{\"id\": 12345678901234567890, \"amount\": 1.10}"), `not what was typed: ${sent}`);
   assert.deepEqual(page.wrong, []);
 });
 
