@@ -284,6 +284,10 @@ func (b *credentialBench) credentials(at int64) map[string]credential {
 		"the secret of webhooks":     {webhookSecret, nil},
 		"a webhook's signature":      {ownWebhookSignature("msg_credential", stamp, webhookBody), []string{"receiver of webhooks"}},
 		"a webhook, other id":        {ownWebhookSignature("msg_other", stamp, webhookBody), nil},
+		"a Pusher signature":         {ownPusherSignature(b.conn.id + ":private-other"), nil},
+		"a Pusher signature, user":   {ownPusherSignature(b.conn.id + `::user::{"id":"` + victim + `"}`), nil},
+		"a Pusher request":           {strings.TrimPrefix(ownPusherSignature("POST\n/apps/1/events\nauth_key=app-key"), "app-key:"), nil},
+		"the secret of Pusher":       {pusherSecret, nil},
 		"nothing":                    {"", nil},
 	}
 	for call, body := range apiBodies {
@@ -301,6 +305,13 @@ func (b *credentialBench) credentials(at int64) map[string]credential {
 var webhookSecret = "whsec_" + base64.StdEncoding.EncodeToString([]byte("thirty-two bytes for webhooks..."))
 
 const webhookBody = `{"type":"pushy.events","timestamp":"2026-11-26T12:00:03.120Z","data":{"events":[]}}`
+
+// pusherSecret is another secret than those of the server: pusher.New refuses these.
+const pusherSecret = "the secret of an application"
+
+func ownPusherSignature(text string) string {
+	return "app-key:" + ownSumWith(pusherSecret, text)
+}
 
 func ownWebhookSignature(id, stamp, body string) string {
 	h := hmac.New(sha256.New, []byte("thirty-two bytes for webhooks..."))

@@ -24,6 +24,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/pusher"
+	"github.com/gopushy/pushy/sse"
 )
 
 const (
@@ -131,28 +132,34 @@ func serve(t *testing.T, o pushy.Options, po ...pusher.Options) *node {
 	}
 	p, err := pusher.New(srv, own)
 	require.NoError(t, err)
+	n := &node{
+		t:   t,
+		srv: srv,
+		p:   p,
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/pushy/", srv)
+	mux.Handle("/pushy/events", sse.New(srv, sse.Options{}))
 	mux.Handle("/", p.Handler())
-	n := &node{
-		t:     t,
-		srv:   srv,
-		p:     p,
-		pipes: newPipes(),
-	}
+	n.listen(mux)
+	return n
+}
+
+// listen serves the endpoints of the node until the test ends.
+func (n *node) listen(handler http.Handler) {
+	n.pipes = newPipes()
 	n.http = &http.Client{Transport: &http.Transport{DialContext: n.pipes.Dial, DisableKeepAlives: true}}
-	web := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	web := &http.Server{Handler: handler, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		_ = web.Serve(n.pipes)
 	}()
-	t.Cleanup(func() {
-		_ = srv.Close()
+	n.t.Cleanup(func() {
+		_ = n.srv.Close()
 		_ = web.Close()
 		<-served
 	})
-	return n
 }
 
 // peer is a client of the Pusher protocol.
