@@ -91,14 +91,19 @@ func (n *node) server() *pushy.Server {
 // seen notes the status of an answer.
 type seen struct {
 	http.ResponseWriter
-	of *request
+	note func(status int)
 }
 
 func (s *seen) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
 func (s *seen) WriteHeader(status int) {
-	s.of.Status = status
+	s.note(status)
 	s.ResponseWriter.WriteHeader(status)
+}
+
+func (s *seen) Write(p []byte) (int, error) {
+	s.note(http.StatusOK)
+	return s.ResponseWriter.Write(p)
 }
 
 func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
@@ -114,7 +119,13 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if refuse {
 		r.Header.Set("Origin", "https://refused.example")
 	}
-	events.ServeHTTP(&seen{w, of}, r)
+	events.ServeHTTP(&seen{w, func(status int) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if of.Status == 0 {
+			of.Status = status
+		}
+	}}, r)
 }
 
 // command is what a test wants.
