@@ -263,3 +263,32 @@ func (r *recorder) Write(p []byte) (int, error) {
 	r.WriteHeader(200)
 	return io.WriteString(&r.body, string(p))
 }
+
+// sockudo/sockudo#51 and #56: after a burst over the limit, and after all clients have disconnected at
+// once, new connections are accepted, and none is counted any more.
+func TestBurstAndMassDisconnect(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 20
+		n := serve(t, pushy.Options{Limits: pushy.Limits{Connections: limit}})
+		for range 3 {
+			var clients []*peer
+			for range limit {
+				c := n.dial()
+				c.join("presence-room", channelData(c.id))
+				clients = append(clients, c)
+			}
+			for range limit {
+				code, _ := n.open("/app/" + appKey).closed()
+				assert.Equal(t, 4100, code)
+			}
+			assert.Equal(t, limit, n.srv.Stats().Connections)
+			for _, c := range clients {
+				_ = c.conn.Close()
+			}
+			time.Sleep(20 * time.Second) // longer than Options.Grace
+			assert.Zero(t, n.srv.Stats().Connections)
+			assert.Zero(t, n.srv.Stats().Channels)
+		}
+	})
+}
