@@ -3,9 +3,10 @@
 //	registration, err := otel.Register(srv, provider.Meter("github.com/gopushy/pushy"))
 //
 // The instruments have the names of the metrics of package metrics, by the conventions of Prometheus,
-// so that its dashboard and alert rules work behind an exporter for Prometheus, too. OpenTelemetry has
-// no histogram that is observed; instead, there are the counters that Prometheus makes of one: name_bucket
-// with the attribute le, name_sum and name_count.
+// and keep them behind OpenTelemetry's exporter for Prometheus, so that the dashboard and the alert rules
+// work there, too. OpenTelemetry has no histogram that is observed; instead, there are the series that
+// Prometheus makes of one: name_bucket with the attribute le, name_sum and name_count. They are up-down
+// counters, which only grow, because the exporter would append _total to the names of counters.
 package otel
 
 import (
@@ -70,9 +71,9 @@ func newObserver(meter metric.Meter, m *table.Metric) (observer, error) {
 		o.number, err = meter.Float64ObservableCounter(m.Name, help, metric.WithUnit(m.Unit))
 	case table.Histogram:
 		var errs [3]error
-		o.number, errs[0] = meter.Float64ObservableCounter(m.Name+"_bucket", help, metric.WithUnit("1"))
-		o.sum, errs[1] = meter.Float64ObservableCounter(m.Name+"_sum", help, metric.WithUnit(m.Unit))
-		o.count, errs[2] = meter.Float64ObservableCounter(m.Name+"_count", help, metric.WithUnit("1"))
+		o.number, errs[0] = meter.Float64ObservableUpDownCounter(m.Name+"_bucket", help)
+		o.sum, errs[1] = meter.Float64ObservableUpDownCounter(m.Name+"_sum", help, metric.WithUnit(m.Unit))
+		o.count, errs[2] = meter.Float64ObservableUpDownCounter(m.Name+"_count", help)
 		err = errors.Join(errs[:]...)
 	}
 	return o, err

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	client "github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
@@ -29,7 +31,7 @@ func collected(t *testing.T, reader metric.Reader) (values map[string]float64, u
 			var points []metricdata.DataPoint[float64]
 			switch data := m.Data.(type) {
 			case metricdata.Sum[float64]:
-				assert.True(t, data.IsMonotonic, m.Name)
+				assert.Equal(t, strings.HasSuffix(m.Name, "_total"), data.IsMonotonic, m.Name)
 				points = data.DataPoints
 			case metricdata.Gauge[float64]:
 				points = data.DataPoints
@@ -46,6 +48,36 @@ func collected(t *testing.T, reader metric.Reader) (values map[string]float64, u
 		}
 	}
 	return values, units
+}
+
+// An exporter for Prometheus leaves the names as they are, so that docs/operations is true of them.
+func TestNamesBehindPrometheus(t *testing.T) {
+	t.Parallel()
+	srv, err := pushy.New(pushy.Options{SecretKey: "the secret key of a test"})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = srv.Close() })
+	registry := client.NewRegistry()
+	exporter, err := prometheus.New(prometheus.WithRegisterer(registry), prometheus.WithoutTargetInfo())
+	require.NoError(t, err)
+	_, err = otel.Register(srv, metric.NewMeterProvider(metric.WithReader(exporter)).Meter("test"))
+	require.NoError(t, err)
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	var want []string
+	for i := range table.Metrics {
+		m := &table.Metrics[i]
+		switch {
+		case m.Kind == table.Histogram:
+			want = append(want, m.Name+"_bucket", m.Name+"_sum", m.Name+"_count")
+		case m.Name != "pushy_connections_refused_total": // nothing was refused
+			want = append(want, m.Name)
+		}
+	}
+	assert.ElementsMatch(t, want, names)
 }
 
 func TestRegister(t *testing.T) {

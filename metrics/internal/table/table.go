@@ -31,7 +31,7 @@ type Metric struct {
 	Name   string // by the conventions of Prometheus
 	Help   string
 	Kind   Kind
-	Unit   string   // as OpenTelemetry writes it (UCUM)
+	Unit   string   // as OpenTelemetry writes it (UCUM); "" if it has none: "1" is a ratio
 	Labels []string // sorted
 	read   func(s *Snapshot, emit func(Value))
 }
@@ -93,13 +93,12 @@ var Metrics = sorted([]Metric{
 	},
 	gauge("pushy_memory_limit_bytes", "By", "Limits.Memory, or 0 if it is off.",
 		func(s *pushy.Stats) float64 { return float64(s.Memory.Limit) }),
-	gauge("pushy_broker_up", "1", "1 if the Broker can be reached, else 0.",
+	gauge("pushy_broker_up", "", "1 if the Broker can be reached, else 0.",
 		func(s *pushy.Stats) float64 { return truth(s.Away == nil) }),
 	{
 		Name: "pushy_ready",
 		Help: "1 if Server.Ready returns nil, else 0.",
 		Kind: Gauge,
-		Unit: "1",
 		read: func(s *Snapshot, emit func(Value)) { emit(number(truth(s.Ready == nil))) },
 	},
 	counter("pushy_connections_opened_total", "{connection}", "Connections that were accepted.",
