@@ -3,6 +3,7 @@ package pusher
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -209,7 +210,7 @@ func (a *Adapter) publishEvents(c *call, events []event) *refused {
 			case errors.Is(err, broker.ErrTooLarge):
 				return refuseAPI(http.StatusRequestEntityTooLarge, "the event is too large for the broker")
 			case err != nil:
-				a.parts.Notices.Warn("pusher: cannot publish an event", "")
+				a.parts.Notices.Warn("pusher: cannot publish an event", "", slog.String("error", err.Error()))
 				return unavailable("some events could not be published")
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 
 	"github.com/gopushy/pushy/broker"
@@ -72,6 +73,7 @@ func (p *protocol) publishFor(c *hub.Conn, m *message) (refused string) {
 	case errors.Is(err, broker.ErrTooLarge):
 		return "the data of the event is too large"
 	}
-	p.parts.Notices.Warn("pusher: cannot publish the event of a client", "")
+	p.parts.Notices.Warn("pusher: cannot publish the event of a client", "",
+		slog.String("channel", m.channel), slog.String("error", err.Error()))
 	return "the event could not be published"
 }

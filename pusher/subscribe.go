@@ -2,9 +2,11 @@ package pusher
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
+	"github.com/gopushy/pushy/internal/httperror"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
@@ -126,7 +128,10 @@ func (p *protocol) join(c *hub.Conn, s *subscription) {
 // why the client is refused, or "".
 func (p *protocol) claim(c *hub.Conn, s *subscription, r *hub.JoinRequest, policy hub.Policy) (refused string) {
 	if s.auth != "" && !p.credential(s.auth, channelText(c.ID(), s.channel, s.data)) {
-		p.parts.Notices.Warn("pusher: a signature was refused", "")
+		p.parts.Notices.Warn("pusher: a signature was refused", "",
+			slog.String("channel", httperror.Shown(s.channel)),
+			slog.String("conn", c.ID()),
+			slog.String("hint", "the auth endpoint must sign with the secret of pusher.Options, for this connection and channel"))
 		return "the signature is not valid: it must be that of " + channelText("{socket_id}", s.channel, shownData(s.data))
 	}
 	var claims *hub.Claims
