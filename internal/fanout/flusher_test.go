@@ -323,3 +323,34 @@ func TestFanRefuses(t *testing.T) {
 		e.Wait()
 	})
 }
+
+// Connections that another pass serves with the bytes of the one before have their delays, too.
+func TestPassWithTheBytesOfTheLastOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := fanout.New(fanout.Config{MaxBytes: wide, MaxTotal: wide, WriteTimeout: time.Hour, Flushers: 1})
+		f := frame("event")
+		time.Sleep(time.Second)
+		slow := &socket{room: 2}
+		slow.gate = make(chan struct{})
+		second := e.NewOutbox(slow, func(int, string) {})
+		first := e.NewOutbox(&socket{
+			room:   wide,
+			during: func() { second.Send(f) }, // it waits for the next pass
+		}, func(int, string) {})
+		first.Send(f)
+		synctest.Wait()
+		count := uint64(0)
+		for _, n := range e.Sent().Delays {
+			count += n
+		}
+		assert.Equal(t, uint64(2), count)
+		assert.Equal(t, 2*time.Second, e.Sent().DelaySum)
+		time.Sleep(time.Second)
+		second.Discard()
+		assert.Equal(t, 2*time.Second, second.Left().Oldest)
+		close(slow.gate)
+		first.Discard()
+		e.Wait()
+	})
+}

@@ -18,6 +18,7 @@ type batch struct {
 	frames []*Frame // what p has; none if p has control frames
 	over   *Frame   // the frame after these, which did not fit, or nil
 	form   Form
+	first  int64 // when frames[0] was made
 	p      []byte
 	joined *[]byte // from scratch, or nil; p is a part of it if there are several frames
 	made   int64   // when the first Frame of the last write was made; 0 if that is not known
@@ -63,15 +64,14 @@ func (b *batch) takeLocked(o *Outbox, direct bool) (p []byte, size int64) {
 		b.p = nil // the control frames are only for this connection
 	case n == 0:
 		b.made = 0
-	case b.fits(waiting, o.form):
-		n = len(b.frames)
-		p = b.p
-		size = int64(len(p))
 	default:
-		b.fill(waiting, o.form)
+		if !b.fits(waiting, o.form) {
+			b.fill(waiting, o.form)
+		}
 		n = len(b.frames)
 		p = b.p
 		size = int64(len(p))
+		b.made = b.first
 	}
 	if !direct || o.rare != nil {
 		o.takenLocked(waiting[:n], size)
@@ -97,7 +97,7 @@ func (b *batch) fill(waiting []*Frame, form Form) {
 	n, _ := fitting(waiting, form, batchBytes)
 	b.frames = append(b.frames, waiting[:n]...)
 	b.form = form
-	b.made = waiting[0].made
+	b.first = waiting[0].made
 	if n < len(waiting) {
 		b.over = waiting[n]
 	}
