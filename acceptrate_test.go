@@ -186,7 +186,7 @@ func TestAcceptRateAfterOthers(t *testing.T) {
 		for range 100 {
 			o.open("192.0.2.1:5")
 		}
-		assert.Equal(t, map[string]uint64{"connectRate": 98}, srv.Stats().Refused)
+		assert.Equal(t, map[string]uint64{"connectRate": 98}, refusals(srv))
 		assert.Equal(t, 200, o.open("192.0.2.2:5").Code)
 		assert.Equal(t, 200, o.open("192.0.2.3:5").Code)
 		assert.Equal(t, 503, o.open("192.0.2.4:5").Code)

@@ -355,7 +355,7 @@ func TestPanickingHooksAndAccept(t *testing.T) {
 	} {
 		srv, base := serveHTTP(t, pushy.Options{Accept: c.accept})
 		assert.Equal(t, c.status, handshake(t, base, nil), c.name)
-		assert.Equal(t, map[string]uint64{"accept": 1}, srv.Stats().Refused, c.name)
+		assert.Equal(t, map[string]uint64{"accept": 1}, refusals(srv), c.name)
 	}
 	srv, base := serveHTTP(t, pushy.Options{Limits: pushy.Limits{Connections: 1}})
 	connectPeer(t, srv)

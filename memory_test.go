@@ -123,7 +123,7 @@ func TestMemoryStages(t *testing.T) {
 		// 80 %: the kept events go, and with them the reason to refuse anybody.
 		crowd.fill(limit * 805 / 1000)
 		assert.Zero(t, srv.Stats().Memory.Kept)
-		assert.Empty(t, srv.Stats().Refused)
+		assert.Empty(t, refusals(srv))
 		assert.Equal(t, http.StatusOK, connecting(srv).Code)
 		past, err := srv.History(t.Context(), "kept", pushy.HistoryOptions{})
 		require.NoError(t, err)
@@ -135,7 +135,7 @@ func TestMemoryStages(t *testing.T) {
 		answer := connecting(srv)
 		assert.Equal(t, http.StatusServiceUnavailable, answer.Code)
 		assert.NotEmpty(t, answer.Header().Get("Retry-After"))
-		assert.Equal(t, map[string]uint64{"memory": 1}, srv.Stats().Refused)
+		assert.Equal(t, map[string]uint64{"memory": 1}, refusals(srv))
 		require.NoError(t, srv.Ready())
 		require.NoError(t, publish())
 		reader.next()

@@ -16,12 +16,6 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Reasons for Stats of connections over a rate.
-const (
-	refusedByRate       = "connectRate" // Limits.ConnectRate
-	refusedByAcceptRate = "acceptRate"  // Limits.AcceptRate
-)
-
 const (
 	// closeTryAgain closes connections over Limits.AcceptRate. Browsers show a page the close code
 	// of a WebSocket, but not the status of a handshake that was refused.
@@ -80,7 +74,7 @@ func (s *Server) connectAllowed(r *http.Request, client counted) *seam.Refusal {
 	if ok {
 		return nil
 	}
-	s.hub.Admission().Refuse(refusedByRate)
+	s.hub.Admission().Refuse(hub.RefusedRate)
 	limits := &s.opts.Limits
 	message := "too many new connections of this address: Options.Limits.ConnectRate is " +
 		strconv.Itoa(limits.ConnectRate) + " a second, ConnectBurst is " + strconv.Itoa(limits.ConnectBurst) +
@@ -102,7 +96,7 @@ func (s *Server) connectAllowed(r *http.Request, client counted) *seam.Refusal {
 // overAcceptRate refuses a connection over Limits.AcceptRate, which has a reserved place. A client
 // with a WebSocket gets a Place if it may be told so with a close code.
 func (s *Server) overAcceptRate(socket bool, giveBack func()) (*seam.Place, *seam.Refusal) {
-	s.hub.Admission().Refuse(refusedByAcceptRate)
+	s.hub.Admission().Refuse(hub.RefusedAcceptRate)
 	rate := s.opts.Limits.AcceptRate
 	message := "too many new connections: Options.Limits.AcceptRate is " + strconv.Itoa(rate) + " a second"
 	s.notices.Warn("connection refused: too many new connections of this server", "",

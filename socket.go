@@ -18,13 +18,6 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// Why a connection was refused, as Stats counts it, beside what a hub.Admission says.
-const (
-	refusedOrigin   = "origin"
-	refusedByAccept = "accept"
-	refusedBanned   = "banned"
-)
-
 // serveSocket serves what browsers connect to. The origin comes before anything
 // else, at every one of these endpoints.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, path string) {
@@ -68,7 +61,7 @@ func (s *Server) allowedPage(r *http.Request) (page string, refused *seam.Refusa
 		s.decide("Options.AllowOrigin", func() { ok = s.opts.AllowOrigin(r, page) })
 	}
 	if !ok {
-		s.hub.Admission().Refuse(refusedOrigin)
+		s.hub.Admission().Refuse(hub.RefusedOrigin)
 		return "", s.refuseOrigin(r, page)
 	}
 	return page, nil
@@ -174,13 +167,13 @@ func (s *Server) reserve(r *http.Request, socket bool, as hub.Client) (*seam.Pla
 		var err error
 		if user, userID, err = s.accept(r); err != nil {
 			giveBack()
-			s.hub.Admission().Refuse(refusedByAccept)
+			s.hub.Admission().Refuse(hub.RefusedByAccept)
 			return nil, s.refuseAccept(r, err)
 		}
 	}
 	if reason, banned := s.banned(userID, ""); banned && userID != "" {
 		giveBack()
-		s.hub.Admission().Refuse(refusedBanned)
+		s.hub.Admission().Refuse(hub.RefusedBanned)
 		s.notices.Warn("connection refused: the user is banned", "",
 			slog.String("user", httperror.Shown(userID)),
 			slog.String("reason", reason),

@@ -17,15 +17,18 @@ import (
 
 // Stats has the figures of a Server at one moment. Counts begin at zero with New and only grow.
 // Package metrics exports them. The keys of its maps never come from a client, and each map has an
-// element for every key that is possible, except Refused.
+// element for every key that is possible.
 type Stats struct {
 	Connections int
-	Channels    int               // with subscribers on this node
-	Buffered    int64             // bytes queued for clients
-	Memory      MemoryStats       // what Limits.Memory limits
-	Published   uint64            // events published on this node that the Broker accepted
-	Dropped     uint64            // events not sent to a slow client, see Event.Latest and Event.Droppable
-	Refused     map[string]uint64 // connections and SockJS bodies refused, by reason
+	Channels    int         // with subscribers on this node
+	Buffered    int64       // bytes queued for clients
+	Memory      MemoryStats // what Limits.Memory limits
+	Published   uint64      // events published on this node that the Broker accepted
+	Dropped     uint64      // events not sent to a slow client, see Event.Latest and Event.Droppable
+	// Refused counts connections and SockJS bodies by the reason why they were refused: "connections",
+	// "address", "memory", "shutdown", "origin", "accept", "banned", "connectRate", "acceptRate",
+	// "slow body", "large body" and "other".
+	Refused map[string]uint64
 	// Keys says how often each secret key was used, SecretKey first. When an old key is not
 	// used any more on any node, it can be removed from Options.OldSecretKeys.
 	Keys []KeyUse

@@ -1,6 +1,7 @@
 package pushy_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,27 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 )
+
+// refusals returns Stats.Refused without the reasons that were not counted.
+func refusals(srv *pushy.Server) map[string]uint64 {
+	refused := srv.Stats().Refused
+	maps.DeleteFunc(refused, func(_ string, n uint64) bool { return n == 0 })
+	return refused
+}
+
+// Each reason of a refusal is there before the first one, because rates of Prometheus do not see the
+// increase of a series that begins with it.
+func TestStatsHaveEachReasonOfARefusal(t *testing.T) {
+	t.Parallel()
+	refused := startServer(t, pushy.Options{}).Stats().Refused
+	for _, reason := range []string{
+		"connections", "address", "memory", "shutdown", "origin", "accept", "banned", "connectRate", "acceptRate",
+		"slow body", "large body", "other",
+	} {
+		assert.Contains(t, refused, reason)
+	}
+	assert.Len(t, refused, 12)
+}
 
 // What clients do is counted, and what they choose is no key.
 func TestStatsOfClients(t *testing.T) {

@@ -1,10 +1,10 @@
 package hub
 
 import (
-	"maps"
 	"sync"
 
 	"github.com/gopushy/pushy/internal/limit"
+	"github.com/gopushy/pushy/internal/tally"
 )
 
 // Reasons for which an Admission itself refuses a connection.
@@ -13,6 +13,17 @@ const (
 	RefusedAddress = "address"     // Limits.PerAddress is reached
 	RefusedMemory  = "memory"      // Hub.SetLowMemory was called
 	RefusedClosed  = "shutdown"
+)
+
+// Reasons of others, which call Refuse.
+const (
+	RefusedOrigin     = "origin"
+	RefusedByAccept   = "accept"
+	RefusedBanned     = "banned"
+	RefusedRate       = "connectRate"
+	RefusedAcceptRate = "acceptRate"
+	RefusedSlowBody   = "slow body"  // of SockJS
+	RefusedLargeBody  = "large body" // of SockJS
 )
 
 // Admission has the connections by id. It admits no more connections than its limits allow,
@@ -33,8 +44,8 @@ type Admission struct {
 	closed   bool
 	// lowMemory means that no connection is admitted until there is memory again.
 	lowMemory bool
-	refused   map[string]uint64 // how often, by reason
-	opened    uint64            // connections that were added
+	refused   *tally.Names // how often, by reason
+	opened    uint64       // connections that were added
 }
 
 func newAdmission(limits Limits) *Admission {
@@ -44,7 +55,8 @@ func newAdmission(limits Limits) *Admission {
 		conns:      map[string]*Conn{},
 		networks:   map[limit.Network]int{},
 		heldFrom:   map[limit.Network]int{},
-		refused:    map[string]uint64{},
+		refused: tally.NewNames(RefusedFull, RefusedAddress, RefusedMemory, RefusedClosed, RefusedOrigin, RefusedByAccept,
+			RefusedBanned, RefusedRate, RefusedAcceptRate, RefusedSlowBody, RefusedLargeBody),
 	}
 }
 
@@ -68,7 +80,7 @@ func (a *Admission) Reserve(from limit.Network) (refused string) {
 		a.countLocked(from, 1)
 		return ""
 	}
-	a.refused[refused]++
+	a.refused.Add(refused)
 	return refused
 }
 
@@ -98,7 +110,7 @@ func (a *Admission) add(c *Conn, start func() bool) bool {
 	defer a.mu.Unlock()
 	a.reserved--
 	if a.closed || !start() {
-		a.refused[RefusedClosed]++
+		a.refused.Add(RefusedClosed)
 		a.countLocked(c.network, -1)
 		return false
 	}
@@ -251,11 +263,7 @@ func (a *Admission) close() bool {
 }
 
 // Refuse counts a refusal for a reason of the caller.
-func (a *Admission) Refuse(reason string) {
-	a.mu.Lock()
-	a.refused[reason]++
-	a.mu.Unlock()
-}
+func (a *Admission) Refuse(reason string) { a.refused.Add(reason) }
 
 // Opened returns how many connections were added.
 func (a *Admission) Opened() uint64 {
@@ -264,9 +272,6 @@ func (a *Admission) Opened() uint64 {
 	return a.opened
 }
 
-// Refused returns how many connections were refused, by reason.
-func (a *Admission) Refused() map[string]uint64 {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return maps.Clone(a.refused)
-}
+// Refused returns how many connections were refused, by reason. It has each reason, also if there was
+// no such refusal.
+func (a *Admission) Refused() map[string]uint64 { return a.refused.Load() }
