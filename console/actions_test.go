@@ -16,6 +16,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/console"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 	"github.com/gopushy/pushy/pushytest"
 )
 
@@ -43,7 +44,7 @@ func TestActions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		page, nodes, log := pair(t, console.Options{})
-		c := &client{}
+		c := inmem.NewSink()
 		conn := nodes[1].connect("ann", c, "news")
 
 		w := call(page, http.MethodPost, "/publish", `{"channel":"news","event":"hi","data":{"n":1}}`)
@@ -99,7 +100,7 @@ func TestActionsAreChecked(t *testing.T) {
 func TestOtherOriginsCannotAct(t *testing.T) {
 	t.Parallel()
 	page, nodes, _ := pair(t, console.Options{})
-	nodes[0].connect("ann", &client{}, "news")
+	nodes[0].connect("ann", inmem.NewSink(), "news")
 	header := func(pairs ...string) func(*http.Request) {
 		return func(r *http.Request) {
 			for i := 0; i < len(pairs); i += 2 {
@@ -144,7 +145,7 @@ func TestOtherOriginsCannotAct(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	page, nodes, log := pair(t, console.Options{ReadOnly: true})
-	conn := nodes[0].connect("ann", &client{}, "news")
+	conn := nodes[0].connect("ann", inmem.NewSink(), "news")
 	for path, body := range map[string]string{
 		"/kick":    `{"target":"user:ann"}`,
 		"/remove":  fmt.Sprintf(`{"conn":%q,"channel":"news"}`, conn.ID()),
@@ -228,7 +229,7 @@ func TestTwentyAreWatched(t *testing.T) {
 	t.Parallel()
 	page, nodes, _ := pair(t, console.Options{})
 	for i := range 21 {
-		conn := nodes[1].connect("ann", &client{})
+		conn := nodes[1].connect("ann", inmem.NewSink())
 		w := call(page, http.MethodPost, "/watch", fmt.Sprintf(`{"conn":%q}`, conn.ID()))
 		assert.Equal(t, i == 20, strings.Contains(w.Body.String(), "watches 20 connections already"), w.Body.String())
 	}

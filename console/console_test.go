@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,9 +21,9 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/console"
-	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 	"github.com/gopushy/pushy/pushytest"
 )
 
@@ -85,54 +83,11 @@ func rowsOf(answer map[string]any, list, key string) (values []any) {
 	return values
 }
 
-// client is a client in memory. It reads everything at once, or nothing.
-type client struct {
-	stalled bool
-	over    chan struct{}
-	once    sync.Once
-	closed  *session.CloseError // set before over is closed
-}
-
-var (
-	_ session.Session = (*client)(nil)
-	_ fanout.Socket   = (*client)(nil)
-)
-
-func (c *client) Form() fanout.Form                 { return fanout.Bare }
-func (c *client) Protocol() string                  { return "websocket" }
-func (c *client) ShutdownCode() int                 { return session.CloseShutdown }
-func (c *client) Start(*fanout.Outbox)              {}
-func (c *client) Direct() fanout.Direct             { return c }
-func (c *client) Broken()                           {}
-func (c *client) Finish(int, string, time.Duration) {}
-func (c *client) Linger()                           {}
-func (c *client) Abort()                            { c.Stop() }
-func (c *client) Stop()                             { c.end(&session.CloseError{Cause: session.Stopped}) }
-
-func (c *client) end(why *session.CloseError) {
-	c.once.Do(func() {
-		c.closed = why
-		close(c.over)
-	})
-}
-
-func (c *client) Receive() ([]byte, error) {
-	<-c.over
-	return nil, c.closed
-}
-
-func (c *client) TryWrite(p []byte) (int, error) {
-	if c.stalled {
-		return 0, nil
-	}
-	return len(p), nil
-}
-
-func (c *client) Write([]byte, time.Duration) error {
-	if c.stalled {
-		<-c.over
-	}
-	return net.ErrClosed
+// stalled returns a client that reads nothing.
+func stalled() *inmem.Sink {
+	c := inmem.NewSink()
+	c.Stall()
+	return c
 }
 
 // people accepts clients as the user that a header names, and reports their connections.
@@ -166,14 +121,13 @@ func startNode(t testing.TB, edit ...func(*pushy.Options)) *node {
 }
 
 // connect connects a client as an HTTP request does, and lets it join channels.
-func (n *node) connect(user string, c *client, channels ...string) *pushy.Conn {
+func (n *node) connect(user string, c *inmem.Sink, channels ...string) *pushy.Conn {
 	n.t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "/pushy/socket/websocket", nil)
 	r.Header["X-User"] = []string{user}
 	r.Header.Set("User-Agent", "Agent/1.0")
 	ticket, ok := seam.Of(n.Server).Admit(httptest.NewRecorder(), r)
 	require.True(n.t, ok)
-	c.over = make(chan struct{})
 	ticket.Start(c)
 	conn := <-n.greeted
 	for known := false; !known; _, known = n.Conn(conn.ID()) { // until the hook has returned
@@ -319,9 +273,9 @@ func TestOverviewOfACluster(t *testing.T) {
 				page = handler
 			}
 		}
-		slow := nodes[1].connect("slow", &client{stalled: true}, "prices", "news")
-		nodes[0].connect("quick", &client{}, "prices")
-		nodes[2].connect("quick", &client{}, "prices")
+		slow := nodes[1].connect("slow", stalled(), "prices", "news")
+		nodes[0].connect("quick", inmem.NewSink(), "prices")
+		nodes[2].connect("quick", inmem.NewSink(), "prices")
 		require.NoError(t, nodes[0].Publish(t.Context(), "prices", "tick", strings.Repeat("x", 1000)))
 		synctest.Wait()
 
@@ -342,7 +296,7 @@ func TestOverviewOfACluster(t *testing.T) {
 		assert.Equal(t, []any{nodes[1].Node()}, rowsOf(o, "conns", "node"))
 
 		// The figures are shared until they are 1.9 s old.
-		nodes[0].connect("late", &client{})
+		nodes[0].connect("late", inmem.NewSink())
 		assert.EqualValues(t, 3, get(t, page, "/data")["totals"].(map[string]any)["connections"])
 		time.Sleep(2 * time.Second)
 		assert.EqualValues(t, 4, get(t, page, "/data")["totals"].(map[string]any)["connections"])
@@ -425,9 +379,9 @@ func TestSearch(t *testing.T) {
 	open(t, nodes[1].Server, console.Options{})
 	var ann *pushy.Conn
 	for i := range 120 {
-		ann = nodes[i%2].connect("ann", &client{}, fmt.Sprintf("order-%03d", i))
+		ann = nodes[i%2].connect("ann", inmem.NewSink(), fmt.Sprintf("order-%03d", i))
 	}
-	bob := nodes[1].connect("bob", &client{}, "private-room")
+	bob := nodes[1].connect("bob", inmem.NewSink(), "private-room")
 
 	var found []any
 	after := ""
@@ -477,17 +431,17 @@ func TestEnds(t *testing.T) {
 		page := open(t, nodes[0].Server, console.Options{})
 		open(t, nodes[1].Server, console.Options{})
 		end := func(n *node, user string, code int, reason string) {
-			c := &client{}
+			c := inmem.NewSink()
 			n.connect(user, c)
 			time.Sleep(time.Millisecond)
-			c.end(&session.CloseError{Cause: session.Closed, Code: code, Reason: reason})
+			c.End(&session.CloseError{Cause: session.Closed, Code: code, Reason: reason})
 			synctest.Wait()
 		}
 		end(nodes[0], "ann", 4000, "the oldest, which is forgotten")
 		for i := range 1000 {
 			end(nodes[0], fmt.Sprintf("user-%d", i%10), 4001, fmt.Sprint(i))
 		}
-		kicked := nodes[1].connect("ann", &client{})
+		kicked := nodes[1].connect("ann", inmem.NewSink())
 		time.Sleep(time.Second)
 		_, err := nodes[0].Kick(context.Background(), pushy.Kick{Target: "user:ann", Reason: "spam"})
 		require.NoError(t, err)

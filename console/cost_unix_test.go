@@ -17,6 +17,7 @@ import (
 
 	"github.com/gopushy/pushy/console"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 // maxAnswer is the largest size of an answer with data.
@@ -31,10 +32,10 @@ func TestAnswersAreSmall(t *testing.T) {
 	user := func(i int) string { return fmt.Sprintf("%03d%s", i%2, strings.Repeat("<", 125)) }
 	channel := func(i int) string { return fmt.Sprintf("presence-%03d%s", i, strings.Repeat("<", 188)) }
 	for i := range 70 {
-		n.connect(user(i), &client{stalled: true}, channel(i), "presence-all")
-		gone := &client{}
+		n.connect(user(i), stalled(), channel(i), "presence-all")
+		gone := inmem.NewSink()
 		n.connect(user(i), gone)
-		gone.end(&session.CloseError{Cause: session.Closed, Code: 4000, Reason: strings.Repeat("<", 123)})
+		gone.End(&session.CloseError{Cause: session.Closed, Code: 4000, Reason: strings.Repeat("<", 123)})
 	}
 	require.NoError(t, n.Publish(t.Context(), "presence-all", "e", "x"))
 	for n.Stats().Connections > 70 { // the ends are recorded a moment later
@@ -73,7 +74,10 @@ func TestCostOfAnOpenConsole(t *testing.T) {
 	n := startNode(t)
 	page := open(t, n.Server, console.Options{})
 	for i := range conns {
-		c := &client{stalled: i%100 == 0}
+		c := inmem.NewSink()
+		if i%100 == 0 {
+			c.Stall()
+		}
 		n.connect(fmt.Sprint("user-", i), c, "all", fmt.Sprint("channel-", i%1000))
 	}
 	require.NoError(t, n.Publish(t.Context(), "all", "e", strings.Repeat("x", 200)))

@@ -24,9 +24,9 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/console"
-	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 func main() {
@@ -138,55 +138,10 @@ func (w *world) run(ctx context.Context, addr string, nodes, conns int, silent b
 	return nil
 }
 
-// client is a client in memory, which reads everything at once, or nothing.
+// client is a client in memory, and its connection.
 type client struct {
-	conn    *pushy.Conn
-	stalled bool
-	over    chan struct{}
-	once    sync.Once
-	closed  *session.CloseError // set before over is closed
-}
-
-var (
-	_ session.Session = (*client)(nil)
-	_ fanout.Socket   = (*client)(nil)
-)
-
-func (c *client) Form() fanout.Form                 { return fanout.Bare }
-func (c *client) Protocol() string                  { return "websocket" }
-func (c *client) ShutdownCode() int                 { return session.CloseShutdown }
-func (c *client) Start(*fanout.Outbox)              {}
-func (c *client) Direct() fanout.Direct             { return c }
-func (c *client) Broken()                           {}
-func (c *client) Finish(int, string, time.Duration) {}
-func (c *client) Linger()                           {}
-func (c *client) Abort()                            { c.Stop() }
-func (c *client) Stop()                             { c.end(&session.CloseError{Cause: session.Stopped}) }
-
-func (c *client) end(why *session.CloseError) {
-	c.once.Do(func() {
-		c.closed = why
-		close(c.over)
-	})
-}
-
-func (c *client) Receive() ([]byte, error) {
-	<-c.over
-	return nil, c.closed
-}
-
-func (c *client) TryWrite(p []byte) (int, error) {
-	if c.stalled {
-		return 0, nil
-	}
-	return len(p), nil
-}
-
-func (c *client) Write([]byte, time.Duration) error {
-	if c.stalled {
-		<-c.over
-	}
-	return nil
+	*inmem.Sink
+	conn *pushy.Conn
 }
 
 // join connects a client to a node, as an HTTP request does.
@@ -200,14 +155,14 @@ func (w *world) join(node int, user, agent, address string, stalled bool) *clien
 	if !ok {
 		log.Fatal("a client was refused")
 	}
-	c := &client{over: make(chan struct{})}
+	c := &client{Sink: inmem.NewSink()}
 	before := map[string]bool{}
 	if user != "" {
 		for _, conn := range seam.Of(srv).Hub.ConnsOf(user) {
 			before[conn.ID()] = true
 		}
 	}
-	ticket.Start(c)
+	ticket.Start(c.Sink)
 	for c.conn == nil {
 		for _, conn := range seam.Of(srv).Hub.ConnsOf(user) {
 			if !before[conn.ID()] {
@@ -216,7 +171,9 @@ func (w *world) join(node int, user, agent, address string, stalled bool) *clien
 		}
 		time.Sleep(10 * time.Microsecond)
 	}
-	c.stalled = stalled
+	if stalled {
+		c.Stall()
+	}
 	w.mu.Lock()
 	w.clients = append(w.clients, c)
 	w.mu.Unlock()
@@ -284,15 +241,15 @@ func (w *world) live(ctx context.Context) {
 		w.mu.Unlock()
 		switch n / 20 % 5 {
 		case 0:
-			c.end(&session.CloseError{Cause: session.Closed, Code: 1001})
+			c.End(&session.CloseError{Cause: session.Closed, Code: 1001})
 		case 1:
-			c.end(session.LostError(net.ErrClosed))
+			c.End(session.LostError(net.ErrClosed))
 		case 2:
 			_ = c.conn.Close(pushy.CloseRemoved, "Logged out in another tab")
 		case 3:
 			_ = c.conn.Close(pushy.CloseSlowConsumer, "slow consumer")
 		default:
-			c.end(&session.CloseError{Cause: session.Closed, Code: 1000})
+			c.End(&session.CloseError{Cause: session.Closed, Code: 1000})
 		}
 		w.connect(next)
 		next++
@@ -329,6 +286,6 @@ func (w *world) attack() {
 		for len(reason) > 123 || strings.ContainsRune(reason, 0) {
 			reason = strings.ReplaceAll(reason[:min(len(reason), 123)], "\x00", "")
 		}
-		gone.end(&session.CloseError{Cause: session.Closed, Code: 4000 + i, Reason: reason})
+		gone.End(&session.CloseError{Cause: session.Closed, Code: 4000 + i, Reason: reason})
 	}
 }
