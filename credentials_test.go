@@ -287,6 +287,7 @@ func (b *credentialBench) credentials(at int64) map[string]credential {
 		"a Pusher signature":         {ownPusherSignature(b.conn.id + ":private-other"), nil},
 		"a Pusher signature, user":   {ownPusherSignature(b.conn.id + `::user::{"id":"` + victim + `"}`), nil},
 		"a Pusher request":           {strings.TrimPrefix(ownPusherSignature("POST\n/apps/1/events\nauth_key=app-key"), "app-key:"), nil},
+		"a Pusher webhook":           {ownSumWith(pusherSecret, `{"time_ms":1,"events":[]}`), nil},
 		"the secret of Pusher":       {pusherSecret, nil},
 		"nothing":                    {"", nil},
 	}

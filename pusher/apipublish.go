@@ -9,6 +9,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // Limits of the HTTP API.
@@ -68,7 +69,7 @@ func (a *Adapter) parseEvent(value []byte, place string, batch bool) (e event, w
 		name := channel
 		if user, is := strings.CutPrefix(channel, toUser); is {
 			name = "user"
-			if checkUser(user) != nil {
+			if pusherform.CheckUser(user) != nil {
 				return bad("channels[%d]: the id of the user must have 1 to 128 bytes of UTF-8", i)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 	"github.com/gopushy/pushy/internal/seam"
 )
 
@@ -79,7 +80,7 @@ func (a *Adapter) info(c *call, channel string, wanted []string) (map[string]any
 				return nil, why
 			}
 			shown[name] = counts[0]
-		case name == attributeUsers && isPresence(channel):
+		case name == attributeUsers && pusherform.IsPresence(channel):
 			users, why := a.users(c, channel)
 			if why != nil {
 				return nil, why
@@ -143,7 +144,7 @@ func (a *Adapter) listChannels(c *call) (any, *refused) {
 	switch {
 	case why != nil:
 		return nil, why
-	case slices.Contains(wanted, attributeUsers) && !isPresence(prefix):
+	case slices.Contains(wanted, attributeUsers) && !pusherform.IsPresence(prefix):
 		return nil, refuseAPI(http.StatusBadRequest, "user_count needs filter_by_prefix=presence-")
 	case prefix != "" && !channelPattern.MatchString(prefix):
 		return nil, refuseAPI(http.StatusBadRequest, "filter_by_prefix is not the beginning of the name of a channel")
@@ -192,7 +193,7 @@ func (a *Adapter) showChannel(c *call) (any, *refused) {
 	switch {
 	case why != nil:
 		return nil, why
-	case slices.Contains(wanted, attributeUsers) && !isPresence(c.name):
+	case slices.Contains(wanted, attributeUsers) && !pusherform.IsPresence(c.name):
 		return nil, refuseAPI(http.StatusBadRequest, "user_count: the channel has no presence")
 	case slices.Contains(wanted, attributeCache) && !isCache(c.name):
 		return nil, refuseAPI(http.StatusBadRequest, "cache: the channel is no cache channel")
@@ -242,7 +243,7 @@ func (a *Adapter) cached(c *call) (map[string]any, *refused) {
 	e := &page.Entries[len(page.Entries)-1]
 	left := policy.Keep.TTL - a.parts.Now().Sub(e.Time)
 	return map[string]any{
-		"data": string(contentOf(e.Data)),
+		"data": string(pusherform.Content(e.Data)),
 		"ttl":  int(max(left, 0) / time.Second),
 	}, nil
 }
@@ -252,7 +253,7 @@ func (a *Adapter) listUsers(c *call) (any, *refused) {
 	switch err := a.checkChannel(c.name); {
 	case err != nil:
 		return nil, refuseAPI(http.StatusBadRequest, "the channel %v", err)
-	case !isPresence(c.name):
+	case !pusherform.IsPresence(c.name):
 		return nil, refuseAPI(http.StatusBadRequest, "the channel has no presence")
 	}
 	ids, why := a.users(c, c.name)
@@ -268,7 +269,7 @@ func (a *Adapter) listUsers(c *call) (any, *refused) {
 
 // terminate handles POST users/{id}/terminate_connections.
 func (a *Adapter) terminate(c *call) (any, *refused) {
-	if err := checkUser(c.name); err != nil {
+	if err := pusherform.CheckUser(c.name); err != nil {
 		return nil, refuseAPI(http.StatusBadRequest, "the id of the user %v", err)
 	}
 	kicked, err := a.srv.Kick(c.request.Context(), pushy.Kick{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // maxForm is the largest size of a request to the handlers for credentials.
@@ -48,7 +49,7 @@ func (a *Adapter) AuthHandler(allow func(r *http.Request, channel string) (*Memb
 			Auth        string  `json:"auth"`
 			ChannelData *string `json:"channel_data,omitempty"`
 		}
-		if isPresence(channel) {
+		if pusherform.IsPresence(channel) {
 			if member == nil {
 				return nil, errors.New("pusher: the func given to AuthHandler returned no Member for a presence channel")
 			}
@@ -58,13 +59,13 @@ func (a *Adapter) AuthHandler(allow func(r *http.Request, channel string) (*Memb
 			}
 			answer.ChannelData = &data
 		}
-		answer.Auth = a.key + ":" + sign(a.secrets[0], channelText(socketID, channel, answer.ChannelData))
+		answer.Auth = a.key + ":" + pusherform.Sign(a.secrets[0], channelText(socketID, channel, answer.ChannelData))
 		return answer, nil
 	})
 }
 
 func (m *Member) channelData() (string, error) {
-	if err := checkUser(m.ID); err != nil {
+	if err := pusherform.CheckUser(m.ID); err != nil {
 		return "", fmt.Errorf("pusher: Member.ID %w", err)
 	}
 	data := jsvalue.Object(nil).Text("user_id", m.ID)
@@ -91,7 +92,7 @@ func (a *Adapter) UserAuthHandler(user func(r *http.Request) (Member, error)) ht
 		if err != nil {
 			return nil, err
 		}
-		if err := checkUser(who.ID); err != nil {
+		if err := pusherform.CheckUser(who.ID); err != nil {
 			return nil, fmt.Errorf("pusher: Member.ID %w", err)
 		}
 		data := jsvalue.Object(nil).Text("id", who.ID)
@@ -103,7 +104,7 @@ func (a *Adapter) UserAuthHandler(user func(r *http.Request) (Member, error)) ht
 			data = data.Raw("user_info", info)
 		}
 		return map[string]string{
-			"auth":      a.key + ":" + sign(a.secrets[0], userText(socketID, string(data))),
+			"auth":      a.key + ":" + pusherform.Sign(a.secrets[0], userText(socketID, string(data))),
 			"user_data": string(data),
 		}, nil
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/hub"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // Channels returns a func for Options.Channel of a Server: that of the host, which can be nil, with
@@ -44,7 +45,7 @@ func channelOptions(next func(string) pushy.ChannelOptions, name string, clientE
 			o.ClientEvent = relay
 		}
 	}
-	if isPresence(name) {
+	if pusherform.IsPresence(name) {
 		o.Presence.PerUser = true
 	}
 	if isCache(name) && o.Keep.Size < 1 {
@@ -58,17 +59,12 @@ func channelOptions(next func(string) pushy.ChannelOptions, name string, clientE
 
 func relay(_ *pushy.Conn, _ string, data json.RawMessage) (json.RawMessage, error) { return data, nil }
 
-// hasPrefix compares ASCII letters without regard to their case.
-func hasPrefix(name, prefix string) bool {
-	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
-}
-
-func isPresence(name string) bool { return hasPrefix(name, "presence-") }
-
-func isEncrypted(name string) bool { return hasPrefix(name, "private-encrypted-") }
+func isEncrypted(name string) bool { return pusherform.HasPrefix(name, "private-encrypted-") }
 
 // isPrivate reports whether a name begins as that of a private channel.
-func isPrivate(name string) bool { return hasPrefix(name, "private-") || isPresence(name) }
+func isPrivate(name string) bool {
+	return pusherform.HasPrefix(name, "private-") || pusherform.IsPresence(name)
+}
 
 // isCache reports whether a name is that of a cache channel.
 func isCache(name string) bool {

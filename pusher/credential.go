@@ -3,25 +3,18 @@ package pusher
 import (
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"strconv"
 	"strings"
-)
 
-// sign returns the HMAC-SHA256 of text in lower-case hexadecimal digits.
-func sign(secret, text string) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(text))
-	return hex.EncodeToString(mac.Sum(nil))
-}
+	"github.com/gopushy/pushy/internal/pusherform"
+)
 
 // signed reports whether a signature is that of text, with one of the secrets.
 func (a *Adapter) signed(text, signature string) bool {
 	valid := false
 	for _, secret := range a.secrets {
-		if hmac.Equal([]byte(sign(secret, text)), []byte(signature)) {
+		if hmac.Equal([]byte(pusherform.Sign(secret, text)), []byte(signature)) {
 			valid = true
 		}
 	}

@@ -2,24 +2,12 @@ package pusher
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
-// contentOf returns the content of the string with which a client receives a JSON value. Clients parse
-// the string as JSON, and take it as it is if that fails. So a value is its own JSON, and a string
-// is sent as it is, unless clients would parse it.
-func contentOf(value []byte) []byte {
-	text, is := jsvalue.Text(value)
-	if !is || json.Valid([]byte(text)) {
-		return value
-	}
-	return []byte(text)
-}
-
-// valueOf is the inverse of contentOf: the JSON value that the string of a publisher contains or, if
+// valueOf is the inverse of pusherform.Content: the JSON value that the string of a publisher contains or, if
 // it contains none, the string.
 func valueOf(content []byte) []byte {
 	value, err := jsvalue.Compacted(content, jsvalue.TriggerLimits)

@@ -7,6 +7,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // form is the form of the messages of all Pusher clients.
@@ -67,7 +68,7 @@ func encode(text []byte) []byte {
 		message = refusalOf(e.Data)
 	case strings.HasPrefix(e.Name, "pushy:"):
 		return nil // the protocol has no such event
-	case e.From != "" && isPresence(e.Channel):
+	case e.From != "" && pusherform.IsPresence(e.Channel):
 		return nil // the hub renders it for those who were there when it was sent
 	default:
 		message = published(&e)

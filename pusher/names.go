@@ -4,13 +4,11 @@ import (
 	"errors"
 	"regexp"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/names"
 )
 
 const (
-	maxUser = 128 // bytes
 	// toUser begins the name under which clients subscribe to the events for their user.
 	toUser = "#server-to-user-"
 	// clientEvent begins the names of events that clients send.
@@ -47,12 +45,4 @@ func (a *Adapter) checkEvent(name string) error {
 // isReserved reports whether the name of an event is one of the protocol's own.
 func isReserved(name string) bool {
 	return strings.HasPrefix(name, "pusher:") || strings.HasPrefix(name, "pusher_internal:")
-}
-
-// checkUser checks the id of a user.
-func checkUser(id string) error {
-	if id == "" || len(id) > maxUser || !utf8.ValidString(id) {
-		return errors.New("must have 1 to 128 bytes of UTF-8")
-	}
-	return nil
 }

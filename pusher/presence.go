@@ -6,6 +6,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // The fields of the presence data of Pusher clients, as pushy's clients see it.
@@ -19,8 +20,6 @@ type channelData struct {
 	user string
 	info []byte // JSON, or nil
 }
-
-var errUserID = errors.New("user_id must be a string or an integer, of 1 to 128 bytes")
 
 // parseChannelData parses {"user_id":…,"user_info":…}.
 func parseChannelData(text string) (d channelData, err error) {
@@ -36,23 +35,8 @@ func parseChannelData(text string) (d channelData, err error) {
 	if err != nil {
 		return d, errors.New("channel_data is not a JSON object")
 	}
-	d.user, err = userID(user)
+	d.user, err = pusherform.UserID(user)
 	return d, err
-}
-
-// userID returns the id of a user that is a JSON string or integer.
-func userID(value []byte) (string, error) {
-	id, is := jsvalue.Text(value)
-	if !is {
-		id = string(value)
-		if _, err := strconv.ParseInt(id, 10, 64); err != nil {
-			return "", errUserID
-		}
-	}
-	if checkUser(id) != nil {
-		return "", errUserID
-	}
-	return id, nil
 }
 
 // member returns the presence data of the member.
@@ -70,28 +54,19 @@ type member struct {
 	info []byte // JSON
 }
 
-// memberOf returns what Pusher clients see of a member. One that uses pushy's own protocol is known
-// by the user id of its connection, or the field user of its data, or its memberId.
+// memberOf returns what Pusher clients see of a member, which can use pushy's own protocol.
 func memberOf(m *hub.Member) member {
-	shown := member{id: m.User}
-	named := ""
+	shown := member{id: pusherform.MemberID(m.User, m.Data, m.ID)}
 	rest := jsvalue.Object(nil)
 	_ = jsvalue.Fields(m.Data, func(name, value []byte) {
 		switch string(name) {
 		case fieldUser:
-			named, _ = userID(value)
 		case fieldInfo:
 			shown.info = value
 		default:
 			rest = rest.Raw(string(name), value)
 		}
 	})
-	if shown.id == "" {
-		shown.id = named
-	}
-	if shown.id == "" {
-		shown.id = m.ID
-	}
 	if shown.info == nil {
 		shown.info = rest
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 	"github.com/gopushy/pushy/internal/session"
 )
 
@@ -79,11 +80,11 @@ func published(e *hub.Event) []byte {
 		return nil // clients would take it for one of the protocol
 	}
 	if e.From == "" || !strings.HasPrefix(e.Name, clientEvent) {
-		return channelMessage(e.Name, e.Channel, contentOf(e.Data))
+		return channelMessage(e.Name, e.Channel, pusherform.Content(e.Data))
 	}
 	// What a client sends is relayed as it is.
 	message := jsvalue.Object(nil).Text("event", e.Name).Text("channel", e.Channel).Raw("data", e.Data)
-	if !isPresence(e.Channel) {
+	if !pusherform.IsPresence(e.Channel) {
 		return message
 	}
 	sender := e.From
@@ -100,9 +101,9 @@ func direct(e *hub.Event) []byte {
 		return nil
 	}
 	if user := stateOf(e.Conn).toUser; user != "" {
-		return channelMessage(e.Name, toUser+user, contentOf(e.Data))
+		return channelMessage(e.Name, toUser+user, pusherform.Content(e.Data))
 	}
-	return jsvalue.Object(nil).Text("event", e.Name).Raw("data", jsvalue.AppendQuote(nil, contentOf(e.Data)))
+	return jsvalue.Object(nil).Text("event", e.Name).Raw("data", jsvalue.AppendQuote(nil, pusherform.Content(e.Data)))
 }
 
 // subscribed returns the answer to a subscription and, in a cache channel without an event, the

@@ -28,7 +28,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +39,7 @@ import (
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/pusherform"
 	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/transport/websocket"
 )
@@ -85,12 +85,9 @@ type Adapter struct {
 
 type extrasKey struct{}
 
-var plain = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
 const (
 	defaultActivity  = 30 * time.Second
 	defaultMaxEvent  = 10 << 10
-	minSecret        = 16
 	codeSilent       = 4201
 	protocolName     = "pusher"
 	transportName    = "pusher-websocket"
@@ -142,7 +139,7 @@ func New(srv *pushy.Server, o Options) (*Adapter, error) {
 
 func (a *Adapter) configure(o *Options) error {
 	for _, f := range []struct{ name, value string }{{"App", o.App}, {"Key", o.Key}} {
-		if !plain.MatchString(f.value) {
+		if !pusherform.IsPlain(f.value) {
 			return fmt.Errorf("Options.%s %q does not have 1 to 64 of A-Z a-z 0-9 _ -", f.name, f.value)
 		}
 	}
@@ -156,7 +153,7 @@ func (a *Adapter) configure(o *Options) error {
 			return errors.New(name + " is empty")
 		case slices.Contains(a.parts.Keys, secret):
 			return errors.New(name + " is a secret key of the Server: make a secret of its own")
-		case len(secret) < minSecret:
+		case len(secret) < pusherform.MinSecret:
 			a.parts.Log.Warn("pusher: " + name + " is under 16 bytes: it can be guessed")
 		}
 	}
@@ -192,7 +189,7 @@ func (a *Adapter) checkPolicy() error {
 			return fmt.Errorf("Options.Channel of the Server failed for %q", prefix+probe)
 		case !policy.Private:
 			return fmt.Errorf("channels that begin with %q are public: %s", prefix, channelPolicyDoc)
-		case isPresence(prefix) && !showsUsers(policy):
+		case pusherform.IsPresence(prefix) && !showsUsers(policy):
 			return fmt.Errorf("channels that begin with %q do not show users as members: %s", prefix, channelPolicyDoc)
 		}
 	}
@@ -245,7 +242,7 @@ func (a *Adapter) entry(channel, event, except string) (e broker.Entry, err erro
 		Event: event,
 	}
 	if except != "" {
-		if len(except) > maxUser || !utf8.ValidString(except) {
+		if len(except) > pusherform.MaxUser || !utf8.ValidString(except) {
 			return e, errors.New("the socket_id must have at most 128 bytes of UTF-8")
 		}
 		e.Except = []string{except}

@@ -3,6 +3,7 @@ package pusher
 import (
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // state is what the protocol knows of a connection. It is stored with hub.Conn.Attach and replaced
@@ -56,7 +57,7 @@ func (p *protocol) signIn(c *hub.Conn, m *message) {
 			id, _ = jsvalue.Text(value)
 		}
 	})
-	if err != nil || checkUser(id) != nil {
+	if err != nil || pusherform.CheckUser(id) != nil {
 		p.endSignIn(c, "user_data must be a JSON object whose id is a string of 1 to 128 bytes")
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/names"
+	"github.com/gopushy/pushy/internal/pusherform"
 )
 
 // Statuses of pusher:subscription_error.
@@ -109,7 +110,7 @@ func (p *protocol) join(c *hub.Conn, s *subscription) {
 		refuse(c, s.channel, typeAuth, statusUnauthorized, refused)
 		return
 	}
-	if isPresence(s.channel) {
+	if pusherform.IsPresence(s.channel) {
 		if !showsUsers(policy) {
 			p.parts.Notices.Warn("pusher: a presence channel does not show users as members", s.channel)
 			refuse(c, s.channel, typeAuth, statusForbidden, "the channel has no presence")
@@ -139,7 +140,7 @@ func (p *protocol) claim(c *hub.Conn, s *subscription, r *hub.JoinRequest, polic
 		claims = &hub.Claims{Channel: s.channel}
 		r.Claims = claims
 	}
-	if !isPresence(s.channel) || !policy.Private {
+	if !pusherform.IsPresence(s.channel) || !policy.Private {
 		return ""
 	}
 	member := channelData{user: c.UserID()}

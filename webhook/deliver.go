@@ -10,19 +10,18 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/gopushy/pushy/internal/guard"
 	"github.com/gopushy/pushy/internal/names"
-	"github.com/gopushy/pushy/internal/webhooksign"
 )
 
 const (
 	tryTimeout = 10 * time.Second
 	firstPause = time.Second
 	maxPause   = time.Minute
-	maxTrying  = time.Hour
 	maxAnswer  = 4 << 10
 )
 
@@ -31,7 +30,7 @@ type outcome uint8
 
 const (
 	accepted outcome = iota + 1
-	expired          // the receiver did not accept it for maxTrying
+	expired          // the receiver did not accept it for form.trying
 	refused          // the receiver wants no more requests
 	aborted          // ctx has ended, or another node sends
 )
@@ -39,19 +38,23 @@ const (
 // post sends events until the receiver has accepted them.
 func (s *Sender) post(ctx context.Context, items []item) outcome {
 	id := "msg_" + names.RandomHex(16)
-	content := body(time.Now(), items)
+	sent := slices.DeleteFunc(slices.Clone(items), func(it item) bool { return len(it.json) == 0 })
+	if len(sent) == 0 {
+		return accepted
+	}
+	content := s.form.body(time.Now(), sent)
 	began := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		status, after, err := s.try(ctx, id, content)
 		switch {
 		case status >= 200 && status < 300:
 			return accepted
-		case status == http.StatusGone:
+		case s.form.ends(status):
 			return refused
 		case ctx.Err() != nil:
 			return aborted
 		}
-		rest := maxTrying - time.Since(began)
+		rest := s.form.trying() - time.Since(began)
 		if rest <= 0 {
 			return expired
 		}
@@ -91,7 +94,7 @@ func (s *Sender) try(ctx context.Context, id string, content []byte) (status int
 	now := time.Now()
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("User-Agent", "pushy-webhook/1")
-	webhooksign.Sign(r.Header, s.keys, id, now, content)
+	s.form.sign(r.Header, id, now, content)
 	var answer *http.Response
 	err = guard.Call(func() (err error) { // Options.Transport can panic
 		answer, err = s.client.Do(r)

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"encoding/json"
-	"time"
 
 	"github.com/gopushy/pushy/broker"
 )
@@ -66,28 +65,11 @@ type event struct {
 
 // item is an event that waits.
 type item struct {
-	json []byte
+	json []byte // empty if the form of the requests does not have the event: an EventsLost
+	// lost is the reason of an EventsLost.
+	lost string
 	// count is the number of events for which it stands: 1, or for an EventsLost their number.
 	count int
 	// rev is the entry of the log that has caused it, or zero.
 	rev broker.Position
-}
-
-// body returns the body of a request.
-func body(at time.Time, items []item) []byte {
-	size := 100
-	for _, it := range items {
-		size += len(it.json) + 1
-	}
-	b := make([]byte, 0, size)
-	b = append(b, `{"type":"pushy.events","timestamp":"`...)
-	b = at.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
-	b = append(b, `","data":{"events":[`...)
-	for i, it := range items {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, it.json...)
-	}
-	return append(b, `]}}`...)
 }

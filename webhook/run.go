@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"sync"
@@ -102,7 +101,7 @@ type sequence struct {
 func (q *sequence) next() string { return q.prefix + "-" + strconv.FormatUint(q.n.Add(1), 10) }
 
 func (s *Sender) lostEvent(count int, reason string) item {
-	data, _ := json.Marshal(event{ // it has nothing that cannot be encoded
+	data, _ := s.form.encode(event{ // it has nothing that cannot be encoded
 		ID:     s.ids.next(),
 		Event:  EventsLost,
 		At:     time.Now().UnixMilli(),
@@ -111,6 +110,7 @@ func (s *Sender) lostEvent(count int, reason string) item {
 	})
 	return item{
 		json:  data,
+		lost:  reason,
 		count: count,
 	}
 }
@@ -159,15 +159,26 @@ func (s *Sender) step() (wait time.Duration, idle bool) {
 func (s *Sender) send(items []item) {
 	switch s.post(s.ctx, items) {
 	case accepted:
+		s.logLost(items)
 		s.queue.done(len(items))
 	case expired:
-		s.log.Error("events were not sent: the receiver of webhooks has not accepted them for an hour",
-			"name", s.opts.Name, "events", len(items))
+		s.log.Error("events were not sent: the receiver of webhooks has not accepted them",
+			"name", s.opts.Name, "events", len(items), "for", s.form.trying())
 		s.queue.expire(len(items))
 	case refused:
 		s.log.Error("the receiver of webhooks wants no more events (status 410): pushy sends none until the next start",
 			"name", s.opts.Name)
 		s.phase.refuse()
+	}
+}
+
+// logLost logs what the receiver is not told.
+func (s *Sender) logLost(items []item) {
+	for _, it := range items {
+		if len(it.json) == 0 && it.lost != reasonExpired { // which was logged when it happened
+			s.log.Error("webhooks were lost: read the lists of channels and members again",
+				"name", s.opts.Name, "events", it.count, "reason", it.lost)
+		}
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
-	"github.com/gopushy/pushy/internal/jsvalue"
 )
 
 // maxRecords limits what other programs that can write to the broker make a node store.
@@ -27,6 +26,7 @@ const maxEpochs = 16
 type view struct {
 	node    string
 	delay   time.Duration
+	form    form
 	wants   map[string]bool // the events that are emitted
 	emit    func(item)
 	skipped func(kind string, err error)
@@ -70,6 +70,7 @@ func newView(node string, delay time.Duration) *view {
 	return &view{
 		node:     node,
 		delay:    delay,
+		form:     &standard{},
 		records:  map[string]*logged{},
 		nodes:    map[string]*logged{},
 		channels: map[string]*occupancy{},
@@ -385,19 +386,24 @@ func (v *view) emitLocked(e event, rev broker.Position) {
 	if !v.wants[e.Event] {
 		return
 	}
-	data, err := jsvalue.Encode(e) // json.Marshal would make < six bytes long
+	data, err := v.form.encode(e)
+	it := item{
+		json:  data,
+		count: max(e.Count, 1),
+		rev:   rev,
+	}
+	if e.Event == EventsLost {
+		it.lost = e.Reason
+	}
 	switch {
 	case err != nil:
 		v.skipped("cannot encode a webhook", err)
+	case data == nil && it.lost == "": // from a node whose Options are others
 	case len(data) > maxEvent:
 		v.skipped("a webhook is too large, and is lost", fmt.Errorf("%s has %d bytes", e.Event, len(data)))
 		v.lostLocked(e.ID+"-large", 1, reasonLarge, e.At, rev)
 	default:
-		v.emit(item{
-			json:  data,
-			count: max(e.Count, 1),
-			rev:   rev,
-		})
+		v.emit(it)
 	}
 }
 

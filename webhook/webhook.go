@@ -1,6 +1,6 @@
 // Package webhook notifies a web application of what happens in its channels: who joins and
 // leaves, and which channels are in use. It sends signed requests in the format of Standard
-// Webhooks 1.0.0, for which there are libraries in many languages.
+// Webhooks 1.0.0, for which there are libraries in many languages, or in that of Pusher.
 //
 //	srv, err := pushy.New(options)
 //	…
@@ -51,10 +51,9 @@ import (
 	"github.com/gopushy/pushy/internal/names"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/seam"
-	"github.com/gopushy/pushy/internal/webhooksign"
 )
 
-// Options configure a Sender. URL and Secret must be set. All servers of a cluster must have the
+// Options configure a Sender. URL, and Secret or Format, must be set. All servers of a cluster must have the
 // same Options.
 type Options struct {
 	// URL receives the events. It begins with https, or with http if its addresses are loopback
@@ -63,6 +62,9 @@ type Options struct {
 	// for each connection, after the look-up of the name. Redirects are not followed, and no
 	// proxy is used.
 	URL string
+	// Format is the form of the requests. Default: that of Standard Webhooks, to which Secret and
+	// OldSecrets belong.
+	Format Format
 	// Secret signs the requests: "whsec_" and the Base64 of 24 to 64 random bytes, such as
 	// "whsec_" and the output of openssl rand -base64 32. It must differ from the secret keys
 	// of the server.
@@ -105,7 +107,7 @@ var (
 // Sender sends the webhooks of one Server. All methods are safe for concurrent use.
 type Sender struct {
 	opts    Options
-	keys    []webhooksign.Key
+	form    form
 	client  http.Client
 	notices *ratelog.Logger
 	log     *slog.Logger
@@ -164,6 +166,7 @@ func New(srv *pushy.Server, options Options) (*Sender, error) {
 		s.cancel()
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
+	s.form.warn(s.log)
 	go s.run()
 	return s, nil
 }
@@ -175,20 +178,12 @@ func (s *Sender) configure(serverKeys []string) error {
 	if err != nil {
 		return fmt.Errorf("Options.URL %w", err)
 	}
-	for i, secret := range append([]string{o.Secret}, o.OldSecrets...) {
-		name := "Options.Secret"
-		if i > 0 {
-			name = fmt.Sprintf("Options.OldSecrets[%d]", i-1)
-		}
-		key, err := webhooksign.ParseKey(secret)
-		if err != nil {
-			return fmt.Errorf("%s %w", name, err)
-		}
-		// A receiver has the secret, and with the secret key it could do anything.
-		if slices.ContainsFunc(serverKeys, key.Same) {
-			return fmt.Errorf("%s is a secret key of the server: make a secret of its own", name)
-		}
-		s.keys = append(s.keys, key)
+	s.form = o.Format.form
+	if s.form == nil {
+		s.form = &standard{}
+	}
+	if err := s.form.check(o, serverKeys); err != nil {
+		return err
 	}
 	if o.Delay == 0 {
 		o.Delay = defaultDelay
@@ -207,8 +202,11 @@ func (s *Sender) configure(serverKeys []string) error {
 	}
 	s.wants = map[string]bool{EventsLost: true}
 	for _, name := range o.Events {
-		if !slices.Contains(allEvents, name) && name != EventsLost {
+		switch {
+		case !slices.Contains(allEvents, name) && name != EventsLost:
 			return fmt.Errorf("Options.Events has %q, which is not an event", name)
+		case !s.form.has(name):
+			return fmt.Errorf("Options.Events has %q, which Options.Format does not have", name)
 		}
 		s.wants[name] = true
 	}
@@ -243,6 +241,7 @@ func (s *Sender) open() error {
 	s.outbox = newOutbox(s)
 	s.writer.refused = s.outbox.refuse
 	s.view = newView(node, s.opts.Delay)
+	s.view.form = s.form
 	s.view.wants = s.wants
 	s.view.emit = s.queue.push
 	s.view.skipped = s.logFailed
@@ -313,7 +312,7 @@ func (s *Sender) observer() *hub.Observer {
 			}
 		},
 		Joined: func(_ *hub.Conn, ch *hub.Channel, member string) {
-			if wantsMembers && s.includes(ch.Name()) {
+			if wantsMembers && s.form.shows(ch.Name()) && s.includes(ch.Name()) {
 				s.joined(ch, member)
 			}
 		},
@@ -363,7 +362,7 @@ func (s *Sender) clientEvent(c *hub.Conn, ch *hub.Channel, member, name string, 
 			Data:       data,
 			MemberID:   member,
 			Connection: c.ID(),
-			User:       c.UserID(),
+			User:       s.form.sender(c, ch, member),
 		})
 	}
 }

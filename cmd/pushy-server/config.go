@@ -211,10 +211,10 @@ func readConfig(file string, getenv func(string) string) (*config, error) {
 	if c.engine != "" {
 		engines[c.engine].env(c, getenv)
 	}
-	if err := c.checkWebhooks(getenv); err != nil {
+	if err := c.checkPusher(getenv); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if err := c.checkPusher(getenv); err != nil {
+	if err := c.checkWebhooks(getenv); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if err := c.metrics.check(getenv); err != nil {

@@ -152,15 +152,19 @@
 //
 //	url         receives the requests; https, or http for a loopback or private
 //	            address
-//	secret      signs them: "whsec_" and the Base64 of 24 to 64 random bytes
+//	format      "standard", or "pusher" for the format of Pusher, which needs
+//	            pusher: its key and secret sign. Default "standard"
+//	secret      signs them: "whsec_" and the Base64 of 24 to 64 random bytes.
+//	            Not with the format "pusher", nor oldSecrets
 //	oldSecrets  array of secrets that sign, too, to change the secret.
 //	            Default: none
 //	events      array. Default ["channel.occupied", "channel.vacated",
 //	            "member.joined", "member.left", "channel.miss"]; there are
-//	            also "connection.opened", "connection.closed" and
-//	            "client.event"
+//	            also "client.event" and, with the format "standard",
+//	            "connection.opened" and "connection.closed"
 //	channels    array of beginnings of the names of channels, in lower case.
-//	            Default: all channels
+//	            Names with capitals, which only Pusher clients use, are
+//	            compared in lower case. Default: all channels
 //	delay       how long an event that ends something waits for the user to
 //	            return, such as "3s"; at most "1m". "0s" is none. Default "3s"
 //

@@ -17,10 +17,17 @@ import (
 type webhooks struct {
 	options  webhook.Options
 	prefixes []string // of the channels; nil for all
+	pusher   bool     // the format is that of Pusher
 }
 
 var webhookSettings = []setting{
 	{"webhooks.url", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.webhooks.options.URL) }},
+	{"webhooks.format", `"standard" or "pusher"`, func(c *config, v json.RawMessage) bool {
+		var format string
+		ok := decode(v, &format)
+		c.webhooks.pusher = format == formatPusher
+		return ok && (format == formatStandard || format == formatPusher)
+	}},
 	{"webhooks.secret", "a string", func(c *config, v json.RawMessage) bool { return decode(v, &c.webhooks.options.Secret) }},
 	{"webhooks.oldSecrets", stringsRule, func(c *config, v json.RawMessage) bool {
 		return decodeStrings(v, &c.webhooks.options.OldSecrets)
@@ -42,6 +49,12 @@ var webhookSettings = []setting{
 	}},
 }
 
+// The formats of webhooks.
+const (
+	formatStandard = "standard"
+	formatPusher   = "pusher"
+)
+
 const stringsRule = "an array of strings"
 
 // decodeStrings reads an array that is not empty and has no null.
@@ -57,7 +70,7 @@ func decodeStrings(v json.RawMessage, into *[]string) bool {
 	return true
 }
 
-// checkWebhooks adds the secret of the environment, and returns what webhook.New refuses.
+// checkWebhooks adds the secret of the environment or of pusher, which was checked before, and returns what webhook.New refuses.
 func (c *config) checkWebhooks(getenv func(string) string) error {
 	if c.webhooks == nil {
 		return nil
@@ -69,6 +82,14 @@ func (c *config) checkWebhooks(getenv func(string) string) error {
 	switch {
 	case o.URL == "":
 		return errors.New("webhooks.url is missing")
+	case c.webhooks.pusher && c.pusher == nil:
+		return errors.New(`pusher is missing: webhooks.format "pusher" needs its key and secret`)
+	case c.webhooks.pusher && o.Secret != "":
+		return errors.New(`webhooks.secret and PUSHY_WEBHOOK_SECRET must not be set with webhooks.format "pusher": pusher.secret signs`)
+	case c.webhooks.pusher && len(o.OldSecrets) > 0:
+		return errors.New(`webhooks.oldSecrets must not be set with webhooks.format "pusher": pusher.secret signs`)
+	case c.webhooks.pusher:
+		o.Format = webhook.Pusher(c.pusher.options.Key, c.pusher.options.Secret)
 	case o.Secret == "":
 		return errors.New("webhooks.secret is missing; it can also be given in PUSHY_WEBHOOK_SECRET")
 	}
@@ -89,7 +110,9 @@ func (c *config) checkWebhooks(getenv func(string) string) error {
 	return hooks.Close(context.Background())
 }
 
+// includes compares names in lower case: those that have capitals are of Pusher clients.
 func (w *webhooks) includes(channel string) bool {
+	channel = strings.ToLower(channel)
 	return slices.ContainsFunc(w.prefixes, func(prefix string) bool { return strings.HasPrefix(channel, prefix) })
 }
 

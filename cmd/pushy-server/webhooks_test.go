@@ -1,12 +1,17 @@
 package main
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -38,6 +43,18 @@ func TestWebhooksConfig(t *testing.T) {
 		"unknownKey": {`{"uri":"x"}`, "", "unknown key webhooks.uri"},
 		"all": {`{"url":"http://10.0.0.7/hooks","oldSecrets":[],"events":["connection.opened"],"channels":["private-"],"delay":"0s"}`,
 			webhookSecret, ""},
+		"format":   {`{"format":"soketi"}`, "", `:webhooks.format must be "standard" or "pusher"`},
+		"standard": {`{"url":"https://a.example/","format":"standard"}`, webhookSecret, ""},
+		"noPusher": {`{"url":"https://a.example/","format":"pusher"}`, "", "pusher is missing: webhooks.format"},
+		"pusher":   {`{"url":"https://a.example/","format":"pusher"}` + pusherBlock, "", ""},
+		"pusherSecret": {`{"url":"https://a.example/","format":"pusher","secret":"` + webhookSecret + `"}` + pusherBlock, "",
+			"webhooks.secret and PUSHY_WEBHOOK_SECRET must not be set"},
+		"pusherEnvironment": {`{"url":"https://a.example/","format":"pusher"}` + pusherBlock, webhookSecret,
+			"webhooks.secret and PUSHY_WEBHOOK_SECRET must not be set"},
+		"pusherOldSecrets": {`{"url":"https://a.example/","format":"pusher","oldSecrets":["x"]}` + pusherBlock, "",
+			"webhooks.oldSecrets must not be set"},
+		"pusherEvents": {`{"url":"https://a.example/","format":"pusher","events":["connection.opened"]}` + pusherBlock, "",
+			`webhooks.events has "connection.opened"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -57,6 +74,9 @@ func TestWebhooksConfig(t *testing.T) {
 		})
 	}
 }
+
+// pusherBlock follows the webhooks in a config.
+const pusherBlock = `,"pusher":{"app":"1","key":"app-key","secret":"the secret of the application"}`
 
 func trimColon(s string) string {
 	if s[0] == ':' {
@@ -99,4 +119,37 @@ func TestProcessSendsWebhooks(t *testing.T) {
 	assert.Equal(t, "channel.vacated news-1", next())
 	c.closeCode()
 	assert.Equal(t, 0, p.status(t))
+}
+
+// With the format "pusher", a process signs with the key and the secret of pusher, which can be in the
+// environment. The channels are chosen without regard to the case of their names.
+func TestProcessSendsPusherWebhooks(t *testing.T) {
+	t.Parallel()
+	const own = "the secret of the application"
+	bodies := make(chan string, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		assert.NoError(t, err)
+		mac := hmac.New(sha256.New, []byte(own))
+		mac.Write(body)
+		assert.Equal(t, "app-key", r.Header.Get("X-Pusher-Key"))
+		assert.Equal(t, hex.EncodeToString(mac.Sum(nil)), r.Header.Get("X-Pusher-Signature"))
+		bodies <- string(body)
+	}))
+	defer receiver.Close()
+	p := startProcess(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"pusher":{"app":"1","key":"app-key"},
+		"webhooks":{"url":"`+receiver.URL+`","channels":["app."],"format":"pusher"}}`, "PUSHY_PUSHER_SECRET="+own)
+	conn, _, _, err := ws.Dial(t.Context(), "ws://"+p.addr+"/app/app-key?protocol=7")
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	for _, channel := range []string{"chat", "App.News"} {
+		message := `{"event":"pusher:subscribe","data":{"channel":"` + channel + `"}}`
+		require.NoError(t, wsutil.WriteClientText(conn, []byte(message)))
+	}
+	select {
+	case body := <-bodies:
+		assert.Contains(t, body, `"events":[{"name":"channel_occupied","channel":"App.News"}]}`)
+	case <-time.After(patience):
+		t.Error("no request")
+	}
 }

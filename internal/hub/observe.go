@@ -119,15 +119,21 @@ type ShownMember struct {
 	Text     []byte // as the protocol writes it
 }
 
-// Shown returns what clients see of a member, or false if it is not in the channel.
+// Shown returns what clients see of a member, or false if it is not in the channel. member is its id,
+// or the one with which clients see it, which an Observer's ClientEvent receives.
 func (ch *Channel) Shown(member string) (ShownMember, bool) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	m := ch.replica.get(member)
-	if m == nil {
+	seen := ch.replica.shown().get(member)
+	switch {
+	case m != nil:
+		seen = ch.replica.shownFor(m)
+	case seen != nil:
+		m = seen
+	default:
 		return ShownMember{}, false
 	}
-	seen := ch.replica.shownFor(m)
 	ch.showLocked(seen)
 	return ShownMember{
 		ID:       seen.ID,

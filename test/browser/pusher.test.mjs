@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -15,11 +16,21 @@ import { binary, build, patience } from "./example.mjs";
 
 const Pusher = PusherModule.default ?? PusherModule;
 const app = { appId: "1", key: "app-key", secret: "the secret of the application" };
-let child, port, sdk, folder;
+let child, port, sdk, folder, receiver;
 const clients = [];
+const hooks = []; // the requests of webhooks that have arrived
+let hooked = () => {}; // is called for each of them
 
 before(async () => {
   build("./cmd/pushy-server");
+  receiver = createServer(async (request, response) => {
+    let rawBody = "";
+    for await (const part of request.setEncoding("utf8")) rawBody += part;
+    hooks.push({ headers: request.headers, rawBody });
+    response.end();
+    hooked();
+  }).listen(0, "127.0.0.1");
+  await once(receiver, "listening");
   folder = mkdtempSync(path.join(tmpdir(), "pushy-pusher-"));
   const file = path.join(folder, "config.json");
   writeFileSync(file, JSON.stringify({
@@ -28,6 +39,11 @@ before(async () => {
     secretKey: "a secret of more than sixteen bytes",
     grace: "2s",
     pusher: { app: app.appId, key: app.key, secret: app.secret, clientEvents: true },
+    webhooks: {
+      url: `http://127.0.0.1:${receiver.address().port}/`,
+      format: "pusher",
+      events: ["channel.occupied", "channel.vacated", "member.joined", "member.left", "client.event", "channel.miss"],
+    },
   }));
   child = spawn(binary, [file], { stdio: ["ignore", "inherit", "pipe"] });
   const lines = createInterface({ input: child.stderr });
@@ -48,6 +64,8 @@ after(async () => {
     child.kill("SIGTERM");
     await once(child, "exit");
   }
+  receiver.close();
+  receiver.closeAllConnections();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -220,6 +238,41 @@ for (const broadcaster of ["reverb", "pusher"]) {
     assert.match(ann.socketId(), /^\d+\.\d+$/);
   });
 }
+
+test("webhooks, verified with the SDK", { timeout: patience }, async () => {
+  const channel = "presence-cache-Hooks";
+  const events = () => hooks.flatMap(({ rawBody }) => JSON.parse(rawBody).events).filter((one) => one.channel === channel);
+  const until = async (count) => {
+    while (events().length < count) await new Promise((resolve) => { hooked = resolve; });
+  };
+  const client = connect("7");
+  const hall = client.subscribe(channel);
+  await subscribed(hall);
+  hall.trigger("client-typing", { to: "é 😀" });
+  await until(4);
+  client.unsubscribe(channel);
+  await until(6);
+  const { socket_id } = client.connection;
+  const shown = events().map((one) => JSON.stringify(one)).sort();
+  assert.deepEqual(shown, [
+    { name: "cache_miss", channel },
+    { name: "channel_occupied", channel },
+    { name: "channel_vacated", channel },
+    { name: "client_event", channel, event: "client-typing", data: JSON.stringify({ to: "é 😀" }), socket_id, user_id: "7" },
+    { name: "member_added", channel, user_id: "7" },
+    { name: "member_removed", channel, user_id: "7" },
+  ].map((one) => JSON.stringify(one)).sort());
+  const other = new SDK({ ...app, secret: "another secret" });
+  for (const request of hooks) {
+    const hook = sdk.webhook(request);
+    assert.ok(hook.isContentTypeValid());
+    assert.ok(hook.isValid());
+    assert.ok(Math.abs(hook.getTime() - Date.now()) < 10 * patience);
+    assert.ok(!other.webhook(request).isValid());
+    assert.ok(other.webhook(request).isValid([{ key: app.key, secret: app.secret }]), "as while the secret changes");
+    assert.ok(!sdk.webhook({ ...request, rawBody: `${request.rawBody} ` }).isValid());
+  }
+});
 
 test("a shutdown: pusher-js connects again by itself", { timeout: patience }, async () => {
   const client = connect("1");
