@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -261,7 +260,7 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.WriteHeader(200)
-	return io.WriteString(&r.body, string(p))
+	return r.body.Write(p)
 }
 
 // sockudo/sockudo#51 and #56: after a burst over the limit, and after all clients have disconnected at

@@ -138,9 +138,9 @@ func New(srv *pushy.Server, o Options) (*Adapter, error) {
 }
 
 func (a *Adapter) configure(o *Options) error {
-	for _, f := range []struct{ name, value string }{{"App", o.App}, {"Key", o.Key}} {
+	for _, f := range []struct{ name, value string }{{"Options.App", o.App}, {"Options.Key", o.Key}} {
 		if !pusherform.IsPlain(f.value) {
-			return fmt.Errorf("Options.%s %q does not have 1 to 64 of A-Z a-z 0-9 _ -", f.name, f.value)
+			return fmt.Errorf("%s is %q, it must have 1 to 64 of A-Z a-z 0-9 _ -", f.name, f.value)
 		}
 	}
 	for i, secret := range a.secrets {
