@@ -85,6 +85,7 @@ type owned struct {
 	inLog  bool
 	queued bool
 	once   bool // it is not written again if it is missing in the log
+	shard  int  // always the same, so that its changes are written in order
 }
 
 type shard struct {
@@ -144,7 +145,7 @@ func (w *writer) wantLocked(id string, r record) *owned {
 	}
 	o := w.own[id]
 	if o == nil {
-		o = &owned{}
+		o = &owned{shard: w.shardLocked(id, r)}
 		w.own[id] = o
 	}
 	o.wanted = true
@@ -152,6 +153,17 @@ func (w *writer) wantLocked(id string, r record) *owned {
 	o.user = r.User
 	o.ending = ending{}
 	return o
+}
+
+// shardLocked returns the shard of a new record. A member of a channel whose own record is not in the log
+// yet has the shard of that record, so that a channel is occupied before members join it.
+func (w *writer) shardLocked(id string, r record) int {
+	if r.Kind == kindMember && !w.local {
+		if ch := w.own[w.id(kindChannel, r.Channel)]; ch != nil && !ch.inLog {
+			return ch.shard
+		}
+	}
+	return int(maphash.String(w.seed, id) % workers)
 }
 
 // want makes r a record that is to be in the log once. The caller calls write.
@@ -183,7 +195,7 @@ func (w *writer) changedLocked(id string, o *owned) {
 		return
 	}
 	o.queued = true
-	s := &w.shards[maphash.String(w.seed, id)%workers]
+	s := &w.shards[o.shard]
 	s.ids = append(s.ids, id)
 	select {
 	case s.wake <- struct{}{}:
@@ -348,7 +360,10 @@ func (w *writer) reset(s broker.State) {
 		}
 		inLog[m.ID] = true
 		if w.own[m.ID] == nil {
-			w.own[m.ID] = &owned{data: m.Data}
+			w.own[m.ID] = &owned{
+				data:  m.Data,
+				shard: w.shardLocked(m.ID, record{}),
+			}
 		}
 	}
 	for id, o := range w.own {
