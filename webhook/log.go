@@ -366,7 +366,7 @@ func (w *writer) reset(s broker.State) {
 			}
 		}
 	}
-	for id, o := range w.own {
+	compare := func(id string, o *owned) {
 		if o.once && o.inLog && !inLog[id] {
 			o.wanted = false // it was in the log, so the other nodes have received it
 		}
@@ -374,6 +374,13 @@ func (w *writer) reset(s broker.State) {
 		if o.inLog != o.wanted {
 			w.changedLocked(id, o)
 		}
+	}
+	// The record of the node is the first, because what leaves the log without it was lost with the node.
+	if id := w.id(kindNode); w.own[id] != nil {
+		compare(id, w.own[id])
+	}
+	for id, o := range w.own {
+		compare(id, o)
 	}
 }
 
