@@ -101,6 +101,7 @@ func (h *handler) busy(w http.ResponseWriter, r *http.Request, reason string, af
 		}
 		return out.Flush()
 	})
+	linger(r.Context(), nil)
 	panic(http.ErrAbortHandler)
 }
 

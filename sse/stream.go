@@ -266,6 +266,21 @@ func (st *stream) fail(err error) {
 	st.abort()
 }
 
+// readTime is the time that a client has for reading the last event, before its response is aborted.
+const readTime = 250 * time.Millisecond
+
+// linger waits for readTime, or until the connection is dead. A browser discards what it has received
+// and not yet read when the response is aborted, so the client would not learn when to return.
+func linger(request context.Context, dead <-chan struct{}) {
+	timer := time.NewTimer(readTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-request.Done():
+	case <-dead:
+	}
+}
+
 // abort ends the response without its end, unless the client has disconnected: then nobody notices
 // the difference, except middleware that logs panics.
 func (st *stream) abort() {
@@ -350,6 +365,7 @@ func (st *stream) finish(end *fanout.CloseFrame) {
 	out := st.session.outbox()
 	if !final(end.Code) {
 		out.CloseFrameSent()
+		linger(st.r.Context(), st.session.dead)
 		st.abort()
 		return
 	}
