@@ -273,8 +273,8 @@
 // # Environment
 //
 // PUSHY_SECRET_KEY, unless it is empty, replaces secretKey of the file,
-// PUSHY_WEBHOOK_SECRET the secret of webhooks, PUSHY_PUSHER_SECRET that of pusher, and PUSHY_CONSOLE_PASSWORD the
-// password of the console.
+// PUSHY_WEBHOOK_SECRET the secret of webhooks, PUSHY_PUSHER_SECRET that of
+// pusher, and PUSHY_CONSOLE_PASSWORD the password of the console.
 // PUSHY_REDIS_PASSWORD, PUSHY_REDIS_SENTINEL_PASSWORD, PUSHY_NATS_PASSWORD and
 // PUSHY_NATS_TOKEN do the same for the password, sentinelPassword and token of
 // their broker, and PUSHY_METRICS_TOKEN for metrics.token.
