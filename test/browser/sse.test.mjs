@@ -32,13 +32,17 @@ after(async () => {
   rmSync(profile, { recursive: true, force: true });
 });
 
-// clients opens the page of plain in both browsers, and EventSource in node. It returns what each has
-// received.
-async function clients(t, query) {
+// clients opens the page of plain in both browsers, and EventSource in node, until the test has ended. It
+// returns what each has received.
+async function clients(context, t, query) {
   const inChromium = await (await chromium.newContext()).newPage();
   const inFirefox = await (await firefox.createBrowserContext()).newPage();
   const received = [];
   const node = new EventSource(`${site.origin}/pushy/events?${query}&t=${t}-node`);
+  context.after(async () => {
+    node.close();
+    await Promise.all([inChromium.close(), inFirefox.close()]);
+  });
   for (const name of ["n", "text", "pushy:open", "pushy:gap", "pushy:busy", "pushy:drain", "pushy:end"]) {
     node.addEventListener(name, (e) => received.push([name, e.data]));
   }
@@ -46,47 +50,37 @@ async function clients(t, query) {
     await page.goto(await site.page(`${t}-${name}`, plain(`${query}&t=${t}-${name}`)));
   }
   return {
-    got: {
-      chromium: () => inChromium.evaluate(() => got),
-      firefox: () => inFirefox.evaluate(() => got),
-      node: async () => received,
-    },
-    async close() {
-      node.close();
-      await Promise.all([inChromium.close(), inFirefox.close()]);
-    },
+    chromium: () => inChromium.evaluate(() => got),
+    firefox: () => inFirefox.evaluate(() => got),
+    node: async () => received,
   };
 }
 
-test("no event is lost or repeated over breaks of the connection", limit, async () => {
-  const { got, close } = await clients("breaks", "channel=kept&channel=other");
-  await breakOften(site, got);
-  await close();
+test("no event is lost or repeated over breaks of the connection", limit, async (context) => {
+  await breakOften(site, await clients(context, "breaks", "channel=kept&channel=other"));
 });
 
-test("strings arrive as they are", limit, async () => {
-  const raw = await clients("raw", "channel=other");
-  const exact = await clients("exact", "channel=other&data=json");
-  for (const { got } of [raw, exact]) {
+test("strings arrive as they are", limit, async (context) => {
+  const raw = await clients(context, "raw", "channel=other");
+  const exact = await clients(context, "exact", "channel=other&data=json");
+  for (const got of [raw, exact]) {
     for (const one of Object.values(got)) await until(one, "it does not connect", (all) => all.length > 0);
   }
   for (const text of strings) await site.publish("other", "text", text);
-  for (const [{ got }, want] of [[raw, (s) => s.replace(/\r\n?/g, "\n")], [exact, (s) => s]]) {
+  for (const [got, want] of [[raw, (s) => s.replace(/\r\n?/g, "\n")], [exact, (s) => s]]) {
     for (const [name, one] of Object.entries(got)) {
       const texts = (all) => all.filter(([event]) => event === "text").map(([, data]) => data);
       const all = texts(await until(one, `${name} lacks strings`, (all) => texts(all).length === strings.length));
-      const read = got === exact.got ? all.map((data) => JSON.parse(data)) : all;
+      const read = got === exact ? all.map((data) => JSON.parse(data)) : all;
       // Firefox leaves out NUL.
-      const kept = (s) => (name === "firefox" && got === raw.got ? s.replaceAll("\0", "") : s);
+      const kept = (s) => (name === "firefox" && got === raw ? s.replaceAll("\0", "") : s);
       assert.deepEqual(read, strings.map(want).map(kept), name);
     }
   }
-  await raw.close();
-  await exact.close();
 });
 
-test("a deploy: all clients return when they are told, with their positions", limit, async () => {
-  const { got, close } = await clients("deploy", "channel=kept&channel=other");
+test("a deploy: all clients return when they are told, with their positions", limit, async (context) => {
+  const got = await clients(context, "deploy", "channel=kept&channel=other");
   for (const [name, one] of Object.entries(got)) await until(one, `${name} does not connect`, (all) => all.length > 0);
   await site.publish("kept", "n", 1000);
   for (const one of Object.values(got)) await until(one, "no event", (all) => all.some(([, data]) => data === "1000"));
@@ -104,7 +98,6 @@ test("a deploy: all clients return when they are told, with their positions", li
     const pauses = requests.slice(2).map(({ at }, i) => at - requests[i + 1].at);
     assert.ok(pauses.every((ms) => ms > 900), `${name} sent requests after ${pauses} ms`);
   }
-  await close();
 });
 
 test("a page that closes its stream at pushy:end does not come back", limit, async () => {
