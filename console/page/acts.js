@@ -5,8 +5,11 @@ import { covered } from "./table.js";
 
 const $ = (id) => document.getElementById(id);
 
+let asked = 0;
+
 /** Asks for a reason, and returns it, or null if the operator changed his mind. */
 function ask(title, name, button) {
+  const question = ++asked;
   $("confirm-title").replaceChildren(`${title} `, value(name), "?");
   $("confirm-do").textContent = button;
   $("confirm-reason").value = "";
@@ -14,9 +17,15 @@ function ask(title, name, button) {
   dialog.returnValue = "";
   dialog.showModal();
   $("confirm-reason").focus();
-  return new Promise((resolve) => dialog.addEventListener("close", () => {
-    resolve(dialog.returnValue === "do" ? $("confirm-reason").value : null);
-  }, { once: true }));
+  return new Promise((resolve) => {
+    const ended = () => {
+      // The close event of a question can come after the next question has begun.
+      if (question === asked && dialog.open) return;
+      dialog.removeEventListener("close", ended);
+      resolve(question === asked && dialog.returnValue === "do" ? $("confirm-reason").value : null);
+    };
+    dialog.addEventListener("close", ended);
+  });
 }
 
 $("confirm-cancel").addEventListener("click", () => $("confirm").close());

@@ -185,6 +185,12 @@ test("the whole console works with the keyboard", limit, async (t) => {
   await page.locator("#confirm[open]").waitFor({ state: "detached" }).catch(() => {});
   await page.keyboard.press("Enter"); // the focus is back on the button
   await page.locator("#confirm[open]").waitFor();
+  // The next question can begin before the close event of this one.
+  await page.evaluate(() => {
+    document.getElementById("confirm").close();
+    document.activeElement.click();
+  });
+  await page.locator("#confirm[open]").waitFor();
   await page.keyboard.type("by hand");
   await page.keyboard.press("Enter");
   await page.locator("#detail").getByText("Closed 1 connection.").waitFor();
