@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/eventstream"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
@@ -116,50 +117,28 @@ func receivedOf(e *hub.ListenerEvent) Received {
 // members have their names and data of PROTOCOL.md, section 4.
 func (r Received) AppendSSE(dst []byte) []byte {
 	name := r.Name
-	data := []byte(r.Data)
+	data := string(r.Data)
 	switch r.Kind {
 	case KindPublished:
-		if text, ok := jsvalue.Text(data); ok {
-			data = []byte(text)
+		if text, ok := jsvalue.Text(r.Data); ok {
+			data = text
 		}
 	case KindMembers:
-		data = jsvalue.Object(nil).Raw("presence", data)
+		data = string(jsvalue.Object(nil).Raw("presence", r.Data))
 	case KindJoined, KindLeft, KindUpdated:
-		data = jsvalue.Object(nil).Raw("member", data)
+		data = string(jsvalue.Object(nil).Raw("member", r.Data))
 	default:
-		data = jsvalue.Object(nil).Text("channel", r.Channel).Text("reason", r.Reason)
+		data = string(jsvalue.Object(nil).Text("channel", r.Channel).Text("reason", r.Reason))
 	}
 	if r.Kind != KindPublished && int(r.Kind) < len(kindNames) {
 		name = kindNames[r.Kind].event
 	}
-	if name != "message" {
-		dst = append(dst, "event: "...)
-		dst = append(dst, name...)
-		dst = append(dst, '\n')
-	}
-	dst = appendLines(dst, data)
+	dst = eventstream.AppendName(dst, name)
+	dst = eventstream.AppendLines(dst, data)
 	if r.Position.Epoch != "" {
 		dst = append(dst, "id: "...)
 		dst = append(dst, r.Position.String()...)
 		dst = append(dst, '\n')
 	}
 	return append(dst, '\n')
-}
-
-// appendLines appends a line "data: …" for each line of data, which can end with CR, LF or both.
-func appendLines(dst, data []byte) []byte {
-	for {
-		dst = append(dst, "data: "...)
-		end := bytes.IndexAny(data, "\r\n")
-		if end < 0 {
-			dst = append(dst, data...)
-			return append(dst, '\n')
-		}
-		dst = append(dst, data[:end]...)
-		dst = append(dst, '\n')
-		if bytes.HasPrefix(data[end:], []byte("\r\n")) {
-			end++
-		}
-		data = data[end+1:]
-	}
 }

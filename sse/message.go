@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/eventstream"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/jsvalue"
 )
@@ -167,16 +168,16 @@ func (m *message) encode(form int) []byte {
 	}
 	switch form / 2 {
 	case nameEvent:
-		b = appendName(b, m.event)
+		b = eventstream.AppendName(b, m.event)
 	case nameChannel:
 		if m.channel == "" { // a direct message of the host
-			b = appendName(b, m.event)
+			b = eventstream.AppendName(b, m.event)
 		} else {
-			b = appendName(b, m.channel)
+			b = eventstream.AppendName(b, m.channel)
 		}
 	}
 	if text, is := jsvalue.Text(m.data); is && form%2 == 0 {
-		return appendLines(b, text)
+		return eventstream.AppendLines(b, text)
 	}
 	return appendJSON(b, m.data)
 }
@@ -247,27 +248,13 @@ const noRetry = time.Duration(-1)
 // after which the client is to reconnect, or noRetry. It always stands in an event with data, because
 // htmx ignores it elsewhere.
 func appendOwn(b []byte, event string, retry time.Duration, data []byte) []byte {
-	b = appendName(b, event)
+	b = eventstream.AppendName(b, event)
 	if retry >= 0 {
 		b = append(b, "retry: "...)
 		b = strconv.AppendInt(b, retry.Milliseconds(), 10)
 		b = append(b, '\n')
 	}
 	return appendJSON(b, data)
-}
-
-// breaks removes what would end a line, which the names of channels and events of pushy's protocol
-// cannot have.
-var breaks = strings.NewReplacer("\r", "", "\n", "")
-
-// appendName appends the name of an event, unless it is that of events without a name.
-func appendName(b []byte, name string) []byte {
-	if name == "message" || name == "" {
-		return b
-	}
-	b = append(b, "event: "...)
-	b = append(b, breaks.Replace(name)...)
-	return append(b, '\n')
 }
 
 // appendJSON appends JSON as the data of an event. Between its values, JSON can have line breaks.
@@ -279,25 +266,7 @@ func appendJSON(b, json []byte) []byte {
 	}
 	compact, err := jsvalue.Compact(b, json, jsvalue.Limits{})
 	if err != nil { // the core has only valid JSON
-		return appendLines(b[:len(b)-len("data: ")], string(json))
+		return eventstream.AppendLines(b[:len(b)-len("data: ")], string(json))
 	}
 	return append(compact, '\n')
-}
-
-// appendLines appends a string as the data of an event. Each of its lines is a line of the event.
-func appendLines(b []byte, text string) []byte {
-	for {
-		b = append(b, "data: "...)
-		end := strings.IndexAny(text, "\r\n")
-		if end < 0 {
-			b = append(b, text...)
-			return append(b, '\n')
-		}
-		b = append(b, text[:end]...)
-		b = append(b, '\n')
-		if strings.HasPrefix(text[end:], "\r\n") {
-			end++
-		}
-		text = text[end+1:]
-	}
 }
