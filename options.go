@@ -156,7 +156,8 @@ type Options struct {
 	BodyTimeout time.Duration
 	// MaxGather is the longest time that an event waits for others, so that one write sends
 	// several events to a client. Events wait only while they arrive faster than they are
-	// written. At most 1 s; default 5 ms.
+	// written, and no longer than it takes to write to all clients; if that is less than 1 ms,
+	// they do not wait. At most 1 s; default 5 ms.
 	MaxGather time.Duration
 	// CommandTimeout is the time after which the ctx of a command of Handle ends. Default
 	// 30 s.

@@ -178,7 +178,7 @@ func (c *crowd) end() {
 // written together, and no event is delayed by more than MaxGather.
 func TestGather(t *testing.T) {
 	t.Parallel()
-	const each = 20 * time.Microsecond
+	const each = 40 * time.Microsecond
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(100, 5*time.Millisecond, each)
 		defer c.end()
@@ -221,6 +221,31 @@ func TestGather(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		assert.Less(t, 10, len(c.sockets[0].taken()), "off: as fast as passes go")
+	})
+}
+
+// Events for few connections are not delayed for longer than a pass for these takes. Most of them
+// are still written together.
+func TestGatherForFewConnections(t *testing.T) {
+	t.Parallel()
+	const each = 10 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for range 100 {
+			began := time.Now()
+			for range 8 {
+				c.publish("often;")
+				time.Sleep(50 * time.Microsecond)
+			}
+			time.Sleep(2 * time.Millisecond)
+			for _, s := range c.sockets {
+				tries := s.taken()
+				require.Less(t, len(tries), 4)
+				require.LessOrEqual(t, tries[0].Sub(began), 50*each, "the first event waits for one pass of its flusher")
+				require.LessOrEqual(t, tries[len(tries)-1].Sub(began), 8*50*time.Microsecond+100*each)
+			}
+		}
 	})
 }
 
