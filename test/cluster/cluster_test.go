@@ -35,6 +35,12 @@ var keep = broker.Keep{
 // keepFew is what channels keep whose names contain "few-kept".
 var keepFew = broker.Keep{
 	Size: 5,
+	TTL:  time.Hour,
+}
+
+// keepShort is what channels keep whose names contain "short-kept".
+var keepShort = broker.Keep{
+	Size: 5,
 	TTL:  time.Second,
 }
 
@@ -50,6 +56,8 @@ func options(shared broker.Broker, lease time.Duration, logger *slog.Logger) pus
 			switch {
 			case strings.Contains(name, "few-kept"):
 				return pushy.ChannelOptions{Keep: keepFew}
+			case strings.Contains(name, "short-kept"):
+				return pushy.ChannelOptions{Keep: keepShort}
 			case strings.Contains(name, "kept"):
 				return pushy.ChannelOptions{Keep: keep}
 			}

@@ -280,55 +280,56 @@ func TestThousandKeptChannelsAfterAnOutage(t *testing.T) {
 // least. (Acceptance tests 2 and 3)
 func TestEdgesOfTheLog(t *testing.T) {
 	t.Parallel()
-	const name = "few-kept"
 	on(t, everyStore, func(t *testing.T, s *store) {
 		nodes := s.start(t, 2)
 		all := logs{}
-		live := all.enter(t, nodes[0], "live", name)
-		begin := *live.channels[name].kept.At
-		resume := func(n node, offset uint64) (*resumer, []string) {
+		resume := func(n node, channel string, at broker.Position) (*resumer, []string) {
 			t.Helper()
-			c := newResumer(t, fmt.Sprint("from", offset)).follow(all, name)
-			c.channels[name].kept.At = &broker.Position{
-				Epoch:  begin.Epoch,
-				Offset: offset,
-			}
+			c := newResumer(t, fmt.Sprint("from", at.Offset)).follow(all, channel)
+			c.channels[channel].kept.At = &at
 			require.NoError(t, c.connect(n.url))
-			return c, c.breaks(name)
+			return c, c.breaks(channel)
 		}
-		var last broker.Position
-		soon(t, patience, "the clients resume before the events expire", func() bool {
-			next := int(last.Offset) + 1
-			last = all.publish(t, nodes[0], name, next, next+9)
-			began := time.Now()
-			for _, n := range nodes {
-				edge, whole := resume(n, last.Offset-5)
-				_, less := resume(n, last.Offset-6)
-				if time.Since(began) > keepFew.TTL/2 {
-					return false // on a busy machine
-				}
-				assert.Empty(t, whole)
-				assert.Equal(t, []string{"trimmed"}, less)
-				arrives(t, name, last, edge, live)
-			}
-			return true
-		})
-		idle := keepFew.TTL * 3 / 2
+
+		const few = "few-kept"
+		live := all.enter(t, nodes[0], "live", few)
+		last := all.publish(t, nodes[0], few, 1, 10)
+		arrives(t, few, last, live) // until then, the node has older events than the log
+		for _, n := range nodes {
+			edge, breaks := resume(n, few, back(last, keepFew.Size))
+			assert.Empty(t, breaks)
+			_, breaks = resume(n, few, back(last, keepFew.Size+1))
+			assert.Equal(t, []string{"trimmed"}, breaks)
+			arrives(t, few, last, edge, live)
+		}
+		assert.Empty(t, live.breaks(few))
+
+		const short = "short-kept"
+		live = all.enter(t, nodes[0], "live", short)
+		last = all.publish(t, nodes[0], short, 1, 10)
+		arrives(t, short, last, live)
+		idle := keepShort.TTL * 3 / 2
 		if strict {
-			idle = 10 * keepFew.TTL
+			idle = 10 * keepShort.TTL
 		}
 		for _, n := range append(nodes, s.start(t, 1)...) {
 			<-time.After(idle)
-			whole, breaks := resume(n, last.Offset)
+			whole, breaks := resume(n, short, last)
 			assert.Empty(t, breaks)
-			less, breaks := resume(n, last.Offset-1)
+			less, breaks := resume(n, short, back(last, 1))
 			assert.Equal(t, []string{"expired"}, breaks)
 			next := int(last.Offset) + 1
-			last = all.publish(t, n, name, next, next)
-			arrives(t, name, last, whole, less, live)
+			last = all.publish(t, n, short, next, next)
+			arrives(t, short, last, whole, less, live)
 		}
-		assert.Empty(t, live.breaks(name))
+		assert.Empty(t, live.breaks(short))
 	})
+}
+
+// back returns the position of an earlier event.
+func back(at broker.Position, events int) broker.Position {
+	at.Offset -= uint64(events)
+	return at
 }
 
 // lossOfData is a way in which a store loses a channel's log while it continues to run.
