@@ -246,13 +246,13 @@ func faulty(send func(net.Conn, int, []byte, *[]byte)) http.Handler {
 	n := 0
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
-		conn, _, _, err := ws.UpgradeHTTP(r, w)
-		if err != nil {
-			return
-		}
+		// An event that is published after the client has received the response is sent to it.
 		mu.Lock()
-		conns = append(conns, conn)
-		mu.Unlock()
+		defer mu.Unlock()
+		conn, _, _, err := ws.UpgradeHTTP(r, w)
+		if err == nil {
+			conns = append(conns, conn)
+		}
 	})
 	mux.HandleFunc("POST /publish", func(w http.ResponseWriter, r *http.Request) {
 		data, _ := io.ReadAll(r.Body)
