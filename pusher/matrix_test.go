@@ -4,10 +4,11 @@ import (
 	"context"
 	"flag"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/pusher"
-	"github.com/gopushy/pushy/pushytest"
 	"github.com/gopushy/pushy/sse"
 )
 
@@ -25,7 +26,7 @@ var update = flag.Bool("update", false, "write testdata/authorization.md")
 // user is the user id of all clients of the matrix.
 const matrixUser = "1"
 
-// attempt is a subscription of the matrix.
+// attempt is an attempt of the matrix.
 type attempt struct {
 	channel string
 	with    string // one of credentials
@@ -88,56 +89,59 @@ func (a attempt) signature(t *testing.T, connID string) (auth string, data *stri
 	return sign(text), data
 }
 
-// A door is a way to subscribe to a channel. It reports whether the client is in the channel.
+// A door is a way into a Server. It reports whether the attempt has succeeded.
 type door struct {
-	name  string
-	enter func(t *testing.T, n *node, a attempt) bool
+	name    string
+	adapter bool // it needs an Adapter, of this node
+	enter   func(t *testing.T, n *node, a attempt) bool
 }
 
-var doors = []door{
-	{"pushy", enterPushy},
-	{"sse", enterSSE},
-	{"pusher", enterPusher},
+// spy receives all entries of channels from the broker.
+type spy struct {
+	mu      sync.Mutex
+	entries map[string][]string // the names of the events, by the name of the channel
 }
 
-func enterPushy(t *testing.T, n *node, a attempt) bool {
-	kit := pushytest.New(t, n.srv)
-	c := kit.Connect()
-	_, err := c.TrySubscribe(a.channel, pushytest.Token(a.token(t, c.ID()), nil))
-	return err == nil
-}
-
-func enterSSE(t *testing.T, n *node, a attempt) bool {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	query := url.Values{"channel": {a.channel}}
-	if auth := a.token(t, "0.0"); auth != "" {
-		query.Set("auth", auth)
+func (s *spy) Deliver(channel string, e broker.Entry) {
+	if e.Kind == broker.Event {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.entries[channel] = append(s.entries[channel], e.Event)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://pushy.test/pushy/events?"+query.Encode(), nil)
-	require.NoError(t, err)
-	res, err := n.http.Do(r)
-	require.NoError(t, err)
-	require.NoError(t, res.Body.Close())
-	return res.StatusCode == http.StatusOK
 }
 
-func enterPusher(t *testing.T, n *node, a attempt) bool {
-	c := n.dial()
-	data := map[string]any{"channel": a.channel}
-	auth, channelData := a.signature(t, c.id)
-	if auth != "" {
-		data["auth"] = auth
-	}
-	if channelData != nil {
-		data["channel_data"] = *channelData
-	}
-	c.send("pusher:subscribe", "", data)
-	return c.next().Event == "pusher_internal:subscription_succeeded"
+func (s *spy) Reset(string, broker.State, string) {}
+
+func (s *spy) published(channel string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.entries[channel])
 }
 
-// reach.md P7: each way to subscribe, with each kind of name and of credential, on a node with the
-// adapter and on one without. No door lets in what another one refuses for the same channel.
+// follow makes a spy of the channels of the matrix, with the spelling of each protocol.
+func follow(t *testing.T, b broker.Broker) *spy {
+	t.Helper()
+	s := &spy{entries: map[string][]string{}}
+	require.NoError(t, b.Open(t.Context(), broker.OpenOptions{Node: "spy", Lease: time.Minute}, s))
+	t.Cleanup(func() { require.NoError(t, b.Close(context.Background())) })
+	for _, channel := range channels {
+		for _, name := range []string{channel, strings.ToLower(channel)} {
+			_, err := b.Follow(t.Context(), name)
+			require.NoError(t, err)
+		}
+	}
+	return s
+}
+
+// isPrivate reports whether a channel of the matrix is private.
+func isPrivate(channel string) bool {
+	lower := strings.ToLower(channel)
+	return strings.HasPrefix(lower, "private-") || strings.HasPrefix(lower, "presence-") || lower == "hidden"
+}
+
+// reach.md P7: each way to subscribe, to publish, to ask and to get a credential, with each kind of name
+// and of credential, on a node with the adapter and on one without, which share their channels. Nothing
+// succeeds that another protocol refuses.
 func TestAuthorizationMatrix(t *testing.T) {
 	t.Parallel()
 	rules := pusher.Channels(func(name string) pushy.ChannelOptions {
@@ -155,39 +159,115 @@ func TestAuthorizationMatrix(t *testing.T) {
 		}
 	}
 	with, without := serve(t, options()), serveWithout(t, options())
-	var table strings.Builder
-	table.WriteString("# Who may subscribe\n\nTestAuthorizationMatrix writes this page.\n\n| channel | credential |")
-	for _, d := range doors {
-		table.WriteString(" " + d.name + " |")
+	for _, n := range []*node{with, without} {
+		// A server refuses what was signed in the second in which it started.
+		require.Eventually(t, func() bool { return callPublish(t, n, attempt{"started", "right"}) }, patience, 10*time.Millisecond)
 	}
-	table.WriteString("\n|---|---|" + strings.Repeat("---|", len(doors)) + "\n")
-	for _, channel := range channels {
-		lower := strings.ToLower(channel)
-		private := strings.HasPrefix(lower, "private-") || strings.HasPrefix(lower, "presence-") || lower == "hidden"
-		for _, credential := range credentials {
-			a := attempt{channel, credential}
-			table.WriteString("| `" + channel + "` | " + credential + " |")
-			for _, d := range doors {
-				entered := d.enter(t, with, a)
-				if private {
-					assert.Equal(t, credential == "right", entered, "%s: %v", d.name, a)
-				}
-				if d.name != "pusher" {
-					assert.Equal(t, entered, d.enter(t, without, a), "%s, on a node without the adapter: %v", d.name, a)
-				}
-				table.WriteString(map[bool]string{true: " yes |", false: " no |"}[entered])
+	seen := follow(t, cluster.Broker())
+	expected := map[string][]string{} // the events that must have been published, by channel
+	m := matrix{
+		t:       t,
+		with:    with,
+		without: without,
+	}
+	m.text.WriteString("# Who may do what\n\nTestAuthorizationMatrix writes this page. Each answer was asked for on a node with " +
+		"an Adapter of package\npusher and, where it is not the Adapter that answers, on a node of the same cluster without one: " +
+		"they are\nequal. The Go client sends a token only for channels that need one.\n")
+	m.section("Subscribing", doors, func(a attempt, d door, entered bool) {
+		switch {
+		case isPrivate(a.channel):
+			assert.Equal(t, a.with == "right", entered, "%s: %v", d.name, a)
+		case a.channel == "#server-to-user-1" && d.adapter:
+			assert.False(t, entered, "%s: %v: it has not signed in", d.name, a)
+		case a.with == "none", a.with == "right":
+			assert.True(t, entered, "%s: %v", d.name, a)
+		case a.with == "wrong" && d.name != "Go client":
+			assert.False(t, entered, "%s: %v", d.name, a)
+		}
+	})
+	m.section("HTTP APIs", apis, func(a attempt, d door, done bool) {
+		switch {
+		case strings.Contains(d.name, "auth endpoint"):
+			if isPrivate(a.channel) {
+				assert.Equal(t, a.with == "right", done, "%s: %v", d.name, a)
 			}
-			table.WriteString("\n")
+			return
+		case d.name == "Pusher API: channel" && a.channel == "#server-to-user-1":
+			assert.False(t, done, "%s: %v: it is no channel", d.name, a)
+			return
+		case d.name == "signed API: members": // of which public channels have none
+			assert.Equal(t, a.with == "right" && isPrivate(a.channel), done, "%s: %v", d.name, a)
+			return
+		default:
+			assert.Equal(t, a.with == "right", done, "%s: %v", d.name, a)
+		}
+		if !done {
+			return
+		}
+		lower := strings.ToLower(a.channel)
+		switch d.name {
+		case "trigger":
+			expected[lower] = append(expected[lower], a.eventOf("trigger"))
+		case "signed API: publish":
+			expected[lower] = append(expected[lower], a.eventOf("publish"))
+		case "Pusher API: events":
+			if a.channel != "#server-to-user-1" { // which is another name of the user
+				expected[a.channel] = append(expected[a.channel], a.eventOf("events"))
+			}
+		}
+	})
+	for _, channel := range channels {
+		for _, name := range []string{channel, strings.ToLower(channel)} {
+			require.Eventually(t, func() bool { return len(seen.published(name)) >= len(expected[name]) }, patience, time.Millisecond)
+			assert.ElementsMatch(t, expected[name], seen.published(name), "events in %s", name)
 		}
 	}
-	file := filepath.Join("testdata", "authorization.md")
+	m.check(filepath.Join("testdata", "authorization.md"))
+}
+
+// matrix writes the page.
+type matrix struct {
+	t             *testing.T
+	with, without *node
+	text          strings.Builder
+}
+
+// section makes all attempts at doors. judge is called for each attempt on each node.
+func (m *matrix) section(title string, doors []door, judge func(a attempt, d door, entered bool)) {
+	m.text.WriteString("\n## " + title + "\n\n| channel | credential |")
+	for _, d := range doors {
+		m.text.WriteString(" " + d.name + " |")
+	}
+	m.text.WriteString("\n|---|---|" + strings.Repeat("---|", len(doors)) + "\n")
+	for _, channel := range channels {
+		for _, credential := range credentials {
+			a := attempt{channel, credential}
+			m.text.WriteString("| `" + channel + "` | " + credential + " |")
+			for _, d := range doors {
+				entered := d.enter(m.t, m.with, a)
+				judge(a, d, entered)
+				if !d.adapter {
+					other := d.enter(m.t, m.without, a)
+					judge(a, d, other)
+					assert.Equal(m.t, entered, other, "%s, on a node without the adapter: %v", d.name, a)
+				}
+				m.text.WriteString(map[bool]string{true: " yes |", false: " no |"}[entered])
+			}
+			m.text.WriteString("\n")
+		}
+	}
+}
+
+// check compares the page with the one in the repository.
+func (m *matrix) check(file string) {
+	m.t.Helper()
 	if *update {
-		require.NoError(t, os.MkdirAll("testdata", 0o755))
-		require.NoError(t, os.WriteFile(file, []byte(table.String()), 0o644))
+		require.NoError(m.t, os.MkdirAll("testdata", 0o755))
+		require.NoError(m.t, os.WriteFile(file, []byte(m.text.String()), 0o644))
 	}
 	want, err := os.ReadFile(file)
-	require.NoError(t, err)
-	assert.Equal(t, string(want), table.String(), "go test -run TestAuthorizationMatrix ./pusher -update writes it")
+	require.NoError(m.t, err)
+	assert.Equal(m.t, string(want), m.text.String(), "go test -run TestAuthorizationMatrix ./pusher -update writes it")
 }
 
 // serveWithout is serve for a node without an Adapter.
@@ -202,6 +282,7 @@ func serveWithout(t *testing.T, o pushy.Options) *node {
 	mux := http.NewServeMux()
 	mux.Handle("/pushy/", srv)
 	mux.Handle("/pushy/events", sse.New(srv, sse.Options{}))
+	n.authEndpoints(mux)
 	n.listen(mux)
 	return n
 }

@@ -141,6 +141,7 @@ func serve(t *testing.T, o pushy.Options, po ...pusher.Options) *node {
 	mux.Handle("/pushy/", srv)
 	mux.Handle("/pushy/events", sse.New(srv, sse.Options{}))
 	mux.Handle("/", p.Handler())
+	n.authEndpoints(mux)
 	n.listen(mux)
 	return n
 }
