@@ -1,28 +1,20 @@
 // The clients of Pusher's protocol against pushy-server: pusher-js, Laravel Echo, and Pusher's SDK for
 // servers in node.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import Echo from "laravel-echo";
-import SDK from "pusher";
-import PusherModule from "pusher-js";
-import { binary, build, patience } from "./example.mjs";
+import { patience } from "./example.mjs";
+import { app, buildNodes, event, options, Pusher, sdkFor, startNode, subscribed } from "./pushersite.mjs";
 
-const Pusher = PusherModule.default ?? PusherModule;
-const app = { appId: "1", key: "app-key", secret: "the secret of the application" };
-let child, port, sdk, folder, receiver;
+let node, sdk, receiver;
 const clients = [];
 const hooks = []; // the requests of webhooks that have arrived
 let hooked = () => {}; // is called for each of them
 
 before(async () => {
-  build("./cmd/pushy-server");
+  buildNodes();
   receiver = createServer(async (request, response) => {
     let rawBody = "";
     for await (const part of request.setEncoding("utf8")) rawBody += part;
@@ -31,78 +23,29 @@ before(async () => {
     hooked();
   }).listen(0, "127.0.0.1");
   await once(receiver, "listening");
-  folder = mkdtempSync(path.join(tmpdir(), "pushy-pusher-"));
-  const file = path.join(folder, "config.json");
-  writeFileSync(file, JSON.stringify({
-    host: "127.0.0.1",
-    port: 0,
-    secretKey: "a secret of more than sixteen bytes",
+  node = await startNode({
     grace: "2s",
-    pusher: { app: app.appId, key: app.key, secret: app.secret, clientEvents: true },
     webhooks: {
       url: `http://127.0.0.1:${receiver.address().port}/`,
       format: "pusher",
       events: ["channel.occupied", "channel.vacated", "member.joined", "member.left", "client.event", "channel.miss"],
     },
-  }));
-  child = spawn(binary, [file], { stdio: ["ignore", "inherit", "pipe"] });
-  const lines = createInterface({ input: child.stderr });
-  port = await new Promise((resolve, reject) => {
-    child.on("exit", (code) => reject(new Error(`pushy-server ended with code ${code}`)));
-    lines.on("line", (line) => {
-      const [, found] = line.match(/address"?[=:]"?127\.0\.0\.1:(\d+)/) ?? [];
-      if (found) resolve(Number(found));
-    });
   });
-  sdk = new SDK({ ...app, host: "127.0.0.1", port: `${port}`, useTLS: false });
+  sdk = node.sdk;
 });
 
 after(async () => {
   for (const client of clients) client.disconnect();
-  if (child.exitCode === null) {
-    child.removeAllListeners("exit");
-    child.kill("SIGTERM");
-    await once(child, "exit");
-  }
+  await node.stop();
   receiver.close();
   receiver.closeAllConnections();
-  rmSync(folder, { recursive: true, force: true });
 });
 
-// options are those of pusher-js. The SDK signs for the user with an id.
-function options(user) {
-  return {
-    cluster: "",
-    wsHost: "127.0.0.1",
-    wsPort: port,
-    forceTLS: false,
-    enabledTransports: ["ws"],
-    channelAuthorization: {
-      customHandler: ({ socketId, channelName }, callback) => callback(null, sdk.authorizeChannel(socketId, channelName,
-        channelName.startsWith("presence-") ? { user_id: user, user_info: { name: `N${user}` } } : undefined)),
-    },
-    userAuthentication: {
-      customHandler: ({ socketId }, callback) => callback(null, sdk.authenticateUser(socketId, { id: `${user}` })),
-    },
-  };
-}
-
 function connect(user = "1", key = app.key, more = {}) {
-  const client = new Pusher(key, { ...options(user), ...more });
+  const client = new Pusher(key, { ...options(node.port, sdk, user), ...more });
   clients.push(client);
   return client;
 }
-
-// event returns the data of the next event.
-const event = (on, name) => new Promise((resolve) => {
-  const listen = (data) => {
-    on.unbind(name, listen);
-    resolve(data);
-  };
-  on.bind(name, listen);
-});
-
-const subscribed = (channel) => event(channel, "pusher:subscription_succeeded");
 
 test("public and private channels, publishing with the SDK, toOthers", { timeout: patience }, async () => {
   const [a, b] = [connect(), connect("2")];
@@ -203,7 +146,7 @@ test("a wrong key and a wrong signature are final", { timeout: patience }, async
   const refused = await event(client.subscribe("private-x"), "pusher:subscription_error");
   assert.equal(refused.status, 401);
   assert.equal(refused.type, "AuthError");
-  await assert.rejects(new SDK({ ...app, secret: "x".repeat(20), host: "127.0.0.1", port: `${port}`, useTLS: false }).trigger("news", "e", {}),
+  await assert.rejects(sdkFor(node.port, { secret: "x".repeat(20) }).trigger("news", "e", {}),
     (error) => error.status === 401);
 });
 
@@ -262,7 +205,7 @@ test("webhooks, verified with the SDK", { timeout: patience }, async () => {
     { name: "member_added", channel, user_id: "7" },
     { name: "member_removed", channel, user_id: "7" },
   ].map((one) => JSON.stringify(one)).sort());
-  const other = new SDK({ ...app, secret: "another secret" });
+  const other = sdkFor(node.port, { secret: "another secret" });
   for (const request of hooks) {
     const hook = sdk.webhook(request);
     assert.ok(hook.isContentTypeValid());
@@ -272,13 +215,4 @@ test("webhooks, verified with the SDK", { timeout: patience }, async () => {
     assert.ok(other.webhook(request).isValid([{ key: app.key, secret: app.secret }]), "as while the secret changes");
     assert.ok(!sdk.webhook({ ...request, rawBody: `${request.rawBody} ` }).isValid());
   }
-});
-
-test("a shutdown: pusher-js connects again by itself", { timeout: patience }, async () => {
-  const client = connect("1");
-  await event(client.connection, "connected");
-  const again = event(client.connection, "connecting");
-  child.removeAllListeners("exit");
-  child.kill("SIGTERM");
-  await again;
 });
