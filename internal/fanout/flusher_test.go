@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy/internal/fanout"
 )
@@ -133,120 +132,6 @@ func TestEndsDuringAPass(t *testing.T) {
 			})
 		})
 	}
-}
-
-// crowd is many connections that all receive the same events.
-type crowd struct {
-	engine  *fanout.Engine
-	sockets []*socket
-	boxes   []*fanout.Outbox
-	gates   []fanout.Gate
-}
-
-func newCrowd(n int, gather time.Duration, each time.Duration) *crowd {
-	c := &crowd{engine: wideEngine(gather), gates: make([]fanout.Gate, n)}
-	for i := range n {
-		s := &socket{room: wide, during: func() { time.Sleep(each) }}
-		o := c.engine.NewOutbox(s, func(int, string) {})
-		o.Open(&c.gates[i], frame(""))
-		c.sockets, c.boxes = append(c.sockets, s), append(c.boxes, o)
-	}
-	synctest.Wait()
-	time.Sleep(time.Minute)
-	for _, s := range c.sockets {
-		s.taken()
-	}
-	return c
-}
-
-func (c *crowd) publish(text string) {
-	f := frame(text)
-	for i, o := range c.boxes {
-		o.SendThrough(&c.gates[i], f)
-	}
-	c.engine.Flush()
-}
-
-func (c *crowd) end() {
-	for _, o := range c.boxes {
-		o.Discard()
-	}
-	c.engine.Wait()
-}
-
-// An isolated event is written at once. Events that arrive faster than they are written are
-// written together, and no event is delayed by more than MaxGather.
-func TestGather(t *testing.T) {
-	t.Parallel()
-	const each = 40 * time.Microsecond
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(100, 5*time.Millisecond, each)
-		defer c.end()
-		for range 50 {
-			began := time.Now()
-			c.publish("alone")
-			time.Sleep(20 * time.Millisecond)
-			for _, s := range c.sockets {
-				tries := s.taken()
-				require.Len(t, tries, 1)
-				assert.LessOrEqual(t, tries[0].Sub(began), 100*each, "not held up")
-			}
-		}
-		for range 500 {
-			c.publish("often;")
-			time.Sleep(200 * time.Microsecond)
-		}
-		time.Sleep(time.Second)
-		for _, s := range c.sockets {
-			assert.Equal(t, 500, strings.Count(s.all(), "often;"))
-			tries := s.taken()
-			assert.Less(t, len(tries), 60, "of 500 events")
-			for i, at := range tries[1:] {
-				assert.LessOrEqual(t, at.Sub(tries[i]), 5*time.Millisecond+200*each)
-			}
-		}
-		began := time.Now()
-		c.boxes[0].Send(frame("a reply"))
-		time.Sleep(time.Second)
-		tries := c.sockets[0].taken()
-		require.Len(t, tries, 1)
-		assert.LessOrEqual(t, tries[0].Sub(began), each, "after it all is over")
-	})
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(100, -1, each)
-		defer c.end()
-		for range 100 {
-			c.publish("often;")
-			time.Sleep(200 * time.Microsecond)
-		}
-		time.Sleep(time.Second)
-		assert.Less(t, 10, len(c.sockets[0].taken()), "off: as fast as passes go")
-	})
-}
-
-// Events for few connections are not delayed for longer than a pass for these takes. Most of them
-// are still written together.
-func TestGatherForFewConnections(t *testing.T) {
-	t.Parallel()
-	const each = 10 * time.Microsecond
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(100, 5*time.Millisecond, each)
-		defer c.end()
-		for range 100 {
-			began := time.Now()
-			for range 8 {
-				c.publish("often;")
-				time.Sleep(50 * time.Microsecond)
-			}
-			time.Sleep(2 * time.Millisecond)
-			for _, s := range c.sockets {
-				tries := s.taken()
-				require.Less(t, len(tries), 4)
-				require.LessOrEqual(t, tries[0].Sub(began), 50*each, "the first event waits for one pass of its flusher")
-				require.LessOrEqual(t, tries[len(tries)-1].Sub(began), 8*50*time.Microsecond+100*each)
-			}
-		}
-	})
 }
 
 // Many goroutines publish to the same connections while these are opened and closed: each

@@ -27,6 +27,8 @@ type batch struct {
 	done   int64   // the bytes that are to be subtracted from flusher.waiting
 	free   *queue  // a chain of queues that are not needed, see takeQueue
 	frees  int     // their number
+
+	indirect int // writes of the pass that other goroutines make
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
@@ -184,12 +186,14 @@ func (o *Outbox) flush(b *batch) {
 	}
 	if puller, ok := o.puller(); ok {
 		o.mu.Unlock()
+		b.indirect++
 		puller.Wake()
 		return
 	}
 	if o.direct == nil || o.closed && len(o.waitingLocked()) == 0 { // Finish can block, too
 		o.drains = true
 		o.mu.Unlock()
+		b.indirect++
 		o.startDrain(nil)
 		return
 	}

@@ -1,0 +1,198 @@
+package fanout_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+// crowd is many connections that all receive the same events.
+type crowd struct {
+	engine  *fanout.Engine
+	sockets []*socket
+	boxes   []*fanout.Outbox
+	gates   []fanout.Gate
+}
+
+func newCrowd(n int, gather time.Duration, each time.Duration) *crowd {
+	c := &crowd{engine: wideEngine(gather), gates: make([]fanout.Gate, n)}
+	for i := range n {
+		s := &socket{room: wide, during: func() { time.Sleep(each) }}
+		o := c.engine.NewOutbox(s, func(int, string) {})
+		o.Open(&c.gates[i], frame(""))
+		c.sockets, c.boxes = append(c.sockets, s), append(c.boxes, o)
+	}
+	synctest.Wait()
+	time.Sleep(time.Minute)
+	for _, s := range c.sockets {
+		s.taken()
+	}
+	return c
+}
+
+func (c *crowd) publish(text string) {
+	f := frame(text)
+	for i, o := range c.boxes {
+		o.SendThrough(&c.gates[i], f)
+	}
+	c.engine.Flush()
+}
+
+func (c *crowd) end() {
+	for _, o := range c.boxes {
+		o.Discard()
+	}
+	c.engine.Wait()
+}
+
+// An isolated event is written at once. Events that arrive faster than they are written are
+// written together, and no event is delayed by more than MaxGather.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	const each = 40 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for range 50 {
+			began := time.Now()
+			c.publish("alone")
+			time.Sleep(20 * time.Millisecond)
+			for _, s := range c.sockets {
+				tries := s.taken()
+				require.Len(t, tries, 1)
+				assert.LessOrEqual(t, tries[0].Sub(began), 100*each, "not held up")
+			}
+		}
+		for range 500 {
+			c.publish("often;")
+			time.Sleep(200 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		for _, s := range c.sockets {
+			assert.Equal(t, 500, strings.Count(s.all(), "often;"))
+			tries := s.taken()
+			assert.Less(t, len(tries), 60, "of 500 events")
+			for i, at := range tries[1:] {
+				assert.LessOrEqual(t, at.Sub(tries[i]), 5*time.Millisecond+200*each)
+			}
+		}
+		began := time.Now()
+		c.boxes[0].Send(frame("a reply"))
+		time.Sleep(time.Second)
+		tries := c.sockets[0].taken()
+		require.Len(t, tries, 1)
+		assert.LessOrEqual(t, tries[0].Sub(began), each, "after it all is over")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, -1, each)
+		defer c.end()
+		for range 100 {
+			c.publish("often;")
+			time.Sleep(200 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		assert.Less(t, 10, len(c.sockets[0].taken()), "off: as fast as passes go")
+	})
+}
+
+// Events for few connections are not delayed for longer than a pass for these takes. Most of them
+// are still written together.
+func TestGatherForFewConnections(t *testing.T) {
+	t.Parallel()
+	const each = 10 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for range 100 {
+			began := time.Now()
+			for range 8 {
+				c.publish("often;")
+				time.Sleep(50 * time.Microsecond)
+			}
+			time.Sleep(2 * time.Millisecond)
+			for _, s := range c.sockets {
+				tries := s.taken()
+				require.Less(t, len(tries), 4)
+				require.LessOrEqual(t, tries[0].Sub(began), 50*each, "the first event waits for one pass of its flusher")
+				require.LessOrEqual(t, tries[len(tries)-1].Sub(began), 8*50*time.Microsecond+100*each)
+			}
+		}
+	})
+}
+
+// counter is a Writer without a Direct, and counting a Puller. They count their writes.
+type counter struct {
+	out    *fanout.Outbox
+	gate   fanout.Gate
+	writes int
+}
+
+func (c *counter) Form() fanout.Form                       { return fanout.Text }
+func (c *counter) Write([]byte, time.Duration) error       { c.writes++; return nil }
+func (c *counter) Finish(_ int, _ string, _ time.Duration) {}
+
+type counting struct{ *counter }
+
+func (p counting) Wake() {
+	go func() {
+		if frames, _ := p.out.Take(nil, wide); len(frames) > 0 {
+			p.writes++
+			p.out.Written()
+		}
+	}()
+}
+
+// The writes that other goroutines make count in the duration of a pass, so that events are
+// gathered for them, too.
+func TestGatherForIndirectWrites(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		end  func(c *counter) fanout.Endpoint
+	}{
+		{"drains", func(c *counter) fanout.Endpoint { return struct{ fanout.Writer }{c} }},
+		{"pullers", func(c *counter) fanout.Endpoint { return struct{ fanout.Puller }{counting{c}} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				e := fanout.New(fanout.Config{
+					MaxBytes:     wide,
+					MaxTotal:     wide,
+					WriteTimeout: time.Second,
+					MaxGather:    5 * time.Millisecond,
+					Flushers:     1,
+				})
+				all := make([]counter, 500)
+				for i := range all {
+					one := &all[i]
+					one.out = e.NewOutbox(c.end(one), func(code int, reason string) { t.Error(code, reason) })
+					one.out.Open(&one.gate, frame(""))
+				}
+				const events = 100
+				for range events {
+					fan := e.Fan(frame("event"))
+					for i := range all {
+						fan.Send(all[i].out, &all[i].gate)
+					}
+					fan.Flush()
+					time.Sleep(200 * time.Microsecond)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				for i := range all {
+					require.Less(t, all[i].writes, events/5)
+					require.Zero(t, all[i].out.Waiting())
+					all[i].out.Discard()
+				}
+				e.Wait()
+			})
+		})
+	}
+}
