@@ -18,7 +18,7 @@ type member struct {
 }
 
 // in returns the member of v. It allocates embedded structs on the path to the member.
-func (m member) in(v reflect.Value) reflect.Value {
+func (m *member) in(v reflect.Value) reflect.Value {
 	for i, at := range m.index {
 		if i > 0 && v.Kind() == reflect.Pointer {
 			if v.IsNil() {

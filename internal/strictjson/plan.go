@@ -1,12 +1,13 @@
 package strictjson
 
 import (
+	"bytes"
 	"encoding"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -20,6 +21,7 @@ var (
 	readsJSON  = reflect.TypeFor[json.Unmarshaler]()
 	readsText  = reflect.TypeFor[encoding.TextUnmarshaler]()
 	numberType = reflect.TypeFor[json.Number]()
+	rawType    = reflect.TypeFor[json.RawMessage]()
 	timeType   = reflect.TypeFor[time.Time]()
 )
 
@@ -41,11 +43,13 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 	case t.Kind() == reflect.Pointer:
 		return p.pointer(t)
 	case t == timeType:
-		return reading('"', "must be a time such as 2006-01-02T15:04:05Z"), nil
+		return instant, nil
+	case t == rawType:
+		return raw, nil
 	case own.Implements(readsJSON):
-		return reading(0, "is not valid"), nil
+		return ownJSON, nil
 	case own.Implements(readsText):
-		return text, nil
+		return ownText, nil
 	case t == numberType:
 		return number, nil
 	}
@@ -64,7 +68,7 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 		if t.NumMethod() > 0 {
 			return nil, fmt.Errorf("%v has methods: the type to decode into is not known", t)
 		}
-		return p.anything()
+		return anything, nil
 	case reflect.Struct:
 		return p.object(t)
 	case reflect.Map:
@@ -72,7 +76,7 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 	case reflect.Slice:
 		e := reflect.PointerTo(t.Elem())
 		if t.Elem().Kind() == reflect.Uint8 && !e.Implements(readsJSON) && !e.Implements(readsText) {
-			return reading('"', "must be bytes in base64"), nil
+			return octets, nil
 		}
 		return p.list(t)
 	case reflect.Array:
@@ -81,29 +85,59 @@ func (p plans) make(t reflect.Type) (decoder, error) {
 	return nil, fmt.Errorf("%v cannot be decoded from JSON", t)
 }
 
-// reading decodes a value with encoding/json and the type's own methods. If kind is not 0,
-// the value must be of that kind.
-func reading(kind byte, reason string) decoder {
-	return func(c *cursor, v reflect.Value) *Fault {
-		if kind != 0 {
-			if f := c.want(kind); f != nil {
-				return f
-			}
-		}
-		if err := json.Unmarshal(c.raw(), v.Addr().Interface()); err != nil {
-			return &Fault{Reason: reason, Err: err}
-		}
-		return nil
+func instant(c *cursor, v reflect.Value) *Fault {
+	if f := c.want('"'); f != nil {
+		return f
 	}
+	if err := v.Addr().Interface().(*time.Time).UnmarshalJSON(c.Raw()); err != nil {
+		return &Fault{Reason: "must be a time such as 2006-01-02T15:04:05Z", Err: err}
+	}
+	return nil
 }
 
-func text(c *cursor, v reflect.Value) *Fault { return reading('"', "is not valid")(c, v) }
+func raw(c *cursor, v reflect.Value) *Fault {
+	v.SetBytes(bytes.Clone(c.Raw()))
+	return nil
+}
+
+// ownJSON decodes a value with the type's own UnmarshalJSON, which gets a copy that it can keep.
+func ownJSON(c *cursor, v reflect.Value) *Fault {
+	value := bytes.Clone(c.Raw())
+	if err := v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(value); err != nil {
+		return &Fault{Reason: "is not valid", Err: err}
+	}
+	return nil
+}
+
+// ownText decodes a string with the type's own UnmarshalText, which gets a copy that it can keep.
+func ownText(c *cursor, v reflect.Value) *Fault {
+	if f := c.want('"'); f != nil {
+		return f
+	}
+	value := appendString(nil, c.String())
+	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(value); err != nil {
+		return &Fault{Reason: "is not valid", Err: err}
+	}
+	return nil
+}
+
+func octets(c *cursor, v reflect.Value) *Fault {
+	if f := c.want('"'); f != nil {
+		return f
+	}
+	value, err := base64.StdEncoding.DecodeString(c.characters())
+	if err != nil {
+		return &Fault{Reason: "must be bytes in base64", Err: err}
+	}
+	v.SetBytes(value)
+	return nil
+}
 
 func characters(c *cursor, v reflect.Value) *Fault {
 	if f := c.want('"'); f != nil {
 		return f
 	}
-	v.SetString(c.token().(string))
+	v.SetString(c.characters())
 	return nil
 }
 
@@ -111,7 +145,7 @@ func boolean(c *cursor, v reflect.Value) *Fault {
 	if f := c.want('t'); f != nil {
 		return f
 	}
-	v.SetBool(c.token().(bool))
+	v.SetBool(c.Raw()[0] == 't')
 	return nil
 }
 
@@ -119,7 +153,7 @@ func number(c *cursor, v reflect.Value) *Fault {
 	if f := c.want('0'); f != nil {
 		return f
 	}
-	v.SetString(string(c.token().(json.Number)))
+	v.SetString(string(c.Raw()))
 	return nil
 }
 
@@ -129,7 +163,7 @@ func integer(t reflect.Type) decoder {
 		if f := c.want('0'); f != nil {
 			return f
 		}
-		n, err := strconv.ParseInt(string(c.token().(json.Number)), 10, t.Bits())
+		n, err := strconv.ParseInt(string(c.Raw()), 10, t.Bits())
 		if err != nil {
 			return fault("must be a whole number from %d to %d", -most-1, most)
 		}
@@ -144,7 +178,7 @@ func unsigned(t reflect.Type) decoder {
 		if f := c.want('0'); f != nil {
 			return f
 		}
-		n, err := strconv.ParseUint(string(c.token().(json.Number)), 10, t.Bits())
+		n, err := strconv.ParseUint(string(c.Raw()), 10, t.Bits())
 		if err != nil {
 			return fault("must be a whole number from 0 to %d", most)
 		}
@@ -158,7 +192,7 @@ func float(t reflect.Type) decoder {
 		if f := c.want('0'); f != nil {
 			return f
 		}
-		n, err := strconv.ParseFloat(string(c.token().(json.Number)), t.Bits())
+		n, err := strconv.ParseFloat(string(c.Raw()), t.Bits())
 		if err != nil {
 			return fault("must be a number that fits in %d bits", t.Bits())
 		}
@@ -173,8 +207,8 @@ func (p plans) pointer(t reflect.Type) (decoder, error) {
 		return nil, err
 	}
 	return func(c *cursor, v reflect.Value) *Fault {
-		if c.kind() == 'n' {
-			c.token()
+		if c.Kind() == 'n' {
+			c.Raw()
 			v.SetZero()
 			return nil
 		}
@@ -184,46 +218,71 @@ func (p plans) pointer(t reflect.Type) (decoder, error) {
 	}, nil
 }
 
-// anything decodes as encoding/json does for an interface, but refuses duplicate names.
-func (p plans) anything() (decoder, error) {
-	object, err := p.of(reflect.TypeFor[map[string]any]())
-	if err != nil {
-		return nil, err
-	}
-	array, err := p.of(reflect.TypeFor[[]any]())
-	if err != nil {
-		return nil, err
-	}
-	return func(c *cursor, v reflect.Value) *Fault {
-		var value any
-		var f *Fault
-		switch c.kind() {
-		case '{':
-			into := map[string]any{}
-			f = object(c, reflect.ValueOf(&into).Elem())
-			value = into
-		case '[':
-			into := []any{}
-			f = array(c, reflect.ValueOf(&into).Elem())
-			value = into
-		case 'n':
-			c.token()
-			v.SetZero()
-			return nil
-		default:
-			value = c.token()
-			if n, is := value.(json.Number); is {
-				var err error
-				if value, err = n.Float64(); err != nil {
-					f = fault("must be a number that fits in 64 bits")
-				}
-			}
-		}
-		if f == nil {
-			v.Set(reflect.ValueOf(value))
-		}
+func anything(c *cursor, v reflect.Value) *Fault {
+	value, f := c.anything()
+	switch {
+	case f != nil:
 		return f
-	}, nil
+	case value == nil:
+		v.SetZero()
+	default:
+		v.Set(reflect.ValueOf(value))
+	}
+	return nil
+}
+
+// anything returns the next value as encoding/json decodes it for an interface, but refuses
+// duplicate names.
+func (c *cursor) anything() (any, *Fault) {
+	switch c.Kind() {
+	case '{':
+		return c.dictionary()
+	case '[':
+		return c.list()
+	case '"':
+		return c.characters(), nil
+	case '0':
+		n, err := strconv.ParseFloat(string(c.Raw()), 64)
+		if err != nil {
+			return nil, fault("must be a number that fits in 64 bits")
+		}
+		return n, nil
+	}
+	switch c.Raw()[0] {
+	case 't':
+		return true, nil
+	case 'f':
+		return false, nil
+	}
+	return nil, nil
+}
+
+func (c *cursor) dictionary() (map[string]any, *Fault) {
+	values := map[string]any{}
+	for c.Open(); c.More(); {
+		name := string(c.name())
+		if _, duplicate := values[name]; duplicate {
+			return nil, fault("duplicate field").in(field(name))
+		}
+		value, f := c.anything()
+		if f != nil {
+			return nil, f.in(field(name))
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+func (c *cursor) list() ([]any, *Fault) {
+	values := []any{}
+	for c.Open(); c.More(); {
+		value, f := c.anything()
+		if f != nil {
+			return nil, f.in(element(len(values)))
+		}
+		values = append(values, value)
+	}
+	return values, nil
 }
 
 func (p plans) list(t reflect.Type) (decoder, error) {
@@ -235,12 +294,11 @@ func (p plans) list(t reflect.Type) (decoder, error) {
 		if f := c.want('['); f != nil {
 			return f
 		}
-		c.token()
 		if t.Kind() == reflect.Slice {
 			v.Set(reflect.MakeSlice(t, 0, 0))
 		}
 		n := 0
-		for ; c.tokens.More(); n++ {
+		for c.Open(); c.More(); n++ {
 			if t.Kind() == reflect.Slice {
 				v.Grow(1)
 				v.SetLen(n + 1)
@@ -249,10 +307,9 @@ func (p plans) list(t reflect.Type) (decoder, error) {
 				return fault("must have %d elements", t.Len())
 			}
 			if f := elem(c, v.Index(n)); f != nil {
-				return f.in("[" + strconv.Itoa(n) + "]")
+				return f.in(element(n))
 			}
 		}
-		c.token()
 		if t.Kind() == reflect.Array && n < t.Len() {
 			return fault("must have %d elements", t.Len())
 		}
@@ -273,24 +330,24 @@ func (p plans) dictionary(t reflect.Type) (decoder, error) {
 		if f := c.want('{'); f != nil {
 			return f
 		}
-		c.token()
 		v.Set(reflect.MakeMap(t))
-		for c.tokens.More() {
-			name := c.token().(string)
-			k := reflect.New(t.Key()).Elem()
+		k := reflect.New(t.Key()).Elem()
+		value := reflect.New(t.Elem()).Elem()
+		for c.Open(); c.More(); {
+			name := string(c.name())
+			k.SetZero()
 			if err := key(k, name); err != nil {
 				return (&Fault{Reason: "is not an allowed name", Err: err}).in(field(name))
 			}
 			if v.MapIndex(k).IsValid() {
 				return fault("duplicate field").in(field(name))
 			}
-			value := reflect.New(t.Elem()).Elem()
+			value.SetZero()
 			if f := elem(c, value); f != nil {
 				return f.in(field(name))
 			}
 			v.SetMapIndex(k, value)
 		}
-		c.token()
 		return nil
 	}, nil
 }
@@ -320,67 +377,4 @@ func keys(t reflect.Type) (func(k reflect.Value, name string) error, error) {
 		}, nil
 	}
 	return nil, fmt.Errorf("%v cannot be the name of a member", t)
-}
-
-func (p plans) object(t reflect.Type) (decoder, error) {
-	fields := map[string]member{}
-	for _, m := range members(t) {
-		decode, err := p.of(m.typ)
-		if err != nil {
-			return nil, fmt.Errorf("field %s: %w", m.name, err)
-		}
-		m.decode = decode
-		if m.quoted {
-			m.decode = quoted(decode)
-		}
-		fields[m.name] = m
-	}
-	unknown := func(name string) *Fault {
-		for known := range fields {
-			if strings.EqualFold(known, name) {
-				return fault("unknown field; did you mean %s?", known).in(field(name))
-			}
-		}
-		return fault("unknown field").in(field(name))
-	}
-	return func(c *cursor, v reflect.Value) *Fault {
-		if f := c.want('{'); f != nil {
-			return f
-		}
-		c.token()
-		seen := map[string]bool{}
-		for c.tokens.More() {
-			name := c.token().(string)
-			m, known := fields[name]
-			switch {
-			case !known:
-				return unknown(name)
-			case seen[name]:
-				return fault("duplicate field").in(field(name))
-			}
-			seen[name] = true
-			if f := m.decode(c, m.in(v)); f != nil {
-				return f.in(field(name))
-			}
-		}
-		c.token()
-		return nil
-	}, nil
-}
-
-// quoted decodes a value that is inside a string, for the string option of a tag.
-func quoted(inner decoder) decoder {
-	return func(c *cursor, v reflect.Value) *Fault {
-		if v.Kind() == reflect.Pointer && c.kind() == 'n' {
-			return inner(c, v)
-		}
-		if f := c.want('"'); f != nil {
-			return f
-		}
-		inside := c.token().(string)
-		if !json.Valid([]byte(inside)) || strings.TrimSpace(inside) != inside {
-			return fault("must be a string that contains a value")
-		}
-		return inner(newCursor([]byte(inside)), v)
-	}
 }

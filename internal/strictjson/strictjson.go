@@ -14,7 +14,6 @@ package strictjson
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -79,6 +78,9 @@ func field(name string) string {
 	return "." + name
 }
 
+// element returns the step of a path for an element of an array.
+func element(i int) string { return "[" + strconv.Itoa(i) + "]" }
+
 // Decoder decodes JSON into values of type T. It is safe for concurrent use.
 type Decoder[T any] struct {
 	decode decoder
@@ -108,30 +110,37 @@ func readsObject(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct || t.Kind() == reflect.Map
 }
 
-// DecodePHP is Decode for text that PHP may have encoded, which writes [] for an object without
-// members. If only objects can be decoded into T, [] is decoded as {}.
-func (d *Decoder[T]) DecodePHP(text []byte) (T, error) {
-	if d.object {
-		inner, opens := bytes.CutPrefix(bytes.TrimSpace(text), []byte("["))
-		inner, closes := bytes.CutSuffix(inner, []byte("]"))
-		if opens && closes && len(bytes.TrimSpace(inner)) == 0 {
-			text = []byte("{}")
+// DecodePHP is DecodeValid for text that PHP may have encoded, which writes [] for an object
+// without members. If only objects can be decoded into T, [] is decoded as {}.
+func (d *Decoder[T]) DecodePHP(valid []byte) (T, error) {
+	if d.object && jsvalue.Kind(bytes.TrimLeft(valid, " \t\r\n")) == '[' {
+		array := jsvalue.NewReader(valid)
+		array.Open()
+		if !array.More() {
+			valid = []byte("{}")
 		}
 	}
-	return d.Decode(text)
+	return d.DecodeValid(valid)
 }
 
 // Decode decodes text. If text is nil, it returns the zero value. The error is a *Fault; after
 // an error, the value must not be used.
 func (d *Decoder[T]) Decode(text []byte) (T, error) {
+	if text != nil && !jsvalue.Valid(text) {
+		var value T
+		return value, fault("must be one JSON value")
+	}
+	return d.DecodeValid(text)
+}
+
+// DecodeValid is Decode for a text that is known to be valid JSON. It panics if it is not.
+func (d *Decoder[T]) DecodeValid(text []byte) (T, error) {
 	var value T
 	if text == nil {
 		return value, nil
 	}
-	if !json.Valid(text) {
-		return value, fault("must be one JSON value")
-	}
-	if f := d.decode(newCursor(text), reflect.ValueOf(&value).Elem()); f != nil {
+	c := cursor{Reader: jsvalue.NewReader(text)}
+	if f := d.decode(&c, reflect.ValueOf(&value).Elem()); f != nil {
 		f.Path = strings.TrimPrefix(f.Path, ".")
 		return value, f
 	}
@@ -140,58 +149,53 @@ func (d *Decoder[T]) Decode(text []byte) (T, error) {
 
 // cursor reads a valid JSON text once, from the start to the end.
 type cursor struct {
-	text   []byte
-	tokens *json.Decoder
-}
-
-func newCursor(text []byte) *cursor {
-	c := &cursor{
-		text:   text,
-		tokens: json.NewDecoder(bytes.NewReader(text)),
-	}
-	c.tokens.UseNumber()
-	return c
-}
-
-// kind returns the first byte of the next value.
-func (c *cursor) kind() byte {
-	at := int(c.tokens.InputOffset())
-	for strings.IndexByte(" \t\r\n,:", c.text[at]) >= 0 {
-		at++
-	}
-	return c.text[at]
-}
-
-// token returns the next token. There must be one; the text is valid.
-func (c *cursor) token() json.Token {
-	token, err := c.tokens.Token()
-	if err != nil {
-		panic(fmt.Sprintf("strictjson: valid JSON gave %v", err))
-	}
-	return token
-}
-
-// raw returns the next value as JSON.
-func (c *cursor) raw() json.RawMessage {
-	var raw json.RawMessage
-	if err := c.tokens.Decode(&raw); err != nil {
-		panic(fmt.Sprintf("strictjson: valid JSON gave %v", err))
-	}
-	return raw
+	jsvalue.Reader
+	buf []byte // of the last name with escapes
 }
 
 // want returns a Fault unless the next value is of that kind: '{', '[', '"', '0' for a number
 // or 't' for true and false.
 func (c *cursor) want(kind byte) *Fault {
-	got := c.kind()
-	switch got {
-	case 'f':
-		got = 't'
-	case '-', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-		got = '0'
-	}
-	if got == kind {
+	got := c.Kind()
+	if got == kind || got == 'f' && kind == 't' {
 		return nil
 	}
 	return fault("must be %s, not %s", jsvalue.KindName(kind), jsvalue.KindName(got))
+}
+
+// name returns the name of the next member, which is valid until the next call.
+func (c *cursor) name() []byte {
+	s := c.Name()
+	if !s.Escaped && !s.Broken {
+		return s.Body
+	}
+	c.buf = appendString(c.buf[:0], s)
+	return c.buf
+}
+
+// characters returns the next value, which is a string.
+func (c *cursor) characters() string {
+	s := c.String()
+	if !s.Escaped && !s.Broken {
+		return string(s.Body)
+	}
+	return string(appendString(nil, s))
+}
+
+// appendString appends the value of a string. In contrast to package jsvalue, it replaces each
+// byte that is not UTF-8, as encoding/json does.
+func appendString(dst []byte, s jsvalue.String) []byte {
+	for i := 0; s.Broken && i < len(s.Body); {
+		r, n := utf8.DecodeRune(s.Body[i:])
+		if r == utf8.RuneError && n == 1 {
+			dst = jsvalue.String{Body: s.Body[:i], Escaped: s.Escaped}.Append(dst)
+			dst = utf8.AppendRune(dst, utf8.RuneError)
+			s.Body = s.Body[i+1:]
+			i = 0
+			continue
+		}
+		i += n
+	}
+	s.Broken = false
+	return s.Append(dst)
 }
