@@ -16,62 +16,117 @@ import (
 	"github.com/gopushy/pushy/internal/transport"
 )
 
-// foreign is what packages with other protocols, such as pusher, need of the Server.
-func (s *Server) foreign() seam.Foreign {
-	o := &s.opts
-	return seam.Foreign{
-		Transport: s.transportConfig(),
-		Enter: func(r *http.Request, client hub.Client) (*seam.Place, *seam.Refusal) {
-			return s.reserve(r, false, client)
-		},
-		MayTurnAway: func() bool {
-			_, ok := s.rates.tryAgain.Take(time.Now(), 1)
-			return ok
-		},
-		CheckChannel: func(name string) error {
-			if o.CheckChannel == nil {
-				return nil
-			}
-			return s.check("Options.CheckChannel", o.CheckChannel, name)
-		},
-		CheckEvent: func(name string) error {
-			if o.CheckEvent == nil {
-				return nil
-			}
-			return s.check("Options.CheckEvent", o.CheckEvent, name)
-		},
-		ClientEvent: func(c *hub.Conn, channel, event string, data []byte) (shown []byte, refused string) {
-			shown, err := s.decideClientEvent(c, channel, event, data)
-			if err != nil {
-				return nil, err.Message
-			}
-			return shown, ""
-		},
-		ClientEventBytes: o.Limits.ClientEventBytes,
-		PresenceBytes:    o.Limits.PresenceBytes,
-		TriggerBytes:     o.Limits.TriggerBytes,
-		BodyTimeout:      limit.Or(o.BodyTimeout, forever),
-		AllowCORS:        origin.AllowCORS,
-		Decide:           func(name string, run func()) bool { return s.decide(name, run) == nil },
-		Banned:           func(user string) (string, bool) { return s.banned(user, "") },
-		Publish: func(ctx context.Context, channel string, e broker.Entry) error {
-			_, err := s.publish(ctx, channel, e)
-			return err
-		},
-		PublishAllowed:   s.publishAllowed,
-		CountSubscribers: s.countForeign,
-		ListChannels:     s.listForeign,
-		ListMembers:      s.membersForeign,
-		SendUser: func(ctx context.Context, user, event string, data []byte) error {
-			_, err := s.send(ctx, directMessage{
-				User:  user,
-				Event: event,
-				Data:  data,
-			})
-			return err
-		},
-		Overloaded: s.memory.overloaded.Load,
+// foreign is the seam.Foreign of a Server.
+type foreign struct{ server *Server }
+
+func (f foreign) Enter(r *http.Request, client hub.Client) (*seam.Place, *seam.Refusal) {
+	return f.server.reserve(r, false, client)
+}
+
+func (f foreign) MayTurnAway() bool {
+	_, ok := f.server.rates.tryAgain.Take(time.Now(), 1)
+	return ok
+}
+
+func (f foreign) CheckChannel(name string) error {
+	rule := f.server.opts.CheckChannel
+	if rule == nil {
+		return nil
 	}
+	return f.server.check("Options.CheckChannel", rule, name)
+}
+
+func (f foreign) CheckEvent(name string) error {
+	rule := f.server.opts.CheckEvent
+	if rule == nil {
+		return nil
+	}
+	return f.server.check("Options.CheckEvent", rule, name)
+}
+
+func (f foreign) ClientEvent(c *hub.Conn, channel, event string, data []byte) (shown []byte, refused string) {
+	shown, err := f.server.decideClientEvent(c, channel, event, data)
+	if err != nil {
+		return nil, err.Message
+	}
+	return shown, ""
+}
+
+func (foreign) AllowCORS(head http.Header, r *http.Request) { origin.AllowCORS(head, r) }
+
+func (f foreign) Decide(name string, run func()) bool { return f.server.decide(name, run) == nil }
+
+func (f foreign) Banned(user string) (reason string, banned bool) { return f.server.banned(user, "") }
+
+func (f foreign) Publish(ctx context.Context, channel string, e broker.Entry) error {
+	_, err := f.server.publish(ctx, channel, e)
+	return err
+}
+
+func (f foreign) PublishAllowed(n int) (retry time.Duration, ok bool) {
+	return f.server.publishAllowed(n)
+}
+
+func (f foreign) SendUser(ctx context.Context, user, event string, data []byte) error {
+	_, err := f.server.send(ctx, directMessage{
+		User:  user,
+		Event: event,
+		Data:  data,
+	})
+	return err
+}
+
+func (f foreign) Overloaded() bool { return f.server.memory.overloaded.Load() }
+
+func (f foreign) CountSubscribers(ctx context.Context, channels []string) (
+	counts []uint64, silent []string, err error,
+) {
+	counts = make([]uint64, len(channels))
+	coverage, err := gather(ctx, f.server, askCount, channels, func(more []uint64) bool {
+		if len(more) != len(channels) {
+			return false
+		}
+		for i, n := range more {
+			counts[i] += n
+		}
+		return true
+	})
+	return counts, coverage.Silent, err
+}
+
+func (f foreign) ListChannels(ctx context.Context, prefix, after string) (
+	page []seam.ListedChannel, next string, silent []string, err error,
+) {
+	list, err := f.server.listChannels(ctx, channelQuestion{
+		Prefix: prefix,
+		After:  after,
+		Limit:  maxPage,
+	})
+	for _, c := range list.items {
+		page = append(page, seam.ListedChannel{
+			Name:        c.Name,
+			Subscribers: c.Subscribers,
+		})
+	}
+	return page, list.next, list.Silent, err
+}
+
+func (f foreign) ListMembers(ctx context.Context, channel, after string) (
+	page []seam.ListedMember, next string, silent []string, err error,
+) {
+	list, err := f.server.listMembers(ctx, memberQuestion{
+		Channel: channel,
+		After:   after,
+		Limit:   maxPage,
+	})
+	for _, m := range list.Members {
+		page = append(page, seam.ListedMember{
+			ID:   m.ID,
+			User: m.User,
+			JSON: m.JSON,
+		})
+	}
+	return page, list.Next, list.Silent, err
 }
 
 // transportConfig has the limits of a Session.
@@ -114,56 +169,4 @@ func (s *Server) noteCase(name, lower string) {
 			slog.String("hint", "Pusher clients distinguish the case of names: publish with Adapter.Publish of package "+
 				"pusher, or with Pusher's HTTP API, to reach those that are subscribed to this spelling"))
 	}
-}
-
-// countForeign is seam.Foreign.CountSubscribers.
-func (s *Server) countForeign(ctx context.Context, channels []string) (counts []uint64, silent []string, err error) {
-	counts = make([]uint64, len(channels))
-	coverage, err := gather(ctx, s, askCount, channels, func(more []uint64) bool {
-		if len(more) != len(channels) {
-			return false
-		}
-		for i, n := range more {
-			counts[i] += n
-		}
-		return true
-	})
-	return counts, coverage.Silent, err
-}
-
-// listForeign is seam.Foreign.ListChannels.
-func (s *Server) listForeign(ctx context.Context, prefix, after string) (
-	page []seam.ListedChannel, next string, silent []string, err error,
-) {
-	list, err := s.listChannels(ctx, channelQuestion{
-		Prefix: prefix,
-		After:  after,
-		Limit:  maxPage,
-	})
-	for _, c := range list.items {
-		page = append(page, seam.ListedChannel{
-			Name:        c.Name,
-			Subscribers: c.Subscribers,
-		})
-	}
-	return page, list.next, list.Silent, err
-}
-
-// membersForeign is seam.Foreign.ListMembers.
-func (s *Server) membersForeign(ctx context.Context, channel, after string) (
-	page []seam.ListedMember, next string, silent []string, err error,
-) {
-	list, err := s.listMembers(ctx, memberQuestion{
-		Channel: channel,
-		After:   after,
-		Limit:   maxPage,
-	})
-	for _, m := range list.Members {
-		page = append(page, seam.ListedMember{
-			ID:   m.ID,
-			User: m.User,
-			JSON: m.JSON,
-		})
-	}
-	return page, list.Next, list.Silent, err
 }

@@ -43,7 +43,12 @@ func init() {
 			Admit: func(w http.ResponseWriter, r *http.Request) (*transport.Ticket, bool) {
 				return s.admit(w, r, false)
 			},
-			Foreign: s.foreign(),
+			Transport:        s.transportConfig(),
+			ClientEventBytes: s.opts.Limits.ClientEventBytes,
+			PresenceBytes:    s.opts.Limits.PresenceBytes,
+			TriggerBytes:     s.opts.Limits.TriggerBytes,
+			BodyTimeout:      limit.Or(s.opts.BodyTimeout, forever),
+			Foreign:          foreign{s},
 		}
 	}
 }

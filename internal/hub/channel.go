@@ -40,7 +40,7 @@ type Channel struct {
 	members slots
 
 	// listeners is read under fan or mu, and changed under both. It is nil if there are none.
-	listeners []*subscription
+	listeners channelListeners
 }
 
 // Name returns the channel's name.

@@ -136,7 +136,9 @@ func (ch *Channel) render(f *fanout.Frame) {
 // gapLocked notifies the members that events may have been lost. Clients of other protocols, which
 // have no such event, are disconnected: they connect and subscribe again.
 func (ch *Channel) gapLocked(reason string, place broker.Position) {
-	ch.notifyGapLocked(reason, place)
+	if ch.listeners != nil {
+		ch.listeners.gap(reason, place)
+	}
 	ch.broadcastLocked(ch.hub.frame(&Event{
 		Kind:    Gap,
 		Channel: ch.name,

@@ -215,7 +215,7 @@ func (ch *Channel) sendKeptLocked(event keptEvent, now time.Time) {
 	k.ring.expire(k.keep, now)
 	k.ring.push(pastOf(event, now), k.keep)
 	if ch.listeners != nil {
-		ch.notifyListenersLocked(ch.listenerEvent(&event.entry))
+		ch.listeners.published(event.entry)
 	}
 	ch.broadcastLocked(event.frame, event.entry.Except)
 }

@@ -84,8 +84,8 @@ func (h *Hub) KickChannel(name, reason string) (ended int) {
 	}
 	ch.kickHeld()
 	listeners := ch.kickListeners(reason)
-	ended += len(listeners)
-	if len(left)+len(listeners) == 0 {
+	ended += listeners
+	if len(left)+listeners == 0 {
 		return ended
 	}
 	h.cfg.Engine.Flush()

@@ -111,7 +111,12 @@ func (ch *Channel) attach(s *subscription, p *pastRequest) (*replayPlan, error) 
 	}
 	s.attached = true
 	ch.mu.Lock()
-	ch.listeners = append(ch.listeners, s)
+	in, _ := ch.listeners.(*subscriptions)
+	if in == nil {
+		in = &subscriptions{channel: ch}
+		ch.listeners = in
+	}
+	in.all = append(in.all, s)
 	ch.mu.Unlock()
 	if l.cfg.Presence {
 		s.pushMembersLocked()
@@ -244,28 +249,60 @@ func (ch *Channel) detach(s *subscription) bool {
 	s.attached = false
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	i := slices.Index(ch.listeners, s)
-	ch.listeners = slices.Delete(ch.listeners, i, i+1)
-	if len(ch.listeners) == 0 {
+	in := ch.listeners.(*subscriptions)
+	i := slices.Index(in.all, s)
+	in.all = slices.Delete(in.all, i, i+1)
+	if len(in.all) == 0 {
 		ch.listeners = nil
 	}
 	return true
 }
 
+// channelListeners has the Listeners of a channel. It is an interface so that a host that creates
+// none does not link their code: only attach makes a value of it.
+type channelListeners interface {
+	// len needs fan or mu. The other methods need fan.
+	len() int
+	// published passes an event to the Listeners.
+	published(e broker.Entry)
+	// gap passes a Gap to the Listeners.
+	gap(reason string, place broker.Position)
+	// changed passes a change of a member, and listed the list of the members, to the Listeners
+	// that receive these.
+	changed(c change)
+	listed(members []*Member)
+	// kick ends the subscriptions, which are no longer in the channel.
+	kick(reason string)
+}
+
+// subscriptions implements channelListeners.
+type subscriptions struct {
+	channel *Channel
+	all     []*subscription // not empty
+}
+
 // kickListeners ends the subscriptions of all Listeners, which receive an Ended event. The
-// lifetime of the channel must then be released for each.
-func (ch *Channel) kickListeners(reason string) (kicked []*subscription) {
+// lifetime of the channel must then be released for each. It returns their number.
+func (ch *Channel) kickListeners(reason string) int {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	ch.mu.Lock()
-	kicked = ch.listeners
+	kicked := ch.listeners
 	ch.listeners = nil
 	ch.mu.Unlock()
-	for _, s := range kicked {
+	if kicked == nil {
+		return 0
+	}
+	kicked.kick(reason)
+	return kicked.len()
+}
+
+func (in *subscriptions) kick(reason string) {
+	for _, s := range in.all {
 		s.attached = false
 		s.push(ListenerEvent{
 			Kind:    Ended,
-			Channel: ch.name,
+			Channel: in.channel.name,
 			Reason:  reason,
 			Time:    time.Now(),
 		})
@@ -276,7 +313,6 @@ func (ch *Channel) kickListeners(reason string) (kicked []*subscription) {
 		}
 		l.mu.Unlock()
 	}
-	return kicked
 }
 
 // audience returns whether the channel has members on this node whose client is connected, and
@@ -292,7 +328,21 @@ func (ch *Channel) audience() (members, listeners bool) {
 func (ch *Channel) Subscribers() int {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	return ch.members.live + len(ch.listeners)
+	n := ch.members.live
+	if ch.listeners != nil {
+		n += ch.listeners.len()
+	}
+	return n
+}
+
+func (in *subscriptions) len() int { return len(in.all) }
+
+func (in *subscriptions) published(e broker.Entry) { in.push(in.channel.listenerEvent(&e)) }
+
+func (in *subscriptions) push(e ListenerEvent) {
+	for _, s := range in.all {
+		s.push(e)
+	}
 }
 
 // listenerEvent is a published event as a Listener receives it.
@@ -312,32 +362,20 @@ func (ch *Channel) listenerEvent(e *broker.Entry) ListenerEvent {
 	}
 }
 
-// notifyListenersLocked passes an event to the Listeners. The caller has locked fan.
-func (ch *Channel) notifyListenersLocked(e ListenerEvent) {
-	for _, s := range ch.listeners {
-		s.push(e)
-	}
-}
-
-// notifyGapLocked passes a Gap to the Listeners, if there are any.
-func (ch *Channel) notifyGapLocked(reason string, place broker.Position) {
-	if ch.listeners == nil {
-		return
-	}
-	ch.notifyListenersLocked(ListenerEvent{
+func (in *subscriptions) gap(reason string, place broker.Position) {
+	in.push(ListenerEvent{
 		Kind:     Gap,
-		Channel:  ch.name,
+		Channel:  in.channel.name,
 		Position: place,
 		Time:     time.Now(),
 		Reason:   reason,
 	})
 }
 
-// notifyMemberLocked passes a change of a member to the Listeners that receive these.
-func (ch *Channel) notifyMemberLocked(c change) {
+func (in *subscriptions) changed(c change) {
 	e := ListenerEvent{
 		Kind:    Updated,
-		Channel: ch.name,
+		Channel: in.channel.name,
 		Time:    time.Now(),
 	}
 	switch c.kind {
@@ -346,21 +384,20 @@ func (ch *Channel) notifyMemberLocked(c change) {
 	case memberRemoved:
 		e.Kind = Left
 	}
-	for _, s := range ch.listeners {
+	for _, s := range in.all {
 		if !s.listener.cfg.Presence {
 			continue
 		}
-		ch.showLocked(c.member)
+		in.channel.showLocked(c.member)
 		e.Data = c.member.Text
 		s.push(e)
 	}
 }
 
-// notifyListLocked passes the list of the members to the Listeners that receive these.
-func (ch *Channel) notifyListLocked(members []*Member) {
-	for _, s := range ch.listeners {
+func (in *subscriptions) listed(members []*Member) {
+	for _, s := range in.all {
 		if s.listener.cfg.Presence {
-			s.push(ch.listenerList(members))
+			s.push(in.channel.listenerList(members))
 		}
 	}
 }

@@ -118,10 +118,13 @@ type subscription struct {
 	attached bool // it is in ch.listeners; ch.fan guards it
 }
 
+// endable is a *Listener, as channelListeners is an interface.
+type endable interface{ end(err error, now bool) }
+
 // listeners has the Listeners of a Hub.
 type listeners struct {
 	mu     sync.Mutex
-	all    map[*Listener]struct{}
+	all    map[endable]struct{}
 	closed bool
 }
 
@@ -141,7 +144,7 @@ func (h *Hub) NewListener(cfg ListenerConfig) (*Listener, error) {
 		return nil, ErrClosed
 	}
 	if s.all == nil {
-		s.all = map[*Listener]struct{}{}
+		s.all = map[endable]struct{}{}
 	}
 	s.all[l] = struct{}{}
 	return l, nil

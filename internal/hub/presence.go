@@ -240,7 +240,7 @@ func (ch *Channel) removeLocked(id string) {
 		ch.changedLocked(c, nil)
 	default:
 		if ch.listeners != nil && on {
-			ch.notifyMemberLocked(c)
+			ch.listeners.changed(c)
 		}
 		if ch.log.on {
 			ch.log.add(c, ch.replica.revision, ch.inLog)
@@ -269,7 +269,7 @@ func (ch *Channel) turnedOnLocked(before []*Member) {
 
 func (ch *Channel) sendListLocked(members []*Member) {
 	if ch.listeners != nil {
-		ch.notifyListLocked(members)
+		ch.listeners.listed(members)
 	}
 	if len(ch.watchers[PresenceList]) == 0 {
 		return

@@ -134,8 +134,8 @@ func (h *Hub) Deliver(channel string, e broker.Entry) {
 	}
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
-	if listeners {
-		ch.notifyListenersLocked(ch.listenerEvent(&e))
+	if ch.listeners != nil {
+		ch.listeners.published(e)
 	}
 	if f != nil {
 		ch.compact()

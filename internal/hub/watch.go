@@ -105,7 +105,7 @@ func (ch *Channel) changedLocked(c change, own *membership) {
 // tellChangeLocked notifies the members with PresenceList.
 func (ch *Channel) tellChangeLocked(c change, own *membership) {
 	if ch.listeners != nil {
-		ch.notifyMemberLocked(c)
+		ch.listeners.changed(c)
 	}
 	if len(ch.watchers[PresenceList]) == 0 {
 		return

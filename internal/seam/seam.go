@@ -60,51 +60,53 @@ type Server struct {
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
 	Admit func(w http.ResponseWriter, r *http.Request) (ticket *transport.Ticket, ok bool)
-	Foreign
-}
-
-// Foreign has what a package with another protocol needs, in addition.
-type Foreign struct {
 	// Transport has the limits of a WebSocket.
 	Transport transport.Config
-	// Enter is Reserve for a connection with another protocol. The ID, the Version and the Foreign
-	// of the client are used.
-	Enter func(r *http.Request, client hub.Client) (*Place, *Refusal)
-	// MayTurnAway reports whether one more connection can be accepted only to be closed with a
-	// close code, and counts it.
-	MayTurnAway func() bool
-	// CheckChannel and CheckEvent are the host's rules for names. The error wraps
-	// names.ErrNotChecked if the rule has failed.
-	CheckChannel func(name string) error
-	CheckEvent   func(name string) error
-	// ClientEvent asks the host about an event that a client sends. If refused is "", the other
-	// members receive shown, or nothing if it is nil.
-	ClientEvent func(c *hub.Conn, channel, event string, data []byte) (shown []byte, refused string)
 	// ClientEventBytes, PresenceBytes and TriggerBytes are limits; those that are not positive are
 	// off.
 	ClientEventBytes, PresenceBytes, TriggerBytes int
 	// BodyTimeout limits the time for the body of a request.
 	BodyTimeout time.Duration
+	Foreign
+}
+
+// Foreign has what a package with another protocol needs, in addition. It is an interface, and
+// not a struct of funcs, so that the linker drops what a host that imports no such package does
+// not call.
+type Foreign interface {
+	// Enter is Reserve for a connection with another protocol. The ID, the Version and the Foreign
+	// of the client are used.
+	Enter(r *http.Request, client hub.Client) (*Place, *Refusal)
+	// MayTurnAway reports whether one more connection can be accepted only to be closed with a
+	// close code, and counts it.
+	MayTurnAway() bool
+	// CheckChannel and CheckEvent are the host's rules for names. The error wraps
+	// names.ErrNotChecked if the rule has failed.
+	CheckChannel(name string) error
+	CheckEvent(name string) error
+	// ClientEvent asks the host about an event that a client sends. If refused is "", the other
+	// members receive shown, or nothing if it is nil.
+	ClientEvent(c *hub.Conn, channel, event string, data []byte) (shown []byte, refused string)
 	// AllowCORS lets the page of a request that Origin has allowed read the answer.
-	AllowCORS func(head http.Header, r *http.Request)
+	AllowCORS(head http.Header, r *http.Request)
 	// Decide runs a func of the host, and returns false if it has panicked or ended its
 	// goroutine, which is logged.
-	Decide func(name string, run func()) bool
+	Decide(name string, run func()) bool
 	// Banned returns whether the user with an id is banned, and why.
-	Banned func(user string) (reason string, banned bool)
+	Banned(user string) (reason string, banned bool)
 	// Publish publishes a checked event, as Server.PublishEvent does, and PublishAllowed counts n
 	// events towards Limits.PublishRate.
-	Publish        func(ctx context.Context, channel string, e broker.Entry) error
-	PublishAllowed func(n int) (retry time.Duration, ok bool)
+	Publish(ctx context.Context, channel string, e broker.Entry) error
+	PublishAllowed(n int) (retry time.Duration, ok bool)
 	// The queries ask all nodes, and take names as they are. silent has the nodes that did not
 	// answer. The error says why the others could not be asked.
-	CountSubscribers func(ctx context.Context, channels []string) (counts []uint64, silent []string, err error)
-	ListChannels     func(ctx context.Context, prefix, after string) (page []ListedChannel, next string, silent []string, err error)
-	ListMembers      func(ctx context.Context, channel, after string) (page []ListedMember, next string, silent []string, err error)
+	CountSubscribers(ctx context.Context, channels []string) (counts []uint64, silent []string, err error)
+	ListChannels(ctx context.Context, prefix, after string) (page []ListedChannel, next string, silent []string, err error)
+	ListMembers(ctx context.Context, channel, after string) (page []ListedMember, next string, silent []string, err error)
 	// SendUser sends a checked event to all connections of a user. data is JSON.
-	SendUser func(ctx context.Context, user, event string, data []byte) error
+	SendUser(ctx context.Context, user, event string, data []byte) error
 	// Overloaded reports whether the Server lacks memory for events.
-	Overloaded func() bool
+	Overloaded() bool
 }
 
 // ListedChannel is a channel with subscribers.
