@@ -59,7 +59,7 @@ type Handler struct {
 	bare    websocket.Config
 	framed  websocket.Config
 	table   table
-	iframe  http.Handler // nil without a ScriptURL
+	iframe  *iframe // nil without a ScriptURL
 	notices *ratelog.Logger
 
 	middleware transport.Middleware
