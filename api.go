@@ -81,7 +81,7 @@ func (s *Server) newAPI(b broker.Broker) {
 	}
 	s.signed = httpapi.SignedReader{
 		BodyTimeout: limit.Or(s.opts.BodyTimeout, forever),
-		Now:         func() time.Time { return s.now() },
+		Now:         s.now,
 		Started:     func() time.Time { return s.idsSince },
 	}
 	for _, key := range s.keys {

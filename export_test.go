@@ -11,7 +11,7 @@ import (
 // SetClock pins what the Server takes for the time of triggers, signed requests and members. If
 // its ids end with the process, it has begun to remember them at that time.
 func (s *Server) SetClock(now func() time.Time) {
-	s.now = now
+	s.clock.Store(&now)
 	if !s.idsSince.IsZero() {
 		s.idsSince = now()
 	}

@@ -173,8 +173,8 @@ type Server struct {
 	extras   sync.Map // see seam.Server
 	counts   counts
 
-	// The tests pin these.
-	now       func() time.Time
+	// The tests pin these. The clock can be pinned while the list of bans is read.
+	clock     atomic.Pointer[func() time.Time] // nil is time.Now
 	newConnID func() string
 
 	mu       sync.RWMutex
@@ -203,7 +203,6 @@ func newServer(options Options) (*Server, error) {
 		opts:      o,
 		log:       o.Logger,
 		notices:   ratelog.New(o.Logger),
-		now:       time.Now,
 		newConnID: names.NewUUID,
 		commands:  map[string]func(*Request) error{},
 		askable:   map[string]askable{},
@@ -271,7 +270,7 @@ func newServer(options Options) (*Server, error) {
 		Keys:               s.keys,
 		MaxBody:            o.Limits.TriggerBytes,
 		BodyTimeout:        limit.Or(o.BodyTimeout, forever),
-		Now:                func() time.Time { return s.now() },
+		Now:                s.now,
 		Channel:            s.channelName,
 		Event:              s.eventName,
 		AllowPrivateEvents: o.AllowPrivateEvents,
@@ -283,6 +282,14 @@ func newServer(options Options) (*Server, error) {
 	s.rates.set(&o.Limits)
 	s.guardMemory()
 	return s, nil
+}
+
+// now is the time of triggers, signed requests and members.
+func (s *Server) now() time.Time {
+	if now := s.clock.Load(); now != nil {
+		return (*now)()
+	}
+	return time.Now()
 }
 
 // hubConfig is what the core needs of the options.
@@ -324,7 +331,7 @@ func (s *Server) hubConfig() hub.Config {
 		Hooks:       s.hubHooks(),
 		HostConn:    func(c *hub.Conn) any { return &Conn{c: c} },
 		HostChannel: func(ch *hub.Channel) any { return &Channel{ch} },
-		Now:         func() time.Time { return s.now() },
+		Now:         s.now,
 		NewConnID:   func() string { return s.newConnID() },
 		NewMemberID: func() string { return names.RandomHex(16) },
 		UserMemberID: func(channel, identity string) string {

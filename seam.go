@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/limit"
@@ -27,7 +26,7 @@ func init() {
 			WriteTimeout:  limit.Or(s.opts.WriteTimeout, forever),
 			AcceptRate:    s.opts.Limits.AcceptRate,
 			OwnAuthorizer: !tokens,
-			Now:           func() time.Time { return s.now() },
+			Now:           s.now,
 			Channel:       s.channelName,
 			Origin:        s.checkOrigin,
 			Reserve: func(r *http.Request, version uint8) (*seam.Place, *seam.Refusal) {
