@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,13 +58,42 @@ func TestShutdown(t *testing.T) {
 			var data struct{ ReturnIn int }
 			require.NoError(t, json.Unmarshal([]byte(e.data), &data))
 			assert.Equal(t, data.ReturnIn, e.retry)
-			assert.LessOrEqual(t, e.retry, 5000)
-			if e.retry > 2500 {
+			assert.GreaterOrEqual(t, e.retry, 1000)
+			assert.LessOrEqual(t, e.retry, 6000)
+			if e.retry > 3500 {
 				late++
 			}
 		}
 		assert.InDelta(t, clients/2, late, clients/5)
 		assert.Equal(t, map[int]int{pushy.CloseShutdown: clients}, codes)
+	})
+}
+
+// A client that learns that it may return within a longer time does not return sooner than before: EventSource
+// waits for that time after each attempt to connect that fails, too.
+func TestReturnIsNotAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := start(t, pushy.Options{Limits: pushy.Limits{AcceptRate: 10}}, sse.Options{}, nil)
+		var returns atomic.Int64
+		for range 60 {
+			st := s.listen("channel=a")
+			assert.GreaterOrEqual(t, st.open.retry, 2000)
+			go func() {
+				for {
+					e, err := st.read()
+					if err != nil {
+						return
+					}
+					if e.name == "pushy:return" {
+						returns.Add(1)
+						assert.GreaterOrEqual(t, e.retry, 2000)
+					}
+				}
+			}()
+			pause(time.Second)
+		}
+		settle()
+		assert.Greater(t, returns.Load(), int64(20))
 	})
 }
 

@@ -25,10 +25,14 @@ const (
 	nameChannel
 	nameNone
 	envelope
-	shapes // the number of forms, with two of each of the names: raw and JSON
 )
 
-const formCount = 2*envelope + 1
+// The forms: two for each of the names, with raw data and with JSON, and those below.
+const (
+	formEnvelope = 2 * envelope
+	formDatastar = formEnvelope + 1 // as nameEvent with raw data, see appendSignals
+	formCount    = formDatastar + 1
+)
 
 // formOf returns the form for the parameters names and data, which can be "".
 func formOf(names, data string) (form fanout.Form, ok bool) {
@@ -39,6 +43,8 @@ func formOf(names, data string) (form fanout.Form, ok bool) {
 		name = nameChannel
 	case "none":
 		name = nameNone
+	case "datastar":
+		return first + formDatastar, data == "" || data == "raw"
 	default:
 		return 0, false
 	}
@@ -48,7 +54,7 @@ func formOf(names, data string) (form fanout.Form, ok bool) {
 	case "json":
 		return first + fanout.Form(2*name+1), true
 	case "envelope":
-		return first + 2*envelope, true
+		return first + formEnvelope, true
 	}
 	return 0, false
 }
@@ -160,11 +166,15 @@ func (m *message) encode(form int) []byte {
 	case subscribed, ignored:
 		return nil
 	case gap, ended, notice:
-		return m.encodeOwn()
+		return m.encodeOwn(form)
 	}
 	b := make([]byte, 0, len(m.text)+len(m.text)/8+16)
-	if form == 2*envelope {
+	asJSON := form%2 == 1
+	switch form {
+	case formEnvelope:
 		return appendJSON(b, m.text)
+	case formDatastar:
+		form, asJSON = nameEvent, false
 	}
 	switch form / 2 {
 	case nameEvent:
@@ -176,17 +186,23 @@ func (m *message) encode(form int) []byte {
 			b = eventstream.AppendName(b, m.channel)
 		}
 	}
-	if text, is := jsvalue.Text(m.data); is && form%2 == 0 {
+	if text, is := jsvalue.Text(m.data); is && !asJSON {
 		return eventstream.AppendLines(b, text)
 	}
 	return appendJSON(b, m.data)
 }
 
-// encodeOwn encodes a message of the server's own, which is the same in all forms.
-func (m *message) encodeOwn() []byte {
+// encodeOwn encodes a message of the server's own, which is the same in all forms but that of Datastar.
+func (m *message) encodeOwn(form int) []byte {
+	event, retry, data := m.own()
+	return appendOwn(nil, first+fanout.Form(form), event, retry, data)
+}
+
+// own returns what a message of the server's own is for a stream.
+func (m *message) own() (event string, retry time.Duration, data []byte) {
 	switch m.event {
 	case "pushy:resync":
-		return appendOwn(nil, eventGap, noRetry, gapData(m.channel, m.reason))
+		return eventGap, noRetry, gapData(m.channel, m.reason)
 	case "pushy:subscription-end":
 		data := jsvalue.Object(nil).Text("channel", m.channel)
 		if m.reason != "" {
@@ -195,22 +211,22 @@ func (m *message) encodeOwn() []byte {
 		if m.again {
 			data = data.Raw("again", []byte("true"))
 		}
-		return appendOwn(nil, eventEnd, noRetry, data)
+		return eventEnd, noRetry, data
 	case "pushy:drain":
-		return appendOwn(nil, eventDrain, m.duration("returnIn"), m.data)
+		in := minDrainReturn + m.duration("returnIn")
+		return eventDrain, in, jsvalue.Object(nil).Raw("returnIn", strconv.AppendInt(nil, in.Milliseconds(), 10))
 	case "pushy:return":
-		within := m.duration("returnWithin")
-		return appendOwn(nil, eventReturn, rand.N(max(within, time.Millisecond)), m.data)
-	case "pushy:dropped":
+		return eventReturn, retryWithin(m.duration("returnWithin")), m.data
+	case eventDropped:
 		data := jsvalue.Object(nil).Text("channel", m.channel)
 		_ = jsvalue.Fields(m.data, func(name, value []byte) {
 			if string(name) == "count" {
 				data = data.Raw("count", value)
 			}
 		})
-		return appendOwn(nil, m.event, noRetry, data)
+		return eventDropped, noRetry, data
 	}
-	return appendOwn(nil, m.event, noRetry, m.data)
+	return m.event, noRetry, m.data
 }
 
 // duration returns a field of the data that is a number of milliseconds.
@@ -226,12 +242,13 @@ func (m *message) duration(field string) (d time.Duration) {
 
 // Names of the server's own events.
 const (
-	eventOpen   = "pushy:open"
-	eventGap    = "pushy:gap"
-	eventEnd    = "pushy:end"
-	eventDrain  = "pushy:drain"
-	eventReturn = "pushy:return"
-	eventBusy   = "pushy:busy"
+	eventOpen    = "pushy:open"
+	eventGap     = "pushy:gap"
+	eventDropped = "pushy:dropped"
+	eventEnd     = "pushy:end"
+	eventDrain   = "pushy:drain"
+	eventReturn  = "pushy:return"
+	eventBusy    = "pushy:busy"
 )
 
 func gapData(channel, reason string) []byte {
@@ -244,10 +261,25 @@ func gapData(channel, reason string) []byte {
 
 const noRetry = time.Duration(-1)
 
+// retryAfter is the shortest time after which a client that has lost its stream is to reconnect. Up to
+// half of it is added at random.
+const retryAfter = 2 * time.Second
+
+// retryWithin returns the time after which a client is to reconnect that may return within a time. It is
+// not shorter because a window is short: a client that cannot connect tries again after the same time.
+func retryWithin(window time.Duration) time.Duration {
+	return max(retryAfter+rand.N(retryAfter/2), rand.N(max(window, 1)))
+}
+
 // appendOwn appends an event of the server's own, whose data is compact JSON. retry is the time
 // after which the client is to reconnect, or noRetry. It always stands in an event with data, because
 // htmx ignores it elsewhere.
-func appendOwn(b []byte, event string, retry time.Duration, data []byte) []byte {
+func appendOwn(b []byte, form fanout.Form, event string, retry time.Duration, data []byte) []byte {
+	if form == first+formDatastar {
+		if signal, is := signals[event]; is {
+			return appendSignals(b, signal, data)
+		}
+	}
 	b = eventstream.AppendName(b, event)
 	if retry >= 0 {
 		b = append(b, "retry: "...)
@@ -255,6 +287,25 @@ func appendOwn(b []byte, event string, retry time.Duration, data []byte) []byte 
 		b = append(b, '\n')
 	}
 	return appendJSON(b, data)
+}
+
+// signals has the signals of Datastar's pages in which the server's own events are. Other events tell
+// such a page nothing that it could act on.
+var signals = map[string]string{
+	eventGap:     "gap",
+	eventDropped: "dropped",
+	eventEnd:     "end",
+}
+
+// appendSignals appends an event of the server's own as the event of Datastar that changes signals,
+// because a page of Datastar receives no other events. Datastar does not send signals back whose names
+// begin with _. The time makes a difference between two equal events: without it, the page would not
+// notice the second one.
+func appendSignals(b []byte, signal string, data []byte) []byte {
+	value := jsvalue.Object(bytes.Clone(data)).Raw("at", strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
+	b = append(b, "event: datastar-patch-signals\ndata: signals "...)
+	b = append(b, jsvalue.Object(nil).Raw("_pushy", jsvalue.Object(nil).Raw(signal, value))...)
+	return append(b, '\n')
 }
 
 // appendJSON appends JSON as the data of an event. Between its values, JSON can have line breaks.

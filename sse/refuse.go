@@ -40,7 +40,8 @@ const (
 	maxReturn     = 10 * time.Second
 	addressReturn = 30 * time.Second
 	// minDrainReturn is the shortest time while the server shuts down: another one may not be
-	// there yet, and a client should not ask more than once a second.
+	// there yet, and a client should not ask more than once a second. EventSource waits for the same
+	// time after each attempt to connect that fails.
 	minDrainReturn = time.Second
 )
 
@@ -96,7 +97,7 @@ func (h *handler) busy(w http.ResponseWriter, r *http.Request, reason string, af
 	streamHeader(w.Header())
 	data := jsvalue.Object(nil).Text("reason", reason).Raw("returnIn", strconv.AppendInt(nil, after.Milliseconds(), 10))
 	_ = out.Do(true, func() error {
-		if _, err := w.Write(append(appendOwn(nil, eventBusy, after, data), '\n')); err != nil {
+		if _, err := w.Write(append(appendOwn(nil, first, eventBusy, after, data), '\n')); err != nil {
 			return err
 		}
 		return out.Flush()

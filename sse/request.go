@@ -48,7 +48,8 @@ func (h *handler) parse(r *http.Request) (request, *seam.Refusal) {
 	}
 	form, ok := formOf(query.Get("names"), query.Get("data"))
 	if !ok {
-		return want, invalid(`names must be "event", "channel" or "none", and data "raw", "json" or "envelope"`)
+		return want, invalid(`names must be "event", "channel", "none" or "datastar", and data "raw", "json" or "envelope", ` +
+			`which is "raw" for "datastar"`)
 	}
 	want.form = form
 	last := query.Get("since")

@@ -22,9 +22,6 @@ const (
 	authorizeTimeout = 10 * time.Second
 	// passBytes is about the largest number of bytes that are joined for one write.
 	passBytes = 64 << 10
-	// retryAfter is the shortest time after which a client that has lost its stream is to
-	// reconnect. Up to half of it is added at random.
-	retryAfter = 2 * time.Second
 )
 
 // cannotStream is the consequence of middleware for the log.
@@ -174,18 +171,14 @@ func (st *stream) open(answers []*hub.PastAnswer) {
 			answer = jsvalue.Object(nil).Raw("recovered", []byte("false"))
 			if reason := st.lost(i, a); reason != "" {
 				answer = answer.Text("reason", reason)
-				gaps = append(appendOwn(gaps, eventGap, noRetry, gapData(channel, reason)), '\n')
+				gaps = append(appendOwn(gaps, st.want.form, eventGap, noRetry, gapData(channel, reason)), '\n')
 			}
 		}
 		channels = channels.Raw(channel, answer)
 	}
 	data := jsvalue.Object(nil).Text("socketId", st.conn.ID()).Raw("channels", channels)
-	retry := retryAfter + rand.N(retryAfter/2)
-	if within := st.conn.ReturnWithin(); within > 0 {
-		retry = max(retry, rand.N(within))
-	}
 	st.buf = transport.Buffer()
-	*st.buf = appendOwn(*st.buf, eventOpen, retry, data)
+	*st.buf = appendOwn(*st.buf, st.want.form, eventOpen, retryWithin(st.conn.ReturnWithin()), data)
 	st.appendID()
 	*st.buf = append(*st.buf, gaps...)
 }
@@ -374,7 +367,7 @@ func (st *stream) finish(end *fanout.CloseFrame) {
 		data = data.Text("reason", end.Reason)
 	}
 	st.buf = transport.Buffer()
-	*st.buf = append(appendOwn(*st.buf, eventEnd, noRetry, data), '\n')
+	*st.buf = append(appendOwn(*st.buf, st.want.form, eventEnd, noRetry, data), '\n')
 	if err := st.flush(true); err != nil {
 		st.fail(err)
 	}

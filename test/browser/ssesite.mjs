@@ -6,8 +6,8 @@ export { pause };
 export const soak = Boolean(process.env.PUSHY_SOAK);
 export const buildSite = () => build("./test/sse");
 
-export async function startSite() {
-  const { origins: [origin, control], stop } = await startNodes(2, undefined, "-files", import.meta.dirname);
+export async function startSite(files = import.meta.dirname) {
+  const { origins: [origin, control], stop } = await startNodes(2, undefined, "-files", files);
   const post = async (path, body) => {
     const answer = await fetch(control + path, { method: "POST", body });
     if (!answer.ok) throw new Error(`${path}: ${await answer.text()}`);
