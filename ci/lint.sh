@@ -9,12 +9,14 @@ packages=()
 for dir in "${modules[@]}"; do packages+=("$dir/..."); done
 go vet "${packages[@]}"
 go run "$staticcheck" "${packages[@]}"
-if has_go bench; then
-	say "go vet and staticcheck in bench/"
-	(cd bench && export GOWORK=off && go vet ./... && go run "$staticcheck" ./...)
-else
-	echo "bench/ is not checked: it needs Go $(sed -n 's/^go //p' bench/go.mod), this is $(go env GOVERSION)"
-fi
+for dir in "${newer[@]}"; do
+	if has_go "$dir"; then
+		say "go vet and staticcheck in $dir/"
+		(cd "$dir" && export GOWORK=off && go vet ./... && go run "$staticcheck" ./...)
+	else
+		echo "$dir/ is not checked: it needs Go $(sed -n 's/^go //p' "$dir/go.mod"), this is $(go env GOVERSION)"
+	fi
+done
 
 say "the workflow for GitHub Actions, and the unit for systemd"
 go run "$actionlint" .github/workflows/*.yml

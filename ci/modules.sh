@@ -13,8 +13,9 @@ die() {
 
 command -v go >/dev/null || die "Go 1.25 or newer is needed: https://go.dev/doc/install"
 
-# The directories of the workspace's modules. bench is not one of them, because it needs a
-# newer Go than pushy: it is built with GOWORK=off and has its own replace directives.
+# The directories of the workspace's modules. The newer ones are not among them, because they need a
+# newer Go than pushy: they are built with GOWORK=off and have their own replace directives.
+newer=(bench test/streams)
 list=$(go list -m -f '{{.Dir}}')
 modules=()
 while IFS= read -r dir; do
@@ -135,7 +136,7 @@ missing_of() {
 released=(. broker/nats broker/redis metrics/otel metrics/prometheus cmd/pushy-server examples/cluster)
 # The modules that are not released. They have replace directives.
 # shellcheck disable=SC2034
-unreleased=(bench test/cluster)
+unreleased=(bench test/cluster test/streams)
 root_path=$(sed -n 's/^module //p' go.mod)
 
 path_of() { if [ "$1" = . ]; then echo "$root_path"; else echo "$root_path/$1"; fi; }
@@ -148,7 +149,7 @@ tree_version() { sed -n "s|^[[:blank:]]*$root_path \(v[^ ]*\).*|\1|p" cmd/pushy-
 # version.
 set_version() {
 	local file
-	for file in broker/*/go.mod metrics/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod test/cluster/go.mod go.work; do
+	for file in broker/*/go.mod metrics/*/go.mod cmd/*/go.mod examples/cluster/go.mod bench/go.mod test/*/go.mod go.work; do
 		sed "s|\(${root_path}[^ ]*\) v[0-9][^ ]*|\1 $1|" "$file" >"$file.new"
 		cat "$file.new" >"$file"
 		rm "$file.new"

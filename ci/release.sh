@@ -30,7 +30,7 @@ done
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-files=(go.work bench/go.mod test/cluster/go.mod)
+files=(go.work bench/go.mod test/cluster/go.mod test/streams/go.mod)
 for module in "${released[@]}"; do
 	files+=("$module/go.mod" "$module/go.sum")
 done
@@ -57,7 +57,7 @@ check() {
 		inside && NF { found = 1 }
 		END { exit !found }
 	' CHANGELOG.md || wrong "CHANGELOG.md has no section \"## $version (date)\" with something in it; the date is like 2026-12-01"
-	! git ls-files '*go.mod' | grep -vE '^(bench|test/cluster)/' | xargs grep -l '^replace' >&2 || wrong "a go.mod has replace directives, which go install refuses"
+	! git ls-files '*go.mod' | grep -vE '^(bench|test)/' | xargs grep -l '^replace' >&2 || wrong "a go.mod has replace directives, which go install refuses"
 	for file in $(git ls-files '*go.mod' go.work | grep -v '^go.mod$'); do
 		sed -n "s|.*\(${root_path}[^ ]*\) \(v[0-9][^ ]*\).*|\1 \2|p" "$file" | while read -r path has; do
 			[ "$has" = "$version" ] || echo "$file requires $path $has: run ci/release.sh --prepare $version"

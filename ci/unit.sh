@@ -6,10 +6,11 @@ status=0
 for dir in "${modules[@]}"; do
 	waits "$dir" || race "$dir" "$@" || status=1
 done
-if has_go bench; then
-	say "go test in bench/"
-	(cd bench && GOWORK=off go test -timeout=15m "$@" ./...) || status=1
-fi
+for dir in "${newer[@]}"; do
+	! has_go "$dir" && continue
+	say "go test in $dir/"
+	(cd "$dir" && GOWORK=off go test -timeout=15m "$@" ./...) || status=1
+done
 # The race detector makes this test too slow for its 100,000 names.
 say "go test -run ClientsAddNoSeries in metrics/prometheus/"
 (cd metrics/prometheus && go test -vet=off -ldflags=-w -run ClientsAddNoSeries "$@" .) || status=1
