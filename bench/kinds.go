@@ -43,8 +43,9 @@ var kinds = []kind{
 }
 
 // costKinds show what one feature costs. They are measured only by name, beside a kind that differs
-// in nothing else: scraped beside pushy, and latest beside posted.
+// in nothing else: scraped beside pushy, latest beside posted, and pushy's triggers beside http.
 var costKinds = []kind{
+	{"http", "a handler of net/http that reads the body", "go", "http", load.Plain, false, load.Post, ""},
 	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
 	{"pushy/posted", "pushy, published by its own process", "pushy", "", load.Framed, false, load.Post, ""},
 	{"pushy/latest", "pushy, published by its own process with Latest", "pushy", "latest", load.Framed, false, load.Post, ""},

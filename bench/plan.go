@@ -18,6 +18,7 @@ var sections = []section{
 	{"curves", planCurves},
 	{"sizes", planSizes},
 	{"channels", planChannels},
+	{"commands", planCommands},
 	{"brokers", planBrokers},
 	{"return", planReturn},
 	{"hold", planHold},

@@ -32,6 +32,7 @@ func (r Record) String() string {
 		{replyBytes, "%.0f bytes"}, {cutOff, "%.0f disconnected"}, {lacking, "%.0f lack something"}, {replayed, "%.0f replayed"}, {disturbing, "%.0f messages to others"},
 		{heapBytes, "%.0f bytes/event"}, {heapFramed, "%.0f after a replay"},
 		{publishes, "%.0f publishes/s"}, {pubCPU, "%.2f µs/publish"}, {pubBroker, "broker %.2f µs"}, {pubAllocs, "%.1f allocs"}, {pubBytes, "%.0f bytes"},
+		{commandCPU, "%.2f µs/command"}, {commandRate, "%.0f commands/s"}, {commandAllocs, "%.1f allocs"},
 		{p99Over, "%.2f of before"}, {shakesAdmitted, "%.0f admitted/s"}, {shakesClosed, "%.0f closed/s"}, {shakesRefused, "%.0f refused/s"}, {shakesFailed, "%.0f failed"},
 		{stormPeak, "at most %.0f connects in 100 ms"}, {stormMean, "mean of the window %.0f"}, {stormRatio, "%.2f of it"}, {stormLast, "last after %.1f s"}, {stormFails, "%.0f attempts failed"}, {stormTold, "%.0f were told"},
 	} {

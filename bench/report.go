@@ -82,6 +82,7 @@ func report(folder string, records []Record) error {
 	}
 	b.WriteString(grid(records, "sizes", "By size of event and window", "1,000 subscribers.", []int{1000}))
 	b.WriteString(grid(records, "channels", "Many channels", "Channels of 10 subscribers each, published to in turn; CPU includes the publishing, of which there is one for 10 deliveries.", []int{10_000, 1000}))
+	b.WriteString(commandTable(records))
 	b.WriteString(shared(records, "brokers", "With a broker", "1,000 subscribers, 200-byte events, published on the subscribers' node. Behind: the events themselves could not be published at that rate."))
 	b.WriteString(shared(records, "apart", "With a broker, two nodes", "The same with all subscribers on one node, whose CPU this is, and events published on the other."))
 	return os.WriteFile(filepath.Join(folder, "RESULTS.md"), []byte(b.String()), 0o644)

@@ -31,6 +31,7 @@ type sitting struct {
 	triggers bool // measures requests to an empty channel instead
 	// acceptRate is Limits.AcceptRate of the server, or 0.
 	acceptRate int
+	unlimited  bool // Limits.CommandRate of the server is off
 	apart      bool // events are published on another node than that of the subscribers, which is measured
 	// program, if not nil, measures something else.
 	program func(ctx context.Context, s *sitter) error
@@ -121,6 +122,9 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	}
 	if s.acceptRate > 0 {
 		flags = append(flags, "-accept-rate", strconv.Itoa(s.acceptRate))
+	}
+	if s.unlimited && k.server != "go" {
+		flags = append(flags, "-unlimited")
 	}
 	if profiles != "" && k.server != "node" {
 		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)

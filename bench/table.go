@@ -13,7 +13,12 @@ type must struct {
 }
 
 func musts() []must {
-	return []must{{"What issue 4 must show", checks()}, {"What issue 6 must show", brokerChecks()}, {"What issue 13 must show", recoveryChecks()}}
+	return []must{
+		{"What issue 4 must show", checks()},
+		{"What issue 6 must show", brokerChecks()},
+		{"What issue 13 must show", recoveryChecks()},
+		{"What issue 17 must show: commands", commandChecks()},
+	}
 }
 
 // check is one figure that has a limit.

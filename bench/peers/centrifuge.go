@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"log"
 	"net/http"
@@ -34,6 +35,13 @@ func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 	node.OnConnect(func(client *centrifuge.Client) {
 		client.OnSubscribe(func(_ centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
 			answer(centrifuge.SubscribeReply{}, nil)
+		})
+		client.OnRPC(func(e centrifuge.RPCEvent, answer centrifuge.RPCCallback) {
+			data, err := e.Data, error(nil)
+			if e.Method == "typed" {
+				data, err = decodeAndEncode(data)
+			}
+			answer(centrifuge.RPCReply{Data: data}, err)
 		})
 	})
 	if *redisAddr != "" {
@@ -76,4 +84,16 @@ func share(node *centrifuge.Node, redis string) error {
 	node.SetBroker(broker)
 	node.SetPresenceManager(presence)
 	return nil
+}
+
+// decodeAndEncode does what a program with typed commands does with the data of the load generator.
+func decodeAndEncode(data []byte) ([]byte, error) {
+	var v struct {
+		Token string `json:"t"`
+		Pad   string `json:"p"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
 }

@@ -22,6 +22,7 @@ type publisher func(channel string, data []byte)
 
 var kinds = map[string]func(*http.ServeMux) publisher{
 	"bare":            bare,
+	"http":            func(*http.ServeMux) publisher { return func(string, []byte) {} },
 	"gorilla":         queueAndWriter,
 	"sockjsgo":        sockJS,
 	"melody":          melodyBroadcast,

@@ -23,6 +23,7 @@ var (
 	accepts   = flag.Int("accept-rate", 0, "Limits.AcceptRate")
 	scraped   = flag.Bool("metrics", false, "serve /metrics")
 	latest    = flag.Bool("latest", false, "POST /publish publishes with Event.Latest")
+	unlimited = flag.Bool("unlimited", false, "Limits.CommandRate is off")
 	keep      = flag.Int("keep", 0, "events that each channel keeps whose name begins with kept")
 )
 
@@ -33,6 +34,9 @@ func main() {
 		Broker:    shared(),
 		Limits:    pushy.Limits{AcceptRate: *accepts},
 	}
+	if *unlimited {
+		options.Limits.CommandRate = -1
+	}
 	if *keep > 0 {
 		options.Channel = kept
 	}
@@ -40,6 +44,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	addCommands(srv)
 	counters := func() map[string]int64 {
 		stats := srv.Stats()
 		return map[string]int64{
