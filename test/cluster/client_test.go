@@ -35,14 +35,19 @@ const patience = 60 * time.Second
 // dial connects to the Server at base. It calls got with each message of the protocol, one at
 // a time, and ended once, after the last message.
 func dial(base, transport string, got func(text []byte), ended func(error)) (*link, error) {
+	return dialQuery(base, transport, "", got, ended)
+}
+
+// dialQuery connects with a query, which is empty or begins with "?".
+func dialQuery(base, transport, query string, got func(text []byte), ended func(error)) (*link, error) {
 	session := "000/s" + strconv.FormatInt(sessions.Add(1), 10)
 	switch transport {
 	case "websocket":
-		return dialWebSocket(base, "/pushy/socket/"+session+"/websocket", true, got, ended)
+		return dialWebSocket(base, "/pushy/socket/"+session+"/websocket"+query, true, got, ended)
 	case "rawwebsocket":
-		return dialWebSocket(base, "/pushy/socket/websocket", false, got, ended)
+		return dialWebSocket(base, "/pushy/socket/websocket"+query, false, got, ended)
 	}
-	return dialHTTP(base+"/pushy/socket/"+session+"/", transport, got, ended)
+	return dialHTTP(base+"/pushy/socket/"+session+"/", transport, query, got, ended)
 }
 
 func dialWebSocket(base, path string, framed bool, got func([]byte), ended func(error)) (*link, error) {
@@ -139,9 +144,9 @@ var httpClient = &http.Client{Transport: &http.Transport{
 }}
 
 // dialHTTP receives with consecutive requests, and sends with other requests.
-func dialHTTP(session, transport string, got func([]byte), ended func(error)) (*link, error) {
+func dialHTTP(session, transport, query string, got func([]byte), ended func(error)) (*link, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	method, query := http.MethodGet, ""
+	method := http.MethodGet
 	if strings.HasPrefix(transport, "xhr") {
 		method = http.MethodPost
 	}
