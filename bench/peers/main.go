@@ -26,6 +26,7 @@ var kinds = map[string]func(*http.ServeMux) publisher{
 	"gorilla":         queueAndWriter,
 	"sockjsgo":        sockJS,
 	"melody":          melodyBroadcast,
+	"r3labs":          r3labsStreams,
 	"centrifuge":      func(mux *http.ServeMux) publisher { return centrifugeNode(mux, false) },
 	"centrifugetuned": func(mux *http.ServeMux) publisher { return centrifugeNode(mux, true) },
 }

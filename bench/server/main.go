@@ -15,6 +15,7 @@ import (
 	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/broker/redis"
 	"github.com/gopushy/pushy/metrics"
+	"github.com/gopushy/pushy/sse"
 )
 
 var (
@@ -60,6 +61,10 @@ func main() {
 		{
 			Pattern: "POST /publish",
 			Handler: post(srv, *latest),
+		},
+		{
+			Pattern: "GET /pushy/events",
+			Handler: sse.New(srv, sse.Options{}).ServeHTTP,
 		},
 	}
 	if *scraped {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	gosse "github.com/tmaxmax/go-sse"
+	"gopkg.in/cenkalti/backoff.v1"
 )
 
 // clients are the clients for Go. Each reads a URL, and reconnects, until ctx ends.
@@ -31,6 +32,9 @@ var clients = map[string]func(ctx context.Context, url string, in *inbox) error{
 	},
 	"r3labs": func(ctx context.Context, url string, in *inbox) error {
 		client := r3labs.NewClient(url, r3labs.ClientMaxBufferSize(1<<20))
+		// Its own strategy waits longer after each break, up to a minute, in which more events are published than
+		// a client is sent when it returns.
+		client.ReconnectStrategy = backoff.NewConstantBackOff(time.Second)
 		return client.SubscribeRawWithContext(ctx, func(e *r3labs.Event) { in.add(string(e.Event), string(e.Data)) })
 	},
 }
@@ -74,7 +78,7 @@ func TestEventsOverBreaks(t *testing.T) {
 							return
 						}
 					}
-					wait(t, 10*time.Millisecond)
+					wait(t, 15*time.Millisecond)
 				}
 				published <- nil
 			}()

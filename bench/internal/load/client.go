@@ -23,6 +23,9 @@ const (
 	Plain      Dialect = "plain"      // a WebSocket that is subscribed when it connects
 	Centrifuge Dialect = "centrifuge" // centrifuge's JSON over WebSocket
 	SocketIO   Dialect = "socketio"
+	Events     Dialect = "events"  // pushy's Server-Sent Events
+	Events3    Dialect = "events3" // the same, with two more channels, which have no events
+	R3labs     Dialect = "r3labs"  // the Server-Sent Events of r3labs/sse
 )
 
 // client is one subscriber.
@@ -93,6 +96,12 @@ func (cfg *Config) subscribe(c *client, channel string) error {
 		return cfg.webSocket(c, "/socket.io/?EIO=4&transport=websocket", "0{", "40", "40")
 	case Streaming:
 		return cfg.stream(c, session, framed, success)
+	case Events:
+		return cfg.events(c, "/pushy/events?channel="+channel, "pushy:open")
+	case Events3:
+		return cfg.events(c, "/pushy/events?channel="+channel+"&channel=kept-quiet&channel=quiet", "pushy:open")
+	case R3labs:
+		return cfg.events(c, "/events?stream="+channel, "")
 	}
 	return fmt.Errorf("unknown dialect %q", cfg.Dialect)
 }
@@ -163,6 +172,28 @@ func (cfg *Config) stream(c *client, session, command, success string) error {
 	}
 	if err := w.until(success); err != nil {
 		return fmt.Errorf("waiting for %q: %w", success, err)
+	}
+	return nil
+}
+
+// events opens a stream of Server-Sent Events, and waits until it has begun with a string, or with "" until
+// the server has answered.
+func (cfg *Config) events(c *client, path, first string) error {
+	c.http = &httpBody{}
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nAccept: text/event-stream\r\n\r\n", path, cfg.Addr, cfg.origin()); err != nil {
+		return err
+	}
+	w := &waiter{r: c, body: c.http}
+	if first == "" {
+		w.body = nil
+		first = "\r\n\r\n"
+		c.http.state = inLength
+	}
+	if err := w.until(first); err != nil {
+		return fmt.Errorf("waiting for the stream: %w", err)
+	}
+	if w.body == nil && !w.began("HTTP/1.1 200 ") {
+		return fmt.Errorf("not a stream: %q", w.firstLine())
 	}
 	return nil
 }
