@@ -49,7 +49,7 @@ func TestShutdown(t *testing.T) {
 		stopped := make(chan error)
 		go func() { stopped <- s.srv.Shutdown(context.Background()) }()
 		settle()
-		s.stream("channel=a").busy("draining", time.Second, 6*time.Second)
+		s.stream("channel=a").busy("draining", 1500*time.Millisecond, 6500*time.Millisecond)
 		require.NoError(t, <-stopped)
 		late := 0
 		for range clients {
@@ -58,9 +58,9 @@ func TestShutdown(t *testing.T) {
 			var data struct{ ReturnIn int }
 			require.NoError(t, json.Unmarshal([]byte(e.data), &data))
 			assert.Equal(t, data.ReturnIn, e.retry)
-			assert.GreaterOrEqual(t, e.retry, 1000)
-			assert.LessOrEqual(t, e.retry, 6000)
-			if e.retry > 3500 {
+			assert.GreaterOrEqual(t, e.retry, 1500)
+			assert.LessOrEqual(t, e.retry, 6500)
+			if e.retry > 4000 {
 				late++
 			}
 		}

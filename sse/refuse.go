@@ -41,8 +41,8 @@ const (
 	addressReturn = 30 * time.Second
 	// minDrainReturn is the shortest time while the server shuts down: another one may not be
 	// there yet, and a client should not ask more than once a second. EventSource waits for the same
-	// time after each attempt to connect that fails.
-	minDrainReturn = time.Second
+	// time after each attempt to connect that fails, and htmx 4 subtracts up to 30 % at random.
+	minDrainReturn = 1500 * time.Millisecond
 )
 
 // returnIn returns the time after which a client that is refused for a reason is to return.

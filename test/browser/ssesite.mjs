@@ -6,8 +6,8 @@ export { pause };
 export const soak = Boolean(process.env.PUSHY_SOAK);
 export const buildSite = () => build("./test/sse");
 
-export async function startSite(files = import.meta.dirname) {
-  const { origins: [origin, control], stop } = await startNodes(2, undefined, "-files", files);
+export async function startSite(files = import.meta.dirname, ...flags) {
+  const { origins: [origin, control], stop } = await startNodes(2, undefined, "-files", files, ...flags);
   const post = async (path, body) => {
     const answer = await fetch(control + path, { method: "POST", body });
     if (!answer.ok) throw new Error(`${path}: ${await answer.text()}`);
@@ -19,6 +19,7 @@ export async function startSite(files = import.meta.dirname) {
     publish: (channel, event, data) => site.act("publish", { channel, event, data }),
     // requests returns those for streams with a parameter t.
     requests: async (t) => (await (await fetch(`${control}/requests`)).json() ?? []).filter(({ query }) => query.includes(`t=${t}`)),
+    members: async (channel) => (await fetch(`${control}/members?channel=${channel}`)).json(),
     // page stores a page, and returns its URL.
     async page(name, html) {
       await post(`/page/${name}`, `<!doctype html><meta charset="utf-8"><title>${name}</title><link rel="icon" href="data:,">${html}`);

@@ -28,10 +28,19 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "address to listen on")
 	files := flag.String("files", "", "the directory of the scripts of the pages")
+	origin := flag.String("origin", "", "another origin whose pages may use the streams")
+	heartbeat := flag.Duration("heartbeat", 5*time.Second, "time between heartbeats")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr, *files); err != nil {
+	n := &node{
+		cluster:   memory.NewCluster(memory.Options{}),
+		heartbeat: *heartbeat,
+	}
+	if *origin != "" {
+		n.origins = []string{*origin}
+	}
+	if err := n.run(ctx, *addr, *files); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -42,12 +51,15 @@ type request struct {
 	LastID string `json:"lastId"`
 	Query  string `json:"query"`
 	Status int    `json:"status"`
+	Ended  int64  `json:"ended"` // when the answer has ended, or 0
 }
 
 // node is a server that can be replaced by another one while pages are open.
 type node struct {
-	cluster  *memory.Cluster
-	listener *listener
+	cluster   *memory.Cluster
+	listener  *listener
+	heartbeat time.Duration
+	origins   []string
 
 	mu       sync.Mutex
 	srv      *pushy.Server
@@ -61,7 +73,15 @@ func (n *node) start() error {
 	srv, err := pushy.New(pushy.Options{
 		SecretKey: "a secret of the browser tests",
 		Broker:    n.cluster.Broker(),
-		Heartbeat: 5 * time.Second,
+		Heartbeat: n.heartbeat,
+		Origins:   n.origins,
+		Accept: func(r *http.Request) (any, error) {
+			if cookie, err := r.Cookie("user"); err == nil {
+				return cookie.Value, nil
+			}
+			return "", nil
+		},
+		Authorizer: own{},
 		Channel: func(name string) pushy.ChannelOptions {
 			switch name {
 			case "kept":
@@ -86,6 +106,31 @@ func (n *node) server() *pushy.Server {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.srv
+}
+
+// own lets users into the private channels of their names.
+type own struct{}
+
+func (own) Authorize(_ context.Context, r pushy.AuthRequest) error {
+	user, _ := r.Conn.User().(string)
+	switch {
+	case !r.Private:
+		return nil
+	case user == "":
+		return pushy.ErrNeedAuth
+	case r.Channel != "private-"+user:
+		return pushy.ErrDenied
+	}
+	return nil
+}
+
+// login gives the browser a session.
+func login(w http.ResponseWriter, r *http.Request) {
+	http.SetCookie(w, &http.Cookie{
+		Name:  "user",
+		Value: r.FormValue("user"),
+		Path:  "/",
+	})
 }
 
 // seen notes the status of an answer.
@@ -119,6 +164,11 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if refuse {
 		r.Header.Set("Origin", "https://refused.example")
 	}
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		of.Ended = time.Now().UnixMilli()
+	}()
 	events.ServeHTTP(&seen{w, func(status int) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -200,16 +250,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // run serves until ctx ends.
-func run(ctx context.Context, addr, files string) error {
+func (n *node) run(ctx context.Context, addr, files string) error {
 	inner, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	n := &node{
-		cluster:  memory.NewCluster(memory.Options{}),
-		listener: &listener{Listener: inner, open: map[net.Conn]bool{}},
-	}
 	defer inner.Close()
+	n.listener = &listener{
+		Listener: inner,
+		open:     map[net.Conn]bool{},
+	}
 	// The events of the cluster end with its last node, so there is another one during a deploy.
 	keeper, err := pushy.New(pushy.Options{SecretKey: "a secret of the browser tests", Broker: n.cluster.Broker()})
 	if err != nil {
@@ -222,6 +272,7 @@ func run(ctx context.Context, addr, files string) error {
 	var pages sync.Map // by name
 	mux := http.NewServeMux()
 	mux.HandleFunc("/pushy/events", n.serveEvents)
+	mux.HandleFunc("POST /login", login)
 	mux.Handle("GET /files/", http.StripPrefix("/files/", http.FileServer(http.Dir(files))))
 	control := http.NewServeMux() // has connections of its own, which cut does not break
 	control.HandleFunc("POST /page/{name}", func(w http.ResponseWriter, r *http.Request) {
@@ -241,6 +292,13 @@ func run(ctx context.Context, addr, files string) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(n.requests)
+	})
+	control.HandleFunc("GET /members", func(w http.ResponseWriter, r *http.Request) {
+		members := 0
+		if ch, ok := n.server().Channels().Lookup(r.FormValue("channel")); ok {
+			members = ch.Len()
+		}
+		_ = json.NewEncoder(w).Encode(members)
 	})
 	control.HandleFunc("POST /do", func(w http.ResponseWriter, r *http.Request) {
 		var c command

@@ -267,8 +267,8 @@ func TestDatastarOverADeploy(t *testing.T) {
 	case <-time.After(patience):
 		require.Fail(t, "the response does not end")
 	}
-	assert.GreaterOrEqual(t, p.retry, time.Second)
-	assert.LessOrEqual(t, p.retry, 6*time.Second)
+	assert.GreaterOrEqual(t, p.retry, 1500*time.Millisecond)
+	assert.LessOrEqual(t, p.retry, 7*time.Second)
 	s.publish("orders", "datastar-patch-elements", elements("<p>2</p>"))
 	p.show()
 	assert.Equal(t, []string{"<p>2</p>"}, p.next().lines["elements"])
