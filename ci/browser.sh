@@ -17,7 +17,7 @@ if [ -z "${PUSHY_FIREFOX:-}" ]; then
 	export PUSHY_FIREFOX
 fi
 
-need redis-server nginx haproxy
+need redis-server nginx haproxy caddy
 npm ci --no-audit --no-fund
 # The tests mostly wait, so three files run at a time, each with its own servers and browsers.
 node --test --test-reporter=spec --test-concurrency=3 ./*.test.mjs

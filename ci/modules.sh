@@ -79,6 +79,7 @@ needed() {
 		nats-server|nats-server|is started by the tests of broker/nats and test/cluster
 		nginx|nginx|stands before the streams of test/sse
 		haproxy|haproxy|stands before the streams of test/sse
+		caddy|caddy|stands before the streams of test/sse
 		chromium|chromium|runs the tests of the client and the examples; PUSHY_CHROMIUM is another path
 		firefox-esr|firefox-esr|runs tests of the client; PUSHY_FIREFOX is another path
 	END

@@ -1,4 +1,5 @@
-// Streams behind nginx, with buffering and gzip on and with HTTP/1.0 or 1.1 to the server, and HAProxy.
+// Streams behind nginx, with buffering and gzip on and with HTTP/1.0 or 1.1 to the server, HAProxy, and Caddy
+// with compression.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -9,12 +10,15 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import { EventSource } from "eventsource";
 import { patience } from "./example.mjs";
-import { breakOften, buildSite, startSite, until } from "./ssesite.mjs";
+import { breakOften, buildSite, pause, soak, startSite, until } from "./ssesite.mjs";
 
 const limit = { timeout: 5 * patience };
 const own = mkdtempSync(path.join(tmpdir(), "pushy-proxies-"));
 const proxies = [];
 let site;
+// How long nothing happens in a stream, the time in which a proxy must receive something, and the time between
+// heartbeats, in seconds.
+const [silence, idle, heartbeat] = soak ? [120, 50, 25] : [15, 10, 2];
 
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
@@ -25,11 +29,14 @@ async function freePort() {
   return port;
 }
 
+// Caddy logs every start and request to standard error.
+const quiet = (name) => (name === "caddy" ? "ignore" : "inherit");
+
 // run starts a proxy, and waits until it answers.
 async function run(name, port, config, args) {
   const file = path.join(own, `${name}.conf`);
   writeFileSync(file, config);
-  const child = spawn(name.split("-")[0], args(file), { stdio: ["ignore", "inherit", "inherit"] });
+  const child = spawn(name.split("-")[0], args(file), { stdio: ["ignore", "inherit", quiet(name)], env: { ...process.env, HOME: own, XDG_DATA_HOME: own, XDG_CONFIG_HOME: own } });
   proxies.push(child);
   const origin = `http://127.0.0.1:${port}`;
   await until(() => fetch(`${origin}/`).then(() => true, () => false), `${name} does not start`, Boolean);
@@ -44,7 +51,7 @@ const nginx = (version) => async () => {
     http {
       access_log off; gzip on; gzip_types text/event-stream; proxy_buffering on;
       client_body_temp_path ${own}; proxy_temp_path ${own}; fastcgi_temp_path ${own}; uwsgi_temp_path ${own}; scgi_temp_path ${own};
-      server { listen 127.0.0.1:${port}; location / { proxy_pass ${site.origin}; proxy_http_version ${version}; proxy_set_header Host $http_host; proxy_set_header Connection ""; } }
+      server { listen 127.0.0.1:${port}; location / { proxy_pass ${site.origin}; proxy_http_version ${version}; proxy_read_timeout ${idle}s; send_timeout ${idle}s; proxy_set_header Host $http_host; proxy_set_header Connection ""; } }
     }`, (file) => ["-c", file]);
 };
 
@@ -55,8 +62,8 @@ defaults
   mode http
   option http-no-delay
   timeout connect 5s
-  timeout client 30s
-  timeout server 30s
+  timeout client ${idle}s
+  timeout server ${idle}s
 frontend in
   bind 127.0.0.1:${port}
   default_backend out
@@ -65,9 +72,31 @@ backend out
 `, (file) => ["-f", file]);
 }
 
+async function caddy() {
+  const port = await freePort();
+  return run("caddy", port, `
+{
+	admin off
+	auto_https off
+}
+http://127.0.0.1:${port} {
+	encode gzip
+	reverse_proxy ${new URL(site.origin).host} {
+		transport http {
+			read_timeout ${idle}s
+		}
+	}
+}
+`, (file) => ["run", "--config", file, "--adapter", "caddyfile"]);
+}
+
+const origins = {};
+
 before(async () => {
   buildSite();
-  site = await startSite();
+  site = await startSite(undefined, "-heartbeat", `${heartbeat}s`);
+  const all = { "nginx, HTTP/1.0": nginx("1.0"), "nginx, HTTP/1.1": nginx("1.1"), HAProxy: haproxy, Caddy: caddy };
+  await Promise.all(Object.entries(all).map(async ([name, start]) => { origins[name] = await start(); }));
 }, limit);
 after(async () => {
   for (const child of proxies) {
@@ -79,23 +108,49 @@ after(async () => {
   rmSync(own, { recursive: true, force: true });
 });
 
-for (const [name, start] of Object.entries({ "nginx, HTTP/1.0": nginx("1.0"), "nginx, HTTP/1.1": nginx("1.1"), HAProxy: haproxy })) {
-  test(`${name} passes events on at once, and a break leads to a reconnect`, limit, async () => {
-    const origin = await start();
+// listen opens a stream behind each of the proxies, and returns what each receives.
+function listen(context, t) {
+  const all = {};
+  for (const [name, origin] of Object.entries(origins)) {
     const received = [];
     const began = Date.now();
-    const events = new EventSource(`${origin}/pushy/events?channel=kept`);
-    for (const event of ["n", "pushy:open", "pushy:gap"]) events.addEventListener(event, (e) => received.push([event, e.data]));
-    await until(async () => received, "no event", (all) => all.length > 0);
-    const first = Date.now() - began;
-    assert.ok(first < 5000, `the first event came after ${first} ms`);
-    const sent = Date.now();
-    await site.publish("kept", "text", "x");
-    await site.publish("kept", "n", 0);
-    await until(async () => received, "no event", (all) => all.some(([, data]) => data === "0"));
-    assert.ok(Date.now() - sent < 5000, `an event came after ${Date.now() - sent} ms`);
-    received.splice(0, received.length, ["pushy:open"]);
-    await breakOften(site, { [name]: async () => received }, 300, 2);
-    events.close();
-  });
+    const events = new EventSource(`${origin}/pushy/events?channel=kept&t=${t}-${encodeURIComponent(name)}`);
+    context.after(() => events.close());
+    for (const event of ["n", "text", "pushy:open", "pushy:gap"]) {
+      events.addEventListener(event, (e) => received.push([event, e.data, Date.now() - began]));
+    }
+    all[name] = received;
+  }
+  return all;
 }
+
+test("proxies pass events on at once", limit, async (context) => {
+  const all = listen(context, "once");
+  for (const [name, received] of Object.entries(all)) {
+    await until(async () => received, `no event through ${name}`, (got) => got.length > 0);
+    assert.ok(received[0][2] < 5000, `the first event came through ${name} after ${received[0][2]} ms`);
+  }
+  const sent = Date.now();
+  await site.publish("kept", "text", "x");
+  for (const [name, received] of Object.entries(all)) {
+    await until(async () => received, `no event through ${name}`, (got) => got.some(([, data]) => data === "x"));
+    assert.ok(Date.now() - sent < 5000, `an event came through ${name} after ${Date.now() - sent} ms`);
+  }
+  console.log("first event, ms:", Object.entries(all).map(([name, [[, , ms]]]) => `${name} ${ms}`).join("; "));
+});
+
+test("heartbeats keep a stream open in which nothing happens", limit, async (context) => {
+  const all = listen(context, "silent");
+  for (const [name, received] of Object.entries(all)) await until(async () => received, `no event through ${name}`, (got) => got.length > 0);
+  await pause(silence * 1000);
+  await site.publish("kept", "text", "after the silence");
+  for (const [name, received] of Object.entries(all)) {
+    await until(async () => received, `no event through ${name}`, (got) => got.some(([, data]) => data === "after the silence"));
+    assert.equal((await site.requests(`silent-${encodeURIComponent(name)}`)).length, 1, `the stream through ${name} has ended`);
+  }
+});
+
+test("a break behind a proxy leads to a reconnect, and no event is lost", limit, async (context) => {
+  const all = listen(context, "break");
+  await breakOften(site, Object.fromEntries(Object.entries(all).map(([name, received]) => [name, async () => received])), 300, 2);
+});

@@ -20,6 +20,8 @@ export async function startSite(files = import.meta.dirname, ...flags) {
     // requests returns those for streams with a parameter t.
     requests: async (t) => (await (await fetch(`${control}/requests`)).json() ?? []).filter(({ query }) => query.includes(`t=${t}`)),
     members: async (channel) => (await fetch(`${control}/members?channel=${channel}`)).json(),
+    // secure returns the origin of the same server with HTTP/2.
+    secure: async () => (await fetch(`${control}/tls`)).text(),
     // page stores a page, and returns its URL.
     async page(name, html) {
       await post(`/page/${name}`, `<!doctype html><meta charset="utf-8"><title>${name}</title><link rel="icon" href="data:,">${html}`);

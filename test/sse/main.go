@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"strconv"
@@ -317,6 +318,11 @@ func (n *node) run(ctx context.Context, addr, files string) error {
 	}
 	defer own.Close()
 	controls := &http.Server{Handler: control, ReadHeaderTimeout: 10 * time.Second}
+	secure := httptest.NewUnstartedServer(mux) // HTTP/2, with a certificate of its own
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	defer secure.Close()
+	control.HandleFunc("GET /tls", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, secure.URL) })
 	served := make(chan error, 2)
 	go func() { served <- web.Serve(n.listener) }()
 	go func() { served <- controls.Serve(own) }()
@@ -327,7 +333,9 @@ func (n *node) run(ctx context.Context, addr, files string) error {
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(err, n.server().Shutdown(deadline), web.Shutdown(deadline), controls.Shutdown(deadline))
+	err = errors.Join(err, n.server().Shutdown(deadline))
+	secure.CloseClientConnections()
+	return errors.Join(err, web.Shutdown(deadline), controls.Shutdown(deadline))
 }
 
 // listener can break all connections.
