@@ -29,8 +29,12 @@ func init() {
 			Now:           s.now,
 			Channel:       s.channelName,
 			Origin:        s.checkOrigin,
-			Reserve: func(r *http.Request, version uint8) (*seam.Place, *seam.Refusal) {
-				return s.reserve(r, false, hub.Client{Version: version})
+			HasAccept:     s.opts.Accept != nil,
+			Reserve: func(r *http.Request, version uint8, user string) (*seam.Place, *seam.Refusal) {
+				return s.reserve(r, false, hub.Client{
+					Version: version,
+					UserID:  user,
+				})
 			},
 			HandlePrompt: func(name string, answer func(context.Context, json.RawMessage) (any, error)) {
 				s.setAnswer(name, askable{

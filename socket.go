@@ -147,7 +147,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, socket bool) (*tr
 	}, true
 }
 
-// reserve is admit without an answer. The Version, and what another protocol has set, of as are used.
+// reserve is admit without an answer. The Version, and what another protocol has set, of as are used. Its
+// UserID is used if there is no Options.Accept.
 func (s *Server) reserve(r *http.Request, socket bool, as hub.Client) (*seam.Place, *seam.Refusal) {
 	client := s.count(r)
 	from := client.network
@@ -162,7 +163,7 @@ func (s *Server) reserve(r *http.Request, socket bool, as hub.Client) (*seam.Pla
 		return s.overAcceptRate(socket, giveBack)
 	}
 	var user any
-	var userID string
+	userID := as.UserID
 	if s.opts.Accept != nil {
 		var err error
 		if user, userID, err = s.accept(r); err != nil {

@@ -3,6 +3,7 @@ package sse_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +79,81 @@ func TestTokens(t *testing.T) {
 			assert.Empty(t, s.lines.with(token[20:60]), "a part of a token in the log")
 		}
 		assert.NotEmpty(t, s.lines.with("a token was refused"))
+	})
+}
+
+// Where Options.Accept does not say who the users are, as in pushy-server, a token says it: the stream is a
+// connection of its user.
+func TestTokensWithoutAccept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := start(t, pushy.Options{}, sse.Options{}, nil)
+		token := func(user string, life time.Duration, channels ...string) string {
+			return sign(t, pushy.Token{
+				Channels: channels,
+				User:     user,
+				Expires:  time.Now().Add(life),
+			})
+		}
+		conn := sign(t, pushy.Token{
+			Channels: []string{"private-a"},
+			Conn:     "0b7b5c5e-5c0a-4a43-9e2c-d3f1d3c7a3b8",
+			User:     "ann",
+			Expires:  time.Now().Add(time.Minute),
+		})
+		bearer := func(token string) []edit { return []edit{header("Authorization", "Bearer "+token)} }
+		ann := token("ann", 5*time.Minute, "private-a")
+		hour := token("ann", time.Hour, "private-a", "private-b")
+		_, err := s.srv.Kick(t.Context(), pushy.Kick{
+			Target: "user:eve",
+			Reason: "Spam",
+			Until:  time.Now().Add(time.Hour),
+		})
+		require.NoError(t, err)
+		for name, c := range map[string]struct {
+			query  string
+			edits  []edit
+			status int
+			text   string
+		}{
+			"URL":                    {"channel=private-a&auth=" + ann, nil, 200, ""},
+			"header":                 {"channel=private-a&channel=private-b&channel=c", bearer(hour), 200, ""},
+			"header before URL":      {"channel=private-a&auth=x", bearer(hour), 200, ""},
+			"no token":               {"channel=private-a", nil, 401, "channel private-a: authentication needed"},
+			"other channel":          {"channel=private-b&auth=" + ann, nil, 403, "channel private-b: "},
+			"one of two":             {"channel=private-a&channel=private-b&auth=" + ann, nil, 403, "private-b"},
+			"forged":                 {"channel=private-a&auth=" + ann + "x", nil, 403, "private-a"},
+			"another key":            {"channel=private-a", bearer("v2.AAAAAAAA" + ann[11:]), 403, "private-a"},
+			"an hour in the URL":     {"channel=private-a&auth=" + hour, nil, 400, "10m0s"},
+			"over an hour":           {"channel=private-a", bearer(token("ann", time.Hour+time.Second, "private-a")), 400, "1h0m0s"},
+			"for a connection":       {"channel=private-a", bearer(conn), 403, "private-a"},
+			"banned":                 {"channel=private-a", bearer(token("eve", time.Minute, "private-a")), 403, "Spam"},
+			"banned, public channel": {"channel=c", bearer(token("eve", time.Minute, "private-a")), 403, "Spam"},
+			"version 1":              {"channel=private-a&auth=" + strings.Repeat("a", 64), nil, 400, "version 2"},
+		} {
+			if c.status == http.StatusOK {
+				st := s.listen(c.query, c.edits...)
+				require.NoError(t, s.srv.Publish(t.Context(), "private-a", "x", name))
+				assert.Equal(t, name, st.next().data)
+				conn, ok := s.srv.Conn(st.opened().SocketID)
+				require.True(t, ok)
+				assert.Equal(t, "ann", conn.UserID())
+				st.close()
+				continue
+			}
+			res, body := s.refused(c.query, c.edits...)
+			plain(t, res, body, c.status, c.text)
+		}
+		st := s.listen("channel=private-a&auth=" + ann)
+		_, err = s.srv.SendUser(t.Context(), "ann", "note", "hello")
+		require.NoError(t, err)
+		assert.Equal(t, event{"note", "hello", "-", -1}, st.next())
+		_, err = s.srv.Kick(t.Context(), pushy.Kick{Target: "user:ann", Reason: "Bye"})
+		require.NoError(t, err)
+		assert.Equal(t, `{"channel":null,"reason":"Bye"}`, st.next().data)
+		assert.Empty(t, s.lines.with(ann[20:60]), "a part of a token in the log")
+		pause(6 * time.Minute)
+		res, body := s.refused("channel=private-a&auth=" + ann)
+		plain(t, res, body, http.StatusUnauthorized, "expired")
 	})
 }
 

@@ -21,12 +21,17 @@ type request struct {
 	channels []string // in lower case, without duplicates
 	form     fanout.Form
 	auth     string
+	user     string // of the token, where Options.Accept does not say who the users are
 	since    since
 }
 
 // maxURLLife is the longest life of a token in a URL, because logs and the history of browsers have
 // URLs.
 const maxURLLife = 10 * time.Minute
+
+// maxBearerLife is the longest life of a token where Options.Accept does not say who the users are: whoever
+// has the token is its user.
+const maxBearerLife = time.Hour
 
 func invalid(format string, args ...any) *seam.Refusal {
 	return &seam.Refusal{
@@ -57,8 +62,7 @@ func (h *handler) parse(r *http.Request) (request, *seam.Refusal) {
 		last = header
 	}
 	want.since = parseSince(last, len(want.channels))
-	want.auth, refused = h.parseAuth(r, query.Get("auth"))
-	return want, refused
+	return want, h.parseAuth(&want, r, query.Get("auth"))
 }
 
 func (h *handler) parseChannels(want *request, asked []string) *seam.Refusal {
@@ -83,8 +87,8 @@ func (h *handler) parseChannels(want *request, asked []string) *seam.Refusal {
 	return nil
 }
 
-// parseAuth returns the client's token.
-func (h *handler) parseAuth(r *http.Request, inURL string) (string, *seam.Refusal) {
+// parseAuth reads the client's token.
+func (h *handler) parseAuth(want *request, r *http.Request, inURL string) *seam.Refusal {
 	auth := inURL
 	scheme, bearer, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	inHeader := ok && strings.EqualFold(scheme, "Bearer")
@@ -92,28 +96,38 @@ func (h *handler) parseAuth(r *http.Request, inURL string) (string, *seam.Refusa
 		auth = strings.TrimSpace(bearer)
 	}
 	if auth == "" {
-		return "", nil
+		return nil
 	}
+	want.auth = auth
 	if !strings.HasPrefix(auth, token.Prefix) {
 		if h.server.OwnAuthorizer {
-			return auth, nil
+			return nil
 		}
-		return "", invalid("the token does not have version 2: a token of version 1 is for a connection that does not exist yet")
+		return invalid("the token does not have version 2: a token of version 1 is for a connection that does not exist yet")
 	}
 	now := h.server.Now()
 	claims, _, err := h.tokens.Verify(auth, now)
+	if err != nil { // it is refused, and logged, as for all protocols
+		return nil
+	}
+	life := claims.Expires.Sub(claims.Issued)
 	switch {
-	case err != nil: // it is refused, and logged, as for all protocols
 	case !claims.Expires.IsZero() && !now.Before(claims.Expires):
-		return "", &seam.Refusal{
+		return &seam.Refusal{
 			Status:  http.StatusUnauthorized,
 			Message: "the token has expired",
 		}
-	case !inHeader && claims.Expires.Sub(claims.Issued) > maxURLLife:
-		return "", invalid("a token in a URL must expire at most %v after it was signed; "+
+	case !inHeader && life > maxURLLife:
+		return invalid("a token in a URL must expire at most %v after it was signed; "+
 			"send others in the header Authorization", maxURLLife)
+	case h.server.HasAccept || claims.Conn != "":
+	case life > maxBearerLife:
+		return invalid("a token must expire at most %v after it was signed, because this server knows its users only "+
+			"from tokens (Options.Accept is not set)", maxBearerLife)
+	default:
+		want.user = claims.User
 	}
-	return auth, nil
+	return nil
 }
 
 // joins are the requests to the core. A stream receives no events about members.

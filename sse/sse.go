@@ -23,7 +23,8 @@
 // and it receives no events about members. A stream gets into private channels by the user that
 // Options.Accept returns for its cookie, about whom Options.Authorizer decides, or by a token of
 // version 2 for a user (pushy.SignToken), as the header "Authorization: Bearer" or, for at most 10
-// minutes, as the parameter auth.
+// minutes, as the parameter auth. If Options.Accept is not set, as in pushy-server, the connection is
+// one of the token's user, whoever sends it, and the token is valid for at most an hour.
 //
 // # Reconnecting
 //

@@ -68,7 +68,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, want request) {
 		return
 	}
 	st.out.WaitForEnd()
-	place, refused := h.server.Reserve(r, 2)
+	place, refused := h.server.Reserve(r, 2, want.user)
 	if refused != nil {
 		h.refuse(w, r, refused)
 		return

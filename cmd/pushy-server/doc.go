@@ -79,8 +79,10 @@
 //	            advised: connections are closed within 5 seconds, and a client has
 //	            another 5 to answer. Default "15s"
 //	events      true: serves Server-Sent Events at prefix + "/events", for
-//	            EventSource, htmx and Datastar (PROTOCOL.md, section 16): public
-//	            channels, because the server knows no users. Default false
+//	            EventSource, htmx and Datastar (PROTOCOL.md, section 16). Private
+//	            channels need a token of version 2 for a user, which your app
+//	            signs, valid for at most an hour, or 10 minutes in the URL.
+//	            Default false
 //	console     object: serves the console for operators, see below. Default: off
 //	limits      object, see below
 //	metrics     object: offers the figures of the server to Prometheus at

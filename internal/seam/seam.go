@@ -53,9 +53,11 @@ type Server struct {
 	// Origin decides whether a page may use the Server. If it returns a Refusal, it has been
 	// counted and logged.
 	Origin func(r *http.Request) (Origin, *Refusal)
+	// HasAccept means that the host has set Options.Accept, which decides who the users are.
+	HasAccept bool
 	// Reserve decides whether r can open a connection, as Admit does, without an answer. version
-	// is that of pushy's protocol.
-	Reserve func(r *http.Request, version uint8) (*Place, *Refusal)
+	// is that of pushy's protocol. user is the id of the user if there is no Options.Accept, or "".
+	Reserve func(r *http.Request, version uint8, user string) (*Place, *Refusal)
 	// Admit decides whether r can open a connection, by the limits and Options.Accept, as
 	// for a SockJS session over HTTP. It does not check the origin of the request. If ok is false, the
 	// response has been written to w. Otherwise the Ticket starts the session.
