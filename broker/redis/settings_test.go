@@ -24,6 +24,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
 	"github.com/gopushy/pushy/internal/redistest"
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 func containsAny(text string, parts ...string) bool {
@@ -456,15 +457,12 @@ func (a *authority) pool() *x509.CertPool {
 }
 
 // tlsServer runs a server that speaks TLS at the address returned, and plain at its own.
-func tlsServer(t testing.TB, a *authority, cert, key, clients string) (address string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func tlsServer(t testing.TB, a *authority, cert, key, clients string) string {
+	port, err := testproc.FreePort()
 	require.NoError(t, err)
-	address = l.Addr().String()
-	require.NoError(t, l.Close())
-	_, port, _ := net.SplitHostPort(address)
 	ownServer(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key,
 		"--tls-ca-cert-file", a.file(t), "--tls-auth-clients", clients)
-	return address
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 // A wrong certificate, and TLS on one side only, are setting errors, not a Redis that

@@ -3,6 +3,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:http";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -16,8 +17,24 @@ export function build() {
   execFileSync("go", ["build", "-o", binary, "./test/server"], { cwd: root, stdio: "inherit" });
 }
 
+/**
+ * Returns a port for a server that is started later, perhaps again after it was ended. It is below those
+ * that Linux gives to connections and to servers that do not name one, so that they do not take it meanwhile.
+ */
+export async function freePort() {
+  for (;;) {
+    const port = 10240 + Math.floor(Math.random() * (32768 - 10240));
+    const server = createServer().listen(port, "127.0.0.1");
+    const free = await once(server, "listening").then(() => true, () => false);
+    if (!free) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
+}
+
 /** Runs a server; kill ends it without a goodbye, stop with one. */
-export const start = (addr = "127.0.0.1:0", ...flags) => run(binary, addr, ...flags);
+export const start = async (addr, ...flags) => run(binary, addr ?? `127.0.0.1:${await freePort()}`, ...flags);
 
 /** Builds the server of the first release candidate, and returns how to start it and its client's script. */
 export function buildOld() {
@@ -25,7 +42,7 @@ export function buildOld() {
   mkdirSync(folder);
   execFileSync("tar", ["-xzf", path.join(root, "test/server/testdata/f76b4aa.tar.gz"), "-C", folder]);
   execFileSync("go", ["build", "-trimpath", "-o", old, "./test/server"], { cwd: folder, stdio: "inherit", env: { ...process.env, GOWORK: "off" } });
-  return { startOld: () => run(old, "127.0.0.1:0"), script: readFileSync(path.join(folder, "client/pushy.js"), "utf8") };
+  return { startOld: async () => run(old, `127.0.0.1:${await freePort()}`), script: readFileSync(path.join(folder, "client/pushy.js"), "utf8") };
 }
 
 /** @param {string} binary */

@@ -3,7 +3,6 @@ package natstest
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -30,7 +29,7 @@ type Server struct {
 	log     *os.File
 }
 
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // Start starts a nats-server with the given arguments in addition to its address. JetStream
 // is off unless the arguments turn it on.
@@ -66,8 +65,12 @@ func StartConfigured(config string) (*Server, error) {
 }
 
 func prepare(args ...string) (*Server, error) {
+	port, err := testproc.FreePort()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "pushy-nats-")
-	return &Server{dir: dir, port: "-1", args: args}, err
+	return &Server{dir: dir, port: port, args: args}, err
 }
 
 // Configure replaces the configuration. It takes effect with the next Restart.
@@ -164,12 +167,13 @@ func (s *Server) Monitored(page string, into any) error {
 
 // Cluster starts a cluster of n servers with JetStream, which are named n0, n1, …
 func Cluster(n int) (all []*Server, err error) {
-	ports, err := freePorts(n)
-	if err != nil {
-		return nil, err
-	}
-	var routes []string
-	for _, port := range ports {
+	var ports, routes []string
+	for range n {
+		port, err := testproc.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
 		routes = append(routes, "nats://127.0.0.1:"+port)
 	}
 	for i, port := range ports {
@@ -187,19 +191,6 @@ func Cluster(n int) (all []*Server, err error) {
 		all = append(all, s)
 	}
 	return all, nil
-}
-
-// freePorts returns ports on which nothing listens.
-func freePorts(n int) (ports []string, err error) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, errors.New("no free port")
-		}
-		defer listener.Close() // all listeners stay open until the last port is known
-		ports = append(ports, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
-	}
-	return ports, nil
 }
 
 // URLs returns the URLs of several servers, separated by commas.

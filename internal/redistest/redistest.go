@@ -28,13 +28,13 @@ type Server struct {
 	exit chan struct{}
 }
 
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // Start starts a redis-server with the given arguments in addition to its address.
 func Start(args ...string) (*Server, error) { return start("redis-server", nil, args) }
 
-// start tries several ports, because another process can take a port after freePort has
-// found it, for example as the second port of a Cluster's server.
+// start tries several ports, because another process can take a port after it was found, for
+// example as the second port of a Cluster's server.
 func start(program string, config []string, args []string) (s *Server, err error) {
 	for range 5 {
 		if s, err = startOnce(program, config, args); err == nil || !strings.Contains(err.Error(), "Address already in use") {
@@ -49,7 +49,7 @@ func startOnce(program string, config []string, args []string) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := testproc.FreePort() // a Cluster's second port is 10,000 higher
 	if err != nil {
 		return nil, err
 	}
@@ -64,23 +64,6 @@ func startOnce(program string, config []string, args []string) (*Server, error) 
 	}
 	s := &Server{Addr: "127.0.0.1:" + port, dir: dir, args: append(append([]string{program}, all...), args...)}
 	return s, s.Restart()
-}
-
-// freePort returns a port that is low enough for a Cluster's second port, which is 10,000
-// higher.
-func freePort() (string, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
-		if port < 55_000 {
-			return strconv.Itoa(port), nil
-		}
-	}
-	return "", errors.New("no free port under 55,000")
 }
 
 // Restart starts the server again after Stop. The data that it had in memory is lost.
@@ -129,7 +112,7 @@ func (s *Server) Close() {
 
 // Command sends one command and returns its answer. Answers that are lists are not supported.
 func (s *Server) Command(args ...string) (string, error) {
-	c, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	c, err := net.DialTimeout("tcp", s.Addr, patience)
 	if err != nil {
 		return "", err
 	}

@@ -2,11 +2,11 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+import { freePort } from "../../client/test/server.js";
 
 export const patience = 60_000; // for one step, on a busy machine
 // severalOf returns the time limit of a test that runs several others, one after another.
@@ -25,8 +25,8 @@ export function build(source = "./examples/chat") {
 }
 
 // start runs the program that was built, and returns its origin and a function that stops it.
-export async function start(addr = "127.0.0.1:0", ...flags) {
-  const { origins: [origin], stop } = await startNodes(1, addr, ...flags);
+export async function start(addr, ...flags) {
+  const { origins: [origin], stop } = await startNodes(1, addr ?? `127.0.0.1:${await freePort()}`, ...flags);
   return { origin, stop };
 }
 
@@ -70,15 +70,6 @@ export async function startRedis() {
       await ended;
     },
   };
-}
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 export function launch(more = []) {
