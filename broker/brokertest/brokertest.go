@@ -150,11 +150,12 @@ func (r rule) run(t testing.TB, o Options, open func() broker.Broker) {
 
 const (
 	// patience is how long a rule waits for something that must happen.
-	patience = 30 * time.Second
-	// graceTime is how long the members of a dead node may remain after its lease has expired.
+	patience = 60 * time.Second
+	// graceTime is how long the members of a dead node may remain after its lease has expired,
+	// with Options.FakeTime.
 	graceTime = 3 * time.Second
 	// callLimit is the time limit of a call that must return at once.
-	callLimit = 5 * time.Second
+	callLimit = 20 * time.Second
 )
 
 // harness is one run of a rule.

@@ -100,12 +100,17 @@ func (n *node) waitLeaves(channel string, ids ...string) time.Time {
 }
 
 // inLease checks that members left when a lease of the given length had expired. The node may
-// have renewed it up to half of Options.Lease before it ended.
+// have renewed it up to half of Options.Lease before it ended; on a busy machine that can be
+// longer, and the members can remain longer, too.
 func (h *harness) inLease(lease time.Duration, began, ended time.Time) {
 	h.t.Helper()
+	least, most := lease-h.o.Lease*3/4, lease+patience
+	if h.o.FakeTime {
+		least, most = lease-h.o.Lease/2, lease+graceTime
+	}
 	took := ended.Sub(began)
-	assert.GreaterOrEqual(h.t, took, lease-h.o.Lease/2, "the members left before the lease expired")
-	assert.LessOrEqual(h.t, took, lease+graceTime, "the members remained after the lease expired")
+	assert.GreaterOrEqual(h.t, took, least, "the members left before the lease expired")
+	assert.LessOrEqual(h.t, took, most, "the members remained after the lease expired")
 }
 
 func checkLease(h *harness) {
@@ -202,6 +207,7 @@ func checkCut(h *harness) {
 	}
 	for round := range 2 {
 		from := len(n.sink.seen("news"))
+		began := time.Now()
 		reconnect := n.cut()
 		other.append("news", event(`"lost"`))
 		other.append("news", join(fmt.Sprint("m", round), "o", ""))
@@ -215,7 +221,9 @@ func checkCut(h *harness) {
 		})
 		reconnect()
 		r := n.waitReset("news", from)
-		assert.Equal(h.t, broker.ResetGap, r.reason)
+		if time.Since(began) < h.o.Lease/2 { // on a busy machine the lease can expire
+			assert.Equal(h.t, broker.ResetGap, r.reason)
+		}
 		assert.Len(h.t, r.state.Members, round+1)
 		n.waitReset("chat", 0)
 		h.eventually("the node has reconnected", func() bool { return n.Broker.(broker.Health).Away() == nil })
@@ -318,7 +326,7 @@ func checkBlip(h *harness) {
 	n.append("room", join("m1", "o1", ""))
 	other.waitMembers("room", "m1")
 	reconnect := n.cut()
-	pause(h.t, h.o.Lease/4)
+	pause(h.t, h.o.Lease/8)
 	reconnect()
 	n.waitReset("room", 0)
 	pause(h.t, 2*h.o.Lease)
@@ -429,6 +437,7 @@ func checkExtend(h *harness) {
 	}
 	closed.append("closed", join("after", "after", ""))
 	killed.append("killed", join("after", "after", ""))
+	adopted := time.Now()
 	other.append("killed", adopt("adopted", "adopted", "other"))
 	other.append("killed", leave("adopted", "other"))
 	pause(h.t, h.o.Lease) // the nodes renew their leases in this time
@@ -446,7 +455,9 @@ func checkExtend(h *harness) {
 		h.inLease(long, began, other.waitLeaves(channel, "other"))
 	}
 	_, err := other.Append(h.ctx(), "killed", join("adopted", "adopted", ""))
-	assert.ErrorIs(h.t, err, broker.ErrNotOwner, "the adoption is remembered for two of the longer leases")
+	if time.Since(adopted) < 2*long { // a busy machine can be later
+		assert.ErrorIs(h.t, err, broker.ErrNotOwner, "the adoption is remembered for two of the longer leases")
+	}
 	assert.ErrorIs(h.t, closed.Broker.(broker.Leaser).Extend(h.ctx(), long), broker.ErrClosed, "Extend after Close")
 }
 

@@ -783,7 +783,11 @@ func ledgerFlaws() []flaw {
 	}
 }
 
-var suite = brokertest.Options{Lease: time.Second, MaxBytes: maxBytes}
+var suite = brokertest.Options{
+	Lease:    time.Second,
+	FakeTime: true, // of the bubbles of this test
+	MaxBytes: maxBytes,
+}
 
 // check runs one rule against brokers of one cluster and returns its failures.
 func check(t *testing.T, rule string, o brokertest.Options, change func(f *flawed)) (failures []string) {

@@ -198,7 +198,7 @@ func checkTTL(h *harness) {
 	assert.Empty(h.t, p.Entries)
 	assert.Equal(h.t, before, p.Top)
 	assert.Equal(h.t, before.Offset+1, p.First)
-	n.keep("news", 4, 4, broker.Keep{Size: 10, TTL: ttl})
+	n.keep("news", 4, 4, broker.Keep{Size: 10, TTL: time.Hour})
 	p = n.read("news", broker.Range{Epoch: before.Epoch, After: before.Offset, Limit: 10})
 	assert.Equal(h.t, []string{"4"}, pageData(p))
 	assert.Equal(h.t, before.Offset+1, p.Top.Offset)

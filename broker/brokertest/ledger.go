@@ -119,7 +119,7 @@ func checkClaimRace(h *harness) {
 }
 
 func checkClaimExpiry(h *harness) {
-	const ttl = 2 * time.Second
+	const ttl = 6 * time.Second
 	n := h.node()
 	assert.Equal(h.t, broker.Claimed, n.claim("a", "d", ttl).State)
 	assert.Equal(h.t, broker.Claimed, n.claim("b", "d", ttl).State)
@@ -134,7 +134,7 @@ func checkClaimExpiry(h *harness) {
 }
 
 func checkClaimUse(h *harness) {
-	const ttl = 3 * time.Second
+	const ttl = 8 * time.Second
 	nodes := h.nodes(2)
 	for _, key := range []string{"used", "unused", "longer"} {
 		assert.Equal(h.t, broker.Claimed, nodes[0].claim(key, "d", ttl).State)
@@ -148,8 +148,8 @@ func checkClaimUse(h *harness) {
 	}
 	finished(nodes[1], "longer", time.Hour)
 	finished(nodes[0], "longer", time.Second) // it does not become shorter
-	for range 2 {
-		pause(h.t, ttl*2/3)
+	for range 3 {
+		pause(h.t, ttl*2/5)
 		finished(nodes[1], "used", ttl)
 		assert.Equal(h.t, broker.Mismatch, nodes[0].claim("used", "other", time.Hour).State)
 	}

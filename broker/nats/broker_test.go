@@ -26,14 +26,19 @@ func (n testNode) Kill() { n.Cut() }
 
 func newTestNode(t testing.TB) testNode {
 	p := newProxy(t, shared)
-	return testNode{nats.New(nats.Options{URL: p.url, Prefix: prefix(t), Logger: testLogger(t)}), p}
+	return testNode{nats.New(nats.Options{
+		URL:     p.url,
+		Prefix:  prefix(t),
+		Timeout: 20 * time.Second,
+		Logger:  testLogger(t),
+	}), p}
 }
 
 func TestBroker(t *testing.T) {
 	t.Parallel()
 	brokertest.Run(t, brokertest.Options{
-		Lease:    3 * time.Second,
-		MaxBytes: 1 << 20, // the server's max_payload
+		Lease:    6 * time.Second, // a busy machine may not run a node for some seconds
+		MaxBytes: 1 << 20,         // the server's max_payload
 		NotHeld:  []string{"forgetIDs"},
 	}, func(t *testing.T) broker.Broker { return newTestNode(t) })
 }

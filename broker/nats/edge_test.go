@@ -102,7 +102,7 @@ func TestAwayAtStart(t *testing.T) {
 	other := open(t, nats.Options{URL: s.URL})
 	other.append("news", event("1"))
 	assert.Equal(t, "1", string(n.nextEvent().Data))
-	assert.Equal(t, 1, log.lines("NATS is back"))
+	eventually(t, "it is logged", func() bool { return log.lines("NATS is back") == 1 })
 }
 
 // Nodes of another format are not joined, and both versions are named.
@@ -308,7 +308,7 @@ func TestManyIDs(t *testing.T) {
 func TestOnIsTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	short := func() *node {
-		n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, 3*time.Second, nil)
+		n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, shortLease, nil)
 		require.NoError(t, err)
 		return n
 	}

@@ -142,9 +142,8 @@ func TestDropsUnderSteadyLoad(t *testing.T) {
 // number of short-lived nodes needs no memory. The same applies to members that have left.
 func TestDeadNodesAreForgotten(t *testing.T) {
 	t.Parallel()
-	const lease = 2 * time.Second
 	one := func() *node {
-		n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, lease, nil)
+		n, err := try(t, nats.Options{URL: shared.URL, Timeout: 20 * time.Second}, shortLease, nil)
 		require.NoError(t, err)
 		return n
 	}
@@ -364,9 +363,9 @@ func TestSlowNodeWhileADeadNodeIsForgotten(t *testing.T) {
 		t.Cleanup(func() { _ = n.Close(context.Background()) })
 		return n
 	}
-	a := newNode("a", 2*time.Second) // the node with the lowest id removes the others
+	a := newNode("a", shortLease) // the node with the lowest id removes the others
 	slow := newNode("b", time.Minute)
-	dead := newNode("c", 2*time.Second)
+	dead := newNode("c", shortLease)
 	slow.follow("room")
 	hold := make(chan struct{})
 	slow.hold.Store(&hold)

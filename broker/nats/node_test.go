@@ -17,7 +17,11 @@ import (
 	"github.com/gopushy/pushy/broker/nats"
 )
 
-const testPatience = 30 * time.Second
+const testPatience = 60 * time.Second
+
+// shortLease is for tests that wait until a lease has expired. A busy machine may not run a node
+// for some seconds, and that node must not expire.
+const shortLease = 6 * time.Second
 
 // news is one call of a sink.
 type news struct {

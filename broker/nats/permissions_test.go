@@ -112,7 +112,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	s := permitting(t, documented(t))
 	log, logger := newSaid(t)
 	newNode := func() *node {
-		n, err := try(t, app(s, logger), 4*time.Second, nil)
+		n, err := try(t, app(s, logger), shortLease, nil)
 		require.NoError(t, err)
 		return n
 	}

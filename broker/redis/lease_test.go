@@ -20,8 +20,8 @@ import (
 func TestSettlingOutlastsTheLease(t *testing.T) {
 	t.Parallel()
 	const (
-		channels = 1500
-		lease    = 6 * time.Second
+		channels = 2400
+		lease    = 10 * time.Second
 	)
 	s := ownServer(t)
 	proxy, err := storetest.NewProxy(s.Addr)

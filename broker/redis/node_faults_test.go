@@ -132,7 +132,7 @@ func TestStoppedNode(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return out.has("join 2 "+broker.ErrMemberExists.Error()+"\n") && out.has("join 3 "+broker.ErrNotOwner.Error())
 	}, patience, tick)
-	<-time.After(2 * nodeLease)
+	<-time.After(nodeLease + 2*time.Second)
 	assert.Equal(t, []string{"+1", "+2", "+3", "~2", "~3", "-3", "-1", "+1"}, a.words("room"))
 	assert.Equal(t, 1, strings.Count(strings.Join(out.lines, "\n"), "reset "), "one Reset")
 }

@@ -52,7 +52,9 @@ func (c call) String() string {
 
 var lastNode atomic.Int64
 
-const nodeLease = 3 * time.Second
+// nodeLease is short, because tests wait until it has expired. A busy machine may not run a node
+// for some seconds, and that node must not expire.
+const nodeLease = 6 * time.Second
 
 // open opens a node, with options by which it connects straight.
 func open(t testing.TB, o redis.Options) *openNode {

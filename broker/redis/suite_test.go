@@ -105,14 +105,14 @@ func (n *testNode) Kill() { n.Cut() }
 // node which is cut off for a moment keeps its lease.
 const (
 	suiteLease   = 8 * time.Second
-	suiteTimeout = 2 * time.Second
+	suiteTimeout = 3 * time.Second
 )
 
 // options are for tests.
 func options(t testing.TB, servers ...*redistest.Server) redis.Options {
 	o := redis.Options{
 		Prefix:         storetest.Prefix(t),
-		Timeout:        5 * time.Second,
+		Timeout:        10 * time.Second,
 		RequireAtStart: true,
 		Logger:         slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
@@ -185,7 +185,7 @@ func ownServer(t testing.TB, args ...string) *redistest.Server {
 }
 
 const (
-	patience = 30 * time.Second
+	patience = 60 * time.Second
 	tick     = 20 * time.Millisecond
 )
 
