@@ -20,7 +20,8 @@ func TestAsk(t *testing.T) {
 	on(t, []string{"redis", "redisCluster", "nats"}, func(t *testing.T, s *store) {
 		// A proxy to one server of a Cluster does not lead to the other servers.
 		s.proxied = s.Kind != "redis-cluster"
-		nodes := s.failing().start(t, 3)
+		s.failing().Lease = askLease
+		nodes := s.start(t, 3)
 		var all []string
 		for _, n := range nodes {
 			n.srv.HandleAsk("who", func(context.Context, json.RawMessage) (any, error) { return n.srv.Node(), nil })
@@ -29,7 +30,7 @@ func TestAsk(t *testing.T) {
 		}
 		slices.Sort(all)
 		for _, n := range nodes {
-			answered, silent := ask(t, n, 10*time.Second)
+			answered, silent := ask(t, n, patience)
 			assert.Equal(t, all, answered)
 			assert.Empty(t, silent)
 		}
@@ -38,21 +39,24 @@ func TestAsk(t *testing.T) {
 		}
 
 		s.proxies[1].Cut()
-		answered, silent := ask(t, nodes[0], time.Second)
-		assert.ElementsMatch(t, []string{nodes[0].srv.Node(), nodes[2].srv.Node()}, answered)
-		assert.Equal(t, []string{nodes[1].srv.Node()}, silent)
+		others := []string{nodes[0].srv.Node(), nodes[2].srv.Node()}
+		slices.Sort(others)
+		soon(t, patience, "only the node that cannot be reached is silent", func() bool {
+			answered, silent := ask(t, nodes[0], 2*time.Second) // on a busy machine another node can be late
+			return slices.Equal(others, answered) && slices.Equal([]string{nodes[1].srv.Node()}, silent)
+		})
 		soon(t, patience, "the node notices", func() bool { return nodes[1].srv.Stats().Away != nil })
 		answers, err := nodes[1].srv.Ask(t.Context(), "who", nil)
 		require.ErrorIs(t, err, broker.ErrAway)
 		assert.Len(t, answers.Answers, 1, "the node's own answer")
 		soon(t, patience, "its lease has expired", func() bool { return s.alive(t) == 2 })
-		answered, silent = ask(t, nodes[0], 10*time.Second)
-		assert.Len(t, answered, 2)
+		answered, silent := ask(t, nodes[0], patience)
+		assert.Equal(t, others, answered)
 		assert.Empty(t, silent, "an expired node is not listed")
 
 		s.proxies[1].Mend()
 		soon(t, patience, "all answer again", func() bool {
-			answered, silent := ask(t, nodes[1], time.Second)
+			answered, silent := ask(t, nodes[1], 2*time.Second)
 			return slices.Equal(answered, all) && len(silent) == 0
 		})
 	})
@@ -73,8 +77,8 @@ func TestAskAfterAShutdown(t *testing.T) {
 		slices.Sort(want)
 		for _, n := range []node{nodes[0], nodes[2]} {
 			began := time.Now()
-			answered, silent := ask(t, n, 10*time.Second)
-			assert.Less(t, time.Since(began), 9*time.Second, "it does not wait for the time limit")
+			answered, silent := ask(t, n, patience)
+			assert.Less(t, time.Since(began), patience, "it does not wait for the time limit")
 			assert.Equal(t, want, answered)
 			assert.Empty(t, silent)
 		}

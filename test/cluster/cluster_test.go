@@ -64,7 +64,7 @@ func options(shared broker.Broker, lease time.Duration, logger *slog.Logger) pus
 			return pushy.ChannelOptions{}
 		},
 		Logger: logger,
-		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: 15 * time.Second}, // on a busy machine a poll can be late
+		SockJS: pushy.SockJS{Legacy: true, DisconnectDelay: patience / 2}, // on a busy machine a poll can be late
 		Limits: pushy.Limits{CommandRate: -1},
 	}
 }

@@ -16,13 +16,14 @@ import (
 // on a node without one, at 1,000 subscribers on the node that publishes. The nodes take
 // turns, so that other load of the machine affects both. Both publish at the same rate,
 // because events that are published at once share writes, and only the node without a store
-// can publish that fast. The limit of the ratio is 1.15 in strict runs. In others it is most,
-// because other tests run at the same time.
-func cpuOfADelivery(t *testing.T, s *store, most float64) {
+// can publish that fast. The limit of the ratio is 1.15 in strict runs. Others only log it: on a
+// busy machine one of the nodes can share writes, because it is late, and the other not.
+func cpuOfADelivery(t *testing.T, s *store) {
+	const most = 1.15
 	const subscribers = 1000
 	rounds, events := 3, 50
 	if strict {
-		rounds, events, most = 10, 300, 1.15
+		rounds, events = 10, 300
 	}
 	type side struct {
 		*child
@@ -68,7 +69,7 @@ func cpuOfADelivery(t *testing.T, s *store, most float64) {
 	single, shared := best(sides[0]), best(sides[1])
 	ratio := float64(shared) / float64(single)
 	t.Logf("CPU a delivery: %v alone, %v shared, ratio %.3f", single, shared, ratio)
-	if ratio > most {
+	if strict && ratio > most {
 		t.Errorf("a delivery costs %.3f times the CPU of one without a store; the limit is %.2f", ratio, most)
 	}
 }

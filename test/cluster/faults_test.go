@@ -70,6 +70,7 @@ func agree(t testing.TB, d time.Duration, clients []*member, channel string) {
 			for _, c := range clients {
 				t.Logf("%s over %s has %v", c.name, c.transport, c.list(channel))
 			}
+			clients[0].verdict() // such as a connection that has ended
 		}
 	}()
 	soon(t, d, "all lists of "+channel+" are right", func() bool {
@@ -138,8 +139,8 @@ func killed(t *testing.T, st *store) {
 		soon(t, patience, "the dead node is not listed "+when, func() bool { return st.alive(t) == len(nodes) })
 	}
 	once("immediately")
-	<-time.After(3 * st.Lease)
-	once("three leases later")
+	<-time.After(st.Lease + expiryGrace)
+	once("a lease later")
 
 	node = st.child(t)
 	var back sync.WaitGroup
@@ -202,7 +203,7 @@ func stopped(t *testing.T, st *store) {
 	}
 	agree(t, patience, watching, room)
 	settleNews(t, j, nodes, watching, news)
-	<-time.After(st.Lease)
+	<-time.After(expiryGrace)
 	if err := testproc.Resume(node.cmd.Process); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +226,7 @@ func stopped(t *testing.T, st *store) {
 		}
 		c.mu.Unlock()
 	}
-	<-time.After(2 * st.Lease)
+	<-time.After(st.Lease + expiryGrace)
 	agree(t, patience, all, room)
 	j.verdict()
 }
@@ -282,7 +283,7 @@ func outlived(t *testing.T, st *store, o outage) {
 	if o.cuts == nil {
 		o.cuts = func(int) bool { return false }
 	}
-	soon(t, o.lasts, "the nodes report that the store is away", func() bool {
+	soon(t, patience, "the nodes report that the store is away", func() bool {
 		for i, n := range nodes {
 			if o.cuts(i) && n.srv.Stats().Away == nil {
 				return false

@@ -55,11 +55,10 @@ func TestNodeOfManyMembersIsKilled(t *testing.T) {
 	const rooms = 10
 	on(t, everyStore, func(t *testing.T, s *store) {
 		each := 30
-		s.Lease = 8 * time.Second
+		s.Lease = 15 * time.Second
 		within := 2 * time.Second
 		if strict {
 			each = 100
-			s.Lease = 15 * time.Second
 			within = 10 * time.Second
 		}
 		lost := each / 10

@@ -124,7 +124,8 @@ func TestForeignKeyInPlaceOfMembers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const room = "private-room"
-			s := startRedis(t).failing()
+			s := startRedis(t)
+			s.Lease = killedLease
 			key := "{" + s.Prefix + "}1:m:" + room
 			overwrite := func() {
 				for _, c := range [][]string{{"DEL", key}, append([]string{command[0], key}, command[2:]...)} {

@@ -91,12 +91,14 @@ type store struct {
 }
 
 // Leases: longLease is for tests in which no node fails, and shortLease for tests in which
-// nodes lose the store. killedLease is for tests in which one node is killed and the others
-// must not expire, although a busy machine may not run them for some seconds.
+// nodes lose the store. killedLease is for tests in which one node is killed or stopped and the
+// others must not expire, although a busy machine may not run them for some seconds. askLease is
+// for tests in which a node must be listed as silent before it expires.
 const (
 	longLease   = time.Minute
-	shortLease  = 4 * time.Second
-	killedLease = 6 * time.Second
+	shortLease  = 8 * time.Second
+	killedLease = 10 * time.Second
+	askLease    = 20 * time.Second
 )
 
 // newStore returns a store with these addresses.
@@ -211,7 +213,7 @@ func TestCrowd(t *testing.T) {
 // is negligible. This test is not parallel to others.
 func TestCPUOfADelivery(t *testing.T) {
 	for _, kind := range everyStore {
-		t.Run(kind, func(t *testing.T) { cpuOfADelivery(t, stores[kind](t), 3) })
+		t.Run(kind, func(t *testing.T) { cpuOfADelivery(t, stores[kind](t)) })
 	}
 }
 
@@ -227,7 +229,10 @@ func TestKilled(t *testing.T) {
 // it had been disconnected from the store.
 func TestStopped(t *testing.T) {
 	t.Parallel()
-	on(t, everyStore, func(t *testing.T, s *store) { stopped(t, s.failing()) })
+	on(t, everyStore, func(t *testing.T, s *store) {
+		s.Lease = killedLease
+		stopped(t, s)
+	})
 }
 
 // The server restarts after 10 s, with the data in its files and without the data in memory.
@@ -274,7 +279,8 @@ func TestNodeCutOff(t *testing.T) {
 func TestStoreIsEmptied(t *testing.T) {
 	t.Parallel()
 	on(t, everyStore, func(t *testing.T, s *store) {
-		outlived(t, s.failing(), outage{
+		s.Lease = killedLease
+		outlived(t, s, outage{
 			lasts: 2 * time.Second,
 			begin: func(t testing.TB) func() {
 				if r, is := s.server.(*redistest.Server); is {
@@ -332,7 +338,7 @@ func TestLeaderIsKilled(t *testing.T) {
 		addresses = append(addresses, s.Addr)
 	}
 	s := newStore(t, "nats-cluster", nil, addresses...)
-	s.Timeout = 5 * time.Second
+	s.Timeout = 10 * time.Second
 	outlived(t, s, outage{
 		lasts: 10 * time.Second,
 		begin: func(t testing.TB) func() {

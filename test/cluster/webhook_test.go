@@ -112,7 +112,7 @@ func TestWebhooksOfKilledNodes(t *testing.T) {
 	t.Parallel()
 	on(t, everyStore, func(t *testing.T, s *store) {
 		rc := receiveWebhooks(t)
-		s.failing().Webhooks = rc.url
+		s.Lease, s.Webhooks = killedLease, rc.url
 		sender := s.child(t)
 		second := s.child(t)
 		j := newJudge(t)
