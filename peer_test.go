@@ -20,7 +20,7 @@ import (
 const (
 	peerKey = "a secret of sixteen bytes or more"
 	// peerPatience is for what must happen, on a slow machine too.
-	peerPatience = 30 * time.Second
+	peerPatience = 60 * time.Second
 )
 
 // startServer makes a Server that ends with the test. Its secret is peerKey and

@@ -562,13 +562,13 @@ func (panicking) Authorize(context.Context, pushy.AuthRequest) error { panic("bo
 // ended the context of what the host does afterwards.
 func TestBodyTimeoutIsForTheBody(t *testing.T) {
 	t.Parallel()
-	srv, err := pushy.New(pushy.Options{SecretKey: peerKey, BodyTimeout: 50 * time.Millisecond, Logger: testLogger(t)})
+	srv, err := pushy.New(pushy.Options{SecretKey: peerKey, BodyTimeout: time.Second, Logger: testLogger(t)})
 	require.NoError(t, err)
 	baseURL := serveHandler(t, srv, srv.AuthHandler(func(r *http.Request, _, _ string) (any, error) {
 		select {
 		case <-r.Context().Done():
 			return nil, r.Context().Err()
-		case <-time.After(time.Second):
+		case <-time.After(2 * time.Second):
 			return nil, nil
 		}
 	}))

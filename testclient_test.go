@@ -21,7 +21,7 @@ import (
 )
 
 // clientPatience is how long a client waits for what must come.
-const clientPatience = 30 * time.Second
+const clientPatience = 60 * time.Second
 
 // serve runs a Server of these options, with the secret key "secret" unless
 // they name one, on 127.0.0.1 until the test ends.

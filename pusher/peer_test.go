@@ -32,7 +32,7 @@ const (
 	appSecret = "7ad3773142a6692b25b8"
 	secretKey = "a secret of more than sixteen bytes"
 	// patience is how long a client waits for what must come.
-	patience = 30 * time.Second
+	patience = 60 * time.Second
 )
 
 func sign(text string) string {

@@ -6,7 +6,7 @@ import { Pushy } from "../pushy.mjs";
 import { client, clock } from "./fakes.js";
 import { build, start } from "./server.js";
 
-const limit = { timeout: 60_000 };
+const limit = { timeout: 300_000 }; // the first one builds the server
 before(build, limit);
 
 /** Returns the states of a client until it is connected. */

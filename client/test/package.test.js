@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 
-const limit = { timeout: 120_000 };
+const limit = { timeout: 300_000 };
 const client = path.resolve(import.meta.dirname, "..");
 const home = mkdtempSync(path.join(tmpdir(), "pushy-package-"));
 const run = (command, ...args) => execFileSync(command, args, { cwd: home, encoding: "utf8" }).trim();

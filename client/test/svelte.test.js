@@ -113,7 +113,7 @@ async function component(generate) {
   return import(file("out.mjs"));
 }
 
-test("a component: rendered by a server, then mounted in the page", { timeout: 60_000 }, async (t) => {
+test("a component: rendered by a server, then mounted in the page", { timeout: 300_000 }, async (t) => {
   const page = await open(t, { presence: [member("me", "Ann")] }), { pushy } = page, heard = [];
   const { html } = await component("server"), { App, hydrate, unmount, flushSync } = await component("client");
   const names = writable("private-room"), props = { pushy, heard, names };

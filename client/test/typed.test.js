@@ -5,7 +5,7 @@ import WebSocket from "ws";
 import { Pushy } from "../pushy.mjs";
 import { build, start } from "./server.js";
 
-const limit = { timeout: 60_000 };
+const limit = { timeout: 300_000 }; // the first one builds the server
 let server;
 
 before(async () => {

@@ -35,7 +35,7 @@ function check(pages, options, more = []) {
   }
 }
 
-test("a page's events have the types of the Go code", { timeout: 60_000 }, () => {
+test("a page's events have the types of the Go code", { timeout: 300_000 }, () => {
   assert.equal(compile("chat", `
     import { Pushy } from "pushy-client";
     import { useChannel, useEvent } from "pushy-client/react";
@@ -67,7 +67,7 @@ test("a page's events have the types of the Go code", { timeout: 60_000 }, () =>
   `), "");
 });
 
-test("what encoding/json writes has the types that are declared", { timeout: 60_000 }, () => {
+test("what encoding/json writes has the types that are declared", { timeout: 300_000 }, () => {
   const sample = (name) => readFileSync(path.join(golden, "shapes", `${name}.json`), "utf8");
   const page = (full) => `import type { Shapes } from "./shapes.js"; export const full: Shapes = ${full}, least: Shapes = ${sample("least")};`;
   assert.equal(compile("shapes", page(sample("full"))), "");
@@ -80,7 +80,7 @@ test("what encoding/json writes has the types that are declared", { timeout: 60_
 const docs = (name) => readFileSync(path.resolve(client, "../docs", name), "utf8");
 const blocks = (text, language) => [...text.matchAll(new RegExp("```" + language + "\\n([^]*?)```", "g"))].map(([, code]) => code);
 
-test("the code of docs/react.md", { timeout: 60_000 }, () => {
+test("the code of docs/react.md", { timeout: 300_000 }, () => {
   const page = docs("react.md"), [realtime] = blocks(page, "js"), [orders, missed] = blocks(page, "jsx"), [typed] = blocks(page, "ts");
   const load = "/** @returns {Promise<any[]>} */ async function load() { return []; }\n";
   const options = { allowJs: true, checkJs: true, noImplicitAny: false, strictNullChecks: false };
@@ -95,7 +95,7 @@ test("the code of docs/react.md", { timeout: 60_000 }, () => {
   assert.match(check({ "typed.ts": imports + types.replace("order.title", "order.name") }), /'name' does not exist/);
 });
 
-test("the code of docs/svelte.md", { timeout: 60_000 }, () => {
+test("the code of docs/svelte.md", { timeout: 300_000 }, () => {
   const page = docs("svelte.md"), [orders] = blocks(page, "svelte"), [typed] = blocks(page, "ts");
   assert.deepEqual(svelte(orders, { generate: "client" }).warnings, []);
   const [, script] = orders.match(/<script>([^]*?)<\/script>/);

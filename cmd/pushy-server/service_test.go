@@ -295,8 +295,8 @@ func TestDrainDelay(t *testing.T) {
 // delay is over.
 func TestProcessDrains(t *testing.T) {
 	t.Parallel()
-	const delay = 4 * time.Second
-	p := startProcess(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"drainDelay":"4s"}`)
+	const delay = 12 * time.Second // on a busy machine each of the steps until its end can take seconds
+	p := startProcess(t, `{"secretKey":"`+secret+`","host":"127.0.0.1","port":0,"drainDelay":"`+delay.String()+`"}`)
 	url := "ws://" + p.addr + "/pushy/socket/websocket"
 	early := connect(t, url, nil)
 	began := time.Now()

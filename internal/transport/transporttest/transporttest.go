@@ -22,7 +22,7 @@ import (
 )
 
 // Patience is the longest wait in tests over real sockets.
-const Patience = 20 * time.Second
+const Patience = 60 * time.Second
 
 // Config returns the limits that tests start from.
 func Config() transport.Config {
@@ -207,9 +207,9 @@ func Main(m *testing.M) {
 }
 
 // leftGoroutines returns the stacks of the goroutines that still run code of this module
-// after 10 s.
+// after Patience.
 func leftGoroutines() string {
-	patience := time.After(10 * time.Second)
+	patience := time.After(Patience)
 	for {
 		var left []string
 		buf := make([]byte, 4<<20)

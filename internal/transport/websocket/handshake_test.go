@@ -203,12 +203,12 @@ func TestServerDeadlinesAreCleared(t *testing.T) {
 	t.Parallel()
 	h := newHost(false, transporttest.Config())
 	srv := httptest.NewUnstartedServer(h)
-	srv.Config.ReadTimeout = time.Second
-	srv.Config.WriteTimeout = time.Second
+	srv.Config.ReadTimeout = 4 * time.Second
+	srv.Config.WriteTimeout = 4 * time.Second
 	srv.Start()
 	t.Cleanup(srv.Close)
 	c := dial(t, srv.Listener.Addr().String()).connect()
-	<-time.After(1500 * time.Millisecond)
+	<-time.After(4500 * time.Millisecond)
 	c.send(frame(fin|opText, "late"))
 	c.expect("text:late")
 }

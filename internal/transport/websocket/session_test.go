@@ -163,11 +163,9 @@ func connectedSession(t testing.TB, framed bool) (session.Session, *client) {
 func TestSlowReaderGetsAll(t *testing.T) {
 	t.Parallel()
 	cfg := transporttest.Config()
-	cfg.WriteTimeout = 1500 * time.Millisecond
-	h := newHost(false, cfg)
-	c := dial(t, h.start(t)).connect()
-	s := h.Conn(t)
-	big := strings.Repeat("0123456789abcdef", 1<<19) // 8 MiB
+	cfg.WriteTimeout = 5 * time.Second
+	s, c := openOver(t, newHost(false, cfg), false)
+	big := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB
 	for range 2 {
 		require.True(t, s.Out.Send(fanout.NewFrame([]byte(big))))
 		<-time.After(50 * time.Millisecond)
