@@ -95,12 +95,13 @@ func TestMakeTestGoesOnAfterAFailure(t *testing.T) {
 	assert.Equal(t, 1, status, out)
 	called, err := os.ReadFile(calls)
 	require.NoError(t, err)
+	parts, _, _ := strings.Cut(out, "\n== failures of ")
 	for _, list := range [][]string{{"fmt", "unit", "fuzz"}, {"client", "browser"}} {
 		assert.Equal(t, list, slices.DeleteFunc(strings.Fields(string(called)), func(part string) bool {
 			return !slices.Contains(list, part)
 		}))
 		for _, part := range list {
-			assert.Equal(t, 1, strings.Count(out, "part "+part+" runs\n"))
+			assert.Equal(t, 1, strings.Count(parts, "part "+part+" runs\n"))
 		}
 	}
 	_, summary, found := strings.Cut(out, "== summary\n")
@@ -113,6 +114,47 @@ func TestMakeTestGoesOnAfterAFailure(t *testing.T) {
 	out, status = run(t, "", env, "ci/test.sh", "fmt", "fuzz")
 	assert.Zero(t, status, out)
 	assert.NotContains(t, out, "FAILED")
+}
+
+// The failures of a part are printed again before the summary, because the output of all parts is long:
+// the tests of Go and of node that failed, with what they say, or else the end of the output.
+func TestMakeTestRepeatsFailures(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fake := script(t, filepath.Join(dir, "make"), `case $2 in
+unit)
+	echo "ok  	example.org/a"
+	echo "--- FAIL: TestA (0.01s)"
+	echo "    --- FAIL: TestA/b (0.01s)"
+	echo "time=2026-01-01T00:00:00Z level=INFO msg=connected"
+	echo "        Error: Not equal"
+	seq 100 ;;
+browser)
+	echo "✔ a test that passes (1 ms)"
+	echo "✖ a test that does not (2 ms)"
+	echo "  expected 1"
+	seq 100 ;;
+lint)
+	seq 30
+	echo "the last line" ;;
+esac
+[ "$2" = fmt ]`)
+	out, status := run(t, "", []string{"MAKE=" + fake}, "ci/test.sh", "fmt lint", "unit browser")
+	assert.Equal(t, 1, status, out)
+	again := func(part string) string {
+		_, text, found := strings.Cut(out, "\n== failures of make "+part+"\n")
+		require.True(t, found, out)
+		text, _, _ = strings.Cut(text, "\n\n== ")
+		return text
+	}
+	const ten = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10"
+	assert.Equal(t, "--- FAIL: TestA (0.01s)\n    --- FAIL: TestA/b (0.01s)\n        Error: Not equal\n"+ten, again("unit"))
+	assert.Equal(t, "✖ a test that does not (2 ms)\n  expected 1\n"+ten, again("browser"))
+	assert.Regexp(t, `(?s)^12\n13\n.*\n30\nthe last line$`, again("lint"))
+	assert.NotContains(t, out, "failures of make fmt")
+	_, summary, found := strings.Cut(out, "\n== summary\n")
+	require.True(t, found, out)
+	assert.Contains(t, summary, "3 of 4 parts failed")
 }
 
 // The lists run at the same time: each part waits here for the one of the other list. The output of

@@ -2,8 +2,8 @@
 # Runs the parts of `make test`. Each argument is a list of targets of the Makefile, which run one
 # after another; the lists run at the same time. The first list, which mostly compiles, has a lower
 # priority, because the tests of the others wait for real servers with time limits. The output of a
-# part is printed when the part has ended. If a part fails, the others still run, and the summary at
-# the end lists the parts that failed.
+# part is printed when the part has ended. If a part fails, the others still run, and the end of the
+# output has the failures of each part again, and a summary with the parts that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 
 missing=0
@@ -63,8 +63,27 @@ for list in "$@"; do
 done
 set +m
 
+# failures LOG prints the tests that failed, with the lines that follow each of them except the log of
+# the program, or the end of the output if it names no test.
+failures() {
+	awk '
+		/^[[:blank:]]*--- FAIL: |^[[:blank:]]*✖ [^f]|^(FAIL|panic:|fatal error:|WARNING: DATA RACE)/ && !seen[$0]++ { left = 12 }
+		left > 0 && !/level=(DEBUG|INFO|WARN|ERROR)/ && total < 100 {
+			print substr($0, 1, 300)
+			left--
+			total++
+		}
+		{ last[NR % 20] = $0 }
+		END {
+			if (total == 0)
+				for (i = NR - 19; i <= NR; i++)
+					if (i > 0) print last[i % 20]
+		}
+	' "$1"
+}
+
 parts=0
-failed=0
+failed=()
 summary=
 while read -r outcome part seconds; do
 	if [ "$outcome" = begins ]; then
@@ -74,10 +93,14 @@ while read -r outcome part seconds; do
 	say "make $part has ended: $outcome"
 	cat "$logs/$part.log"
 	parts=$((parts + 1))
-	[ "$outcome" = ok ] || failed=$((failed + 1))
+	[ "$outcome" = ok ] || failed+=("$part")
 	summary+=$(printf '  %-12s %-7s %5d s' "$part" "$outcome" "$seconds")$'\n'
 done <"$logs/news"
 lists=()
+for part in ${failed[@]+"${failed[@]}"}; do
+	say "failures of make $part"
+	failures "$logs/$part.log"
+done
 say "summary"
 printf '%s' "$summary"
-[ "$failed" = 0 ] || die "$failed of $parts parts failed"
+[ "${#failed[@]}" = 0 ] || die "${#failed[@]} of $parts parts failed"
