@@ -37,13 +37,14 @@ type Limits struct {
 	JoinRate  int // subscriptions a second; default 50
 	JoinBurst int // subscriptions at once after a pause; default 200, or Channels if that is more
 	// Memory limits the memory, in bytes, that the Server uses for its clients: what is queued
-	// for them, with an event that many clients wait for counted once; messages and bodies that
-	// arrive; the members of channels; and the events that channels keep. Stats.Memory has these
-	// parts. At 80 % the kept events are freed, and if that is not enough, new connections are
+	// for them and for Listeners, with an event that many wait for counted once; messages and
+	// bodies that arrive; the members of channels; and the events that channels keep. Stats.Memory
+	// has these parts. At 80 % the kept events are freed, and if that is not enough, new connections are
 	// refused with status 503; at 90 % Ready returns ErrOverloaded, and events are not published:
 	// triggers and the call publish are answered with 503; at 100 % the connections with the
-	// most queued bytes are closed with CloseSlowConsumer. Each of these ends by itself, 5
-	// percentage points lower.
+	// most queued bytes are closed with CloseSlowConsumer, and if more is queued for Listeners than
+	// for connections, the Listeners with the most queued bytes end with ErrSlowConsumer. Each of
+	// these ends by itself, 5 percentage points lower.
 	//
 	// Garbage, what arrives between two of ten measurements a second, and what other limits bound
 	// come on top, so choose at most 75 % of what the process may have. The latter are: an idle

@@ -13,7 +13,8 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
-// ErrSlowConsumer ends the events of a Listener whose loop is too slow, see OnFull.
+// ErrSlowConsumer ends the events of a Listener whose loop is too slow, see OnFull, and of one for which
+// much is queued while Limits.Memory is used up; it then does not receive what is queued.
 var ErrSlowConsumer = errors.New("pushy: slow consumer: the queue of the Listener is full")
 
 const (
@@ -82,7 +83,7 @@ func (o *ListenOptions) withDefaults() (ListenOptions, error) {
 }
 
 // Listener receives the events of channels for code of this process. It is no client: no Authorizer
-// is asked, it is in no list of members, and no option of Limits concerns it. It counts as a
+// is asked, it is in no list of members, and of Limits only Memory concerns it. It counts as a
 // subscriber (a trigger is answered with 201), and receives what its own process publishes, and the
 // events that exclude a connection (Event.Except), too. Server.Kick with a channel ends its
 // subscription of that channel. All methods are safe for concurrent use.

@@ -28,11 +28,16 @@ type MemoryStats struct {
 	Members  int64 // members of private channels, on all nodes
 	Kept     int64 // events that channels keep, see Options.MaxKept
 	Queued   int64 // joins and leaves that the Broker has not accepted yet
-	Limit    int64 // Limits.Memory; 0 if it is off
+	// Listeners is what is queued for Listeners (Server.Listen), with an event that several wait for
+	// counted once, and 250 bytes more for each of them.
+	Listeners int64
+	Limit     int64 // Limits.Memory; 0 if it is off
 }
 
 // Total returns the sum of the parts.
-func (m MemoryStats) Total() int64 { return m.Outboxes + m.Reading + m.Members + m.Kept + m.Queued }
+func (m MemoryStats) Total() int64 {
+	return m.Outboxes + m.Reading + m.Members + m.Kept + m.Queued + m.Listeners
+}
 
 const (
 	// minMemory is the least Limits.Memory. Less can only be a number without its unit.
@@ -99,12 +104,13 @@ func (s *Server) memoryStats() MemoryStats {
 func (s *Server) measureMemory(outboxes int64) MemoryStats {
 	m := s.hub.Memory()
 	return MemoryStats{
-		Outboxes: outboxes,
-		Reading:  s.memory.reading.Load(),
-		Members:  m.Members,
-		Kept:     m.Kept,
-		Queued:   m.Queued,
-		Limit:    max(0, s.opts.Limits.Memory),
+		Outboxes:  outboxes,
+		Reading:   s.memory.reading.Load(),
+		Members:   m.Members,
+		Kept:      m.Kept,
+		Queued:    m.Queued,
+		Listeners: s.hub.ListenerBytes(),
+		Limit:     max(0, s.opts.Limits.Memory),
 	}
 }
 
@@ -123,23 +129,40 @@ func (s *Server) limitMemory() {
 		m = s.measureMemory(m.Outboxes)
 	}
 	s.setMemoryStage(m) // before connections are closed, also if no measurement saw the stages before
-	closed := 0
+	s.setMemoryStage(s.shedMemory(m))
+}
+
+// shedMemory closes the connections, and ends the Listeners, with the most queued bytes if the memory is
+// full. It returns the figures after that.
+func (s *Server) shedMemory(m MemoryStats) MemoryStats {
+	closed, ended := 0, 0
 	for range shedsAtOne {
 		if s.memoryPercent(m) < memoryFull {
 			break
 		}
-		n := s.engine.Shed(max(1, s.engine.Waiting()/shedPart))
-		if n == 0 {
-			break
+		if m.Listeners > m.Outboxes {
+			if !s.hub.EndBusiestListener() {
+				break
+			}
+			ended++
+		} else {
+			n := s.engine.Shed(max(1, s.engine.Waiting()/shedPart))
+			if n == 0 {
+				break
+			}
+			closed += n
 		}
-		closed += n
 		m = s.measureMemory(s.engine.Census())
 	}
 	if closed > 0 {
 		s.warnOfMemory("memory is full: the connections with the most queued bytes were closed", m,
 			slog.Int("connections", closed))
 	}
-	s.setMemoryStage(m)
+	if ended > 0 {
+		s.warnOfMemory("memory is full: the Listeners with the most queued bytes were ended", m,
+			slog.Int("listeners", ended))
+	}
+	return m
 }
 
 // memoryPercent returns the part of Limits.Memory that is in use.
@@ -187,6 +210,7 @@ func (s *Server) warnOfMemory(kind string, m MemoryStats, attrs ...slog.Attr) {
 		slog.Int64("members", m.Members),
 		slog.Int64("kept", m.Kept),
 		slog.Int64("queued", m.Queued),
+		slog.Int64("listeners", m.Listeners),
 		slog.String("hint", "raise Options.Limits.Memory and GOMEMLIMIT, add servers, "+
 			"or lower Limits.ConnBuffer, Limits.Members or ChannelOptions.Keep"))...)
 }

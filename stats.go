@@ -21,6 +21,7 @@ import (
 type Stats struct {
 	Connections int
 	Channels    int         // with subscribers on this node
+	Listeners   int         // of Server.Listen and Server.Subscribe that have not ended
 	Buffered    int64       // bytes queued for clients
 	Memory      MemoryStats // what Limits.Memory limits
 	Published   uint64      // events published on this node that the Broker accepted
@@ -109,6 +110,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Connections:  s.hub.Admission().Len(),
 		Channels:     channels,
+		Listeners:    s.hub.Listeners(),
 		Buffered:     s.engine.Waiting(),
 		Memory:       s.memoryStats(),
 		Published:    s.hub.Published(),

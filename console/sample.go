@@ -73,8 +73,7 @@ func (a *agent) sample() (nodeSample, time.Duration) {
 			Waiting:     stats.Buffered,
 			Published:   stats.Published,
 			Rates:       a.rates(began, &stats),
-			Memory: stats.Memory.Outboxes + stats.Memory.Reading + stats.Memory.Members +
-				stats.Memory.Kept + stats.Memory.Queued,
+			Memory:      stats.Memory.Total(),
 			MemoryLimit: stats.Memory.Limit,
 		},
 		Channels: []channelRow{},

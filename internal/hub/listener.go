@@ -76,11 +76,11 @@ type Listener struct {
 	err       error // what Next returns after the queue
 	closed    bool  // Close was called: what is queued is not delivered
 
+	replay *replay // whose events are being delivered
+
 	wake chan struct{} // has an element if something has changed for Next
 
-	// Only Next uses these.
-	replay *replay      // whose events are being delivered
-	last   *queuedEvent // the last result, which has been handled when Next is called again
+	last *queuedEvent // the last result, which has been handled when Next is called again; only Next uses it
 }
 
 // queuedEvent is an event in the queue of a Listener, or the place of a replay or of skipped events.
@@ -116,80 +116,6 @@ type subscription struct {
 	gap     *skipped // the last element of the channel in the queue, if that is one
 
 	attached bool // it is in ch.listeners; ch.fan guards it
-}
-
-// endable is a *Listener, as channelListeners is an interface.
-type endable interface{ end(err error, now bool) }
-
-// listeners has the Listeners of a Hub.
-type listeners struct {
-	mu     sync.Mutex
-	all    map[endable]struct{}
-	closed bool
-}
-
-// NewListener returns a Listener, which must be closed. The error is ErrClosed.
-func (h *Hub) NewListener(cfg ListenerConfig) (*Listener, error) {
-	l := &Listener{
-		hub:       h,
-		cfg:       cfg,
-		channels:  map[string]*subscription{},
-		positions: map[string]broker.Position{},
-		wake:      make(chan struct{}, 1),
-	}
-	s := &h.listeners
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, ErrClosed
-	}
-	if s.all == nil {
-		s.all = map[endable]struct{}{}
-	}
-	s.all[l] = struct{}{}
-	return l, nil
-}
-
-// endListeners ends all Listeners. What is queued for them is still delivered.
-func (h *Hub) endListeners() {
-	s := &h.listeners
-	s.mu.Lock()
-	s.closed = true
-	all := s.all
-	s.all = nil
-	s.mu.Unlock()
-	for l := range all {
-		l.end(ErrClosed, false)
-	}
-}
-
-// Close ends the Listener. Next then returns err, which is not nil, unless it has ended before.
-func (l *Listener) Close(err error) {
-	s := &l.hub.listeners
-	s.mu.Lock()
-	delete(s.all, l)
-	s.mu.Unlock()
-	l.end(err, true)
-}
-
-func (l *Listener) end(err error, now bool) {
-	l.mu.Lock()
-	if l.err == nil {
-		l.err = err
-	}
-	if now {
-		l.closed = true
-		l.queue = nil
-		l.head = 0
-		l.bytes = 0
-	}
-	channels := l.channels
-	l.channels = map[string]*subscription{}
-	l.wakeLocked()
-	l.mu.Unlock()
-	for _, s := range channels {
-		s.leave()
-	}
 }
 
 // Position returns the position of the last event of a channel that was handled, see Next. Before

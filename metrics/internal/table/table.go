@@ -70,6 +70,8 @@ var Metrics = sorted([]Metric{
 		func(s *pushy.Stats) float64 { return float64(s.Connections) }),
 	gauge("pushy_channels", "{channel}", "Channels with subscribers on this node.",
 		func(s *pushy.Stats) float64 { return float64(s.Channels) }),
+	gauge("pushy_listeners", "{listener}", "Listeners of Go code (Server.Listen).",
+		func(s *pushy.Stats) float64 { return float64(s.Listeners) }),
 	gauge("pushy_queued_bytes", "By", "Bytes queued for clients.",
 		func(s *pushy.Stats) float64 { return float64(s.Buffered) }),
 	{
@@ -81,11 +83,12 @@ var Metrics = sorted([]Metric{
 		read: func(s *Snapshot, emit func(Value)) {
 			m := &s.Stats.Memory
 			for part, bytes := range map[string]int64{
-				"outboxes": m.Outboxes,
-				"reading":  m.Reading,
-				"members":  m.Members,
-				"kept":     m.Kept,
-				"queued":   m.Queued,
+				"outboxes":  m.Outboxes,
+				"reading":   m.Reading,
+				"members":   m.Members,
+				"kept":      m.Kept,
+				"queued":    m.Queued,
+				"listeners": m.Listeners,
 			} {
 				emit(number(float64(bytes), part))
 			}
