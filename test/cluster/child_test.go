@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -140,13 +141,15 @@ func serveChild() {
 		}
 		_ = json.NewEncoder(w).Encode(used)
 	})
+	var said atomic.Int64
 	mux.HandleFunc("/publish", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.FormValue("n"))
-		data := map[string]string{"text": strings.Repeat("x", 180)}
+		data := map[string]string{"text": strings.Repeat("x", 150)}
 		pace := time.NewTicker(10 * time.Millisecond)
 		defer pace.Stop()
 		for range n {
 			<-pace.C
+			data["id"] = fmt.Sprintf("%08d-%08d", os.Getpid(), said.Add(1)) // no two events are equal
 			if err := srv.Publish(r.Context(), r.FormValue("channel"), "said", data); err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/ordercheck"
 	"github.com/gopushy/pushy/subscriber"
 )
@@ -157,4 +158,155 @@ func TestGoClientsOfKilledServers(t *testing.T) {
 		}
 		t.Logf("%d events, %d kills, %d clients, %d named gaps", top.Offset, kills, len(clients), breaks)
 	})
+}
+
+// newEpoch waits until all clients have received at least that many events of one epoch, which is not the
+// old one. It returns the epoch.
+func newEpoch(t *testing.T, clients []*subscribed, old string, events uint64) (epoch string) {
+	t.Helper()
+	soon(t, patience, "all clients follow the new log", func() bool {
+		epoch = ""
+		for _, c := range clients {
+			f := c.at.Load()
+			if f == nil || f.At.Epoch == old || f.At.Offset < events || epoch != "" && f.At.Epoch != epoch {
+				return false
+			}
+			epoch = f.At.Epoch
+		}
+		return true
+	})
+	return epoch
+}
+
+// Reach C1 without a store: a server process that keeps the events in its memory is killed while it
+// publishes, and another one started, 3 times (20 times with PUSHY_SOAK). Each time, each client is told
+// once that the log is another one, and then receives all events of that one in order.
+func TestGoClientsWithoutAStore(t *testing.T) {
+	t.Parallel()
+	kills, publishers := 3, 1
+	if strict {
+		kills, publishers = 20, 10 // at 100 events a second each
+	}
+	var url atomic.Pointer[string]
+	serve := func() *child {
+		c, err := startChild("")
+		require.NoError(t, err)
+		t.Cleanup(c.kill)
+		host := strings.TrimPrefix(c.url, "http://")
+		url.Store(&host)
+		return c
+	}
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, *url.Load())
+	}
+	server := serve()
+	var log ordercheck.Log
+	var clients []*subscribed
+	for range 5 {
+		clients = append(clients, followKept(t, &log, "kept", dial))
+	}
+	epoch := ""
+	for range kills {
+		var publishing sync.WaitGroup
+		for range publishers {
+			publishing.Go(func() { assert.Error(t, server.publish("kept", 1_000_000)) })
+		}
+		epoch = newEpoch(t, clients, epoch, 30)
+		server.kill()
+		publishing.Wait()
+		server = serve()
+	}
+	require.NoError(t, server.publish("kept", 50))
+	last := newEpoch(t, clients, epoch, 50)
+	for _, c := range clients {
+		c.client.Close()
+		<-c.ended
+		f := c.at.Load()
+		assert.Equal(t, broker.Position{Epoch: last, Offset: 50}, *f.At)
+		require.Len(t, f.Breaks, kills)
+		for _, reason := range f.Breaks {
+			assert.Equal(t, "epoch", reason)
+		}
+	}
+	t.Logf("%d events, %d kills, %d clients", clients[0].at.Load().Events, kills, len(clients))
+}
+
+// Reach C3: all data of Redis is deleted. Clients that are connected, and one that returns with a position
+// that it has saved, are told so once, and then receive only new events, in order.
+func TestGoClientsOfAnEmptiedLog(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	nodes := s.start(t, 2)
+	dialTo := func(n node) func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, strings.TrimPrefix(n.url, "http://"))
+		}
+	}
+	var log ordercheck.Log
+	var clients []*subscribed
+	for _, n := range nodes {
+		for range 2 {
+			clients = append(clients, followKept(t, &log, "kept", dialTo(n)))
+		}
+	}
+	number := 0
+	publish := func(n int) (last broker.Position) {
+		t.Helper()
+		for range n {
+			number++
+			receipt, err := nodes[number%2].srv.PublishEvent(t.Context(), pushy.Event{Channel: "kept", Name: "n", Data: number})
+			require.NoError(t, err)
+			require.NoError(t, log.Published(receipt.Position, fmt.Sprint(number)))
+			last = receipt.Position
+		}
+		return last
+	}
+	const flushes = 3
+	epoch := ""
+	var saved broker.Position
+	for range flushes {
+		saved = publish(50)
+		epoch = newEpoch(t, clients, epoch, 50)
+		require.Equal(t, epoch, saved.Epoch)
+		answer, err := s.redis(t).Command("FLUSHALL")
+		require.NoError(t, err)
+		require.Equal(t, "+OK", answer)
+	}
+	last := publish(30)
+	require.NotEqual(t, saved.Epoch, last.Epoch)
+	require.Equal(t, last.Epoch, newEpoch(t, clients, epoch, last.Offset))
+
+	// A client that was not running.
+	c, err := subscriber.Dial(t.Context(), nodes[0].url+"/pushy", subscriber.Options{})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	sub, err := c.Subscribe(t.Context(), "kept", &subscriber.SubscribeOptions{Since: saved})
+	require.NoError(t, err)
+	after := publish(10)
+	var got []string
+	for e, err := range sub.Events() {
+		require.NoError(t, err)
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, e.Reason, e.Data)))
+		if e.Position == after {
+			break
+		}
+	}
+	want := []string{"gap epoch"}
+	for n := number - 9; n <= number; n++ {
+		want = append(want, fmt.Sprintf("published  %d", n))
+	}
+	assert.Equal(t, want, got)
+	newEpoch(t, clients, epoch, after.Offset)
+	for _, c := range clients {
+		c.client.Close()
+		<-c.ended
+		f := c.at.Load()
+		assert.Equal(t, after, *f.At)
+		require.Len(t, f.Breaks, flushes)
+		for _, reason := range f.Breaks {
+			assert.Equal(t, "epoch", reason)
+		}
+	}
 }

@@ -139,6 +139,89 @@ func TestWebhooksOfKilledNodes(t *testing.T) {
 	})
 }
 
+// All data of Redis is deleted, and with it the log of the webhooks. Nothing is reported because of that.
+// What happens then is reported once, also if another node continues to send. With PUSHY_SOAK, one client
+// leaves at that moment, which is reported after half a minute.
+func TestWebhooksOfAnEmptiedStore(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t).failing()
+	rc := receiveWebhooks(t)
+	s.Webhooks = rc.url
+	nodes := []*child{s.child(t), s.child(t)} // the first one sends
+	j := newJudge(t)
+	j.lossy = true
+	enter := func(name string, n *child) *member {
+		c := newMember(j, name, "websocket")
+		require.NoError(t, c.connect(n.url))
+		require.Equal(t, "pushy:subscription-success", c.join("private-"+name))
+		return c
+	}
+	var ann, bob *member
+	rounds := 2
+	if strict {
+		rounds = 3
+	}
+	for round := range rounds {
+		if round == 0 {
+			ann, bob = enter("ann", nodes[0]), enter("bob", nodes[1])
+			rc.await("channel.occupied private-ann", "member.joined private-ann",
+				"channel.occupied private-bob", "member.joined private-bob")
+		}
+		answer, err := s.redis(t).Command("FLUSHALL")
+		require.NoError(t, err)
+		require.Equal(t, "+OK", answer)
+		// A wrong report about those who stay would come before that of the last leave, which is delayed.
+		if round == 2 {
+			assert.Equal(t, "pushy:subscription-end", bob.ask("unsubscribe", "private-bob", ""))
+		}
+		carl := enter("carl", nodes[round%2])
+		assert.Equal(t, "pushy:subscription-end", enter("dora", nodes[1]).ask("unsubscribe", "private-dora", ""))
+		rc.awaitOf("carl", "channel.occupied private-carl", "member.joined private-carl")
+		assert.Equal(t, "pushy:subscription-end", carl.ask("unsubscribe", "private-carl", ""))
+		rc.awaitOf("carl", "member.left private-carl left", "channel.vacated private-carl")
+		carl.leave()
+	}
+	if strict {
+		rc.awaitOf("bob", "member.left private-bob closed", "channel.vacated private-bob") // nobody has said why
+	}
+	nodes[0].kill() // the node that sends
+	rc.awaitOf("ann", "member.left private-ann lost", "channel.vacated private-ann")
+	ann.leave()
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	for _, seen := range rc.seen {
+		// Dora can have come and gone before anything was sent, and the next node can have seen only a
+		// list of what happened.
+		assert.True(t, strings.Contains(seen, "private-dora") || seen == "events.lost  handover", seen)
+	}
+}
+
+// awaitOf waits for events of one channel, and leaves the others.
+func (rc *webhooks) awaitOf(name string, want ...string) {
+	rc.t.Helper()
+	of := func(list []string) (own, others []string) {
+		for _, seen := range list {
+			if strings.Contains(seen+" ", " private-"+name+" ") {
+				own = append(own, seen)
+			} else {
+				others = append(others, seen)
+			}
+		}
+		return own, others
+	}
+	soon(rc.t, 2*patience, strings.Join(want, ", "), func() bool {
+		rc.mu.Lock()
+		defer rc.mu.Unlock()
+		own, _ := of(rc.seen)
+		return len(own) >= len(want)
+	})
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	own, others := of(rc.seen)
+	assert.ElementsMatch(rc.t, want, own)
+	rc.seen = others
+}
+
 // What a receiver with the library of Standard Webhooks refuses.
 func TestChangedWebhooksAreRefused(t *testing.T) {
 	t.Parallel()
