@@ -148,6 +148,23 @@ func TestSignatures(t *testing.T) {
 	without.signedPath = "/apps/3/events"
 	status, answer, _ = n.do(without)
 	require.Equal(t, 200, status, answer)
+	// SDKs sign the id of a user as it is, and send it escaped.
+	for signed, want := range map[string]int{
+		"/realtime/apps/3/users/Zo%C3%AB%20%F0%9F%98%80/terminate_connections":      200,
+		"/apps/3/users/Zo%C3%AB%20%F0%9F%98%80/terminate_connections":               200,
+		"/realtime/apps/3/users/Zoë 😀/terminate_connections":                        200,
+		"/apps/3/users/Zoë 😀/terminate_connections":                                 200,
+		"/apps/3/users/Zoe 😀/terminate_connections":                                 401,
+		"/apps/3/users/Zo%25C3%25AB%2520%25F0%259F%2598%2580/terminate_connections": 401,
+	} {
+		status, answer, _ = n.do(signedAPI{
+			method:     "POST",
+			path:       "/realtime/apps/3/users/Zo%C3%AB%20%F0%9F%98%80/terminate_connections",
+			body:       "{}",
+			signedPath: signed,
+		})
+		assert.Equal(t, want, status, "%s: %s", signed, answer)
+	}
 	for name, c := range map[string]struct {
 		status int
 		change func(s *signedAPI)

@@ -82,7 +82,8 @@ func (a *Adapter) verify(r *http.Request, params map[string]string, body []byte)
 }
 
 // signedPaths returns the paths that can be signed: as received, and from /apps/ on, because some
-// SDKs sign without the path under which an application is mounted.
+// SDKs sign without the path under which an application is mounted; and both without escapes, because
+// SDKs sign the ids of users as they are, and their HTTP clients escape them.
 func signedPaths(r *http.Request) []string {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	if u, err := url.ParseRequestURI(path); err == nil {
@@ -92,8 +93,13 @@ func signedPaths(r *http.Request) []string {
 		path = r.URL.EscapedPath()
 	}
 	paths := []string{path}
-	if i := strings.Index(path, "/apps/"); i > 0 {
-		paths = append(paths, path[i:])
+	if plain, err := url.PathUnescape(path); err == nil && plain != path {
+		paths = append(paths, plain)
+	}
+	for _, path := range paths {
+		if i := strings.Index(path, "/apps/"); i > 0 {
+			paths = append(paths, path[i:])
+		}
 	}
 	return paths
 }
