@@ -46,9 +46,10 @@ soak: ## long runs: every test twenty times, the largest tests once, every fuzz 
 	@PUSHY_SOAK=1 go test -timeout=60m -run=AsNode -v ./internal/jsvalue
 	@PUSHY_SOAK=1 go test -timeout=60m -run='Thousand|Killed|Rolling|Returning|Crowd|MovesFaster|Storm|Ids' -v .
 	@PUSHY_SOAK=1 go test -timeout=60m -run='ManyClients' -v ./subscriber
+	@PUSHY_SOAK=1 go test -timeout=60m -run='Drain' -v ./pusher
 	@PUSHY_SOAK=1 go test -timeout=60m -run='CostOfAnOpenConsole' -v ./console
 	@cd test/streams && GOWORK=off PUSHY_SOAK=1 go test -timeout=60m -run=Breaks -v .
-	@cd test/browser && npm ci --no-audit --no-fund && PUSHY_SOAK=1 node --test --test-reporter=spec sse.test.mjs sseproxy.test.mjs
+	@cd test/browser && npm ci --no-audit --no-fund && PUSHY_SOAK=1 node --test --test-reporter=spec sse.test.mjs sseproxy.test.mjs pusherclose.test.mjs
 	@cd test/cluster && PUSHY_SOAK=1 go test -race -timeout=60m -parallel=1 -v .
 	@ci/fuzz.sh each 600
 
