@@ -27,6 +27,7 @@ var kinds = []kind{
 	{"pushy/sse", "pushy, Server-Sent Events", "pushy", "", load.Events, false, load.Trigger, ""},
 	{"pushy/sse3", "pushy, Server-Sent Events, three channels", "pushy", "", load.Events3, false, load.Trigger, ""},
 	{"pushy/tls", "pushy, TLS", "pushy", "", load.Framed, true, load.Trigger, ""},
+	{"pushy/pusher", "pushy, Pusher protocol", "pushy", pusherFlag, load.Pusher, false, load.Trigger, ""},
 	{"pushy/redis", "pushy over Redis", "pushy", "", load.Framed, false, load.Trigger, "redis"},
 	{"pushy/nats", "pushy over NATS", "pushy", "", load.Framed, false, load.Trigger, "nats"},
 	{"bare", "bare loop", "go", "bare", load.Plain, false, load.Post, ""},
@@ -46,16 +47,21 @@ var kinds = []kind{
 }
 
 // costKinds show what one feature costs. They are measured only by name, beside a kind that differs
-// in nothing else: scraped beside pushy, latest beside posted, and pushy's triggers beside http.
+// in nothing else: scraped and mixed beside pushy, latest beside posted, and pushy's triggers beside
+// http.
 var costKinds = []kind{
 	{"http", "a handler of net/http that reads the body", "go", "http", load.Plain, false, load.Post, ""},
 	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
+	{"pushy/mixed", "pushy, a tenth with the Pusher protocol", "pushy", pusherFlag, load.Mixed, false, load.Trigger, ""},
 	{"pushy/posted", "pushy, published by its own process", "pushy", "", load.Framed, false, load.Post, ""},
 	{"pushy/latest", "pushy, published by its own process with Latest", "pushy", "latest", load.Framed, false, load.Post, ""},
 }
 
-// scraped is the flag of a server that has /metrics.
-const scraped = "metrics"
+// Flags of the server: /metrics is served, and the Pusher protocol.
+const (
+	scraped    = "metrics"
+	pusherFlag = "pusher"
+)
 
 // needs returns the program, other than Go, that is needed to measure the kind, or "".
 func (k kind) needs() string {

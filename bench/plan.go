@@ -20,6 +20,7 @@ var sections = []section{
 	{"channels", planChannels},
 	{"commands", planCommands},
 	{"brokers", planBrokers},
+	{"pusher", planPusher},
 	{"return", planReturn},
 	{"hold", planHold},
 	{"kept", planKept},
@@ -197,6 +198,12 @@ func planBrokers(quick bool) []batch {
 	same := sitting{section: "brokers", clients: 1000, loads: append(closed(quick, eventSize, 8, 1), even...)}
 	apart := sitting{section: "apart", clients: 1000, apart: true, loads: append(closed(quick, eventSize, 8), even...)}
 	return []batch{{times(quick, 5), same.each(sharers...)}, {times(quick, 3), apart.each(sharers[1:]...)}}
+}
+
+func planPusher(quick bool) []batch {
+	return []batch{{times(quick, 7), sitting{
+		section: "pusher", clients: 1000, loads: closed(quick, eventSize, 8, 1),
+	}.each("pushy", "pushy/mixed", "pushy/pusher", "centrifuge")}}
 }
 
 // crowd is the number of clients that lose their connections at once.

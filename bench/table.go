@@ -17,6 +17,7 @@ func musts() []must {
 		{"What issue 4 must show", checks()},
 		{"What issue 6 must show", brokerChecks()},
 		{"What issue 13 must show", recoveryChecks()},
+		{"What issue 16 must show: Pusher clients", pusherChecks()},
 		{"What issue 17 must show: commands", commandChecks()},
 	}
 }
@@ -149,6 +150,22 @@ func brokerChecks() []check {
 		for _, what := range []string{"r50", "r300"} {
 			list = append(list, ratio("p99 at "+loads[what]+", pushy over Redis", p99, of("pushy/redis", what), of(other, what), .8, false))
 		}
+	}
+	return list
+}
+
+// pusherChecks are the figures of the section "pusher": 1,000 clients, all or a tenth of them with the
+// Pusher protocol, beside those of pushy and of centrifuge, each with its own protocol.
+func pusherChecks() []check {
+	of := func(kind, what string) query {
+		return query{section: "pusher", kind: kind, what: what, clients: 1000}
+	}
+	var list []check
+	for _, what := range []string{"w8", "w1"} {
+		figure := "server CPU a delivery, 1,000 subscribers, window " + what[1:] + ", "
+		list = append(list,
+			ratio(figure+labelOf("pushy/mixed"), cpu, of("pushy/mixed", what), of("pushy", what), 1.1, false),
+			ratio(figure+labelOf("pushy/pusher"), cpu, of("pushy/pusher", what), of("centrifuge", what), .6, false))
 	}
 	return list
 }

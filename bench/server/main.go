@@ -15,6 +15,7 @@ import (
 	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/broker/redis"
 	"github.com/gopushy/pushy/metrics"
+	"github.com/gopushy/pushy/pusher"
 	"github.com/gopushy/pushy/sse"
 )
 
@@ -22,6 +23,7 @@ var (
 	redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that nodes share")
 	natsAddr  = flag.String("nats", "", "HOST:PORT of a NATS server that nodes share")
 	accepts   = flag.Int("accept-rate", 0, "Limits.AcceptRate")
+	withApp   = flag.Bool("pusher", false, "serve the Pusher protocol")
 	scraped   = flag.Bool("metrics", false, "serve /metrics")
 	latest    = flag.Bool("latest", false, "POST /publish publishes with Event.Latest")
 	unlimited = flag.Bool("unlimited", false, "Limits.CommandRate is off")
@@ -40,6 +42,9 @@ func main() {
 	}
 	if *keep > 0 {
 		options.Channel = kept
+	}
+	if *withApp {
+		options.Channel = pusher.Channels(options.Channel)
 	}
 	srv, err := pushy.New(options)
 	if err != nil {
@@ -66,6 +71,20 @@ func main() {
 			Pattern: "GET /pushy/events",
 			Handler: sse.New(srv, sse.Options{}).ServeHTTP,
 		},
+	}
+	if *withApp {
+		adapter, err := pusher.New(srv, pusher.Options{
+			App:    "1",
+			Key:    load.PusherKey,
+			Secret: "the secret of the benchmark's application",
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		endpoints = append(endpoints, serve.Endpoint{
+			Pattern: "/app/",
+			Handler: adapter.Handler().ServeHTTP,
+		})
 	}
 	if *scraped {
 		endpoints = append(endpoints, serve.Endpoint{

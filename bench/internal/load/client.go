@@ -26,7 +26,20 @@ const (
 	Events     Dialect = "events"  // pushy's Server-Sent Events
 	Events3    Dialect = "events3" // the same, with two more channels, which have no events
 	R3labs     Dialect = "r3labs"  // the Server-Sent Events of r3labs/sse
+	Pusher     Dialect = "pusher"  // the Pusher protocol
+	Mixed      Dialect = "mixed"   // every tenth client is one of Pusher, the others are those of Framed
 )
+
+// of returns the protocol of client i.
+func (d Dialect) of(i int) Dialect {
+	switch {
+	case d != Mixed:
+		return d
+	case i%10 == 9:
+		return Pusher
+	}
+	return Framed
+}
 
 // client is one subscriber.
 type client struct {
@@ -64,14 +77,14 @@ func (cfg *Config) open(i int, channel string, rcvbuf int) (*client, error) {
 		return nil, err
 	}
 	c := &client{sock: s}
-	if err := cfg.subscribe(c, channel); err != nil {
+	if err := cfg.subscribe(c, cfg.Dialect.of(i), channel); err != nil {
 		s.abort()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (cfg *Config) subscribe(c *client, channel string) error {
+func (cfg *Config) subscribe(c *client, dialect Dialect, channel string) error {
 	if cfg.TLS {
 		c.tls = tls.Client(c.sock, clientTLS)
 		if err := c.tls.Handshake(); err != nil {
@@ -82,7 +95,7 @@ func (cfg *Config) subscribe(c *client, channel string) error {
 	framed := fmt.Sprintf(`[%q]`, command)
 	session := "/pushy/socket/000/s" + randomHex()
 	const success = "subscription-success"
-	switch cfg.Dialect {
+	switch dialect {
 	case Framed:
 		return cfg.webSocket(c, session+"/websocket", "pushy:connect", framed, success)
 	case Bare:
@@ -92,6 +105,9 @@ func (cfg *Config) subscribe(c *client, channel string) error {
 	case Centrifuge:
 		return cfg.webSocket(c, "/connection/websocket", "",
 			`{"id":1,"connect":{}}`, `"id":1`, fmt.Sprintf(`{"id":2,"subscribe":{"channel":%q}}`, channel), `"id":2`)
+	case Pusher:
+		return cfg.webSocket(c, "/app/"+PusherKey+"?protocol=7&client=js&version=8.6.0&flash=false", "connection_established",
+			fmt.Sprintf(`{"event":"pusher:subscribe","data":{"channel":%q}}`, channel), "subscription_succeeded")
 	case SocketIO:
 		return cfg.webSocket(c, "/socket.io/?EIO=4&transport=websocket", "0{", "40", "40")
 	case Streaming:
@@ -103,7 +119,7 @@ func (cfg *Config) subscribe(c *client, channel string) error {
 	case R3labs:
 		return cfg.events(c, "/events?stream="+channel, "")
 	}
-	return fmt.Errorf("unknown dialect %q", cfg.Dialect)
+	return fmt.Errorf("unknown dialect %q", dialect)
 }
 
 // webSocket upgrades, and then alternately waits for a string and sends one; it does not wait

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/pusher"
 )
 
 // A token is found wherever the bytes are split.
@@ -144,12 +145,19 @@ func TestPushy(t *testing.T) {
 		{"tls", Framed, true, 1, Load{Size: 4000, Window: 8}},
 		{"rate", Framed, false, 1, Load{Size: 200, Rate: 500}},
 		{"streaming", Streaming, false, 1, Load{Size: 4000, Window: 8}}, // many responses
+		{"pusher", Pusher, false, 1, Load{Size: 200, Window: 8}},
+		{"mixed", Mixed, false, 1, Load{Size: 200, Window: 8}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			srv, err := pushy.New(pushy.Options{SecretKey: Secret})
+			srv, err := pushy.New(pushy.Options{SecretKey: Secret, Channel: pusher.Channels(nil)})
 			require.NoError(t, err)
-			web := httptest.NewUnstartedServer(srv)
+			adapter, err := pusher.New(srv, pusher.Options{App: "1", Key: PusherKey, Secret: "the secret of the application"})
+			require.NoError(t, err)
+			mux := http.NewServeMux()
+			mux.Handle("/", srv)
+			mux.Handle("/app/", adapter.Handler())
+			web := httptest.NewUnstartedServer(mux)
 			if c.tls {
 				web.StartTLS()
 			} else {
@@ -182,9 +190,11 @@ func TestTriggers(t *testing.T) {
 	web := httptest.NewServer(srv)
 	defer web.Close()
 	defer srv.Close()
-	r, err := Triggers(configFor(t, web), 4, 200, 20*time.Millisecond, 100*time.Millisecond)
-	require.NoError(t, err)
-	assert.Positive(t, r.Count)
+	var r Requests
+	for r.Count == 0 { // on a busy machine, none can be answered within so short a time
+		r, err = Triggers(configFor(t, web), 4, 200, 20*time.Millisecond, 100*time.Millisecond)
+		require.NoError(t, err)
+	}
 	assert.LessOrEqual(t, r.Count, int64(srv.Stats().Published))
 }
 

@@ -20,8 +20,12 @@ const (
 	Post    Publishing = "post"    // POST /publish, which the peers have
 )
 
-// Secret is the secret key of pushy.
-const Secret = "the benchmark's secret key"
+const (
+	// Secret is the secret key of pushy.
+	Secret = "the benchmark's secret key"
+	// PusherKey is the key of the application with the Pusher protocol.
+	PusherKey = "bench"
+)
 
 // publisher publishes over one keep-alive connection, one request after
 // another.
