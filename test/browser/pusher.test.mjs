@@ -121,21 +121,23 @@ test("cache channels, batches", { timeout: patience }, async () => {
   assert.deepEqual(await event(late, "price"), { n: 2 });
 });
 
-test("sign-in, events for a user, terminate", { timeout: patience }, async () => {
-  const client = connect("42");
-  client.signin();
-  const greeting = event(client.user, "hello");
-  await client.user.signinDonePromise;
-  for (let sent = false; !sent;) { // until the subscription to the user's events has succeeded
-    await sdk.sendToUser("42", "hello", { n: 1 });
-    sent = await Promise.race([greeting.then(() => true), new Promise((resolve) => setTimeout(resolve, 100, false))]);
-  }
-  assert.deepEqual(await greeting, { n: 1 });
-  const ended = event(client.connection, "disconnected");
-  await sdk.terminateUserConnections("42");
-  await ended;
-  assert.equal(client.connection.state, "disconnected");
-});
+for (const user of ["42", "Zoë 😀"]) {
+  test(`sign-in, events for a user, terminate: ${user}`, { timeout: patience }, async () => {
+    const client = connect(user);
+    client.signin();
+    const greeting = event(client.user, "hello");
+    await client.user.signinDonePromise;
+    for (let sent = false; !sent;) { // until the subscription to the user's events has succeeded
+      await sdk.sendToUser(user, "hello", { n: 1 });
+      sent = await Promise.race([greeting.then(() => true), new Promise((resolve) => setTimeout(resolve, 100, false))]);
+    }
+    assert.deepEqual(await greeting, { n: 1 });
+    const ended = event(client.connection, "disconnected");
+    await sdk.terminateUserConnections(user);
+    await ended;
+    assert.equal(client.connection.state, "disconnected");
+  });
+}
 
 test("a wrong key and a wrong signature are final", { timeout: patience }, async () => {
   const wrong = connect("1", "other-key");

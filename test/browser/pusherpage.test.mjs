@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch, patience, startRedis } from "./example.mjs";
-import { buildNodes, connectInPage, sdkFor, startNode, startSite, until } from "./pushersite.mjs";
+import { ask, buildNodes, connectInPage, patiently, sdkFor, startNode, startProxy, startSite, until } from "./pushersite.mjs";
 
 const limit = { timeout: 5 * patience };
 let browser, redis, near, far, site;
@@ -32,7 +32,7 @@ async function open(t, user, how = {}) {
   page.on("pageerror", (error) => page.wrong.push(String(error)));
   page.begin = async () => {
     await page.goto(`${how.origin ?? site.origin}/${how.encryption ? "?encryption" : ""}`);
-    await page.evaluate(connectInPage, { port: near.port, user, ...how });
+    await page.evaluate(connectInPage, { port: how.port ?? near.port, user, ...how });
   };
   await page.begin();
   return page;
@@ -110,7 +110,7 @@ test("a channel that is left before the subscription has succeeded", limit, asyn
   await until("both have asked", () => ["private-left", "private-again"].every((name) => site.asked.includes(name)));
   release();
   await page.waitForFunction(() => again.subscribed);
-  const channels = async () => Object.keys((await (await far.sdk.get({ path: "/channels", params: { filter_by_prefix: "private-" } })).json()).channels);
+  const channels = async () => Object.keys((await ask(far.sdk, "/channels", { filter_by_prefix: "private-" })).channels);
   await until("the node has seen the unsubscribe", async () => !(await channels()).includes("private-left"));
   assert.ok((await channels()).includes("private-again"));
   await far.sdk.trigger(["private-left", "private-again"], "last", {});
@@ -144,7 +144,7 @@ test("encrypted channels: what the SDK encrypts is read by the page, also after 
   assert.deepEqual(await page.evaluate(() => got.sort((a, b) => a.n - b.n)), [{ n: 1, text: "é 😀" }, { n: 2 }]);
   // The last event of the cache channel, which the server cannot read, reaches a page that comes later.
   assert.deepEqual(await more.evaluate(() => next(pusher.subscribe("private-encrypted-cache-price"), "order")), { n: 2 });
-  const { cache } = await (await far.sdk.get({ path: "/channels/private-encrypted-cache-price", params: { info: "cache" } })).json();
+  const { cache } = await ask(far.sdk, "/channels/private-encrypted-cache-price", { info: "cache" });
   assert.deepEqual(Object.keys(JSON.parse(cache.data)), ["nonce", "ciphertext"]);
   // A page that receives an event with another key asks the application for the secret again.
   const asked = site.asked.length;
@@ -190,7 +190,7 @@ test("sign-in, events for a user, terminate on another node", limit, async (t) =
   await other.waitForFunction(() => pusher.connection.state === "disconnected");
   assert.ok((await other.evaluate(() => log)).includes("error 4009"));
   assert.equal(await page.evaluate(() => pusher.connection.state), "connected");
-  await far.sdk.terminateUserConnections("42");
+  await until("the nodes are told", () => patiently(() => far.sdk.terminateUserConnections("42")));
   await page.waitForFunction(() => pusher.connection.state === "disconnected");
   assert.deepEqual(await page.evaluate(() => log.slice(-2)), ["error 4009", "disconnected"]);
   for (const one of [page, other]) assert.deepEqual(one.wrong, []);
@@ -200,7 +200,7 @@ test("one connection is a member of two channels as two users", limit, async (t)
   const watch = await open(t, "1");
   const page = await open(t, "5");
   await page.evaluate(() => subscribe("presence-five"));
-  const users = (name) => far.sdk.get({ path: `/channels/${name}/users` }).then((answer) => answer.json());
+  const users = (name) => ask(far.sdk, `/channels/${name}/users`);
   // The application signs for another user of the same page.
   const six = near.sdk.authorizeChannel(await page.evaluate(() => pusher.connection.socket_id), "presence-six", { user_id: "6" });
   await watch.evaluate(async () => {
@@ -210,6 +210,25 @@ test("one connection is a member of two channels as two users", limit, async (t)
   assert.equal(await watch.evaluate(() => added.then(({ id }) => id)), "6");
   assert.deepEqual(await users("presence-five"), { users: [{ id: "5" }] });
   assert.deepEqual((await users("presence-six")).users.map(({ id }) => id).sort(), ["1", "6"]);
+});
+
+test("a foreign origin and an unknown key are refused once", limit, async (t) => {
+  const node = await startNode({ origins: [site.origin] });
+  t.after(node.stop);
+  const pages = [];
+  for (const [code, how] of [[4009, { origin: site.foreign }], [4001, { key: "other-key" }], [undefined, {}]]) {
+    const proxy = await startProxy(node.port);
+    t.after(proxy.stop);
+    pages.push([code, await open(t, "1", { port: proxy.port, ...how }), proxy]);
+  }
+  for (const [code, page] of pages) await page.waitForFunction((state) => log.includes(state), code ? "disconnected" : "connected");
+  await pages[0][1].waitForTimeout(3000); // pusher-js would connect again after 1 s
+  for (const [code, page, { connections }] of pages) {
+    const log = await page.evaluate(() => log.filter((line, i) => line !== log[i - 1]));
+    assert.deepEqual(log, code ? [`error ${code}`, "disconnected"] : ["connected"]);
+    assert.equal(connections, 1);
+    assert.deepEqual(page.wrong, []);
+  }
 });
 
 for (const broadcaster of ["reverb", "pusher"]) {

@@ -31,8 +31,10 @@ export async function startNode(more = {}) {
   }));
   const child = spawn(binary, [file], { stdio: ["ignore", "inherit", "pipe"] });
   const ended = once(child, "exit");
+  const log = [];
   const opened = new Promise((resolve) => {
     createInterface({ input: child.stderr }).on("line", (line) => {
+      log.push(line);
       const [, found] = line.match(/address"?[=:]"?127\.0\.0\.1:(\d+)/) ?? [];
       if (found) resolve(Number(found));
     });
@@ -47,6 +49,7 @@ export async function startNode(more = {}) {
   };
   return {
     port,
+    log, // the lines
     sdk: sdkFor(port),
     stop: () => end("SIGTERM"),
     kill: () => end("SIGKILL"),
@@ -70,37 +73,28 @@ export async function startProxy(port) {
   const proxy = {
     to: port,
     connections: 0, // so far
-    upstream: true, // whether what clients send is passed on
-    downstream: true,
-    request: (text) => text, // changes the first bytes of a connection
+    request: (text) => text, // changes the request of a connection
     // inject sends bytes to the server, as if the clients had sent them.
     inject: (bytes) => pairs.forEach(({ there }) => there.write(bytes)),
-    open: () => pairs.size,
+    // mute swallows from now on what the connections send: up is to the server, down is to the client.
+    mute: (how) => pairs.forEach((pair) => Object.assign(pair, how)),
   };
   const server = listen((here) => {
     proxy.connections++;
     const there = dial(proxy.to, "127.0.0.1");
-    const pair = { here, there };
+    const pair = { here, there, up: false, down: false };
     pairs.add(pair);
-    let first = true;
-    // A connection whose bytes were swallowed once stays silent, as one over a dead path does.
-    const swallowed = { up: false, down: false };
-    here.on("data", (bytes) => {
-      swallowed.up ||= !proxy.upstream;
-      if (!swallowed.up) there.write(first ? proxy.request(bytes.toString("latin1")) : bytes, "latin1");
-      first = false;
+    here.once("data", (bytes) => {
+      there.write(proxy.request(bytes.toString("latin1")), "latin1");
+      here.on("data", (bytes) => pair.up || there.write(bytes));
     });
-    there.on("data", (bytes) => {
-      swallowed.down ||= !proxy.downstream;
-      if (!swallowed.down) here.write(bytes);
-    });
-    for (const [one, other] of [[here, there], [there, here]]) {
+    there.on("data", (bytes) => pair.down || here.write(bytes));
+    for (const [one, other, muted] of [[here, there, "up"], [there, here, "down"]]) {
       one.setNoDelay();
       one.on("error", () => {});
-      one.on("end", () => other.end());
       one.on("close", () => {
-        other.destroySoon();
-        pairs.delete(pair);
+        if (!pair[muted]) other.destroySoon(); // the end is not heard either
+        if (other.destroyed) pairs.delete(pair);
       });
     }
   }).listen(0, "127.0.0.1");
@@ -142,16 +136,52 @@ export const event = (on, name) => new Promise((resolve) => {
   on.bind(name, listen);
 });
 
+// logOf returns a log of what happens to the connection of a client, which fills from now on: the states,
+// the codes of errors, which pusher-js reports twice if it acts upon them, and "pause" if it waits for
+// almost 1 s before it connects again. The event connecting_in does not tell: pusher-js emits it also before
+// it connects at once.
+export function logOf({ connection }) {
+  const log = [];
+  let pause;
+  const add = (line) => line !== log.at(-1) && log.push(line);
+  connection.bind("state_change", ({ current }) => {
+    clearTimeout(pause);
+    add(current);
+  });
+  connection.bind("error", ({ error, data }) => {
+    clearTimeout(pause);
+    pause = setTimeout(add, 900, "pause");
+    add(`error ${(error?.data ?? data)?.code}`);
+  });
+  return log;
+}
+
 export const subscribed = (channel) => event(channel, "pusher:subscription_succeeded");
 
 // until waits until a func returns something else than a false value, and returns that.
-export async function until(what, check) {
-  for (const began = Date.now(); Date.now() - began < patience;) {
+export async function until(what, check, within = patience) {
+  for (const began = Date.now(); Date.now() - began < within;) {
     const value = await check();
     if (value) return value;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error(`not within ${patience} ms: ${what}`);
+  throw new Error(`not within ${within} ms: ${what}`);
+}
+
+// ask returns the answer of the HTTP API once all nodes have contributed to it. On a busy machine, a node may
+// not answer the others in time.
+export const ask = (sdk, path, params = {}) => until(`an answer of all nodes to ${path}`, () => patiently(async () => {
+  const answer = await sdk.get({ path, params });
+  return !answer.headers.get("pushy-silent") && answer.json();
+}));
+
+// patiently returns what a call to the HTTP API does, or undefined if the SDK shall call again.
+export async function patiently(call) {
+  try {
+    return await call();
+  } catch (error) {
+    if (error.status !== 503) throw error;
+  }
 }
 
 const scripts = {
@@ -219,9 +249,8 @@ export function connectInPage({ port, user, key = "app-key", integer = false, mo
     userAuthentication: { endpoint: `/user-auth${query}` },
     ...more,
   });
-  const log = [];
+  const log = []; // as logOf
   pusher.connection.bind("state_change", ({ current }) => log.push(current));
-  pusher.connection.bind("connecting_in", (seconds) => log.push(`in ${seconds} s`));
   pusher.connection.bind("error", ({ error, data }) => log.push(`error ${(error?.data ?? data)?.code}`));
   // next returns the data of the next event.
   const next = (on, name) => new Promise((resolve) => {
