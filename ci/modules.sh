@@ -41,7 +41,7 @@ in_pairs() {
 # vet, and these binaries need no debug information.
 race() {
 	say "go test -race in ${1#"$PWD"}/"
-	(cd "$1" && shift && go test -race -shuffle=on -timeout=15m -vet=off -ldflags=-w "$@" ./...)
+	(cd "$1" && shift && go test -race -shuffle=on -timeout=30m -vet=off -ldflags=-w "$@" ./...)
 }
 
 # waits DIR reports whether the tests of a module are those of ci/brokers.sh.
