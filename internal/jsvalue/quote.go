@@ -17,7 +17,7 @@ func AppendQuote[T string | []byte](dst []byte, s T) []byte {
 	for i := 0; i < len(s); {
 		class := byteClass[s[i]]
 		if class == 0 {
-			i++
+			i += plainLen(s[i:])
 			continue
 		}
 		if class == byteHigh {
@@ -148,7 +148,8 @@ func Text(value []byte) (string, bool) {
 	if !t.escaped && !t.broken {
 		return string(value[t.start:t.end]), true
 	}
-	return string(appendText(nil, value[t.start:t.end])), true
+	body := value[t.start:t.end]
+	return string(appendText(make([]byte, 0, len(body)), body)), true
 }
 
 // TextLen returns the length of the result of Text for a valid JSON string.
@@ -181,18 +182,33 @@ func TextLen(value []byte) int {
 }
 
 // appendText appends the value of a valid JSON string without its quotes, with U+FFFD for lone
-// surrogates and invalid UTF-8.
+// surrogates and invalid UTF-8. dst can be body[:0] if body is valid UTF-8: no escape is shorter
+// than its character.
 func appendText(dst, body []byte) []byte {
 	for i := 0; i < len(body); {
-		if body[i] == '\\' {
-			r, n := unescape(body[i:])
-			dst = utf8.AppendRune(dst, r) // a lone surrogate becomes U+FFFD here
+		if n := plainLen(body[i:]); n > 0 {
+			dst = append(dst, body[i:i+n]...)
 			i += n
 			continue
 		}
-		var n int
-		dst, n = appendRun(dst, body[i:])
-		i += n
+		if body[i] != '\\' {
+			n := bytes.IndexByte(body[i:], '\\')
+			if n < 0 {
+				n = len(body) - i
+			}
+			dst = AppendValid(dst, body[i:i+n])
+			i += n
+			continue
+		}
+		switch c := body[i+1]; c {
+		case '"', '\\', '/':
+			dst = append(dst, c)
+			i += 2
+		default:
+			r, n := unescape(body[i:])
+			dst = utf8.AppendRune(dst, r) // a lone surrogate becomes U+FFFD here
+			i += n
+		}
 	}
 	return dst
 }
@@ -222,9 +238,9 @@ func appendRequoted(dst, body []byte) []byte {
 
 // appendRun appends s up to its first backslash, and returns the length of that part of s.
 func appendRun(dst, s []byte) ([]byte, int) {
-	n := 0
-	for n < len(s) && s[n] != '\\' {
-		n++
+	n := bytes.IndexByte(s, '\\')
+	if n < 0 {
+		n = len(s)
 	}
 	return AppendValid(dst, s[:n]), n
 }

@@ -61,6 +61,17 @@ func (s String) Append(dst []byte) []byte {
 	return appendText(dst, s.Body)
 }
 
+// InPlace returns the value of the string as Append does. It overwrites Body if that has escapes.
+func (s String) InPlace() []byte {
+	switch {
+	case s.Broken:
+		return appendText(nil, s.Body)
+	case s.Escaped:
+		return appendText(s.Body[:0], s.Body)
+	}
+	return s.Body
+}
+
 // String reads a string.
 func (r *Reader) String() String {
 	r.s.blanks()
@@ -113,6 +124,9 @@ func (r *Reader) Raw() []byte {
 		}
 	}
 }
+
+// Rest returns the part of the text that has not been read.
+func (r *Reader) Rest() []byte { return r.s.src[r.s.pos:] }
 
 func (r *Reader) must(err error) {
 	if err != nil {

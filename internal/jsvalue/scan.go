@@ -1,7 +1,6 @@
 package jsvalue
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"unicode/utf8"
@@ -141,14 +140,16 @@ func (s *scanner) str() (text, error) {
 
 // plainLen returns the length of the prefix of s that has only ASCII characters other than
 // quotes, backslashes and control characters.
-func plainLen(s []byte) int {
+func plainLen[T string | []byte](s T) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	n := 0
 	for ; len(s)-n >= 8; n += 8 {
 		// Check eight bytes at a time. The top bit of a byte in special is set if it was set
 		// in w, or if one of the subtractions borrows. A borrow can affect only higher bytes,
 		// so the lowest set bit is correct.
-		w := binary.LittleEndian.Uint64(s[n:])
+		b := s[n : n+8]
+		w := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
 		special := (w | (w - ones*' ') | ((w ^ ones*'"') - ones) | ((w ^ ones*'\\') - ones)) & tops
 		if special != 0 {
 			return n + bits.TrailingZeros64(special)/8

@@ -40,6 +40,9 @@ func brokenLen[T string | []byte](s T) int {
 // AppendValid appends s as Node.js reads it, with one U+FFFD for each maximal invalid
 // sequence.
 func AppendValid(dst, s []byte) []byte {
+	if utf8.Valid(s) {
+		return append(dst, s...)
+	}
 	start := 0
 	for i := 0; i < len(s); {
 		if s[i] < utf8.RuneSelf {

@@ -26,45 +26,35 @@ func (e *elements) openValid(frame []byte) {
 }
 
 // next returns the next element: the value of a string, and an empty message for any other
-// JSON value.
+// JSON value. It overwrites the part of the frame that it has read.
 func (e *elements) next() ([]byte, bool) {
 	if len(e.rest) == 0 {
 		return nil, false
 	}
-	text, _ := jsvalue.Text(e.nextValue())
-	return []byte(text), true
+	r := jsvalue.NewReader(e.rest)
+	if r.Kind() != '"' {
+		e.nextValue()
+		return []byte{}, true
+	}
+	text := r.String()
+	e.skipTo(r.Rest())
+	return text.InPlace(), true
 }
 
-// valueLen returns the length of the JSON value at the start of b. The value must be valid;
-// anything can follow it.
-func valueLen(b []byte) int {
-	depth := 0
-	inString := false
-	for i := 0; i < len(b); i++ {
-		c := b[i]
-		switch {
-		case inString:
-			if c == '\\' {
-				i++
-			} else if c == '"' {
-				inString = false
-			}
-			if inString || depth > 0 {
-				continue
-			}
-			return i + 1
-		case c == '"':
-			inString = true
-		case c == '[' || c == '{':
-			depth++
-		case c == ']' || c == '}':
-			depth--
-			if depth == 0 {
-				return i + 1
-			}
-		case depth == 0 && (c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'):
-			return i // the end of a number, true, false or null
-		}
+// nextValue removes and returns the next element in its JSON form. There must be one.
+func (e *elements) nextValue() []byte {
+	r := jsvalue.NewReader(e.rest)
+	value := r.Raw()
+	e.skipTo(r.Rest())
+	return value
+}
+
+// skipTo continues with the element after the next comma of rest.
+func (e *elements) skipTo(rest []byte) {
+	e.rest = bytes.TrimLeft(rest, " \t\r\n")
+	if len(e.rest) == 0 {
+		e.rest = nil // so that the frame can be collected
+	} else {
+		e.rest = bytes.TrimLeft(e.rest[1:], " \t\r\n") // after the comma
 	}
-	return len(b)
 }

@@ -1,8 +1,6 @@
 package sockjs
 
 import (
-	"bytes"
-	"encoding/json"
 	"math"
 
 	"github.com/gopushy/pushy/internal/jsvalue"
@@ -42,7 +40,7 @@ func formLimit(max int) int {
 // checkFrame returns errFraming for a SockJS frame that is not JSON, and websocket.ErrTooBig
 // for a frame with a message of more than max bytes or with more than maxElements messages.
 func checkFrame(frame []byte, max int) error {
-	if !json.Valid(frame) {
+	if !jsvalue.Valid(frame) {
 		return errFraming
 	}
 	if len(frame) <= max && len(frame) <= 2*maxElements {
@@ -76,17 +74,4 @@ func messagesLen(frame []byte) (bytes int64) {
 		bytes += int64(messageLen(e.nextValue()))
 	}
 	return bytes
-}
-
-// nextValue removes and returns the next element in its JSON form. There must be one.
-func (e *elements) nextValue() []byte {
-	n := valueLen(e.rest)
-	value := e.rest[:n]
-	e.rest = bytes.TrimLeft(e.rest[n:], " \t\r\n")
-	if len(e.rest) == 0 {
-		e.rest = nil // so that the frame can be collected
-	} else {
-		e.rest = bytes.TrimLeft(e.rest[1:], " \t\r\n") // after the comma
-	}
-	return value
 }
