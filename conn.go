@@ -108,14 +108,15 @@ func (c *Conn) send(event string, data any, id json.RawMessage) error {
 	if event == "" || !utf8.ValidString(event) {
 		return fmt.Errorf("pushy: send: event name %q", event)
 	}
-	raw, err := jsvalue.Encode(data)
+	encoded, err := jsvalue.Encoded(data)
 	if err != nil {
 		return fmt.Errorf("pushy: %w", err)
 	}
+	defer encoded.Free()
 	return closedError(c.c.Send(&hub.Event{
 		Kind:    hub.Direct,
 		Name:    event,
-		Data:    raw,
+		Data:    encoded.JSON,
 		Request: id,
 	}))
 }

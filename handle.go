@@ -48,13 +48,17 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 		if err != nil {
 			return r.failed(ctx, err)
 		}
-		raw, err := jsvalue.Encode(resp)
-		if err != nil || r.ID == nil {
+		encoded, err := jsvalue.Encoded(resp)
+		if err != nil {
 			return err
+		}
+		defer encoded.Free()
+		if r.ID == nil {
+			return nil
 		}
 		_ = r.Conn.c.Send(&hub.Event{ // a connection that has ended needs no answer
 			Kind:    hub.Replied,
-			Data:    raw,
+			Data:    encoded.JSON,
 			Request: r.ID,
 		})
 		return nil

@@ -71,6 +71,19 @@ func NewRun(texts [][]byte, form Form) *Frame {
 	}
 }
 
+// NewDirect is NewFrame for a message that only one Outbox will have, whose form it has. It copies
+// the text.
+func NewDirect(text []byte, form Form) *Frame {
+	f := &Frame{made: clock()}
+	if form == Framed || form == Bare {
+		f.text = wireOf(text, form)
+		f.raw = true
+	} else {
+		f.text = bytes.Clone(text)
+	}
+	return f
+}
+
 // RawFrame returns a Frame whose bytes are the same in every form. Transports use it for
 // their own frames, such as the open frame of SockJS.
 func RawFrame(wire []byte) *Frame { return &Frame{text: wire, raw: true} }
@@ -99,11 +112,17 @@ func wireOf(text []byte, form Form) []byte {
 	if form == Bare {
 		return TextFrame(text)
 	}
-	body := make([]byte, 0, len(text)+len(text)/8+8)
-	body = append(body, "a["...)
-	body = jsvalue.AppendQuote(body, text)
-	body = append(body, ']')
-	return TextFrame(body)
+	const brackets = len(`a[""]`)
+	// Most texts have no other characters that need escapes.
+	escapes := bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
+	wire := make([]byte, maxHeader, maxHeader+brackets+len(text)+escapes)
+	wire = append(wire, "a["...)
+	wire = jsvalue.AppendQuote(wire, text)
+	wire = append(wire, ']')
+	var header [maxHeader]byte
+	n := len(appendHeader(header[:0], len(wire)-maxHeader))
+	copy(wire[maxHeader-n:], header[:n])
+	return wire[maxHeader-n:]
 }
 
 // Has reports whether the Frame has its bytes in one form already.
@@ -118,21 +137,26 @@ func (f *Frame) Has(form Form) bool {
 	return f.wire[form-Framed].Load() != nil
 }
 
+// maxHeader is the size of the longest header of an unmasked WebSocket frame.
+const maxHeader = 10
+
 // TextFrame returns payload as one unmasked WebSocket text frame (RFC 6455,
 // section 5.2).
 func TextFrame(payload []byte) []byte {
+	b := appendHeader(make([]byte, 0, len(payload)+maxHeader), len(payload))
+	return append(b, payload...)
+}
+
+// appendHeader appends the header of a text frame with n bytes.
+func appendHeader(b []byte, n int) []byte {
 	const finText = 0x81
-	n := len(payload)
-	b := make([]byte, 0, n+10)
 	switch {
 	case n < 126:
-		b = append(b, finText, byte(n))
+		return append(b, finText, byte(n))
 	case n < 1<<16:
 		b = append(b, finText, 126)
-		b = binary.BigEndian.AppendUint16(b, uint16(n))
-	default:
-		b = append(b, finText, 127)
-		b = binary.BigEndian.AppendUint64(b, uint64(n))
+		return binary.BigEndian.AppendUint16(b, uint16(n))
 	}
-	return append(b, payload...)
+	b = append(b, finText, 127)
+	return binary.BigEndian.AppendUint64(b, uint64(n))
 }

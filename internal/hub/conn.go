@@ -221,12 +221,10 @@ func (c *Conn) Channels() []string {
 // ended.
 func (c *Conn) Send(e *Event) error {
 	c.watchSent(e)
-	if c.foreign != 0 && e.Conn == nil {
-		own := *e
-		own.Conn = c
-		e = &own
+	if c.foreign != 0 {
+		return c.sendForeign(*e)
 	}
-	if f := c.frame(e); f != nil && !c.out.Send(f) {
+	if !c.out.Send(c.ownFrame(e)) {
 		return ErrClosed
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
@@ -75,6 +76,34 @@ func (c *Conn) frame(e *Event) *fanout.Frame {
 	}
 	if wire := c.foreignOf().Encode(e); wire != nil {
 		return fanout.RawFrame(wire)
+	}
+	return nil
+}
+
+// ownFrame is frame for a connection with the protocol of the Config. No other connection can
+// have the result.
+func (c *Conn) ownFrame(e *Event) *fanout.Frame {
+	text := texts.Get().(*[]byte)
+	*text = c.hub.cfg.Protocol.Append((*text)[:0], *e)
+	f := fanout.NewDirect(*text, c.out.Form())
+	if cap(*text) <= maxText {
+		texts.Put(text)
+	}
+	return f
+}
+
+// texts has buffers for the texts of ownFrame, of up to maxText bytes.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxText = 64 << 10
+
+// sendForeign is Send for a connection with another protocol.
+func (c *Conn) sendForeign(e Event) error {
+	if e.Conn == nil {
+		e.Conn = c
+	}
+	if f := c.frame(&e); f != nil && !c.out.Send(f) {
+		return ErrClosed
 	}
 	return nil
 }

@@ -27,19 +27,14 @@ func Compacted(src []byte, lim Limits) ([]byte, error) {
 		return nil, &SyntaxError{Offset: validLen(src), Msg: "invalid UTF-8"}
 	}
 	c := compactor{scanner: newScanner(src, lim)}
-	c.dropBlanks()
-	if err := c.value(1); err != nil {
+	changed, err := c.text()
+	switch {
+	case err != nil:
 		return nil, err
+	case changed:
+		return c.dst, nil
 	}
-	c.dropBlanks()
-	if err := c.end(); err != nil {
-		return nil, err
-	}
-	if c.kept == 0 {
-		return src, nil
-	}
-	c.replace(c.pos, nil)
-	return c.dst, nil
+	return src, nil
 }
 
 // compactor copies the longest possible runs: src[:kept] is done, and src[kept:pos] is still
@@ -49,6 +44,23 @@ type compactor struct {
 	dst   []byte
 	kept  int
 	quiet bool // validate only, do not write
+}
+
+// text compacts the whole text. If it is compact already, it writes nothing and reports false.
+func (c *compactor) text() (changed bool, err error) {
+	c.dropBlanks()
+	if err := c.value(1); err != nil {
+		return false, err
+	}
+	c.dropBlanks()
+	if err := c.end(); err != nil {
+		return false, err
+	}
+	if c.kept == 0 {
+		return false, nil
+	}
+	c.replace(c.pos, nil)
+	return true, nil
 }
 
 // replace copies src up to from, and then appends with instead of src[from:pos].

@@ -135,16 +135,19 @@ func (d *Decoder[T]) Decode(text []byte) (T, error) {
 
 // DecodeValid is Decode for a text that is known to be valid JSON. It panics if it is not.
 func (d *Decoder[T]) DecodeValid(text []byte) (T, error) {
-	var value T
 	if text == nil {
-		return value, nil
+		var zero T
+		return zero, nil
 	}
-	c := cursor{Reader: jsvalue.NewReader(text)}
-	if f := d.decode(&c, reflect.ValueOf(&value).Elem()); f != nil {
+	run := &struct { // one allocation for both
+		cursor
+		value T
+	}{cursor: cursor{Reader: jsvalue.NewReader(text)}}
+	if f := d.decode(&run.cursor, reflect.ValueOf(&run.value).Elem()); f != nil {
 		f.Path = strings.TrimPrefix(f.Path, ".")
-		return value, f
+		return run.value, f
 	}
-	return value, nil
+	return run.value, nil
 }
 
 // cursor reads a valid JSON text once, from the start to the end.

@@ -3,6 +3,7 @@
 package pushyjson
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,7 +88,12 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 	case hub.Direct:
 		return appendReply(dst, e.Name, e.Data, e.Request)
 	case hub.Replied:
-		return appendReply(dst, eventReply, jsvalue.Object(nil).Raw("id", e.Request).Raw("data", e.Data), nil)
+		dst = slices.Grow(dst, len(e.Request)+len(e.Data)+60)
+		dst = append(dst, `{"event":"`+eventReply+`","data":{"id":`...)
+		dst = append(dst, e.Request...)
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, e.Data...)
+		return append(dst, "}}"...)
 	case hub.Failed:
 		data := jsvalue.Object(nil).Text("message", e.Reason).Text("code", e.Code)
 		return appendReply(dst, eventError, data, e.Request)
@@ -235,7 +241,7 @@ func appendReply(b []byte, event string, data, id []byte) []byte {
 	b = append(b, data...)
 	switch {
 	case id == nil:
-	case jsvalue.Kind(data) != '{' || has(data, "id"):
+	case jsvalue.Kind(data) != '{' || hasID(data):
 		b = append(b, `,"id":`...)
 		b = append(b, id...)
 	default:
@@ -250,8 +256,12 @@ func appendReply(b []byte, event string, data, id []byte) []byte {
 	return append(b, '}')
 }
 
-func has(object []byte, name string) bool {
+// hasID reports whether an object has a field "id".
+func hasID(object []byte) bool {
+	if !bytes.Contains(object, []byte(`"id"`)) && !bytes.Contains(object, []byte(`\u00`)) {
+		return false // most objects; the name is written so, or with an escape of one of its letters
+	}
 	found := false
-	_ = jsvalue.Fields(object, func(n, _ []byte) { found = found || string(n) == name })
+	_ = jsvalue.Fields(object, func(name, _ []byte) { found = found || string(name) == "id" })
 	return found
 }
