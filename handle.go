@@ -42,8 +42,8 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 			srv.log.Debug("command refused", "command", name, "conn", r.Conn.ID(), "error", err, "cause", errors.Unwrap(err))
 			return &Error{"400", err.Error()}
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), limit.Or(srv.opts.CommandTimeout, forever))
-		defer cancel()
+		ctx := newCommandContext(r.Context(), limit.Or(srv.opts.CommandTimeout, forever))
+		defer ctx.end()
 		resp, err := run(ctx, r.Conn, req)
 		if err != nil {
 			return r.failed(ctx, err)

@@ -151,6 +151,74 @@ func TestTypedCommandTimesOut(t *testing.T) {
 	})
 }
 
+// The context of a typed command is one of context.WithTimeout, whenever it is first used.
+func TestTypedCommandContext(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{CommandTimeout: 3 * time.Second})
+		kept := make(chan context.Context, 1)
+		pushy.Handle(srv, "keep", func(ctx context.Context, _ *pushy.Conn, sleep int) (string, error) {
+			kept <- ctx
+			time.Sleep(time.Duration(sleep) * time.Second)
+			return "", nil
+		})
+		p := connectPeer(t, srv)
+		for _, c := range []struct {
+			name, data string
+			err        error
+		}{
+			{"afterTheCommand", "0", context.Canceled},
+			{"afterTheTimeout", "4", context.DeadlineExceeded},
+		} {
+			p.send(`{"command":"keep","id":1,"data":` + c.data + `}`)
+			p.expect(`pushy:reply {"id":1,"data":""}`)
+			ctx := <-kept
+			<-ctx.Done()
+			assert.Equal(t, c.err, ctx.Err(), c.name)
+			assert.Equal(t, c.err, context.Cause(ctx), c.name)
+		}
+		for _, c := range []struct {
+			name string
+			wait func(ctx context.Context) error
+		}{
+			{"cause", func(ctx context.Context) error {
+				assert.NoError(t, context.Cause(ctx))
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}},
+			{"child", func(ctx context.Context) error {
+				child, cancel := context.WithCancel(ctx)
+				defer cancel()
+				<-child.Done()
+				return child.Err()
+			}},
+			{"afterFunc", func(ctx context.Context) error {
+				done := make(chan error)
+				context.AfterFunc(ctx, func() { done <- ctx.Err() })
+				return <-done
+			}},
+		} {
+			ended := make(chan error, 1)
+			pushy.Handle(srv, c.name, func(ctx context.Context, _ *pushy.Conn, _ struct{}) (string, error) {
+				ended <- c.wait(ctx)
+				return "", nil
+			})
+			p.send(`{"command":"` + c.name + `","id":1}`)
+			assert.Equal(t, context.DeadlineExceeded, <-ended, c.name)
+			p.expect(`pushy:reply {"id":1,"data":""}`)
+		}
+		gone := make(chan error, 1)
+		pushy.Handle(srv, "gone", func(ctx context.Context, conn *pushy.Conn, _ struct{}) (string, error) {
+			err := conn.Close(1000, "")
+			<-ctx.Done()
+			gone <- ctx.Err()
+			return "", err
+		})
+		p.send(`{"command":"gone"}`)
+		assert.Equal(t, context.Canceled, <-gone, "of a connection that has ended")
+	})
+}
+
 // The default is 30 s, and a negative number is no limit.
 func TestCommandTimeoutDefaults(t *testing.T) {
 	t.Parallel()
