@@ -55,8 +55,7 @@ func (h *handshakes) one() {
 	if framed {
 		path = fmt.Sprintf("/pushy/socket/0/w%d/websocket", h.n)
 	}
-	conn := h.open()
-	_, _, err := ws.Dialer{}.Upgrade(conn, &url.URL{Scheme: "ws", Host: "site", Path: path})
+	conn, err := upgradeMemory(h.open(), &url.URL{Scheme: "ws", Host: "site", Path: path})
 	var status ws.StatusError
 	if errors.As(err, &status) {
 		require.Equal(h.t, 503, int(status))
@@ -233,8 +232,7 @@ func TestReturnRateFitsAcceptRate(t *testing.T) {
 // lastReturn returns returnWithin of a new connection.
 func lastReturn(t *testing.T, srv *pushy.Server) float64 {
 	t.Helper()
-	conn := listenMemory(t, srv)()
-	_, _, err := ws.Dialer{}.Upgrade(conn, &url.URL{
+	conn, err := upgradeMemory(listenMemory(t, srv)(), &url.URL{
 		Scheme:   "ws",
 		Host:     "site",
 		Path:     "/pushy/socket/websocket",

@@ -136,6 +136,7 @@ func (s *Server) transportConfig() transport.Config {
 		Heartbeat:    s.opts.Heartbeat,
 		WriteTimeout: limit.Or(s.opts.WriteTimeout, forever),
 		CloseTimeout: closeTimeout,
+		RespondFirst: s.opts.Hooks.Connect != nil,
 		Reading:      &s.memory.reading,
 	}
 }

@@ -104,11 +104,27 @@ func serveMemory(t *testing.T, srv *pushy.Server) (dial func() net.Conn) {
 	t.Helper()
 	open := listenMemory(t, srv)
 	return func() net.Conn {
-		conn := open()
-		_, _, err := ws.Dialer{}.Upgrade(conn, &url.URL{Scheme: "ws", Host: "site", Path: "/pushy/socket/websocket"})
+		conn, err := upgradeMemory(open(), &url.URL{Scheme: "ws", Host: "site", Path: "/pushy/socket/websocket"})
 		require.NoError(t, err)
 		return conn
 	}
+}
+
+// earlyConn is a connection of which a bufio.Reader has read the first bytes.
+type earlyConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// upgradeMemory makes the handshake of a client. The server's first messages come with its response.
+func upgradeMemory(conn net.Conn, to *url.URL) (net.Conn, error) {
+	early, _, err := ws.Dialer{}.Upgrade(conn, to)
+	if err != nil || early == nil {
+		return conn, err
+	}
+	return &earlyConn{conn, early}, nil
 }
 
 // listenMemory serves srv over net.Pipe until the test ends. Each call of open connects.

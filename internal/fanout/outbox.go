@@ -20,7 +20,10 @@ type Gate struct {
 type ControlKind uint8
 
 const (
-	Pong ControlKind = iota
+	// Response is the response to the handshake. It precedes everything else, and is not dropped with
+	// the queued frames: without it, the close frame would mean nothing to the client.
+	Response ControlKind = iota
+	Pong
 	Heartbeat
 	controlKinds
 )
@@ -216,14 +219,17 @@ func (o *Outbox) queuedLocked(waiting int64) int64 {
 }
 
 // Control queues bytes of the transport itself, which are written before the queued frames.
-// They replace queued bytes of the same kind.
-func (o *Outbox) Control(kind ControlKind, wire []byte) {
+// They replace queued bytes of the same kind. It reports whether they were queued: they are not
+// after Close.
+func (o *Outbox) Control(kind ControlKind, wire []byte) bool {
 	o.mu.Lock()
-	if !o.closed {
-		o.rareLocked().control[kind] = wire
-		o.startLocked()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
 	}
-	o.mu.Unlock()
+	o.rareLocked().control[kind] = wire
+	o.startLocked()
+	return true
 }
 
 // Close writes what is queued and then a close frame with code and reason. Nothing can be

@@ -40,7 +40,7 @@ func (o *Outbox) dropRareLocked() {
 	r := o.rare
 	o.dropListsLocked()
 	r.marks.reset() // the client is not told
-	r.control = control{}
+	r.control = control{Response: r.control[Response]}
 	r.writing = 0
 	o.releaseRareLocked()
 }

@@ -138,7 +138,11 @@ func (h *Hub) Connect(s session.Session, from Client) *Conn {
 			c.end(CloseRemoved, reason)
 		}
 	}
-	go c.serve()
+	if h.cfg.Hooks.Connect == nil {
+		c.serve() // it does not block
+	} else {
+		go c.serve()
+	}
 	h.windowIs(window)
 	return c
 }

@@ -15,12 +15,17 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Config has the limits of a Session. All fields must be set, except Heartbeat and Reading.
+// Config has the limits of a Session. All fields must be set, except Heartbeat, Reading and
+// RespondFirst.
 type Config struct {
 	MaxMessage   int           // bytes of one message, with fragments joined and SockJS escapes decoded
 	Heartbeat    time.Duration // the interval of heartbeats; if not positive, there are none
 	WriteTimeout time.Duration // for the handshake response, and in Linger for the queued frames
 	CloseTimeout time.Duration // in Linger, for the close frame of the peer
+	// RespondFirst makes Upgrade of package websocket write the response to the handshake. Otherwise
+	// it is written together with the first frames, which needs one system call less, but can be
+	// late if these wait for the host.
+	RespondFirst bool
 	// Reading counts the bytes of messages that have arrived in part, or that wait for the
 	// commands before them. It can be nil.
 	Reading *atomic.Int64

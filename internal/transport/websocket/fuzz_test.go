@@ -31,7 +31,12 @@ type fuzzServer struct {
 }
 
 func newFuzzServer(f *testing.F) *fuzzServer {
-	cfg := transport.Config{MaxMessage: fuzzLimit, WriteTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second}
+	cfg := transport.Config{
+		MaxMessage:   fuzzLimit,
+		WriteTimeout: 5 * time.Second,
+		CloseTimeout: 5 * time.Second,
+		RespondFirst: true,
+	}
 	s := &fuzzServer{
 		sessions: make(chan session.Session, 1),
 		engine:   fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 1 << 24, WriteTimeout: 5 * time.Second}),

@@ -18,6 +18,9 @@ import (
 
 // upgrader passes the Sessions to the test.
 func upgrader(h *host, sessions chan<- session.Session) http.Handler {
+	if !h.cfg.RespondFirst {
+		h.cfg.RespondFirst = true // the client connects before the test calls Start
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if sess := h.upgrade(w, r); sess != nil {
 			sessions <- sess

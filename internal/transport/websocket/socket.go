@@ -48,6 +48,7 @@ type socket struct {
 	waitSince atomic.Int64 // the uptime when the reader started to wait, or notWaiting
 
 	mu        sync.Mutex          // guards the fields below, and the read deadline
+	response  *[]byte             // to the handshake, until it is written or passed to the Outbox; then nil
 	halted    *session.CloseError // the error with which Receive is to fail
 	answered  bool                // the close frame of the peer was received
 	garbled   bool                // the boundaries of the peer's frames are lost
@@ -138,6 +139,7 @@ func (s *socket) ShutdownCode() int {
 
 func (s *socket) Start(out *fanout.Outbox) {
 	s.out = out
+	s.respond()
 	if f := s.cfg.Framing; f != nil {
 		out.Send(f.Opening())
 	}
@@ -149,6 +151,16 @@ func (s *socket) Start(out *fanout.Outbox) {
 	if s.halted == nil {
 		s.beatAt = uptime() + s.cfg.Heartbeat
 		s.beat = time.AfterFunc(s.cfg.Heartbeat, s.tick)
+	}
+}
+
+// respond passes the response to the handshake to the Outbox. If that is closed already, Finish
+// writes the response.
+func (s *socket) respond() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.response != nil && s.out.Control(fanout.Response, *s.response) {
+		s.response = nil
 	}
 }
 
@@ -373,12 +385,16 @@ func (s *socket) Finish(code int, reason string, timeout time.Duration) {
 	}
 	s.mu.Lock()
 	framed := s.cfg.Framing != nil && !s.answered && !s.unframed
-	s.mu.Unlock()
 	var wire []byte
+	if s.response != nil {
+		wire = *s.response
+		s.response = nil
+	}
+	s.mu.Unlock()
 	var payload []byte
 	if closeCodeAllowed(code) {
 		if framed {
-			wire = s.cfg.Framing.CloseFrame(code, reason)
+			wire = append(wire, s.cfg.Framing.CloseFrame(code, reason)...)
 		}
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code))
 		payload = append(payload, truncateReason(reason)...)

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bufio"
+	"crypto/sha1"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -9,8 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/gobwas/ws"
+	"time"
 
 	"github.com/gopushy/pushy/internal/session"
 	"github.com/gopushy/pushy/internal/transport"
@@ -21,36 +21,42 @@ import (
 // answered. The Session does not keep w or its request, so the caller's handler can return
 // while the Session is in use. It keeps cfg, which must not change any more.
 func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, error) {
-	// A request with the validated headers only, without extensions or subprotocols.
-	plain := &http.Request{
-		Method:     http.MethodGet,
-		ProtoMajor: 1,
-		ProtoMinor: 1,
-		Host:       "checked",
-		Header: http.Header{
-			"Upgrade":               {"websocket"},
-			"Connection":            {"Upgrade"},
-			"Sec-Websocket-Key":     {key},
-			"Sec-Websocket-Version": {"13"},
-		},
+	conn, rw, err := hijack(w)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return nil, fmt.Errorf("websocket handshake: %w", err)
 	}
-	conn, rw, _, uerr := ws.HTTPUpgrader{Timeout: cfg.WriteTimeout}.Upgrade(plain, hijacker{w})
-	if uerr != nil {
-		if conn != nil {
-			_ = conn.Close()
-		}
-		return nil, fmt.Errorf("websocket handshake: %w", uerr)
-	}
+	_ = conn.SetDeadline(time.Time{}) // middleware can have left one
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	early = append([]byte(nil), early...) // slices.Clone of an empty slice would keep the server's buffer
-	return newSocket(conn, early, cfg), nil
+	s := newSocket(conn, early, cfg)
+	response := accepted(key)
+	if !cfg.RespondFirst {
+		s.response = &response
+		return s, nil
+	}
+	if err := s.stream.write(response, cfg.WriteTimeout); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("websocket handshake: %w", err)
+	}
+	return s, nil
 }
 
-// hijacker hijacks the connection of a ResponseWriter, also through wrappers.
-type hijacker struct{ http.ResponseWriter }
+// accepted returns the response to a handshake with a key.
+func accepted(key string) []byte {
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" // RFC 6455, section 1.3
+	const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+	var buf [64]byte
+	sum := sha1.Sum(append(append(buf[:0], key...), guid...))
+	b := make([]byte, 0, len(head)+base64.StdEncoding.EncodedLen(len(sum))+len("\r\n\r\n"))
+	b = append(b, head...)
+	b = base64.StdEncoding.AppendEncode(b, sum[:])
+	return append(b, "\r\n\r\n"...)
+}
 
-func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+// hijack hijacks the connection of a ResponseWriter, also through wrappers.
+func hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
 	if errors.Is(err, http.ErrNotSupported) {
 		err = errors.New("WebSockets do not work here: the server's ResponseWriter cannot be hijacked " +
 			"(HTTP/2, http.TimeoutHandler, or middleware without Unwrap)")
