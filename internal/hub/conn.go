@@ -375,7 +375,7 @@ func (c *Conn) serve() {
 	c.greeted = true
 	c.mu.Unlock()
 	c.out.Release()
-	go c.read()
+	c.awaitMessage()
 }
 
 // A connection is chatty while the time between its messages, after the first chattyAfter,
@@ -385,9 +385,21 @@ const (
 	chattyAfter = 8
 )
 
-// read handles messages. Unless the connection is chatty, it continues in a new goroutine
-// after each message: a stack that a command has grown does not shrink to the minimum
-// again, and the stack is most of the memory of an idle connection.
+// awaitMessage continues to read without the goroutine of the caller, whose stack can be large:
+// without a goroutine at all until there is a message, if the session can do that.
+func (c *Conn) awaitMessage() {
+	if p, ok := c.session.(session.Parker); ok && p.Park(c) {
+		return
+	}
+	go c.read()
+}
+
+// Resume continues to read, see session.Parker.
+func (c *Conn) Resume() { c.read() }
+
+// read handles messages. Unless the connection is chatty, it ends after each message, see
+// awaitMessage: a stack that a command has grown does not shrink to the minimum again, and the stack
+// is most of the memory of an idle connection.
 //
 // If a command ends its goroutine (runtime.Goexit), read continues in a new one.
 func (c *Conn) read() {
@@ -411,7 +423,7 @@ func (c *Conn) read() {
 		}
 		handling = false
 		if few {
-			go c.read()
+			c.awaitMessage()
 			return
 		}
 	}

@@ -45,6 +45,19 @@ type Session interface {
 	Abort()
 }
 
+// Parker is implemented by a Session whose reader needs no goroutine while it waits for messages: the
+// stack of a goroutine would be the largest part of the memory of an idle connection.
+type Parker interface {
+	// Park returns true if the Session waits for the reader: then it calls r.Resume once, in a
+	// goroutine of its own, when Receive can return something, also because Stop or Abort was
+	// called. Meanwhile there is no reader, and the last result of Receive is not valid any more. If
+	// Park returns false, the reader has to call Receive.
+	Park(r Reader) bool
+}
+
+// Reader is the reader of a Session.
+type Reader interface{ Resume() }
+
 // Close codes of the Sessions' own.
 const (
 	CloseShutdown = 3001 // the ShutdownCode of SockJS's transports

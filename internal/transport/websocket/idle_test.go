@@ -14,5 +14,5 @@ func TestSocketIsSmall(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		return // the classes are those of 64 bits
 	}
-	assert.LessOrEqual(t, unsafe.Sizeof(socket{}), uintptr(288))
+	assert.LessOrEqual(t, unsafe.Sizeof(socket{}), uintptr(160))
 }

@@ -3,6 +3,8 @@ package websocket
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -53,6 +55,41 @@ type frameReader struct {
 	control *[]byte // the payload so far of a control frame that has arrived in parts, which is rare
 
 	on *socket // of which this is the frameReader
+}
+
+var frameReaders = sync.Pool{New: func() any { return new(frameReader) }}
+
+// idle reports whether everything that has arrived was returned.
+func (r *frameReader) idle() bool {
+	return len(r.in) == 0 && r.got == 0 && !r.inFrame && !r.inBatch && !r.garbled && !r.gotClose
+}
+
+// reader returns the frameReader of s, which has one from now on.
+func (s *socket) reader() *frameReader {
+	if s.frames == nil {
+		limit := s.cfg.MaxMessage
+		if s.cfg.Framing != nil {
+			limit = s.cfg.Framing.Limit(limit)
+		}
+		s.frames = frameReaders.Get().(*frameReader)
+		s.frames.src = s.stream.source()
+		s.frames.max = limit
+		s.frames.on = s
+	}
+	return s.frames
+}
+
+// releaseReader is called when no frame has arrived in part, or when nothing more is read.
+func (s *socket) releaseReader() {
+	r := s.frames
+	if r == nil {
+		return
+	}
+	s.frames = nil
+	r.release()
+	r.src.end()
+	*r = frameReader{}
+	frameReaders.Put(r)
 }
 
 // next returns the next message, which is valid until the next call. After an error, only
@@ -302,6 +339,20 @@ func closeCodeAllowed(code int) bool {
 		return false
 	}
 	return code >= 1000 && code <= 1014
+}
+
+// truncateReason makes reason valid UTF-8 and truncates it, between two runes, to the size that a
+// close frame can have.
+func truncateReason(reason string) string {
+	reason = strings.ToValidUTF8(reason, "\uFFFD")
+	if len(reason) <= maxCloseReason {
+		return reason
+	}
+	n := maxCloseReason
+	for !utf8.RuneStart(reason[n]) {
+		n--
+	}
+	return reason[:n]
 }
 
 // discard reads and drops frames until the close frame of the peer, the end of the

@@ -6,12 +6,10 @@ import (
 	"math"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -21,6 +19,7 @@ import (
 
 var (
 	_ session.Session = (*socket)(nil)
+	_ session.Parker  = (*socket)(nil)
 	_ fanout.Socket   = (*socket)(nil)
 )
 
@@ -41,8 +40,8 @@ type socket struct {
 	out    *fanout.Outbox // set by Start
 
 	// Only the reader uses these.
-	frames   frameReader
-	messages []byte // of the last frame, for Framing.Next
+	frames   *frameReader // nil while it is not needed, see reader
+	messages []byte       // of the last frame, for Framing.Next
 	failed   *session.CloseError
 
 	waitSince atomic.Int64 // the uptime when the reader started to wait, or notWaiting
@@ -57,6 +56,8 @@ type socket struct {
 	lingering bool
 	asked     bool          // the Ping of the Dialect is sent, or not needed, since the last heartbeat
 	lost      bool          // the connection is closed or has failed
+	armed     bool          // it was parked before, see parkingLot
+	fd        int           // its place in the parkingLot, if it was parked before
 	beat      *time.Timer   // nil before Start, without heartbeats, and at the end
 	beatAt    time.Duration // the uptime when the next heartbeat is due
 }
@@ -81,20 +82,12 @@ var loaded = time.Now()
 func uptime() time.Duration { return time.Since(loaded) }
 
 func newSocket(conn net.Conn, early []byte, cfg *Config) *socket {
-	stream, src := newStream(conn)
 	s := &socket{
-		stream: stream,
+		stream: newStream(conn),
 		cfg:    cfg,
 	}
-	limit := cfg.MaxMessage
-	if cfg.Framing != nil {
-		limit = cfg.Framing.Limit(limit)
-	}
-	s.frames = frameReader{
-		src: src,
-		max: limit,
-		in:  early,
-		on:  s,
+	if len(early) > 0 {
+		s.reader().in = early
 	}
 	s.waitSince.Store(notWaiting)
 	return s
@@ -263,7 +256,7 @@ func (s *socket) receive() ([]byte, error) {
 			p, s.messages = framing.Next(s.messages)
 			return p, nil
 		}
-		p, err := s.frames.next()
+		p, err := s.reader().next()
 		if halted := s.haltedWith(); halted != nil {
 			return nil, halted // the deadline was set after the read had completed
 		}
@@ -310,7 +303,7 @@ func (s *socket) fail(err error) {
 	if s.failed == nil {
 		s.failed = session.LostError(err)
 	}
-	s.answered = s.frames.gotClose
+	s.answered = s.frames != nil && s.frames.gotClose
 	s.unframed = errors.As(s.failed, new(*FramingError))
 	s.lost = s.lost || s.failed.Cause == session.Lost
 	s.stopBeatLocked()
@@ -339,6 +332,7 @@ func (s *socket) haltLocked(err *session.CloseError) {
 	if s.stream.SetReadDeadline(pastDeadline) != nil {
 		s.stream.abort() // the connection is closed, or does not support deadlines
 	}
+	parking.resumeLocked(s)
 }
 
 func (s *socket) Abort() {
@@ -414,30 +408,16 @@ func (s *socket) Finish(code int, reason string, timeout time.Duration) {
 	}
 }
 
-// truncateReason makes reason valid UTF-8 and truncates it, between two runes, to the size that a
-// close frame can have.
-func truncateReason(reason string) string {
-	reason = strings.ToValidUTF8(reason, "\uFFFD")
-	if len(reason) <= maxCloseReason {
-		return reason
-	}
-	n := maxCloseReason
-	for !utf8.RuneStart(reason[n]) {
-		n--
-	}
-	return reason[:n]
-}
-
 func (s *socket) Linger() {
 	if s.awaitAnswer() {
-		s.frames.discard()
-		if s.frames.garbled {
+		frames := s.reader()
+		frames.discard()
+		if frames.garbled {
 			s.markGarbled()
-			s.frames.drain()
+			frames.drain()
 		}
 	}
-	s.frames.src.release()
-	s.frames.in = nil
+	s.releaseReader()
 	s.messages = nil
 	if s.awaitOutbox() {
 		_ = s.stream.Close()

@@ -3,6 +3,7 @@ package websocket
 import (
 	"crypto/tls"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -14,22 +15,26 @@ type source interface {
 	next() ([]byte, error)
 	// release releases the last chunk of next.
 	release()
+	// end releases the source itself.
+	end()
 }
 
 // smallBuffer is the size of the read buffer of a connection that cannot wait for bytes
 // without a buffer. Larger messages need several reads.
 const smallBuffer = 512
 
-// heldSource has a small read buffer for the life of the connection. It is used for TLS,
-// net.Pipe, and connections that a listener has wrapped.
+// heldSource has a small read buffer while it is used. It is used for TLS, net.Pipe, and
+// connections that a listener has wrapped.
 type heldSource struct {
 	conn net.Conn
-	buf  []byte
+	buf  [smallBuffer]byte
 }
+
+var heldSources = sync.Pool{New: func() any { return new(heldSource) }}
 
 func (s *heldSource) next() ([]byte, error) {
 	for {
-		n, err := s.conn.Read(s.buf)
+		n, err := s.conn.Read(s.buf[:])
 		if n > 0 {
 			return s.buf[:n], nil // the next Read returns the error again
 		}
@@ -41,6 +46,11 @@ func (s *heldSource) next() ([]byte, error) {
 
 func (s *heldSource) release() {}
 
+func (s *heldSource) end() {
+	s.conn = nil
+	heldSources.Put(s)
+}
+
 // stream is a connection and how it is written.
 type stream struct {
 	net.Conn
@@ -49,14 +59,21 @@ type stream struct {
 
 // newStream chooses how conn is written and read. The concrete type of conn decides, because
 // a type that embeds a TCP connection can have its own Read method.
-func newStream(conn net.Conn) (stream, source) {
-	if rc := rawConn(conn); rc != nil {
-		return stream{conn, rc}, newPooledSource(rc)
+func newStream(conn net.Conn) stream {
+	return stream{
+		Conn: conn,
+		raw:  rawConn(conn),
 	}
-	return stream{conn, nil}, &heldSource{
-		conn: conn,
-		buf:  make([]byte, smallBuffer),
+}
+
+// source returns what reads s.
+func (s *stream) source() source {
+	if s.raw != nil {
+		return newPooledSource(s.raw)
 	}
+	held := heldSources.Get().(*heldSource)
+	held.conn = s.Conn
+	return held
 }
 
 // write writes p within timeout. It sets no deadline if the kernel accepts p at once. Only

@@ -34,16 +34,28 @@ var chunks = sync.Pool{New: func() any { return new(chunk) }}
 // have arrived. So an idle connection has no read buffer.
 type pooledSource struct {
 	conn  syscall.RawConn
-	try   func(fd uintptr) bool // the method value of read, allocated once
+	try   func(fd uintptr) bool // the method value of read
 	chunk *chunk
 	n     int           // bytes in chunk; 0 at the end of the stream
 	errno syscall.Errno // the error of the last read, or 0
 }
 
-func newPooledSource(rc syscall.RawConn) source {
-	s := &pooledSource{conn: rc}
+var pooledSources = sync.Pool{New: func() any {
+	s := new(pooledSource)
 	s.try = s.read
 	return s
+}}
+
+func newPooledSource(rc syscall.RawConn) source {
+	s := pooledSources.Get().(*pooledSource)
+	s.conn = rc
+	return s
+}
+
+func (s *pooledSource) end() {
+	s.release()
+	s.conn = nil
+	pooledSources.Put(s)
 }
 
 func (s *pooledSource) next() ([]byte, error) {

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package websocket
+
+import "github.com/gopushy/pushy/internal/session"
+
+// On other systems than Linux, each reader waits in a goroutine.
+var parking parkingLot
+
+type parkingLot struct{}
+
+func (parkingLot) parkLocked(*socket, session.Reader) bool { return false }
+
+func (parkingLot) resumeLocked(*socket) {}
