@@ -57,12 +57,25 @@ export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
 // startRedis starts a Redis server that keeps nothing on disk, and returns its address.
 export async function startRedis() {
   const port = await freePort();
-  const child = spawn("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--dir", own], { stdio: ["ignore", "pipe", "inherit"] });
+  return startBroker("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--dir", own], "stdout",
+    /Ready to accept connections/, port);
+}
+
+// startNATS starts a NATS server with JetStream, and returns its address.
+export async function startNATS() {
+  const port = await freePort();
+  return startBroker("nats-server", ["-a", "127.0.0.1", "-p", `${port}`, "-js", "-sd", mkdtempSync(path.join(own, "nats-"))], "stderr",
+    /Server is ready/, port);
+}
+
+// startBroker starts a server on a port. It is ready when it writes a line that matches.
+async function startBroker(program, args, writes, says, port) {
+  const child = spawn(program, args, { stdio: ["ignore", writes === "stdout" ? "pipe" : "inherit", writes === "stderr" ? "pipe" : "inherit"] });
   const ended = once(child, "exit");
   const ready = new Promise((resolve) => {
-    createInterface({ input: child.stdout }).on("line", (line) => /Ready to accept connections/.test(line) && resolve());
+    createInterface({ input: child[writes] }).on("line", (line) => says.test(line) && resolve());
   });
-  await Promise.race([ready, ended.then(([code]) => { throw new Error(`redis-server ended with code ${code}`); })]);
+  await Promise.race([ready, ended.then(([code]) => { throw new Error(`${program} ended with code ${code}`); })]);
   return {
     address: `127.0.0.1:${port}`,
     async stop() {
