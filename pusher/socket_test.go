@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -79,14 +80,38 @@ func TestData(t *testing.T) {
 	}
 }
 
-// The vectors of the protocol's description.
+// The vectors of the protocol's description: what the auth endpoints sign.
 func TestCredentialVectors(t *testing.T) {
 	t.Parallel()
-	assert.Equal(t, appKey+":58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4", sign("1234.1234:private-foobar"))
-	assert.Equal(t, appKey+":23c2b2865f9a3412a65cf6dabf1ccdce7093a86c184e2814d067b37ab312ee9e",
-		sign(`1234.1234:presence-a:{"user_id":"42","user_info":{"name":"Ann"}}`))
-	assert.Equal(t, appKey+":4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
-		sign(`1234.1234::user::{"id":"12345"}`))
+	n := serve(t, pushy.Options{})
+	ann := pusher.Member{ID: "42", Info: map[string]string{"name": "Ann"}}
+	channels := n.p.AuthHandler(func(*http.Request, string) (*pusher.Member, error) { return &ann, nil })
+	users := n.p.UserAuthHandler(func(*http.Request) (pusher.Member, error) { return pusher.Member{ID: "12345"}, nil })
+	for _, vector := range []struct {
+		handler http.Handler
+		channel string
+		signed  string
+		auth    string
+	}{
+		{channels, "private-foobar", "1234.1234:private-foobar", "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"},
+		{
+			channels, "presence-a", `1234.1234:presence-a:{"user_id":"42","user_info":{"name":"Ann"}}`,
+			"23c2b2865f9a3412a65cf6dabf1ccdce7093a86c184e2814d067b37ab312ee9e",
+		},
+		{users, "", `1234.1234::user::{"id":"12345"}`, "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"},
+	} {
+		form := url.Values{"socket_id": {"1234.1234"}, "channel_name": {vector.channel}}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://pushy.test/auth", strings.NewReader(form.Encode()))
+		require.NoError(t, err)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := newRecorder()
+		vector.handler.ServeHTTP(w, r)
+		require.Equal(t, 200, w.status)
+		var answer struct{ Auth string }
+		require.NoError(t, json.Unmarshal([]byte(w.body.String()), &answer))
+		assert.Equal(t, appKey+":"+vector.auth, answer.Auth)
+		assert.Equal(t, answer.Auth, sign(vector.signed), "the clients of these tests sign in the same way")
+	}
 }
 
 func TestPrivateChannel(t *testing.T) {
