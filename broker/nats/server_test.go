@@ -10,6 +10,7 @@ import (
 
 	"github.com/gopushy/pushy/internal/natstest"
 	"github.com/gopushy/pushy/internal/storetest"
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 // shared is the server that most tests use, each with a prefix of its own.
@@ -17,6 +18,7 @@ var shared *natstest.Server
 
 func TestMain(m *testing.M) {
 	childMain()
+	testproc.Parallel(4) // the tests wait for leases more than they compute
 	os.Exit(func() (code int) {
 		var err error
 		shared, err = natstest.StartJetStream()

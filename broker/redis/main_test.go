@@ -4,10 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
 	"testing"
 
 	"github.com/gopushy/pushy/internal/redistest"
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 // The servers that all tests share. Tests keep apart by their prefixes, and those
@@ -26,20 +26,13 @@ func TestMain(m *testing.M) {
 	if flag.Lookup("test.fuzz").Value.String() != "" || flag.Lookup("test.fuzzworker").Value.String() == "true" {
 		os.Exit(m.Run()) // fuzzing needs no servers
 	}
-	if runtime.GOMAXPROCS(0) < 6 && !parallelIsSet() {
-		_ = flag.Set("test.parallel", "6") // the tests wait for leases more than they compute
-	}
+	testproc.Parallel(6) // the tests wait for leases more than they compute
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-func parallelIsSet() (set bool) {
-	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
-	return set
 }
 
 func run(m *testing.M) (code int, err error) {

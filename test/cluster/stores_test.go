@@ -20,10 +20,12 @@ import (
 	"github.com/gopushy/pushy/internal/natstest"
 	"github.com/gopushy/pushy/internal/redistest"
 	"github.com/gopushy/pushy/internal/storetest"
+	"github.com/gopushy/pushy/internal/testproc"
 )
 
 func TestMain(m *testing.M) {
 	serveChild()
+	testproc.Parallel(3) // the tests wait for leases more than they compute
 	os.Exit(m.Run())
 }
 
