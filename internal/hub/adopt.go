@@ -345,7 +345,7 @@ func (t *returning) await(ctx context.Context, l *loggedMember) (again bool, err
 // changes waits until this node knows another owner of the member, or that it has left. It
 // returns false if that does not happen.
 func (t *returning) changes(ctx context.Context, l *loggedMember, owner string) bool {
-	ctx, cancel := context.WithTimeout(ctx, adoptWait)
+	ctx, cancel := context.WithTimeout(ctx, t.ch.hub.patient(adoptWait))
 	defer cancel()
 	for {
 		t.ch.fan.Lock()

@@ -22,6 +22,15 @@ const (
 	healsWindow = time.Minute
 )
 
+// SetPatience makes the times at least d for which clients and events wait for the broker's log and
+// for its entries. Only tests with several nodes in real time use it.
+func (h *Hub) SetPatience(d time.Duration) { h.patience.Store(int64(d)) }
+
+// patient returns how long something waits for the broker, where d is that outside of tests.
+func (h *Hub) patient(d time.Duration) time.Duration {
+	return max(d, time.Duration(h.patience.Load()))
+}
+
 // healsOften reports whether deliveries have caused too many heals lately.
 func (k *history) healsOften(now time.Time) bool {
 	for len(k.heals) > 0 && now.Sub(k.heals[0]) >= healsWindow {
@@ -82,7 +91,7 @@ func (ch *Channel) heal(at broker.Position, turn uint64) {
 // readAfter reads the events after a place from the log.
 func (ch *Channel) readAfter(at broker.Position) (broker.Page, error) {
 	h := ch.hub
-	wait, cancel := context.WithTimeout(h.ctx, healWait)
+	wait, cancel := context.WithTimeout(h.ctx, h.patient(healWait))
 	defer cancel()
 	select {
 	case h.heals <- struct{}{}:
@@ -90,7 +99,7 @@ func (ch *Channel) readAfter(at broker.Position) (broker.Page, error) {
 		return broker.Page{}, wait.Err()
 	}
 	defer func() { <-h.heals }()
-	ctx, cancel := context.WithTimeout(h.ctx, healTimeout)
+	ctx, cancel := context.WithTimeout(h.ctx, h.patient(healTimeout))
 	defer cancel()
 	return h.history.Read(ctx, ch.name, broker.Range{
 		Epoch: at.Epoch,
@@ -283,7 +292,7 @@ func (ch *Channel) beginAskLocked() {
 }
 
 func (ch *Channel) askBroker() error {
-	ctx, cancel := context.WithTimeout(ch.hub.ctx, healTimeout)
+	ctx, cancel := context.WithTimeout(ch.hub.ctx, ch.hub.patient(healTimeout))
 	defer cancel()
 	tops, err := ch.hub.history.Tops(ctx, []string{ch.name})
 	if err != nil {

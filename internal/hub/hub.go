@@ -226,6 +226,7 @@ type Hub struct {
 	observers observers
 	listeners listeners
 	heals     chan struct{}                            // has an element for each channel that is being healed
+	patience  atomic.Int64                             // a time.Duration, see SetPatience
 	watched   atomic.Pointer[map[*Conn]func(Decision)] // nil unless a connection is watched
 	foreign   atomic.Pointer[[]Foreign]                // nil if there are no other protocols
 

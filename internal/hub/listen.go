@@ -198,7 +198,7 @@ func (ch *Channel) readReplay(ctx context.Context, r *replayPlan) (events []brok
 		return nil, r.reason
 	}
 	h := ch.hub
-	ctx, cancel := context.WithTimeout(ctx, fillTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.patient(fillTimeout))
 	defer cancel()
 	page, err := h.history.Read(ctx, ch.name, broker.Range{
 		Epoch: r.place.Epoch,

@@ -427,7 +427,7 @@ const minFill = 100
 // it has not if it has changed meanwhile.
 func (ch *Channel) read(ctx context.Context, place broker.Position, first uint64, wanted int) (bool, error) {
 	h := ch.hub
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTimeout) // others wait for it, too
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.patient(fillTimeout)) // others wait for it, too
 	defer cancel()
 	page, err := h.history.Read(ctx, ch.name, broker.Range{
 		Epoch:  place.Epoch,

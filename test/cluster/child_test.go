@@ -20,6 +20,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/seam"
 	"github.com/gopushy/pushy/internal/testproc"
 	"github.com/gopushy/pushy/webhook"
 )
@@ -125,6 +126,7 @@ func serveChild() {
 	if err != nil {
 		fail(err)
 	}
+	seam.Of(srv).Hub.SetPatience(patience / 2)
 	var hooks *webhook.Sender
 	if m.Webhooks != "" {
 		if hooks, err = newWebhooks(srv, m.Webhooks); err != nil {

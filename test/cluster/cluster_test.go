@@ -11,6 +11,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/seam"
 )
 
 // node is a Server and its URL.
@@ -85,6 +86,7 @@ func serve(t testing.TB, shared broker.Broker, lease time.Duration) node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	seam.Of(srv).Hub.SetPatience(patience / 2)
 	web := httptest.NewServer(srv)
 	t.Cleanup(func() {
 		_ = srv.Close() // first, because the web server does not close WebSockets
