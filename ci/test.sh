@@ -68,7 +68,7 @@ set +m
 failures() {
 	awk '
 		/^[[:blank:]]*--- FAIL: |^[[:blank:]]*✖ [^f]|^(FAIL|panic:|fatal error:|WARNING: DATA RACE)/ && !seen[$0]++ { left = 12 }
-		left > 0 && !/level=(DEBUG|INFO|WARN|ERROR)/ && total < 100 {
+		left > 0 && !/level=(DEBUG|INFO|WARN|ERROR)|^[0-9/]+ [0-9:]+ (DEBUG|INFO|WARN|ERROR) / && total < 100 {
 			print substr($0, 1, 300)
 			left--
 			total++
