@@ -48,7 +48,7 @@ async function php(t, env, ...args) {
 /** Creates a folder that is removed after the test. */
 function folderFor(t) {
   const folder = mkdtempSync(path.join(tmpdir(), "pushy-php-"));
-  t.after(() => rmSync(folder, { recursive: true }));
+  t.after(() => rmSync(folder, { recursive: true, maxRetries: 20, retryDelay: 250 }));
   return folder;
 }
 

@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const own = mkdtempSync(path.join(tmpdir(), "pushy-client-"));
-process.on("exit", () => rmSync(own, { recursive: true, force: true }));
+process.on("exit", () => rmSync(own, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 }));
 const binary = path.join(own, "server");
 
 export function build() {

@@ -288,7 +288,7 @@ test("the first program of the README works", limit, async (t) => {
   const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
   const [, program] = readme.match(/```go\n(package main\n[^]*?)```/), [, html] = readme.match(/```html\n([^]*?)```/);
   const folder = mkdtempSync(path.join(tmpdir(), "pushy-readme-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 }));
   const taken = createServer().listen(0, "127.0.0.1");
   await once(taken, "listening");
   const { port } = taken.address();

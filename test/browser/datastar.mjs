@@ -23,7 +23,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await site?.stop();
-  rmSync(files, { recursive: true, force: true });
+  rmSync(files, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 });
 
 // open opens a page of Datastar. data-init is the attribute of version 1.0, and data-on-load that of RC.5.

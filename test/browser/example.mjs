@@ -13,7 +13,7 @@ export const patience = 60_000; // for one step, on a busy machine
 export const severalOf = (number, { timeout }) => ({ timeout: number * timeout });
 const root = path.resolve(import.meta.dirname, "../..");
 const own = mkdtempSync(path.join(tmpdir(), "pushy-browser-"));
-process.on("exit", () => rmSync(own, { recursive: true, force: true }));
+process.on("exit", () => rmSync(own, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 }));
 
 export const screenshots = process.env.PUSHY_SCREENSHOTS || mkdtempSync(path.join(tmpdir(), "pushy-screenshots-"));
 mkdirSync(screenshots, { recursive: true });

@@ -16,7 +16,7 @@ before(async () => {
 }, limit);
 after(async () => {
   await browser?.close();
-  rmSync(own, { recursive: true, force: true });
+  rmSync(own, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 });
 
 const state = (page, text) => page.locator("#state").getByText(text, { exact: true }).waitFor();

@@ -45,7 +45,7 @@ export async function startNode(more = {}) {
   const end = async (signal) => {
     child.kill(signal);
     await ended;
-    rmSync(folder, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
   };
   return {
     port,

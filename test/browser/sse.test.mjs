@@ -29,7 +29,7 @@ before(async () => {
 after(async () => {
   await Promise.all([chromium?.close(), firefox?.close()]);
   await site?.stop();
-  rmSync(profile, { recursive: true, force: true });
+  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 });
 
 // clients opens the page of plain in both browsers, and EventSource in node, until the test has ended. It

@@ -98,7 +98,7 @@ after(async () => {
     await ended;
   }
   await site?.stop();
-  rmSync(own, { recursive: true, force: true });
+  rmSync(own, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 });
 
 // listen opens a stream behind each of the proxies, and returns what each receives.

@@ -130,5 +130,5 @@ try {
     if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
   }
   await redis.stop();
-  rmSync(profile, { recursive: true, force: true });
+  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 }
