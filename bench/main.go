@@ -29,6 +29,7 @@ var (
 	render   = flag.String("render", "", "measure nothing; write RESULTS.md from a file that -keep has written")
 	profiles = flag.String("profile", "", "directory for CPU profiles of the Go servers, one for each start of a server")
 	shaken   = flag.String("shake", "", "ADDRESS: make handshakes there; the section shakes runs this in another process")
+	sim      = flag.Int("sim", 0, "connections in memory, in this process: print what they cost in the core, such as 1000000; nothing else is measured")
 	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name; several are separated by commas")
 
 	one      = flag.String("one", "", "kinds to compare under one load, separated by commas, instead of the sections")
@@ -55,6 +56,9 @@ func main() {
 func run(ctx context.Context) error {
 	if *shaken != "" {
 		return shake(*shaken, *period)
+	}
+	if *sim > 0 {
+		return simulate(ctx, *sim, os.Stdout)
 	}
 	for build := range strings.SplitSeq(*also, ",") {
 		if build == "" {

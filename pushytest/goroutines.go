@@ -28,6 +28,7 @@ var ownGoroutines = []string{
 	"github.com/gopushy/pushy/internal/fanout.",
 	"github.com/gopushy/pushy/internal/hub.(*Hub).keepAll",
 	"github.com/gopushy/pushy/internal/hub.(*Channel).heal",
+	"github.com/gopushy/pushy/internal/transport/websocket.(*parkingLot).run",
 	"github.com/gopushy/pushy.(*Server).background",
 	"github.com/gopushy/pushy.hosted", // a hook that somebody waits for
 	"net/http.(*persistConn).", "net/http.(*http2ClientConn).",
