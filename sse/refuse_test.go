@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -152,6 +153,42 @@ func TestAuthorizations(t *testing.T) {
 		assert.Equal(t, "pushy:busy", e.name)
 		assert.Contains(t, e.data, `"reason":"unavailable"`)
 		close(slow)
+	})
+}
+
+// A client that disconnects while its channels are authorized is not one that the Authorizer has failed:
+// the counts, and the log, do not say that.
+func TestDisconnectedWhileAuthorized(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := &logLines{}
+		release := make(chan struct{})
+		s := start(t, pushy.Options{
+			Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Authorizer: authorizer(func(pushy.AuthRequest) error {
+				<-release
+				return nil
+			}),
+		}, sse.Options{}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		answered := make(chan error)
+		go func() {
+			res, err := s.try(ctx, "channel=a&channel=b")
+			if err == nil {
+				_ = res.Body.Close()
+			}
+			answered <- err
+		}()
+		settle()
+		cancel()
+		require.Error(t, <-answered)
+		settle()
+		close(release)
+		settle()
+		joins := s.srv.Stats().Joins
+		assert.EqualValues(t, 2, joins["disconnected"])
+		assert.Zero(t, joins["unavailable"])
+		assert.Empty(t, log.with("level=WARN"))
+		assert.Zero(t, s.srv.Stats().Connections)
 	})
 }
 

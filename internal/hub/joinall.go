@@ -46,13 +46,12 @@ func (c *Conn) JoinAll(requests []JoinRequest, timeout time.Duration) ([]*PastAn
 }
 
 // forAll calls do for each of the requests at the same time. Those that have not returned when
-// expired is closed are unavailable; what they write later is not used.
+// expired is closed are unavailable, or have the error ErrClosed if the connection has ended; what they
+// write later is not used.
 func (c *Conn) forAll(requests []JoinRequest, expired <-chan struct{}, do func(i int, r *JoinRequest) error) error {
 	var mu sync.Mutex
 	errs := make([]error, len(requests))
-	for i := range errs {
-		errs[i] = &UnavailableError{}
-	}
+	returned := make([]bool, len(requests))
 	var running sync.WaitGroup
 	for i := range requests {
 		if !c.hub.serving.Start() {
@@ -66,6 +65,7 @@ func (c *Conn) forAll(requests []JoinRequest, expired <-chan struct{}, do func(i
 			err := do(i, &requests[i])
 			mu.Lock()
 			errs[i] = err
+			returned[i] = true
 			mu.Unlock()
 		})
 	}
@@ -80,6 +80,15 @@ func (c *Conn) forAll(requests []JoinRequest, expired <-chan struct{}, do func(i
 	}
 	mu.Lock()
 	defer mu.Unlock()
+	for i := range errs {
+		switch {
+		case returned[i]:
+		case c.ctx.Err() != nil:
+			errs[i] = ErrClosed
+		default:
+			errs[i] = &UnavailableError{}
+		}
+	}
 	return c.failure(requests, errs)
 }
 
