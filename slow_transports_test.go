@@ -71,6 +71,7 @@ func TestSlowClientsOnAllTransports(t *testing.T) {
 	for name, connect := range map[string]func(t *testing.T, baseURL string) receiver{
 		"bareWebSocket":   func(t *testing.T, baseURL string) receiver { return dial(t, baseURL, false) },
 		"sockJSWebSocket": func(t *testing.T, baseURL string) receiver { return dial(t, baseURL, true) },
+		"tls":             func(t *testing.T, addr string) receiver { return dialTLS(t, addr) },
 		"streaming": func(t *testing.T, baseURL string) receiver {
 			return &httpReceiver{
 				t:       t,
@@ -88,6 +89,10 @@ func TestSlowClientsOnAllTransports(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			serve := serve
+			if name == "tls" {
+				serve = serveTLS
+			}
 			srv, baseURL := serve(t, pushy.Options{
 				WriteTimeout: 10 * time.Minute,
 				SockJS:       pushy.SockJS{DisconnectDelay: time.Hour},

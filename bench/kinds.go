@@ -51,6 +51,7 @@ var kinds = []kind{
 // http.
 var costKinds = []kind{
 	{"http", "a handler of net/http that reads the body", "go", "http", load.Plain, false, load.Post, ""},
+	{"centrifuge/tls", "centrifuge, TLS", "go", "centrifuge", load.Centrifuge, true, load.Post, ""},
 	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
 	{"pushy/mixed", "pushy, a tenth with the Pusher protocol", "pushy", pusherFlag, load.Mixed, false, load.Trigger, ""},
 	{"pushy/posted", "pushy, published by its own process", "pushy", "", load.Framed, false, load.Post, ""},

@@ -101,7 +101,9 @@ func New(cfg Config) *Engine {
 	n = min(n, math.MaxUint16) // see Outbox.lane
 	e.flushers = make([]flusher, n)
 	for i := range e.flushers {
-		e.flushers[i].engine = e
+		f := &e.flushers[i]
+		f.engine = e
+		f.guard.timer = time.AfterFunc(guardTick, f.relieve) // the first tick finds nothing
 	}
 	return e
 }

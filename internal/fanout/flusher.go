@@ -20,13 +20,18 @@ type flusher struct {
 	running bool
 
 	// Only the goroutine uses these.
-	spare []*Outbox     // an empty array; it and ready are swapped in each pass
-	each  time.Duration // the recent average time for one connection in a pass
-	batch batch
-	warm  uint16 // see Fan.Touch
+	pass   []*Outbox
+	at     int           // how many outboxes of the pass have been written for
+	began  int64         // when the pass began
+	waited bool          // a write of the pass has waited
+	spare  []*Outbox     // an empty array; it and ready are swapped in each pass
+	each   time.Duration // the recent average time for one connection in a pass
+	batch  batch
+	warm   uint16 // see Fan.Touch
 
-	sent sent
-	_    [64]byte // keeps the next flusher's counter out of this one's cache line
+	guard guard
+	sent  sent
+	_     [64]byte // keeps the next flusher's counter out of this one's cache line
 }
 
 // add puts outboxes on the list; start must follow.
@@ -46,49 +51,75 @@ func (f *flusher) start() {
 	}
 	f.mu.Unlock()
 	if start {
-		go f.run()
+		go f.run(false)
 	}
 }
 
-func (f *flusher) run() {
+// run makes passes until the list is empty. within means that it begins with the rest of one.
+func (f *flusher) run(within bool) {
 	defer f.engine.running.Done()
-	for {
-		f.gather()
-		f.mu.Lock()
-		pass := f.ready
-		if len(pass) == 0 {
-			f.batch.release()
-			f.running = false
-			f.mu.Unlock()
+	for within || f.next() {
+		within = false
+		if o, err := f.write(); o != nil {
+			o.drainRelieved(err)
 			return
 		}
-		f.ready = f.spare
-		f.mu.Unlock()
-		f.urgent.Store(false)
-		f.batch.made = 0
-		f.batch.indirect = 0
-		began := clock()
-		for rest := pass; len(rest) > 0; {
-			n := min(len(rest), passPart)
-			for _, o := range rest[:n] { // see Fan.Touch
-				f.warm |= o.lane
-			}
-			for i, o := range rest[:n] {
-				rest[i] = nil
-				o.flush(&f.batch)
-			}
-			f.settle()
-			rest = rest[n:]
-		}
-		ended := clock()
-		took := time.Duration(ended-began) + time.Duration(f.batch.indirect)*indirectCost
-		f.each += (took/time.Duration(len(pass)) - f.each) / 4
-		f.sent.add(&f.batch)
-		if f.batch.made != 0 { // of the connection that has waited longest, one for each pass
-			f.sent.delay.Add(time.Duration(ended - f.batch.made))
-		}
-		f.spare = pass[:0]
 	}
+}
+
+// next begins a pass. If the list is empty, it reports false, and the goroutine must end.
+func (f *flusher) next() bool {
+	f.gather()
+	f.mu.Lock()
+	if len(f.ready) == 0 {
+		f.batch.release()
+		f.running = false
+		f.mu.Unlock()
+		return false
+	}
+	f.pass = f.ready
+	f.ready = f.spare
+	f.mu.Unlock()
+	f.urgent.Store(false)
+	f.batch.made = 0
+	f.batch.indirect = 0
+	f.at = 0
+	f.waited = false
+	f.began = clock()
+	return true
+}
+
+// write writes for the rest of the pass. If the flusher was relieved, write returns the Outbox for
+// which it has written, and the error of that write.
+func (f *flusher) write() (relieved *Outbox, err error) {
+	pass := f.pass
+	for f.at < len(pass) {
+		part := pass[f.at:min(len(pass), f.at+passPart)]
+		for _, o := range part { // see Fan.Touch
+			f.warm |= o.lane
+		}
+		for i, o := range part {
+			part[i] = nil
+			f.at++
+			if relieved, err := o.flush(&f.batch); relieved {
+				return o, err
+			}
+		}
+		f.settle()
+	}
+	f.settle() // if the write for the last one has waited
+	f.guard.disarm()
+	ended := clock()
+	if !f.waited {
+		took := time.Duration(ended-f.began) + time.Duration(f.batch.indirect)*indirectCost
+		f.each += (took/time.Duration(len(pass)) - f.each) / 4
+	}
+	f.sent.add(&f.batch)
+	if f.batch.made != 0 { // of the connection that has waited longest, one for each pass
+		f.sent.delay.Add(time.Duration(ended - f.batch.made))
+	}
+	f.spare = pass[:0]
+	return nil, nil
 }
 
 // indirectCost is what a write costs that another goroutine makes: a drain, or the client of a

@@ -173,7 +173,7 @@ func TestGatherForIndirectWrites(t *testing.T) {
 				for i := range all {
 					one := &all[i]
 					one.out = e.NewOutbox(c.end(one), func(code int, reason string) { t.Error(code, reason) })
-					one.out.Open(&one.gate, frame(""))
+					one.out.Open(&one.gate, frame("open"))
 				}
 				const events = 100
 				for range events {

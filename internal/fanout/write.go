@@ -45,6 +45,12 @@ func (b *batch) release() {
 	b.frees = 0
 }
 
+// leave gives the bytes of the last write to a goroutine that still writes them.
+func (b *batch) leave() {
+	b.forget()
+	b.joined = nil
+}
+
 // forget drops the references to the frames, so that they can be collected.
 func (b *batch) forget() {
 	clear(b.frames)
@@ -176,26 +182,26 @@ func (b *batch) freeQueue(q *queue) {
 
 // flush writes once for o, in a pass of its flusher. If the write could block, flush passes o to
 // a drain. While flush writes, o can be put on the list again; the next pass of the same flusher
-// follows this one, so frames remain in order.
-func (o *Outbox) flush(b *batch) {
+// follows this one, so frames remain in order. The results are those of flusher.writeNow.
+func (o *Outbox) flush(b *batch) (relieved bool, err error) {
 	o.mu.Lock()
 	o.listed = false
 	if o.drains || !o.pendingLocked() {
 		o.mu.Unlock()
-		return
+		return false, nil
 	}
 	if puller, ok := o.puller(); ok {
 		o.mu.Unlock()
 		b.indirect++
 		puller.Wake()
-		return
+		return false, nil
 	}
 	if o.direct == nil || o.closed && len(o.waitingLocked()) == 0 { // Finish can block, too
 		o.drains = true
 		o.mu.Unlock()
 		b.indirect++
 		o.startDrain(nil)
-		return
+		return false, nil
 	}
 	p, size := b.takeLocked(o, true)
 	counted := o.rare != nil // as being written
@@ -210,31 +216,40 @@ func (o *Outbox) flush(b *batch) {
 
 	n, err := o.direct.TryWrite(p)
 	if err == nil && n == len(p) && !counted {
-		return
+		return false, nil
+	}
+	t := taken{
+		o:       o,
+		size:    size,
+		counted: counted,
+		made:    b.made,
+	}
+	if err == ErrGuard {
+		n = len(p)
+		if relieved, err = o.flusher.writeNow(p, t); relieved {
+			return true, err
+		}
 	}
 	o.mu.Lock()
 	if err == nil && n == len(p) {
-		o.writtenLocked()
-		o.mu.Unlock()
-		return
-	}
-	if !o.ended {
-		r := o.rareLocked()
-		if !counted {
-			r.writing = size
-			o.addLocked(size)
+		if counted {
+			o.writtenLocked()
 		}
-		r.made = b.made
+		o.mu.Unlock()
+		return false, nil
 	}
+	t.unwrittenLocked()
 	if err == nil {
 		o.drains = true
+		b.indirect++
 		o.mu.Unlock()
 		o.startDrain(bytes.Clone(p[n:]))
-		return
+		return false, nil
 	}
 	o.mu.Unlock()
 	o.end.(Socket).Broken()
 	o.Lost(err)
+	return false, nil
 }
 
 // puller returns o's endpoint if that is a Puller.
@@ -247,14 +262,17 @@ func (o *Outbox) puller() (p Puller, ok bool) {
 
 // startDrain passes o to a drain, which writes rest before the queued frames.
 func (o *Outbox) startDrain(rest []byte) {
-	o.flusher.engine.running.Add(1)
-	go o.drain(rest)
+	e := o.flusher.engine
+	e.running.Add(1)
+	go func() {
+		defer e.running.Done()
+		o.drain(rest)
+	}()
 }
 
 // drain writes until no frame is queued. If o is closed, it ends with the close frame.
 func (o *Outbox) drain(p []byte) {
 	e := o.flusher.engine
-	defer e.running.Done()
 	writer := o.end.(Writer)
 	var b batch
 	defer b.release()

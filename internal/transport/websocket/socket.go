@@ -353,7 +353,7 @@ func (s *socket) Write(p []byte, timeout time.Duration) error {
 
 func (s *socket) Direct() fanout.Direct {
 	if s.stream.raw == nil {
-		return nil
+		return newSecureDirect(s.stream.Conn)
 	}
 	return direct{s.stream.raw}
 }
@@ -363,8 +363,10 @@ type direct struct{ raw syscall.RawConn }
 
 func (d direct) TryWrite(p []byte) (int, error) { return tryWrite(d.raw, p) }
 
-// Broken records that writing has failed, so that no close frame of the peer is expected.
+// Broken records that writing has failed, so that no close frame of the peer is expected. The reader of
+// a TLS connection, which answers key updates, cannot wait for a peer that does not read any more.
 func (s *socket) Broken() {
+	_ = s.stream.SetWriteDeadline(pastDeadline)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost = true

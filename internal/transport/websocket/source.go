@@ -85,11 +85,12 @@ func (s *stream) write(p []byte, timeout time.Duration) error {
 			return err
 		}
 		p = p[n:]
-		defer func() { _ = s.SetWriteDeadline(time.Time{}) }()
 	}
 	if err := s.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
+	// A deadline that remained would fail the answer of a tls.Conn to a later key update.
+	defer func() { _ = s.SetWriteDeadline(time.Time{}) }()
 	_, err := s.Conn.Write(p)
 	return err
 }
