@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -120,6 +121,36 @@ func TestGap(t *testing.T) {
 		for _, c := range out {
 			c.sync()
 		}
+	})
+}
+
+// A node that was cut off from its broker learns who has come and gone meanwhile: its clients receive the
+// difference, before those whose events may have been lost are disconnected.
+func TestMembersAfterAGap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := newCluster()
+		b := &resets{Broker: cluster.Broker()}
+		n := serve(t, pushy.Options{Broker: b})
+		other := serve(t, pushy.Options{Broker: cluster.Broker()})
+		c := n.dial()
+		c.list("presence-room", channelData("1"))
+		other.dial().list("presence-room", channelData("2"))
+		c.joined()
+		both, err := b.Follow(t.Context(), "presence-room")
+		require.NoError(t, err)
+		require.Len(t, both.Members, 2)
+		alone := both
+		alone.Members = slices.DeleteFunc(slices.Clone(both.Members), func(m broker.Member) bool { return m.Node != both.Members[0].Node })
+		require.Len(t, alone.Members, 1)
+		b.sink.Reset("presence-room", alone, "")
+		assert.Equal(t, "2", c.left())
+		b.sink.Reset("presence-room", both, broker.ResetGap)
+		id, info := c.joined()
+		assert.Equal(t, "2", id)
+		assert.JSONEq(t, `{"name":"N2"}`, info)
+		code, _ := c.closed()
+		assert.Equal(t, 4100, code)
 	})
 }
 
