@@ -56,13 +56,13 @@ func (p *parkingLot) open() bool {
 	return p.epoll >= 0
 }
 
-// parkLocked parks s, which has a raw connection, and reports whether it did. The caller has locked
+// parkLocked parks s, whose raw connection is raw, and reports whether it did. The caller has locked
 // s.mu.
-func (p *parkingLot) parkLocked(s *socket, r session.Reader) (parked bool) {
+func (p *parkingLot) parkLocked(s *socket, raw syscall.RawConn, r session.Reader) (parked bool) {
 	if !p.open() {
 		return false
 	}
-	err := s.stream.raw.Control(func(fd uintptr) {
+	err := raw.Control(func(fd uintptr) {
 		s.fd = int(fd)
 		p.add(place{s, r}, s.fd)
 		if parked = p.arm(s.fd, s.armed); parked {

@@ -2,13 +2,17 @@
 
 package websocket
 
-import "github.com/gopushy/pushy/internal/session"
+import (
+	"syscall"
+
+	"github.com/gopushy/pushy/internal/session"
+)
 
 // On other systems than Linux, each reader waits in a goroutine.
 var parking parkingLot
 
 type parkingLot struct{}
 
-func (parkingLot) parkLocked(*socket, session.Reader) bool { return false }
+func (parkingLot) parkLocked(*socket, syscall.RawConn, session.Reader) bool { return false }
 
 func (parkingLot) resumeLocked(*socket) {}

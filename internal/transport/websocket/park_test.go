@@ -3,8 +3,10 @@
 package websocket_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -182,6 +184,93 @@ func TestParkedEnds(t *testing.T) {
 				assert.Len(t, p.resumed, 1)
 				assert.False(t, p.Session.(session.Parker).Park(p), "after the end")
 			}
+		})
+	}
+}
+
+// corked collects what is written until it is flushed.
+type corked struct {
+	net.Conn
+	wire []byte
+	on   bool
+}
+
+func (c *corked) Write(p []byte) (int, error) {
+	if !c.on {
+		return c.Conn.Write(p)
+	}
+	c.wire = append(c.wire, p...)
+	return len(p), nil
+}
+
+// flush writes the first n bytes, or all if n is 0.
+func (c *corked) flush(t *testing.T, n int) {
+	t.Helper()
+	if n == 0 {
+		n = len(c.wire)
+	}
+	_, err := c.Conn.Write(c.wire[:n])
+	require.NoError(t, err)
+	c.wire = c.wire[n:]
+}
+
+// Over TLS, a Session is parked only if no record has been read from the socket and not returned.
+func TestParkedOverTLS(t *testing.T) {
+	t.Parallel()
+	for _, f := range forms {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			sessions := make(chan session.Session, 1)
+			srv := httptest.NewUnstartedServer(upgrader(newHost(f.framed, transporttest.Config()), sessions))
+			srv.StartTLS()
+			t.Cleanup(srv.Close)
+			conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+			require.NoError(t, err)
+			cork := &corked{Conn: conn}
+			over := tls.Client(cork, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own server
+			c := newClient(t, over).connect()
+			sess := await(t, sessions)
+			p := newParker(transporttest.NewHost(5 * time.Second).Open(sess))
+			sess.Start(p.Out)
+			for _, want := range f.opening() {
+				c.expect(want)
+			}
+			require.True(t, p.next())
+			cork.on = true
+			for i := range 30 {
+				first, second := fmt.Sprint("first ", i), fmt.Sprint("second ", i)
+				c.send(frame(fin|opText, f.text(first)))
+				switch i % 3 {
+				case 0: // two records at once
+					c.send(frame(fin|opText, f.text(second)))
+					cork.flush(t, 0)
+				case 1: // one, and a part of another
+					whole := len(cork.wire)
+					c.send(frame(fin|opText, f.text(second)))
+					cork.flush(t, whole+1+i%20)
+					require.Equal(t, first, await(t, p.got))
+					cork.flush(t, 0)
+					require.Equal(t, second, await(t, p.got))
+					continue
+				default:
+					cork.flush(t, 0)
+					require.Equal(t, first, await(t, p.got))
+					continue
+				}
+				require.Equal(t, first, await(t, p.got))
+				require.Equal(t, second, await(t, p.got))
+			}
+			require.NotEmpty(t, p.resumed)
+			require.True(t, p.Out.Send(fanout.NewFrame([]byte("down"))))
+			c.expect(f.echo("down"))
+			if f.framed {
+				sess.Stop()
+			} else {
+				cork.on = false
+				require.NoError(t, c.Close())
+			}
+			require.Error(t, await(t, p.end))
+			p.finish()
 		})
 	}
 }
