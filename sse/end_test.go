@@ -34,16 +34,17 @@ func TestShutdown(t *testing.T) {
 		}, sse.Options{}, nil)
 		const clients = 50
 		drains := make(chan event, clients)
+		var reading sync.WaitGroup
 		for range clients {
 			st := s.listen("channel=a")
-			go func() {
+			reading.Go(func() {
 				e, err := st.read()
 				for err == nil && e.name != "pushy:drain" {
 					e, err = st.read()
 				}
 				drains <- e
 				st.ends(true)
-			}()
+			})
 		}
 		settle()
 		stopped := make(chan error)
@@ -64,6 +65,7 @@ func TestShutdown(t *testing.T) {
 				late++
 			}
 		}
+		reading.Wait()
 		assert.InDelta(t, clients/2, late, clients/5)
 		assert.Equal(t, map[int]int{pushy.CloseShutdown: clients}, codes)
 	})
@@ -161,6 +163,34 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
+// The same in a channel that keeps no events, whose streams are sockets.
+func TestSlowClientsOfOpenChannels(t *testing.T) {
+	for name, o := range map[string]pushy.Options{
+		"ConnBuffer":   {WriteTimeout: time.Hour, Limits: pushy.Limits{ConnBuffer: 64 << 10, TriggerBytes: 16 << 10}},
+		"WriteTimeout": {WriteTimeout: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				ended := make(chan pushy.Ending, 1)
+				s := start(t, o, sse.Options{}, nil)
+				s.srv.OnEnding(func(e pushy.Ending) { ended <- e })
+				s.listen("channel=a")
+				began := time.Now()
+				for range 100 {
+					require.NoError(t, s.srv.Publish(t.Context(), "a", "n", strings.Repeat("x", 1<<10)))
+				}
+				e := <-ended
+				assert.Equal(t, pushy.CloseSlowConsumer, e.Code)
+				if name == "WriteTimeout" {
+					assert.Equal(t, 3*time.Second, time.Since(began))
+				}
+				settle()
+				assert.Zero(t, s.srv.Stats().Connections)
+			})
+		})
+	}
+}
+
 // S8: a client that does not read is ended by the limit of queued bytes, or by the time of one write,
 // and its next request resumes.
 func TestSlowClients(t *testing.T) {
@@ -170,6 +200,7 @@ func TestSlowClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
+				o := o // for each of the runs
 				o.Channel = keeping(400)
 				ended := make(chan pushy.Ending, 1)
 				s := start(t, o, sse.Options{}, nil)

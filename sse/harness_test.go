@@ -58,6 +58,9 @@ func start(t *testing.T, o pushy.Options, so sse.Options, wrap func(http.Handler
 	if wrap != nil {
 		handler = wrap(mux)
 	}
+	if strings.HasSuffix(t.Name(), handlerWrites) {
+		handler = unhijackable(handler)
+	}
 	s.web = &http.Server{
 		Handler:  handler,
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelError),
@@ -69,6 +72,22 @@ func start(t *testing.T, o pushy.Options, so sse.Options, wrap func(http.Handler
 	})
 	return s
 }
+
+// unhijackable is middleware from which the connection cannot be taken, so that handlers write.
+func unhijackable(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&plainWriter{w, http.NewResponseController(w)}, r)
+	})
+}
+
+type plainWriter struct {
+	http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func (w *plainWriter) FlushError() error                  { return w.rc.Flush() }
+func (w *plainWriter) SetReadDeadline(t time.Time) error  { return w.rc.SetReadDeadline(t) }
+func (w *plainWriter) SetWriteDeadline(t time.Time) error { return w.rc.SetWriteDeadline(t) }
 
 // Accept, Close and Addr implement net.Listener.
 func (s *site) Accept() (net.Conn, error) {
@@ -300,11 +319,20 @@ func (l *logLines) with(text string) (found []string) {
 	return found
 }
 
-// bubble runs a test with fake time.
+// handlerWrites ends the name of a test in which the handlers of all streams write.
+const handlerWrites = "handlerWrites"
+
+// bubble runs a test with fake time, twice: with streams that are written as WebSockets are, where that is
+// possible, and with others.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	t.Parallel()
-	synctest.Test(t, test)
+	for _, name := range []string{"socket", handlerWrites} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, test)
+		})
+	}
 }
 
 // settle waits until nothing happens any more without time passing.

@@ -16,7 +16,11 @@ import (
 
 // first is the first of the forms of a message. The others follow it in the order of these
 // constants.
-var first = fanout.NewFamily(func(text []byte) fanout.Encoding { return newMessage(text) })
+var first = fanout.NewFamily(func(text []byte) fanout.Encoding { return newMessage(text, false) })
+
+// firstChunk is the first of the same forms for a socket: each is a whole event, as a chunk of the
+// response.
+var firstChunk = fanout.NewFamily(func(text []byte) fanout.Encoding { return newMessage(text, true) })
 
 // What a form has as the event's name, and how it has the data. Of the last one, the name is part of
 // the data.
@@ -74,6 +78,7 @@ const (
 // message is a message of pushy's protocol in the forms of streams: a block of lines without the id
 // and without the blank line at its end. It implements fanout.Encoding.
 type message struct {
+	chunk   bool // for a socket
 	kind    kind
 	event   string
 	channel string
@@ -88,8 +93,11 @@ type message struct {
 var _ fanout.Encoding = (*message)(nil)
 
 // newMessage reads a message that package pushyjson has written.
-func newMessage(text []byte) *message {
-	m := &message{text: text}
+func newMessage(text []byte, chunk bool) *message {
+	m := &message{
+		chunk: chunk,
+		text:  text,
+	}
 	_ = jsvalue.Fields(text, func(name, value []byte) {
 		switch string(name) {
 		case "event":
@@ -140,7 +148,15 @@ func (m *message) readData() {
 	})
 }
 
-func (m *message) Has(form fanout.Form) bool { return m.forms[form-first].Load() != nil }
+// place returns the place of a form in forms.
+func (m *message) place(form fanout.Form) int {
+	if m.chunk {
+		return int(form - firstChunk)
+	}
+	return int(form - first)
+}
+
+func (m *message) Has(form fanout.Form) bool { return m.forms[m.place(form)].Load() != nil }
 
 func (m *message) Size() (n int) {
 	for i := range m.forms {
@@ -152,11 +168,15 @@ func (m *message) Size() (n int) {
 }
 
 func (m *message) Bytes(form fanout.Form) []byte {
-	slot := &m.forms[form-first]
+	place := m.place(form)
+	slot := &m.forms[place]
 	if p := slot.Load(); p != nil {
 		return *p
 	}
-	b := m.encode(int(form - first))
+	b := m.encode(place)
+	if m.chunk && len(b) > 0 {
+		b = appendChunk(nil, append(b, '\n'))
+	}
 	slot.Store(&b)
 	return b
 }
@@ -320,4 +340,12 @@ func appendJSON(b, json []byte) []byte {
 		return eventstream.AppendLines(b[:len(b)-len("data: ")], string(json))
 	}
 	return append(compact, '\n')
+}
+
+// appendChunk appends a chunk of a response of HTTP/1.1.
+func appendChunk(b, data []byte) []byte {
+	b = strconv.AppendInt(b, int64(len(data)), 16)
+	b = append(b, "\r\n"...)
+	b = append(b, data...)
+	return append(b, "\r\n"...)
 }

@@ -330,10 +330,11 @@ func TestHiddenWriter(t *testing.T) {
 	})
 }
 
-// A deadline that the host sets for requests aborts streams, and is logged.
+// A deadline that the host sets for requests aborts the streams whose handlers write, and is logged. Others
+// have left the handler.
 func TestDeadlineOfTheHost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := start(t, pushy.Options{}, sse.Options{}, func(h http.Handler) http.Handler {
+		s := start(t, pushy.Options{Channel: keeping(9)}, sse.Options{}, func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 				defer cancel()
@@ -341,10 +342,20 @@ func TestDeadlineOfTheHost(t *testing.T) {
 			})
 		})
 		began := time.Now()
-		s.listen("channel=a").ends(true)
+		s.listen("channel=kept").ends(true)
 		assert.Equal(t, time.Minute, time.Since(began))
-		s.listen("channel=a").ends(true)
+		s.listen("channel=kept").ends(true)
 		assert.Len(t, s.lines.with("a deadline of the request's context"), 1)
+		if strings.HasSuffix(t.Name(), handlerWrites) {
+			return
+		}
+		st := s.listen("channel=a")
+		for range 5 { // heartbeats: two minutes
+			_, err := st.read()
+			require.NoError(t, err)
+		}
+		publish(t, s.srv, "a", 1, 1)
+		assert.Equal(t, "1", st.next().data)
 	})
 }
 

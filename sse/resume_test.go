@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -166,7 +167,8 @@ func TestGapWhileOpen(t *testing.T) {
 // S1: 10,000 events over 20 breaks of the connection, also during the replay and before the first
 // event: in order, none lost, none twice. Some clients have several channels.
 func TestEventsOverBreaks(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // the channels keep events, so handlers write
 		const events = 10_000
 		cluster := memory.NewCluster(memory.Options{})
 		options := func() pushy.Options {

@@ -12,12 +12,12 @@ import (
 // protocol is the name of the protocol and of the transport.
 const protocol = "sse"
 
-// conn is the session of one stream. The client sends nothing: Receive waits for the end.
+// conn is what the sessions of streams have in common. The client sends nothing: Receive waits for the
+// end.
 type conn struct {
 	form   fanout.Form
 	linger time.Duration // the longest time for the end of the response
 
-	wake    chan struct{} // has an element if frames are queued, or the session has ended
 	greeted chan struct{} // closed when the Connect hook has returned
 	halt    chan struct{} // closed when halted is set
 	dead    chan struct{} // closed by Abort
@@ -31,18 +31,37 @@ type conn struct {
 	ended   bool
 }
 
+// pulled is the session of a stream whose handler writes.
+type pulled struct {
+	conn
+	wake chan struct{} // has an element if frames are queued
+}
+
 var (
-	_ session.Session = (*conn)(nil)
-	_ fanout.Puller   = (*conn)(nil)
+	_ session.Session = (*pulled)(nil)
+	_ fanout.Puller   = (*pulled)(nil)
 )
+
+func newPulled(form fanout.Form, linger time.Duration) *pulled {
+	return &pulled{
+		conn: newConn(form, linger),
+		wake: make(chan struct{}, 1),
+	}
+}
+
+func (p *pulled) Wake() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
 
 var errAborted = errors.New("the session was aborted")
 
-func newConn(form fanout.Form, linger time.Duration) *conn {
-	return &conn{
+func newConn(form fanout.Form, linger time.Duration) conn {
+	return conn{
 		form:    form,
 		linger:  linger,
-		wake:    make(chan struct{}, 1),
 		greeted: make(chan struct{}),
 		halt:    make(chan struct{}),
 		dead:    make(chan struct{}),
@@ -56,13 +75,6 @@ func (c *conn) Protocol() string  { return protocol }
 // Speaks returns what AuthRequest.Protocol is, see hub.Conn.Protocol.
 func (c *conn) Speaks() string    { return protocol }
 func (c *conn) ShutdownCode() int { return session.CloseShutdown }
-
-func (c *conn) Wake() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
 
 func (c *conn) Start(out *fanout.Outbox) {
 	c.mu.Lock()
@@ -78,16 +90,26 @@ func (c *conn) outbox() *fanout.Outbox {
 
 // Receive is first called when the connection is open.
 func (c *conn) Receive() ([]byte, error) {
+	c.begun()
+	<-c.halt
+	return nil, c.haltedWith()
+}
+
+// begun is called when the connection is open.
+func (c *conn) begun() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.reading {
 		c.reading = true
 		close(c.greeted)
 	}
-	c.mu.Unlock()
-	<-c.halt
+}
+
+// haltedWith returns the error of Receive after halt is closed.
+func (c *conn) haltedWith() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return nil, c.halted
+	return c.halted
 }
 
 func (c *conn) end(why *session.CloseError, abort bool) {

@@ -33,6 +33,12 @@
 // that is not possible, they receive an event pushy:gap, after which a page should fetch its data
 // again.
 //
+// # http.Server
+//
+// A stream over HTTP/1.1 without TLS, whose channels keep no events, leaves the http.Server as a WebSocket
+// does, so that it costs no more than one: its handler returns when the stream has begun, and
+// http.Server.Shutdown does not wait for it. Server.Shutdown ends all streams.
+//
 // # Proxies
 //
 // Proxies must not buffer the response; the Server tells nginx so. Browsers open at most six

@@ -44,6 +44,8 @@ type stream struct {
 	want      request
 	out       transport.Stream
 	session   *conn
+	pulled    *pulled // nil with a socket
+	socket    *socket // nil if the handler writes
 	conn      *hub.Conn
 	buf       *[]byte
 	frames    []*fanout.Frame
@@ -73,11 +75,16 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, want request) {
 		h.refuse(w, r, refused)
 		return
 	}
-	st.session = newConn(want.form, h.server.WriteTimeout)
-	defer st.session.finished()
+	st.newSession()
+	begun := false
+	defer func() {
+		if !begun {
+			st.session.finished()
+		}
+	}()
 	stop := context.AfterFunc(r.Context(), st.requestEnded)
 	defer stop()
-	st.conn = place.Connect(st.session)
+	st.conn = place.Connect(st.endpoint())
 	if st.conn == nil {
 		h.refuse(w, r, draining())
 		return
@@ -90,7 +97,81 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, want request) {
 	// From now on, a write can fail, which says more about the end than the context: the server cancels
 	// that after a failed write, too.
 	stop()
+	if st.socket != nil {
+		begun = st.hijack()
+		return
+	}
 	st.run()
+}
+
+// newSession chooses who writes: the flushers, if they can have the connection and no event has an id, or
+// the handler.
+func (st *stream) newSession() {
+	r := st.r
+	timeout := st.h.server.WriteTimeout
+	if r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && st.h.middleware.CanHijack(st.out.W) && !st.keeps() {
+		st.socket = newSocket(st.want.form, timeout)
+		st.socket.ended = st.done
+		st.session = &st.socket.conn
+		return
+	}
+	st.pulled = newPulled(st.want.form, timeout)
+	st.session = &st.pulled.conn
+}
+
+func (st *stream) endpoint() session.Session {
+	if st.socket != nil {
+		return st.socket
+	}
+	return st.pulled
+}
+
+// keeps reports whether one of the channels keeps events, or could.
+func (st *stream) keeps() bool {
+	for _, channel := range st.want.channels {
+		policy, err := st.h.server.Hub.PolicyOf(channel)
+		if err != nil || policy.Keep.Size > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// done closes the connection if no channel is left.
+func (st *stream) done() {
+	if len(st.conn.Channels()) == 0 {
+		st.conn.Close(codeDone, reasonDone)
+	}
+}
+
+// hijack writes the beginning of the response, and gives the connection to the socket.
+func (st *stream) hijack() (begun bool) {
+	defer st.release()
+	err := st.begin()
+	if err != nil {
+		st.fail(err)
+		return false
+	}
+	conn, _, err := http.NewResponseController(st.out.W).Hijack()
+	if err != nil {
+		st.fail(err)
+		return false
+	}
+	age := st.h.options.MaxAge
+	if age > 0 {
+		age -= rand.N(age / 10)
+	}
+	st.socket.begin(conn, st.h.server.Heartbeat, age, st.aged, st.h.server.WriteTimeout)
+	return true
+}
+
+func (st *stream) aged() { st.conn.Close(codeAge, reasonAge) }
+
+// begin writes the header, and what comes before the queued frames.
+func (st *stream) begin() error {
+	streamHeader(st.out.W.Header())
+	st.out.Header(st.r)
+	return st.flush(false)
 }
 
 // requestEnded ends the connection because the client has disconnected, or because the host has set
@@ -126,20 +207,27 @@ func (st *stream) closed() *seam.Refusal {
 	if out == nil {
 		return draining()
 	}
+	if st.socket != nil {
+		return refusalOf(st.socket.end())
+	}
 	for {
 		frames, end := out.Take(nil, passBytes)
 		out.Written()
-		switch {
-		case end != nil && end.Code == session.CloseShutdown:
-			return draining()
-		case end != nil && final(end.Code):
-			return &seam.Refusal{
-				Status:  http.StatusForbidden,
-				Message: "connection closed: " + end.Reason,
-			}
-		case len(frames) == 0: // the Server has begun to shut down, or the client has disconnected
-			return draining()
+		if end != nil || len(frames) == 0 {
+			return refusalOf(end)
 		}
+	}
+}
+
+// refusalOf returns the answer for a connection that was closed, or nil if the Server has begun to shut
+// down, or the client has disconnected.
+func refusalOf(end *fanout.CloseFrame) *seam.Refusal {
+	if end == nil || end.Code == session.CloseShutdown || !final(end.Code) {
+		return draining()
+	}
+	return &seam.Refusal{
+		Status:  http.StatusForbidden,
+		Message: "connection closed: " + end.Reason,
 	}
 }
 
@@ -209,9 +297,7 @@ func (st *stream) appendID() {
 // be aborted.
 func (st *stream) run() {
 	defer st.release()
-	streamHeader(st.out.W.Header())
-	st.out.Header(st.r)
-	if err := st.flush(false); err != nil {
+	if err := st.begin(); err != nil {
 		st.fail(err)
 		return
 	}
@@ -231,7 +317,7 @@ func (st *stream) run() {
 			return
 		}
 		select {
-		case <-st.session.wake:
+		case <-st.pulled.wake:
 		case <-beat:
 			st.buf = transport.Buffer()
 			*st.buf = append(*st.buf, ":\n\n"...)
@@ -240,7 +326,7 @@ func (st *stream) run() {
 				return
 			}
 		case <-aged:
-			st.conn.Close(codeAge, reasonAge)
+			st.aged()
 		case <-st.r.Context().Done():
 			st.requestEnded()
 			st.abort()
@@ -305,8 +391,8 @@ func (st *stream) pass() (done bool) {
 			return true
 		}
 		out.Written()
-		if st.allEnded() && len(st.conn.Channels()) == 0 {
-			st.conn.Close(codeDone, reasonDone)
+		if st.allEnded() {
+			st.done()
 		}
 	}
 }
@@ -362,12 +448,8 @@ func (st *stream) finish(end *fanout.CloseFrame) {
 		st.abort()
 		return
 	}
-	data := jsvalue.Object(nil).Raw("channel", []byte("null"))
-	if end.Reason != "" {
-		data = data.Text("reason", end.Reason)
-	}
 	st.buf = transport.Buffer()
-	*st.buf = append(appendOwn(*st.buf, st.want.form, eventEnd, noRetry, data), '\n')
+	*st.buf = append(appendOwn(*st.buf, st.want.form, eventEnd, noRetry, endData(end.Reason)), '\n')
 	if err := st.flush(true); err != nil {
 		st.fail(err)
 	}

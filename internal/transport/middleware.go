@@ -84,6 +84,12 @@ func (m *Middleware) CheckSockJS(w http.ResponseWriter) (hijackable bool) {
 	return hijackable
 }
 
+// CanHijack reports whether the connection can be hijacked.
+func (m *Middleware) CanHijack(w http.ResponseWriter) bool {
+	missing, _ := hidden(w)
+	return !slices.Contains(missing, canHijack)
+}
+
 // CheckStream reports whether a response can be streamed, and logs, once for each type of
 // ResponseWriter, that middleware prevents it. what is the consequence for the log.
 func (m *Middleware) CheckStream(w http.ResponseWriter, what string) bool {

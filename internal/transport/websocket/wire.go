@@ -1,0 +1,81 @@
+package websocket
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
+
+// Wire is a connection that another transport has hijacked. It is read and written as a WebSocket is.
+// Before Begin, nothing is written.
+type Wire struct {
+	direct later
+	begun  chan struct{}
+	once   sync.Once
+	stream stream
+}
+
+// later is the fanout.Direct of a connection that does not exist yet.
+type later struct {
+	begun atomic.Bool
+	raw   syscall.RawConn // set before begun
+}
+
+func (l *later) TryWrite(p []byte) (int, error) {
+	if !l.begun.Load() {
+		return 0, nil
+	}
+	return tryWrite(l.raw, p)
+}
+
+// NewWire returns a Wire without a connection.
+func NewWire() *Wire { return &Wire{begun: make(chan struct{})} }
+
+// Begin gives the Wire its connection. It is called once at most.
+func (w *Wire) Begin(conn net.Conn) {
+	w.stream = newStream(conn)
+	if raw := w.stream.raw; raw != nil {
+		w.direct.raw = raw
+		w.direct.begun.Store(true)
+	}
+	close(w.begun)
+}
+
+// Begun is closed by Begin. The methods below need it, except Direct.
+func (w *Wire) Begun() <-chan struct{} { return w.begun }
+
+// Direct returns what writes without waiting, at first nothing.
+func (w *Wire) Direct() fanout.Direct { return &w.direct }
+
+// Write writes p within a time.
+func (w *Wire) Write(p []byte, timeout time.Duration) error { return w.stream.write(p, timeout) }
+
+// Drain reads until the connection ends, or until Stop, and discards what it reads. The error is never
+// nil.
+func (w *Wire) Drain() error {
+	src := w.stream.source()
+	defer func() {
+		src.release()
+		src.end()
+	}()
+	for {
+		if _, err := src.next(); err != nil {
+			return err
+		}
+	}
+}
+
+// Stop makes Drain return.
+func (w *Wire) Stop() {
+	if w.stream.SetReadDeadline(pastDeadline) != nil {
+		w.stream.abort()
+	}
+}
+
+// Close closes the connection. Abort does not wait until the peer has read what was written.
+func (w *Wire) Close() { w.once.Do(func() { _ = w.stream.Close() }) }
+func (w *Wire) Abort() { w.once.Do(w.stream.abort) }
