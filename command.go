@@ -140,7 +140,7 @@ func (s *Server) runCommand(p *pushyjson.Request) (refused *pushyjson.Error, kno
 		Data:     p.Data,
 		ID:       p.ID,
 		conn:     Conn{c: p.Conn},
-		purpose:  purpose{id: p.ID},
+		purpose:  purpose{id: p.ID, last: p.Last},
 		channels: Channels{srv: s, id: p.ID},
 		srv:      s,
 	}

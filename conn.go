@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/gopushy/pushy/internal/hub"
@@ -32,6 +33,14 @@ type Conn struct {
 type purpose struct {
 	id      json.RawMessage // of the command that it answers, or nil
 	resumed bool            // see Conn.Resumed
+	last    bool            // the client had sent no other command yet
+	replied uint32          // 1 from the first answer on; atomic, and not an atomic.Bool because a Request can be copied
+}
+
+// now reports whether an answer is the first one to the only command that the client has sent. The
+// next message of the Conn is then likely to be the answer to a command that has yet to arrive.
+func (p *purpose) now() bool {
+	return p != nil && p.last && atomic.SwapUint32(&p.replied, 1) == 0
 }
 
 // hostConn is the *Conn of a connection that belongs to no command.
@@ -83,13 +92,15 @@ func (c *Conn) Channels() []string { return c.c.Channels() }
 // why the name or the data is not valid. Send does not wait for the client: if more than
 // Limits.ConnBuffer bytes are queued for a client that does not read, the connection is
 // closed with CloseSlowConsumer.
-func (c *Conn) Send(event string, data any) error { return c.send(event, data, nil) }
+func (c *Conn) Send(event string, data any) error { return c.send(event, data, nil, false) }
 
 // Reply sends a direct message that answers the command to which c is bound: if the client
 // gave the command an id, the message has that id (PROTOCOL.md, section 3). Reply can be
 // called at any time, also after the command has returned. For a Conn that is not bound to
 // a command, Reply is the same as Send.
-func (c *Conn) Reply(event string, data any) error { return c.send(event, data, c.request()) }
+func (c *Conn) Reply(event string, data any) error {
+	return c.send(event, data, c.request(), c.of.now())
+}
 
 // ReplyError answers the command to which c is bound with pushy:error.
 func (c *Conn) ReplyError(e *Error) error {
@@ -104,7 +115,7 @@ func (c *Conn) request() json.RawMessage {
 	return c.of.id
 }
 
-func (c *Conn) send(event string, data any, id json.RawMessage) error {
+func (c *Conn) send(event string, data any, id json.RawMessage, now bool) error {
 	if event == "" || !utf8.ValidString(event) {
 		return fmt.Errorf("pushy: send: event name %q", event)
 	}
@@ -113,12 +124,16 @@ func (c *Conn) send(event string, data any, id json.RawMessage) error {
 		return fmt.Errorf("pushy: %w", err)
 	}
 	defer encoded.Free()
-	return closedError(c.c.Send(&hub.Event{
+	e := hub.Event{
 		Kind:    hub.Direct,
 		Name:    event,
 		Data:    encoded.JSON,
 		Request: id,
-	}))
+	}
+	if now {
+		return closedError(c.c.SendNow(&e))
+	}
+	return closedError(c.c.Send(&e))
 }
 
 // closedError turns the hub's only error of sending into the host's.

@@ -56,11 +56,16 @@ func Handle[Req, Resp any](srv *Server, name string, run func(ctx context.Contex
 		if r.ID == nil {
 			return nil
 		}
-		_ = r.Conn.c.Send(&hub.Event{ // a connection that has ended needs no answer
+		e := hub.Event{
 			Kind:    hub.Replied,
 			Data:    encoded.JSON,
 			Request: r.ID,
-		})
+		}
+		if r.purpose.now() {
+			_ = r.conn.c.SendNow(&e) // a connection that has ended needs no answer
+		} else {
+			_ = r.conn.c.Send(&e)
+		}
 		return nil
 	})
 }

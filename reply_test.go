@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -243,4 +244,58 @@ func TestTypedCommandsTakePHPsEmptyObject(t *testing.T) {
 	p.expect(`pushy:error {"message":"data must be an object, not an array","code":"400"}`)
 	p.send(`{"command":"struct","data":{"to":[]}}`)
 	p.expect(`pushy:error {"message":"to: must be an object, not an array","code":"400"}`)
+}
+
+// Answers remain in the order of their commands, and between what other goroutines send, whether a
+// client waits for each answer or sends many commands at once.
+func TestAnswersRemainInOrder(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, pushy.Options{Limits: pushy.Limits{CommandRate: -1}})
+	srv.RegisterCommand("echo", func(_ *pushy.Server, conn *pushy.Conn, data json.RawMessage, _ *pushy.Channels) {
+		assert.NoError(t, conn.Reply("first", data))
+		assert.NoError(t, conn.Reply("second", data))
+	})
+	pushy.Handle(srv, "typed", func(_ context.Context, conn *pushy.Conn, n int) (int, error) {
+		return n, conn.Send("before", n)
+	})
+	const commands = 600
+	url := serveHandler(t, srv, srv)
+	for _, framed := range []bool{false, true} {
+		c := dial(t, url, framed)
+		conn, ok := srv.Conn(c.id)
+		require.True(t, ok)
+		var other sync.WaitGroup
+		other.Go(func() {
+			for n := range commands {
+				assert.NoError(t, conn.Send("other", n))
+			}
+		})
+		next := map[string]int{}
+		sent, answers := 0, 0
+		for next["pushy:reply"]+next["first"] < commands || next["other"] < commands {
+			for under := 1 + sent%7; sent < commands && sent-answers < under; sent++ {
+				command := []string{"echo", "typed"}[sent%2]
+				c.Send(fmt.Sprintf(`{"command":%q,"data":%d,"id":%d}`, command, sent/2, sent))
+			}
+			var m struct {
+				Event string
+				Data  json.RawMessage
+			}
+			require.NoError(t, json.Unmarshal([]byte(c.Receive()), &m))
+			n := next[m.Event]
+			want := strconv.Itoa(n)
+			switch m.Event {
+			case "pushy:reply":
+				want = fmt.Sprintf(`{"id":%d,"data":%d}`, 2*n+1, n)
+				answers++
+				require.Equal(t, n+1, next["before"])
+			case "second":
+				answers++
+				require.Equal(t, n+1, next["first"])
+			}
+			require.Equal(t, want, string(m.Data), m.Event)
+			next[m.Event]++
+		}
+		other.Wait()
+	}
 }

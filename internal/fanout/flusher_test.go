@@ -110,27 +110,29 @@ func TestEndsDuringAPass(t *testing.T) {
 		{"closedWhileFull", 2, func(o *fanout.Outbox, s *socket) { s.during = func() { o.Close(3001, "") } }, nil},
 		{"discardedWhileFull", 2, func(o *fanout.Outbox, s *socket) { s.during = o.Discard }, nil},
 		{"cutWhileFull", 2, func(o *fanout.Outbox, s *socket) {
-			s.during = func() { o.Send(frame(strings.Repeat("x", wide/2))); o.Send(frame(strings.Repeat("x", wide/2))) }
+			s.during = func() { o.Send(frame(strings.Repeat("x", wide/2))); o.Send(frame(strings.Repeat("x", wide/2+1))) }
 		}, []int{3008}},
 		{"neverRead", 2, func(_ *fanout.Outbox, s *socket) { s.sink.gate = make(chan struct{}) }, []int{3008}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				e, s, cut := wideEngine(0), &socket{room: c.room}, &cuts{}
-				o := e.NewOutbox(s, cut.add)
-				c.do(o, s)
-				o.Send(frame("something"))
-				synctest.Wait()
-				time.Sleep(time.Minute)
-				o.Close(1000, "") // if the case has not ended it
-				<-o.Done()
-				e.Wait()
-				assert.Equal(t, c.cuts, cut.list)
-				assert.Zero(t, e.Waiting())
-				assert.False(t, o.Send(frame("x")))
+		for by, send := range ways {
+			t.Run(c.name+by, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					e, s, cut := wideEngine(0), &socket{room: c.room}, &cuts{}
+					o := e.NewOutbox(s, cut.add)
+					c.do(o, s)
+					send(o, frame("something"))
+					synctest.Wait()
+					time.Sleep(time.Minute)
+					o.Close(1000, "") // if the case has not ended it
+					<-o.Done()
+					e.Wait()
+					assert.Equal(t, c.cuts, cut.list)
+					assert.Zero(t, e.Waiting())
+					assert.False(t, send(o, frame("x")))
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -51,7 +51,7 @@ type Outbox struct {
 	// never change: together they are one cache line.
 	mu     sync.Mutex
 	listed bool // on the list of the flusher
-	drains bool // a drain writes
+	drains bool // a drain writes, or SendNow
 	held   bool // nothing is written before Release
 	closed bool // no frame is accepted any more
 	ended  bool // Done is closed

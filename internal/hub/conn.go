@@ -221,38 +221,6 @@ func (c *Conn) Channels() []string {
 	return names
 }
 
-// Send queues an event for this connection only. It returns ErrClosed if the connection has
-// ended.
-func (c *Conn) Send(e *Event) error {
-	c.watchSent(e)
-	if c.foreign != 0 {
-		return c.sendForeign(*e)
-	}
-	if !c.out.Send(c.ownFrame(e)) {
-		return ErrClosed
-	}
-	return nil
-}
-
-// AwaitRoom waits until an answer of about size bytes can be queued with SendList, see
-// fanout.Outbox.AwaitRoom.
-func (c *Conn) AwaitRoom(size int64) (release func(), err error) { return c.out.AwaitRoom(c.ctx, size) }
-
-// SendList is Send for an answer that can be large. It does not count towards the limit of
-// the client's queued bytes; instead, its size is charged to the client's rate.
-func (c *Conn) SendList(e *Event) error {
-	c.watchSent(e)
-	f := c.listFrame(e)
-	if f == nil {
-		return nil
-	}
-	if !c.out.Send(f) {
-		return ErrClosed
-	}
-	c.chargeBytes(int64(len(f.Bytes(fanout.Text))), answerToken)
-	return nil
-}
-
 // answerToken is the number of bytes of an answer that count as one more message of the client.
 const answerToken = 32 << 10
 

@@ -1,7 +1,6 @@
 package pushyjson
 
 import (
-	"bytes"
 	"errors"
 	"maps"
 	"slices"
@@ -42,6 +41,9 @@ type Request struct {
 	Name string // as the client sent it
 	Data []byte // valid while the command runs; nil if absent
 	ID   []byte // JSON, or nil; the command may keep it
+	Last bool   // see hub.Conn.Last
+
+	id [23]byte // of an ID that fits
 }
 
 // Handle implements hub.Protocol. It answers every message, except events, see clientEvent.
@@ -51,7 +53,10 @@ func (p *Protocol) Handle(c *hub.Conn, message []byte, now time.Time) {
 		Conn: c,
 		Name: m.Name,
 		Data: m.Data,
-		ID:   bytes.Clone(m.ID), // it is used after the next message has overwritten this one
+		Last: c.Last(),
+	}
+	if m.ID != nil {
+		r.ID = append(r.id[:0], m.ID...) // it is used after the next message has overwritten this one
 	}
 	if report := c.Watcher(); report != nil {
 		report(watched(&m))

@@ -245,6 +245,10 @@ func (s *socket) Receive() ([]byte, error) {
 	return nil, s.failed
 }
 
+// More reports whether the client has sent more than the last message, as far as has been read. Only
+// the reader calls it.
+func (s *socket) More() bool { return len(s.messages) > 0 || len(s.frames.in) > 0 }
+
 func (s *socket) receive() ([]byte, error) {
 	for {
 		if err := s.haltedWith(); err != nil {
