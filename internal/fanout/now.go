@@ -51,6 +51,9 @@ func (o *Outbox) SendNow(f *Frame) bool {
 // written. A flusher that runs can be writing what it has removed from the queue, to this socket or
 // to another.
 func (o *Outbox) idleLocked() bool {
+	if _, guarded := o.direct.(Guarded); guarded {
+		return false // its write can wait
+	}
 	return o.direct != nil && o.rare == nil && o.mustListLocked() && !o.pendingLocked() && !o.flusher.runs()
 }
 

@@ -121,3 +121,19 @@ func TestSendNowUnderFire(t *testing.T) {
 	assert.Equal(t, [senders]int{frames, frames, frames, frames}, next)
 	assert.Zero(t, e.Waiting())
 }
+
+// SendNow leaves a write that can wait to the flusher.
+func TestSendNowToGuarded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, s := wideEngine(0), newGuarded(wide)
+		o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+		assert.True(t, o.SendNow(frame("first;")))
+		assert.True(t, o.SendNow(frame("second;")))
+		synctest.Wait()
+		assert.Equal(t, "first;second;", s.all())
+		o.Close(1000, "")
+		<-o.Done()
+		e.Wait()
+	})
+}
