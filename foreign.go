@@ -138,6 +138,7 @@ func (s *Server) transportConfig() transport.Config {
 		CloseTimeout: closeTimeout,
 		RespondFirst: s.opts.Hooks.Connect != nil,
 		Reading:      &s.memory.reading,
+		Deflate:      s.opts.Compress.transport(),
 	}
 }
 

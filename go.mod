@@ -5,6 +5,7 @@ go 1.25
 require (
 	github.com/gobwas/ws v1.4.0
 	github.com/igm/sockjs-go/v3 v3.0.3
+	github.com/klauspost/compress v1.20.4
 	github.com/stretchr/testify v1.11.1
 )
 

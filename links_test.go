@@ -41,6 +41,7 @@ func TestPlainHostLinksOnlyWhatItUses(t *testing.T) {
 			assert.Regexp(t, allowed, name, "no host must link this if it imports only pushy")
 		}
 		assert.NotContains(t, byName, name)
+		assert.NotContains(t, name, "pushy/internal/deflate", "only package deflate needs it")
 	}
 
 	run("build", "-o", program, source)

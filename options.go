@@ -159,6 +159,17 @@ type Options struct {
 	// written, and no longer than it takes to write to all clients; if that is less than 1 ms,
 	// they do not wait. At most 1 s; default 5 ms.
 	MaxGather time.Duration
+	// Compress compresses published events for clients whose WebSockets support that, as those of
+	// browsers do (permessage-deflate, RFC 7692, also with SockJS). Package deflate has its values:
+	// deflate.From(512) compresses events whose message has at least 512 bytes, which is a good
+	// value where clients pay for bytes or have slow networks (docs/compression.md). An event is
+	// compressed once for all receivers, and 1 KB takes about as long as the deliveries to five
+	// clients; a connection needs no memory for it. Messages for one client, such as replies, the
+	// success of a subscription and events that it has missed, are never compressed, because their
+	// size could tell a secret that is in a message beside the client's own input. Do not publish
+	// a secret in the same event as text that somebody else chooses. Limits.MessageBytes applies to
+	// the messages of clients after they are decompressed. Default nil: off.
+	Compress *Compression
 	// CommandTimeout is the time after which the ctx of a command of Handle ends. Default
 	// 30 s.
 	CommandTimeout time.Duration

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/deflate"
 	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
@@ -31,6 +32,7 @@ type crowd struct {
 	patience time.Duration      // with the slowest
 	pause    func(r *rand.Rand) // between two acts
 	fills    bool               // the clients' sockets are full at random
+	deflates bool               // half of the clients have permessage-deflate
 	// start starts a Server; nil is startServer.
 	start func(pushy.Options) *pushy.Server
 
@@ -140,7 +142,7 @@ func (c *crowd) addServer(o pushy.Options) {
 		var ask struct{ Channel, Of string }
 		_ = json.Unmarshal(data, &ask)
 		said := c.log.shout(ask.Channel, conn.ID(), c.nextShout(), conn.ID())
-		message := map[string]any{"by": said.by, "n": said.n, "of": ask.Of}
+		message := map[string]any{"by": said.by, "n": said.n, "of": ask.Of, "more": c.filling(said.n)}
 		_, err := srv.PublishEvent(conn.Context(), pushy.Event{
 			Channel: ask.Channel,
 			Name:    "said",
@@ -153,6 +155,14 @@ func (c *crowd) addServer(o pushy.Options) {
 }
 
 func (c *crowd) nextShout() int { return int(c.shouts.Add(1)) }
+
+// filling makes two of three messages long enough to be compressed, if clients can read that.
+func (c *crowd) filling(n int) string {
+	if !c.deflates {
+		return ""
+	}
+	return strings.Repeat("more ", 30*(n%3))
+}
 
 // run lets everybody act. after stands between the last act and the check that
 // everybody still in has the true list; then all Servers shut down.
@@ -218,7 +228,7 @@ func (c *crowd) publish(r *rand.Rand, name string, srv *pushy.Server) {
 		c.pause(r)
 		channel := crowdChannels[r.IntN(len(crowdChannels))]
 		said := c.log.shout(strings.ToLower(channel), name, c.nextShout(), "")
-		body, _ := json.Marshal(map[string]any{"by": name, "n": said.n})
+		body, _ := json.Marshal(map[string]any{"by": name, "n": said.n, "more": c.filling(said.n)})
 		accepted := false
 		if r.IntN(2) == 0 {
 			accepted = srv.Publish(context.Background(), channel, "told", json.RawMessage(body)) == nil
@@ -262,10 +272,14 @@ type crowdClient struct {
 }
 
 func (c *crowdClient) connect() {
-	session, pipe := inmem.Pipe("websocket")
+	open := inmem.FullPipe
+	if c.deflates && c.r.IntN(2) == 0 {
+		open = inmem.DeflatePipe
+	}
+	session, pipe := open("websocket", nil)
 	if c.fills {
 		r := rand.New(rand.NewPCG(c.r.Uint64(), 3)) // the socket's one writer's alone
-		session, pipe = inmem.FullPipe("websocket", func(n int) int {
+		session, pipe = open("websocket", func(n int) int {
 			if r.IntN(3) > 0 {
 				return n
 			}
@@ -422,6 +436,22 @@ func TestOrderOnSocketsThatFillUp(t *testing.T) {
 			c.fills = true
 			c.addServer(pushy.Options{})
 			c.run(seed, c.settle)
+		})
+	}
+}
+
+// Messages for clients with permessage-deflate are compressed, and sockets are full at any byte.
+func TestOrderOfCompressedMessages(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(6) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			c := newCrowd(t, func(*rand.Rand) {})
+			c.fills = true
+			c.deflates = true
+			c.addServer(pushy.Options{Compress: deflate.From(128)})
+			c.run(seed, c.settle)
+			assert.NotZero(t, c.servers[0].Stats().Compressed.Events)
 		})
 	}
 }

@@ -234,6 +234,7 @@ func newServer(options Options) (*Server, error) {
 		MaxTotal:     limit.Or(o.MaxBuffered, math.MaxInt64),
 		WriteTimeout: limit.Or(o.WriteTimeout, forever),
 		MaxGather:    o.MaxGather,
+		Compress:     o.Compress.engine(),
 	})
 	s.protocol = &pushyjson.Protocol{
 		Channel:       s.channelName,

@@ -47,6 +47,7 @@ type Stats struct {
 	BytesIn     uint64 // of these
 	MessagesOut uint64 // passed to transports; the past events of one subscription can count as one
 	BytesOut    uint64 // of these and of control frames, in the form of each transport
+	Compressed  CompressionStats
 	// Deliveries is how often an event, or a change of the members, was queued for a subscriber.
 	Deliveries uint64
 	// Joins counts subscriptions by outcome: "joined", "resumed" (the client has taken its member
@@ -70,6 +71,14 @@ type Stats struct {
 	// writes to many sockets. Sockets that do not accept bytes at once, and SockJS sessions over
 	// HTTP, are not in it.
 	PublishTime Histogram
+}
+
+// CompressionStats has what Options.Compress has done. Each event counts once, or twice if both
+// WebSockets with and without SockJS receive it, whatever the number of its receivers.
+type CompressionStats struct {
+	Events uint64 // that were compressed
+	Before uint64 // bytes of the messages of these events
+	After  uint64 // bytes of the compressed messages; those of Before where they did not become smaller
 }
 
 // Histogram counts durations in buckets.
@@ -125,6 +134,7 @@ func (s *Server) Stats() Stats {
 		BytesIn:      hub.ReceivedBytes,
 		MessagesOut:  sent.Messages,
 		BytesOut:     sent.Bytes,
+		Compressed:   CompressionStats(s.engine.Compressed()),
 		Deliveries:   hub.Deliveries,
 		Joins:        hub.Joins,
 		Resumes:      hub.Resumes,

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsflate"
 	"github.com/gopushy/pushy"
 	"github.com/stretchr/testify/require"
 )
@@ -59,6 +60,9 @@ type client struct {
 	framed bool
 	queue  []string // messages of a frame that are not received yet
 
+	deflates   bool // the server has accepted permessage-deflate
+	compressed int  // frames that arrived compressed
+
 	id       string // the socketId of pushy:connect
 	protocol string
 }
@@ -67,9 +71,13 @@ type client struct {
 type dialOption func(*dialing)
 
 type dialing struct {
-	path   string
-	header http.Header
+	path    string
+	header  http.Header
+	deflate bool
 }
+
+// withDeflate offers permessage-deflate.
+func withDeflate(d *dialing) { d.deflate = true }
 
 // withHeader adds a request header, such as Origin.
 func withHeader(name, value string) dialOption {
@@ -119,7 +127,10 @@ func upgrade(t *testing.T, baseURL string, framed bool, options ...dialOption) (
 		option(&d)
 	}
 	dialer := ws.Dialer{Timeout: clientPatience, Header: ws.HandshakeHeaderHTTP(d.header)}
-	conn, rest, _, err := dialer.Dial(t.Context(), "ws"+strings.TrimPrefix(baseURL, "http")+d.path)
+	if d.deflate {
+		dialer.Extensions = append(dialer.Extensions, wsflate.Parameters{ClientMaxWindowBits: 15}.Option())
+	}
+	conn, rest, answer, err := dialer.Dial(t.Context(), "ws"+strings.TrimPrefix(baseURL, "http")+d.path)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +138,7 @@ func upgrade(t *testing.T, baseURL string, framed bool, options ...dialOption) (
 	if rest == nil {
 		rest = bufio.NewReader(conn)
 	}
-	return &client{t: t, conn: conn, in: rest, framed: framed}, nil
+	return &client{t: t, conn: conn, in: rest, framed: framed, deflates: len(answer.Extensions) > 0}, nil
 }
 
 // Send sends one message of the protocol, such as {"command":…}.
@@ -218,6 +229,10 @@ func (c *client) read() (ws.Frame, error) {
 	}
 	for {
 		frame, err := ws.ReadFrame(c.in)
+		if err == nil && frame.Header.Rsv1() && c.deflates {
+			frame, err = wsflate.DecompressFrame(frame)
+			c.compressed++
+		}
 		if err != nil || frame.Header.OpCode.IsData() || frame.Header.OpCode == ws.OpClose {
 			return frame, err
 		}

@@ -55,7 +55,7 @@ func (a *Adapter) serveSocket(w http.ResponseWriter, r *http.Request, key string
 	}
 	version, code, reason := a.check(r, key)
 	if code != 0 {
-		a.turnAway(w, handshake, version, code, reason)
+		a.turnAway(w, r, handshake, version, code, reason)
 		return
 	}
 	id := newSocketID()
@@ -65,10 +65,10 @@ func (a *Adapter) serveSocket(w http.ResponseWriter, r *http.Request, key string
 		Version: uint8(version),
 	})
 	if why != nil {
-		a.turnAway(w, handshake, version, closeCode(why), why.Message)
+		a.turnAway(w, r, handshake, version, closeCode(why), why.Message)
 		return
 	}
-	session, err := websocket.Upgrade(w, handshake, a.socket)
+	session, err := websocket.Upgrade(w, r, handshake, a.socket)
 	if err != nil {
 		place.GiveBack()
 		a.parts.Notices.Warn("cannot upgrade to WebSocket", "", slog.String("error", err.Error()))
@@ -112,13 +112,13 @@ func closeCode(refused *seam.Refusal) int {
 
 // turnAway accepts a connection only to close it. If there are too many of these, it is refused
 // before the handshake, which costs less.
-func (a *Adapter) turnAway(w http.ResponseWriter, handshake string, version, code int, reason string) {
+func (a *Adapter) turnAway(w http.ResponseWriter, r *http.Request, handshake string, version, code int, reason string) {
 	if !a.parts.MayTurnAway() {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, reason, http.StatusServiceUnavailable)
 		return
 	}
-	session, err := websocket.Upgrade(w, handshake, a.socket)
+	session, err := websocket.Upgrade(w, r, handshake, a.socket)
 	if err != nil {
 		return
 	}

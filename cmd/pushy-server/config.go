@@ -20,6 +20,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/broker/redis"
+	"github.com/gopushy/pushy/deflate"
 )
 
 // config is the content of a config file.
@@ -40,6 +41,7 @@ type config struct {
 	channels          []channelRule
 	console           *consoleConfig // nil: off
 	events            bool           // Server-Sent Events are served
+	compress          int            // see deflate.From
 
 	webhooks *webhooks     // nil if there are none
 	pusher   *pusherConfig // nil: off
@@ -91,6 +93,14 @@ var topSettings = []setting{
 	{"returnRate", "a whole number of clients a second, at most 1000000", func(c *config, v json.RawMessage) bool {
 		r := &c.options.ReturnRate
 		return decode(v, r) && check(pushy.Options{ReturnRate: *r}) == nil
+	}},
+	{"compress", `a number of bytes, or a string such as "1K"; 0 is off`, func(c *config, v json.RawMessage) bool {
+		n, ok := parseBytes(v)
+		if !ok && string(v) == "0" {
+			n, ok = 0, true
+		}
+		c.compress = int(n)
+		return ok && n <= math.MaxInt32
 	}},
 	{"drainDelay", `a string such as "5s", from "0s" to "1h"`, func(c *config, v json.RawMessage) bool {
 		return duration(v, &c.drainDelay) && c.drainDelay >= 0 && c.drainDelay <= time.Hour
@@ -278,6 +288,7 @@ func parseConfig(text []byte, secret string) (*config, error) {
 // serverOptions returns the options with the functions that the config needs.
 func (c *config) serverOptions() pushy.Options {
 	o := c.options
+	o.Compress = deflate.From(c.compress)
 	if len(c.channels) > 0 {
 		o.Channel = c.channelOptions
 	}

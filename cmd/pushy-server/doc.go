@@ -78,6 +78,10 @@
 //	            and requests that are not finished are cut. At least "10s" is
 //	            advised: connections are closed within 5 seconds, and a client has
 //	            another 5 to answer. Default "15s"
+//	compress    bytes of an event from which it is compressed for WebSockets whose
+//	            clients support that (permessage-deflate); a number, or a string
+//	            such as "1K". 512 is advised where clients pay for bytes or have
+//	            slow networks (docs/compression.md). Default 0: off
 //	events      true: serves Server-Sent Events at prefix + "/events", for
 //	            EventSource, htmx and Datastar (PROTOCOL.md, section 16). Private
 //	            channels need a token of version 2 for a user, which your app

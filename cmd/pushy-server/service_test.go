@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsflate"
 	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -170,6 +171,19 @@ func TestNoWebSocket(t *testing.T) {
 	assert.Contains(t, body, `"websocket":false`)
 	status, _, _ = get(t, "http://"+s.addr+"/pushy/socket/websocket", "")
 	assert.Equal(t, http.StatusNotFound, status)
+}
+
+func TestCompress(t *testing.T) {
+	t.Parallel()
+	dialer := ws.Dialer{}
+	dialer.Extensions = append(dialer.Extensions, wsflate.Parameters{}.Option())
+	for config, accepted := range map[string]int{`{"compress":512}`: 1, `{"compress":0}`: 0, `{}`: 0} {
+		s := startService(t, config, defaultDrainTimeout, nil)
+		conn, _, handshake, err := dialer.Dial(t.Context(), "ws://"+s.addr+"/pushy/socket/websocket")
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		assert.Len(t, handshake.Extensions, accepted, config)
+	}
 }
 
 func TestLimitsArrive(t *testing.T) {

@@ -61,6 +61,7 @@ type Config struct {
 	WriteTimeout time.Duration // for one Write or Finish
 	MaxGather    time.Duration // the longest delay of a pass for more events; if not positive, none
 	Flushers     int           // 0 means half the number of processors, at least 1
+	Compress     Compress      // of Engine.Compress
 }
 
 // Close codes that an Outbox chooses itself (PROTOCOL.md, section 3).
@@ -77,6 +78,7 @@ type Engine struct {
 	fans     sync.Pool     // *Fan
 	next     atomic.Uint32 // the flusher of the next Outbox
 	arrivals arrivals
+	deflated deflations
 	coming   atomic.Int64   // bytes of lists that AwaitRoom has admitted and that are not queued yet
 	running  sync.WaitGroup // flushers and drains
 

@@ -73,5 +73,19 @@ func (f *Frame) encoding(form Form) Encoding {
 	return nil
 }
 
+// bytesOf returns the Frame in a form that is neither Framed nor Bare.
+func (f *Frame) bytesOf(form Form) []byte {
+	if form >= familySize {
+		return f.Encoding(form).Bytes(form)
+	}
+	if e := f.encoding(form); e != nil && e.Has(form) {
+		return e.Bytes(form)
+	}
+	return f.Bytes(form.Plain())
+}
+
+// IsForeign reports whether it is a form of another protocol.
+func (form Form) IsForeign() bool { return form >= familySize }
+
 // Joins reports whether consecutive messages in this form can be one Frame, see NewRun.
 func (form Form) Joins() bool { return form == Framed || form == Bare }

@@ -1,12 +1,15 @@
 package fanout
 
+// ownForms is the number of the forms of pushy's protocol.
+const ownForms = BareDeflate + 1
+
 // Fan queues one frame for many receivers, as SendThrough does for one. What all deliveries have in
 // common, it does once for many of them: it counts bytes, wakes the flushers and takes queues. A Fan is
 // not safe for concurrent use.
 type Fan struct {
 	engine *Engine
 	frame  *Frame
-	sizes  [Bare + 1]int64 // of frame in pushy's forms; 0 if it is not known yet
+	sizes  [ownForms]int64 // of frame in pushy's forms; 0 if it is not known yet
 	limit  int64           // fewer queued bytes need no check
 	free   *queue          // a chain, see takeQueue
 	lanes  []lane          // one for each flusher
@@ -43,7 +46,7 @@ func (fan *Fan) Touch(o *Outbox) { fan.warm |= o.lane }
 func (fan *Fan) Send(o *Outbox, g *Gate) bool {
 	f := fan.frame
 	size := int64(0)
-	if o.form <= Bare {
+	if o.form < ownForms {
 		size = fan.sizes[o.form]
 	}
 	o.mu.Lock()
@@ -74,7 +77,7 @@ func (fan *Fan) sendUnlock(o *Outbox, g *Gate) bool {
 	ok, slow := o.appendThroughLocked(g, f)
 	o.mu.Unlock()
 	o.afterAppend(slow)
-	if o.form <= Bare && f.omit == nil && !f.list {
+	if o.form < ownForms && f.omit == nil && !f.list {
 		fan.sizes[o.form] = int64(len(f.Bytes(o.form)))
 	}
 	return ok
@@ -106,7 +109,7 @@ func (fan *Fan) Flush() {
 	putQueues(fan.free)
 	fan.free = nil
 	fan.frame = nil
-	fan.sizes = [Bare + 1]int64{}
+	fan.sizes = [ownForms]int64{}
 	e.fans.Put(fan)
 	e.Flush()
 }

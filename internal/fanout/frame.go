@@ -22,6 +22,10 @@ const (
 	Framed
 	// Bare is a WebSocket text frame that contains the JSON text.
 	Bare
+	// FramedDeflate and BareDeflate are Framed and Bare for a WebSocket with permessage-deflate. A
+	// Frame differs there only if Engine.Compress has compressed it.
+	FramedDeflate
+	BareDeflate
 )
 
 // Frame is one message. Each form is encoded at most once, even if many outboxes have the
@@ -96,8 +100,8 @@ func (f *Frame) Bytes(form Form) []byte {
 	if f.raw || form == Text {
 		return f.text
 	}
-	if form >= familySize {
-		return f.Encoding(form).Bytes(form)
+	if form > Bare {
+		return f.bytesOf(form)
 	}
 	slot := &f.wire[form-Framed]
 	if p := slot.Load(); p != nil {
@@ -112,15 +116,29 @@ func wireOf(text []byte, form Form) []byte {
 	if form == Bare {
 		return TextFrame(text)
 	}
+	wire := appendFramed(make([]byte, maxHeader, framedSize(text)), text)
+	return putHeader(wire, finText)
+}
+
+// framedSize returns the capacity that a Framed message with space for its header needs.
+func framedSize(text []byte) int {
 	const brackets = len(`a[""]`)
 	// Most texts have no other characters that need escapes.
 	escapes := bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
-	wire := make([]byte, maxHeader, maxHeader+brackets+len(text)+escapes)
-	wire = append(wire, "a["...)
-	wire = jsvalue.AppendQuote(wire, text)
-	wire = append(wire, ']')
+	return maxHeader + brackets + len(text) + escapes
+}
+
+// appendFramed appends the SockJS frame with a text.
+func appendFramed(dst, text []byte) []byte {
+	dst = append(dst, "a["...)
+	dst = jsvalue.AppendQuote(dst, text)
+	return append(dst, ']')
+}
+
+// putHeader returns the WebSocket frame whose payload is in wire, after maxHeader bytes.
+func putHeader(wire []byte, first byte) []byte {
 	var header [maxHeader]byte
-	n := len(appendHeader(header[:0], len(wire)-maxHeader))
+	n := len(appendHeader(header[:0], first, len(wire)-maxHeader))
 	copy(wire[maxHeader-n:], header[:n])
 	return wire[maxHeader-n:]
 }
@@ -130,8 +148,11 @@ func (f *Frame) Has(form Form) bool {
 	switch {
 	case f.raw || form == Text:
 		return true
-	case form >= familySize:
+	case form > Bare:
 		e := f.encoding(form)
+		if form < familySize && (e == nil || !e.Has(form)) {
+			return f.Has(form.Plain())
+		}
 		return e != nil && e.Has(form)
 	}
 	return f.wire[form-Framed].Load() != nil
@@ -143,20 +164,25 @@ const maxHeader = 10
 // TextFrame returns payload as one unmasked WebSocket text frame (RFC 6455,
 // section 5.2).
 func TextFrame(payload []byte) []byte {
-	b := appendHeader(make([]byte, 0, len(payload)+maxHeader), len(payload))
+	b := appendHeader(make([]byte, 0, len(payload)+maxHeader), finText, len(payload))
 	return append(b, payload...)
 }
 
+// The first byte of the header of a WebSocket text frame that is a whole message.
+const (
+	finText  = 0x81
+	deflated = 0x40 // added for a compressed message (RFC 7692, section 6)
+)
+
 // appendHeader appends the header of a text frame with n bytes.
-func appendHeader(b []byte, n int) []byte {
-	const finText = 0x81
+func appendHeader(b []byte, first byte, n int) []byte {
 	switch {
 	case n < 126:
-		return append(b, finText, byte(n))
+		return append(b, first, byte(n))
 	case n < 1<<16:
-		b = append(b, finText, 126)
+		b = append(b, first, 126)
 		return binary.BigEndian.AppendUint16(b, uint16(n))
 	}
-	b = append(b, finText, 127)
+	b = append(b, first, 127)
 	return binary.BigEndian.AppendUint64(b, uint64(n))
 }

@@ -182,7 +182,7 @@ func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 		return false, false
 	}
 	n := int64(len(f.Bytes(o.form)))
-	if n == 0 && o.form > Bare {
+	if n == 0 && o.form.IsForeign() {
 		return true, false // this client does not receive it
 	}
 	waiting := o.bytes

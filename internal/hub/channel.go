@@ -32,7 +32,7 @@ type Channel struct {
 
 	keepDiffers atomic.Bool // compareKeep has found that the policies of nodes differ
 
-	forms atomic.Uint64 // those of other protocols that members have had, as bits
+	forms atomic.Uint64 // those that members have had, without Text, Framed and Bare, as bits
 
 	held atomic.Int64 // the number of own whose client is absent; changed under fan
 

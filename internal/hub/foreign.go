@@ -134,7 +134,7 @@ func (r rendered) Size() int { return len(r) }
 // renderSender renders the event of a client for other protocols. Their clients see who has sent it
 // in another way than by the id of its member, which is what the text of f says.
 func (ch *Channel) renderSender(f *fanout.Frame, e Event) {
-	if ch.forms.Load() == 0 {
+	if ch.forms.Load()&foreignForms == 0 {
 		return
 	}
 	all := ch.hub.foreign.Load()
@@ -155,10 +155,19 @@ func (ch *Channel) noteForm(form fanout.Form) {
 	}
 }
 
-// render renders f in the forms of other protocols that members have.
+// foreignForms are the forms of other protocols among Channel.forms.
+const foreignForms = ^(uint64(1)<<(fanout.BareDeflate+1) - 1)
+
+// render renders f in the forms of other protocols that members have, and compresses it for those
+// whose WebSockets have permessage-deflate.
 func (ch *Channel) render(f *fanout.Frame) {
 	for forms := ch.forms.Load(); forms != 0; forms &= forms - 1 {
-		f.Bytes(fanout.Form(bits.TrailingZeros64(forms)))
+		form := fanout.Form(bits.TrailingZeros64(forms))
+		if form.IsForeign() {
+			f.Bytes(form)
+		} else {
+			ch.hub.cfg.Engine.Compress(f, form)
+		}
 	}
 }
 
@@ -174,7 +183,7 @@ func (ch *Channel) gapLocked(reason string, place broker.Position) {
 		Reason:  reason,
 		Place:   place,
 	}), nil)
-	if !ch.hub.HasForeign() || ch.forms.Load() == 0 {
+	if !ch.hub.HasForeign() || ch.forms.Load()&foreignForms == 0 {
 		return
 	}
 	window := returnWindow(ch.hub.admission.Len(), ch.hub.cfg.ReturnRate)

@@ -61,7 +61,7 @@ func (c *Conn) pastRequest(r *JoinRequest, denied bool) *pastRequest {
 		shown:  c.version >= 2 || r.Past.wants(),
 		denied: denied && r.Past.wants(),
 		ids:    append([]string{c.id}, r.Past.Was...),
-		form:   c.out.Form(),
+		form:   c.out.Form().Plain(), // replays are not compressed
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/hub"
 	"github.com/gopushy/pushy/internal/ratelog"
 	"github.com/gopushy/pushy/internal/session"
@@ -161,3 +162,6 @@ type Refusal struct {
 
 // Of returns the internal parts of a *pushy.Server. Package pushy sets it.
 var Of func(server any) Server
+
+// NewCompression returns a *pushy.Compression. Package pushy sets it.
+var NewCompression func(fanout.Compress, transport.Deflate) any

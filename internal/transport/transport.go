@@ -15,8 +15,8 @@ import (
 	"github.com/gopushy/pushy/internal/session"
 )
 
-// Config has the limits of a Session. All fields must be set, except Heartbeat, Reading and
-// RespondFirst.
+// Config has the limits of a Session. All fields must be set, except Heartbeat, Reading,
+// RespondFirst and Deflate.
 type Config struct {
 	MaxMessage   int           // bytes of one message, with fragments joined and SockJS escapes decoded
 	Heartbeat    time.Duration // the interval of heartbeats; if not positive, there are none
@@ -29,6 +29,17 @@ type Config struct {
 	// Reading counts the bytes of messages that have arrived in part, or that wait for the
 	// commands before them. It can be nil.
 	Reading *atomic.Int64
+	// Deflate negotiates permessage-deflate (RFC 7692) with WebSockets that offer it. It can be nil.
+	Deflate *Deflate
+}
+
+// Deflate has what WebSockets need of package internal/deflate, which only hosts link that use it.
+type Deflate struct {
+	// Negotiate returns the value of Sec-WebSocket-Extensions that accepts an offer, or "".
+	Negotiate func(header http.Header) string
+	// Inflate decompresses the payload of a message. If it would have more than max bytes, the result
+	// has more than max bytes, but not many more.
+	Inflate func(payload []byte, max int) ([]byte, error)
 }
 
 // A Ticket is a reserved place for one session. Exactly one of its funcs is called, once.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gopushy/pushy/internal/deflate"
 	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/session"
 )
@@ -57,6 +58,7 @@ type pipe struct {
 	stall   atomic.Pointer[stall] // nil unless the client reads nothing
 	accept  func(n int) int       // returns how many of n bytes a TryWrite accepts; can be nil
 	partial []byte                // the incomplete last frame; only the writer uses it
+	form    fanout.Form
 }
 
 // event is a channel that is closed once.
@@ -83,8 +85,18 @@ func Pipe(protocol string) (session.Session, *Client) { return FullPipe(protocol
 // FullPipe returns a Pipe that can be written to without waiting, like a socket. A write of
 // n bytes accepts at most accept(n) bytes; if it accepts less than n, the pipe is full.
 func FullPipe(protocol string, accept func(n int) int) (session.Session, *Client) {
+	return newPipe(protocol, fanout.Bare, accept)
+}
+
+// DeflatePipe is FullPipe for a client with permessage-deflate.
+func DeflatePipe(protocol string, accept func(n int) int) (session.Session, *Client) {
+	return newPipe(protocol, fanout.BareDeflate, accept)
+}
+
+func newPipe(protocol string, form fanout.Form, accept func(n int) int) (session.Session, *Client) {
 	p := &pipe{
 		protocol: protocol,
+		form:     form,
 		accept:   accept,
 		toServer: make(chan []byte, pipeBuffer),
 		toClient: make(chan []byte, pipeBuffer),
@@ -95,8 +107,8 @@ func FullPipe(protocol string, accept func(n int) int) (session.Session, *Client
 	return p, &Client{p}
 }
 
-// Form returns Bare, because Write finds the ends of messages by their WebSocket headers.
-func (p *pipe) Form() fanout.Form { return fanout.Bare }
+// Form is that of a bare WebSocket, because Write finds the ends of messages by their headers.
+func (p *pipe) Form() fanout.Form { return p.form }
 
 func (p *pipe) Protocol() string { return p.protocol }
 
@@ -168,7 +180,7 @@ func (p *pipe) Write(wire []byte, timeout time.Duration) error {
 		if p.aborted.happened() {
 			return net.ErrClosed
 		}
-		text, rest, whole := splitFrame(p.partial)
+		text, rest, whole := p.splitFrame(p.partial)
 		if !whole {
 			return nil
 		}
@@ -204,7 +216,7 @@ func (p *pipe) TryWrite(wire []byte) (int, error) {
 	}
 	n := min(p.accept(len(wire)), len(wire))
 	for b := append(p.partial, wire[:n]...); ; {
-		text, rest, whole := splitFrame(b)
+		text, rest, whole := p.splitFrame(b)
 		if !whole {
 			p.partial = b
 			return n, nil
@@ -223,9 +235,9 @@ func (p *pipe) TryWrite(wire []byte) (int, error) {
 	}
 }
 
-// splitFrame splits wire after its first frame, which fanout.TextFrame made, if that frame
-// is complete.
-func splitFrame(wire []byte) (text, rest []byte, whole bool) {
+// splitFrame splits wire after its first frame, which package fanout made, if that frame
+// is complete. A compressed frame is decompressed.
+func (p *pipe) splitFrame(wire []byte) (text, rest []byte, whole bool) {
 	if len(wire) < 2 {
 		return nil, wire, false
 	}
@@ -249,7 +261,14 @@ func splitFrame(wire []byte) (text, rest []byte, whole bool) {
 	if len(wire) < head+n {
 		return nil, wire, false
 	}
-	return wire[head : head+n], wire[head+n:], true
+	text = wire[head : head+n]
+	if wire[0]&0x40 != 0 {
+		var err error
+		if text, err = deflate.Inflate(text, 1<<30); err != nil || p.form == fanout.Bare {
+			panic("inmem: a frame that cannot be read")
+		}
+	}
+	return text, wire[head+n:], true
 }
 
 func (p *pipe) Finish(code int, reason string, _ time.Duration) {

@@ -56,8 +56,8 @@ type Config struct {
 // Handler serves the endpoints of SockJS.
 type Handler struct {
 	cfg     Config
-	bare    websocket.Config
-	framed  websocket.Config
+	bare    *websocket.Config
+	framed  *websocket.Config
 	table   table
 	iframe  *iframe // nil without a ScriptURL
 	notices *ratelog.Logger
@@ -70,7 +70,7 @@ func NewHandler(cfg Config) *Handler {
 	notices := ratelog.New(cfg.Log)
 	return &Handler{
 		cfg:        cfg,
-		bare:       websocket.Config{Config: cfg.Config},
+		bare:       websocket.New(websocket.Config{Config: cfg.Config}),
 		framed:     Framed(cfg.Config),
 		iframe:     newIframe(cfg.ScriptURL),
 		notices:    notices,
@@ -95,7 +95,7 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 		h.info(w, r)
 		return
 	case "/websocket":
-		h.serveWebSocket(w, r, &h.bare)
+		h.serveWebSocket(w, r, h.bare)
 		return
 	}
 	if h.cfg.Legacy && isIframe(path) {
@@ -118,7 +118,7 @@ func (h *Handler) ServeSockJS(w http.ResponseWriter, r *http.Request, path strin
 	case name == "jsonp_send" && h.cfg.Legacy:
 		h.sendForm(w, r, id)
 	case name == "websocket":
-		h.serveWebSocket(w, r, &h.framed)
+		h.serveWebSocket(w, r, h.framed)
 	default:
 		notFound(w)
 	}

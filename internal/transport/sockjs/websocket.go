@@ -13,11 +13,11 @@ import (
 )
 
 // Framed returns the configuration of a WebSocket that carries SockJS frames.
-func Framed(cfg transport.Config) websocket.Config {
-	return websocket.Config{
+func Framed(cfg transport.Config) *websocket.Config {
+	return websocket.New(websocket.Config{
 		Config:  cfg,
 		Framing: webSocketFraming{},
-	}
+	})
 }
 
 // webSocketFraming is the framing of SockJS on a WebSocket.
@@ -94,7 +94,7 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request, cfg *we
 	if !ok {
 		return
 	}
-	sess, err := websocket.Upgrade(w, key, cfg)
+	sess, err := websocket.Upgrade(w, r, key, cfg)
 	if err != nil {
 		ticket.GiveBack()
 		// The handshake was valid, so the client has disconnected, or middleware interferes.

@@ -13,6 +13,20 @@ type Config struct {
 	transport.Config
 	Framing Framing  // nil for a bare WebSocket, whose text messages are the messages of the Session
 	Dialect *Dialect // how another protocol than pushy's uses bare WebSockets, or nil
+
+	deflates bool    // the WebSocket has permessage-deflate
+	deflated *Config // the same with deflates, or nil
+}
+
+// New returns a Config. If c.Deflate is set, WebSockets negotiate permessage-deflate, except those with
+// a Dialect, whose frames are not compressed.
+func New(c Config) *Config {
+	if c.Deflate != nil && c.Dialect == nil {
+		deflated := c
+		deflated.deflates = true
+		c.deflated = &deflated
+	}
+	return &c
 }
 
 // Dialect is how another protocol than pushy's uses bare WebSockets.

@@ -26,6 +26,7 @@ const fuzzLimit = 300
 type fuzzServer struct {
 	addr     string
 	framed   atomic.Bool
+	compress atomic.Bool
 	sessions chan session.Session
 	engine   *fanout.Engine
 }
@@ -41,6 +42,7 @@ func newFuzzServer(f *testing.F) *fuzzServer {
 		sessions: make(chan session.Session, 1),
 		engine:   fanout.New(fanout.Config{MaxBytes: 1 << 20, MaxTotal: 1 << 24, WriteTimeout: 5 * time.Second}),
 	}
+	cfg.Deflate = permessageDeflate
 	hosts := map[bool]*host{false: newHost(false, cfg), true: newHost(true, cfg)}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		upgrader(hosts[s.framed.Load()], s.sessions).ServeHTTP(w, r)
@@ -53,7 +55,12 @@ func newFuzzServer(f *testing.F) *fuzzServer {
 // outcome is everything that the core can see of a session.
 func (s *fuzzServer) outcome(t *testing.T, framed bool, pieces [][]byte) string {
 	s.framed.Store(framed)
-	c := dial(t, s.addr).connect()
+	c := dial(t, s.addr)
+	if s.compress.Load() {
+		require.NotEmpty(t, c.connectWith("permessage-deflate"))
+	} else {
+		c.connect()
+	}
 	sess := <-s.sessions
 	out := s.engine.NewOutbox(sess, func(int, string) {})
 	sess.Start(out)
@@ -110,15 +117,25 @@ func FuzzWebSocketReader(f *testing.F) {
 				continue
 			}
 			if b := c.send(form); len(b) < 1000 {
-				f.Add(b, []byte{0}, form.framed)
-				f.Add(b, []byte{6, 2, 30}, form.framed)
+				f.Add(b, []byte{0}, form.framed, false)
+				f.Add(b, []byte{6, 2, 30}, form.framed, false)
 			}
 		}
 	}
-	f.Add(cat(frame(opText, strings.Repeat("x", 200)), frame(fin|opCont, strings.Repeat("x", 101))), []byte{99}, false)
-	f.Add(frame(fin|opText, `["a",1,{"b":"]"},"\ud83d\ude00"]`), []byte{4}, true)
+	for _, c := range compressedCases() {
+		for _, form := range forms {
+			if b := c.send(form); len(b) < 1000 {
+				f.Add(b, []byte{0}, form.framed, true)
+				f.Add(b, []byte{6, 2, 30}, form.framed, true)
+			}
+		}
+	}
+	f.Add(cat(frame(opText, strings.Repeat("x", 200)), frame(fin|opCont, strings.Repeat("x", 101))), []byte{99}, false, false)
+	f.Add(frame(fin|rsv1|opText, deflated(strings.Repeat("x", 301))), []byte{4}, false, true)
+	f.Add(frame(fin|opText, `["a",1,{"b":"]"},"\ud83d\ude00"]`), []byte{4}, true, false)
 	s := newFuzzServer(f)
-	f.Fuzz(func(t *testing.T, data, cuts []byte, framed bool) {
+	f.Fuzz(func(t *testing.T, data, cuts []byte, framed, compress bool) {
+		s.compress.Store(compress)
 		data = data[:min(len(data), 4<<10)]
 		whole := s.outcome(t, framed, [][]byte{data})
 		assert.Equal(t, whole, s.outcome(t, framed, cut(data, cuts)))

@@ -28,14 +28,14 @@ const patience = transporttest.Patience
 // host serves WebSockets of one form.
 type host struct {
 	*transporttest.Host
-	cfg  websocket.Config
+	cfg  *websocket.Config
 	errs chan error // of failed upgrades
 }
 
 func newHost(framed bool, cfg transport.Config) *host {
 	h := &host{
 		Host: transporttest.NewHost(cfg.WriteTimeout),
-		cfg:  websocket.Config{Config: cfg},
+		cfg:  websocket.New(websocket.Config{Config: cfg}),
 		errs: make(chan error, 100),
 	}
 	if framed {
@@ -57,7 +57,7 @@ func (h *host) upgrade(w http.ResponseWriter, r *http.Request) session.Session {
 		h.errs <- fmt.Errorf("websocket handshake: %s", refused.Text)
 		return nil
 	}
-	sess, err := websocket.Upgrade(w, key, &h.cfg)
+	sess, err := websocket.Upgrade(w, r, key, h.cfg)
 	if err != nil {
 		h.errs <- err
 		return nil
@@ -98,11 +98,22 @@ func newClient(t testing.TB, conn net.Conn) *client {
 // connect makes the handshake, and sends extra bytes directly after it.
 func (c *client) connect(extra ...byte) *client {
 	c.t.Helper()
-	c.send([]byte(handshake), extra)
+	c.connectWith("", extra...)
+	return c
+}
+
+// connectWith is connect with an offer of extensions. It returns the extensions that are accepted.
+func (c *client) connectWith(offer string, extra ...byte) (accepted string) {
+	c.t.Helper()
+	lines := handshake
+	if offer != "" {
+		lines = strings.TrimSuffix(handshake, "\r\n") + "Sec-WebSocket-Extensions: " + offer + "\r\n\r\n"
+	}
+	c.send([]byte(lines), extra)
 	res, err := http.ReadResponse(c.r, nil)
 	require.NoError(c.t, err)
 	require.Equal(c.t, http.StatusSwitchingProtocols, res.StatusCode)
-	return c
+	return strings.Join(res.Header.Values("Sec-WebSocket-Extensions"), ",")
 }
 
 func (c *client) send(parts ...[]byte) {

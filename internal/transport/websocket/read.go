@@ -3,6 +3,7 @@ package websocket
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -20,6 +21,7 @@ var (
 	errNotUTF8     = errors.New("message is not UTF-8")
 	errCloseLength = errors.New("close frame of one byte")
 	errCloseCode   = errors.New("close code not allowed")
+	errRSV1        = errors.New("RSV1 can only be set in the first frame of a message")
 	errCloseReason = errors.New("close reason is not UTF-8")
 )
 
@@ -47,6 +49,7 @@ type frameReader struct {
 	inBatch  bool  // a data frame without FIN was read
 	garbled  bool  // the boundaries of frames are lost
 	gotClose bool
+	deflated bool // the message is compressed
 	frame    ws.Header
 	left     int64 // bytes of the frame's payload that are still to be read
 
@@ -126,7 +129,7 @@ func (r *frameReader) read() ([]byte, error) {
 			if d := r.on.cfg.Dialect; d != nil && d.NoBinary && r.frame.OpCode == ws.OpBinary {
 				return nil, faultError(codeBinary, errBinary)
 			}
-			if !r.frame.OpCode.IsControl() && r.left > int64(r.max-len(r.message)) {
+			if !r.frame.OpCode.IsControl() && r.left > int64(r.most()-len(r.message)) {
 				return nil, faultError(codeTooBig, ErrTooBig)
 			}
 		}
@@ -144,6 +147,15 @@ func (r *frameReader) read() ([]byte, error) {
 			return message, err
 		}
 	}
+}
+
+// most returns the largest number of bytes of the payloads of the message. The worst compressors make
+// what cannot be compressed an eighth larger, with the fixed Huffman code.
+func (r *frameReader) most() int {
+	if r.deflated {
+		return int(min(int64(r.max)+int64(r.max)/8+64, math.MaxInt))
+	}
+	return r.max
 }
 
 // more waits for the next chunk. The last one must have been read to its end.
@@ -174,11 +186,15 @@ func (r *frameReader) readHeader() error {
 	r.got = 0
 	err := r.parseHeader()
 	if err == nil {
+		r.beginMessage()
 		var state ws.State = ws.StateServerSide
 		if r.inBatch {
 			state = state.Set(ws.StateFragmented)
 		}
 		err = ws.CheckHeader(r.frame, state)
+		if r.frame.Rsv == rsv1 && r.on.cfg.deflates {
+			err = errRSV1
+		}
 	}
 	if err != nil {
 		r.garbled = true
@@ -187,6 +203,21 @@ func (r *frameReader) readHeader() error {
 	r.inFrame = true
 	r.left = r.frame.Length
 	return nil
+}
+
+// rsv1 is the bit in ws.Header.Rsv that marks a compressed message.
+const rsv1 = 4
+
+// beginMessage notes whether the message is compressed, if the frame is the first one of a message. The
+// bit for that, RSV1, is an error in all other frames (RFC 7692, section 6.1).
+func (r *frameReader) beginMessage() {
+	if r.inBatch || r.frame.OpCode != ws.OpText && r.frame.OpCode != ws.OpBinary {
+		return
+	}
+	r.deflated = r.on.cfg.deflates && r.frame.Rsv == rsv1
+	if r.deflated {
+		r.frame.Rsv = 0
+	}
 }
 
 // headerSize returns the length of a header, which its second byte determines.
@@ -272,6 +303,12 @@ func (r *frameReader) readData(p []byte) ([]byte, error) {
 	if !whole {
 		return nil, nil
 	}
+	if r.deflated {
+		var err error
+		if p, err = r.inflate(p); err != nil {
+			return nil, err
+		}
+	}
 	if !utf8.Valid(p) {
 		return nil, faultError(codeNotUTF8, errNotUTF8)
 	}
@@ -279,6 +316,20 @@ func (r *frameReader) readData(p []byte) ([]byte, error) {
 		p = []byte{}
 	}
 	return p, nil
+}
+
+// inflate decompresses a message.
+func (r *frameReader) inflate(p []byte) ([]byte, error) {
+	message, err := r.on.cfg.Deflate.Inflate(p, r.max)
+	switch {
+	case err != nil:
+		return nil, faultError(codeNotUTF8, err)
+	case len(message) > r.max:
+		return nil, faultError(codeTooBig, ErrTooBig)
+	}
+	r.message = message
+	r.count()
+	return message, nil
 }
 
 // readControl adds p to the control frame, and handles the frame if it is complete.

@@ -52,7 +52,7 @@ func upgraded(t *testing.T, h *host) (session.Session, *writeCounter, *client) {
 	server, conn := net.Pipe()
 	c := newClient(t, conn)
 	w := &writeCounter{Conn: server}
-	sess, err := websocket.Upgrade(hijackable{conn: w}, responseKey, &h.cfg)
+	sess, err := websocket.Upgrade(hijackable{conn: w}, nil, responseKey, h.cfg)
 	require.NoError(t, err)
 	return sess, w, c
 }
@@ -113,7 +113,7 @@ func TestRespondFirst(t *testing.T) {
 		c := newClient(t, conn)
 		sessions := make(chan session.Session, 1)
 		go func() {
-			sess, err := websocket.Upgrade(hijackable{conn: server}, responseKey, &h.cfg)
+			sess, err := websocket.Upgrade(hijackable{conn: server}, nil, responseKey, h.cfg)
 			assert.NoError(t, err)
 			sessions <- sess
 		}()
@@ -199,7 +199,7 @@ func TestResponseCannotBeWritten(t *testing.T) {
 	h := newHost(false, cfg)
 	server, conn := net.Pipe()
 	require.NoError(t, conn.Close())
-	_, err := websocket.Upgrade(hijackable{conn: server}, responseKey, &h.cfg)
+	_, err := websocket.Upgrade(hijackable{conn: server}, nil, responseKey, h.cfg)
 	require.ErrorContains(t, err, "websocket handshake")
 	_, err = server.Write(nil)
 	assert.Error(t, err, "the connection is closed")

@@ -165,8 +165,12 @@ func TestFraming(t *testing.T) {
 	}
 }
 
-func (tt wireCase) run(t *testing.T, f form, h *host, addr string) {
-	c := dial(t, addr).connect()
+func (tt wireCase) run(t *testing.T, f form, h *host, addr string) { tt.runWith(t, f, h, addr, "", "") }
+
+// runWith is run for a client that offers extensions, of which the server accepts some.
+func (tt wireCase) runWith(t *testing.T, f form, h *host, addr, offer, accepted string) {
+	c := dial(t, addr)
+	require.Equal(t, accepted, c.connectWith(offer))
 	s := h.Conn(t)
 	for _, open := range f.opening() {
 		c.expect(open) // before sending, because a pong could be written before it

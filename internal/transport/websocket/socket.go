@@ -94,13 +94,16 @@ func newSocket(conn net.Conn, early []byte, cfg *Config) *socket {
 }
 
 func (s *socket) Form() fanout.Form {
+	form := fanout.Bare
 	if f := s.cfg.Framing; f != nil {
-		return f.Form()
+		form = f.Form()
+	} else if d := s.cfg.Dialect; d != nil {
+		form = d.Form
 	}
-	if d := s.cfg.Dialect; d != nil {
-		return d.Form
+	if s.cfg.deflates {
+		return form.Deflate()
 	}
-	return fanout.Bare
+	return form
 }
 
 // Speaks returns the name of the protocol of the messages.

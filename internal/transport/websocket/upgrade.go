@@ -18,9 +18,16 @@ import (
 
 // Upgrade completes the handshake of a request that CheckHandshake has accepted, with the
 // key that it returned. The error is for the log: after an error, the request has been
-// answered. The Session does not keep w or its request, so the caller's handler can return
+// answered. The Session does not keep w or r, so the caller's handler can return
 // while the Session is in use. It keeps cfg, which must not change any more.
-func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, error) {
+func Upgrade(w http.ResponseWriter, r *http.Request, key string, cfg *Config) (session.Session, error) {
+	extensions := ""
+	if cfg.deflated != nil && r.URL.Query().Get("deflate") != "0" {
+		extensions = cfg.Deflate.Negotiate(r.Header)
+		if extensions != "" {
+			cfg = cfg.deflated
+		}
+	}
 	conn, rw, err := hijack(w)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -30,7 +37,7 @@ func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, e
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	early = append([]byte(nil), early...) // slices.Clone of an empty slice would keep the server's buffer
 	s := newSocket(conn, early, cfg)
-	response := accepted(key)
+	response := accepted(key, extensions)
 	if !cfg.RespondFirst {
 		s.response = &response
 		return s, nil
@@ -42,8 +49,8 @@ func Upgrade(w http.ResponseWriter, key string, cfg *Config) (session.Session, e
 	return s, nil
 }
 
-// accepted returns the response to a handshake with a key.
-func accepted(key string) []byte {
+// accepted returns the response to a handshake with a key, which accepts extensions; "" is none.
+func accepted(key, extensions string) []byte {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" // RFC 6455, section 1.3
 	const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 	var buf [64]byte
@@ -51,6 +58,10 @@ func accepted(key string) []byte {
 	b := make([]byte, 0, len(head)+base64.StdEncoding.EncodedLen(len(sum))+len("\r\n\r\n"))
 	b = append(b, head...)
 	b = base64.StdEncoding.AppendEncode(b, sum[:])
+	if extensions != "" {
+		b = append(b, "\r\nSec-WebSocket-Extensions: "...)
+		b = append(b, extensions...)
+	}
 	return append(b, "\r\n\r\n"...)
 }
 
