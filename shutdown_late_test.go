@@ -13,6 +13,9 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/fanout"
+	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
 var errBrokerClose = errors.New("the broker cannot close")
@@ -75,5 +78,22 @@ func TestShutdownDeadlineWithHangingChannelHook(t *testing.T) {
 		began := time.Now()
 		assert.ErrorIs(t, srv.Shutdown(ctx), context.DeadlineExceeded)
 		assert.Less(t, time.Since(began), 5*time.Second)
+	})
+}
+
+// Close promises that no close frame is sent, also if it takes a while between two of its steps.
+func TestCloseSendsNoCloseFrame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := startServer(t, pushy.Options{})
+		pipe, client := inmem.Pipe("websocket")
+		srv.Connect(lateSession{
+			Session: pipe,
+			writer:  pipe.(fanout.Writer),
+		}, nil)
+		p := &peer{t: t, Client: client}
+		p.next()
+		require.NoError(t, srv.Close())
+		assert.Equal(t, session.Lost, p.ended().Cause)
 	})
 }

@@ -288,27 +288,11 @@ func (c *Conn) sentCode(code int) int {
 // endAs is end with the code that is to be sent, which can differ from the code for the
 // hooks. It reports whether this call was the first one.
 func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
-	c.mu.Lock()
-	first = c.code == 0
-	if first {
-		c.code = uint16(code)
-		c.fewLocked().reason = reason
-		c.by = by
+	first, as, reason := c.markEnd(code, reason, by)
+	if as != code { // another call was first
+		sent = c.sentCode(as)
 	}
-	if int(c.code) != code { // another call was first
-		code = int(c.code)
-		sent = c.sentCode(code)
-	}
-	reason = c.reasonLocked()
-	c.mu.Unlock()
-	if report := c.Watcher(); report != nil && first {
-		report(Decision{
-			Kind:   DecidedClosed,
-			Code:   strconv.Itoa(code),
-			Reason: reason,
-		})
-	}
-	if code == codeLost {
+	if as == codeLost {
 		c.out.Discard()
 		c.session.Abort()
 	} else {
@@ -320,11 +304,36 @@ func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
 	return first
 }
 
-// abort closes the connection without a close frame.
+// markEnd records how the connection ends, unless it is ending already. It returns the code and the
+// reason of the first call.
+func (c *Conn) markEnd(code int, reason string, by Ender) (first bool, as int, because string) {
+	c.mu.Lock()
+	first = c.code == 0
+	if first {
+		c.code = uint16(code)
+		c.fewLocked().reason = reason
+		c.by = by
+	}
+	as = int(c.code)
+	because = c.reasonLocked()
+	c.mu.Unlock()
+	if report := c.Watcher(); report != nil && first {
+		report(Decision{
+			Kind:   DecidedClosed,
+			Code:   strconv.Itoa(as),
+			Reason: because,
+		})
+	}
+	return first, as, because
+}
+
+// abort closes the connection without a close frame, unless one is being written already.
 func (c *Conn) abort(code int, reason string) {
-	c.end(code, reason)
-	c.out.Discard()
+	c.markEnd(code, reason, ByServer)
+	c.out.Discard() // before anything that would let the flusher write a close frame
 	c.session.Abort()
+	c.session.Stop()
+	c.cancel()
 }
 
 // serve starts the session, runs the Connect hook and starts the reader. At any time, only
