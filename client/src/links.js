@@ -40,7 +40,8 @@ function over(socket, on) {
   socket.onopen = () => (opened = true);
   socket.onmessage = (/** @type {any} */ e) => on._message(e.data);
   socket.onheartbeat = on._alive; // sockjs-client's
-  socket.onerror = () => {}; // a close follows; in node an error without a listener would throw
+  // A close follows. After the opening, browsers report in this way a frame that they cannot read.
+  socket.onerror = () => opened && links._unreadable++;
   // sockjs-client closes with 1002 when it cannot reach the server.
   socket.onclose = (/** @type {any} */ e) => on._close(e.code === 1002 && !opened ? 1006 : e.code, e.reason);
   return {
@@ -54,7 +55,7 @@ function over(socket, on) {
 
 /** @type {Opener} */
 const websocket = (at, how, on) =>
-  over(new (how.WebSocket ?? /** @type {any} */ (WebSocket))(at("/socket/websocket").replace(/^http/, "ws")), on);
+  over(new (how.WebSocket ?? /** @type {any} */ (WebSocket))(at("/socket/websocket").replace(/^http/, "ws") + (links._unreadable > 1 ? "&deflate=0" : "")), on);
 
 /** @type {Opener} */
 const sockjs = (at, how, on) => over(new /** @type {any} */ (how.SockJS)(at("/socket")), on);
@@ -186,5 +187,8 @@ const http = (receiver) => (at, how, on) => {
   return link;
 };
 
-/** @type {Record<string, Opener>} */
-export const links = { websocket, streaming: http("xhr_streaming"), polling: http("xhr"), sockjs };
+/**
+ * The transports, and how often a browser could not read a frame of an open WebSocket: something in
+ * the network may break compressed messages, so from the second time on the client asks for none.
+ */
+export const links = /** @type {Record<string, Opener> & {_unreadable: any}} */ (/** @type {any} */ ({ _unreadable: 0, websocket, streaming: http("xhr_streaming"), polling: http("xhr"), sockjs }));

@@ -10,6 +10,8 @@ const mostWaiting = 10_000;
 const idleTime = 60_000; // milliseconds without input after which the user is idle
 const idlePause = 10_000; // between two commands that say so: the server accepts no more
 
+const month = 30 * 24 * 3_600_000; // for which a network that breaks compressed messages is remembered
+
 /**
  * The readers of a channel's events.
  * @typedef {(event?: string, data?: any, published?: boolean, offset?: number, from?: string) => void} Reader
@@ -22,6 +24,12 @@ export function extend(Client) {
   const channel = Object.getPrototypeOf(new Client().channel("more"));
   const { _connected, _end, _set, _send, _receive, _open, _authorize } = pushy;
   const { _emit, _publish, _heard, _change, unsubscribe } = channel;
+  const links = Client._links;
+  let remembered = false;
+  try {
+    remembered = Date.now() - +localStorage["pushy:deflate"] < month;
+    if (remembered) links._unreadable = 2;
+  } catch {}
 
   Object.assign(pushy, {
     /** @this {any} @param {any} at */
@@ -35,7 +43,7 @@ export function extend(Client) {
     _connected(data) {
       const { transport, _at, _how, _transports } = this, known = recall(_at);
       if (known ? known !== transport : transport !== _transports[0]) remember(_at, transport);
-      this._unseek = seek(Client._links, _at, _how, _transports.slice(0, _transports.indexOf(transport)), (name) => {
+      this._unseek = seek(links, _at, _how, _transports.slice(0, _transports.indexOf(transport)), (name) => {
         this._log(name, "works");
         remember(_at, name);
       });
@@ -45,6 +53,12 @@ export function extend(Client) {
     /** @this {any} @param {any[]} args */
     _end(...args) {
       this._unseek?.();
+      if (links._unreadable > 1 && !remembered) {
+        remembered = true;
+        try {
+          localStorage["pushy:deflate"] = Date.now();
+        } catch {}
+      }
       this._log(...args.slice(0, 2));
       _end.apply(this, args);
     },

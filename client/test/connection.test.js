@@ -28,6 +28,37 @@ test("nothing is connected before it is needed", async () => {
   assert.deepEqual(events, ["connect", "disconnect"]);
 });
 
+test("a network that breaks compressed messages: after the second one none are asked for", async (t) => {
+  const turn = clock(t);
+  const storage = {};
+  globalThis.localStorage ??= storage;
+  t.after(() => globalThis.localStorage === storage && delete globalThis.localStorage);
+  delete localStorage["pushy:deflate"];
+  const { pushy, sockets, socket } = client();
+  const urls = [];
+  // What browsers report: an error after the opening is a frame that they cannot read.
+  const next = async (opened, error) => {
+    await turn(60_000);
+    urls.push(socket().url.split("?")[1]);
+    if (opened) socket().onopen();
+    if (opened) socket().connect();
+    if (error) socket().onerror();
+    socket().lose();
+  };
+  pushy.connect();
+  await next(false, true); // no server
+  await next(true, false); // the connection is lost
+  await next(true, true);
+  await next(true, true);
+  await next(true, false);
+  await next(true, false);
+  assert.deepEqual(urls, ["v=2", "v=2", "v=2", "v=2", "v=2&deflate=0", "v=2&deflate=0"]);
+  assert.equal(+localStorage["pushy:deflate"] > 1_700_000_000_000, true);
+  assert.equal(sockets.length >= 6, true);
+  pushy.disconnect();
+  Pushy._links._unreadable = 0;
+});
+
 test("a URL that is none is an error at once", () => {
   assert.throws(() => new Pushy("http://"), TypeError);
 });
