@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gopushy/pushy/internal/fanout"
 	"github.com/gopushy/pushy/internal/lifecycle"
 )
 
@@ -81,6 +82,8 @@ func (h *Hub) shutdown(ctx context.Context) error {
 	h.cancel()
 	if err == nil {
 		h.cfg.Engine.Wait()
+	} else { // a flusher can be waiting for more events, or in a write, which ends soon
+		lifecycle.Within(abortGrace, lifecycle.Each([]*fanout.Engine{h.cfg.Engine}, (*fanout.Engine).Wait))
 	}
 	h.closeErr = h.closeBroker()
 	return errors.Join(err, h.closeErr)
