@@ -39,8 +39,11 @@ const (
 // ListenOptions configure a Listener.
 type ListenOptions struct {
 	// Channels are the channels to which the Listener is subscribed, see Listener.Add. Names are
-	// case-insensitive, and a name twice counts once.
+	// case-insensitive, unless KeepCase is set, and a name twice counts once.
 	Channels []string
+	// KeepCase leaves names as they are. It is needed for channels that only Pusher clients and
+	// package pusher have, such as private-App.Models.User.1: all other names are in lower case.
+	KeepCase bool
 	// Since has positions of channels that keep events: the Listener first receives the events
 	// after that position, at most 500 and 256 KiB, or a Received with KindGap and the reason why
 	// it cannot (PROTOCOL.md, section 14). It concerns the channels of Channels; a name that is not
@@ -88,10 +91,11 @@ func (o *ListenOptions) withDefaults() (ListenOptions, error) {
 // events that exclude a connection (Event.Except), too. Server.Kick with a channel ends its
 // subscription of that channel. All methods are safe for concurrent use.
 type Listener struct {
-	srv     *Server
-	l       *hub.Listener
-	stop    func() bool // of the context
-	started atomic.Bool // Events was called
+	srv      *Server
+	l        *hub.Listener
+	stop     func() bool // of the context
+	keepCase bool
+	started  atomic.Bool // Events was called
 }
 
 // Listen subscribes to channels. The subscriptions exist when it returns, so that nothing is missed
@@ -123,8 +127,9 @@ func (s *Server) Listen(ctx context.Context, o ListenOptions) (*Listener, error)
 		return nil, ErrClosed
 	}
 	l := &Listener{
-		srv: s,
-		l:   inner,
+		srv:      s,
+		l:        inner,
+		keepCase: o.KeepCase,
 	}
 	l.stop = context.AfterFunc(ctx, func() { inner.Close(context.Cause(ctx)) })
 	for _, channel := range channels {
@@ -136,39 +141,50 @@ func (s *Server) Listen(ctx context.Context, o ListenOptions) (*Listener, error)
 	return l, nil
 }
 
-// listenChannels returns the channels and positions of o, by the names in lower case.
+// listenChannels returns the channels and positions of o, by the names that the core has.
 func (s *Server) listenChannels(o *ListenOptions) (since map[string]broker.Position, channels []string, err error) {
 	since = map[string]broker.Position{}
 	known := map[string]bool{}
 	for i, name := range o.Channels {
-		lower, err := s.channelName(name)
+		checked, err := s.channelName(name)
 		if err != nil {
 			return nil, nil, fmt.Errorf("option Channels[%d]: %w", i, err)
 		}
-		if !known[lower] {
-			known[lower] = true
-			channels = append(channels, lower)
+		if o.KeepCase {
+			checked = name
+		}
+		if !known[checked] {
+			known[checked] = true
+			channels = append(channels, checked)
 		}
 	}
 	for name, position := range o.Since {
-		lower, err := names.Channel(name)
-		if err != nil || !known[lower] {
+		core := coreName(name, o.KeepCase)
+		if !known[core] {
 			return nil, nil, fmt.Errorf("option Since: %q is not among Channels", name)
 		}
-		since[lower] = position
+		since[core] = position
 	}
 	return since, channels, nil
+}
+
+// coreName returns the name that the core has for a channel, or "" if there can be no such channel.
+func coreName(channel string, keepCase bool) string {
+	lower, err := names.Channel(channel)
+	if err == nil && keepCase {
+		return channel
+	}
+	return lower
 }
 
 // Add subscribes to one more channel. If since is not zero, the Listener first receives the events
 // after it, as with ListenOptions.Since. ctx limits the time until the subscription exists. The errors
 // are those of Listen; a channel that the Listener has is an error, too.
 func (l *Listener) Add(ctx context.Context, channel string, since broker.Position) error {
-	lower, err := l.srv.channelName(channel)
-	if err != nil {
+	if _, err := l.srv.channelName(channel); err != nil {
 		return callError("listen", fmt.Errorf("channel name: %w", err))
 	}
-	return l.add(ctx, lower, since)
+	return l.add(ctx, coreName(channel, l.keepCase), since)
 }
 
 func (l *Listener) add(ctx context.Context, channel string, since broker.Position) error {
@@ -202,9 +218,7 @@ func (l *Listener) add(ctx context.Context, channel string, since broker.Positio
 // Remove ends the subscription of a channel. What is queued of it is not received any more. It has no
 // effect on a channel that the Listener does not have.
 func (l *Listener) Remove(channel string) {
-	if lower, err := names.Channel(channel); err == nil {
-		l.l.Remove(lower)
-	}
+	l.l.Remove(coreName(channel, l.keepCase))
 }
 
 // Position returns the position of the last event of a channel whose loop body has finished, so that
@@ -212,11 +226,7 @@ func (l *Listener) Remove(channel string) {
 // event at least once. Before the first event, it is the place from which the Listener receives the
 // channel. It is zero if the channel keeps no events. It can be called after Close, too.
 func (l *Listener) Position(channel string) broker.Position {
-	lower, err := names.Channel(channel)
-	if err != nil {
-		return broker.Position{}
-	}
-	return l.l.Position(lower)
+	return l.l.Position(coreName(channel, l.keepCase))
 }
 
 // Events yields what the Listener receives, in the order of each channel. When the loop ends, also
