@@ -22,6 +22,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/deflate"
 )
 
 func main() {
@@ -31,11 +32,12 @@ func main() {
 	var limits pushy.Limits
 	flag.IntVar(&limits.AcceptRate, "accept-rate", 0, "Limits.AcceptRate")
 	flag.IntVar(&limits.ConnectRate, "connect-rate", 0, "Limits.ConnectRate and ConnectBurst")
+	compress := flag.Int("compress", 0, "bytes from which events are compressed; 0: they are not")
 	flag.Parse()
 	limits.ConnectBurst = limits.ConnectRate
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr, *grace, *tokenLife, limits); err != nil {
+	if err := run(ctx, *addr, *grace, *tokenLife, limits, *compress); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -54,7 +56,7 @@ type server struct {
 	refusals int // number of refused connections
 }
 
-func run(ctx context.Context, addr string, grace, tokenLife time.Duration, limits pushy.Limits) error {
+func run(ctx context.Context, addr string, grace, tokenLife time.Duration, limits pushy.Limits, compress int) error {
 	s := &server{conns: map[string]*pushy.Conn{}, nets: map[net.Conn]bool{}}
 	var err error
 	s.Server, err = pushy.New(pushy.Options{
@@ -64,6 +66,7 @@ func run(ctx context.Context, addr string, grace, tokenLife time.Duration, limit
 		Grace:          grace,
 		TokenLife:      tokenLife,
 		Limits:         limits,
+		Compress:       deflate.From(compress),
 		Accept:         s.admit,
 		Channel: func(name string) pushy.ChannelOptions {
 			var o pushy.ChannelOptions
@@ -293,6 +296,7 @@ func (s *server) control(w http.ResponseWriter, r *http.Request) {
 		"connections": stats.Connections,
 		"channels":    stats.Channels,
 		"asked":       s.asked,
+		"compressed":  int(stats.Compressed.Events),
 
 		"unsubscribed": s.unsubscribed,
 	}
