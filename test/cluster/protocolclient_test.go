@@ -137,13 +137,7 @@ func (l *listener) texts() (texts []string) {
 	return texts
 }
 
-// users returns the users in the channel, with what the client sees of each.
-func (l *listener) users() map[string]string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.usersLocked()
-}
-
+// usersLocked returns the users in the channel, with what the client sees of each.
 func (l *listener) usersLocked() map[string]string {
 	users := map[string]string{}
 	for _, m := range l.members {

@@ -31,8 +31,13 @@ type parkingLot struct {
 // place is a place of the parkingLot. It is free if its socket is nil.
 type place struct {
 	socket *socket
+	raw    syscall.RawConn
 	reader session.Reader
 }
+
+// sweepInterval is the time in which a socket is found that the host has closed: for this there is no
+// event.
+const sweepInterval = 2 * time.Second
 
 // open opens the epoll instance, and reports whether there is one.
 func (p *parkingLot) open() bool {
@@ -64,7 +69,11 @@ func (p *parkingLot) parkLocked(s *socket, raw syscall.RawConn, r session.Reader
 	}
 	err := raw.Control(func(fd uintptr) {
 		s.fd = int(fd)
-		p.add(place{s, r}, s.fd)
+		p.add(place{
+			socket: s,
+			raw:    raw,
+			reader: r,
+		}, s.fd)
 		if parked = p.arm(s.fd, s.armed); parked {
 			s.armed = true
 			return
@@ -80,6 +89,9 @@ func (p *parkingLot) add(s place, fd int) {
 	defer p.mu.Unlock()
 	for len(p.places) <= fd {
 		p.places = append(p.places, place{})
+	}
+	if p.places[fd].socket != nil { // it was closed by the host, and its descriptor is used again
+		go p.leaveLocked(fd).Resume()
 	}
 	p.places[fd] = s
 	p.parked++
@@ -132,7 +144,8 @@ func (p *parkingLot) leaveLocked(fd int) session.Reader {
 	return r
 }
 
-// run resumes the readers of parked sockets for which there is an event, until no socket is parked.
+// run resumes the readers of parked sockets for which there is an event, or that were closed, until
+// no socket is parked.
 func (p *parkingLot) run() {
 	events := make([]syscall.EpollEvent, 128)
 	var n int
@@ -140,16 +153,47 @@ func (p *parkingLot) run() {
 		n, _ = syscall.EpollWait(p.epoll, events, 0) // it fails only if it was interrupted
 		return n > 0
 	}
-	for {
-		n = 0
-		if p.raw.Read(wait) != nil {
-			_ = p.file.SetReadDeadline(time.Time{})
+	var sweepAt time.Time
+	for timeout := true; ; { // timeout means that the read deadline has to be set
+		if now := time.Now(); !now.Before(sweepAt) {
+			p.sweep()
+			sweepAt = now.Add(sweepInterval)
+			timeout = true
 		}
+		if timeout {
+			_ = p.file.SetReadDeadline(sweepAt)
+			if !p.happened(nil) { // take can have set a deadline before
+				return
+			}
+		}
+		n = 0
+		timeout = p.raw.Read(wait) != nil
 		if !p.happened(events[:max(n, 0)]) {
 			return
 		}
 	}
 }
+
+// sweep resumes the readers of sockets that were closed while they were parked.
+func (p *parkingLot) sweep() {
+	const most = 1000 // at a time, so that nothing waits long for mu
+	for from, more := 0, true; more; from += most {
+		more = p.sweepPart(from, from+most)
+	}
+}
+
+func (p *parkingLot) sweepPart(from, to int) (more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for fd := from; fd < min(to, len(p.places)); fd++ {
+		if at := &p.places[fd]; at.socket != nil && at.raw.Control(nothing) != nil {
+			go p.leaveLocked(fd).Resume()
+		}
+	}
+	return to < len(p.places)
+}
+
+func nothing(uintptr) {}
 
 // happened handles events. It returns false if run has to end, because no socket is parked.
 func (p *parkingLot) happened(events []syscall.EpollEvent) bool {

@@ -3,6 +3,7 @@
 package websocket_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -272,6 +273,38 @@ func TestParkedOverTLS(t *testing.T) {
 			require.Error(t, await(t, p.end))
 			p.finish()
 		})
+	}
+}
+
+// A host can close the connection under a parked Session, for which the kernel reports nothing. Its reader
+// is resumed all the same, also if the next connection gets the same file descriptor.
+func TestParkedIsClosedByTheHost(t *testing.T) {
+	t.Parallel()
+	sessions := make(chan session.Session, 1)
+	conns := make(chan net.Conn, 1)
+	srv := httptest.NewUnstartedServer(upgrader(newHost(false, transporttest.Config()), sessions))
+	srv.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		conns <- c
+		return ctx
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	var all []*parker
+	for range 20 {
+		c := dial(t, srv.Listener.Addr().String()).connect()
+		p := newParker(transporttest.NewHost(5 * time.Second).Open(<-sessions))
+		p.Session.Start(p.Out)
+		require.True(t, p.next())
+		require.NoError(t, (<-conns).Close())
+		require.NoError(t, c.Close()) // both file descriptors are used again
+		all = append(all, p)
+	}
+	for _, p := range all {
+		var end *session.CloseError
+		require.ErrorAs(t, await(t, p.end), &end)
+		assert.Equal(t, session.Lost, end.Cause)
+		p.finish()
+		assert.Len(t, p.resumed, 1)
 	}
 }
 
