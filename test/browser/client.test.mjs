@@ -158,7 +158,7 @@ test("50 channels are subscribed again after a reconnect", limit, async (t) => {
   await ann.waitForFunction(() => !pushy.connected);
   const again = await server(t, own.host);
   await ann.subscribed(...names);
-  assert.deepEqual(await again.control("stats"), { asked: 1, channels: 50, connections: 1, unsubscribed: 0 });
+  assert.deepEqual(await again.control("stats"), { asked: 1, channels: 50, compressed: 0, connections: 1, unsubscribed: 0 });
 });
 
 test("a long sleep: the page is frozen, its connections are lost, the server restarts, four hours pass", limit, async (t) => {
