@@ -68,6 +68,19 @@ func followKept(t *testing.T, log *ordercheck.Log, channel string,
 	return one
 }
 
+// successor is the server process that runs now. Clients connect to it, whatever address they have.
+type successor struct{ host atomic.Pointer[string] }
+
+func (s *successor) is(c *child) {
+	host := strings.TrimPrefix(c.url, "http://")
+	s.host.Store(&host)
+}
+
+func (s *successor) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, network, *s.host.Load())
+}
+
 // Reach C1: a server process is killed and another one started, 3 times under 200 events a second (20
 // times under 1,000 with PUSHY_SOAK), on a store that keeps the events. No client loses or repeats an
 // event, unless it is told that it missed more than a server replays.
@@ -79,22 +92,17 @@ func TestGoClientsOfKilledServers(t *testing.T) {
 		}
 		st.Lease = killedLease
 		publisher := st.start(t, 1)[0].srv
-		var url atomic.Pointer[string]
+		var now successor
 		serve := func() *child {
 			c := st.child(t)
-			host := strings.TrimPrefix(c.url, "http://")
-			url.Store(&host)
+			now.is(c)
 			return c
-		}
-		dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, *url.Load())
 		}
 		server := serve()
 		var log ordercheck.Log
 		var clients []*subscribed
 		for range 5 {
-			clients = append(clients, followKept(t, &log, "kept", dial))
+			clients = append(clients, followKept(t, &log, "kept", now.dial))
 		}
 		stop := make(chan struct{})
 		var publishing sync.WaitGroup
@@ -187,24 +195,19 @@ func TestGoClientsWithoutAStore(t *testing.T) {
 	if strict {
 		kills, publishers = 20, 10 // at 100 events a second each
 	}
-	var url atomic.Pointer[string]
+	var now successor
 	serve := func() *child {
 		c, err := startChild("")
 		require.NoError(t, err)
 		t.Cleanup(c.kill)
-		host := strings.TrimPrefix(c.url, "http://")
-		url.Store(&host)
+		now.is(c)
 		return c
-	}
-	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, *url.Load())
 	}
 	server := serve()
 	var log ordercheck.Log
 	var clients []*subscribed
 	for range 5 {
-		clients = append(clients, followKept(t, &log, "kept", dial))
+		clients = append(clients, followKept(t, &log, "kept", now.dial))
 	}
 	epoch := ""
 	for range kills {
