@@ -1,21 +1,11 @@
 // What clients do when a stream ends (the table of docs/htmx.md): EventSource, htmx 2 and htmx 4.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { launch, patience } from "./example.mjs";
-import { buildSite, pause, startSite, until } from "./ssesite.mjs";
+import { test } from "node:test";
+import { patience } from "./example.mjs";
+import { browser, pause, site, until, useSite } from "./ssesite.mjs";
 
 const limit = { timeout: 8 * patience };
-let browser, site;
-
-before(async () => {
-  buildSite();
-  site = await startSite();
-  browser = await launch();
-}, limit);
-after(async () => {
-  await browser?.close();
-  await site?.stop();
-});
+useSite(limit);
 
 const script = (...files) => files.map((file) => `<script src="/files/node_modules/${file}"></script>`).join("");
 // The pages of the clients: with the query of a stream, each shows the data of the last event in #last, and

@@ -1,21 +1,11 @@
 // htmx 2 and htmx 4 on the streams of a server that is deployed, or refuses them.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { launch, patience } from "./example.mjs";
-import { buildSite, pause, startSite, until } from "./ssesite.mjs";
+import { test } from "node:test";
+import { patience } from "./example.mjs";
+import { browser, pause, site, until, useSite } from "./ssesite.mjs";
 
 const limit = { timeout: 5 * patience };
-let browser, site;
-
-before(async () => {
-  buildSite();
-  site = await startSite();
-  browser = await launch();
-}, limit);
-after(async () => {
-  await browser?.close();
-  await site?.stop();
-});
+useSite(limit);
 
 const htmx2 = `<script src="/files/node_modules/htmx2/dist/htmx.min.js"></script><script src="/files/node_modules/htmx-ext-sse/dist/sse.min.js"></script>`;
 const htmx4 = `<script src="/files/node_modules/htmx.org/dist/htmx.min.js"></script><script src="/files/node_modules/htmx.org/dist/ext/hx-sse.min.js"></script>`;

@@ -1,10 +1,26 @@
 // Starts test/sse, for the tests of Server-Sent Events, and has its pages.
+import { after, before } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
-import { build, patience, startNodes } from "./example.mjs";
+import { build, launch, patience, startNodes } from "./example.mjs";
 
 export { pause };
 export const soak = Boolean(process.env.PUSHY_SOAK);
 export const buildSite = () => build("./test/sse");
+
+export let browser, site;
+
+// useSite starts the site and Chromium before the tests of a file, and ends them after these.
+export function useSite(limit) {
+  before(async () => {
+    buildSite();
+    site = await startSite();
+    browser = await launch();
+  }, limit);
+  after(async () => {
+    await browser?.close();
+    await site?.stop();
+  });
+}
 
 export async function startSite(files = import.meta.dirname, ...flags) {
   const { origins: [origin, control], stop } = await startNodes(2, undefined, "-files", files, ...flags);

@@ -1,21 +1,11 @@
 // Eight tabs of one browser, each with a stream, over HTTP/1.1 and HTTP/2.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { launch, patience } from "./example.mjs";
-import { buildSite, pause, startSite, until } from "./ssesite.mjs";
+import { test } from "node:test";
+import { patience } from "./example.mjs";
+import { browser, pause, site, until, useSite } from "./ssesite.mjs";
 
 const limit = { timeout: 5 * patience };
-let browser, site;
-
-before(async () => {
-  buildSite();
-  site = await startSite();
-  browser = await launch();
-}, limit);
-after(async () => {
-  await browser?.close();
-  await site?.stop();
-});
+useSite(limit);
 
 // open opens eight tabs, and then a stream in each of them.
 async function open(origin, t) {
