@@ -20,4 +20,4 @@ fi
 need redis-server nginx haproxy caddy
 npm ci --no-audit --no-fund
 # The tests mostly wait, so three files run at a time, each with its own servers and browsers.
-node --test --test-reporter=spec --test-concurrency=3 ./*.test.mjs
+node --test --test-reporter=spec "${hangs[@]}" --test-concurrency=3 ./*.test.mjs

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -155,6 +156,26 @@ esac
 	_, summary, found := strings.Cut(out, "\n== summary\n")
 	require.True(t, found, out)
 	assert.Contains(t, summary, "3 of 4 parts failed")
+}
+
+// A part that hangs fails at the limit of all parts, and what it has printed is shown. Its processes end.
+func TestMakeTestStopsWhatHangs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pid := filepath.Join(dir, "pid")
+	fake := script(t, filepath.Join(dir, "make"), `[ "$2" != browser ] || { echo "its last words"; echo $$ >'`+pid+`'; sleep 600; }`)
+	out, status := run(t, "", []string{"MAKE=" + fake, "PUSHY_TEST_SECONDS=5"}, "ci/test.sh", "fmt lint", "browser fuzz")
+	assert.Equal(t, 1, status, out)
+	_, failures, found := strings.Cut(out, "\n== failures of make browser\n")
+	require.True(t, found, out)
+	assert.Contains(t, failures, "its last words\nmake browser has not ended 5 s after the begin of all parts, and is stopped\n")
+	assert.Regexp(t, `(?m)^  browser +STOPPED +5 s$`, failures)
+	assert.Contains(t, failures, "1 of 3 parts failed")
+	text, err := os.ReadFile(pid)
+	require.NoError(t, err)
+	id, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return syscall.Kill(id, 0) != nil }, time.Minute, 100*time.Millisecond)
 }
 
 // The lists run at the same time: each part waits here for the one of the other list. The output of

@@ -15,4 +15,4 @@ npm pack --dry-run --silent
 say "the page of examples/game: its types, and whether the built file is up to date"
 (cd ../examples/game/web && npm ci --no-audit --no-fund && npm run --silent check)
 say "the client's tests"
-node --test --test-reporter=spec test/
+node --test --test-reporter=spec "${hangs[@]}" test/

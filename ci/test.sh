@@ -3,7 +3,9 @@
 # after another; the lists run at the same time. The first list, which mostly compiles, has a lower
 # priority, because the tests of the others wait for real servers with time limits. The output of a
 # part is printed when the part has ended. If a part fails, the others still run, and the end of the
-# output has the failures of each part again, and a summary with the parts that failed.
+# output has the failures of each part again, and a summary with the parts that failed. After
+# PUSHY_TEST_SECONDS, an hour by default, the parts that still run fail and are stopped, so that a
+# test that hangs is seen in the output.
 source "$(dirname "${BASH_SOURCE[0]}")/modules.sh"
 
 missing=0
@@ -85,18 +87,39 @@ failures() {
 parts=0
 failed=()
 summary=
-while read -r outcome part seconds; do
+running=()
+# ended OUTCOME PART SECONDS prints the output of a part.
+ended() {
+	local part rest=()
+	say "make $2 has ended: $1"
+	cat "$logs/$2.log"
+	parts=$((parts + 1))
+	[ "$1" = ok ] || failed+=("$2")
+	summary+=$(printf '  %-12s %-7s %5d s' "$2" "$1" "$3")$'\n'
+	for part in ${running[@]+"${running[@]}"}; do [ "$part" = "$2" ] || rest+=("$part"); done
+	running=(${rest[@]+"${rest[@]}"})
+}
+
+limit=${PUSHY_TEST_SECONDS:-3600}
+began=$(date +%s)
+left() { echo $((began + limit - $(date +%s))); }
+exec 3<"$logs/news"
+while [ "$(left)" -gt 0 ] && read -r -t "$(left)" -u 3 outcome part seconds; do
 	if [ "$outcome" = begins ]; then
 		say "make $part begins; until it ends, its output is in $logs/$part.log"
-		continue
+		running+=("$part")
+	else
+		ended "$outcome" "$part" "$seconds"
 	fi
-	say "make $part has ended: $outcome"
-	cat "$logs/$part.log"
-	parts=$((parts + 1))
-	[ "$outcome" = ok ] || failed+=("$part")
-	summary+=$(printf '  %-12s %-7s %5d s' "$part" "$outcome" "$seconds")$'\n'
-done <"$logs/news"
-lists=()
+done
+if [ "${#running[@]}" = 0 ]; then
+	lists=()
+else
+	for part in "${running[@]}"; do
+		echo "make $part has not ended $limit s after the begin of all parts, and is stopped" >>"$logs/$part.log"
+		ended STOPPED "$part" "$limit"
+	done
+fi
 for part in ${failed[@]+"${failed[@]}"}; do
 	say "failures of make $part"
 	failures "$logs/$part.log"

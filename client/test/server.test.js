@@ -184,6 +184,6 @@ test("50 channels, half of them private, across a server's restart", limit, asyn
   const again = await start(own.host);
   t.after(() => again.stop());
   await back;
-  assert.deepEqual(await again.control("stats"), { connections: 1, channels: 50, asked: 1, unsubscribed: 0 });
+  assert.deepEqual(await again.control("stats"), { connections: 1, channels: 50, compressed: 0, asked: 1, unsubscribed: 0 });
   assert.ok(channels.every(({ subscribed, members }, n) => subscribed && members.size === n % 2));
 });
