@@ -3,7 +3,6 @@ package fanout_test
 import (
 	"bytes"
 	"compress/flate"
-	"encoding/hex"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -52,9 +51,6 @@ func TestCompress(t *testing.T) {
 	e.Compress(f, fanout.BareDeflate)
 	assert.True(t, f.Has(fanout.BareDeflate))
 	wire := f.Bytes(fanout.BareDeflate)
-	// Another version of the compressor may change these bytes, but not the first two.
-	const golden = "c131aa564a2d4bcd2b51b252ca55d2514ace48cccb4bcd51b2522acacf0709a42496242a5929252a94e717a5280c0a4aa91600"
-	assert.Equal(t, golden, hex.EncodeToString(wire))
 	assert.Equal(t, string(text), inflate(t, wire))
 	assert.Less(t, len(wire), len(plain)/2)
 	assert.Equal(t, plain, string(f.Bytes(fanout.Bare)), "the others receive it as it is")
@@ -118,7 +114,7 @@ func TestCompressedFramesAtEveryByte(t *testing.T) {
 		frames = append(frames, f)
 		whole = append(whole, f.Bytes(fanout.BareDeflate)...)
 	}
-	require.Less(t, len(whole), 150)
+	require.Less(t, len(whole), 250, "uncompressed, they have more than 600 bytes")
 	for room := range len(whole) + 1 {
 		synctest.Test(t, func(t *testing.T) {
 			e := wideEngine(0)

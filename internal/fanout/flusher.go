@@ -81,6 +81,7 @@ func (f *flusher) next() bool {
 	f.ready = f.spare
 	f.mu.Unlock()
 	f.urgent.Store(false)
+	f.batch.releaseOthers()
 	f.batch.made = 0
 	f.batch.indirect = 0
 	f.at = 0

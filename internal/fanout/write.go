@@ -11,38 +11,58 @@ import (
 // written alone.
 const batchBytes = 64 << 10
 
-// batch has the bytes of one write: one frame, or several that are joined. Successive
-// connections usually have the same frames queued, so the bytes are kept for the next
-// connection.
-type batch struct {
+// content has the bytes of one write: one frame, or several that are joined.
+type content struct {
 	frames []*Frame // what p has; none if p has control frames
 	over   *Frame   // the frame after these, which did not fit, or nil
 	form   Form
 	first  int64 // when frames[0] was made
 	p      []byte
 	joined *[]byte // from scratch, or nil; p is a part of it if there are several frames
-	made   int64   // when the first Frame of the last write was made; 0 if that is not known
-	taken  int     // frames since the last call of sent.add
-	bytes  int     // of these, and of control frames
-	done   int64   // the bytes that are to be subtracted from flusher.waiting
-	free   *queue  // a chain of queues that are not needed, see takeQueue
-	frees  int     // their number
+}
+
+// batch has the content of the last write. Successive connections usually have the same frames
+// queued, so it is kept for the next connection.
+type batch struct {
+	content
+	others []content // of the last writes in other forms, see turn
+	made   int64     // when the first Frame of the last write was made; 0 if that is not known
+	taken  int       // frames since the last call of sent.add
+	bytes  int       // of these, and of control frames
+	done   int64     // the bytes that are to be subtracted from flusher.waiting
+	free   *queue    // a chain of queues that are not needed, see takeQueue
+	frees  int       // their number
 
 	indirect int // writes of the pass that other goroutines make
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
 
-// release forgets the frames and returns the buffer and the queues to the pools.
+// release forgets the frames and returns the buffers and the queues to the pools.
 func (b *batch) release() {
-	b.forget()
-	if b.joined != nil {
-		scratch.Put(b.joined)
-		b.joined = nil
-	}
+	b.content.release()
+	b.releaseOthers()
 	putQueues(b.free)
 	b.free = nil
 	b.frees = 0
+}
+
+// releaseOthers is release for the contents of other forms than that of the last write. It is called
+// for each pass, so that the bytes of a form that no connection has any more are not kept.
+func (b *batch) releaseOthers() {
+	for i := range b.others {
+		b.others[i].release()
+	}
+	b.others = b.others[:0]
+}
+
+// release forgets the frames and returns the buffer to the pool.
+func (c *content) release() {
+	c.forget()
+	if c.joined != nil {
+		scratch.Put(c.joined)
+		c.joined = nil
+	}
 }
 
 // leave gives the bytes of the last write to a goroutine that still writes them.
@@ -52,11 +72,11 @@ func (b *batch) leave() {
 }
 
 // forget drops the references to the frames, so that they can be collected.
-func (b *batch) forget() {
-	clear(b.frames)
-	b.frames = b.frames[:0]
-	b.over = nil
-	b.p = nil
+func (c *content) forget() {
+	clear(c.frames)
+	c.frames = c.frames[:0]
+	c.over = nil
+	c.p = nil
 }
 
 // takeLocked removes the frames of the next write from o, control frames first, up to
@@ -73,7 +93,7 @@ func (b *batch) takeLocked(o *Outbox, direct bool) (p []byte, size int64) {
 	case n == 0:
 		b.made = 0
 	default:
-		if !b.fits(waiting, o.form) {
+		if !b.fits(waiting, o.form) && !(b.turn(o.form) && b.fits(waiting, o.form)) {
 			b.fill(waiting, o.form)
 		}
 		n = len(b.frames)
@@ -92,11 +112,35 @@ func (b *batch) takeLocked(o *Outbox, direct bool) (p []byte, size int64) {
 	return p, size
 }
 
-// fits reports whether b has the next write for a connection for which these frames wait.
-func (b *batch) fits(waiting []*Frame, form Form) bool {
-	n := len(b.frames)
-	return n > 0 && form == b.form && (len(waiting) == n || len(waiting) > n && waiting[n] == b.over) &&
-		slices.Equal(b.frames, waiting[:n])
+// fits reports whether c is the next write for a connection for which these frames wait.
+func (c *content) fits(waiting []*Frame, form Form) bool {
+	n := len(c.frames)
+	return n > 0 && form == c.form && (len(waiting) == n || len(waiting) > n && waiting[n] == c.over) &&
+		slices.Equal(c.frames, waiting[:n])
+}
+
+// turn is called before a write in a form that can differ from that of the last write. It makes the
+// last content in that form the current one, and reports whether there is one. The connections of a
+// pass are not sorted by form: without others, each change of the form would join the frames again.
+func (b *batch) turn(form Form) bool {
+	if form == b.form {
+		return false
+	}
+	for i := range b.others {
+		if b.others[i].form == form {
+			b.content, b.others[i] = b.others[i], b.content
+			return true
+		}
+	}
+	if n := len(b.others); len(b.frames) > 0 {
+		if n < cap(b.others) {
+			b.others = b.others[:n+1] // an empty content of an earlier pass
+		} else {
+			b.others = append(b.others, content{})
+		}
+		b.content, b.others[n] = b.others[n], b.content
+	}
+	return false
 }
 
 // fill makes b the first frames of waiting, of which there is at least one.
