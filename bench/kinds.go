@@ -47,19 +47,23 @@ var kinds = []kind{
 }
 
 // costKinds show what one feature costs. They are measured only by name, beside a kind that differs
-// in nothing else: scraped and mixed beside pushy, latest beside posted, and pushy's triggers beside
-// http.
+// in nothing else: scraped, mixed and those with deflate beside pushy, latest beside posted, and pushy's
+// triggers beside http.
 var costKinds = []kind{
 	{"http", "a handler of net/http that reads the body", "go", "http", load.Plain, false, load.Post, ""},
 	{"centrifuge/tls", "centrifuge, TLS", "go", "centrifuge", load.Centrifuge, true, load.Post, ""},
 	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
 	{"pushy/mixed", "pushy, a tenth with the Pusher protocol", "pushy", pusherFlag, load.Mixed, false, load.Trigger, ""},
 	{"pushy/posted", "pushy, published by its own process", "pushy", "", load.Framed, false, load.Post, ""},
+	{"pushy/deflate", "pushy, permessage-deflate", "pushy", compressed, load.Deflated, false, load.Trigger, ""},
+	{"pushy/deflate-half", "pushy, half of the clients with permessage-deflate", "pushy", compressed, load.Halved, false, load.Trigger, ""},
+	{"pushy/deflate-none", "pushy, no client with permessage-deflate", "pushy", compressed, load.Framed, false, load.Trigger, ""},
 	{"pushy/latest", "pushy, published by its own process with Latest", "pushy", "latest", load.Framed, false, load.Post, ""},
 }
 
-// Flags of the server: /metrics is served, and the Pusher protocol.
+// Flags of the server: /metrics is served, the Pusher protocol, and events are compressed.
 const (
+	compressed = "compress=512"
 	scraped    = "metrics"
 	pusherFlag = "pusher"
 )
@@ -99,12 +103,14 @@ func find(name string) (kind, bool) {
 // addBuild adds another build of the pushy server, with all its dialects, so that two builds
 // can be compared in one run.
 func addBuild(name, binary string) {
-	for _, k := range kinds {
-		if k.server == "pushy" {
-			k.name = name + strings.TrimPrefix(k.name, "pushy")
-			k.label = name + strings.TrimPrefix(k.label, "pushy")
-			k.server = binary
-			kinds = append(kinds, k)
+	for _, list := range []*[]kind{&kinds, &costKinds} {
+		for _, k := range *list {
+			if k.server == "pushy" {
+				k.name = name + strings.TrimPrefix(k.name, "pushy")
+				k.label = name + strings.TrimPrefix(k.label, "pushy")
+				k.server = binary
+				*list = append(*list, k)
+			}
 		}
 	}
 }

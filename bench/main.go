@@ -38,6 +38,7 @@ var (
 	windows  = flag.String("window", "8", "with -one: windows, separated by commas")
 	rates    = flag.String("rate", "", "with -one: events a second, separated by commas, instead of windows")
 	size     = flag.Int("size", 200, "with -one: bytes of an event's data")
+	asJSON   = flag.Bool("json", false, "with -one: an event's data is a list of objects, and not one letter repeated")
 	stuck    = flag.Int("stuck", 0, "with -one: clients that never read")
 	rounds   = flag.Int("rounds", 0, "rounds (default 3 with -one, otherwise those of each section)")
 	period   = flag.Duration("time", 2*time.Second, "with -one: how long a load is measured")
@@ -196,7 +197,12 @@ func onePlan() ([]batch, error) {
 		list, closed = *rates, false
 	}
 	for text := range strings.SplitSeq(list, ",") {
-		l := load.Load{Size: *size, Warm: 400 * time.Millisecond, Time: *period}
+		l := load.Load{
+			Size: *size,
+			JSON: *asJSON,
+			Warm: 400 * time.Millisecond,
+			Time: *period,
+		}
 		var err error
 		if closed {
 			_, err = fmt.Sscan(text, &l.Window)

@@ -21,6 +21,7 @@ var sections = []section{
 	{"commands", planCommands},
 	{"brokers", planBrokers},
 	{"pusher", planPusher},
+	{"compression", planCompression},
 	{"return", planReturn},
 	{"hold", planHold},
 	{"kept", planKept},

@@ -88,7 +88,10 @@ func startServer(k kind, flags ...string) (*process, error) {
 		if cmd, err = pushyServerCommand(k.arg); err != nil {
 			return nil, err
 		}
-	default:
+	default: // another build of pushy
+		if k.arg != "" {
+			flags = append(flags, "-"+k.arg)
+		}
 		cmd = exec.Command(k.server, flags...)
 	}
 	cmd.Stderr = os.Stderr

@@ -26,7 +26,7 @@ func (r Record) String() string {
 	}
 	for _, f := range []struct{ name, format string }{
 		{idleKiB, "%.2f KiB/conn"}, {requests, "%.0f requests/s"}, {reqCPU, "%.1f µs/request"},
-		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"},
+		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"}, {readBytes, "%.0f bytes"},
 		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"}, {brokerCPU, "broker %.4f µs"},
 		{clientCPU, "%.1f µs/client"}, {overCPU, "%+.1f µs over plain"}, {askCPU, "%.1f µs/subscription"}, {overAsk, "%+.1f µs over plain"}, {askBytes, "%.0f bytes allocated"}, {allocated, "%.0f a client"}, {collected, "%.0f GCs"}, {dropCPU, "lost %.1f µs"}, {lastMillis, "last %.0f ms"}, {peakMiB, "peak %.0f MiB"},
 		{replyBytes, "%.0f bytes"}, {cutOff, "%.0f disconnected"}, {lacking, "%.0f lack something"}, {replayed, "%.0f replayed"}, {disturbing, "%.0f messages to others"},
@@ -176,7 +176,7 @@ func printOne(w io.Writer, records []Record, names []string) {
 		}
 	}
 	for _, l := range loads {
-		values := []string{cpu, rate, p50, p99, allocs}
+		values := []string{cpu, rate, p50, p99, allocs, readBytes}
 		if l.what == "idle" {
 			values = []string{idleKiB}
 		}

@@ -71,6 +71,7 @@ const (
 	idleKiB   = "KiB a connection"
 	allocs    = "allocations a delivery"
 	loadCPU   = "load generator's CPU µs a delivery"
+	readBytes = "bytes a delivery"
 	brokerCPU = "broker's CPU µs a delivery"
 	kept      = "kept the rate"
 	requests  = "requests a second"
@@ -233,7 +234,8 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 func values(r load.Result) map[string]float64 {
 	v := map[string]float64{
 		cpu: micros(r.CPU, r.Deliveries), rate: float64(r.Deliveries) / r.Elapsed.Seconds(),
-		p50: millis(r.P50), p99: millis(r.P99), worst: millis(r.Max),
+		readBytes: float64(r.Bytes) / float64(r.Deliveries),
+		p50:       millis(r.P50), p99: millis(r.P99), worst: millis(r.Max),
 		loadCPU: micros(r.LoadCPU, r.Deliveries), kept: 0,
 	}
 	if r.BrokerCPU > 0 {

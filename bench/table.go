@@ -19,6 +19,7 @@ func musts() []must {
 		{"What issue 13 must show", recoveryChecks()},
 		{"What issue 16 must show: Pusher clients", pusherChecks()},
 		{"What issue 17 must show: commands", commandChecks()},
+		{"What issue 17 must show: compression", compressionChecks()},
 	}
 }
 

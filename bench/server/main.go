@@ -14,6 +14,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/broker/redis"
+	"github.com/gopushy/pushy/deflate"
 	"github.com/gopushy/pushy/metrics"
 	"github.com/gopushy/pushy/pusher"
 	"github.com/gopushy/pushy/sse"
@@ -27,6 +28,7 @@ var (
 	scraped   = flag.Bool("metrics", false, "serve /metrics")
 	latest    = flag.Bool("latest", false, "POST /publish publishes with Event.Latest")
 	unlimited = flag.Bool("unlimited", false, "Limits.CommandRate is off")
+	compress  = flag.Int("compress", 0, "bytes from which events are compressed; 0: they are not")
 	keep      = flag.Int("keep", 0, "events that each channel keeps whose name begins with kept")
 )
 
@@ -35,6 +37,7 @@ func main() {
 	options := pushy.Options{
 		SecretKey: load.Secret,
 		Broker:    shared(),
+		Compress:  deflate.From(*compress),
 		Limits:    pushy.Limits{AcceptRate: *accepts},
 	}
 	if *unlimited {

@@ -23,22 +23,26 @@ const (
 	Plain      Dialect = "plain"      // a WebSocket that is subscribed when it connects
 	Centrifuge Dialect = "centrifuge" // centrifuge's JSON over WebSocket
 	SocketIO   Dialect = "socketio"
-	Events     Dialect = "events"  // pushy's Server-Sent Events
-	Events3    Dialect = "events3" // the same, with two more channels, which have no events
-	R3labs     Dialect = "r3labs"  // the Server-Sent Events of r3labs/sse
-	Pusher     Dialect = "pusher"  // the Pusher protocol
-	Mixed      Dialect = "mixed"   // every tenth client is one of Pusher, the others are those of Framed
+	Events     Dialect = "events"   // pushy's Server-Sent Events
+	Events3    Dialect = "events3"  // the same, with two more channels, which have no events
+	R3labs     Dialect = "r3labs"   // the Server-Sent Events of r3labs/sse
+	Pusher     Dialect = "pusher"   // the Pusher protocol
+	Mixed      Dialect = "mixed"    // every tenth client is one of Pusher, the others are those of Framed
+	Deflated   Dialect = "deflated" // Framed with permessage-deflate
+	Halved     Dialect = "halved"   // every second client is one of Deflated, the others are those of Framed
 )
 
 // of returns the protocol of client i.
 func (d Dialect) of(i int) Dialect {
 	switch {
-	case d != Mixed:
-		return d
-	case i%10 == 9:
+	case d == Mixed && i%10 == 9:
 		return Pusher
+	case d == Halved && i%2 == 1:
+		return Deflated
+	case d == Mixed || d == Halved:
+		return Framed
 	}
-	return Framed
+	return d
 }
 
 // client is one subscriber.
@@ -46,6 +50,7 @@ type client struct {
 	sock *socket
 	tls  *tls.Conn // nil without TLS
 	http *httpBody // nil over WebSocket
+	zip  *messages // nil without permessage-deflate
 	path string
 
 	next  uint32 // the next sequence number that it must receive
@@ -77,6 +82,9 @@ func (cfg *Config) open(i int, channel string, rcvbuf int) (*client, error) {
 		return nil, err
 	}
 	c := &client{sock: s}
+	if cfg.Dialect.of(i) == Deflated {
+		c.zip = newMessages(i%checkEach == 1) // of Halved, too
+	}
 	if err := cfg.subscribe(c, cfg.Dialect.of(i), channel); err != nil {
 		s.abort()
 		return nil, err
@@ -96,7 +104,7 @@ func (cfg *Config) subscribe(c *client, dialect Dialect, channel string) error {
 	session := "/pushy/socket/000/s" + randomHex()
 	const success = "subscription-success"
 	switch dialect {
-	case Framed:
+	case Framed, Deflated:
 		return cfg.webSocket(c, session+"/websocket", "pushy:connect", framed, success)
 	case Bare:
 		return cfg.webSocket(c, "/pushy/socket/websocket", "pushy:connect", command, success)
@@ -127,9 +135,13 @@ func (cfg *Config) subscribe(c *client, dialect Dialect, channel string) error {
 func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 	var key [16]byte
 	_, _ = rand.Read(key[:])
+	extensions := ""
+	if c.zip != nil {
+		extensions = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+	}
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nOrigin: %s\r\n\r\n",
-		path, cfg.Addr, base64.StdEncoding.EncodeToString(key[:]), cfg.origin()); err != nil {
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nOrigin: %s\r\n%s\r\n",
+		path, cfg.Addr, base64.StdEncoding.EncodeToString(key[:]), cfg.origin(), extensions); err != nil {
 		return fmt.Errorf("upgrade: %w", err)
 	}
 	w := &waiter{r: c}
@@ -138,6 +150,10 @@ func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 	}
 	if !w.began("HTTP/1.1 101 ") {
 		return fmt.Errorf("upgrade: got %q", w.firstLine())
+	}
+	head := w.from
+	if c.zip != nil && !bytes.Contains(bytes.ToLower(w.seen[:head]), []byte("\r\nsec-websocket-extensions: permessage-deflate;")) {
+		return fmt.Errorf("the server has not accepted permessage-deflate: %q", w.seen[:head])
 	}
 	for i, turn := range turns {
 		switch {
@@ -151,6 +167,9 @@ func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 				return fmt.Errorf("sending %q: %w", turn, err)
 			}
 		}
+	}
+	if c.zip != nil {
+		return c.zip.pass(w.seen[head:])
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type Config struct {
 // Load is one way to publish.
 type Load struct {
 	Size   int     // bytes of an event's data
+	JSON   bool    // the data is a list of objects, as an application has it, and not one letter repeated
 	Window int     // closed loop: events published one after another before waiting for all deliveries
 	Rate   float64 // open loop: events a second; Window is 0
 	Warm   time.Duration
@@ -50,6 +51,7 @@ type Load struct {
 type Result struct {
 	Events     int64
 	Deliveries int64
+	Bytes      int64 // that the clients have read
 	Elapsed    time.Duration
 	CPU        time.Duration // of the server, user and system time
 	BrokerCPU  time.Duration
@@ -160,10 +162,10 @@ func (cs *Clients) Close() {
 }
 
 // publish sends the next event. Its latency counts from at.
-func (cs *Clients) publish(at time.Duration, size int) error {
+func (cs *Clients) publish(at time.Duration, l Load) error {
 	channel := int(cs.seq) % cs.cfg.Channels
 	cs.reader.sent[cs.seq%uint32(len(cs.reader.sent))].Store(at.Nanoseconds())
-	if err := cs.publisher.publish(cs.channel(channel), cs.seq, size); err != nil {
+	if err := cs.publisher.publish(cs.channel(channel), cs.seq, l); err != nil {
 		return err
 	}
 	cs.seq++
@@ -194,13 +196,14 @@ func (cs *Clients) Run(l Load) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	read := r.bytes.Load()
 	before, cpu, broker, own, began := cs.target, CPU(cs.cfg.PID), cs.brokerCPU(), CPU(0), time.Now()
 	events, kept, err := cs.drive(l, l.Time)
 	if err != nil {
 		return Result{}, err
 	}
 	result := Result{
-		Events: events, Deliveries: cs.target - before, Elapsed: time.Since(began), Kept: kept,
+		Events: events, Deliveries: cs.target - before, Bytes: r.bytes.Load() - read, Elapsed: time.Since(began), Kept: kept,
 		CPU: CPU(cs.cfg.PID) - cpu, BrokerCPU: cs.brokerCPU() - broker, LoadCPU: CPU(0) - own,
 		P50: r.latency.Quantile(.5), P99: r.latency.Quantile(.99), Max: r.latency.Max(),
 	}
@@ -233,7 +236,7 @@ func (cs *Clients) drive(l Load, d time.Duration) (events int64, kept bool, err 
 	}
 	for began := time.Now(); events == 0 || time.Since(began) < d; {
 		for range l.Window {
-			if err := cs.publish(time.Since(start), l.Size); err != nil {
+			if err := cs.publish(time.Since(start), l); err != nil {
 				return events, false, cs.why(err)
 			}
 			events++
@@ -256,7 +259,7 @@ func (cs *Clients) open(l Load, d time.Duration) (events int64, kept bool, err e
 			sleep(wait)
 			at = time.Since(start)
 		}
-		if err := cs.publish(at, l.Size); err != nil {
+		if err := cs.publish(at, l); err != nil {
 			return events, false, cs.why(err)
 		}
 		events++

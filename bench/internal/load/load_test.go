@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/deflate"
 	"github.com/gopushy/pushy/pusher"
 )
 
@@ -57,6 +59,14 @@ func TestPayloadSize(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{minPayload, 60, 200, 4000} {
 		assert.Len(t, payload(nil, 12345678, size), size)
+	}
+	for _, size := range []int{60, 200, 969, 1000, 4000, 1000} {
+		p := (&publisher{}).jsonPayload(nil, 12345678, size)
+		assert.Len(t, p, size)
+		assert.True(t, json.Valid(p), "%s", p)
+		seq, found := token(p)
+		assert.True(t, found)
+		assert.EqualValues(t, 12345678, seq)
 	}
 }
 
@@ -147,10 +157,19 @@ func TestPushy(t *testing.T) {
 		{"streaming", Streaming, false, 1, Load{Size: 4000, Window: 8}}, // many responses
 		{"pusher", Pusher, false, 1, Load{Size: 200, Window: 8}},
 		{"mixed", Mixed, false, 1, Load{Size: 200, Window: 8}},
+		{"json", Framed, false, 1, Load{Size: 1000, JSON: true, Window: 8}},
+		{"deflated", Deflated, false, 1, Load{Size: 1000, JSON: true, Window: 8}},
+		{"deflated, channels", Deflated, false, 10, Load{Size: 4000, JSON: true, Window: 8}},
+		{"deflated, TLS", Deflated, true, 1, Load{Size: 4000, JSON: true, Window: 8}},
+		{"halved", Halved, false, 1, Load{Size: 1000, JSON: true, Window: 8}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			srv, err := pushy.New(pushy.Options{SecretKey: Secret, Channel: pusher.Channels(nil)})
+			srv, err := pushy.New(pushy.Options{
+				SecretKey: Secret,
+				Channel:   pusher.Channels(nil),
+				Compress:  deflate.From(512),
+			})
 			require.NoError(t, err)
 			adapter, err := pusher.New(srv, pusher.Options{App: "1", Key: PusherKey, Secret: "the secret of the application"})
 			require.NoError(t, err)
@@ -179,6 +198,12 @@ func TestPushy(t *testing.T) {
 			assert.Positive(t, r.CPU)
 			assert.Positive(t, r.P50)
 			assert.LessOrEqual(t, r.P50, r.P99)
+			assert.Equal(t, c.dialect == Deflated || c.dialect == Halved, srv.Stats().Compressed.Events > 0)
+			if c.dialect == Deflated {
+				assert.Less(t, r.Bytes, r.Deliveries*int64(c.load.Size)*6/10)
+			} else if c.dialect != Halved {
+				assert.Greater(t, r.Bytes, r.Deliveries*int64(c.load.Size))
+			}
 		})
 	}
 }

@@ -36,6 +36,7 @@ type publisher struct {
 	body []byte
 	req  []byte
 	in   []byte
+	pad  []byte // of a payload of JSON
 }
 
 func newPublisher(cfg *Config) (*publisher, error) {
@@ -54,8 +55,12 @@ func newPublisher(cfg *Config) (*publisher, error) {
 	return p, nil
 }
 
-func (p *publisher) publish(channel string, seq uint32, size int) error {
-	p.body = payload(p.body[:0], seq, size)
+func (p *publisher) publish(channel string, seq uint32, l Load) error {
+	if l.JSON {
+		p.body = p.jsonPayload(p.body[:0], seq, l.Size)
+	} else {
+		p.body = payload(p.body[:0], seq, l.Size)
+	}
 	return p.send(channel)
 }
 

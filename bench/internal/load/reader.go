@@ -27,7 +27,8 @@ type reader struct {
 
 	pad       atomic.Int64
 	measuring atomic.Bool
-	latency   Histogram // only this loop uses it during a measurement
+	latency   Histogram    // only this loop uses it during a measurement
+	bytes     atomic.Int64 // that clients have read, over TLS without it
 	stop      atomic.Bool
 	stopped   chan struct{}
 }
@@ -125,6 +126,7 @@ func (r *reader) receive(c *client) (delivered int64, err error) {
 		if err != nil {
 			return delivered, fmt.Errorf("a client lost its connection: %w", err)
 		}
+		r.bytes.Add(int64(n))
 		got, err := r.take(c, r.buf[:room+n])
 		delivered += got
 		if err != nil || c.tls == nil {
@@ -150,7 +152,7 @@ func (r *reader) take(c *client, buf []byte) (delivered int64, err error) {
 	now := time.Since(start).Nanoseconds()
 	measuring := r.measuring.Load()
 	step := uint32(r.cfg.Channels)
-	c.scan(buf, int(r.pad.Load()), func(seq uint32) {
+	got := func(seq uint32) {
 		if seq != c.next && err == nil {
 			err = fmt.Errorf("a client got event %d where %d was to come", seq, c.next)
 		}
@@ -159,8 +161,23 @@ func (r *reader) take(c *client, buf []byte) (delivered int64, err error) {
 		if measuring {
 			r.latency.Add(time.Duration(now-r.sent[seq%uint32(len(r.sent))].Load()), 1)
 		}
+	}
+	if c.zip == nil {
+		c.scan(buf, int(r.pad.Load()), got)
+		return delivered, err
+	}
+	zipErr := c.zip.read(buf[room:], func(message []byte) error {
+		seq := c.next
+		if message != nil {
+			var found bool
+			if seq, found = token(message); !found {
+				return fmt.Errorf("a client got %.100q, which is no event", message)
+			}
+		}
+		got(seq)
+		return err
 	})
-	return delivered, err
+	return delivered, zipErr
 }
 
 func (r *reader) fail(err error) {

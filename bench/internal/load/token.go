@@ -28,6 +28,20 @@ func payload(dst []byte, seq uint32, size int) []byte {
 	return append(dst, payloadTail...)
 }
 
+// token finds the first token in the data of a whole message.
+func token(b []byte) (seq uint32, found bool) {
+	for {
+		_, after, found := bytes.Cut(b, []byte(tokenMark))
+		if !found || len(after) < tokenLen-len(tokenMark) {
+			return 0, false
+		}
+		if seq, ok := number(after[:tokenLen-len(tokenMark)]); ok {
+			return seq, true
+		}
+		b = after
+	}
+}
+
 // room is the number of bytes that a buffer must have before the bytes that are read, for the
 // rest of an earlier read.
 const room = tokenLen
