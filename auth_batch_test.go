@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // authorized is one answer of an auth endpoint.
@@ -294,8 +295,8 @@ func TestAuthHandlerSignsLargeData(t *testing.T) {
 // A token of version 1 is refused once the host has turned that off.
 func TestDisableV1RefusesTokens(t *testing.T) {
 	t.Parallel()
-	log := &safeBuffer{}
-	srv := startServer(t, pushy.Options{DisableV1: true, Logger: log.logger()})
+	log := &testlog.Log{}
+	srv := startServer(t, pushy.Options{DisableV1: true, Logger: log.Logger()})
 	p := connectUser(t, srv, "")
 	answer := p.subscribeWith(room, ownToken(p.id, room, ""), "")
 	assert.Equal(t, `pushy:subscription-failed {"channel":"private-room","reason":"Invalid credentials"}`, answer.String())

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -20,6 +19,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // relay is a ChannelOptions.ClientEvent that changes nothing.
@@ -69,10 +69,10 @@ func TestClientEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster()
-			log := &lines{}
+			log := &testlog.Log{}
 			o := pushy.Options{
 				Channel: talking(relay),
-				Logger:  slog.New(slog.NewTextHandler(log, nil)),
+				Logger:  log.Logger(),
 			}
 			a, b := startOn(t, c.Broker(), o), startOn(t, c.Broker(), o)
 			ann, tab, bob, cyd := connectPeer(t, a), connectPeer(t, a), connectPeer(t, a), connectPeer(t, b)
@@ -102,7 +102,7 @@ func TestClientEvent(t *testing.T) {
 				require.NoError(t, err)
 				assert.Len(t, past.Events, 1, "only the event of the host is kept")
 			}
-			assert.Empty(t, log.with(""))
+			assert.Empty(t, log.With(""))
 		})
 	}
 }
@@ -135,8 +135,8 @@ func TestClientEventsOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			log := &lines{}
-			options.Logger = slog.New(slog.NewTextHandler(log, nil))
+			log := &testlog.Log{}
+			options.Logger = log.Logger()
 			srv := startServer(t, options)
 			ann, bob := connectPeer(t, srv), connectPeer(t, srv)
 			ann.subscribe("private-room", "")
@@ -155,7 +155,7 @@ func TestClientEventsOff(t *testing.T) {
 			}
 			bob.quiet()
 			if name == "otherChannel" {
-				assert.Len(t, log.with("an event of a client was ignored"), 1)
+				assert.Len(t, log.With("an event of a client was ignored"), 1)
 			}
 		})
 	}
@@ -306,9 +306,9 @@ func TestClientEventRate(t *testing.T) {
 // The host decides what the others receive.
 func TestClientEventDecides(t *testing.T) {
 	t.Parallel()
-	log := &lines{}
+	log := &testlog.Log{}
 	srv := startServer(t, pushy.Options{
-		Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Logger: log.Logger(),
 		Channel: talking(func(conn *pushy.Conn, event string, data json.RawMessage) (json.RawMessage, error) {
 			switch event {
 			case "client-changed":
@@ -344,8 +344,8 @@ func TestClientEventDecides(t *testing.T) {
 		assert.Equal(t, c.answer, ann.ask(emitText("private-talk", c.event, "1")).String(), c.event)
 	}
 	bob.quiet()
-	assert.Len(t, log.with("ChannelOptions.ClientEvent panicked"), 1)
-	assert.Len(t, log.with("ChannelOptions.ClientEvent failed"), 1)
+	assert.Len(t, log.With("ChannelOptions.ClientEvent panicked"), 1)
+	assert.Len(t, log.With("ChannelOptions.ClientEvent failed"), 1)
 	ann.send(emitText("private-talk", "client-changed", `{"a":[1, 2]}`))
 	bob.expect(`client-changed private-talk {"data":{"a":[1,2]},"id":"` + ann.id + `"}`)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // The lease of a Server's members.
@@ -402,8 +402,8 @@ func TestLeaveThatFailsIsTriedAgain(t *testing.T) {
 	fakeTime(t, func(t *testing.T) {
 		cluster := newCluster()
 		b := &failing{Broker: cluster.Broker()}
-		log := &lines{}
-		srv := startOn(t, b, pushy.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		log := &testlog.Log{}
+		srv := startOn(t, b, pushy.Options{Logger: log.Logger()})
 		other := startOn(t, cluster.Broker(), pushy.Options{})
 		far, _ := enter(t, other, "Far")
 		ann, _ := enter(t, srv, "Ann")
@@ -419,7 +419,7 @@ func TestLeaveThatFailsIsTriedAgain(t *testing.T) {
 		far.quiet()
 		time.Sleep(10 * time.Minute)
 		assert.LessOrEqual(t, b.tries.Load(), int64(140), "with pauses")
-		assert.Len(t, log.with("cannot append the leave of a member"), 1)
+		assert.Len(t, log.With("cannot append the leave of a member"), 1)
 		far.quiet()
 		b.fail(nil)
 		time.Sleep(10 * time.Second)

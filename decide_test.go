@@ -16,16 +16,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // Issue 11, number 26: a func of the host that decides about a request and does not
 // return is answered at each endpoint over a real connection, which then serves the
 // next request; no place among the connections is lost.
 func TestFailingDecisions(t *testing.T) {
-	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+	eachFault(t, func(t *testing.T, fail func(), log *testlog.Log) {
 		srv, base := serve(t, pushy.Options{
 			SecretKey: peerKey,
-			Logger:    log.logger(),
+			Logger:    log.Logger(),
 			SockJS:    pushy.SockJS{Legacy: true, DisconnectDelay: time.Hour},
 			Limits:    pushy.Limits{Connections: 6, PerAddress: 6},
 			AllowOrigin: func(_ *http.Request, origin string) bool {

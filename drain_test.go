@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +17,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
@@ -223,7 +223,7 @@ func TestLeaseCannotBeExtended(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fakeTime(t, func(t *testing.T) {
-				log := &lines{}
+				log := &testlog.Log{}
 				lease := &leaser{Broker: newCluster().Broker(), extend: c.extend}
 				var b broker.Broker = lease
 				if c.broker != nil {
@@ -233,7 +233,7 @@ func TestLeaseCannotBeExtended(t *testing.T) {
 				lease.srv = startOn(t, b, pushy.Options{
 					Grace:      5 * time.Second,
 					ReturnRate: rate,
-					Logger:     slog.New(slog.NewTextHandler(log, nil)),
+					Logger:     log.Logger(),
 				})
 				for range 10 {
 					go newRoamer(t, "x").connect(lease.srv).last()
@@ -242,7 +242,7 @@ func TestLeaseCannotBeExtended(t *testing.T) {
 				began := time.Now()
 				require.NoError(t, lease.srv.Shutdown(deadline(t)))
 				assert.Less(t, time.Since(began), c.within+6*time.Second)
-				found := log.with(warning)
+				found := log.With(warning)
 				if c.message == "" {
 					assert.Empty(t, found)
 					return

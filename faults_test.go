@@ -18,6 +18,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // haunted is a broker whose Follow fails, a number of times, after it has delivered.
@@ -234,9 +235,9 @@ func TestStatsCountWhatWasAccepted(t *testing.T) {
 // into at once is one line.
 func TestFailedOpenIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	var log safeBuffer
+	var log testlog.Log
 	errNo := errors.New("the network is down")
-	srv := startServer(t, pushy.Options{Logger: log.logger(), Broker: newRefusing(map[string]error{"Follow": errNo})})
+	srv := startServer(t, pushy.Options{Logger: log.Logger(), Broker: newRefusing(map[string]error{"Follow": errNo})})
 	p := connectPeer(t, srv)
 	err := srv.Channels().Join(p.conn(srv), "news", nil)
 	require.ErrorIs(t, err, errNo)

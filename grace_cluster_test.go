@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
 	"github.com/gopushy/pushy/internal/session"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 const resumedElsewhere = `pushy:subscription-end {"channel":"private-room","reason":"Resumed elsewhere","again":true}`
@@ -573,9 +573,9 @@ func TestMovesFasterThanTheBrokerDelivers(t *testing.T) {
 func TestHeldMembersCountForTheirAddress(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
-		log := &lines{}
+		log := &testlog.Log{}
 		srv := startServer(t, pushy.Options{
-			Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Logger: log.Logger(),
 			Limits: pushy.Limits{PerAddress: 3},
 		})
 		for i := range 10 {
@@ -585,7 +585,7 @@ func TestHeldMembersCountForTheirAddress(t *testing.T) {
 			c.drop()
 		}
 		assert.Len(t, membersOf(t, srv, room), 3)
-		assert.Len(t, log.with("members leave at once"), 1)
+		assert.Len(t, log.With("members leave at once"), 1)
 		other := newRoamer(t, "Other")
 		other.address = "192.0.2.2:1"
 		other.enter(srv)

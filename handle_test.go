@@ -1,13 +1,10 @@
 package pushy_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"math"
 	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 type square struct {
@@ -34,28 +32,10 @@ type moveReply struct {
 
 var errSecret = errors.New("the database said something that is no client's business")
 
-// safeBuffer is a log that is read while it is written.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func TestTypedCommandAnswers(t *testing.T) {
 	t.Parallel()
-	var log safeBuffer
-	srv := startServer(t, pushy.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var log testlog.Log
+	srv := startServer(t, pushy.Options{Logger: log.Logger()})
 	pushy.Handle(srv, "Move", func(_ context.Context, conn *pushy.Conn, req moveRequest) (moveReply, error) {
 		switch {
 		case req.To == nil:

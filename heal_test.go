@@ -16,6 +16,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // lossy is a node of a memory cluster that breaks the promise of a broker to deliver each
@@ -187,9 +188,9 @@ func TestChannelThatOftenNeedsHealing(t *testing.T) {
 // If the log cannot be read, the members are notified after a second, and the channel
 // continues. The log of the host says why a client cannot resume.
 func TestLogCannotBeRead(t *testing.T) {
-	var lines safeBuffer
+	var lines testlog.Log
 	o := keeping(100, time.Hour)
-	o.Logger = lines.logger()
+	o.Logger = lines.Logger()
 	onLossy(t, o, func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, place broker.Position) {
 		l.mu.Lock()
 		l.read = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

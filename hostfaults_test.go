@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // faults are the ways in which a host's func does not return.
@@ -42,17 +43,15 @@ func (peevish) Is(error) bool  { panic("Is") }
 func (peevish) As(any) bool    { panic("As") }
 func (peevish) String() string { panic("String") }
 
-func eachFault(t *testing.T, run func(t *testing.T, fail func(), log *safeBuffer)) {
+func eachFault(t *testing.T, run func(t *testing.T, fail func(), log *testlog.Log)) {
 	t.Parallel()
 	for name, fail := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run(t, fail, &safeBuffer{})
+			run(t, fail, &testlog.Log{})
 		})
 	}
 }
-
-func (s *safeBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(s, nil)) }
 
 func shutDown(t *testing.T, srv *pushy.Server) {
 	t.Helper()
@@ -63,9 +62,9 @@ func shutDown(t *testing.T, srv *pushy.Server) {
 
 // Issue 11, number 26: a hook that does not return ends nothing else.
 func TestFailingHooks(t *testing.T) {
-	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+	eachFault(t, func(t *testing.T, fail func(), log *testlog.Log) {
 		srv := startServer(t, pushy.Options{
-			Logger: log.logger(),
+			Logger: log.Logger(),
 			Hooks: pushy.Hooks{
 				Connect:         func(*pushy.Conn) { fail() },
 				Disconnect:      func(*pushy.Conn, int, string) { fail() },
@@ -104,9 +103,9 @@ func (p *peer) expect0(send, want string) {
 
 // Issue 11, number 26: every command is answered, and the connection goes on.
 func TestFailingCommands(t *testing.T) {
-	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+	eachFault(t, func(t *testing.T, fail func(), log *testlog.Log) {
 		srv := startServer(t, pushy.Options{
-			Logger:     log.logger(),
+			Logger:     log.Logger(),
 			Authorizer: authorizerFunc(func(context.Context, pushy.AuthRequest) error { fail(); return nil }),
 		})
 		srv.RegisterCommand("plain", func(*pushy.Server, *pushy.Conn, json.RawMessage, *pushy.Channels) { fail() })
@@ -159,7 +158,7 @@ func (f *faultyJSON) UnmarshalJSON(raw []byte) error {
 
 // Issue 11, number 26: every HTTP request that reaches code of the host is answered.
 func TestFailingCallbacksOverHTTP(t *testing.T) {
-	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+	eachFault(t, func(t *testing.T, fail func(), log *testlog.Log) {
 		failingOn := func(bad string) func(string) error {
 			return func(name string) error {
 				if name == bad {
@@ -170,7 +169,7 @@ func TestFailingCallbacksOverHTTP(t *testing.T) {
 		}
 		srv, base := serve(t, pushy.Options{
 			SecretKey:    peerKey,
-			Logger:       log.logger(),
+			Logger:       log.Logger(),
 			CheckChannel: failingOn("private-bad"),
 			CheckEvent:   failingOn("bad"),
 			Accept: func(r *http.Request) (any, error) {
@@ -252,7 +251,7 @@ func signedTrigger(t *testing.T, base, channel, event string) (status int, body 
 func TestFailingLogHandler(t *testing.T) {
 	for _, method := range []string{"Enabled", "Handle", "WithAttrs", "value"} {
 		t.Run(method, func(t *testing.T) {
-			eachFault(t, func(t *testing.T, fail func(), _ *safeBuffer) {
+			eachFault(t, func(t *testing.T, fail func(), _ *testlog.Log) {
 				handler := failingHandler{
 					method: method,
 					fail:   fail,
@@ -353,12 +352,12 @@ func TestFailingBroker(t *testing.T) {
 	calls := []string{"Event", "Follow", "Unfollow", "Join", "Leave", "Close", "Away"}
 	for _, call := range calls {
 		t.Run(call, func(t *testing.T) {
-			eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+			eachFault(t, func(t *testing.T, fail func(), log *testlog.Log) {
 				f := newForeign()
 				f.fail = fail
 				srv, base := serve(t, pushy.Options{
 					SecretKey: peerKey,
-					Logger:    log.logger(),
+					Logger:    log.Logger(),
 					Broker:    f,
 				})
 				p := connectPeer(t, srv)
@@ -408,11 +407,11 @@ func TestFailingBroker(t *testing.T) {
 
 // Issue 11, number 26: so is one of New's.
 func TestFailingBrokerInNew(t *testing.T) {
-	eachFault(t, func(t *testing.T, fail func(), log *safeBuffer) {
+	eachFault(t, func(t *testing.T, fail func(), log *testlog.Log) {
 		for _, call := range []string{"Open", "Close"} {
 			f := newForeign()
 			f.panics, f.fail = call, fail
-			o := pushy.Options{SecretKey: peerKey, Logger: log.logger(), Broker: f}
+			o := pushy.Options{SecretKey: peerKey, Logger: log.Logger(), Broker: f}
 			if call == "Close" {
 				o.Origins = []string{"nonsense"} // so that New closes what it was given
 			}

@@ -2,7 +2,6 @@ package pushy_test
 
 import (
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // Stats counts Listeners until they end, in each of the ways in which they can end.
@@ -88,10 +88,10 @@ func TestMemoryOfListeners(t *testing.T) {
 func TestMemoryFullOfListeners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 4 << 20
-		log := &lines{}
+		log := &testlog.Log{}
 		srv := startServer(t, pushy.Options{
 			Limits: pushy.Limits{Memory: limit},
-			Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Logger: log.Logger(),
 		})
 		client := connectPeer(t, srv)
 		client.subscribe("news", "")
@@ -110,8 +110,8 @@ func TestMemoryFullOfListeners(t *testing.T) {
 		for _, err := range slow.Events() {
 			require.ErrorIs(t, err, pushy.ErrSlowConsumer)
 		}
-		assert.Len(t, log.with("the Listeners with the most queued bytes were ended"), 1)
-		assert.Empty(t, log.with("the connections with the most queued bytes were closed"))
+		assert.Len(t, log.With("the Listeners with the most queued bytes were ended"), 1)
+		assert.Empty(t, log.With("the connections with the most queued bytes were closed"))
 		require.NoError(t, srv.Ready())
 		require.NoError(t, srv.Publish(t.Context(), "news", "x", 1))
 		client.next()

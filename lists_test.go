@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,6 +22,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
@@ -331,8 +331,8 @@ func TestLimitsAreCheckedAgainstEachOther(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			log := &safeBuffer{}
-			c.options.Logger = slog.New(slog.NewTextHandler(log, nil))
+			log := &testlog.Log{}
+			c.options.Logger = log.Logger()
 			startServer(t, c.options)
 			if c.want == nil {
 				assert.NotContains(t, log.String(), "limits")

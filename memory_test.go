@@ -2,7 +2,6 @@ package pushy_test
 
 import (
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"runtime/debug"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // slowCrowd are clients that never read.
@@ -90,13 +90,13 @@ func TestMemoryStages(t *testing.T) {
 		if soak {
 			clients = 1000
 		}
-		log := &lines{}
+		log := &testlog.Log{}
 		var mu sync.Mutex
 		ends := map[string]int{}
 		srv := startServer(t, pushy.Options{
 			Limits:       pushy.Limits{Memory: limit},
 			WriteTimeout: -1, // otherwise the clients are disconnected before
-			Logger:       slog.New(slog.NewTextHandler(log, nil)),
+			Logger:       log.Logger(),
 			Channel:      talking(relay),
 			Hooks: pushy.Hooks{Disconnect: func(_ *pushy.Conn, code int, reason string) {
 				mu.Lock()
@@ -128,7 +128,7 @@ func TestMemoryStages(t *testing.T) {
 		past, err := srv.History(t.Context(), "kept", pushy.HistoryOptions{})
 		require.NoError(t, err)
 		assert.Len(t, past.Events, 10, "the broker has them")
-		assert.Len(t, log.with("kept events were freed"), 1)
+		assert.Len(t, log.With("kept events were freed"), 1)
 
 		// Then new connections are refused, and nothing else.
 		crowd.fill(limit * 83 / 100)
@@ -178,7 +178,7 @@ func TestMemoryStages(t *testing.T) {
 		for _, line := range []string{
 			"new connections are refused", "events are not published", "connections with the most queued bytes were closed",
 		} {
-			found := log.with(line)
+			found := log.With(line)
 			require.Len(t, found, 1, line)
 			assert.Contains(t, found[0], "limit=8388608")
 			assert.Contains(t, found[0], "used=")
@@ -191,11 +191,11 @@ func TestMemoryStages(t *testing.T) {
 func TestMemoryStagesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 4 << 20
-		log := &lines{}
+		log := &testlog.Log{}
 		srv := startServer(t, pushy.Options{
 			Limits:       pushy.Limits{Memory: limit},
 			WriteTimeout: -1,
-			Logger:       slog.New(slog.NewTextHandler(log, nil)),
+			Logger:       log.Logger(),
 			Channel:      talking(relay),
 		})
 		reader := connectPeer(t, srv)
@@ -203,7 +203,7 @@ func TestMemoryStagesAtOnce(t *testing.T) {
 		require.NoError(t, srv.Publish(t.Context(), "kept", "news", strings.Repeat("x", 10_000)))
 		reader.next()
 		newSlowCrowd(t, srv, 100).fill(limit * 11 / 10)
-		found := log.with("memory is")
+		found := log.With("memory is")
 		require.Len(t, found, len(memoryStages), found)
 		for i, stage := range memoryStages {
 			assert.Contains(t, found[i], stage)

@@ -3,7 +3,6 @@ package pushy_test
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -16,6 +15,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // orders makes channels whose names begin with "orders-" private, one channel
@@ -331,10 +331,10 @@ func TestUserIDThatCannotBeShared(t *testing.T) {
 		for kind, user := range map[string]any{"string": c.id, "method": account{c.id}} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				t.Parallel()
-				log := &lines{}
+				log := &testlog.Log{}
 				conns := make(chan *pushy.Conn, 1)
 				srv := startOn(t, memory.New(), pushy.Options{
-					Logger: slog.New(slog.NewTextHandler(log, nil)),
+					Logger: log.Logger(),
 					Accept: func(*http.Request) (any, error) { return user, nil },
 					Hooks:  pushy.Hooks{Connect: func(conn *pushy.Conn) { conns <- conn }},
 				})
@@ -348,9 +348,9 @@ func TestUserIDThatCannotBeShared(t *testing.T) {
 				assert.Equal(t, user, conn.User())
 				require.NoError(t, srv.Channels().Join(conn, "private-room", nil))
 				if c.want == "" {
-					assert.Len(t, log.with("UserID"), 1)
+					assert.Len(t, log.With("UserID"), 1)
 				} else {
-					assert.Empty(t, log.with("UserID"))
+					assert.Empty(t, log.With("UserID"))
 				}
 			})
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // postAuth asks an AuthHandler for a token.
@@ -196,21 +196,21 @@ func TestLargeMessageOnAWebSocketIsLogged(t *testing.T) {
 // something to try again.
 func TestOverTheBoundOfSharedDataIsTooLarge(t *testing.T) {
 	t.Parallel()
-	log := &lines{}
+	log := &testlog.Log{}
 	srv := triggerServer(t, pushy.Options{
 		Broker: memory.New(),
-		Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Logger: log.Logger(),
 		Limits: pushy.Limits{TriggerBytes: -1, PresenceBytes: -1, MessageBytes: -1, ConnBuffer: -1},
 	})
 	huge := `{"a":"` + strings.Repeat("x", 16<<20) + `"}`
 	w := call{body: huge}.do(srv)
 	assert.Equal(t, 413, w.Code)
 	assert.JSONEq(t, `{"error":{"code":"413","message":"Event too large for the broker"}}`, w.Body.String())
-	require.Len(t, log.with("over the limit of 16777216"), 1)
+	require.Len(t, log.With("over the limit of 16777216"), 1)
 	p := connectPeer(t, srv)
 	p.send(subscribeText(t, p.id, "private-x", `{"a":"`+strings.Repeat("x", 256<<10)+`"}`))
 	p.expect(`pushy:subscription-failed {"channel":"private-x","reason":"Presence data too large"}`)
-	require.Len(t, log.with("over the limit of 262144"), 1)
+	require.Len(t, log.With("over the limit of 262144"), 1)
 }
 
 // Issue 11, number 25: errors that say two things are answered with one: to log in

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // logged returns a log and what is in it, one line an element.
@@ -31,7 +32,7 @@ func logged() (*slog.Logger, func() []string) { return loggedFrom(slog.LevelInfo
 func warned() (*slog.Logger, func() []string) { return loggedFrom(slog.LevelWarn) }
 
 func loggedFrom(level slog.Level) (*slog.Logger, func() []string) {
-	var b safeBuffer
+	var b testlog.Log
 	return slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: level})), func() []string {
 		return strings.FieldsFunc(b.String(), func(r rune) bool { return r == '\n' })
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // faulty is a broker whose Append is what the test makes of it.
@@ -549,11 +550,11 @@ func TestHookOfAMemberThatCannotJoinAgainHangs(t *testing.T) {
 func TestChannelWithTwoPolicies(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(t *testing.T) {
-		log := &lines{}
+		log := &testlog.Log{}
 		var asked atomic.Int64
 		deciding, decide := make(chan struct{}), make(chan struct{})
 		srv := startOn(t, memory.New(), pushy.Options{
-			Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Logger: log.Logger(),
 			Channel: func(string) pushy.ChannelOptions {
 				return pushy.ChannelOptions{Presence: pushy.PresenceOptions{Off: asked.Add(1) > 1}}
 			},
@@ -572,7 +573,7 @@ func TestChannelWithTwoPolicies(t *testing.T) {
 		assert.Equal(t, "pushy:subscription-success", bob.event())
 		close(decide)
 		ann.expect(`pushy:subscription-failed {"channel":"private-room","reason":"Temporarily unavailable"}`)
-		assert.Len(t, log.with("different results"), 1)
+		assert.Len(t, log.With("different results"), 1)
 		bob.quiet()
 	})
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // secretPart is the length of a part of a secret that must not be found.
@@ -92,7 +93,7 @@ func keptFrom(name string) bool {
 // level. No log line, answer, error, Stats or panic has a part of any of them.
 func TestNoSecretIsShown(t *testing.T) {
 	t.Parallel()
-	log := &lines{}
+	log := &testlog.Log{}
 	debug := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b := newCredentialBench(t, pushy.Options{Logger: debug})
 	at := time.Now().Unix()
@@ -123,11 +124,11 @@ func TestNoSecretIsShown(t *testing.T) {
 	b.heard.mu.Lock()
 	answers := b.heard.answers.String()
 	b.heard.mu.Unlock()
-	require.NotEmpty(t, log.with("signed request refused"))
-	require.NotEmpty(t, log.with("a token was refused"))
-	require.NotEmpty(t, log.with("trigger refused"))
-	require.NotEmpty(t, log.with("the key is wrong"))
-	assert.Empty(t, all.in(strings.Join(log.with(""), "")), "the log")
+	require.NotEmpty(t, log.With("signed request refused"))
+	require.NotEmpty(t, log.With("a token was refused"))
+	require.NotEmpty(t, log.With("trigger refused"))
+	require.NotEmpty(t, log.With("the key is wrong"))
+	assert.Empty(t, all.in(strings.Join(log.With(""), "")), "the log")
 	assert.Empty(t, all.in(shown), "Stats")
 	// A publisher of version 1 is shown its own key if it is wrong (PROTOCOL.md, section 7).
 	answered := ""
@@ -150,7 +151,7 @@ func TestNoSecretIsShownByFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			log := &lines{}
+			log := &testlog.Log{}
 			failing := publishing(func(context.Context, string, broker.Entry) (broker.Appended, error) {
 				return broker.Appended{}, fail()
 			})
@@ -219,9 +220,9 @@ func TestNoSecretIsShownByFaults(t *testing.T) {
 			p.Abort()
 			require.NoError(t, srv.Close())
 			if name == "panic" {
-				require.NotEmpty(t, log.with("the host's"), "the panics")
+				require.NotEmpty(t, log.With("the host's"), "the panics")
 			}
-			assert.Empty(t, all.in(strings.Join(log.with(""), "")), "the log")
+			assert.Empty(t, all.in(strings.Join(log.With(""), "")), "the log")
 			assert.Empty(t, all.in(fmt.Sprint(failures...)), "errors")
 			assert.Empty(t, all.in(fmt.Sprintf("%+v", srv.Stats())), "Stats")
 			assert.Empty(t, all.in(web.answers.String()), "the answers")

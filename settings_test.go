@@ -13,6 +13,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 const differentSettings = "nodes have different settings"
@@ -36,12 +37,12 @@ func TestDifferentSettingsAreNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			log := &lines{}
-			cluster := memory.NewCluster(memory.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+			log := &testlog.Log{}
+			cluster := memory.NewCluster(memory.Options{Logger: log.Logger()})
 			for _, o := range []pushy.Options{c.one, c.two, c.two, c.one} {
 				startOn(t, cluster.Broker(), o)
 			}
-			found := log.with(differentSettings)
+			found := log.With(differentSettings)
 			if c.want == "" {
 				assert.Empty(t, found)
 				return
@@ -89,7 +90,7 @@ func TestDifferentKeepIsNamed(t *testing.T) {
 			t.Parallel()
 			fakeTime(t, func(t *testing.T) {
 				cluster := newCluster()
-				log := &lines{}
+				log := &testlog.Log{}
 				var srv *pushy.Server
 				srv = startOn(t, cluster.Broker(), pushy.Options{
 					Channel: keptBy(c.here),
@@ -110,7 +111,7 @@ func TestDifferentKeepIsNamed(t *testing.T) {
 					}
 					synctest.Wait() // the line is written in another goroutine
 				}
-				found := log.with(differentSettings)
+				found := log.With(differentSettings)
 				if c.want == "" {
 					assert.Empty(t, found)
 					return

@@ -1,13 +1,11 @@
 package pushy_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -17,34 +15,12 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
-// lines is a log that a test reads.
-type lines struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
-
-func (l *lines) with(part string) (found []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.all.String()) {
-		if strings.Contains(line, part) {
-			found = append(found, line)
-		}
-	}
-	return found
-}
-
-func startForeign(t *testing.T) (*foreign, *pushy.Server, *lines) {
-	f, log := newForeign(), &lines{}
-	srv := startOn(t, f, pushy.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+func startForeign(t *testing.T) (*foreign, *pushy.Server, *testlog.Log) {
+	f, log := newForeign(), &testlog.Log{}
+	srv := startOn(t, f, pushy.Options{Logger: log.Logger()})
 	return f, srv, log
 }
 
@@ -97,8 +73,8 @@ func TestBrokenEventsAreSkipped(t *testing.T) {
 	f.says("other", "\xff", "") // nobody is in it
 	f.says("\xff", "said", `{}`)
 	p.quiet()
-	assert.Len(t, log.with("skipped an invalid entry from the broker"), 1)
-	assert.Len(t, log.with("level="), 1)
+	assert.Len(t, log.With("skipped an invalid entry from the broker"), 1)
+	assert.Len(t, log.With("level="), 1)
 }
 
 func foreignMember(id, data string) broker.Member {
@@ -199,10 +175,10 @@ func TestBrokenMembersAreSkipped(t *testing.T) {
 				On:       true,
 			}, broker.ResetEpoch)
 			p.quiet()
-			assert.Len(t, log.with("skipped an invalid member from the broker"), 1)
-			assert.Len(t, log.with("skipped an invalid entry from the broker"), 1)
-			assert.Len(t, log.with("skipped an invalid state from the broker"), 1)
-			assert.Len(t, log.with("level="), 3)
+			assert.Len(t, log.With("skipped an invalid member from the broker"), 1)
+			assert.Len(t, log.With("skipped an invalid entry from the broker"), 1)
+			assert.Len(t, log.With("skipped an invalid state from the broker"), 1)
+			assert.Len(t, log.With("level="), 3)
 		})
 	}
 }
@@ -280,7 +256,7 @@ func TestOversizedStateIsSkipped(t *testing.T) {
 		Members:  make([]broker.Member, 1_000_001),
 	}, broker.ResetGap)
 	p.quiet()
-	assert.Len(t, log.with("skipped an invalid state from the broker"), 1)
+	assert.Len(t, log.With("skipped an invalid state from the broker"), 1)
 }
 
 // Issue 11, number 2. A panic of a broker is an error of that one call: it ends no
@@ -320,7 +296,7 @@ func TestPanicOfABrokerIsAnError(t *testing.T) {
 			if call == "Close" {
 				assert.ErrorContains(t, err, "the store of Close")
 			}
-			panicked := log.with("a call of the broker panicked")
+			panicked := log.With("a call of the broker panicked")
 			require.Len(t, panicked, 1)
 			assert.Contains(t, panicked[0], "stack=")
 		})
@@ -385,13 +361,13 @@ func TestSettingsOfNodes(t *testing.T) {
 	assert.Equal(t, "none", settings(pushy.Options{DisableTrigger: true, Authorizer: allowAll{}})[keys])
 
 	// broker/memory compares them, as the others do.
-	log := &lines{}
-	cluster := memory.NewCluster(memory.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	log := &testlog.Log{}
+	cluster := memory.NewCluster(memory.Options{Logger: log.Logger()})
 	for _, key := range []string{one, two, two} {
 		startOn(t, cluster.Broker(), pushy.Options{SecretKey: key})
 	}
-	require.Len(t, log.with("level=WARN"), 1)
-	assert.Contains(t, log.with("level=WARN")[0], fmt.Sprintf("option=%q", keys))
+	require.Len(t, log.With("level=WARN"), 1)
+	assert.Contains(t, log.With("level=WARN")[0], fmt.Sprintf("option=%q", keys))
 }
 
 // FuzzArrivals: whatever a broker delivers, each frame that a client gets is one JSON

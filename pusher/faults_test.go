@@ -19,6 +19,7 @@ import (
 	"github.com/gopushy/pushy"
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/memory"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/pusher"
 )
 
@@ -183,8 +184,8 @@ func TestRemoved(t *testing.T) {
 
 func TestCapitalsAreLogged(t *testing.T) {
 	t.Parallel()
-	log := &logs{}
-	n := serve(t, pushy.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	log := &testlog.Log{}
+	n := serve(t, pushy.Options{Logger: log.Logger()})
 	require.NoError(t, n.srv.Publish(t.Context(), "News", "e", 1))
 	assert.Contains(t, log.String(), "was brought to lower case")
 	c := n.dial()

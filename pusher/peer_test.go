@@ -90,24 +90,6 @@ type node struct {
 	http  *http.Client
 }
 
-// logs collects the messages of a log.
-type logs struct {
-	mu    sync.Mutex
-	lines strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lines.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lines.String()
-}
-
 func defaults(o pushy.Options) pushy.Options {
 	if o.SecretKey == "" {
 		o.SecretKey = secretKey

@@ -75,10 +75,10 @@ func TestTokens(t *testing.T) {
 			plain(t, res, body, c.status, c.text)
 		}
 		for _, token := range []string{short, long} {
-			assert.Empty(t, s.lines.with(token), "a token in the log")
-			assert.Empty(t, s.lines.with(token[20:60]), "a part of a token in the log")
+			assert.Empty(t, s.lines.With(token), "a token in the log")
+			assert.Empty(t, s.lines.With(token[20:60]), "a part of a token in the log")
 		}
-		assert.NotEmpty(t, s.lines.with("a token was refused"))
+		assert.NotEmpty(t, s.lines.With("a token was refused"))
 	})
 }
 
@@ -150,7 +150,7 @@ func TestTokensWithoutAccept(t *testing.T) {
 		_, err = s.srv.Kick(t.Context(), pushy.Kick{Target: "user:ann", Reason: "Bye"})
 		require.NoError(t, err)
 		assert.Equal(t, `{"channel":null,"reason":"Bye"}`, st.next().data)
-		assert.Empty(t, s.lines.with(ann[20:60]), "a part of a token in the log")
+		assert.Empty(t, s.lines.With(ann[20:60]), "a part of a token in the log")
 		pause(6 * time.Minute)
 		res, body := s.refused("channel=private-a&auth=" + ann)
 		plain(t, res, body, http.StatusUnauthorized, "expired")

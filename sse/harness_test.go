@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/sse"
 )
 
@@ -32,7 +32,7 @@ type site struct {
 	web    *http.Server
 	pipes  chan net.Conn
 	closed chan struct{}
-	lines  *logLines
+	lines  *testlog.Log
 }
 
 // start starts a site until the test ends. wrap is middleware, or nil.
@@ -42,7 +42,7 @@ func start(t *testing.T, o pushy.Options, so sse.Options, wrap func(http.Handler
 		t:      t,
 		pipes:  make(chan net.Conn),
 		closed: make(chan struct{}),
-		lines:  &logLines{},
+		lines:  &testlog.Log{},
 	}
 	if o.SecretKey == "" {
 		o.SecretKey = secret
@@ -293,30 +293,6 @@ func (st *stream) ends(aborted bool) {
 	}
 	require.ErrorIs(st.t, err, io.EOF)
 	require.False(st.t, errors.Is(err, io.ErrUnexpectedEOF))
-}
-
-// logLines has the lines of a log.
-type logLines struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, string(p))
-	return len(p), nil
-}
-
-func (l *logLines) with(text string) (found []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, line := range l.all {
-		if strings.Contains(line, text) {
-			found = append(found, line)
-		}
-	}
-	return found
 }
 
 // handlerWrites ends the name of a test in which the handlers of all streams write.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/sse"
 )
 
@@ -160,10 +160,10 @@ func TestAuthorizations(t *testing.T) {
 // the counts, and the log, do not say that.
 func TestDisconnectedWhileAuthorized(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		log := &logLines{}
+		log := &testlog.Log{}
 		release := make(chan struct{})
 		s := start(t, pushy.Options{
-			Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Logger: log.Logger(),
 			Authorizer: authorizer(func(pushy.AuthRequest) error {
 				<-release
 				return nil
@@ -187,7 +187,7 @@ func TestDisconnectedWhileAuthorized(t *testing.T) {
 		joins := s.srv.Stats().Joins
 		assert.EqualValues(t, 2, joins["disconnected"])
 		assert.Zero(t, joins["unavailable"])
-		assert.Empty(t, log.with("level=WARN"))
+		assert.Empty(t, log.With("level=WARN"))
 		assert.Zero(t, s.srv.Stats().Connections)
 	})
 }
@@ -272,7 +272,7 @@ func TestOrigins(t *testing.T) {
 		plain(t, res, body, http.StatusForbidden, "https://other.example")
 		assert.Empty(t, res.Header.Get("Access-Control-Allow-Origin"))
 		assert.Zero(t, listed.srv.Stats().Connections)
-		assert.Len(t, listed.lines.with("origin refused"), 1)
+		assert.Len(t, listed.lines.With("origin refused"), 1)
 
 		st := listed.listen("channel=a", header("Origin", "https://app.example"))
 		assert.Equal(t, "https://app.example", st.res.Header.Get("Access-Control-Allow-Origin"))
@@ -322,7 +322,7 @@ func TestHiddenWriter(t *testing.T) {
 			res, body := s.refused("channel=a")
 			plain(t, res, body, http.StatusInternalServerError, "middleware")
 		}
-		found := s.lines.with("hidden by middleware")
+		found := s.lines.With("hidden by middleware")
 		require.Len(t, found, 1)
 		assert.Contains(t, found[0], "http.timeoutWriter")
 		assert.Contains(t, found[0], "Server-Sent Events will fail")
@@ -345,7 +345,7 @@ func TestDeadlineOfTheHost(t *testing.T) {
 		s.listen("channel=kept").ends(true)
 		assert.Equal(t, time.Minute, time.Since(began))
 		s.listen("channel=kept").ends(true)
-		assert.Len(t, s.lines.with("a deadline of the request's context"), 1)
+		assert.Len(t, s.lines.With("a deadline of the request's context"), 1)
 		if strings.HasSuffix(t.Name(), handlerWrites) {
 			return
 		}

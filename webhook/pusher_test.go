@@ -1,7 +1,6 @@
 package webhook_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/pushytest"
 	"github.com/gopushy/pushy/webhook"
 )
@@ -134,7 +134,7 @@ func TestPusherVector(t *testing.T) {
 // A request that is not accepted is tried for 5 minutes, with the same body, whatever the status is. What
 // is lost is logged, because the format has no event for it.
 func TestPusherTriesForFiveMinutes(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Log
 	withPusher(t, time.Time{}, &log, func(t *testing.T, srv *pushy.Server, rc *pusherReceiver) {
 		rc.reply(http.StatusGone)
 		ann := clientOf(t, srv)
@@ -164,11 +164,11 @@ func TestPusherTriesForFiveMinutes(t *testing.T) {
 func TestPusherLogsWhatIsTooLarge(t *testing.T) {
 	t.Parallel()
 	inTime(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log testlog.Log
 		large := json.RawMessage(`["` + strings.Repeat(`\\`, 250_000) + `"]`)
 		srv, err := pushy.New(pushy.Options{
 			SecretKey: secretKey,
-			Logger:    slog.New(slog.NewTextHandler(&log, nil)),
+			Logger:    log.Logger(),
 			Channel: func(string) pushy.ChannelOptions {
 				return pushy.ChannelOptions{ClientEvent: func(_ *pushy.Conn, event string, data json.RawMessage) (json.RawMessage, error) {
 					if event == "client-large" {
@@ -203,32 +203,14 @@ func pusherSum(body string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// lockedBuffer is a log.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 func TestPusherRefuses(t *testing.T) {
 	t.Parallel()
 	old := "an old secret key of the server"
-	var log lockedBuffer
+	var log testlog.Log
 	srv, err := pushy.New(pushy.Options{
 		SecretKey:     secretKey,
 		OldSecretKeys: []string{old},
-		Logger:        slog.New(slog.NewTextHandler(&log, nil)),
+		Logger:        log.Logger(),
 	})
 	require.NoError(t, err)
 	defer srv.Close()

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/nats"
 	"github.com/gopushy/pushy/internal/natstest"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // documented returns the permissions as the package documentation has them.
@@ -62,11 +62,11 @@ func permittingConfig(permissions string) string {
 	] }`
 }
 
-// said is a log whose lines can be counted.
+// said is a log whose lines can be counted, and which is also the output of the test.
 type said struct {
-	mu sync.Mutex
-	b  strings.Builder
-	t  testing.TB // nil after the end of the test
+	all testlog.Log
+	mu  sync.Mutex
+	t   testing.TB // nil after the end of the test
 }
 
 func (s *said) Write(p []byte) (int, error) {
@@ -75,20 +75,11 @@ func (s *said) Write(p []byte) (int, error) {
 	if s.t == nil {
 		return len(p), nil
 	}
-	s.b.Write(p)
+	_, _ = s.all.Write(p)
 	return s.t.Output().Write(p)
 }
 
-func (s *said) lines(with ...string) (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for line := range strings.SplitSeq(s.b.String(), "\n") {
-		if line != "" && !slices.ContainsFunc(with, func(part string) bool { return !strings.Contains(line, part) }) {
-			n++
-		}
-	}
-	return n
-}
+func (s *said) lines(with ...string) int { return len(s.all.With(with...)) }
 
 func newSaid(t testing.TB) (*said, *slog.Logger) {
 	s := &said{t: t}

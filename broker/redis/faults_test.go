@@ -14,6 +14,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/internal/redistest"
 	"github.com/gopushy/pushy/internal/storetest"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // A server that restarts with its data may lack the last entries: positions of before
@@ -262,8 +263,8 @@ func TestPrimaryWasReplicaForAMoment(t *testing.T) {
 func TestOnlyAReplicaIsThere(t *testing.T) {
 	t.Parallel()
 	first, second, address := pair(t)
-	o, log := options(t), &lines{}
-	o.Addresses, o.Logger = []string{address.Addr}, log.logger()
+	o, log := options(t), &testlog.Log{}
+	o.Addresses, o.Logger = []string{address.Addr}, log.Logger()
 	a := open(t, o)
 	replicate(t, second, nil)
 	replicate(t, first, second)
@@ -276,7 +277,7 @@ func TestOnlyAReplicaIsThere(t *testing.T) {
 	assert.ErrorIs(t, err, broker.ErrAway)
 	replicate(t, first, nil)
 	a.back()
-	assert.LessOrEqual(t, len(log.with("level=WARN")), 2, log)
+	assert.LessOrEqual(t, len(log.With("level=WARN")), 2, log)
 }
 
 // A replica is no server to begin with.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
@@ -140,8 +141,8 @@ func TestStoppedNode(t *testing.T) {
 // Nodes of another format version are refused while they are there, in both directions.
 func TestOtherVersion(t *testing.T) {
 	t.Parallel()
-	o, log := options(t, server), &lines{}
-	o.Logger = log.logger()
+	o, log := options(t, server), &testlog.Log{}
+	o.Logger = log.Logger()
 	versions := "{" + o.Prefix + "}versions"
 	set(t, server, "ZADD", versions, fmt.Sprint(time.Now().Add(time.Hour).UnixMilli()), "2")
 	err := closedNode(t, o).open()
@@ -158,14 +159,14 @@ func TestOtherVersion(t *testing.T) {
 // One warning for each option that differs, however many nodes there are.
 func TestSettingsDiffer(t *testing.T) {
 	t.Parallel()
-	o, log := options(t, server), &lines{}
-	o.Logger = log.logger()
+	o, log := options(t, server), &testlog.Log{}
+	o.Logger = log.Logger()
 	for _, settings := range []map[string]string{
 		{"Grace": "15s", "Keep": "a"}, {"Grace": "15s", "Keep": "a", "New": "x"}, {"Grace": "20s", "Keep": "a", "Keys": "k"},
 	} {
 		require.NoError(t, closedNode(t, o).openWith(settings))
 	}
-	all := log.with("level=WARN")
+	all := log.With("level=WARN")
 	require.Len(t, all, 1)
 	assert.Contains(t, all[0], `msg="nodes have different settings" option=Grace here=20s elsewhere=15s`)
 }
@@ -323,8 +324,8 @@ func TestPrefixesKeepApart(t *testing.T) {
 // A panic of the sink, or of the host's log handler, ends no process and no subscription.
 func TestPanics(t *testing.T) {
 	t.Parallel()
-	o, log := options(t, server), &lines{}
-	o.Logger = log.logger()
+	o, log := options(t, server), &testlog.Log{}
+	o.Logger = log.Logger()
 	a := open(t, o)
 	a.follow("news")
 	a.onCall = func() { panic("deliver") }
@@ -333,7 +334,7 @@ func TestPanics(t *testing.T) {
 		a.append("news", kept(word))
 		a.wait("news", word)
 	}
-	assert.Len(t, log.with("a background task panicked"), 1, log)
+	assert.Len(t, log.With("a background task panicked"), 1, log)
 	require.NoError(t, a.Unfollow(bounded(t), "news"))
 
 	o.Logger = slog.New(panickingHandler{})

@@ -18,6 +18,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
 	"github.com/gopushy/pushy/internal/redistest"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // An answer of Redis never ends the process. A server that runs a script for long refuses
@@ -58,8 +59,8 @@ func TestServerThatCannotSave(t *testing.T) {
 	dir := t.TempDir()
 	s := ownServer(t, "--save", "3600 1", "--dir", dir)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "dump.rdb"), 0o700)) // where its file would be
-	o, log := options(t, s), &lines{}
-	o.Logger = log.logger()
+	o, log := options(t, s), &testlog.Log{}
+	o.Logger = log.Logger()
 	a := open(t, o)
 	a.follow("news")
 	set(t, s, "BGSAVE")
@@ -78,7 +79,7 @@ func TestServerThatCannotSave(t *testing.T) {
 	}
 	assert.NoError(t, a.Unfollow(bounded(t), "news"))
 	require.NoError(t, a.Away())
-	assert.LessOrEqual(t, len(log.with("level=WARN")), 3, log)
+	assert.LessOrEqual(t, len(log.With("level=WARN")), 3, log)
 }
 
 // A server that answers like one in another state, to any command that a node sends:
@@ -108,8 +109,8 @@ func TestRefusals(t *testing.T) {
 				r, err := redistest.NewRefuser(server.Addr)
 				require.NoError(t, err)
 				t.Cleanup(r.Close)
-				o, log := options(t), &lines{}
-				o.Addresses, o.Logger = []string{r.Addr}, log.logger()
+				o, log := options(t), &testlog.Log{}
+				o.Addresses, o.Logger = []string{r.Addr}, log.Logger()
 				a := open(t, o)
 				a.follow("news")
 				r.Refuse(command, answer)
@@ -131,7 +132,7 @@ func TestRefusals(t *testing.T) {
 					_, err := a.Append(bounded(t), "news", join("2"))
 					return err == nil
 				}, patience, tick)
-				assert.LessOrEqual(t, len(log.with("level=")), 10, log)
+				assert.LessOrEqual(t, len(log.With("level=")), 10, log)
 			})
 		}
 	}

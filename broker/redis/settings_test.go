@@ -24,6 +24,7 @@ import (
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
 	"github.com/gopushy/pushy/internal/redistest"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/internal/testproc"
 )
 
@@ -88,19 +89,19 @@ func TestAddresses(t *testing.T) {
 	} {
 		t.Run(c.address, func(t *testing.T) {
 			t.Parallel()
-			log := &lines{}
+			log := &testlog.Log{}
 			for name, check := range map[string]func(redis.Options) error{
 				"Validate": redis.Options.Validate,
 				"Open":     func(o redis.Options) error { return closedNode(t, o).open() },
 			} {
-				err := check(redis.Options{Addresses: []string{c.address}, Logger: log.logger()})
+				err := check(redis.Options{Addresses: []string{c.address}, Logger: log.Logger()})
 				var wrong *redis.SettingError
 				require.ErrorAs(t, err, &wrong, name)
 				assert.Equal(t, "Addresses", wrong.Setting)
 				assert.Contains(t, err.Error(), c.says)
 				assert.NotContains(t, err.Error(), secret)
 				assert.NotContains(t, err.Error(), "\n")
-				err = check(redis.Options{Addresses: []string{"127.0.0.1:1", c.address}, Cluster: true, Logger: log.logger()})
+				err = check(redis.Options{Addresses: []string{"127.0.0.1:1", c.address}, Cluster: true, Logger: log.Logger()})
 				require.ErrorAs(t, err, &wrong, name)
 			}
 			assert.Empty(t, log.String())
@@ -135,9 +136,9 @@ func documentedACL(t testing.TB) (lines [][]string) {
 	return lines
 }
 
-func asUser(o redis.Options, s *redistest.Server, log *lines) redis.Options {
+func asUser(o redis.Options, s *redistest.Server, log *testlog.Log) redis.Options {
 	o.Addresses, o.Username, o.Password = []string{s.Addr}, "pushy", "password"
-	o.Prefix, o.Logger = "pushy", log.logger()
+	o.Prefix, o.Logger = "pushy", log.Logger()
 	return o
 }
 
@@ -169,7 +170,7 @@ func TestDocumentedACL(t *testing.T) {
 					assert.Equal(t, "+OK", set(t, s, line...), "%q", line)
 				}
 			}
-			log := &lines{}
+			log := &testlog.Log{}
 			o := asUser(options(t), all[0], log)
 			o.Cluster = name == "cluster"
 			o.CheckEveryAppend = true
@@ -177,8 +178,8 @@ func TestDocumentedACL(t *testing.T) {
 			for _, s := range all {
 				assert.Equal(t, "*0", set(t, s, "ACL", "LOG"), "the number of refusals")
 			}
-			assert.Empty(t, log.with("level=WARN"), log)
-			assert.Empty(t, log.with("level=ERROR"), log)
+			assert.Empty(t, log.With("level=WARN"), log)
+			assert.Empty(t, log.With("level=ERROR"), log)
 		})
 	}
 }
@@ -268,7 +269,7 @@ func TestMissingPermissions(t *testing.T) {
 		}
 		set(t, s, "ACL", "SETUSER", "pushy", acl)
 		for _, required := range []bool{true, false} {
-			log := &lines{}
+			log := &testlog.Log{}
 			o := asUser(options(t), s, log)
 			o.RequireAtStart = required
 			err := closedNode(t, o).open()
@@ -292,7 +293,7 @@ func TestWithoutInfo(t *testing.T) {
 		set(t, s, line...)
 	}
 	set(t, s, "ACL", "SETUSER", "pushy", "-info")
-	log := &lines{}
+	log := &testlog.Log{}
 	a := open(t, asUser(options(t), s, log))
 	a.follow("news")
 	first := a.append("news", kept("1"))
@@ -303,7 +304,7 @@ func TestWithoutInfo(t *testing.T) {
 	third := a.append("news", kept("3"))
 	assert.NotEqual(t, first.At.Epoch, third.At.Epoch)
 	assert.Equal(t, uint64(3), third.At.Offset)
-	assert.Len(t, log.with("subject=INFO"), 1, log)
+	assert.Len(t, log.With("subject=INFO"), 1, log)
 }
 
 // A permission that is taken away later is an error of the call, and one line in the
@@ -314,7 +315,7 @@ func TestPermissionIsTakenAway(t *testing.T) {
 	for _, line := range documentedACL(t) {
 		set(t, s, line...)
 	}
-	log := &lines{}
+	log := &testlog.Log{}
 	a := open(t, asUser(options(t), s, log))
 	a.follow("news")
 	set(t, s, "ACL", "SETUSER", "pushy", "-publish")
@@ -323,7 +324,7 @@ func TestPermissionIsTakenAway(t *testing.T) {
 		assert.ErrorContains(t, err, "NOPERM")
 		assert.NotErrorIs(t, err, broker.ErrAway)
 	}
-	assert.Len(t, log.with(`subject="PUBLISH {pushy}1:*"`), 1, log)
+	assert.Len(t, log.With(`subject="PUBLISH {pushy}1:*"`), 1, log)
 	set(t, s, "ACL", "SETUSER", "pushy", "+publish", "-subscribe")
 	a.append("news", event("2"))
 	for _, channel := range []string{"a", "b"} {
@@ -331,7 +332,7 @@ func TestPermissionIsTakenAway(t *testing.T) {
 		assert.ErrorContains(t, err, "NOPERM")
 		assert.NotErrorIs(t, err, broker.ErrAway)
 	}
-	assert.Len(t, log.with(`subject="SUBSCRIBE {pushy}1:*"`), 1, log)
+	assert.Len(t, log.With(`subject="SUBSCRIBE {pushy}1:*"`), 1, log)
 	set(t, s, "ACL", "SETUSER", "pushy", "+subscribe")
 	a.follow("a")
 	a.append("a", event("3"))
@@ -346,9 +347,9 @@ func TestPasswordIsChanged(t *testing.T) {
 	const first, second = "hunter2-first", "hunter2-second"
 	s := ownServer(t)
 	set(t, s, "ACL", "SETUSER", "ann", "on", ">"+first, "~*", "&*", "+@all")
-	log := &lines{}
+	log := &testlog.Log{}
 	o := options(t, s)
-	o.Username, o.Password, o.Logger = "ann", first, log.logger()
+	o.Username, o.Password, o.Logger = "ann", first, log.Logger()
 	a := open(t, o)
 	a.follow("news")
 	set(t, s, "ACL", "SETUSER", "ann", "resetpass", ">"+second)
@@ -358,7 +359,7 @@ func TestPasswordIsChanged(t *testing.T) {
 	assert.Equal(t, "Password", wrong.Setting)
 	_, err := a.Append(bounded(t), "news", event("1"))
 	assert.ErrorIs(t, err, broker.ErrAway)
-	assert.Len(t, log.with("until a setting is corrected"), 1, log)
+	assert.Len(t, log.With("until a setting is corrected"), 1, log)
 	set(t, s, "ACL", "SETUSER", "ann", ">"+first)
 	a.back()
 	assert.NotContains(t, log.String(), "hunter2")
@@ -372,7 +373,7 @@ func TestSubscribeRefusedWhileReconnecting(t *testing.T) {
 	for _, line := range documentedACL(t) {
 		set(t, s, line...)
 	}
-	log := &lines{}
+	log := &testlog.Log{}
 	a := open(t, asUser(options(t), s, log))
 	a.follow("news")
 	a.follow("chat")
@@ -383,7 +384,7 @@ func TestSubscribeRefusedWhileReconnecting(t *testing.T) {
 		err := a.Away()
 		return err != nil && strings.Contains(err.Error(), "Options.Username")
 	}, patience, tick)
-	assert.Len(t, log.with("this node serves its own clients alone until a setting is corrected"), 1, log)
+	assert.Len(t, log.With("this node serves its own clients alone until a setting is corrected"), 1, log)
 	set(t, s, "ACL", "SETUSER", "pushy", "&{pushy*")
 	a.back()
 	for _, channel := range []string{"news", "chat"} {
@@ -528,7 +529,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	const secret = "hunter2-hunter2"
 	s := ownServer(t)
 	set(t, s, "ACL", "SETUSER", "ann", "on", ">other", "~*", "&*", "+@all")
-	log := &lines{}
+	log := &testlog.Log{}
 	for _, change := range []func(*redis.Options){
 		func(o *redis.Options) { o.Password = secret },
 		func(o *redis.Options) { o.Username, o.Password = "ann", secret },
@@ -539,7 +540,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	} {
 		for _, required := range []bool{true, false} {
 			o := options(t)
-			o.Addresses, o.Logger, o.RequireAtStart = []string{s.Addr}, log.logger(), required
+			o.Addresses, o.Logger, o.RequireAtStart = []string{s.Addr}, log.Logger(), required
 			change(&o)
 			n := closedNode(t, o)
 			if err := n.open(); err != nil {

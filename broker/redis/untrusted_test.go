@@ -11,6 +11,7 @@ import (
 
 	"github.com/gopushy/pushy/broker"
 	"github.com/gopushy/pushy/broker/redis"
+	"github.com/gopushy/pushy/internal/testlog"
 )
 
 // Keys of another type, in place of pushy's own, are removed, and everything goes on.
@@ -21,8 +22,8 @@ func TestKeysOfAnotherType(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o, log := options(t, server), &lines{}
-			o.Logger = log.logger()
+			o, log := options(t, server), &testlog.Log{}
+			o.Logger = log.Logger()
 			tag := "{" + o.Prefix + "}"
 			a, b := open(t, o), open(t, o)
 			a.follow("x")
@@ -60,7 +61,7 @@ func TestKeysOfAnotherType(t *testing.T) {
 			assert.NoError(t, err)
 			assert.NoError(t, b.Tidy("x"))
 			require.Eventually(t, func() bool { return a.Away() == nil && b.Away() == nil }, patience, tick)
-			assert.LessOrEqual(t, len(log.with("level=WARN")), 5, log)
+			assert.LessOrEqual(t, len(log.With("level=WARN")), 5, log)
 		})
 	}
 }
@@ -176,8 +177,8 @@ func TestForeignMembers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o, log := options(t, server), &lines{}
-			o.Logger = log.logger()
+			o, log := options(t, server), &testlog.Log{}
+			o.Logger = log.Logger()
 			a, b := open(t, o), open(t, o)
 			key := "{" + o.Prefix + "}1:m:x"
 			set(t, server, append([]string{"HSET", key}, fields...)...)
@@ -193,7 +194,7 @@ func TestForeignMembers(t *testing.T) {
 			assert.NotContains(t, ids(a.follow("x")), "eve")
 			b.append("x", leave("bob"))
 			require.Eventually(t, func() bool { return !strings.Contains(ids(a.follow("x")), "bob") }, patience, tick)
-			assert.LessOrEqual(t, len(log.with("level=WARN")), 3, log)
+			assert.LessOrEqual(t, len(log.With("level=WARN")), 3, log)
 			assert.NotContains(t, log.String(), "panic")
 		})
 	}
@@ -203,8 +204,8 @@ func TestForeignMembers(t *testing.T) {
 // has one line of it. A number that is forged costs one Reset and no event.
 func TestForeignMessages(t *testing.T) {
 	t.Parallel()
-	o, log := options(t, server), &lines{}
-	o.Logger = log.logger()
+	o, log := options(t, server), &testlog.Log{}
+	o.Logger = log.Logger()
 	a := open(t, o)
 	a.follow("x")
 	a.append("x", join("ann"))
@@ -222,7 +223,7 @@ func TestForeignMessages(t *testing.T) {
 	a.append("x", event("last"))
 	a.wait("x", "last")
 	assert.Equal(t, []string{"+ann", "last"}, a.words("x"))
-	assert.LessOrEqual(t, len(log.with("level=WARN")), 1, log)
+	assert.LessOrEqual(t, len(log.With("level=WARN")), 1, log)
 
 	epoch := a.seen("x")[0].entry.At.Epoch
 	forged := func(offset, epoch string) string {
