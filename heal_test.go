@@ -2,6 +2,7 @@ package pushy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -309,6 +310,126 @@ func TestClientMovesFasterThanDeliveries(t *testing.T) {
 		late.set(nil)
 		publishNumbers(t, other, "news", 11, 11) // and all that were late
 		stays.events("news", 11, 11)
+		stays.quiet()
+	})
+}
+
+// More events are on their way to a node than the channel keeps when a client comes that has them
+// already. It is recovered when they have arrived, and no member is told that events are lost.
+func TestMoreEventsOnTheirWayThanAreKept(t *testing.T) {
+	t.Parallel()
+	const late = 300 * time.Millisecond
+	for _, c := range []struct {
+		name string
+		wait time.Duration // from the first event until the client comes
+	}{
+		{"none has arrived", 50 * time.Millisecond},
+		{"some have arrived", late + 5*time.Millisecond},
+		{"they arrive while the log is read", late - 5*time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			fakeTime(t, func(t *testing.T) {
+				cluster := newCluster()
+				publisher := startOn(t, cluster.Broker(), keeping(2, time.Hour))
+				srv := startOn(t, &slowReads{slowSink{
+					Broker: cluster.Broker(),
+					late:   late,
+				}}, keeping(2, time.Hour))
+				stays := connect2(t, srv)
+				place := stays.enterWith("news", "").position()
+				time.Sleep(time.Minute)
+				var back *peer
+				resume := time.AfterFunc(c.wait, func() {
+					back = connect2(t, srv)
+					place.Offset = 9
+					got := back.resume("news", place, "").String()
+					assert.Equal(t, "recovered=true replay=1 offset=10", got)
+				})
+				defer resume.Stop()
+				for i := range uint64(10) {
+					publishNumbers(t, publisher, "news", i+1, i+1)
+					time.Sleep(time.Millisecond)
+				}
+				stays.events("news", 1, 10)
+				time.Sleep(time.Second)
+				require.NotNil(t, back)
+				back.events("news", 10, 10)
+				publishNumbers(t, publisher, "news", 11, 11)
+				stays.events("news", 11, 11)
+				back.events("news", 11, 11)
+				time.Sleep(time.Minute)
+				stays.quiet()
+				back.quiet()
+			})
+		})
+	}
+}
+
+// slowReads is a slowSink whose log takes 20 ms to read.
+type slowReads struct{ slowSink }
+
+func (s *slowReads) Read(ctx context.Context, channel string, r broker.Range) (broker.Page, error) {
+	page, err := s.slowSink.Read(ctx, channel, r)
+	time.Sleep(20 * time.Millisecond)
+	return page, err
+}
+
+// Events that are lost on their way, and that the log has no more, are a gap also if a client was the
+// first to show that they exist.
+func TestLostEventsThatAClientShows(t *testing.T) {
+	onLossy(t, keeping(2, time.Hour), func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, place broker.Position) {
+		l.loses(1, 2, 3, 4, 5)
+		publishNumbers(t, srv, "news", 1, 5)
+		place.Offset = 5
+		began := time.Now()
+		back := connect2(t, srv)
+		assert.Contains(t, back.resume("news", place, "").String(), "recovered=false unavailable")
+		assert.LessOrEqual(t, time.Since(began), 2*time.Second)
+		resync := `pushy:resync news {"reason":"trimmed","epoch":"` + place.Epoch + `","offset":3}`
+		p.expect(resync)
+		assert.LessOrEqual(t, time.Since(began), 10*time.Second)
+		p.events("news", 4, 5)
+		back.expect(resync)
+		back.events("news", 4, 5)
+		publishNumbers(t, srv, "news", 6, 6)
+		p.events("news", 6, 6)
+		p.quiet()
+	})
+}
+
+// A log that cannot be read loses nothing if the events that are missing have arrived meanwhile.
+func TestLogThatCannotBeReadWhileEventsArrive(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(t *testing.T) {
+		cluster := newCluster()
+		publisher := startOn(t, cluster.Broker(), keeping(100, time.Hour))
+		l := &lossy{Broker: cluster.Broker()}
+		srv := startOn(t, l, keeping(100, time.Hour))
+		stays := connect2(t, srv)
+		place := stays.enterWith("news", "").position()
+		l.set(func(broker.Entry) fate { return arrivesLater })
+		publishNumbers(t, publisher, "news", 1, 2)
+		l.mu.Lock()
+		late := l.later["news"]
+		l.later["news"] = nil
+		l.fate = nil
+		l.mu.Unlock()
+		require.Len(t, late, 2)
+		l.mu.Lock()
+		l.read = func(context.Context) error {
+			for _, e := range late {
+				l.sink.Deliver("news", e)
+			}
+			late = nil
+			return errors.New("the log cannot be read")
+		}
+		l.mu.Unlock()
+		back := connect2(t, srv)
+		place.Offset = 1
+		assert.Equal(t, "recovered=true replay=1 offset=2", back.resume("news", place, "").String())
+		back.events("news", 2, 2)
+		stays.events("news", 1, 2)
 		stays.quiet()
 	})
 }

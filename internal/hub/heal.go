@@ -68,6 +68,7 @@ func (k *history) endStall() {
 	k.held = nil
 	k.bytes = 0
 	k.dropped = false
+	k.onWay = false
 	close(k.healed)
 }
 
@@ -117,7 +118,7 @@ func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, e
 		return
 	}
 	ch.compact()
-	held, dropped := k.held, k.dropped
+	held, dropped, onWay := k.held, k.dropped, k.onWay
 	k.endStall()
 	switch {
 	case errors.Is(err, broker.ErrEpoch) && k.own:
@@ -129,14 +130,21 @@ func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, e
 	case err != nil && len(held) > 0:
 		to := held[0].entry.At
 		to.Offset--
-		ch.breakLocked(PastUnavailable, to)
+		if to != k.place() {
+			ch.breakLocked(PastUnavailable, to)
+		}
 	case err != nil:
 		return // it is tried again, at the latest when the broker is asked for the place
 	default:
-		ch.fillGapLocked(page, missing, held)
+		ch.fillGapLocked(page, missing, held, onWay)
 	}
 	for _, event := range held {
 		ch.arriveKeptLocked(event.late())
+	}
+	for _, event := range missing { // those that follow what was held
+		if at := event.entry.At; !k.stalled && at.Epoch == k.epoch && at.Offset == k.ring.last+1 {
+			ch.sendKeptLocked(event.late(), time.Now())
+		}
 	}
 	if dropped {
 		ch.stallLocked() // if the log cannot be read, the next event is out of order again
@@ -145,14 +153,17 @@ func (ch *Channel) endHeal(turn uint64, page broker.Page, missing []keptEvent, e
 }
 
 // fillGapLocked sends the missing events to the members, up to those that were held. If the
-// log does not have all of them, or if they are too many, the members receive a Gap event.
-func (ch *Channel) fillGapLocked(page broker.Page, missing, held []keptEvent) {
+// log does not have all of them, or if they are too many, the members receive a Gap event, unless
+// they can be on their way: then they are delivered, or found to be lost by the next delivery, or
+// when the broker is asked for the place.
+func (ch *Channel) fillGapLocked(page broker.Page, missing, held []keptEvent, onWay bool) {
 	k := ch.history
 	end := page.Top
 	if len(held) > 0 && held[0].entry.At.Epoch == end.Epoch {
-		end.Offset = held[0].entry.At.Offset - 1 // what was held is not missing
+		end.Offset = held[0].entry.At.Offset - 1 // what was held is not missing, nor what follows it
+		onWay = false
 	}
-	if page.More && len(missing) > 0 && missing[len(missing)-1].entry.At.Offset < end.Offset {
+	if !onWay && page.More && len(missing) > 0 && missing[len(missing)-1].entry.At.Offset < end.Offset {
 		ch.breakLocked(PastLarge, end)
 		return
 	}
@@ -162,12 +173,15 @@ func (ch *Channel) fillGapLocked(page broker.Page, missing, held []keptEvent) {
 		if at.Offset <= k.ring.last {
 			continue
 		}
+		if at.Offset > end.Offset || onWay && at.Offset > k.ring.last+1 {
+			break
+		}
 		if at.Offset > k.ring.last+1 {
 			ch.breakLocked(k.lost(page), broker.Position{Epoch: page.Top.Epoch, Offset: at.Offset - 1})
 		}
 		ch.sendKeptLocked(event.late(), now)
 	}
-	if end.Offset > k.ring.last {
+	if end.Offset > k.ring.last && !onWay {
 		ch.breakLocked(k.lost(page), end)
 	}
 }
@@ -301,9 +315,15 @@ func (ch *Channel) askBroker() error {
 	ch.fan.Lock()
 	ch.history.asking.top = tops[0]
 	ch.fan.Unlock()
-	if healed := ch.compare(tops[0]); healed != nil {
+	if healed := ch.compare(tops[0], true); healed != nil {
 		select {
 		case <-healed:
+		case <-ctx.Done():
+		}
+	}
+	if reached := ch.awaitPlace(tops[0]); reached != nil {
+		select {
+		case <-reached:
 		case <-ctx.Done():
 		}
 	}
@@ -311,14 +331,51 @@ func (ch *Channel) askBroker() error {
 }
 
 // compare compares the channel's place with that of the log. If events are missing, it
-// begins to heal the channel, and returns a channel that is closed afterwards.
-func (ch *Channel) compare(top broker.Position) (healed <-chan struct{}) {
+// begins to heal the channel, and returns a channel that is closed afterwards. onWay means that
+// the broker can be about to deliver them, see history.onWay.
+func (ch *Channel) compare(top broker.Position, onWay bool) (healed <-chan struct{}) {
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	k := ch.history
 	if !ch.ready || top.Epoch == k.epoch && top.Offset <= k.ring.last {
 		return nil
 	}
+	if !k.stalled {
+		k.onWay = onWay
+	}
 	ch.stallLocked()
 	return k.healed
+}
+
+// reach is what waits until a channel has a place.
+type reach struct {
+	place broker.Position
+	done  chan struct{} // nil if nothing waits
+}
+
+// awaitPlace returns a channel that is closed when the channel has a place or a later one, or when its
+// log has ended. Only one goroutine at a time calls it, see startAskLocked.
+func (ch *Channel) awaitPlace(place broker.Position) <-chan struct{} {
+	ch.fan.Lock()
+	defer ch.fan.Unlock()
+	k := ch.history
+	if !ch.ready {
+		return nil
+	}
+	done := make(chan struct{})
+	k.reach = reach{
+		place: place,
+		done:  done,
+	}
+	k.reached()
+	return done
+}
+
+// reached is called when the place has changed.
+func (k *history) reached() {
+	r := &k.reach
+	if r.done != nil && (k.closed || k.epoch != r.place.Epoch || k.ring.last >= r.place.Offset) {
+		close(k.reach.done)
+		k.reach.done = nil
+	}
 }

@@ -63,11 +63,14 @@ type history struct {
 	// While stalled is set, the log is being read, and kept events are added to held.
 	stalled bool
 	held    []keptEvent
-	bytes   int           // of the messages in held
-	dropped bool          // held was full
-	healed  chan struct{} // closed when stalled ends
-	turn    uint64        // counts the Resets, each of which replaces a heal that is running
-	heals   []time.Time   // when the last heals began that a delivery caused
+	bytes   int  // of the messages in held
+	dropped bool // held was full
+	// onWay means that no delivery and no Reset has caused the stall: what is missing can be on its
+	// way, also if the log has it no more.
+	onWay  bool
+	healed chan struct{} // closed when stalled ends
+	turn   uint64        // counts the Resets, each of which replaces a heal that is running
+	heals  []time.Time   // when the last heals began that a delivery caused
 
 	arrived time.Time // when the last event was delivered
 	used    time.Time // when the ring was last used by a client, or an event was added
@@ -75,6 +78,7 @@ type history struct {
 	replayed time.Time
 	filling  *call  // reads older events into the ring
 	asking   asking // asks the broker for the place
+	reach    reach  // waits until the place is the one that the broker has named
 	counted  int64  // the part of Hub.keptBytes that is the ring's
 	notice   string // the reason of a Gap event, still to be logged
 }
@@ -214,6 +218,7 @@ func (ch *Channel) sendKeptLocked(event keptEvent, now time.Time) {
 	k.used = now
 	k.ring.expire(k.keep, now)
 	k.ring.push(pastOf(event, now), k.keep)
+	k.reached()
 	if ch.listeners != nil {
 		ch.listeners.published(event.entry)
 	}
@@ -244,6 +249,7 @@ func (ch *Channel) breakLocked(reason string, to broker.Position) {
 	k.epoch = to.Epoch
 	k.own = false
 	k.ring.reset(to.Offset)
+	k.reached()
 	k.notice = reason
 	ch.gapLocked(reason, to)
 }
@@ -310,5 +316,6 @@ func (ch *Channel) closeHistory() {
 	k.turn++
 	k.endStall()
 	k.ring.reset(k.ring.last)
+	k.reached()
 	ch.countLocked()
 }

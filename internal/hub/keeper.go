@@ -129,7 +129,7 @@ func (h *Hub) compareAll(channels []*Channel) {
 			return
 		}
 		for i, ch := range chunk {
-			ch.compare(tops[i])
+			ch.compare(tops[i], false)
 		}
 	}
 }

@@ -436,7 +436,7 @@ func (ch *Channel) read(ctx context.Context, place broker.Position, first uint64
 		Bytes:  maxReplayBytes,
 	})
 	if errors.Is(err, broker.ErrEpoch) {
-		ch.compare(page.Top) // a Reset follows, unless it was lost
+		ch.compare(page.Top, true) // a Reset follows, unless it was lost
 	}
 	if err != nil {
 		return false, err
