@@ -122,17 +122,23 @@ func wireOf(text []byte, form Form) []byte {
 
 // framedSize returns the capacity that a Framed message with space for its header needs.
 func framedSize(text []byte) int {
-	const brackets = len(`a[""]`)
+	const brackets = len(framedHead + framedTail)
 	// Most texts have no other characters that need escapes.
 	escapes := bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
 	return maxHeader + brackets + len(text) + escapes
 }
 
+// What precedes and follows a text in a SockJS frame.
+const (
+	framedHead = `a["`
+	framedTail = `"]`
+)
+
 // appendFramed appends the SockJS frame with a text.
 func appendFramed(dst, text []byte) []byte {
-	dst = append(dst, "a["...)
-	dst = jsvalue.AppendQuote(dst, text)
-	return append(dst, ']')
+	dst = append(dst, framedHead...)
+	dst = jsvalue.AppendEscaped(dst, text)
+	return append(dst, framedTail...)
 }
 
 // putHeader returns the WebSocket frame whose payload is in wire, after maxHeader bytes.

@@ -55,6 +55,7 @@ type Event struct {
 	Joiner   *Member   // of Joined and Left
 	Presence bool      // of Subscribed: Members is shown
 	Members  []*Member // of Members and Subscribed, in joining order
+	ListAt   *int      // of Subscribed, or nil: is set to the place in the message where Members belongs
 	View     *View     // of Subscribed, Changed and Listed
 	Update   *Update   // of Updated
 
@@ -80,6 +81,8 @@ type Protocol interface {
 	// AppendMember appends a member in the form that lists and events use. The core keeps
 	// the result in Member.Text.
 	AppendMember(dst []byte, m *Member) []byte
+	// Separator returns what is between two members of a list.
+	Separator() []byte
 	// MemberData parses the presence data that a client sent with its Join. The result,
 	// which is nil if there is no data, is passed to other nodes and to AppendMember. The
 	// client sees the error.

@@ -85,17 +85,20 @@ func (c *Conn) frame(e *Event) *fanout.Frame {
 func (c *Conn) ownFrame(e *Event) *fanout.Frame {
 	text := texts.Get().(*[]byte)
 	*text = c.hub.cfg.Protocol.Append((*text)[:0], *e)
-	f := fanout.NewDirect(*text, c.out.Form())
-	if cap(*text) <= maxText {
-		texts.Put(text)
-	}
-	return f
+	defer putText(text)
+	return fanout.NewDirect(*text, c.out.Form())
 }
 
 // texts has buffers for the texts of ownFrame, of up to maxText bytes.
 var texts = sync.Pool{New: func() any { return new([]byte) }}
 
 const maxText = 64 << 10
+
+func putText(text *[]byte) {
+	if cap(*text) <= maxText {
+		texts.Put(text)
+	}
+}
 
 // sendForeign is Send for a connection with another protocol.
 func (c *Conn) sendForeign(e Event) error {

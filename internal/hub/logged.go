@@ -154,7 +154,7 @@ func (ch *Channel) subscribedLocked(m *membership, request []byte, past *pastReq
 	}
 	var replay []*fanout.Frame
 	e.Past, replay = ch.pastLocked(past)
-	ch.admit(m, m.conn.listFrame(&e), replay...)
+	ch.admit(m, ch.subscribedFrameLocked(&e), replay...)
 }
 
 // disown removes the member of m from the own members, if it is one. It is called when a

@@ -166,11 +166,11 @@ func (r *replica) update(m *Member, data []byte, s MemberState) change {
 	r.bytes -= m.size()
 	m.Data = data
 	m.MemberState = s
-	m.Text = nil
 	r.bytes += m.size()
 	if u := r.users[m.identity]; u != nil && r.perUser {
 		return r.refresh(u)
 	}
+	r.shown().changed(m)
 	r.digest.change(m)
 	return change{
 		kind:   memberUpdated,
@@ -225,7 +225,7 @@ func (r *replica) refresh(u *userMembers) change {
 		fields: seen.differsFrom(&before),
 	}
 	if c.fields != 0 {
-		seen.Text = nil
+		r.visible.changed(seen)
 		r.digest.change(seen)
 	}
 	return c

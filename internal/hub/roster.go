@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sort"
+	"weak"
 )
 
 // roster is a list of members in the order of their Joins. The zero value is empty.
@@ -14,6 +15,7 @@ type roster struct {
 	places   []place
 	index    map[string]*Member // by id
 	unsorted bool               // the places are not in the order of since
+	texts    weak.Pointer[rosterTexts]
 }
 
 // place is a place of a roster. It keeps its since when the member is removed, so that a
@@ -52,7 +54,9 @@ func (r *roster) insert(m *Member) {
 		return
 	}
 	r.index[m.ID] = m
-	r.places = slices.Insert(r.places, r.search(m.since), place{m.since, m})
+	i := r.search(m.since)
+	r.places = slices.Insert(r.places, i, place{m.since, m})
+	r.moved(i)
 }
 
 // search returns the first place whose since is at least that. The roster is sorted.
@@ -71,6 +75,18 @@ func (r *roster) remove(id string) *Member {
 		*r = roster{}
 		return m
 	}
+	i := r.place(m)
+	r.places[i].member = nil
+	r.forget(i)
+	if len(r.places) > 32 && len(r.index) < len(r.places)/2 {
+		r.places = slices.DeleteFunc(r.places, func(p place) bool { return p.member == nil })
+		r.moved(0)
+	}
+	return m
+}
+
+// place returns the place of a member.
+func (r *roster) place(m *Member) int {
 	i := 0
 	if !r.unsorted {
 		i = r.search(m.since)
@@ -78,11 +94,15 @@ func (r *roster) remove(id string) *Member {
 	for r.places[i].member != m {
 		i++
 	}
-	r.places[i].member = nil
-	if len(r.places) > 32 && len(r.index) < len(r.places)/2 {
-		r.places = slices.DeleteFunc(r.places, func(p place) bool { return p.member == nil })
+	return i
+}
+
+// changed is called when the Text of a member, which the roster has, is not valid any more.
+func (r *roster) changed(m *Member) {
+	m.Text = nil
+	if r.texts.Value() != nil {
+		r.forget(r.place(m))
 	}
-	return m
 }
 
 // sort sorts the members by their Joins, and reports whether their order has changed.
@@ -99,6 +119,7 @@ func (r *roster) sort() bool {
 	}
 	clear(r.places[len(kept):])
 	r.places = kept
+	r.moved(0)
 	before := func(a, b place) int { return cmp.Compare(a.since, b.since) }
 	if slices.IsSortedFunc(kept, before) {
 		return false

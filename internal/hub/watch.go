@@ -269,7 +269,11 @@ func (ch *Channel) presentLocked(e *Event, m *membership) {
 	switch want.Mode {
 	case PresenceList:
 		e.Presence = true
-		e.Members = ch.shownLocked()
+		if m.conn.foreign == 0 {
+			e.ListAt = new(int) // see subscribedFrameLocked
+		} else {
+			e.Members = ch.shownLocked()
+		}
 		if ch.policy.PerUser && m.conn.version >= 2 {
 			e.View = &View{}
 		}

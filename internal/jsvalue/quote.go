@@ -13,6 +13,12 @@ const hex = "0123456789abcdef"
 // escapes for HTML and U+2028. Invalid UTF-8 becomes U+FFFD.
 func AppendQuote[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
+	dst = AppendEscaped(dst, s)
+	return append(dst, '"')
+}
+
+// AppendEscaped is AppendQuote without the quotes.
+func AppendEscaped[T string | []byte](dst []byte, s T) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		class := byteClass[s[i]]
@@ -37,8 +43,7 @@ func AppendQuote[T string | []byte](dst []byte, s T) []byte {
 		}
 		start = i
 	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
+	return append(dst, s[start:]...)
 }
 
 // appendEscaped appends the escape of a quote, a backslash or a control character.

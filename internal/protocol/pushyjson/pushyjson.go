@@ -126,6 +126,9 @@ func (p *Protocol) Append(dst []byte, e hub.Event) []byte {
 		}
 		if e.Presence {
 			data = data.Raw("presence", list(e.Members))
+			if e.ListAt != nil {
+				*e.ListAt = len(dst) + len(beforeSuccess) + len(data) - len("]}")
+			}
 		}
 		data = appendView(data, &e)
 		return appendReply(dst, eventSuccess, data, e.Request)
@@ -189,6 +192,12 @@ func appendTime(o jsvalue.Object, name string, d time.Duration) jsvalue.Object {
 	return o.Raw(name, strconv.AppendInt(nil, d.Milliseconds(), 10))
 }
 
+// separator is what is between two members of a list.
+const separator = ','
+
+// Separator implements hub.Protocol.
+func (p *Protocol) Separator() []byte { return []byte{separator} }
+
 func list(members []*hub.Member) []byte {
 	size := 2
 	for _, m := range members {
@@ -197,7 +206,7 @@ func list(members []*hub.Member) []byte {
 	b := append(make([]byte, 0, size), '[')
 	for i, m := range members {
 		if i > 0 {
-			b = append(b, ',')
+			b = append(b, separator)
 		}
 		b = append(b, m.Text...)
 	}
@@ -230,6 +239,9 @@ func appendFrom(b []byte, from string) []byte {
 	b = jsvalue.AppendQuote(b, from)
 	return append(b, '}')
 }
+
+// beforeSuccess is what appendReply appends before the data of eventSuccess.
+const beforeSuccess = `{"event":"` + eventSuccess + `","data":`
 
 // appendReply appends a message for one connection. If id is not nil, it is added as the last
 // field: to data if that is an object without a field "id", otherwise to the message.
