@@ -47,10 +47,12 @@ var kinds = []kind{
 }
 
 // costKinds show what one feature costs. They are measured only by name, beside a kind that differs
-// in nothing else: scraped, mixed and those with deflate beside pushy, latest beside posted, and pushy's
-// triggers beside http.
+// in nothing else: scraped, mixed and those with deflate beside pushy, latest beside posted, pushy's
+// triggers beside http, and xhr polling beside that of sockjs-go.
 var costKinds = []kind{
 	{"http", "a handler of net/http that reads the body", "go", "http", load.Plain, false, load.Post, ""},
+	{"pushy/polling", "pushy, xhr polling", "pushy", "", load.Polling, false, load.Trigger, ""},
+	{"sockjsgo/polling", "sockjs-go, xhr polling", "go", "sockjsgo", load.Polling, false, load.Post, ""},
 	{"centrifuge/tls", "centrifuge, TLS", "go", "centrifuge", load.Centrifuge, true, load.Post, ""},
 	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
 	{"pushy/mixed", "pushy, a tenth with the Pusher protocol", "pushy", pusherFlag, load.Mixed, false, load.Trigger, ""},

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// httpBody decodes the chunked HTTP responses of one connection as their bytes arrive.
+// httpBody decodes the HTTP responses of one connection, which are chunked or have a length, as their
+// bytes arrive.
 type httpBody struct {
 	head  []byte // the bytes that have arrived of a header, or of the line with a chunk's length
 	left  int    // bytes of the chunk, including its line end, that have not arrived
@@ -21,6 +22,7 @@ const (
 	inLength
 	inChunk
 	inTrailer
+	inBody // of a response that has a length
 )
 
 // decode moves the bytes of the body to the beginning of p, and returns them.
@@ -35,11 +37,15 @@ func (h *httpBody) decode(p []byte) ([]byte, error) {
 				continue
 			}
 			lower := bytes.ToLower(head)
-			if !bytes.HasPrefix(lower, []byte("http/1.1 200 ")) || !bytes.Contains(lower, []byte("\r\ntransfer-encoding: chunked\r\n")) {
-				return nil, fmt.Errorf("not a stream: %.200q", head)
+			length, chunked := h.length(lower)
+			if !bytes.HasPrefix(lower, []byte("http/1.1 200 ")) || !chunked && length <= 0 {
+				return nil, fmt.Errorf("not a response with frames: %.200q", head)
 			}
 			h.last = bytes.Contains(lower, []byte("\r\nconnection: close\r\n"))
 			h.head, h.state = h.head[:0], inLength
+			if !chunked {
+				h.left, h.state = length, inBody
+			}
 		case inLength:
 			line, rest, whole := h.upTo(p, "\r\n")
 			p = rest
@@ -72,6 +78,14 @@ func (h *httpBody) decode(p []byte) ([]byte, error) {
 			if h.left == 0 {
 				h.state = inLength
 			}
+		case inBody:
+			n := min(h.left, len(p))
+			out = append(out, p[:n]...)
+			h.left -= n
+			p = p[n:]
+			if h.left == 0 {
+				h.state, h.ended = inHead, true
+			}
 		case inTrailer:
 			n := min(h.left, len(p))
 			h.left -= n
@@ -82,6 +96,17 @@ func (h *httpBody) decode(p []byte) ([]byte, error) {
 		}
 	}
 	return out, nil
+}
+
+// length returns the length of a body, or whether it is chunked.
+func (h *httpBody) length(lowerHead []byte) (n int, chunked bool) {
+	if bytes.Contains(lowerHead, []byte("\r\ntransfer-encoding: chunked\r\n")) {
+		return 0, true
+	}
+	if _, value, has := bytes.Cut(lowerHead, []byte("\r\ncontent-length: ")); has {
+		_, _ = fmt.Sscan(string(value), &n)
+	}
+	return n, false
 }
 
 // upTo collects bytes until end has arrived.

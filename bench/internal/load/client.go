@@ -19,6 +19,7 @@ type Dialect string
 const (
 	Framed     Dialect = "framed"     // SockJS over WebSocket
 	Streaming  Dialect = "streaming"  // SockJS over xhr_streaming
+	Polling    Dialect = "polling"    // SockJS over xhr, one response for each poll
 	Bare       Dialect = "bare"       // pushy's bare WebSocket
 	Plain      Dialect = "plain"      // a WebSocket that is subscribed when it connects
 	Centrifuge Dialect = "centrifuge" // centrifuge's JSON over WebSocket
@@ -119,7 +120,9 @@ func (cfg *Config) subscribe(c *client, dialect Dialect, channel string) error {
 	case SocketIO:
 		return cfg.webSocket(c, "/socket.io/?EIO=4&transport=websocket", "0{", "40", "40")
 	case Streaming:
-		return cfg.stream(c, session, framed, success)
+		return cfg.stream(c, session+"/xhr_streaming", session, framed, success)
+	case Polling:
+		return cfg.stream(c, session+"/xhr", session, framed, success)
 	case Events:
 		return cfg.events(c, "/pushy/events?channel="+channel, "pushy:open")
 	case Events3:
@@ -174,14 +177,14 @@ func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 	return nil
 }
 
-// stream opens an xhr_streaming response and subscribes by xhr_send, over a
-// connection that ends with it.
-func (cfg *Config) stream(c *client, session, command, success string) error {
-	c.path, c.http = session+"/xhr_streaming", &httpBody{}
+// stream requests frames from a path, and subscribes by xhr_send, over a connection that ends with
+// it.
+func (cfg *Config) stream(c *client, path, session, command, success string) error {
+	c.path, c.http = path, &httpBody{}
 	if err := cfg.poll(c); err != nil {
 		return err
 	}
-	w := &waiter{r: c, body: c.http}
+	w := &waiter{r: c, body: c.http, again: func() error { return cfg.poll(c) }}
 	if err := w.until("pushy:connect"); err != nil {
 		return fmt.Errorf("waiting for the stream: %w", err)
 	}
@@ -233,7 +236,7 @@ func (cfg *Config) events(c *client, path, first string) error {
 	return nil
 }
 
-// poll requests a stream, or the next one.
+// poll requests a response with frames.
 func (cfg *Config) poll(c *client) error {
 	_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Length: 0\r\n\r\n", c.path, cfg.Addr, cfg.origin())
 	return err
@@ -249,10 +252,11 @@ func (cfg *Config) origin() string {
 // waiter reads until a string has arrived. The bytes after it in the same read are not lost,
 // because the next call of until searches them, and no event is published yet.
 type waiter struct {
-	r    io.Reader
-	body *httpBody // decodes chunks; nil over WebSocket
-	seen []byte
-	from int
+	r     io.Reader
+	body  *httpBody    // decodes chunks; nil over WebSocket
+	again func() error // requests the next response
+	seen  []byte
+	from  int
 }
 
 func (w *waiter) until(text string) error {
@@ -273,6 +277,12 @@ func (w *waiter) until(text string) error {
 		if w.body != nil {
 			if p, err = w.body.decode(p); err != nil {
 				return err
+			}
+			if w.body.ended && w.again != nil {
+				w.body.ended = false
+				if err := w.again(); err != nil {
+					return err
+				}
 			}
 		}
 		w.seen = append(w.seen, p...)

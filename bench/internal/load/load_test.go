@@ -155,6 +155,7 @@ func TestPushy(t *testing.T) {
 		{"tls", Framed, true, 1, Load{Size: 4000, Window: 8}},
 		{"rate", Framed, false, 1, Load{Size: 200, Rate: 500}},
 		{"streaming", Streaming, false, 1, Load{Size: 4000, Window: 8}}, // many responses
+		{"polling", Polling, false, 1, Load{Size: 200, Window: 8}},
 		{"pusher", Pusher, false, 1, Load{Size: 200, Window: 8}},
 		{"mixed", Mixed, false, 1, Load{Size: 200, Window: 8}},
 		{"json", Framed, false, 1, Load{Size: 1000, JSON: true, Window: 8}},
