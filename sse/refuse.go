@@ -93,7 +93,7 @@ func (h *handler) mayBeBusy() bool {
 // after which all clients reconnect and keep their positions.
 func (h *handler) busy(w http.ResponseWriter, r *http.Request, reason string, after time.Duration) {
 	out := transport.NewStream(w, h.server.WriteTimeout)
-	out.Header(r)
+	lastHeader(out, r)
 	streamHeader(w.Header())
 	data := jsvalue.Object(nil).Text("reason", reason).Raw("returnIn", strconv.AppendInt(nil, after.Milliseconds(), 10))
 	_ = out.Do(true, func() error {

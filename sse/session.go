@@ -49,11 +49,12 @@ func newPulled(form fanout.Form, linger time.Duration) *pulled {
 	}
 }
 
-func (p *pulled) Wake() {
+func (p *pulled) Wake() (written bool) {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
+	return false
 }
 
 var errAborted = errors.New("the session was aborted")

@@ -170,7 +170,7 @@ func (st *stream) aged() { st.conn.Close(codeAge, reasonAge) }
 // begin writes the header, and what comes before the queued frames.
 func (st *stream) begin() error {
 	streamHeader(st.out.W.Header())
-	st.out.Header(st.r)
+	lastHeader(st.out, st.r)
 	return st.flush(false)
 }
 
@@ -477,6 +477,15 @@ func (st *stream) flush(last bool) error {
 func (st *stream) release() {
 	if st.buf != nil {
 		transport.Release(st.buf)
+	}
+}
+
+// lastHeader sets the header fields of a response that is streamed, after which the connection is closed: most
+// responses are aborted.
+func lastHeader(out transport.Stream, r *http.Request) {
+	out.Header()
+	if r.ProtoMajor == 1 {
+		out.W.Header().Set("Connection", "close")
 	}
 }
 

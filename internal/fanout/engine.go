@@ -50,8 +50,9 @@ type Direct interface {
 // client polls.
 type Puller interface {
 	Endpoint
-	// Wake reports that frames are queued. It must not block.
-	Wake()
+	// Wake reports that frames are queued. It must not block. It returns true if it has written
+	// them itself, so that the duration of the call is what the write costs.
+	Wake() (written bool)
 }
 
 // Config has the limits of an Engine. All fields must be set, except Flushers.

@@ -139,13 +139,14 @@ func (c *counter) Finish(_ int, _ string, _ time.Duration) {}
 
 type counting struct{ *counter }
 
-func (p counting) Wake() {
+func (p counting) Wake() bool {
 	go func() {
 		if frames, _ := p.out.Take(nil, wide); len(frames) > 0 {
 			p.writes++
 			p.out.Written()
 		}
 	}()
+	return false
 }
 
 // The writes that other goroutines make count in the duration of a pass, so that events are

@@ -34,7 +34,7 @@ func omittable(text, latest string, droppable bool) *fanout.Frame {
 type puller struct{ form fanout.Form }
 
 func (p puller) Form() fanout.Form { return p.form }
-func (p puller) Wake()             {}
+func (p puller) Wake() bool        { return false }
 
 // modelFrame is a frame as the model sees it.
 type modelFrame struct {

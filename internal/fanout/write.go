@@ -236,8 +236,9 @@ func (o *Outbox) flush(b *batch) (relieved bool, err error) {
 	}
 	if puller, ok := o.puller(); ok {
 		o.mu.Unlock()
-		b.indirect++
-		puller.Wake()
+		if !puller.Wake() {
+			b.indirect++
+		}
 		return false, nil
 	}
 	if o.direct == nil || o.closed && len(o.waitingLocked()) == 0 { // Finish can block, too

@@ -39,14 +39,8 @@ func (s *Stream) WaitForEnd() { _ = s.rc.SetReadDeadline(time.Time{}) }
 func (s *Stream) SetReadDeadline(t time.Time) error { return s.rc.SetReadDeadline(t) }
 
 // Header sets the header fields of a response that is streamed.
-func (s *Stream) Header(r *http.Request) {
-	head := s.W.Header()
-	if r.ProtoMajor == 1 {
-		// The server writes the end of the response within a deadline, which belongs to the
-		// connection: it is not reused.
-		head.Set("Connection", "close")
-	}
-	head.Set("X-Accel-Buffering", "no") // otherwise nginx buffers frames
+func (s *Stream) Header() {
+	s.W.Header().Set("X-Accel-Buffering", "no") // otherwise nginx buffers frames
 }
 
 // Flush sends what was written.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/internal/httperror"
@@ -63,6 +64,12 @@ type Handler struct {
 	notices *ratelog.Logger
 
 	middleware transport.Middleware
+
+	// wrapped has each *http.Server whose connections are not plain sockets, to which flushers
+	// cannot write.
+	wrapped sync.Map
+
+	wrap func(line) line // for tests, or nil
 }
 
 // NewHandler returns a Handler.

@@ -1,13 +1,11 @@
 package sockjs
 
 import (
-	"bytes"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
-	"github.com/gopushy/pushy/internal/jsvalue"
 	"github.com/gopushy/pushy/internal/transport"
 )
 
@@ -16,14 +14,12 @@ var sessionEnded = &transport.Refusal{Status: http.StatusServiceUnavailable, Tex
 
 // receiver answers one request with the queued frames of its session.
 type receiver struct {
-	framing
-	h       *Handler
-	r       *http.Request
-	out     transport.Stream
-	buf     *[]byte // the bytes of the next write
-	frames  []*fanout.Frame
-	begun   bool
-	written int // the number of bytes of frames so far
+	renderer
+	h      *Handler
+	r      *http.Request
+	out    transport.Stream
+	frames []*fanout.Frame
+	begun  bool
 }
 
 // receive serves a request of a receiving transport.
@@ -37,10 +33,10 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		return
 	}
 	rv := &receiver{
-		framing: framing,
-		h:       h,
-		r:       r,
-		out:     transport.NewStream(w, h.cfg.WriteTimeout),
+		renderer: renderer{framing: framing},
+		h:        h,
+		r:        r,
+		out:      transport.NewStream(w, h.cfg.WriteTimeout),
 	}
 	if refused := rv.prepare(); refused != nil {
 		refused.Write(w)
@@ -58,11 +54,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 			_ = rv.flush(true)
 			return
 		case detach != nil:
-			defer s.responseDone()
-			defer detach()
-			if err := rv.run(s, detach); err != nil {
-				s.failed(err)
-			}
+			rv.respond(s, detach)
 			return
 		case rv.timedOut():
 			rv.plain('h')
@@ -73,6 +65,35 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		}
 	}
 	sessionEnded.Write(w)
+}
+
+// respond answers the request as the receiver of s, or leaves that to a stream.
+func (rv *receiver) respond(s *httpSession, detach func()) {
+	left := false
+	defer func() { // also if middleware panics
+		if !left {
+			detach()
+			s.responseDone()
+		}
+	}()
+	select {
+	case <-s.started:
+	case <-s.dead:
+		rv.over()
+		return
+	}
+	var err error
+	if rv.streaming {
+		if err = rv.flush(false); err == nil { // the prelude
+			left, err = rv.leave(s, detach)
+		}
+	}
+	if err == nil && !left {
+		err = rv.run(s, detach)
+	}
+	if err != nil {
+		s.failed(err)
+	}
 }
 
 // prepare clears the deadlines of the request, so that its response can wait for frames.
@@ -104,18 +125,10 @@ func (s *httpSession) failed(err error) {
 // A response detaches from the session before its last bytes are written, because the
 // client can send its next request as soon as it has read them.
 func (rv *receiver) run(s *httpSession, detach func()) error {
-	select {
-	case <-s.started:
-	case <-s.dead:
-		return rv.over()
-	}
 	if rv.streaming {
 		// After run, the http.Server still writes the end of the response, which needs a
 		// deadline, too.
 		defer rv.out.Limit()
-		if err := rv.flush(false); err != nil { // the prelude
-			return err
-		}
 	}
 	if s.open() {
 		rv.plain('o')
@@ -149,7 +162,8 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 			detach()
 			return nil
 		case <-s.dead:
-			return rv.over()
+			rv.over()
+			return nil
 		case <-rv.r.Context().Done():
 			if !rv.timedOut() {
 				return errAborted
@@ -197,74 +211,10 @@ func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 // over ends the response of a session that has ended without a close frame. If nothing has
 // been written, it responds with an error, because a client would poll again after an empty
 // response.
-func (rv *receiver) over() error {
+func (rv *receiver) over() {
 	if !rv.begun {
 		sessionEnded.Write(rv.out.W)
 	}
-	return nil
-}
-
-// frame adds one SockJS frame, which put appends.
-func (rv *receiver) frame(put func([]byte) []byte) {
-	if rv.buf == nil {
-		rv.buf = transport.Buffer()
-	}
-	b := append(*rv.buf, rv.before...)
-	from := len(b)
-	b = put(b)
-	if rv.decoded {
-		b = escapePercent(b, from)
-	}
-	if rv.quoted {
-		text := string(b[from:])
-		b = appendScriptText(b[:from], text)
-	}
-	rv.written += len(b) - from
-	*rv.buf = append(b, rv.after...)
-}
-
-// plain adds a frame of one letter, which does not count towards ResponseLimit.
-func (rv *receiver) plain(letter byte) {
-	before := rv.written
-	rv.frame(func(b []byte) []byte { return append(b, letter) })
-	rv.written = before
-}
-
-func (rv *receiver) messages(frames []*fanout.Frame) {
-	rv.frame(func(b []byte) []byte {
-		b = append(b, 'a', '[')
-		for i, f := range frames {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = jsvalue.AppendQuoteSockJS(b, f.Bytes(fanout.Text))
-		}
-		return append(b, ']')
-	})
-}
-
-func (rv *receiver) closeFrame(end *fanout.CloseFrame) {
-	reason := jsvalue.AppendQuoteSockJS(nil, []byte(end.Reason)) // with the same escapes as messages
-	rv.frame(func(b []byte) []byte { return appendCloseFrame(b, end.Code, reason) })
-}
-
-// appendCloseFrame appends SockJS's close frame; reason is a JSON string.
-func appendCloseFrame(b []byte, code int, reason []byte) []byte {
-	b = append(b, "c["...)
-	b = strconv.AppendInt(b, int64(code), 10)
-	b = append(b, ',')
-	b = append(b, reason...)
-	return append(b, ']')
-}
-
-// escapePercent replaces each % in b, from the index from on, with its JSON escape. In a
-// frame each % is inside a JSON string, so the meaning of the frame does not change.
-func escapePercent(b []byte, from int) []byte {
-	frame := b[from:]
-	if bytes.IndexByte(frame, '%') < 0 {
-		return b
-	}
-	return append(b[:from], bytes.ReplaceAll(frame, []byte{'%'}, []byte(`\u0025`))...)
 }
 
 // send writes buf. Before the last write of a response, it detaches from the session.
@@ -313,7 +263,7 @@ func (rv *receiver) begin() error {
 		rv.out.W.WriteHeader(http.StatusOK)
 		return nil
 	}
-	rv.out.Header(rv.r)
+	rv.out.Header()
 	rv.out.W.WriteHeader(http.StatusOK)
 	if _, err := rv.out.W.Write([]byte(rv.prelude)); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopushy/pushy/internal/fanout"
@@ -55,6 +56,8 @@ type httpSession struct {
 	started chan struct{} // closed when out is set
 	dead    chan struct{} // closed by Abort
 
+	stream atomic.Pointer[stream] // the receiver, if that is a stream
+
 	mu         sync.Mutex // guards the fields below
 	out        *fanout.Outbox
 	page       *string // the origin of the page of the session; nil until a request has one
@@ -101,7 +104,15 @@ func (s *httpSession) belongsTo(r *http.Request) bool {
 func (s *httpSession) Form() fanout.Form { return fanout.Text }
 func (s *httpSession) Protocol() string  { return s.protocol }
 func (s *httpSession) ShutdownCode() int { return session.CloseShutdown }
-func (s *httpSession) Wake()             { signal(s.wake) }
+
+// Wake leaves what is queued to the stream. Without a stream, a receiver writes it.
+func (s *httpSession) Wake() (written bool) {
+	if st := s.stream.Load(); st != nil && st.push() {
+		return true
+	}
+	signal(s.wake)
+	return false
+}
 
 // signal adds an element to a channel of capacity 1, unless it has one.
 func signal(c chan struct{}) {
@@ -208,6 +219,9 @@ func (s *httpSession) markLostLocked(err error) {
 		// a new session with the same id.
 		s.h.table.remove(s)
 		close(s.dead)
+		if st := s.stream.Load(); st != nil {
+			go st.over() // it needs s.mu
+		}
 	}
 }
 

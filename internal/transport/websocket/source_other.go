@@ -15,3 +15,5 @@ func rawConn(net.Conn) syscall.RawConn { return nil }
 func newPooledSource(syscall.RawConn) source { panic("websocket: no raw connections here") }
 
 func tryWrite(syscall.RawConn, []byte) (int, error) { return 0, nil }
+
+func await(syscall.RawConn) error { panic("websocket: no raw connections here") }

@@ -100,6 +100,32 @@ func (s *pooledSource) read(fd uintptr) bool {
 	return err != syscall.EAGAIN
 }
 
+// await waits until a socket is readable, and returns nil unless its peer has closed it.
+func await(rc syscall.RawConn) error {
+	var failed error
+	err := rc.Read(func(fd uintptr) bool {
+		var first [1]byte
+		for {
+			n, _, err := syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK)
+			switch {
+			case err == syscall.EINTR:
+				continue
+			case err == syscall.EAGAIN:
+				return false
+			case err != nil:
+				failed = os.NewSyscallError("recvfrom", err)
+			case n == 0:
+				failed = io.EOF
+			}
+			return true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
 // writeOp is one write call. It is pooled with its func, so that a write does not allocate.
 type writeOp struct {
 	p   []byte

@@ -69,7 +69,34 @@ func (w *Wire) Drain() error {
 	}
 }
 
-// Stop makes Drain return.
+// Plain reports whether the connection is a socket, which TryWrite writes to and Await does not read from.
+func (w *Wire) Plain() bool { return w.stream.raw != nil }
+
+// TryWrite is that of Direct.
+func (w *Wire) TryWrite(p []byte) (n int, err error) { return w.direct.TryWrite(p) }
+
+// Await waits until the peer sends something, which remains to be read if the connection is Plain, and
+// returns nil. Otherwise Await returns when the connection ends, or after Stop.
+func (w *Wire) Await() error {
+	if raw := w.stream.raw; raw != nil {
+		return await(raw)
+	}
+	return w.Drain()
+}
+
+// Release ends the use of the connection, and returns it without deadlines, or nil if it was closed.
+func (w *Wire) Release() (conn net.Conn) {
+	w.once.Do(func() {
+		if w.stream.SetDeadline(time.Time{}) == nil {
+			conn = w.stream.Conn
+		} else {
+			w.stream.abort()
+		}
+	})
+	return conn
+}
+
+// Stop makes Drain and Await return.
 func (w *Wire) Stop() {
 	if w.stream.SetReadDeadline(pastDeadline) != nil {
 		w.stream.abort()
