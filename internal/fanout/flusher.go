@@ -29,6 +29,7 @@ type flusher struct {
 	batch  batch
 	warm   uint16 // see Fan.Touch
 
+	corks corks
 	guard guard
 	sent  sent
 	_     [64]byte // keeps the next flusher's counter out of this one's cache line

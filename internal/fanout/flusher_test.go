@@ -121,7 +121,7 @@ func TestEndsDuringAPass(t *testing.T) {
 					e, s, cut := wideEngine(0), &socket{room: c.room}, &cuts{}
 					o := e.NewOutbox(s, cut.add)
 					c.do(o, s)
-					send(o, frame("something"))
+					send(o, "something")
 					synctest.Wait()
 					time.Sleep(time.Minute)
 					o.Close(1000, "") // if the case has not ended it
@@ -129,7 +129,7 @@ func TestEndsDuringAPass(t *testing.T) {
 					e.Wait()
 					assert.Equal(t, c.cuts, cut.list)
 					assert.Zero(t, e.Waiting())
-					assert.False(t, send(o, frame("x")))
+					assert.False(t, send(o, "x"))
 				})
 			})
 		}

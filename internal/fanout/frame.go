@@ -75,15 +75,15 @@ func NewRun(texts [][]byte, form Form) *Frame {
 	}
 }
 
-// NewDirect is NewFrame for a message that only one Outbox will have, whose form it has. It copies
-// the text.
-func NewDirect(text []byte, form Form) *Frame {
+// newDirect is NewFrame for a message that only one Outbox will have, whose form it has. It copies
+// the text. Direct messages are not compressed.
+func newDirect(text []byte, form Form) *Frame {
 	f := &Frame{made: clock()}
-	if form == Framed || form == Bare {
-		f.text = wireOf(text, form)
-		f.raw = true
-	} else {
+	if form == Text || form >= ownForms {
 		f.text = bytes.Clone(text)
+	} else {
+		f.text = wireOf(text, form.Plain())
+		f.raw = true
 	}
 	return f
 }
@@ -118,6 +118,23 @@ func wireOf(text []byte, form Form) []byte {
 	}
 	wire := appendFramed(make([]byte, maxHeader, framedSize(text)), text)
 	return putHeader(wire, finText)
+}
+
+// appendWire appends the bytes of a direct message in one of pushy's own forms.
+func appendWire(dst, text []byte, form Form) []byte {
+	switch form.Plain() {
+	case Text:
+		return append(dst, text...)
+	case Bare:
+		return append(appendHeader(dst, finText, len(text)), text...)
+	}
+	var header [maxHeader]byte
+	at := len(dst)
+	dst = append(dst, header[:]...)
+	dst = appendFramed(dst, text)
+	payload := dst[at+maxHeader:]
+	n := at + copy(dst[at:], appendHeader(header[:0], finText, len(payload)))
+	return dst[:n+copy(dst[n:], payload)]
 }
 
 // framedSize returns the capacity that a Framed message with space for its header needs.

@@ -34,6 +34,7 @@ func (o *Outbox) AwaitRoom(ctx context.Context, size int64) (release func(), err
 	if o.listRoom() == nil && e.reserve(size) {
 		return release, nil // the common case needs no timer
 	}
+	o.Uncork() // the caller is the one that has called Cork
 	timeout := time.NewTimer(e.cfg.WriteTimeout)
 	defer timeout.Stop()
 	expired := false

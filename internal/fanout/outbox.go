@@ -51,7 +51,7 @@ type Outbox struct {
 	// never change: together they are one cache line.
 	mu     sync.Mutex
 	listed bool // on the list of the flusher
-	drains bool // a drain writes, or SendNow
+	drains bool // a drain writes, or SendNow, or the Outbox is corked
 	held   bool // nothing is written before Release
 	closed bool // no frame is accepted any more
 	ended  bool // Done is closed
@@ -69,7 +69,7 @@ type Outbox struct {
 
 	prev, next *Outbox // in the engine's list, under the engine's lock
 
-	_ [16]byte // an Outbox begins at a cache line if its size is a multiple of one
+	cork cork // with it, the size is a multiple of a cache line, so an Outbox begins at one
 }
 
 // ending has the fields that only an Outbox that ends needs.
@@ -200,6 +200,9 @@ func (o *Outbox) appendLocked(f *Frame) (ok, slow bool) {
 	putQueues(chain)
 	if waiting+n >= batchBytes {
 		o.flusher.urgent.Store(true)
+		if o.cork.in {
+			o.uncorkLocked()
+		}
 	}
 	o.wakeLocked()
 	return true, false

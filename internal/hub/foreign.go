@@ -4,7 +4,6 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/gopushy/pushy/broker"
@@ -78,26 +77,6 @@ func (c *Conn) frame(e *Event) *fanout.Frame {
 		return fanout.RawFrame(wire)
 	}
 	return nil
-}
-
-// ownFrame is frame for a connection with the protocol of the Config. No other connection can
-// have the result.
-func (c *Conn) ownFrame(e *Event) *fanout.Frame {
-	text := texts.Get().(*[]byte)
-	*text = c.hub.cfg.Protocol.Append((*text)[:0], *e)
-	defer putText(text)
-	return fanout.NewDirect(*text, c.out.Form())
-}
-
-// texts has buffers for the texts of ownFrame, of up to maxText bytes.
-var texts = sync.Pool{New: func() any { return new([]byte) }}
-
-const maxText = 64 << 10
-
-func putText(text *[]byte) {
-	if cap(*text) <= maxText {
-		texts.Put(text)
-	}
 }
 
 // sendForeign is Send for a connection with another protocol.

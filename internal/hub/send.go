@@ -1,6 +1,10 @@
 package hub
 
-import "github.com/gopushy/pushy/internal/fanout"
+import (
+	"sync"
+
+	"github.com/gopushy/pushy/internal/fanout"
+)
 
 // Send queues an event for this connection only. It returns ErrClosed if the connection has
 // ended.
@@ -14,14 +18,29 @@ func (c *Conn) send(e *Event, now bool) error {
 	if c.foreign != 0 {
 		return c.sendForeign(*e)
 	}
-	queue := c.out.Send
+	queue := c.out.SendDirect
 	if now {
 		queue = c.out.SendNow
 	}
-	if !queue(c.ownFrame(e)) {
+	text := texts.Get().(*[]byte)
+	*text = c.hub.cfg.Protocol.Append((*text)[:0], *e)
+	ok := queue(*text)
+	putText(text)
+	if !ok {
 		return ErrClosed
 	}
 	return nil
+}
+
+// texts has buffers for the texts of direct messages, of up to maxText bytes.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxText = 64 << 10
+
+func putText(text *[]byte) {
+	if cap(*text) <= maxText {
+		texts.Put(text)
+	}
 }
 
 // Last reports whether the client has sent nothing after the message that is being handled, as far

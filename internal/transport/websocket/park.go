@@ -14,6 +14,7 @@ func (s *socket) Park(r session.Reader) bool {
 	if s.failed != nil || len(s.messages) > 0 || s.frames != nil && !s.frames.idle() {
 		return false
 	}
+	s.uncork()
 	raw := s.stream.raw
 	if raw == nil {
 		over, ok := s.stream.Conn.(*tls.Conn)

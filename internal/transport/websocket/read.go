@@ -50,6 +50,7 @@ type frameReader struct {
 	garbled  bool  // the boundaries of frames are lost
 	gotClose bool
 	deflated bool // the message is compressed
+	corked   bool // the Outbox is corked
 	frame    ws.Header
 	left     int64 // bytes of the frame's payload that are still to be read
 
@@ -161,6 +162,7 @@ func (r *frameReader) most() int {
 // more waits for the next chunk. The last one must have been read to its end.
 func (r *frameReader) more() (err error) {
 	r.in = nil // otherwise it would refer to a chunk that the source has released
+	r.on.uncork()
 	r.on.waiting(true)
 	r.in, err = r.src.next()
 	r.on.waiting(false)

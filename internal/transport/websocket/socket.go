@@ -241,9 +241,11 @@ func (s *socket) Receive() ([]byte, error) {
 	if s.failed == nil {
 		p, err := s.receive()
 		if err == nil {
+			s.cork()
 			return p, nil
 		}
 		s.fail(err)
+		s.uncork()
 	}
 	return nil, s.failed
 }

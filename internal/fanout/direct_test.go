@@ -13,9 +13,15 @@ import (
 )
 
 // ways are the ways to queue a frame for one connection.
-var ways = map[string]func(o *fanout.Outbox, f *fanout.Frame) bool{
-	"":    (*fanout.Outbox).Send,
-	"Now": (*fanout.Outbox).SendNow,
+var ways = map[string]func(o *fanout.Outbox, text string) bool{
+	"":       func(o *fanout.Outbox, text string) bool { return o.Send(frame(text)) },
+	"Direct": func(o *fanout.Outbox, text string) bool { return o.SendDirect([]byte(text)) },
+	"Now":    func(o *fanout.Outbox, text string) bool { return o.SendNow([]byte(text)) },
+	"Corked": func(o *fanout.Outbox, text string) bool {
+		o.Cork()
+		defer o.Uncork()
+		return o.SendDirect([]byte(text))
+	},
 }
 
 // SendNow has written its frame when it returns. If the socket is full at any byte, a drain writes
@@ -31,9 +37,9 @@ func TestSendNowAtEveryByte(t *testing.T) {
 			s.during = func() {
 				s.during = nil
 				assert.True(t, o.Send(frame("second;")))
-				assert.True(t, o.SendNow(frame("third;")))
+				assert.True(t, o.SendNow([]byte("third;")))
 			}
-			assert.True(t, o.SendNow(frame(first)))
+			assert.True(t, o.SendNow([]byte(first)))
 			assert.Equal(t, first[:room], s.all(), "without another goroutine")
 			synctest.Wait()
 			close(s.sink.gate)
@@ -57,11 +63,11 @@ func TestSendNowQueues(t *testing.T) {
 		e, s := wideEngine(0), &socket{room: wide}
 		o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
 		o.Hold()
-		assert.True(t, o.SendNow(frame("1")))
+		assert.True(t, o.SendNow([]byte("1")))
 		synctest.Wait()
 		assert.Empty(t, s.all())
 		o.Release()
-		assert.True(t, o.SendNow(frame("2")))
+		assert.True(t, o.SendNow([]byte("2")))
 		synctest.Wait()
 		assert.Equal(t, "12", s.all())
 
@@ -69,13 +75,13 @@ func TestSendNowQueues(t *testing.T) {
 		o.Open(&gate, frame("3"))
 		synctest.Wait()
 		o.SendThrough(&gate, frame("4")) // and Flush has not been called
-		assert.True(t, o.SendNow(frame("5")))
+		assert.True(t, o.SendNow([]byte("5")))
 		synctest.Wait()
 		assert.Equal(t, "12345", s.all())
 
 		s.during = func() {
 			s.during = nil
-			assert.True(t, o.SendNow(frame("7")))
+			assert.True(t, o.SendNow([]byte("7")))
 			assert.Equal(t, "12345", s.all(), "the flusher writes")
 		}
 		assert.True(t, o.Send(frame("6")))
@@ -87,9 +93,9 @@ func TestSendNowQueues(t *testing.T) {
 	})
 }
 
-// Several goroutines send to one connection in both ways: the frames of each remain in order, and
+// Several goroutines send to one connection in all ways: the frames of each remain in order, and
 // none is lost or written twice.
-func TestSendNowUnderFire(t *testing.T) {
+func TestDirectUnderFire(t *testing.T) {
 	t.Parallel()
 	e, s := wideEngine(0), &socket{room: 20_000}
 	o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
@@ -98,11 +104,14 @@ func TestSendNowUnderFire(t *testing.T) {
 	for i := range senders {
 		all.Go(func() {
 			for n := range frames {
-				send := o.Send
-				if (n+i)%2 == 0 {
-					send = o.SendNow
+				by := []string{"", "Direct", "Now"}[(n+i)%3]
+				if i == 0 && n%5 == 0 {
+					o.Cork() // only one goroutine does, the reader
 				}
-				assert.True(t, send(frame(fmt.Sprintf("%d:%d;", i, n))))
+				assert.True(t, ways[by](o, fmt.Sprintf("%d:%d;", i, n)))
+				if i == 0 && n%5 == 4 {
+					o.Uncork()
+				}
 			}
 		})
 	}
@@ -128,12 +137,63 @@ func TestSendNowToGuarded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, s := wideEngine(0), newGuarded(wide)
 		o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
-		assert.True(t, o.SendNow(frame("first;")))
-		assert.True(t, o.SendNow(frame("second;")))
+		assert.True(t, o.SendNow([]byte("first;")))
+		assert.True(t, o.SendNow([]byte("second;")))
 		synctest.Wait()
 		assert.Equal(t, "first;second;", s.all())
 		o.Close(1000, "")
 		<-o.Done()
 		e.Wait()
+	})
+}
+
+// A direct message has the form of its connection, however it is sent.
+func TestDirectInEveryForm(t *testing.T) {
+	t.Parallel()
+	for form, want := range map[fanout.Form]string{
+		fanout.Text:          `{"a":"b"}`,
+		fanout.Framed:        "\x81\x12" + `a["{\"a\":\"b\"}"]`,
+		fanout.Bare:          "\x81\x09" + `{"a":"b"}`,
+		fanout.FramedDeflate: "\x81\x12" + `a["{\"a\":\"b\"}"]`,
+		fanout.BareDeflate:   "\x81\x09" + `{"a":"b"}`,
+		taggedForm:           string(frame(`{"a":"b"}`).Bytes(taggedForm)),
+	} {
+		for by, send := range ways {
+			synctest.Test(t, func(t *testing.T) {
+				e, s := wideEngine(0), &formed{form: form}
+				s.room = wide
+				o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+				for range 2 {
+					assert.True(t, send(o, `{"a":"b"}`))
+					synctest.Wait()
+				}
+				assert.Equal(t, want+want, s.all(), "form %d by %q", form, by)
+				o.Close(1000, "")
+				<-o.Done()
+				e.Wait()
+			})
+		}
+	}
+}
+
+// Large messages have longer headers.
+func TestDirectOfEverySize(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, form := range []fanout.Form{fanout.Framed, fanout.Bare} {
+			for _, size := range []int{0, 1, 119, 120, 125, 126, 65529, 65530, 65535, 65536, 70000} {
+				text := strings.Repeat("x", size)
+				for by, send := range ways {
+					e, s := wideEngine(0), &formed{form: form}
+					s.room = wide
+					o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+					assert.True(t, send(o, text))
+					synctest.Wait()
+					assert.Equal(t, string(frame(text).Bytes(form)), s.all(), "%d bytes, form %d, by %q", size, form, by)
+					o.Discard()
+					e.Wait()
+				}
+			}
+		}
 	})
 }

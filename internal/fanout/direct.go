@@ -1,0 +1,104 @@
+package fanout
+
+import "sync"
+
+// A run is a raw Frame with messages of one Outbox, to which others are added while it is corked. It
+// is used again when it has been written.
+var runs = sync.Pool{New: func() any { return &Frame{raw: true} }}
+
+func takeRun() *Frame { return runs.Get().(*Frame) }
+
+func putRun(f *Frame) {
+	if cap(f.text) <= batchBytes {
+		f.text = f.text[:0]
+		f.seen.Store(0)
+		runs.Put(f)
+	}
+}
+
+// SendDirect is Send for the text of a message that no other Outbox has. It does not keep the text.
+func (o *Outbox) SendDirect(text []byte) bool {
+	o.mu.Lock()
+	if o.cork.in && !o.closed && o.form < ownForms && o.addToRunLocked(text) {
+		o.mu.Unlock()
+		o.afterAppend(false)
+		return true
+	}
+	o.mu.Unlock()
+	return o.Send(newDirect(text, o.form))
+}
+
+// SendNow is SendDirect for a message after which no other is expected soon, such as the answer to the
+// only command of a client. If nothing else is queued, the caller writes it itself, as a flusher
+// would, which is cheaper than to start one. SendNow does not wait: what the socket does not accept
+// at once is left to a drain.
+func (o *Outbox) SendNow(text []byte) bool {
+	o.mu.Lock()
+	if o.form >= ownForms || !o.idleLocked() {
+		o.mu.Unlock()
+		return o.SendDirect(text)
+	}
+	o.drains = true // so that nothing else writes; what is queued meanwhile is written afterwards
+	o.mu.Unlock()
+
+	run := takeRun()
+	p := appendWire(run.text, text, o.form)
+	run.text = p
+	o.writeOwn(p, taken{
+		o:    o,
+		size: int64(len(p)),
+	})
+	o.flusher.sent.messages.Add(1)
+	o.flusher.sent.bytes.Add(uint64(len(p)))
+	putRun(run)
+	return true
+}
+
+// idleLocked reports whether the socket can be written to directly, and nothing is queued or being
+// written. A flusher that runs can be writing what it has removed from the queue, to this socket or
+// to another.
+func (o *Outbox) idleLocked() bool {
+	if _, guarded := o.direct.(Guarded); guarded {
+		return false // its write can wait
+	}
+	return o.direct != nil && o.rare == nil && o.mustListLocked() && !o.pendingLocked() && !o.flusher.runs()
+}
+
+func (f *flusher) runs() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.running
+}
+
+// addToRunLocked adds a message to the run at the end of the queue, and begins one if there is none. It
+// reports false if there would be too many bytes in the queue to write them later.
+func (o *Outbox) addToRunLocked(text []byte) bool {
+	run := o.cork.run
+	waiting := o.waitingLocked()
+	begins := run == nil || len(waiting) == 0 || waiting[len(waiting)-1] != run
+	if begins {
+		run = takeRun()
+	}
+	before := len(run.text)
+	wire := appendWire(run.text, text, o.form)
+	n := int64(len(wire) - before)
+	run.text = wire[:before]
+	if o.bytes+n >= min(batchBytes, int64(o.flusher.engine.cfg.MaxBytes)) {
+		if begins {
+			putRun(run)
+		}
+		return false
+	}
+	run.text = wire
+	o.addLocked(n)
+	if begins {
+		run.made = clock()
+		o.cork.run = run
+		var chain *queue
+		o.pushLocked(run, &chain)
+		putQueues(chain)
+	} else {
+		o.flusher.sent.messages.Add(1) // the first one counts when the run is taken
+	}
+	return true
+}
