@@ -1,6 +1,6 @@
 # The checks of the project. CI runs the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help quick test fmt lint unit brokers build release-test fuzz client browser soak tidy structure bench bench-table bench-base bench-recovery
+.PHONY: help quick test fmt lint unit brokers build release-test fuzz client browser soak tidy structure bench bench-base bench-recovery
 
 help: ## this list
 	@echo "Run make quick for every change, and make test before a merge:"
@@ -59,13 +59,10 @@ tidy: ## go mod tidy for all modules
 structure: ## writes docs/structure.md, the diagram of the packages
 	@page=$$(go run ./ci/structure) && printf '%s\n' "$$page" >docs/structure.md
 
-bench: ## compares pushy with other servers, writes bench/RESULTS.md; an hour, with ARGS=-quick 7 minutes
+bench: ## compares pushy with other servers, writes bench/RESULTS.md and the chart of README.md; 35 minutes, ARGS='-only tls' is a part, ARGS='-quick -out /tmp' a try
 	@ci/bench.sh $(ARGS)
 
-bench-table: ## prints the figures that have limits; 15 minutes, with ARGS=-quick 2 minutes
-	@ci/bench.sh -table $(ARGS)
-
-bench-base: ## compares the CPU a delivery with that of BASE (f76b4aa), interleaved; 5 minutes; the limit is 3 % more
+bench-base: ## compares with BASE (f76b4aa), interleaved; 8 minutes; the limit is 3 % more
 	@ci/bench_base.sh $(ARGS)
 
 bench-recovery: ## measures clients that return, storms, kept events and handshakes; 16 minutes, with ARGS=-quick 5 minutes

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/gopushy/pushy/bench/internal/load"
 )
@@ -26,16 +25,14 @@ var underWay = []int{1, 16}
 // planCommands measures commands and their answers, and requests that publish beside a handler of
 // net/http.
 func planCommands(quick bool) []batch {
-	rounds := times(quick, 5)
+	rounds := times(quick, 3)
 	s := sitting{
-		section:   "commands",
 		clients:   commandClients,
 		loads:     closed(quick, eventSize, 1),
 		unlimited: true,
 		program:   runCommands,
 	}
 	triggers := sitting{
-		section:  "commands",
 		clients:  16,
 		triggers: true,
 		loads:    []load.Load{{Size: eventSize, Warm: warm, Time: span}},
@@ -47,8 +44,7 @@ func planCommands(quick bool) []batch {
 func commandKinds() []string {
 	var names []string
 	for _, k := range kinds {
-		webSocket := k.dialect == load.Bare || k.dialect == load.Framed
-		if k.name == "centrifuge" || webSocket && k.server != "go" && k.server != "node" && !k.tls && k.broker == "" {
+		if k.name == "centrifuge" || k.webSocket() {
 			names = append(names, k.name)
 		}
 	}
@@ -90,64 +86,29 @@ func runCommands(ctx context.Context, s *sitter) error {
 }
 
 func commandQuery(kind, name string, n int) query {
-	return query{
-		section: "commands",
-		kind:    kind,
-		what:    fmt.Sprintf("%s %d", name, n),
-		clients: commandClients,
-	}
+	return at("commands", kind, fmt.Sprintf("%s %d", name, n), commandClients)
 }
 
 // commandChecks are the limits for commands of issue 17.
 func commandChecks() []check {
 	var list []check
 	for _, c := range []struct {
-		kind, name string
-		limits     [2]float64 // for underWay
+		kind, transport string
+		name            string
+		limits          [2]float64 // for underWay
 	}{
-		{"pushy/bare", "typed", [2]float64{.9, .9}},
-		{"pushy", "typed", [2]float64{1.3, 1.3}},
-		{"pushy/bare", "echo", [2]float64{.8, .75}},
-		{"pushy", "echo", [2]float64{1.1, 1.1}},
+		{"pushy/bare", "bare WebSocket", "typed", [2]float64{.9, .9}},
+		{"pushy", "SockJS", "typed", [2]float64{1.3, 1.3}},
+		{"pushy/bare", "bare WebSocket", "echo", [2]float64{.8, .75}},
+		{"pushy", "SockJS", "echo", [2]float64{1.1, 1.1}},
 	} {
 		for i, n := range underWay {
-			list = append(list, ratio(fmt.Sprintf("CPU a command, %s, %d of each client under way, %s", c.name, n, labelOf(c.kind)),
-				commandCPU, commandQuery(c.kind, c.name, n), commandQuery("centrifuge", c.name, n), c.limits[i], false))
+			list = append(list, ratio(fmt.Sprintf("CPU a command, %s, %d under way, %s", c.name, n, c.transport),
+				commandCPU, commandQuery(c.kind, c.name, n), commandQuery("centrifuge", c.name, n), c.limits[i]))
 		}
 	}
-	requestsOf := func(kind string) query {
-		return query{
-			section: "commands",
-			kind:    kind,
-			what:    "triggers",
-			clients: 16,
-		}
-	}
-	return append(list, ratio("CPU a trigger request to an empty channel", reqCPU, requestsOf("pushy"), requestsOf("http"), 1.3, false))
-}
-
-// commandTable returns the table of all kinds.
-func commandTable(records []Record) string {
-	var b strings.Builder
-	for _, name := range commandNames {
-		for _, n := range underWay {
-			for _, kind := range commandKinds() {
-				q := commandQuery(kind, name, n)
-				if _, ok := q.median(records, commandCPU); !ok {
-					continue
-				}
-				fmt.Fprintf(&b, "| %s | %d | %s |", name, n, labelOf(kind))
-				for _, value := range []string{commandCPU, commandRate, commandAllocs, p50, p99} {
-					fmt.Fprintf(&b, " %s |", q.text(records, value))
-				}
-				b.WriteString("\n")
-			}
-		}
-	}
-	if b.Len() == 0 {
-		return ""
-	}
-	return "\n## Commands\n\n" + fmt.Sprintf("%d clients, commands with %d bytes of data that are answered with it. ", commandClients, eventSize) +
-		"Typed commands decode and encode it.\n\n" +
-		"| command | under way | | CPU µs a command | commands a second | allocations a command | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|\n" + b.String()
+	requestsOf := func(kind string) query { return at("commands", kind, "triggers", 16) }
+	return append(list,
+		ratio("CPU a trigger request", reqCPU, requestsOf("pushy"), requestsOf("http"), 1.3).than("a handler that reads the body"),
+		single("trigger requests a second on one core", requests, requestsOf("pushy"), "", 20_000).atLeast())
 }

@@ -19,11 +19,12 @@ type kind struct {
 	broker     string // the broker of its nodes: one of brokerCommands, or ""
 }
 
-// kinds has everything that can be measured, in the order of charts and tables.
+// kinds has everything that can be measured, in the order of tables.
 var kinds = []kind{
 	{"pushy", "pushy", "pushy", "", load.Framed, false, load.Trigger, ""},
 	{"pushy/bare", "pushy, bare WebSocket", "pushy", "", load.Bare, false, load.Trigger, ""},
 	{"pushy/streaming", "pushy, xhr_streaming", "pushy", "", load.Streaming, false, load.Trigger, ""},
+	{"pushy/polling", "pushy, xhr polling", "pushy", "", load.Polling, false, load.Trigger, ""},
 	{"pushy/sse", "pushy, Server-Sent Events", "pushy", "", load.Events, false, load.Trigger, ""},
 	{"pushy/sse3", "pushy, Server-Sent Events, three channels", "pushy", "", load.Events3, false, load.Trigger, ""},
 	{"pushy/tls", "pushy, TLS", "pushy", "", load.Framed, true, load.Trigger, ""},
@@ -35,25 +36,19 @@ var kinds = []kind{
 	{"gorilla", "gorilla, queue and writer", "go", "gorilla", load.Plain, false, load.Post, ""},
 	{"sockjsgo", "sockjs-go", "go", "sockjsgo", load.Framed, false, load.Post, ""},
 	{"sockjsgo/streaming", "sockjs-go, xhr_streaming", "go", "sockjsgo", load.Streaming, false, load.Post, ""},
+	{"sockjsgo/polling", "sockjs-go, xhr polling", "go", "sockjsgo", load.Polling, false, load.Post, ""},
 	{"r3labs", "r3labs/sse", "go", "r3labs", load.R3labs, false, load.Post, ""},
 	{"centrifuge", "centrifuge", "go", "centrifuge", load.Centrifuge, false, load.Post, ""},
 	{"centrifugetuned", "centrifuge, tuned", "go", "centrifugetuned", load.Centrifuge, false, load.Post, ""},
+	{"centrifuge/tls", "centrifuge, TLS", "go", "centrifuge", load.Centrifuge, true, load.Post, ""},
 	{"centrifuge/redis", "centrifuge over Redis", "go", "centrifuge", load.Centrifuge, false, load.Post, "redis"},
-	{"centrifugetuned/redis", "centrifuge, tuned, over Redis", "go", "centrifugetuned", load.Centrifuge, false, load.Post, "redis"},
 	{"melody", "melody", "go", "melody", load.Plain, false, load.Post, ""},
 	{"node:sockjs", "Node sockjs", "node", "sockjs", load.Framed, false, load.Post, ""},
 	{"node:socketio", "Node socket.io", "node", "socketio", load.SocketIO, false, load.Post, ""},
 	{"node:ws", "Node ws", "node", "ws", load.Plain, false, load.Post, ""},
-}
-
-// costKinds show what one feature costs. They are measured only by name, beside a kind that differs
-// in nothing else: scraped, mixed and those with deflate beside pushy, latest beside posted, pushy's
-// triggers beside http, and xhr polling beside that of sockjs-go.
-var costKinds = []kind{
 	{"http", "a handler of net/http that reads the body", "go", "http", load.Plain, false, load.Post, ""},
-	{"pushy/polling", "pushy, xhr polling", "pushy", "", load.Polling, false, load.Trigger, ""},
-	{"sockjsgo/polling", "sockjs-go, xhr polling", "go", "sockjsgo", load.Polling, false, load.Post, ""},
-	{"centrifuge/tls", "centrifuge, TLS", "go", "centrifuge", load.Centrifuge, true, load.Post, ""},
+	// These show what one feature costs, beside a kind that differs in nothing else: scraped, mixed and
+	// those with deflate beside pushy, and latest beside posted.
 	{"pushy/scraped", "pushy, scraped each second", "pushy", scraped, load.Framed, false, load.Trigger, ""},
 	{"pushy/mixed", "pushy, a tenth with the Pusher protocol", "pushy", pusherFlag, load.Mixed, false, load.Trigger, ""},
 	{"pushy/posted", "pushy, published by its own process", "pushy", "", load.Framed, false, load.Post, ""},
@@ -94,7 +89,7 @@ func find(name string) (kind, bool) {
 		k.label += ", kept events"
 		return k, ok
 	}
-	for _, k := range slices.Concat(kinds, stormKinds, costKinds) {
+	for _, k := range slices.Concat(kinds, stormKinds) {
 		if k.name == name {
 			return k, true
 		}
@@ -105,14 +100,12 @@ func find(name string) (kind, bool) {
 // addBuild adds another build of the pushy server, with all its dialects, so that two builds
 // can be compared in one run.
 func addBuild(name, binary string) {
-	for _, list := range []*[]kind{&kinds, &costKinds} {
-		for _, k := range *list {
-			if k.server == "pushy" {
-				k.name = name + strings.TrimPrefix(k.name, "pushy")
-				k.label = name + strings.TrimPrefix(k.label, "pushy")
-				k.server = binary
-				*list = append(*list, k)
-			}
+	for _, k := range kinds {
+		if k.server == "pushy" {
+			k.name = name + strings.TrimPrefix(k.name, "pushy")
+			k.label = name + strings.TrimPrefix(k.label, "pushy")
+			k.server = binary
+			kinds = append(kinds, k)
 		}
 	}
 }

@@ -19,14 +19,14 @@ import (
 )
 
 var (
-	only     = flag.String("only", "", "sections to run, separated by commas (default all): "+strings.Join(sectionNames(), ", "))
+	only     = flag.String("only", "", "sections to run, separated by commas: "+strings.Join(sectionNames(false), ", ")+"; with -recovery: "+strings.Join(sectionNames(true), ", "))
 	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
-	table    = flag.Bool("table", false, "only the figures that have limits; prints the table and writes nothing")
-	recovers = flag.Bool("recovery", false, "only the sections of issue 13: clients that return, kept events, very many handshakes, and storms; prints the table and writes nothing")
+	goOn     = flag.Bool("continue", false, "leave out the sections that -keep has of this commit")
+	recovers = flag.Bool("recovery", false, "the sections of issue 13 instead: clients that return, kept events, very many handshakes, and storms; prints the table and writes nothing")
 	quick    = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
-	out      = flag.String("out", ".", "directory for RESULTS.md and its charts")
-	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line")
-	render   = flag.String("render", "", "measure nothing; write RESULTS.md from a file that -keep has written")
+	out      = flag.String("out", ".", "directory for RESULTS.md and its chart; README.md is written if it is the default")
+	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line; a section that is measured again is replaced")
+	render   = flag.String("render", "", "measure nothing; write RESULTS.md, its chart and README.md from a file that -keep has written")
 	profiles = flag.String("profile", "", "directory for CPU profiles of the Go servers, one for each start of a server")
 	shaken   = flag.String("shake", "", "ADDRESS: make handshakes there; the section shakes runs this in another process")
 	sim      = flag.Int("sim", 0, "connections in memory, in this process: print what they cost in the core, such as 1000000; nothing else is measured")
@@ -79,7 +79,7 @@ func run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return report(*out, records)
+		return writeAll(records)
 	}
 	if err := build(); err != nil {
 		return err
@@ -93,56 +93,98 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	var plan []batch
-	var err error
+	names := sectionNames(*recovers)
+	if *only != "" {
+		names = strings.Split(*only, ",")
+	}
+	plan, err := planOf(names, *quick)
 	if *one != "" {
-		if plan, err = onePlan(); err != nil {
-			return err
-		}
-	} else {
-		names := sectionNames()
-		if *table {
-			names = []string{"table"}
-		} else if *recovers && *only == "" {
-			names = recovery
-		} else if *only != "" {
-			names = strings.Split(*only, ",")
-		}
-		if plan, err = fullPlan(names, *quick); err != nil {
-			return err
-		}
+		plan, err = onePlan()
+	}
+	if err != nil {
+		return err
 	}
 	var wanted []string
 	if *peers != "" {
 		wanted = strings.Split(*peers, ",")
 	}
-	for i := range plan {
-		plan[i].rounds = cmp.Or(*rounds, plan[i].rounds)
-		plan[i].sittings = slices.DeleteFunc(plan[i].sittings, func(s sitting) bool {
-			k, known := find(s.kind)
-			return known && slices.Contains(without, k.needs()) || wanted != nil && !slices.Contains(wanted, s.kind)
-		})
+	for _, p := range plan {
+		for i := range p.batches {
+			b := &p.batches[i]
+			b.rounds = cmp.Or(*rounds, b.rounds)
+			b.sittings = slices.DeleteFunc(b.sittings, func(s sitting) bool {
+				k, known := find(s.kind)
+				return known && slices.Contains(without, k.needs()) || wanted != nil && !slices.Contains(wanted, s.kind)
+			})
+		}
 	}
-	records, err := measure(ctx, plan)
+	if *one != "" || *recovers {
+		var all []Record
+		for _, p := range plan {
+			records, err := p.measure(ctx)
+			if err != nil {
+				return err
+			}
+			all = append(all, records...)
+		}
+		if *one != "" {
+			printOne(os.Stdout, all, strings.Split(*one, ","))
+		} else {
+			printRecovery(os.Stdout, all)
+		}
+		return nil
+	}
+	return measureSections(ctx, plan)
+}
+
+// measureSections measures sections, and writes the results after each of them, so that a run that is
+// interrupted loses one section.
+func measureSections(ctx context.Context, plan []part) error {
+	all, err := savedRecords(*keep)
 	if err != nil {
 		return err
 	}
-	switch {
-	case *one != "":
-		printOne(os.Stdout, records, strings.Split(*one, ","))
-		return nil
-	case *table:
-		printChecks(os.Stdout, records)
-		return nil
-	case *recovers:
-		printRecovery(os.Stdout, records)
-		return nil
+	began := time.Now()
+	for _, p := range plan {
+		run := thisRun(*quick)
+		if before, ok := runOf(all, p.section); ok && *goOn && before.same(run) {
+			fmt.Printf("%s was measured at %s\n", p.section, before.Time.Format(time.TimeOnly))
+			continue
+		}
+		records, err := p.measure(ctx)
+		if err != nil {
+			return err
+		}
+		run.Seconds = time.Since(run.Time).Seconds()
+		fmt.Printf("%s took %.0f s, all sections so far %.0f s\n", p.section, run.Seconds, time.Since(began).Seconds())
+		all = replaced(all, p.section, append(records, Record{
+			Section: p.section,
+			What:    begun,
+			Run:     &run,
+		}))
+		if err := saveRecords(*keep, all); err != nil {
+			return err
+		}
+		if err := writeAll(all); err != nil {
+			return err
+		}
 	}
+	printChecks(os.Stdout, allChecks(), all)
+	return nil
+}
+
+// writeAll writes RESULTS.md and the chart, and README.md unless they are written elsewhere or are not
+// results.
+func writeAll(records []Record) error {
 	if err := report(*out, records); err != nil {
 		return err
 	}
-	printChecks(os.Stdout, records)
-	return nil
+	for _, name := range sectionNames(false) {
+		if run, ok := runOf(records, name); !ok || run.Quick || *out != "." {
+			return nil
+		}
+	}
+	return writeReadme("../README.md", records)
 }
 
 // batch has the sittings that are compared with each other. Each round runs all of them, one
@@ -154,19 +196,14 @@ type batch struct {
 
 // measure runs all batches. A sitting that fails is reported, and its figures are missing in
 // the results.
-func measure(ctx context.Context, plan []batch) ([]Record, error) {
-	k, err := newKeeper(*keep)
-	if err != nil {
-		return nil, err
-	}
-	defer k.close()
+func (p part) measure(ctx context.Context) ([]Record, error) {
 	if *profiles != "" {
 		if err := os.MkdirAll(*profiles, 0o755); err != nil {
 			return nil, err
 		}
 	}
 	var all []Record
-	for _, b := range plan {
+	for _, b := range p.batches {
 		for round := range b.rounds {
 			for _, s := range b.sittings {
 				records, err := s.run(ctx, round, *profiles)
@@ -175,9 +212,6 @@ func measure(ctx context.Context, plan []batch) ([]Record, error) {
 				}
 				for _, r := range records {
 					fmt.Println(r)
-					if err := k.keep(r); err != nil {
-						return all, err
-					}
 				}
 				if err != nil {
 					fmt.Println("FAILED:", err)
@@ -190,7 +224,7 @@ func measure(ctx context.Context, plan []batch) ([]Record, error) {
 }
 
 // onePlan returns the plan for -one.
-func onePlan() ([]batch, error) {
+func onePlan() ([]part, error) {
 	var loads []load.Load
 	list, closed := *windows, true
 	if *rates != "" {
@@ -220,5 +254,5 @@ func onePlan() ([]batch, error) {
 			section: "one", kind: name, clients: *clients, channels: *channels, stuck: *stuck, prefill: *stuck > 0, loads: loads,
 		})
 	}
-	return []batch{b}, nil
+	return []part{{section: "one", batches: []batch{b}}}, nil
 }

@@ -2,65 +2,194 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gopushy/pushy/bench/internal/load"
 )
 
-// section is one part of the results.
+// section is one part of the results. It takes less than five minutes, and is repeated alone with -only.
 type section struct {
-	name string
-	plan func(quick bool) []batch
+	name   string
+	title  string // in RESULTS.md; "" for the sections of recovery
+	about  string // what is measured, for RESULTS.md
+	plan   func(quick bool) []batch
+	checks func() []check // nil if nothing has a limit, and for the sections of recovery
 }
 
 var sections = []section{
-	{"table", planTable},
-	{"curves", planCurves},
-	{"sizes", planSizes},
-	{"channels", planChannels},
-	{"commands", planCommands},
-	{"brokers", planBrokers},
-	{"pusher", planPusher},
-	{"compression", planCompression},
-	{"return", planReturn},
-	{"hold", planHold},
-	{"kept", planKept},
-	{"memory", planMemory},
-	{"publish", planPublish},
-	{"shakes", planHandshakes},
-	{"storm", planStorm},
+	{
+		name:   "bursts",
+		title:  "Bursts and single events",
+		about:  "1,000 subscribers of one channel, events of 200 bytes, in bursts of 8 and 64 and alone.",
+		plan:   planBursts,
+		checks: burstChecks,
+	},
+	{
+		name:   "few",
+		title:  "Few subscribers",
+		about:  "100 subscribers, bursts of 8 events.",
+		plan:   planFew,
+		checks: fewChecks,
+	},
+	{
+		name:   "memory",
+		title:  "Idle connections and many subscribers",
+		about:  "Resident memory of a subscribed connection, and then bursts of 8 events to all: 9,000 WebSockets, and 4,000 with TLS in the process.",
+		plan:   planIdle,
+		checks: idleChecks,
+	},
+	{
+		name:   "sizes",
+		title:  "Small and large events",
+		about:  "1,000 subscribers, events of 60 and 4,000 bytes, in bursts of 8 and alone.",
+		plan:   planSizes,
+		checks: sizeChecks,
+	},
+	{
+		name:   "latency",
+		title:  "Latency at a steady rate",
+		about:  "1,000 subscribers, 50 and 300 events a second. Behind: the events themselves could not be published at that rate.",
+		plan:   planLatency,
+		checks: latencyChecks,
+	},
+	{
+		name:   "tls",
+		title:  "TLS in the process",
+		about:  "1,000 subscribers, in bursts of 8 events and alone.",
+		plan:   planTLS,
+		checks: tlsChecks,
+	},
+	{
+		name:   "http",
+		title:  "SockJS over HTTP",
+		about:  "500 subscribers with xhr_streaming or xhr polling, in bursts of 8 events and alone.",
+		plan:   planHTTP,
+		checks: httpChecks,
+	},
+	{
+		name:   "sse",
+		title:  "Server-Sent Events",
+		about:  "1,000 streams, in bursts of 8 events and alone.",
+		plan:   planSSE,
+		checks: sseChecks,
+	},
+	{
+		name:   "commands",
+		title:  "Commands and triggers",
+		about:  "100 clients, each of which keeps 1 or 16 commands under way, that are answered with their 200 bytes, as they are (echo) or decoded and encoded (typed); and signed requests that publish to an empty channel, on one core, beside a handler of net/http that reads the body.",
+		plan:   planCommands,
+		checks: commandChecks,
+	},
+	{
+		name:   "connects",
+		title:  "Clients connect at once",
+		about:  "5,000 clients connect and subscribe; then all lose their connections and come again.",
+		plan:   planConnects,
+		checks: connectChecks,
+	},
+	{
+		name:   "presence",
+		title:  "Presence",
+		about:  "500 clients join one channel with presence, one after another, and leave it. Centrifuge's clients ask for the list, too, with `list`.",
+		plan:   planPresence,
+		checks: presenceChecks,
+	},
+	{
+		name:   "members",
+		title:  "Joining and leaving",
+		about:  "Eight clients join and leave a channel without presence that has 10, 1,000 or 9,000 other subscribers.",
+		plan:   planMembers,
+		checks: memberChecks,
+	},
+	{
+		name:   "nodes",
+		title:  "Two nodes with Redis",
+		about:  "1,000 subscribers, half of them on each of two nodes, bursts of 8 events and single ones; kept: the channel keeps its last 100 events. The server's CPU time is that of both nodes.",
+		plan:   planNodes,
+		checks: nodeChecks,
+	},
+	{
+		name:   "brokers",
+		title:  "One node with a broker",
+		about:  "1,000 subscribers on the node that publishes.",
+		plan:   planBrokers,
+		checks: brokerChecks,
+	},
+	{
+		name:   "pusher",
+		title:  "The Pusher protocol",
+		about:  "1,000 clients, all or a tenth of them with the Pusher protocol, beside those of pushy and of centrifuge, each with its own protocol.",
+		plan:   planPusher,
+		checks: pusherChecks,
+	},
+	{
+		name:   "compression",
+		title:  "Compression",
+		about:  "1,000 clients, none, half or all of which have negotiated permessage-deflate, and events that are lists of JSON objects.",
+		plan:   planCompression,
+		checks: compressionChecks,
+	},
+	{
+		name:  "channels",
+		title: "Many channels",
+		about: "1,000 channels of 10 subscribers each, published to in turn. The CPU time includes the publishing, of which there is one for 10 deliveries.",
+		plan:  planChannels,
+	},
+	{
+		name:   "stuck",
+		title:  "Beside a client that never reads",
+		about:  "1,000 subscribers, 50 events a second, without and with one more client that reads nothing.",
+		plan:   planStuck,
+		checks: stuckChecks,
+	},
+	{name: "return", plan: planReturn},
+	{name: "hold", plan: planHold},
+	{name: "kept", plan: planKept},
+	{name: "ring", plan: planMemory},
+	{name: "publish", plan: planPublish},
+	{name: "shakes", plan: planHandshakes},
+	{name: "storm", plan: planStorm},
 }
 
-// recovery are the sections of issue 13, and of clients that return at once, which -recovery runs.
-var recovery = []string{"return", "hold", "kept", "memory", "publish", "shakes", "storm"}
-
-func sectionNames() []string {
+// sectionNames returns the names of the sections of RESULTS.md, or of those that -recovery runs.
+func sectionNames(recovery bool) []string {
 	var names []string
 	for _, s := range sections {
-		names = append(names, s.name)
+		if (s.title == "") == recovery {
+			names = append(names, s.name)
+		}
 	}
 	return names
 }
 
-func fullPlan(names []string, quick bool) ([]batch, error) {
-	var plan []batch
+// part is what is measured of one section.
+type part struct {
+	section string
+	batches []batch
+}
+
+func planOf(names []string, quick bool) ([]part, error) {
+	var parts []part
 	for _, name := range names {
-		found := false
-		for _, s := range sections {
-			if s.name == name {
-				plan, found = append(plan, s.plan(quick)...), true
-			}
-		}
-		if !found {
+		i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
+		if i < 0 {
 			return nil, fmt.Errorf("there is no section %q", name)
 		}
+		p := part{section: name, batches: sections[i].plan(quick)}
+		for _, b := range p.batches {
+			for j := range b.sittings {
+				b.sittings[j].section = name
+			}
+		}
+		parts = append(parts, p)
 	}
-	return plan, nil
+	return parts, nil
 }
 
 const (
 	warm = 400 * time.Millisecond
-	span = 2 * time.Second // how long a closed loop is measured
+	span = 1500 * time.Millisecond // how long a closed loop is measured
 	// An open loop is measured for longer: at 50 events a second its p99 depends on the
 	// slowest one or two.
 	openSpan = 4 * time.Second
@@ -107,75 +236,73 @@ func times(quick bool, rounds int) int {
 	return rounds
 }
 
-// clientTypes are the kinds with which a client that does not read is tested.
-var clientTypes = []string{"pushy", "pushy/tls", "pushy/streaming"}
-
-// planTable measures the figures that have limits in issue 4.
-func planTable(quick bool) []batch {
-	const section = "table"
-	r5, r7 := times(quick, 5), times(quick, 7)
-	plan := []batch{
-		{r5, sitting{section: section, clients: 1000, loads: closed(quick, eventSize, 8, 64, 1)}.each("pushy", "bare", "centrifuge", "centrifugetuned")},
-		{r7, sitting{section: section, clients: 1000, loads: opened(quick, 50, openSpan)}.each("pushy", "bare")},
-		{r5, sitting{section: section, clients: 1000, loads: opened(quick, 300, 3*time.Second)}.each("pushy", "centrifugetuned")},
-		{r5, sitting{section: section, clients: 5000, loads: closed(quick, eventSize, 8)}.each("pushy", "centrifuge")},
-	}
-	growth := batch{rounds: r5}
-	for _, n := range []int{9000, 100} {
-		growth.sittings = append(growth.sittings, sitting{section: section, clients: n, loads: closed(quick, eventSize, 8)}.each("pushy", "bare")...)
-	}
-	plan = append(plan, growth,
-		batch{times(quick, 3), sitting{section: section, clients: 9000}.each("centrifugetuned")},
-		batch{r5, sitting{
-			section: section, clients: 16, triggers: true,
-			loads: []load.Load{{Size: eventSize, Warm: warm, Time: span}},
-		}.each("pushy")})
-	for _, k := range clientTypes {
-		var pair []sitting
-		for stuck := range 2 {
-			pair = append(pair, sitting{section: "stuck", clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, stuckSpan)}.each(k)...)
-		}
-		plan = append(plan, batch{r5, pair})
-	}
-	return plan
-}
-
-// curveClients returns the numbers of subscribers at which curves have points.
-func curveClients(quick bool) []int {
-	if quick {
-		return []int{100, 300}
-	}
-	return []int{100, 1000, 3000, 6000, 12000}
-}
-
-// planCurves measures all kinds by number of subscribers.
-func planCurves(quick bool) []batch {
-	var names []string
-	for _, k := range kinds {
-		if k.broker == "" { // one node needs none
-			names = append(names, k.name)
-		}
-	}
-	var plan []batch
-	for _, n := range curveClients(quick) {
-		// The slowest server can just deliver ten events a second to 12,000 clients.
-		loads := append(closed(quick, eventSize, 8), opened(quick, 10, 2*time.Second)...)
-		plan = append(plan, batch{times(quick, 2), sitting{section: "curves", clients: n, loads: loads}.each(names...)})
-	}
-	return plan
-}
-
-var sizes = []int{60, 200, 4000}
-
 // contenders are the kinds that are compared in detail.
 var contenders = []string{"pushy", "bare", "centrifuge", "centrifugetuned"}
+
+func planBursts(quick bool) []batch {
+	detailed := sitting{clients: 1000, loads: closed(quick, eventSize, 8, 64, 1)}
+	others := sitting{clients: 1000, loads: closed(quick, eventSize, 8, 1)}
+	return []batch{
+		{times(quick, 3), detailed.each(contenders...)},
+		{times(quick, 2), others.each("pushy/bare", "gorilla", "sockjsgo", "melody", "node:sockjs", "node:socketio", "node:ws")},
+	}
+}
+
+func planFew(quick bool) []batch {
+	return []batch{{times(quick, 5), sitting{
+		clients: 100, loads: closed(quick, eventSize, 8),
+	}.each("pushy", "centrifuge", "bare")}}
+}
+
+const (
+	idleClients    = 9000
+	idleTLSClients = 4000
+)
+
+func planIdle(quick bool) []batch {
+	plain := sitting{clients: idleClients, loads: closed(quick, eventSize, 8)}
+	secret := sitting{clients: idleTLSClients, loads: closed(quick, eventSize, 8)}
+	return []batch{
+		{times(quick, 3), plain.each("pushy", "bare", "centrifuge")},
+		{times(quick, 3), secret.each("pushy/tls", "bare/tls", "centrifuge/tls")},
+	}
+}
+
+var sizes = []int{60, 4000}
 
 func planSizes(quick bool) []batch {
 	b := batch{rounds: times(quick, 3)}
 	for _, size := range sizes {
-		b.sittings = append(b.sittings, sitting{section: "sizes", clients: 1000, loads: closed(quick, size, 1, 8, 64)}.each(contenders...)...)
+		b.sittings = append(b.sittings, sitting{clients: 1000, loads: closed(quick, size, 8, 1)}.each("pushy", "bare", "centrifuge")...)
 	}
 	return []batch{b}
+}
+
+// The highest rate is last, because a server that cannot keep it still has work afterwards.
+func planLatency(quick bool) []batch {
+	return []batch{{times(quick, 5), sitting{
+		clients: 1000, loads: append(opened(quick, 50, openSpan), opened(quick, 300, 3*time.Second)...),
+	}.each("pushy", "bare", "centrifugetuned")}}
+}
+
+func planTLS(quick bool) []batch {
+	return []batch{{times(quick, 3), sitting{
+		clients: 1000, loads: closed(quick, eventSize, 8, 1),
+	}.each("pushy/tls", "bare/tls", "centrifuge/tls", "pushy")}}
+}
+
+const httpClients = 500
+
+func planHTTP(quick bool) []batch {
+	return []batch{{times(quick, 3), sitting{
+		clients: httpClients, loads: closed(quick, eventSize, 8, 1),
+	}.each("pushy/streaming", "sockjsgo/streaming", "pushy/polling", "sockjsgo/polling")}}
+}
+
+func planSSE(quick bool) []batch {
+	return []batch{{times(quick, 3), sitting{
+		clients: 1000, loads: closed(quick, eventSize, 8, 1),
+	}.each("pushy/sse", "pushy/sse3", "r3labs", "pushy/bare")}}
 }
 
 // planChannels measures 1,000 channels of 10 subscribers each.
@@ -185,26 +312,44 @@ func planChannels(quick bool) []batch {
 		n = 1000
 	}
 	return []batch{{times(quick, 3), sitting{
-		section: "channels", clients: n, channels: n / 10, loads: closed(quick, eventSize, 8, 64),
-	}.each(contenders...)}}
+		clients: n, channels: n / 10, loads: closed(quick, eventSize, 8),
+	}.each("pushy", "bare", "centrifuge")}}
 }
 
-// sharers are pushy without a broker, and pushy and centrifuge with one.
-var sharers = []string{"pushy", "pushy/redis", "pushy/nats", "centrifuge/redis", "centrifugetuned/redis"}
-
-// planBrokers measures what a broker costs the node that publishes, and then another node.
-// The highest rate is last, because a server that cannot keep it still has work afterwards.
+// planBrokers measures what a broker costs the node that publishes.
 func planBrokers(quick bool) []batch {
-	even := append(opened(quick, 50, openSpan), opened(quick, 300, 3*time.Second)...)
-	same := sitting{section: "brokers", clients: 1000, loads: append(closed(quick, eventSize, 8, 1), even...)}
-	apart := sitting{section: "apart", clients: 1000, apart: true, loads: append(closed(quick, eventSize, 8), even...)}
-	return []batch{{times(quick, 5), same.each(sharers...)}, {times(quick, 3), apart.each(sharers[1:]...)}}
+	return []batch{{times(quick, 3), sitting{
+		clients: 1000, loads: append(closed(quick, eventSize, 8, 1), opened(quick, 50, openSpan)...),
+	}.each("pushy", "pushy/redis", "pushy/nats", "centrifuge/redis")}}
+}
+
+// nodesKeep is the number of events that the channels of two nodes keep.
+const nodesKeep = 100
+
+// planNodes measures two nodes, each with half of the clients.
+func planNodes(quick bool) []batch {
+	return []batch{{times(quick, 3), sitting{
+		clients: 1000, both: true, keep: nodesKeep, loads: closed(quick, eventSize, 8, 1),
+	}.each("pushy/redis", "centrifuge/redis", "pushy/redis/kept", "centrifuge/redis/kept")}}
 }
 
 func planPusher(quick bool) []batch {
-	return []batch{{times(quick, 7), sitting{
-		section: "pusher", clients: 1000, loads: closed(quick, eventSize, 8, 1),
+	return []batch{{times(quick, 3), sitting{
+		clients: 1000, loads: closed(quick, eventSize, 8, 1),
 	}.each("pushy", "pushy/mixed", "pushy/pusher", "centrifuge")}}
+}
+
+// stuckTypes are the kinds with which a client that does not read is tested.
+var stuckTypes = []string{"pushy", "pushy/tls", "pushy/streaming"}
+
+func planStuck(quick bool) []batch {
+	b := batch{rounds: times(quick, 3)}
+	for _, k := range stuckTypes {
+		for stuck := range 2 {
+			b.sittings = append(b.sittings, sitting{clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, stuckSpan)}.each(k)...)
+		}
+	}
+	return []batch{b}
 }
 
 // crowd is the number of clients that lose their connections at once.
@@ -216,17 +361,17 @@ func crowd(quick bool) int {
 }
 
 func planReturn(quick bool) []batch {
-	return []batch{{times(quick, 7), sitting{section: "return", clients: crowd(quick), program: returnAll}.each("pushy/kept")}}
+	return []batch{{times(quick, 7), sitting{clients: crowd(quick), program: returnAll}.each("pushy/kept")}}
 }
 
 func planHold(quick bool) []batch {
-	return []batch{{times(quick, 5), sitting{section: "hold", clients: crowd(quick), program: holdAll}.each("pushy")}}
+	return []batch{{times(quick, 5), sitting{clients: crowd(quick), program: holdAll}.each("pushy")}}
 }
 
 // planKept measures what Keep adds to a delivery.
 func planKept(quick bool) []batch {
 	return []batch{{times(quick, 7), sitting{
-		section: "kept", clients: 1000, loads: closed(quick, eventSize, 8, 1),
+		clients: 1000, loads: closed(quick, eventSize, 8, 1),
 	}.each("pushy/kept", "pushy")}}
 }
 
@@ -235,12 +380,12 @@ const memoryChannels = 250
 
 func planMemory(quick bool) []batch {
 	return []batch{{times(quick, 3), sitting{
-		section: "memory", channels: memoryChannels, program: memoryOf,
+		channels: memoryChannels, program: memoryOf,
 	}.each("pushy/kept", "pushy/redis/kept")}}
 }
 
 func planPublish(quick bool) []batch {
 	return []batch{{times(quick, 3), sitting{
-		section: "publish", clients: 1, loads: closed(quick, eventSize, 1), program: publishRates,
+		clients: 1, loads: closed(quick, eventSize, 1), program: publishRates,
 	}.each("pushy", "pushy/kept", "pushy/redis", "pushy/redis/kept", "pushy/nats", "pushy/nats/kept")}}
 }

@@ -28,6 +28,7 @@ func (r Record) String() string {
 		{idleKiB, "%.2f KiB/conn"}, {requests, "%.0f requests/s"}, {reqCPU, "%.1f µs/request"},
 		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"}, {readBytes, "%.0f bytes"},
 		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"}, {brokerCPU, "broker %.4f µs"},
+		{connectCPU, "%.1f µs/client"}, {connectSecs, "all after %.2f s"}, {joinCPU, "%.3f ms/join"}, {joinKiB, "%.1f KiB/join"}, {leaveCPU, "%.3f ms/leave"}, {leaveKiB, "%.1f KiB/leave"}, {pairCPU, "%.1f µs/join and leave"}, {pairRate, "%.0f/s"},
 		{clientCPU, "%.1f µs/client"}, {overCPU, "%+.1f µs over plain"}, {askCPU, "%.1f µs/subscription"}, {overAsk, "%+.1f µs over plain"}, {askBytes, "%.0f bytes allocated"}, {allocated, "%.0f a client"}, {collected, "%.0f GCs"}, {dropCPU, "lost %.1f µs"}, {lastMillis, "last %.0f ms"}, {peakMiB, "peak %.0f MiB"},
 		{replyBytes, "%.0f bytes"}, {cutOff, "%.0f disconnected"}, {lacking, "%.0f lack something"}, {replayed, "%.0f replayed"}, {disturbing, "%.0f messages to others"},
 		{heapBytes, "%.0f bytes/event"}, {heapFramed, "%.0f after a replay"},
@@ -45,23 +46,6 @@ func (r Record) String() string {
 	}
 	return b.String()
 }
-
-// keeper writes Records immediately, so that they are not lost if the run is interrupted.
-type keeper struct {
-	file *os.File
-	enc  *json.Encoder
-}
-
-func newKeeper(path string) (*keeper, error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	return &keeper{f, json.NewEncoder(f)}, nil
-}
-
-func (k *keeper) keep(r Record) error { return k.enc.Encode(r) }
-func (k *keeper) close()              { _ = k.file.Close() }
 
 func readRecords(path string) ([]Record, error) {
 	f, err := os.Open(path)

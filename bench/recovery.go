@@ -251,8 +251,8 @@ func (r *returns) drop(stay int) (lost float64, err error) {
 }
 
 // rest waits until the server has nothing to do, at most 2 s, and returns its CPU time.
-func (r *returns) rest() time.Duration {
-	pid := r.server.cmd.Process.Pid
+func (s *sitter) rest() time.Duration {
+	pid := s.server.cmd.Process.Pid
 	last := load.CPU(pid)
 	for range 40 {
 		time.Sleep(50 * time.Millisecond)

@@ -10,24 +10,11 @@ func recoveryChecks() []check {
 	returning := func(what string) query {
 		return query{section: "return", kind: "pushy/kept", what: what, clients: crowd(false)}
 	}
-	value := func(figure string, q query, value string, limit float64, unit string) check {
-		return check{
-			figure: figure,
-			limit:  limit,
-			unit:   unit,
-			value:  func(all []Record) (float64, bool) { return q.median(all, value) },
-		}
-	}
 	// worst is for what must not happen in any round.
 	worst := func(figure string, q query, value string) check {
-		return check{
-			figure: figure,
-			value: func(all []Record) (float64, bool) {
-				values := q.rounds(all, value)
-				_, high := rangeOf(values)
-				return high, len(values) > 0
-			},
-		}
+		c := single(figure, value, q, "", 0)
+		c.worst = true
+		return c
 	}
 	var list []check
 	for _, c := range []struct {
@@ -35,11 +22,9 @@ func recoveryChecks() []check {
 		limit float64
 	}{{"missed 0", 5}, {"missed 20", 8}, {"missed 100", 20}} {
 		q := returning(c.what)
-		over := value("server CPU of a return over connecting and subscribing, "+c.what, q, overAsk, c.limit, " µs a client")
+		over := single("server CPU of a return over connecting and subscribing, "+c.what, overAsk, q, " µs a client", c.limit)
 		over.detail = func(all []Record) string {
-			low, high := rangeOf(q.rounds(all, overAsk))
-			return fmt.Sprintf("%s to %s; all at once %s µs, which is %s over; the last after %s ms; peak %s MiB", number(low), number(high),
-				q.text(all, clientCPU), q.text(all, overCPU), q.text(all, lastMillis), q.text(all, peakMiB))
+			return fmt.Sprintf("all at once %s µs, which is %s over; the last after %s ms; peak %s MiB", q.text(all, clientCPU), q.text(all, overCPU), q.text(all, lastMillis), q.text(all, peakMiB))
 		}
 		list = append(list, over,
 			worst("clients that the server disconnected, "+c.what, q, cutOff),
@@ -60,13 +45,11 @@ func recoveryChecks() []check {
 		}
 		off := on
 		off.kind = "pushy"
-		c := ratio("server CPU a delivery of kept events, window "+window, cpu, on, off, 1.05, false)
-		c.unit = " of events that are not kept"
-		list = append(list, c)
+		list = append(list, ratio("server CPU a delivery of kept events, window "+window, cpu, on, off, 1.05).than("events that are not kept"))
 	}
 	// Without a broker, the heap has the log, too.
 	ring := query{
-		section:  "memory",
+		section:  "ring",
 		kind:     "pushy/redis/kept",
 		what:     "kept",
 		channels: memoryChannels,
@@ -74,8 +57,8 @@ func recoveryChecks() []check {
 	message := len(`{"event":"m","channel":"kept-0001","data":,"offset":123}`) + eventSize
 	bound := 2.2*float64(message) + 190
 	list = append(list,
-		value("heap for a kept event of 200 bytes in the ring", ring, heapBytes, bound, " bytes"),
-		value("the same after a replay", ring, heapFramed, bound, " bytes"))
+		single("heap for a kept event of 200 bytes in the ring", heapBytes, ring, " bytes", bound),
+		single("the same after a replay", heapFramed, ring, " bytes", bound))
 	list = append(list, shakeChecks()...)
 	return append(list, stormChecks()...)
 }
@@ -109,5 +92,5 @@ func printRecovery(w io.Writer, records []Record) {
 	}
 	printStorms(w, records)
 	fmt.Fprintln(w)
-	printChecks(w, records)
+	printChecks(w, recoveryChecks(), records)
 }

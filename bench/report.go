@@ -1,194 +1,278 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/gopushy/pushy/bench/internal/chart"
 )
 
-// figure is a chart of the curves, and its table.
-type figure struct {
-	file  string
-	title string
-	axis  string
-	what  string // the load of the Records
-	value string
-	logY  bool
-	kinds []string
-}
-
-// The kinds of each chart: few enough to distinguish their lines.
-var (
-	webSockets = []string{"pushy", "pushy/bare", "bare", "gorilla", "sockjsgo", "centrifuge", "centrifugetuned", "melody", "node:sockjs", "node:socketio", "node:ws"}
-	otherways  = []string{"pushy/streaming", "sockjsgo/streaming", "pushy/tls", "bare/tls", "pushy"}
-)
-
-func figures() []figure {
-	var all []figure
-	for _, f := range []figure{
-		{"cpu", "Server CPU a delivery", "µs; 200-byte events, window 8", "w8", cpu, true, nil},
-		{"rate", "Deliveries a second", "200-byte events, window 8", "w8", rate, true, nil},
-		{"p50", "Median latency", "ms; 10 events a second", "r10", p50, true, nil},
-		{"p99", "99th percentile of latency", "ms; 10 events a second", "r10", p99, true, nil},
-		{"memory", "Resident memory an idle subscribed connection", "KiB", "idle", idleKiB, true, nil},
-	} {
-		ws, rest := f, f
-		ws.kinds, rest.kinds = webSockets, otherways
-		rest.file += "-streaming-tls"
-		rest.title += ", streaming and TLS"
-		all = append(all, ws, rest)
-	}
-	return all
-}
-
-// report writes RESULTS.md and its charts.
+// report writes RESULTS.md and the chart from the records of all sections.
 func report(folder string, records []Record) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Results\n\nMade by `make bench` on %s: %s.\n", time.Now().UTC().Format("2 January 2006"), machine())
-	b.WriteString("The server and the load generator share the cores, so compare these figures only with each other, not with those of other machines. README.md explains what is measured and how.\n")
-	for _, m := range musts() {
-		rows := m.rows(records)
-		if rows == nil {
-			continue
-		}
-		fmt.Fprintf(&b, "\n## %s\n\nMedians of rounds in which all contenders took turns; ratios are taken round by round.\n\n| figure | measured | limit | | behind it |\n|---|---|---|---|---|\n", m.title)
-		for _, row := range rows {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", row.figure, row.value, row.limit, row.verdict, row.detail)
-		}
-	}
-	b.WriteString("\n## By number of subscribers\n")
-	for _, f := range figures() {
-		text, svg := f.draw(records)
-		if svg == "" {
-			continue
-		}
-		file := f.file + ".svg"
-		if err := os.WriteFile(filepath.Join(folder, file), []byte(svg), 0o644); err != nil {
+	if svg := chartOf(records).SVG(); svg != "" {
+		if err := os.WriteFile(filepath.Join(folder, chartFile), []byte(svg), 0o644); err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n![%s](%s)\n\n%s", f.title, f.title, file, text)
 	}
-	b.WriteString(grid(records, "sizes", "By size of event and window", "1,000 subscribers.", []int{1000}))
-	b.WriteString(grid(records, "channels", "Many channels", "Channels of 10 subscribers each, published to in turn; CPU includes the publishing, of which there is one for 10 deliveries.", []int{10_000, 1000}))
-	b.WriteString(commandTable(records))
-	b.WriteString(shared(records, "brokers", "With a broker", "1,000 subscribers, 200-byte events, published on the subscribers' node. Behind: the events themselves could not be published at that rate."))
-	b.WriteString(shared(records, "apart", "With a broker, two nodes", "The same with all subscribers on one node, whose CPU this is, and events published on the other."))
-	return os.WriteFile(filepath.Join(folder, "RESULTS.md"), []byte(b.String()), 0o644)
+	return os.WriteFile(filepath.Join(folder, "RESULTS.md"), resultsPage(records), 0o644)
 }
 
-// draw returns a figure's table and chart.
-func (f figure) draw(records []Record) (table, svg string) {
-	var counts []int
+const chartFile = "chart.svg"
+
+func resultsPage(records []Record) []byte {
+	var b bytes.Buffer
+	b.WriteString("# Results\n\nMade by `make bench`. The server and the load generator share the cores, so compare these figures only with each other, not with those of other machines. [README.md](README.md) explains what is measured and how.\n")
+	var first *Run
+	for _, s := range sections {
+		if run, ok := runOf(records, s.name); ok && s.title != "" && (first == nil || run.Time.Before(first.Time)) {
+			first = &run
+		}
+	}
+	if first != nil {
+		b.WriteString("\n" + first.text() + "\n\nVersions: " + strings.Join(first.Versions, ", ") + ".\n")
+		if first.Quick {
+			b.WriteString(quickWarning)
+		}
+	}
+	summary(&b, records)
+	for _, s := range sections {
+		run, ok := runOf(records, s.name)
+		if !ok || s.title == "" {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s `make bench ARGS='-only %s'` repeats this in %.0f s.\n", s.title, s.about, s.name, run.Seconds)
+		if !run.same(*first) {
+			fmt.Fprintf(&b, "\nThis section: %s\n", run.text())
+			if run.Quick && !first.Quick {
+				b.WriteString(quickWarning)
+			}
+		}
+		if s.checks != nil {
+			aims(&b, rowsOf(s.checks(), records))
+		}
+		figures(&b, s.name, records)
+	}
+	return b.Bytes()
+}
+
+const quickWarning = "\n**Measured with `-quick`, which only shows that everything works: these figures mean nothing.** `make bench` replaces them.\n"
+
+func (r Run) text() string {
+	return fmt.Sprintf("Measured on %s UTC at commit %s, on %s.", r.Time.Format("2 January 2006, 15:04"), r.Commit, r.Machine)
+}
+
+// summary has what a reader looks for first: where other servers are ahead, and the limits that are missed.
+func summary(b *bytes.Buffer, records []Record) {
+	checks := allChecks()
+	rows := rowsOf(checks, records)
+	if len(rows) == 0 {
+		return
+	}
+	missed := slices.DeleteFunc(slices.Clone(rows), func(row checkRow) bool { return row.verdict == met })
+	fmt.Fprintf(b, "\n%d of %d limits are met.", len(rows)-len(missed), len(rows))
+	if len(missed) > 0 {
+		b.WriteString(" Not met:\n")
+		for _, row := range missed {
+			fmt.Fprintf(b, "\n- %s: %s, %s", row.figure, row.measured, row.limit)
+		}
+	}
+	b.WriteString("\n")
+	if list := behind(checks, records); len(list) > 0 {
+		fmt.Fprintf(b, "\nWhere another server is ahead of pushy: %s.\n", strings.Join(list, "; "))
+	}
+}
+
+func aims(b *bytes.Buffer, rows []checkRow) {
+	if len(rows) == 0 {
+		return
+	}
+	b.WriteString("\n| figure | measured | lowest and highest round | limit | | behind it |\n|---|---|---|---|---|---|\n")
+	for _, row := range rows {
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", row.figure, row.measured, row.spread, row.limit, row.verdict, row.detail)
+	}
+}
+
+// columns are the values of tables, in their order. Those that a section does not have are left out.
+var columns = []string{
+	cpu, wholeCPU, brokerCPU, rate, p50, p99, readBytes, commandCPU, commandRate, commandAllocs, connectCPU, connectSecs,
+	joinCPU, joinKiB, leaveCPU, leaveKiB, pairCPU, pairRate, reqCPU, requests, idleKiB,
+}
+
+// figures has the medians of all kinds of a section.
+func figures(b *bytes.Buffer, section string, records []Record) {
+	type load struct {
+		what          string
+		size, clients int
+	}
+	var loads []load
+	var names []string
+	has := map[string]bool{}
 	for _, r := range records {
-		if r.Section == "curves" && !slices.Contains(counts, r.Clients) {
-			counts = append(counts, r.Clients)
+		if r.Section != section || r.What == begun || r.What == "idle" && section != "memory" {
+			continue
+		}
+		if l := (load{r.What, r.Size, r.Clients}); !slices.Contains(loads, l) {
+			loads = append(loads, l)
+		}
+		if !slices.Contains(names, r.Kind) {
+			names = append(names, r.Kind)
+		}
+		for value := range r.Value {
+			has[value] = true
 		}
 	}
-	slices.Sort(counts)
-	var b strings.Builder
-	b.WriteString("| subscribers |")
-	for _, n := range counts {
-		fmt.Fprintf(&b, " %s |", thousands(n))
+	has[readBytes] = has[readBytes] && section == "compression"
+	shown := slices.DeleteFunc(slices.Clone(columns), func(value string) bool { return !has[value] })
+	if len(loads) == 0 || len(shown) == 0 {
+		return
 	}
-	b.WriteString("\n|---|" + strings.Repeat("---|", len(counts)) + "\n")
-	c := chart.Chart{Title: f.title, X: "subscribers", Y: f.axis, LogY: f.logY}
-	for _, k := range f.kinds {
-		line := chart.Line{Name: labelOf(k), Strong: strings.HasPrefix(k, "pushy")}
-		fmt.Fprintf(&b, "| %s |", labelOf(k))
-		for _, n := range counts {
-			v, ok := query{section: "curves", kind: k, what: f.what, clients: n}.median(records, f.value)
-			if !ok {
-				b.WriteString(" – |")
-				continue
-			}
-			fmt.Fprintf(&b, " %s |", number(v))
-			line.Points = append(line.Points, chart.Point{X: float64(n), Y: v})
-		}
-		b.WriteString("\n")
-		c.Lines = append(c.Lines, line)
+	b.WriteString("\n| load | |")
+	for _, value := range shown {
+		fmt.Fprintf(b, " %s |", value)
 	}
-	return b.String(), c.SVG()
-}
-
-// grid returns the table of a section whose sittings differ in size and window.
-func grid(records []Record, section, title, note string, clients []int) string {
-	var b strings.Builder
-	for _, size := range sizes {
-		for _, window := range []string{"w1", "w8", "w64"} {
-			for _, n := range clients {
-				for _, k := range contenders {
-					q := query{section: section, kind: k, what: window, size: size, clients: n}
-					if section == "channels" {
-						q.channels = n / 10
-					}
-					c, ok := q.median(records, cpu)
-					if !ok {
-						continue
-					}
-					d, _ := q.median(records, rate)
-					mid, _ := q.median(records, p50)
-					high, _ := q.median(records, p99)
-					fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s |\n", size, window[1:], labelOf(k), number(c), number(d), number(mid), number(high))
-				}
-			}
-		}
-	}
-	if b.Len() == 0 {
-		return ""
-	}
-	return fmt.Sprintf("\n## %s\n\n%s\n\n| bytes | window | | CPU µs a delivery | deliveries a second | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n%s", title, note, b.String())
-}
-
-// shared returns the table of the kinds that have a broker, and of pushy without one.
-func shared(records []Record, section, title, note string) string {
-	var b strings.Builder
-	for _, what := range []string{"w1", "w8", "r50", "r300"} {
-		for _, k := range sharers {
-			q := query{section: section, kind: k, what: what, clients: 1000}
-			if _, ok := q.median(records, cpu); !ok {
-				continue
-			}
-			fmt.Fprintf(&b, "| %s | %s |", what, labelOf(k))
-			for _, value := range []string{cpu, brokerCPU, rate, p50, p99} {
-				fmt.Fprintf(&b, " %s |", q.text(records, value))
-			}
-			b.WriteString("\n")
-		}
-	}
-	if b.Len() == 0 {
-		return ""
-	}
-	return fmt.Sprintf("\n## %s\n\n%s\n\n| load | | server's CPU µs a delivery | broker's | deliveries a second | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n%s", title, note, b.String())
-}
-
-func machine() string {
-	var u unix.Utsname
-	kernel := runtime.GOOS
-	if unix.Uname(&u) == nil {
-		kernel += " " + unix.ByteSliceToString(u.Release[:])
-	}
-	model := runtime.GOARCH
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
+	b.WriteString("\n|---|---|" + strings.Repeat("---|", len(shown)) + "\n")
+	for _, l := range loads {
+		what := cmp.Or(loadNames[l.what], l.what)
+		for _, other := range loads {
+			if l.size != 0 && other.what == l.what && other.size != l.size && other.size != 0 {
+				what += fmt.Sprintf(", %s bytes", thousands(l.size))
 				break
 			}
 		}
+		for _, other := range loads {
+			if other.clients != l.clients {
+				what += fmt.Sprintf(", %s clients", thousands(l.clients))
+				break
+			}
+		}
+		for _, kind := range names {
+			for stuck := range 2 {
+				row(b, what, records, query{
+					section: section,
+					kind:    kind,
+					what:    l.what,
+					clients: l.clients,
+					size:    l.size,
+					stuck:   stuck,
+				}, shown)
+			}
+		}
 	}
-	return fmt.Sprintf("%d cores of %s, %s, %s", runtime.NumCPU(), model, kernel, runtime.Version())
+}
+
+// row writes the medians of one kind, if it was measured.
+func row(b *bytes.Buffer, what string, records []Record, q query, shown []string) {
+	q.channels = channelsOf(records, q)
+	measured := false
+	label := labelOf(q.kind)
+	if q.stuck > 0 {
+		label += ", beside it"
+	}
+	line := fmt.Sprintf("| %s | %s |", what, label)
+	for _, value := range shown {
+		text := q.text(records, value)
+		measured = measured || text != "–"
+		line += " " + text + " |"
+	}
+	if measured {
+		b.WriteString(line + "\n")
+	}
+}
+
+// channelsOf returns the number of channels of a section, which is the same for all its sittings.
+func channelsOf(records []Record, q query) int {
+	for _, r := range records {
+		if r.Section == q.section && r.What != begun {
+			return r.Channels
+		}
+	}
+	return 1
+}
+
+// chartOf returns the chart of README.md.
+func chartOf(records []Record) chart.Chart {
+	c := chart.Chart{Title: "pushy beside other servers; shorter is better"}
+	for _, g := range []struct {
+		title, unit, value string
+		what, section      string
+		clients            int
+		kinds              []string
+	}{ // clients of pushy use SockJS over WebSocket, unless it is said
+		{"Bursts: 8 events at once to 1,000", "µs of CPU a delivery", cpu, "w8", "bursts", 1000, []string{"pushy", "bare", "centrifuge", "sockjsgo", "node:socketio"}},
+		{"Single events to 1,000", "µs of CPU a delivery", cpu, "w1", "bursts", 1000, []string{"pushy", "bare", "centrifuge", "sockjsgo", "node:socketio"}},
+		{"Few subscribers: bursts to 100", "ms, median latency", p50, "w8", "few", 100, []string{"pushy", "bare", "centrifuge"}},
+		{"TLS in the process: bursts to 1,000", "µs of CPU a delivery", cpu, "w8", "tls", 1000, []string{"pushy/tls", "bare/tls", "centrifuge/tls"}},
+		{"Typed commands, one after another", "µs of CPU a command", commandCPU, "typed 1", "commands", commandClients, []string{"pushy/bare", "pushy", "centrifuge"}},
+		{"5,000 clients connect and subscribe", "µs of CPU a client", connectCPU, "first", "connects", connectClients, []string{"pushy", "bare", "centrifuge"}},
+		{"Memory of an idle connection", "KiB", idleKiB, "idle", "memory", idleClients, []string{"pushy", "bare", "centrifuge"}},
+		{"Memory of an idle connection, TLS", "KiB", idleKiB, "idle", "memory", idleTLSClients, []string{"pushy/tls", "bare/tls", "centrifuge/tls"}},
+	} {
+		group := chart.Group{
+			Title: g.title,
+			Unit:  g.unit,
+		}
+		for _, k := range g.kinds {
+			if v, ok := at(g.section, k, g.what, g.clients).median(records, g.value); ok {
+				group.Bars = append(group.Bars, chart.Bar{
+					Name:   chartName(k),
+					Value:  v,
+					Text:   number(v),
+					Strong: strings.HasPrefix(k, "pushy"),
+				})
+			}
+		}
+		c.Groups = append(c.Groups, group)
+	}
+	return c
+}
+
+// chartName is a short label.
+func chartName(kind string) string {
+	if kind == "pushy/bare" {
+		return "pushy, no SockJS"
+	}
+	return strings.TrimPrefix(strings.TrimSuffix(labelOf(kind), ", TLS"), "Node ")
+}
+
+// The part of README.md that the benchmark writes is between these lines.
+const (
+	readmeBegin = "<!-- `make bench` writes from here -->\n"
+	readmeEnd   = "<!-- to here -->\n"
+)
+
+// writeReadme replaces the part of README.md about the chart: where other servers are ahead, and where
+// and when the figures were measured.
+func writeReadme(path string, records []Record) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(page), readmeBegin)
+	_, after, ended := strings.Cut(rest, readmeEnd)
+	if !ok || !ended {
+		return fmt.Errorf("%s has no part between %q and %q", path, strings.TrimSpace(readmeBegin), strings.TrimSpace(readmeEnd))
+	}
+	return os.WriteFile(path, []byte(before+readmeBegin+readmePart(records)+readmeEnd+after), 0o644)
+}
+
+func readmePart(records []Record) string {
+	text := "![Server CPU, latency and memory of pushy and other servers](bench/" + chartFile + ")\n\n"
+	if list := behind(allChecks(), records); len(list) > 0 {
+		text += "pushy is not ahead everywhere. Another server is ahead in: " + strings.Join(list, "; ") + ".\n"
+	}
+	if run, ok := runOf(records, sections[0].name); ok {
+		text += run.text() + " The load generator shares these cores.\n"
+	}
+	return text
 }
 
 func labelOf(name string) string {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ var insecure = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: 
 // loads run one after another. It takes less than 20 s, because centrifuge disconnects clients
 // that do not answer its pings, and the load generator does not answer them.
 type sitting struct {
-	section  string
+	section  string // planOf sets it
 	kind     string
 	clients  int
 	channels int // 0 is 1
@@ -31,8 +32,9 @@ type sitting struct {
 	triggers bool // measures requests to an empty channel instead
 	// acceptRate is Limits.AcceptRate of the server, or 0.
 	acceptRate int
-	unlimited  bool // Limits.CommandRate of the server is off
-	apart      bool // events are published on another node than that of the subscribers, which is measured
+	unlimited  bool // the limits of commands and subscriptions are off
+	both       bool // there are two nodes, each with half of the clients; both are measured
+	keep       int  // events that the channels of a kind keep whose name ends with keptSuffix; 0 is keepSize
 	// program, if not nil, measures something else.
 	program func(ctx context.Context, s *sitter) error
 }
@@ -55,10 +57,11 @@ type Record struct {
 	Clients  int
 	Channels int
 	Stuck    int
-	What     string // "idle", "triggers", "w8", "r50"
+	What     string // "idle", "triggers", "w8", "r50", or begun: then Run is set
 	Size     int
 	Value    map[string]float64
 	Bins     []int `json:",omitempty"` // the histogram of a storm
+	Run      *Run  `json:",omitempty"`
 }
 
 // The values of a Record.
@@ -73,6 +76,7 @@ const (
 	loadCPU   = "load generator's CPU µs a delivery"
 	readBytes = "bytes a delivery"
 	brokerCPU = "broker's CPU µs a delivery"
+	wholeCPU  = "CPU µs a delivery with the broker's"
 	kept      = "kept the rate"
 	requests  = "requests a second"
 	reqCPU    = "CPU µs a request"
@@ -119,7 +123,7 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	channel := ""
 	if keeps(s.kind) {
 		channel = "kept"
-		flags = append(flags, "-keep", strconv.Itoa(keepSize))
+		flags = append(flags, "-keep", strconv.Itoa(cmp.Or(s.keep, keepSize)))
 	}
 	if s.acceptRate > 0 {
 		flags = append(flags, "-accept-rate", strconv.Itoa(s.acceptRate))
@@ -127,11 +131,12 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	if s.unlimited && k.server != "go" {
 		flags = append(flags, "-unlimited")
 	}
+	shared := slices.Clone(flags)
 	if profiles != "" && k.server != "node" {
 		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)
 		flags = append(flags, "-cpuprofile", filepath.Join(profiles, name))
 	}
-	brokerPID, shared := 0, []string(nil)
+	brokerPID := 0
 	if k.broker != "" {
 		b, err := startBroker(k.broker)
 		if err != nil {
@@ -139,9 +144,10 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		}
 		defer b.stop()
 		brokerPID = b.cmd.Process.Pid
-		shared = []string{"-" + k.broker, b.addr}
+		flags = append(flags, "-"+k.broker, b.addr)
+		shared = append(shared, "-"+k.broker, b.addr)
 	}
-	p, err := startServer(k, append(flags, shared...)...)
+	p, err := startServer(k, flags...)
 	if err != nil {
 		return nil, err
 	}
@@ -151,13 +157,14 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 		Clients: s.clients, Channel: channel, Channels: s.channels, Stuck: s.stuck,
 		Count: func() (int64, error) { return p.counter("mallocs") },
 	}
-	if s.apart {
+	if s.both {
 		other, err := startServer(k, shared...)
 		if err != nil {
 			return nil, err
 		}
 		defer other.stop()
-		cfg.PublishTo = other.addr
+		cfg.Other = other.addr
+		cfg.OtherPID = other.cmd.Process.Pid
 	}
 	record := func(what string, size int, value map[string]float64, bins ...int) {
 		records = append(records, Record{
@@ -206,7 +213,9 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	if err != nil {
 		return nil, err
 	}
-	record("idle", 0, map[string]float64{idleKiB: float64(rss-p.rss) / 1024 / float64(s.clients)})
+	if !s.both {
+		record("idle", 0, map[string]float64{idleKiB: float64(rss-p.rss) / 1024 / float64(s.clients)})
+	}
 	if s.prefill {
 		if err := s.fill(p, clients); err != nil {
 			return records, err
@@ -240,6 +249,7 @@ func values(r load.Result) map[string]float64 {
 	}
 	if r.BrokerCPU > 0 {
 		v[brokerCPU] = micros(r.BrokerCPU, r.Deliveries)
+		v[wholeCPU] = v[cpu] + v[brokerCPU]
 	}
 	if r.Counted > 0 {
 		v[allocs] = float64(r.Counted) / float64(r.Deliveries)

@@ -66,7 +66,6 @@ func planStorm(quick bool) []batch {
 	b := batch{rounds: times(quick, 3)}
 	for _, e := range endings {
 		s := sitting{
-			section: "storm",
 			clients: crowd(quick),
 			program: func(ctx context.Context, s *sitter) error { return stormAfter(ctx, s, e.what, e.signal) },
 		}
@@ -152,11 +151,8 @@ func stormChecks() []check {
 		list = append(list, check{
 			figure: "connects in the busiest 100 ms after " + e.what + ", over the mean of the window",
 			limit:  2,
-			value: func(all []Record) (float64, bool) {
-				values := q.rounds(all, stormRatio)
-				_, worst := rangeOf(values)
-				return worst, len(values) > 0
-			},
+			worst:  true,
+			rounds: func(all []Record) map[int]float64 { return q.rounds(all, stormRatio) },
 			detail: func(all []Record) string {
 				return fmt.Sprintf("the worst round; the median is %s connects, and %s with %s", q.text(all, stormPeak), old.text(all, stormPeak), before)
 			},

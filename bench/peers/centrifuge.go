@@ -6,12 +6,19 @@ import (
 	"flag"
 	"log"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/centrifugal/centrifuge"
 )
 
-var redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that centrifuge's nodes share")
+var (
+	redisAddr = flag.String("redis", "", "HOST:PORT of a Redis that centrifuge's nodes share")
+	history   = flag.Int("keep", 0, "events that centrifuge keeps of each channel, with recovery")
+)
+
+// memberPrefix begins the names of channels whose members have presence.
+const memberPrefix = "private-"
 
 // centrifugeNode is centrifuge with its default options, or with its options for busy channels
 // and many idle connections: a timer collects replies and messages for a millisecond and joins
@@ -33,8 +40,19 @@ func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 		return reply, nil
 	})
 	node.OnConnect(func(client *centrifuge.Client) {
-		client.OnSubscribe(func(_ centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
-			answer(centrifuge.SubscribeReply{}, nil)
+		client.OnSubscribe(func(e centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
+			options := centrifuge.SubscribeOptions{EnableRecovery: *history > 0}
+			if strings.HasPrefix(e.Channel, memberPrefix) {
+				options.EmitPresence = true
+				options.EmitJoinLeave = true
+				options.PushJoinLeave = true
+				options.ChannelInfo = e.Data
+			}
+			answer(centrifuge.SubscribeReply{Options: options}, nil)
+		})
+		client.OnUnsubscribe(func(centrifuge.UnsubscribeEvent) {})
+		client.OnPresence(func(_ centrifuge.PresenceEvent, answer centrifuge.PresenceCallback) {
+			answer(centrifuge.PresenceReply{}, nil)
 		})
 		client.OnRPC(func(e centrifuge.RPCEvent, answer centrifuge.RPCCallback) {
 			data, err := e.Data, error(nil)
@@ -58,15 +76,19 @@ func centrifugeNode(mux *http.ServeMux, tuned bool) publisher {
 		config.ProcessCommandsOffReadLoop = true
 	}
 	mux.Handle("/connection/websocket", centrifuge.NewWebsocketHandler(node, config))
+	var options []centrifuge.PublishOption
+	if *history > 0 {
+		options = append(options, centrifuge.WithHistory(*history, 5*time.Minute))
+	}
 	return func(channel string, data []byte) {
-		if _, err := node.Publish(channel, data); err != nil {
+		if _, err := node.Publish(channel, data, options...); err != nil {
 			log.Print(err)
 		}
 	}
 }
 
-// share makes a node use Redis for events and presence, with default options. No channel keeps
-// history and no client uses presence, so an event costs only its PUBLISH.
+// share makes a node use Redis for events and presence, with default options. Without history an event
+// costs only its PUBLISH.
 func share(node *centrifuge.Node, redis string) error {
 	shard, err := centrifuge.NewRedisShard(node, centrifuge.RedisShardConfig{Address: redis})
 	if err != nil {

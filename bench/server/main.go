@@ -27,7 +27,7 @@ var (
 	withApp   = flag.Bool("pusher", false, "serve the Pusher protocol")
 	scraped   = flag.Bool("metrics", false, "serve /metrics")
 	latest    = flag.Bool("latest", false, "POST /publish publishes with Event.Latest")
-	unlimited = flag.Bool("unlimited", false, "Limits.CommandRate is off")
+	unlimited = flag.Bool("unlimited", false, "Limits.CommandRate and JoinRate are off")
 	compress  = flag.Int("compress", 0, "bytes from which events are compressed; 0: they are not")
 	keep      = flag.Int("keep", 0, "events that each channel keeps whose name begins with kept")
 )
@@ -42,6 +42,7 @@ func main() {
 	}
 	if *unlimited {
 		options.Limits.CommandRate = -1
+		options.Limits.JoinRate = -1
 	}
 	if *keep > 0 {
 		options.Channel = kept

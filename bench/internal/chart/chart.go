@@ -1,210 +1,109 @@
-// Package chart draws lines over a logarithmic axis as an SVG that is readable on light and on
-// dark pages.
+// Package chart draws groups of bars as an SVG that is readable on light and on dark pages.
 package chart
 
 import (
 	"fmt"
 	"html"
-	"math"
-	"slices"
 	"strings"
 )
 
-// Point is one measurement.
-type Point struct{ X, Y float64 }
-
-// Line is the line of one server.
-type Line struct {
+// Bar is the value of one server.
+type Bar struct {
 	Name   string
-	Points []Point // in the order of X
-	Strong bool    // drawn thicker
+	Value  float64
+	Text   string // the value, beside the bar
+	Strong bool   // drawn in another color
 }
 
-// Chart is a chart. The X axis is logarithmic and has a tick for each point. The Y axis is
-// logarithmic if LogY is set, and begins at 0 otherwise.
+// Group has the bars of one figure. The longest bar of each group has the same length.
+type Group struct {
+	Title string
+	Unit  string
+	Bars  []Bar
+}
+
+// Chart is a chart of groups, two beside each other.
 type Chart struct {
-	Title, X, Y string
-	LogY        bool
-	Lines       []Line
+	Title  string
+	Groups []Group
 }
 
 const (
-	width, height = 860, 460
-	left, right   = 72, 230 // margins of the plot; the legend is on the right
-	top, bottom   = 52, 52
+	width      = 860
+	margin     = 24
+	column     = (width - 3*margin) / 2
+	nameWidth  = 118 // of the names before the bars
+	textWidth  = 52  // of the values after the bars
+	lineHeight = 21
+	barHeight  = 13
+	headHeight = 46 // of a group, above its bars
+	topHeight  = 48
 )
-
-// All colors have the same brightness, so that they are visible on white and on black.
-var colours = []string{
-	"#2f81f7", "#e5534b", "#d18616", "#a371f7", "#2da44e", "#db61a2", "#8b949e",
-	"#00a8b5", "#b08800", "#57606a", "#c45911", "#6f42c1", "#0a7d4f", "#9e6a03", "#bf3989",
-}
 
 const style = `<style>
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 16px; font-weight: 600 }
-.grid { stroke: #d0d7de; stroke-width: 1 }
+.group { font-weight: 600 }
+.unit { font-size: 12px; fill: #59636e }
+.strong { font-weight: 700 }
 .back { fill: #ffffff }
+.bar { fill: #aab2bd }
+.bar.strong { fill: #1f6feb }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
-  .grid { stroke: #30363d }
+  .unit { fill: #9198a1 }
   .back { fill: #0d1117 }
+  .bar { fill: #59636e }
+  .bar.strong { fill: #4493f8 }
 }
 </style>`
 
-// SVG returns the chart, or "" if it has no points.
+// SVG returns the chart, or "" if it has no bars.
 func (c Chart) SVG() string {
-	var xs, ys []float64
-	for _, l := range c.Lines {
-		for _, p := range l.Points {
-			xs, ys = append(xs, p.X), append(ys, p.Y)
+	var groups []Group
+	for _, g := range c.Groups {
+		if len(g.Bars) > 0 {
+			groups = append(groups, g)
 		}
 	}
-	if len(xs) == 0 {
+	if len(groups) == 0 {
 		return ""
 	}
-	slices.Sort(xs)
-	xs = slices.Compact(xs)
-	low, high, ticks := c.scale(slices.Min(ys), slices.Max(ys))
-	x := func(v float64) float64 {
-		span := math.Log(xs[len(xs)-1] / xs[0])
-		if span == 0 {
-			return left
-		}
-		return left + (width-left-right)*math.Log(v/xs[0])/span
-	}
-	y := func(v float64) float64 {
-		part := (v - low) / (high - low)
-		if c.LogY {
-			part = math.Log(v/low) / math.Log(high/low)
-		}
-		return height - bottom - (height-top-bottom)*part
-	}
-
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n%s\n", width, height, html.EscapeString(c.Title), style)
-	fmt.Fprintf(&b, `<rect class="back" width="%d" height="%d" rx="6"/>`+"\n", width, height)
-	fmt.Fprintf(&b, `<text class="title" x="%d" y="26">%s</text>`+"\n", left-50, html.EscapeString(c.Title))
-	fmt.Fprintf(&b, `<text x="%d" y="44">%s</text>`+"\n", left-50, html.EscapeString(c.Y))
-	for _, tick := range ticks {
-		fmt.Fprintf(&b, `<path class="grid" d="M%d %.1fH%d"/><text x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n",
-			left, y(tick), width-right, left-8, y(tick)+4, Short(tick))
+	y := topHeight
+	for i := 0; i < len(groups); i += 2 {
+		most := 0
+		for j, g := range groups[i:min(i+2, len(groups))] {
+			g.draw(&b, margin+j*(column+margin), y)
+			most = max(most, len(g.Bars))
+		}
+		y += headHeight + most*lineHeight + margin
 	}
-	for _, v := range xs {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", x(v), height-bottom+20, Short(v))
-	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%s</text>`+"\n", (left+width-right)/2, height-10, html.EscapeString(c.X))
-	for i, l := range c.Lines {
-		if len(l.Points) == 0 {
-			continue
-		}
-		colour, thick := colours[i%len(colours)], 1.8
-		if l.Strong {
-			thick = 3.6
-		}
-		var path strings.Builder
-		for j, p := range l.Points {
-			fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(j, 1)], x(p.X), y(p.Y))
-		}
-		fmt.Fprintf(&b, `<path fill="none" stroke="%s" stroke-width="%.1f" stroke-linejoin="round" d="%s"/>`+"\n", colour, thick, path.String())
-		for _, p := range l.Points {
-			fmt.Fprintf(&b, `<circle fill="%s" cx="%.1f" cy="%.1f" r="%.1f"/>`, colour, x(p.X), y(p.Y), thick)
-		}
-	}
-	c.legend(&b, y)
-	b.WriteString("\n</svg>\n")
-	return b.String()
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n%s\n"+
+		`<rect class="back" width="%d" height="%d" rx="6"/>`+"\n"+`<text class="title" x="%d" y="30">%s</text>`+"\n%s</svg>\n",
+		width, y, html.EscapeString(c.Title), style, width, y, margin, html.EscapeString(c.Title), b.String())
 }
 
-// legend writes the name of each line at the height of its end, if there is room.
-func (c Chart) legend(b *strings.Builder, y func(float64) float64) {
-	const lineHeight = 17
-	type entry struct {
-		line int
-		y    float64
+// draw draws a group with its upper left corner at x, y.
+func (g Group) draw(b *strings.Builder, x, y int) {
+	fmt.Fprintf(b, `<text class="group" x="%d" y="%d">%s</text><text class="unit" x="%d" y="%d">%s</text>`+"\n",
+		x, y+16, html.EscapeString(g.Title), x, y+34, html.EscapeString(g.Unit))
+	longest := 0.0
+	for _, bar := range g.Bars {
+		longest = max(longest, bar.Value)
 	}
-	var entries []entry
-	for i, l := range c.Lines {
-		if len(l.Points) > 0 {
-			entries = append(entries, entry{i, y(l.Points[len(l.Points)-1].Y)})
+	for i, bar := range g.Bars {
+		class := ""
+		if bar.Strong {
+			class = " strong"
 		}
-	}
-	slices.SortStableFunc(entries, func(a, b entry) int { return int(math.Copysign(1, a.y-b.y)) })
-	// Move names down that would overlap, and then up those that are below the end.
-	for i := 1; i < len(entries); i++ {
-		entries[i].y = max(entries[i].y, entries[i-1].y+lineHeight)
-	}
-	limit := float64(height - bottom + 10)
-	for i := len(entries) - 1; i >= 0; i-- {
-		entries[i].y = min(entries[i].y, limit)
-		limit = entries[i].y - lineHeight
-	}
-	for _, e := range entries {
-		l, weight := c.Lines[e.line], 400
-		if l.Strong {
-			weight = 700
+		top := y + headHeight + i*lineHeight
+		length := 1.0
+		if longest > 0 {
+			length = max(1, bar.Value/longest*float64(column-nameWidth-textWidth))
 		}
-		fmt.Fprintf(b, `<rect fill="%s" x="%d" y="%.1f" width="10" height="10" rx="2"/><text x="%d" y="%.1f" font-weight="%d">%s</text>`+"\n",
-			colours[e.line%len(colours)], width-right+16, e.y-5, width-right+32, e.y+4, weight, html.EscapeString(l.Name))
+		fmt.Fprintf(b, `<text class="name%s" x="%d" y="%d">%s</text><rect class="bar%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/><text class="value%s" x="%.1f" y="%d">%s</text>`+"\n",
+			class, x, top+11, html.EscapeString(bar.Name), class, x+nameWidth, top, length, barHeight,
+			class, float64(x+nameWidth)+length+6, top+11, html.EscapeString(bar.Text))
 	}
-}
-
-// scale returns the limits and ticks of the Y axis.
-func (c Chart) scale(smallest, largest float64) (low, high float64, ticks []float64) {
-	if largest <= 0 {
-		largest = 1
-	}
-	if !c.LogY {
-		step := math.Pow(10, math.Floor(math.Log10(largest)))
-		for _, part := range []float64{.1, .2, .25, .5, 1} {
-			if largest/(step*part) <= 6 {
-				step *= part
-				break
-			}
-		}
-		high = math.Ceil(largest/step) * step
-		for i := range int(math.Round(high/step)) + 1 {
-			ticks = append(ticks, float64(i)*step)
-		}
-		return 0, high, ticks
-	}
-	if smallest <= 0 {
-		smallest = largest / 1000
-	}
-	// Ticks are at 1, 2 and 5 times each power of ten, from below the minimum to above the
-	// maximum.
-	steps := []float64{1, 2, 5}
-	tick := func(i int) float64 {
-		power := int(math.Floor(float64(i) / 3))
-		return steps[i-3*power] * math.Pow(10, float64(power))
-	}
-	first := 3 * int(math.Floor(math.Log10(smallest)))
-	for tick(first+1) <= smallest {
-		first++
-	}
-	last := first + 1
-	for tick(last) < largest {
-		last++
-	}
-	for i := first; i <= last; i++ {
-		ticks = append(ticks, tick(i))
-	}
-	return tick(first), tick(last), ticks
-}
-
-// Short formats a tick.
-func Short(v float64) string {
-	switch {
-	case v >= 1e6:
-		return trim(v/1e6) + "M"
-	case v >= 1e4:
-		return trim(v/1e3) + "k"
-	default:
-		return trim(v)
-	}
-}
-
-func trim(v float64) string {
-	s := fmt.Sprintf("%.3f", v)
-	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }

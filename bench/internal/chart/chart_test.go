@@ -1,56 +1,39 @@
-package chart_test
+package chart
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/gopushy/pushy/bench/internal/chart"
 )
 
 func TestSVG(t *testing.T) {
 	t.Parallel()
-	for _, logY := range []bool{false, true} {
-		c := chart.Chart{Title: "a < b & c", X: "x", Y: "y", LogY: logY, Lines: []chart.Line{
-			{Name: "one", Strong: true, Points: []chart.Point{{100, .7}, {1000, 3}, {12000, 40}}},
-			{Name: "two & more", Points: []chart.Point{{100, 9}}},
-			{Name: "none"},
-		}}
-		svg := c.SVG()
-		texts := text(t, svg)
-		for _, want := range []string{"a < b & c", "one", "two & more", "100", "1000", "12k"} {
-			assert.Contains(t, texts, want)
-		}
-		assert.NotContains(t, texts, "none")
-		assert.NotContains(t, svg, "NaN")
-		assert.Contains(t, svg, "prefers-color-scheme: dark")
-	}
-	assert.Empty(t, chart.Chart{}.SVG())
-}
-
-// text returns the text elements of an SVG, which must be well-formed.
-func text(t *testing.T, svg string) (texts []string) {
-	t.Helper()
-	d := xml.NewDecoder(strings.NewReader(svg))
-	for {
-		token, err := d.Token()
-		if err == io.EOF {
-			return texts
+	assert.Empty(t, Chart{Title: "nothing", Groups: []Group{{Title: "not measured"}}}.SVG())
+	svg := Chart{
+		Title: "a < b",
+		Groups: []Group{
+			{Title: "Bursts", Unit: "µs", Bars: []Bar{{Name: "pushy", Value: 1, Text: "1.00", Strong: true}, {Name: "other", Value: 4, Text: "4.00"}}},
+			{Title: "not measured"},
+			{Title: "Memory", Unit: "KiB", Bars: []Bar{{Name: "pushy", Text: "0.00"}}},
+		},
+	}.SVG()
+	for d := xml.NewDecoder(strings.NewReader(svg)); ; {
+		_, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
 		}
 		require.NoError(t, err)
-		if data, ok := token.(xml.CharData); ok {
-			texts = append(texts, string(data))
-		}
 	}
-}
-
-func TestShort(t *testing.T) {
-	t.Parallel()
-	for v, want := range map[float64]string{0: "0", .05: "0.05", 1: "1", 2.5: "2.5", 1000: "1000", 12000: "12k", 2.5e6: "2.5M"} {
-		assert.Equal(t, want, chart.Short(v))
-	}
+	assert.Contains(t, svg, "a &lt; b")
+	assert.Contains(t, svg, "prefers-color-scheme: dark")
+	assert.NotContains(t, svg, "not measured")
+	assert.Equal(t, 3, strings.Count(svg, `<rect class="bar`))
+	assert.Contains(t, svg, `width="56.0" height="13"`, "a quarter of the longest bar of its group")
+	assert.Contains(t, svg, `width="224.0" height="13"`)
+	assert.NotContains(t, svg, "NaN")
 }

@@ -53,6 +53,7 @@ type client struct {
 	http *httpBody // nil over WebSocket
 	zip  *messages // nil without permessage-deflate
 	path string
+	id   string // of the connection, if Config.Idle
 
 	next  uint32 // the next sequence number that it must receive
 	skip  int    // bytes of a payload's padding that have not arrived
@@ -78,7 +79,11 @@ var clientTLS = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS
 
 // open connects client i and subscribes it to channel.
 func (cfg *Config) open(i int, channel string, rcvbuf int) (*client, error) {
-	s, err := connect(cfg.Addr, source(cfg.base, i), rcvbuf)
+	addr := cfg.Addr
+	if cfg.Other.IsValid() && i%2 == 1 {
+		addr = cfg.Other
+	}
+	s, err := connect(addr, source(cfg.base, i), rcvbuf)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +163,9 @@ func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 	if c.zip != nil && !bytes.Contains(bytes.ToLower(w.seen[:head]), []byte("\r\nsec-websocket-extensions: permessage-deflate;")) {
 		return fmt.Errorf("the server has not accepted permessage-deflate: %q", w.seen[:head])
 	}
+	if cfg.Idle {
+		turns = turns[:min(len(turns), cfg.Dialect.greeting())]
+	}
 	for i, turn := range turns {
 		switch {
 		case turn == "":
@@ -174,6 +182,30 @@ func (cfg *Config) webSocket(c *client, path string, turns ...string) error {
 	if c.zip != nil {
 		return c.zip.pass(w.seen[head:])
 	}
+	if cfg.Idle && cfg.Dialect != Centrifuge {
+		return c.identify(w)
+	}
+	return nil
+}
+
+// greeting returns the number of turns of webSocket before the subscription.
+func (d Dialect) greeting() int {
+	if d == Centrifuge {
+		return 3
+	}
+	return 1
+}
+
+// identify reads the id of a connection to pushy, which members sign.
+func (c *client) identify(w *waiter) error {
+	from := 0
+	for _, before := range []string{"socketId", ":", `"`, `"`} {
+		from = w.from
+		if err := w.until(before); err != nil {
+			return fmt.Errorf("waiting for the id: %w", err)
+		}
+	}
+	c.id = strings.Trim(string(w.seen[from:w.from]), `\"`)
 	return nil
 }
 

@@ -26,11 +26,16 @@ type Config struct {
 	Dialect    Dialect
 	TLS        bool
 	Publishing Publishing
-	PublishTo  netip.AddrPort // another node, if events are not published on this one
-	Clients    int
-	Channel    string // its name, or the beginning of the names if Channels is not 1; "" is "bench"
-	Channels   int    // the clients are distributed over them, not necessarily evenly
-	Stuck      int    // additional clients of the first channel that never read
+	// Other, if it is valid, is another node: every second client connects to it, and its CPU time is
+	// part of the server's.
+	Other    netip.AddrPort
+	OtherPID int
+	Clients  int
+	Channel  string // its name, or the beginning of the names if Channels is not 1; "" is "bench"
+	Channels int    // the clients are distributed over them, not necessarily evenly
+	Stuck    int    // additional clients of the first channel that never read
+	AtOnce   int    // clients that connect at a time; 0 is 32
+	Idle     bool   // the clients connect and do not subscribe
 	// Count, if not nil, is read before and after measuring.
 	Count func() (int64, error)
 
@@ -86,7 +91,7 @@ func Connect(ctx context.Context, cfg Config) (*Clients, error) {
 	work := make(chan int)
 	var first atomic.Pointer[error]
 	var wg sync.WaitGroup
-	for range 32 {
+	for range cmp.Or(cfg.AtOnce, 32) {
 		wg.Go(func() {
 			for i := range work {
 				if first.Load() != nil || ctx.Err() != nil {
@@ -197,19 +202,28 @@ func (cs *Clients) Run(l Load) (Result, error) {
 		return Result{}, err
 	}
 	read := r.bytes.Load()
-	before, cpu, broker, own, began := cs.target, CPU(cs.cfg.PID), cs.brokerCPU(), CPU(0), time.Now()
+	before, cpu, broker, own, began := cs.target, cs.cfg.cpu(), cs.brokerCPU(), CPU(0), time.Now()
 	events, kept, err := cs.drive(l, l.Time)
 	if err != nil {
 		return Result{}, err
 	}
 	result := Result{
 		Events: events, Deliveries: cs.target - before, Bytes: r.bytes.Load() - read, Elapsed: time.Since(began), Kept: kept,
-		CPU: CPU(cs.cfg.PID) - cpu, BrokerCPU: cs.brokerCPU() - broker, LoadCPU: CPU(0) - own,
+		CPU: cs.cfg.cpu() - cpu, BrokerCPU: cs.brokerCPU() - broker, LoadCPU: CPU(0) - own,
 		P50: r.latency.Quantile(.5), P99: r.latency.Quantile(.99), Max: r.latency.Max(),
 	}
 	after, err := cs.count()
 	result.Counted = after - counted
 	return result, err
+}
+
+// cpu returns the CPU time of the server, with that of the other node.
+func (cfg *Config) cpu() time.Duration {
+	used := CPU(cfg.PID)
+	if cfg.OtherPID != 0 {
+		used += CPU(cfg.OtherPID)
+	}
+	return used
 }
 
 func (cs *Clients) brokerCPU() time.Duration {

@@ -84,8 +84,17 @@ func TestHTTPBody(t *testing.T) {
 		}
 		require.True(t, h.ended)
 		require.Equal(t, strings.Repeat("abcabcdefghijklmnopqrstuvwxyz", 2), string(body))
+
+		h, body = &httpBody{}, nil
+		for part := range chunks([]byte("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), size) {
+			got, err := h.decode(part)
+			require.NoError(t, err)
+			body = append(body, got...)
+		}
+		require.True(t, h.ended)
+		require.Equal(t, "abc", string(body))
 	}
-	for _, wrong := range []string{"HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"} {
+	for _, wrong := range []string{"HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nabc", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"} {
 		_, err := (&httpBody{}).decode([]byte(wrong))
 		assert.Error(t, err, wrong)
 	}
@@ -156,6 +165,7 @@ func TestPushy(t *testing.T) {
 		{"rate", Framed, false, 1, Load{Size: 200, Rate: 500}},
 		{"streaming", Streaming, false, 1, Load{Size: 4000, Window: 8}}, // many responses
 		{"polling", Polling, false, 1, Load{Size: 200, Window: 8}},
+		{"polling, TLS", Polling, true, 1, Load{Size: 4000, Window: 8}},
 		{"pusher", Pusher, false, 1, Load{Size: 200, Window: 8}},
 		{"mixed", Mixed, false, 1, Load{Size: 200, Window: 8}},
 		{"json", Framed, false, 1, Load{Size: 1000, JSON: true, Window: 8}},

@@ -40,11 +40,7 @@ type publisher struct {
 }
 
 func newPublisher(cfg *Config) (*publisher, error) {
-	addr := cfg.Addr
-	if cfg.PublishTo.IsValid() {
-		addr = cfg.PublishTo
-	}
-	s, err := connect(addr, source(cfg.base+2, 0), 0)
+	s, err := connect(cfg.Addr, source(cfg.base+2, 0), 0)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gopushy/pushy/bench/internal/load"
+)
+
+// The values of the Records of clients that connect, and of members.
+const (
+	connectCPU  = "CPU µs a client that connects"
+	connectSecs = "s until all are subscribed"
+	joinCPU     = "CPU ms a join"
+	leaveCPU    = "CPU ms a leave"
+	joinKiB     = "KiB a join"
+	leaveKiB    = "KiB a leave"
+	pairCPU     = "CPU µs a join and leave"
+	pairRate    = "joins and leaves a second"
+)
+
+const connectClients = 5000
+
+func planConnects(quick bool) []batch {
+	s := sitting{
+		clients: connectClients,
+		program: connectAll,
+	}
+	return []batch{{times(quick, 3), s.each("pushy", "pushy/bare", "centrifuge", "bare", "sockjsgo")}}
+}
+
+// connectAll measures clients that connect and subscribe, and their return.
+func connectAll(ctx context.Context, s *sitter) error {
+	const atOnce = 200
+	cfg := load.Config{
+		Addr:     s.server.addr,
+		PID:      s.server.cmd.Process.Pid,
+		Dialect:  s.server.kind.dialect,
+		Clients:  s.clients,
+		Channels: 1,
+		AtOnce:   atOnce,
+	}
+	var clients *load.Clients
+	defer func() {
+		if clients != nil {
+			clients.Close()
+		}
+	}()
+	for _, what := range []string{"first", "again"} {
+		before := load.CPU(cfg.PID)
+		if clients != nil {
+			clients.Close() // the end of the old connections is part of a return
+			clients = nil
+		}
+		began := time.Now()
+		var err error
+		if clients, err = load.Connect(ctx, cfg); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		took := time.Since(began)
+		s.record(what, 0, map[string]float64{
+			connectCPU:  micros(s.rest()-before, int64(s.clients)),
+			connectSecs: took.Seconds(),
+		})
+	}
+	return nil
+}
+
+func connectChecks() []check {
+	of := func(kind, what string) query { return at("connects", kind, what, connectClients) }
+	return []check{
+		ratio("CPU a client that connects and subscribes", connectCPU, of("pushy", "first"), of("centrifuge", "first"), .6),
+		ratio("CPU a client that connects and subscribes", connectCPU, of("pushy", "first"), of("bare", "first"), 1.4),
+		ratio("CPU a client that comes again", connectCPU, of("pushy", "again"), of("centrifuge", "again"), .6),
+	}
+}
+
+// presenceModes are the modes of presence that are compared.
+var presenceModes = []string{"list", "diff"}
+
+const presenceClients = 500
+
+func planPresence(quick bool) []batch {
+	s := sitting{
+		clients:   presenceClients,
+		unlimited: true,
+		program:   joinAll,
+	}
+	return []batch{{times(quick, 3), s.each("pushy", "pushy/bare", "centrifuge")}}
+}
+
+// joinAll measures clients that become members of a channel with presence, and leave it, in each mode.
+func joinAll(ctx context.Context, s *sitter) error {
+	for _, mode := range presenceModes {
+		joined, left, err := load.Join(ctx, load.Config{
+			Addr:    s.server.addr,
+			PID:     s.server.cmd.Process.Pid,
+			Dialect: s.server.kind.dialect,
+			Clients: s.clients,
+		}, mode)
+		if err != nil {
+			return fmt.Errorf("mode %s: %w", mode, err)
+		}
+		each := float64(s.clients)
+		s.record(mode, 0, map[string]float64{
+			joinCPU:  millis(joined.CPU) / each,
+			joinKiB:  float64(joined.Bytes) / 1024 / each,
+			leaveCPU: millis(left.CPU) / each,
+			leaveKiB: float64(left.Bytes) / 1024 / each,
+		})
+	}
+	return nil
+}
+
+func presenceChecks() []check {
+	of := func(kind, what string) query { return at("presence", kind, what, presenceClients) }
+	return []check{
+		ratio("CPU a join, mode list", joinCPU, of("pushy", "list"), of("centrifuge", "list"), .3),
+		ratio("CPU a join, mode list, bare WebSocket", joinCPU, of("pushy/bare", "list"), of("centrifuge", "list"), .3),
+		ratio("CPU a join, mode diff", joinCPU, of("pushy", "diff"), of("centrifuge", "list"), .25).than("centrifuge with its list"),
+		ratio("bytes a join, mode diff", joinKiB, of("pushy", "diff"), of("centrifuge", "list"), .25).than("centrifuge with its list"),
+	}
+}
+
+// memberCounts are the numbers of subscribers of the channel that others join and leave.
+var memberCounts = []int{10, 1000, 9000}
+
+// movers are the clients that join and leave.
+const movers = 8
+
+func planMembers(quick bool) []batch {
+	b := batch{rounds: times(quick, 3)}
+	for _, n := range memberCounts {
+		b.sittings = append(b.sittings, sitting{
+			clients:   n,
+			unlimited: true,
+			loads:     closed(quick, eventSize, 1),
+			program:   joinAndLeave,
+		}.each("pushy", "centrifuge")...)
+	}
+	return []batch{b}
+}
+
+func joinAndLeave(ctx context.Context, s *sitter) error {
+	l := s.loads[0]
+	p, err := load.Churn(ctx, load.Config{
+		Addr:     s.server.addr,
+		PID:      s.server.cmd.Process.Pid,
+		Dialect:  s.server.kind.dialect,
+		Clients:  s.clients,
+		Channels: 1,
+	}, movers, l.Warm, l.Time)
+	if err != nil {
+		return err
+	}
+	s.record("joins", 0, map[string]float64{
+		pairCPU:  micros(p.CPU, p.Count),
+		pairRate: float64(p.Count) / p.Elapsed.Seconds(),
+	})
+	return nil
+}
+
+func memberChecks() []check {
+	var list []check
+	for _, n := range memberCounts {
+		list = append(list, ratio(fmt.Sprintf("CPU a join and leave, %s members", thousands(n)), pairCPU,
+			at("members", "pushy", "joins", n), at("members", "centrifuge", "joins", n), .9))
+	}
+	return append(list, ratio("CPU a join and leave, 9,000 members", pairCPU,
+		at("members", "pushy", "joins", 9000), at("members", "pushy", "joins", 10), 1.15).than("that with 10"))
+}
