@@ -163,7 +163,14 @@ func (s *Server) refusedSubscription(ctx context.Context, r hub.AuthRequest, err
 
 var errAuthorizerFailed = errors.New("pushy: Authorizer failed")
 
-func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) (err error) {
+func (s *Server) askAuthorizer(ctx context.Context, r AuthRequest) error {
+	if own, is := s.opts.Authorizer.(*tokens); is {
+		return own.Authorize(ctx, r) // it needs no goroutine of its own
+	}
+	return s.askHost(ctx, r)
+}
+
+func (s *Server) askHost(ctx context.Context, r AuthRequest) (err error) {
 	err = errAuthorizerFailed // unless it returns
 	s.decide("Options.Authorizer", func() { err = readable(s.opts.Authorizer.Authorize(ctx, r)) })
 	return err

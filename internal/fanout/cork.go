@@ -67,6 +67,12 @@ func (o *Outbox) Uncork() {
 		o.mu.Unlock()
 		return
 	}
+	o.writeUnlock(run)
+}
+
+// writeUnlock writes what is queued, and unlocks o, which is to be written to by nothing else. run is
+// the last run of the queue, or nil.
+func (o *Outbox) writeUnlock(run *Frame) {
 	o.drains = true
 	b := ownBatches.Get().(*batch)
 	p, size := b.takeLocked(o, true)

@@ -25,7 +25,7 @@ func (o *Outbox) SendDirect(text []byte) bool {
 		return true
 	}
 	o.mu.Unlock()
-	return o.Send(newDirect(text, o.form))
+	return o.Send(NewDirect(text, o.form))
 }
 
 // SendNow is SendDirect for a message after which no other is expected soon, such as the answer to the
@@ -54,14 +54,46 @@ func (o *Outbox) SendNow(text []byte) bool {
 	return true
 }
 
+// OpenNow is Open, and SendNow for f.
+func (o *Outbox) OpenNow(g *Gate, f *Frame) bool {
+	o.mu.Lock()
+	if o.form >= ownForms || o.closed || !o.idleLocked() {
+		o.mu.Unlock()
+		return o.Open(g, f)
+	}
+	o.drains = true // so that the flusher is not called
+	o.appendLocked(f)
+	g.open = true
+	o.writeUnlock(nil)
+	o.afterAppend(false)
+	return true
+}
+
+// ReleaseNow is Release, and writes what is queued as SendNow does.
+func (o *Outbox) ReleaseNow() {
+	o.mu.Lock()
+	o.held = false
+	if o.closed || !o.pendingLocked() || !o.writableLocked() {
+		o.startLocked()
+		o.mu.Unlock()
+		return
+	}
+	o.writeUnlock(nil)
+}
+
 // idleLocked reports whether the socket can be written to directly, and nothing is queued or being
 // written. A flusher that runs can be writing what it has removed from the queue, to this socket or
 // to another.
 func (o *Outbox) idleLocked() bool {
+	return o.rare == nil && !o.pendingLocked() && o.writableLocked()
+}
+
+// writableLocked reports whether the socket can be written to directly, and nothing is being written.
+func (o *Outbox) writableLocked() bool {
 	if _, guarded := o.direct.(Guarded); guarded {
 		return false // its write can wait
 	}
-	return o.direct != nil && o.rare == nil && o.mustListLocked() && !o.pendingLocked() && !o.flusher.runs()
+	return o.direct != nil && o.mustListLocked() && !o.flusher.runs()
 }
 
 func (f *flusher) runs() bool {

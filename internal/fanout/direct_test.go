@@ -56,6 +56,81 @@ func TestSendNowAtEveryByte(t *testing.T) {
 	}
 }
 
+// OpenNow and ReleaseNow, like SendNow, have written when they return, and leave the rest to a drain. The
+// gate is open while OpenNow writes.
+func TestOpenNowAndReleaseNowAtEveryByte(t *testing.T) {
+	t.Parallel()
+	first := "response;the first;"
+	for room := range len(first) + 1 {
+		synctest.Test(t, func(t *testing.T) {
+			for _, opens := range []bool{false, true} {
+				e, s := wideEngine(0), &socket{room: room}
+				s.sink.gate = make(chan struct{})
+				o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+				var gate fanout.Gate
+				s.during = func() {
+					s.during = nil
+					assert.Equal(t, opens, o.SendThrough(&gate, frame("second;")))
+					assert.True(t, o.Send(frame("third;")))
+				}
+				want := first + "third;"
+				messages := 2
+				if opens {
+					want = first + "second;third;"
+					messages = 3
+					assert.True(t, o.OpenNow(&gate, frame(first)))
+				} else {
+					o.Hold()
+					assert.True(t, o.Control(fanout.Response, []byte("response;")))
+					assert.True(t, o.Send(frame("the first;")))
+					assert.Empty(t, s.all())
+					o.ReleaseNow()
+				}
+				assert.Equal(t, first[:room], s.all(), "without another goroutine")
+				synctest.Wait()
+				close(s.sink.gate)
+				synctest.Wait()
+				o.Close(1000, "")
+				<-o.Done()
+				e.Wait()
+				assert.Zero(t, e.Waiting())
+				assert.Equal(t, want, s.all(), "room for %d", room)
+				assert.Equal(t, uint64(messages), e.Sent().Messages)
+			}
+		})
+	}
+}
+
+// OpenNow and ReleaseNow do not overtake a flusher, and do nothing after Close.
+func TestOpenNowAndReleaseNowQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, s := wideEngine(0), &socket{room: wide}
+		o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+		o.ReleaseNow()
+		assert.Empty(t, s.all())
+		var gate, late fanout.Gate
+		s.during = func() {
+			s.during = nil
+			assert.True(t, o.OpenNow(&gate, frame("2")))
+			assert.Equal(t, "", s.all(), "the flusher writes")
+		}
+		assert.True(t, o.Send(frame("1")))
+		synctest.Wait()
+		assert.True(t, o.SendThrough(&gate, frame("3")))
+		e.Flush()
+		synctest.Wait()
+		assert.Equal(t, "123", s.all())
+		o.Close(1000, "")
+		assert.False(t, o.OpenNow(&late, frame("4")))
+		assert.False(t, o.SendThrough(&late, frame("5")))
+		o.ReleaseNow()
+		<-o.Done()
+		e.Wait()
+		assert.Equal(t, "123", s.all())
+	})
+}
+
 // SendNow never overtakes what is queued, and writes nothing before Release.
 func TestSendNowQueues(t *testing.T) {
 	t.Parallel()

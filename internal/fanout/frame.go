@@ -75,9 +75,9 @@ func NewRun(texts [][]byte, form Form) *Frame {
 	}
 }
 
-// newDirect is NewFrame for a message that only one Outbox will have, whose form it has. It copies
+// NewDirect is NewFrame for a message that only one Outbox will have, whose form it has. It copies
 // the text. Direct messages are not compressed.
-func newDirect(text []byte, form Form) *Frame {
+func NewDirect(text []byte, form Form) *Frame {
 	f := &Frame{made: clock()}
 	if form == Text || form >= ownForms {
 		f.text = bytes.Clone(text)

@@ -129,14 +129,25 @@ func (ch *Channel) broadcastLocked(f *fanout.Frame, except []string) {
 // admit makes m a member: it queues the Subscribed event and the replay, and opens the gate,
 // in one step. Conn.Channels includes the channel before the client receives the event.
 func (ch *Channel) admit(m *membership, subscribed *fanout.Frame, replay ...*fanout.Frame) {
+	ch.enrol(m)
+	m.out.Open(&m.gate, subscribed, replay...)
+	m.watchMembership(DecidedJoined)
+}
+
+// admitNow is admit without a lock, for an answer that can be written at once.
+func (ch *Channel) admitNow(m *membership, subscribed *fanout.Frame) {
+	ch.enrol(m)
+	m.out.OpenNow(&m.gate, subscribed)
+	m.watchMembership(DecidedJoined)
+}
+
+func (ch *Channel) enrol(m *membership) {
 	m.conn.mu.Lock()
 	m.state = memberHooked
 	m.conn.mu.Unlock()
 	ch.mu.Lock()
 	m.slot = ch.members.add(m)
 	ch.mu.Unlock()
-	m.out.Open(&m.gate, subscribed, replay...)
-	m.watchMembership(DecidedJoined)
 }
 
 // open follows the channel at the broker and calls the Occupied hook.

@@ -327,6 +327,13 @@ func (c *Conn) markEnd(code int, reason string, by Ender) (first bool, as int, b
 	return first, as, because
 }
 
+// isLost reports whether the connection has ended without a close frame.
+func (c *Conn) isLost() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.code == codeLost
+}
+
 // abort closes the connection without a close frame, unless one is being written already.
 func (c *Conn) abort(code int, reason string) {
 	c.markEnd(code, reason, ByServer)
@@ -351,7 +358,7 @@ func (c *Conn) serve() {
 	c.mu.Lock()
 	c.greeted = true
 	c.mu.Unlock()
-	c.out.Release()
+	c.out.ReleaseNow()
 	c.awaitMessage()
 }
 
@@ -407,7 +414,9 @@ func (c *Conn) read() {
 	defer c.hub.tasks.End()
 	c.ended(err)
 	c.finish()
-	defer context.AfterFunc(c.hub.aborting, c.session.Abort)()
+	if !c.isLost() { // otherwise the session has been aborted
+		defer context.AfterFunc(c.hub.aborting, c.session.Abort)()
+	}
 	c.session.Linger()
 }
 

@@ -79,6 +79,18 @@ func (c *Conn) frame(e *Event) *fanout.Frame {
 	return nil
 }
 
+// directFrame is frame for an event that no other connection receives.
+func (c *Conn) directFrame(e *Event) *fanout.Frame {
+	if c.foreign != 0 {
+		other := *e // so that e is not on the heap
+		return c.frame(&other)
+	}
+	text := texts.Get().(*[]byte)
+	defer putText(text)
+	*text = c.hub.cfg.Protocol.Append((*text)[:0], *e)
+	return fanout.NewDirect(*text, c.out.Form())
+}
+
 // sendForeign is Send for a connection with another protocol.
 func (c *Conn) sendForeign(e Event) error {
 	if e.Conn == nil {

@@ -23,7 +23,7 @@ func (c *Conn) Leave(channel, reason string, request []byte) error {
 }
 
 func (m *membership) endFrame(reason string, request []byte) *fanout.Frame {
-	return m.conn.frame(&Event{
+	return m.conn.directFrame(&Event{
 		Kind:    Ended,
 		Channel: m.name,
 		Reason:  reason,
@@ -41,7 +41,7 @@ func (m *membership) resumedFrame() *fanout.Frame {
 		e.Reason = reasonResumed
 		e.Again = true
 	}
-	return m.conn.frame(&e)
+	return m.conn.directFrame(&e)
 }
 
 // leaveSoon is leave for a membership whose join may still be in progress; in that case the

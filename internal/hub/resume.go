@@ -28,6 +28,14 @@ type PastAnswer struct {
 // wants reports whether a client asks for past events.
 func (p *Past) wants() bool { return p.Since != nil || p.Rewind.Events > 0 }
 
+// ids returns the ids of the connections of a client, whose connection has the id now.
+func (p *Past) ids(now string) []string {
+	if !p.wants() {
+		return nil
+	}
+	return append([]string{now}, p.Was...)
+}
+
 // pastRequest is the part of a Join that concerns the past, while the join is in progress.
 type pastRequest struct {
 	Past
@@ -60,7 +68,7 @@ func (c *Conn) pastRequest(r *JoinRequest, denied bool) *pastRequest {
 		Past:   r.Past,
 		shown:  c.version >= 2 || r.Past.wants(),
 		denied: denied && r.Past.wants(),
-		ids:    append([]string{c.id}, r.Past.Was...),
+		ids:    r.Past.ids(c.id),
 		form:   c.out.Form().Plain(), // replays are not compressed
 	}
 }
@@ -78,14 +86,14 @@ func (ch *Channel) joinPublic(m *membership, p *pastRequest, request []byte) {
 	}
 	if ch.history == nil {
 		e.Past = p.off()
-		ch.admit(m, m.conn.frame(&e))
+		ch.admitNow(m, m.conn.directFrame(&e))
 		return
 	}
 	ch.fan.Lock()
 	defer ch.fan.Unlock()
 	var replay []*fanout.Frame
 	e.Past, replay = ch.pastLocked(p)
-	ch.admit(m, m.conn.frame(&e), replay...)
+	ch.admit(m, m.conn.directFrame(&e), replay...)
 }
 
 // off returns the answer of a channel that keeps no events.
