@@ -59,7 +59,7 @@ tidy: ## go mod tidy for all modules
 structure: ## writes docs/structure.md, the diagram of the packages
 	@page=$$(go run ./ci/structure) && printf '%s\n' "$$page" >docs/structure.md
 
-bench: ## compares pushy with other servers, writes bench/RESULTS.md and the chart of README.md; 35 minutes, ARGS='-only tls' is a part, ARGS='-quick -out /tmp' a try
+bench: ## compares pushy with other servers, writes bench/RESULTS.md and the chart of README.md; 30 minutes, ARGS='-only tls' is a part, ARGS='-quick -out /tmp' a try
 	@ci/bench.sh $(ARGS)
 
 bench-base: ## compares with BASE (f76b4aa), interleaved; 8 minutes; the limit is 3 % more

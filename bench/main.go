@@ -173,14 +173,14 @@ func measureSections(ctx context.Context, plan []part) error {
 	return nil
 }
 
-// writeAll writes RESULTS.md and the chart, and README.md unless they are written elsewhere or are not
-// results.
+// writeAll writes RESULTS.md and the chart, and README.md unless they are written elsewhere, or the
+// sections of the chart are not all measured.
 func writeAll(records []Record) error {
 	if err := report(*out, records); err != nil {
 		return err
 	}
-	for _, name := range sectionNames(false) {
-		if run, ok := runOf(records, name); !ok || run.Quick || *out != "." {
+	for _, g := range chartGroups {
+		if run, ok := runOf(records, g.section); !ok || run.Quick || *out != "." {
 			return nil
 		}
 	}

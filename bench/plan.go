@@ -33,9 +33,10 @@ var sections = []section{
 		checks: fewChecks,
 	},
 	{
-		name:   "memory",
-		title:  "Idle connections and many subscribers",
-		about:  "Resident memory of a subscribed connection, and then bursts of 8 events to all: 9,000 WebSockets, and 4,000 with TLS in the process.",
+		name:  "memory",
+		title: "Idle connections and many subscribers",
+		about: "Resident memory of a subscribed connection, and then bursts of 8 events to all: 9,000 WebSockets, " +
+			"and 4,000 with TLS in the process.",
 		plan:   planIdle,
 		checks: idleChecks,
 	},
@@ -47,9 +48,10 @@ var sections = []section{
 		checks: sizeChecks,
 	},
 	{
-		name:   "latency",
-		title:  "Latency at a steady rate",
-		about:  "1,000 subscribers, 50 and 300 events a second. Behind: the events themselves could not be published at that rate.",
+		name:  "latency",
+		title: "Latency at a steady rate",
+		about: "1,000 subscribers, 50 and 300 events a second. Behind: the events themselves could not be published " +
+			"at that rate.",
 		plan:   planLatency,
 		checks: latencyChecks,
 	},
@@ -75,9 +77,11 @@ var sections = []section{
 		checks: sseChecks,
 	},
 	{
-		name:   "commands",
-		title:  "Commands and triggers",
-		about:  "100 clients, each of which keeps 1 or 16 commands under way, that are answered with their 200 bytes, as they are (echo) or decoded and encoded (typed); and signed requests that publish to an empty channel, on one core, beside a handler of net/http that reads the body.",
+		name:  "commands",
+		title: "Commands and triggers",
+		about: "100 clients, each of which keeps 1 or 16 commands under way, that are answered with their 200 bytes, " +
+			"as they are (echo) or decoded and encoded (typed); and signed requests that publish to an empty channel, " +
+			"on one core, beside a handler of net/http that reads the body.",
 		plan:   planCommands,
 		checks: commandChecks,
 	},
@@ -89,9 +93,10 @@ var sections = []section{
 		checks: connectChecks,
 	},
 	{
-		name:   "presence",
-		title:  "Presence",
-		about:  "500 clients join one channel with presence, one after another, and leave it. Centrifuge's clients ask for the list, too, with `list`.",
+		name:  "presence",
+		title: "Presence",
+		about: "500 clients join one channel with presence, one after another, and leave it. Centrifuge's clients ask " +
+			"for the list, too, with `list`.",
 		plan:   planPresence,
 		checks: presenceChecks,
 	},
@@ -103,9 +108,10 @@ var sections = []section{
 		checks: memberChecks,
 	},
 	{
-		name:   "nodes",
-		title:  "Two nodes with Redis",
-		about:  "1,000 subscribers, half of them on each of two nodes, bursts of 8 events and single ones; kept: the channel keeps its last 100 events. The server's CPU time is that of both nodes.",
+		name:  "nodes",
+		title: "Two nodes with Redis",
+		about: "1,000 subscribers, half of them on each of two nodes, bursts of 8 events and single ones; kept: the " +
+			"channel keeps its last 100 events. The server's CPU time is that of both nodes.",
 		plan:   planNodes,
 		checks: nodeChecks,
 	},
@@ -117,24 +123,27 @@ var sections = []section{
 		checks: brokerChecks,
 	},
 	{
-		name:   "pusher",
-		title:  "The Pusher protocol",
-		about:  "1,000 clients, all or a tenth of them with the Pusher protocol, beside those of pushy and of centrifuge, each with its own protocol.",
+		name:  "pusher",
+		title: "The Pusher protocol",
+		about: "1,000 clients, all or a tenth of them with the Pusher protocol, beside those of pushy and of " +
+			"centrifuge, each with its own protocol.",
 		plan:   planPusher,
 		checks: pusherChecks,
 	},
 	{
-		name:   "compression",
-		title:  "Compression",
-		about:  "1,000 clients, none, half or all of which have negotiated permessage-deflate, and events that are lists of JSON objects.",
+		name:  "compression",
+		title: "Compression",
+		about: "1,000 clients, none, half or all of which have negotiated permessage-deflate, and events that are " +
+			"lists of JSON objects.",
 		plan:   planCompression,
 		checks: compressionChecks,
 	},
 	{
 		name:  "channels",
 		title: "Many channels",
-		about: "1,000 channels of 10 subscribers each, published to in turn. The CPU time includes the publishing, of which there is one for 10 deliveries.",
-		plan:  planChannels,
+		about: "1,000 channels of 10 subscribers each, published to in turn. The CPU time includes the publishing, " +
+			"of which there is one for 10 deliveries.",
+		plan: planChannels,
 	},
 	{
 		name:   "stuck",
@@ -273,7 +282,8 @@ var sizes = []int{60, 4000}
 func planSizes(quick bool) []batch {
 	b := batch{rounds: times(quick, 3)}
 	for _, size := range sizes {
-		b.sittings = append(b.sittings, sitting{clients: 1000, loads: closed(quick, size, 8, 1)}.each("pushy", "bare", "centrifuge")...)
+		s := sitting{clients: 1000, loads: closed(quick, size, 8, 1)}
+		b.sittings = append(b.sittings, s.each("pushy", "bare", "centrifuge")...)
 	}
 	return []batch{b}
 }
@@ -346,7 +356,9 @@ func planStuck(quick bool) []batch {
 	b := batch{rounds: times(quick, 3)}
 	for _, k := range stuckTypes {
 		for stuck := range 2 {
-			b.sittings = append(b.sittings, sitting{clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, stuckSpan)}.each(k)...)
+			b.sittings = append(b.sittings, sitting{
+				clients: 1000, stuck: stuck, prefill: true, loads: opened(quick, 50, stuckSpan),
+			}.each(k)...)
 		}
 	}
 	return []batch{b}

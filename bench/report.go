@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/gopushy/pushy/bench/internal/chart"
 )
 
 // report writes RESULTS.md and the chart from the records of all sections.
@@ -30,7 +28,8 @@ const chartFile = "chart.svg"
 
 func resultsPage(records []Record) []byte {
 	var b bytes.Buffer
-	b.WriteString("# Results\n\nMade by `make bench`. The server and the load generator share the cores, so compare these figures only with each other, not with those of other machines. [README.md](README.md) explains what is measured and how.\n")
+	b.WriteString("# Results\n\nMade by `make bench`. The server and the load generator share the cores, so compare these figures only " +
+		"with each other, not with those of other machines. [README.md](README.md) explains what is measured and how.\n")
 	var first *Run
 	for _, s := range sections {
 		if run, ok := runOf(records, s.name); ok && s.title != "" && (first == nil || run.Time.Before(first.Time)) {
@@ -49,7 +48,8 @@ func resultsPage(records []Record) []byte {
 		if !ok || s.title == "" {
 			continue
 		}
-		fmt.Fprintf(&b, "\n## %s\n\n%s `make bench ARGS='-only %s'` repeats this in %.0f s.\n", s.title, s.about, s.name, run.Seconds)
+		fmt.Fprintf(&b, "\n## %s\n\n%s `make bench ARGS='-only %s'` repeats this.\n", s.title, s.about, s.name)
+		fmt.Fprintf(&b, "Rounds: %d, in %.0f s.\n", roundsOf(records, s.name), run.Seconds)
 		if !run.same(*first) {
 			fmt.Fprintf(&b, "\nThis section: %s\n", run.text())
 			if run.Quick && !first.Quick {
@@ -64,7 +64,19 @@ func resultsPage(records []Record) []byte {
 	return b.Bytes()
 }
 
-const quickWarning = "\n**Measured with `-quick`, which only shows that everything works: these figures mean nothing.** `make bench` replaces them.\n"
+const quickWarning = "\n**Measured with `-quick`, which only shows that everything works: these figures mean nothing.** " +
+	"`make bench` replaces them.\n"
+
+// roundsOf returns the largest number of rounds of a section.
+func roundsOf(records []Record, section string) int {
+	rounds := 0
+	for _, r := range records {
+		if r.Section == section && r.What != begun {
+			rounds = max(rounds, r.Round+1)
+		}
+	}
+	return rounds
+}
 
 func (r Run) text() string {
 	return fmt.Sprintf("Measured on %s UTC at commit %s, on %s.", r.Time.Format("2 January 2006, 15:04"), r.Commit, r.Machine)
@@ -196,83 +208,6 @@ func channelsOf(records []Record, q query) int {
 		}
 	}
 	return 1
-}
-
-// chartOf returns the chart of README.md.
-func chartOf(records []Record) chart.Chart {
-	c := chart.Chart{Title: "pushy beside other servers; shorter is better"}
-	for _, g := range []struct {
-		title, unit, value string
-		what, section      string
-		clients            int
-		kinds              []string
-	}{ // clients of pushy use SockJS over WebSocket, unless it is said
-		{"Bursts: 8 events at once to 1,000", "µs of CPU a delivery", cpu, "w8", "bursts", 1000, []string{"pushy", "bare", "centrifuge", "sockjsgo", "node:socketio"}},
-		{"Single events to 1,000", "µs of CPU a delivery", cpu, "w1", "bursts", 1000, []string{"pushy", "bare", "centrifuge", "sockjsgo", "node:socketio"}},
-		{"Few subscribers: bursts to 100", "ms, median latency", p50, "w8", "few", 100, []string{"pushy", "bare", "centrifuge"}},
-		{"TLS in the process: bursts to 1,000", "µs of CPU a delivery", cpu, "w8", "tls", 1000, []string{"pushy/tls", "bare/tls", "centrifuge/tls"}},
-		{"Typed commands, one after another", "µs of CPU a command", commandCPU, "typed 1", "commands", commandClients, []string{"pushy/bare", "pushy", "centrifuge"}},
-		{"5,000 clients connect and subscribe", "µs of CPU a client", connectCPU, "first", "connects", connectClients, []string{"pushy", "bare", "centrifuge"}},
-		{"Memory of an idle connection", "KiB", idleKiB, "idle", "memory", idleClients, []string{"pushy", "bare", "centrifuge"}},
-		{"Memory of an idle connection, TLS", "KiB", idleKiB, "idle", "memory", idleTLSClients, []string{"pushy/tls", "bare/tls", "centrifuge/tls"}},
-	} {
-		group := chart.Group{
-			Title: g.title,
-			Unit:  g.unit,
-		}
-		for _, k := range g.kinds {
-			if v, ok := at(g.section, k, g.what, g.clients).median(records, g.value); ok {
-				group.Bars = append(group.Bars, chart.Bar{
-					Name:   chartName(k),
-					Value:  v,
-					Text:   number(v),
-					Strong: strings.HasPrefix(k, "pushy"),
-				})
-			}
-		}
-		c.Groups = append(c.Groups, group)
-	}
-	return c
-}
-
-// chartName is a short label.
-func chartName(kind string) string {
-	if kind == "pushy/bare" {
-		return "pushy, no SockJS"
-	}
-	return strings.TrimPrefix(strings.TrimSuffix(labelOf(kind), ", TLS"), "Node ")
-}
-
-// The part of README.md that the benchmark writes is between these lines.
-const (
-	readmeBegin = "<!-- `make bench` writes from here -->\n"
-	readmeEnd   = "<!-- to here -->\n"
-)
-
-// writeReadme replaces the part of README.md about the chart: where other servers are ahead, and where
-// and when the figures were measured.
-func writeReadme(path string, records []Record) error {
-	page, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(page), readmeBegin)
-	_, after, ended := strings.Cut(rest, readmeEnd)
-	if !ok || !ended {
-		return fmt.Errorf("%s has no part between %q and %q", path, strings.TrimSpace(readmeBegin), strings.TrimSpace(readmeEnd))
-	}
-	return os.WriteFile(path, []byte(before+readmeBegin+readmePart(records)+readmeEnd+after), 0o644)
-}
-
-func readmePart(records []Record) string {
-	text := "![Server CPU, latency and memory of pushy and other servers](bench/" + chartFile + ")\n\n"
-	if list := behind(allChecks(), records); len(list) > 0 {
-		text += "pushy is not ahead everywhere. Another server is ahead in: " + strings.Join(list, "; ") + ".\n"
-	}
-	if run, ok := runOf(records, sections[0].name); ok {
-		text += run.text() + " The load generator shares these cores.\n"
-	}
-	return text
 }
 
 func labelOf(name string) string {

@@ -104,6 +104,26 @@ func TestPlan(t *testing.T) {
 	assert.Error(t, err)
 }
 
+// Each bar of the chart is measured.
+func TestChartGroups(t *testing.T) {
+	t.Parallel()
+	for _, g := range chartGroups {
+		plan, err := planOf([]string{g.section}, false)
+		require.NoError(t, err, g.title)
+		found := map[string]bool{}
+		for _, b := range plan[0].batches {
+			for _, s := range b.sittings {
+				if s.clients == g.clients {
+					found[s.kind] = true
+				}
+			}
+		}
+		for _, k := range g.kinds {
+			assert.True(t, found[k], "%s: %s", g.title, k)
+		}
+	}
+}
+
 // sample has records of two sections, which were measured at different commits.
 func sample(quick bool) []Record {
 	of := func(section, kind, what string, clients int, value map[string]float64) Record {
@@ -158,7 +178,7 @@ func TestReport(t *testing.T) {
 		"Versions: centrifuge v1.2.3.",
 		"2 of 3 limits are met. Not met:\n\n- median latency, bursts of 8 events, 100 subscribers: 3.00 of centrifuge, at most 1.50\n",
 		"Where another server is ahead of pushy: median latency, bursts of 8 events, 100 subscribers (3.00 of centrifuge).",
-		"`make bench ARGS='-only few'` repeats this in 20 s.",
+		"`make bench ARGS='-only few'` repeats this.\nRounds: 1, in 20 s.\n",
 		"| median latency, bursts of 8 events, 100 subscribers | 3.00 of centrifuge | 3.00–3.00 | at most 1.50 | **no** | 3.00 to 1.00 |",
 		"| bursts of 8 events | pushy | 0.50 | 3.00 | 5.00 |",
 		"This section: Measured on 28 November 2026, 10:00 UTC at commit def, on a machine.",

@@ -60,53 +60,71 @@ func Join(ctx context.Context, cfg Config, mode string) (joined, left Phase, err
 			return joined, left, fmt.Errorf("client %d: %w", i, err)
 		}
 	}
-	ask, success, leave, end := js.pushy(mode)
+	j := js.pushy(mode)
 	if cfg.Dialect == Centrifuge {
-		ask, success, leave, end = js.centrifuge(mode)
+		j = js.centrifuge(mode)
 	}
-	if joined, err = js.phase(ctx, ask, success); err != nil {
+	if joined, err = js.phase(ctx, j.ask, j.success); err != nil {
 		return joined, left, fmt.Errorf("joining: %w", err)
 	}
-	if left, err = js.phase(ctx, leave, end); err != nil {
+	if left, err = js.phase(ctx, j.leave, j.end); err != nil {
 		return joined, left, fmt.Errorf("leaving: %w", err)
 	}
 	return joined, left, nil
 }
 
+// joining has the commands of each client, and what their answers contain.
+type joining struct {
+	ask     func(i int) []string
+	success string
+	leave   func(i int) []string
+	end     string
+}
+
 // memberData is what others see of client i.
 func memberData(i int) string { return fmt.Sprintf(`{"name":"Member %04d","color":"#aabbcc"}`, i) }
 
-// pushy returns the commands of client i, and what their answers contain.
-func (js *joiners) pushy(mode string) (ask func(i int) []string, success string, leave func(i int) []string, end string) {
-	ask = func(i int) []string {
+// pushy returns the commands of pushy.
+func (js *joiners) pushy(mode string) joining {
+	ask := func(i int) []string {
 		data := memberData(i)
 		sum := sha256.Sum256([]byte(js.all[i].id + ":" + memberChannel + ":" + data + ":" + Secret))
-		return []string{js.cfg.command(fmt.Sprintf(`{"command":"subscribe","data":{"channel":%q,"auth":%q,"presence":%q,"data":%s}}`,
-			memberChannel, hex.EncodeToString(sum[:]), mode, data))}
+		const format = `{"command":"subscribe","data":{"channel":%q,"auth":%q,"presence":%q,"data":%s}}`
+		return []string{js.cfg.command(fmt.Sprintf(format, memberChannel, hex.EncodeToString(sum[:]), mode, data))}
 	}
-	leave = func(int) []string {
+	leave := func(int) []string {
 		return []string{js.cfg.command(fmt.Sprintf(`{"command":"unsubscribe","data":{"channel":%q}}`, memberChannel))}
 	}
-	return ask, "pushy:subscription-success", leave, "pushy:subscription-end"
+	return joining{
+		ask:     ask,
+		success: "pushy:subscription-success",
+		leave:   leave,
+		end:     "pushy:subscription-end",
+	}
 }
 
-// centrifuge returns the commands of client i, and what their answers contain.
-func (js *joiners) centrifuge(mode string) (ask func(i int) []string, success string, leave func(i int) []string, end string) {
-	ask = func(i int) []string {
+// centrifuge returns the commands of centrifuge.
+func (js *joiners) centrifuge(mode string) joining {
+	ask := func(i int) []string {
 		list := []string{fmt.Sprintf(`{"id":2,"subscribe":{"channel":%q,"data":%s}}`, memberChannel, memberData(i))}
 		if mode == "list" {
 			list = append(list, fmt.Sprintf(`{"id":3,"presence":{"channel":%q}}`, memberChannel))
 		}
 		return list
 	}
-	success = `{"id":2,"subscribe":`
+	success := `{"id":2,"subscribe":`
 	if mode == "list" {
 		success = `{"id":3,"presence":`
 	}
-	leave = func(int) []string {
+	leave := func(int) []string {
 		return []string{fmt.Sprintf(`{"id":4,"unsubscribe":{"channel":%q}}`, memberChannel)}
 	}
-	return ask, success, leave, `{"id":4,"unsubscribe":`
+	return joining{
+		ask:     ask,
+		success: success,
+		leave:   leave,
+		end:     `{"id":4,"unsubscribe":`,
+	}
 }
 
 // command returns the text of one of pushy's commands.
