@@ -27,7 +27,7 @@ func planConnects(quick bool) []batch {
 		clients: connectClients,
 		program: connectAll,
 	}
-	return []batch{{times(quick, 3), s.each("pushy", "pushy/bare", "centrifuge", "bare", "sockjsgo")}}
+	return []batch{{times(quick, 5), s.each("pushy", "pushy/bare", "centrifuge", "bare", "sockjsgo")}}
 }
 
 // connectAll measures clients that connect and subscribe, and their return.
@@ -87,7 +87,7 @@ func planPresence(quick bool) []batch {
 		unlimited: true,
 		program:   joinAll,
 	}
-	return []batch{{times(quick, 3), s.each("pushy", "pushy/bare", "centrifuge")}}
+	return []batch{{times(quick, 5), s.each("pushy", "pushy/bare", "centrifuge")}}
 }
 
 // joinAll measures clients that become members of a channel with presence, and leave it, in each mode.
@@ -130,7 +130,7 @@ var memberCounts = []int{10, 1000, 9000}
 const movers = 8
 
 func planMembers(quick bool) []batch {
-	b := batch{rounds: times(quick, 3)}
+	b := batch{rounds: times(quick, 5)}
 	for _, n := range memberCounts {
 		b.sittings = append(b.sittings, sitting{
 			clients:   n,
