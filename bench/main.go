@@ -75,7 +75,10 @@ func run(ctx context.Context) error {
 		settle = 200 * time.Millisecond
 	}
 	if *render != "" {
-		records, err := readRecords(*render)
+		if _, err := os.Stat(*render); err != nil {
+			return err
+		}
+		records, err := savedRecords(*render)
 		if err != nil {
 			return err
 		}

@@ -80,13 +80,17 @@ func saveRecords(path string, records []Record) error {
 	return os.Rename(path+".new", path)
 }
 
-// savedRecords returns the records of earlier runs, if there are any.
+// savedRecords returns the records of earlier runs, if there are any. Those of sections of which it is
+// not known how they were measured are left out.
 func savedRecords(path string) ([]Record, error) {
 	records, err := readRecords(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return records, err
+	return slices.DeleteFunc(slices.Clone(records), func(r Record) bool {
+		_, ok := runOf(records, r.Section)
+		return !ok
+	}), err
 }
 
 // results are the files that the benchmark itself writes.
