@@ -19,6 +19,12 @@ done < <(files '*_test.go' | xargs grep -l 'time\.Sleep(' || true)
 skips=$(files '*_test.go' '*.mjs' '*.test.js' | xargs grep -nE 't\.Skip|\.skip\(|skip: true' || true)
 [ -z "$skips" ] || fail "tests that skip themselves:"$'\n'"$skips"
 
+# A hook without a time limit, or a process that outlives its test, stops the whole run.
+unlimited=$(files 'test/browser/*.mjs' | grep -v '/suite\.mjs$' | xargs grep -n 'from "node:test"' || true)
+[ -z "$unlimited" ] || fail "the tests in browsers import suite.mjs instead of node:test:"$'\n'"$unlimited"
+outlives=$(files 'test/browser/*.test.mjs' 'client/test/*.test.js' | xargs grep -nE '\bspawn\(|(chromium|puppeteer)\.launch\(' || true)
+[ -z "$outlives" ] || fail "tests start processes with run of client/test/processes.js, and browsers with launch of test/browser/example.mjs:"$'\n'"$outlives"
+
 # macOS has bash 3.2.
 newer='mapfile|readarray|(declare|local|typeset) -[a-zA-Z]*[Ang]|\$\{[A-Za-z_][A-Za-z0-9_]*(\[[^]]*\])?[,^]|\$\{[A-Za-z_]+@[A-Z]\}|wait -n|&>>|\|&|coproc|\[-1\]|\[ -v |EPOCHSECONDS|EPOCHREALTIME|BASHPID|globstar|;;?&$|read -[a-zA-Z]*[iN]\b'
 # The rule does not apply to the line above.

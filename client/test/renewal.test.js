@@ -1,6 +1,5 @@
 // The built client against a real server: tokens that expire, and an auth endpoint in PHP.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -8,6 +7,7 @@ import { before, test } from "node:test";
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 import { Pushy } from "../pushy.mjs";
+import { run } from "./processes.js";
 import { build, start } from "./server.js";
 
 const limit = { timeout: 300_000 }; // the first one builds the server
@@ -37,12 +37,12 @@ test("a subscription is renewed before its token expires, without a gap", limit,
 
 /** Runs PHP's web server, and returns its URL. */
 async function php(t, env, ...args) {
-  const child = spawn("php", ["-S", "127.0.0.1:0", ...args], { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, ...env } });
-  t.after(() => child.kill());
-  return new Promise((resolve) => createInterface({ input: child.stderr }).on("line", (line) => {
+  const child = run("php", ["-S", "127.0.0.1:0", ...args], { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, ...env } });
+  t.after(() => child.end());
+  return child.started(new Promise((resolve) => createInterface({ input: child.stderr }).on("line", (line) => {
     const found = line.match(/\((http:\/\/127\.0\.0\.1:\d+)\) started/);
     if (found) resolve(found[1]);
-  }));
+  })));
 }
 
 /** Creates a folder that is removed after the test. */

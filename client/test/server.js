@@ -1,5 +1,5 @@
 // Starts test/server, a pushy.Server that can be ordered about.
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:http";
@@ -7,6 +7,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import { patience, run as startProcess } from "./processes.js";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const own = mkdtempSync(path.join(tmpdir(), "pushy-client-"));
@@ -47,25 +48,21 @@ export function buildOld() {
 
 /** @param {string} binary */
 async function run(binary, addr, ...flags) {
-  const child = spawn(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = once(child, "exit");
+  const child = startProcess(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const opened = new Promise((resolve) => {
     createInterface({ input: child.stdout }).on("line", (line) => resolve(line.match(/^open (http:\S+)\/$/)?.[1]));
   });
-  const origin = await Promise.race([opened, ended.then(() => Promise.reject(new Error("the server did not start")))]);
-  const end = (signal) => async () => {
-    if (child.exitCode === null && child.signalCode === null) child.kill(signal);
-    await ended;
-  };
+  const origin = await child.started(opened, "the server");
   return {
     origin,
     host: new URL(origin).host,
-    kill: end("SIGKILL"),
-    stop: end("SIGTERM"),
+    kill: () => child.end("SIGKILL"),
+    stop: () => child.end(),
     /** POST /control/{order}, see test/server/main.go. */
     async control(order, query = {}) {
       // A connection of its own: those that the client's requests share are for cutting.
       const asked = request(`${origin}/control/${order}?${new URLSearchParams(query)}`, { method: "POST", agent: false }).end();
+      asked.setTimeout(2 * patience, () => asked.destroy(new Error(`the server does not answer ${order}`)));
       const [response] = await once(asked, "response");
       const body = (await response.toArray()).join("");
       if (response.statusCode !== 200) throw new Error(body);

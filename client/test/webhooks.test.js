@@ -1,6 +1,5 @@
 // The example of a receiver of webhooks, which uses the library of Standard Webhooks.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { copyFileSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,6 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { run } from "./processes.js";
 
 const key = Buffer.from("thirty-two bytes of a new secret");
 const secret = `whsec_${key.toString("base64")}`;
@@ -17,16 +17,16 @@ before(async () => {
 	folder = mkdtempSync(join(tmpdir(), "webhooks-"));
 	copyFileSync(fileURLToPath(new URL("../../examples/webhooks/receiver.mjs", import.meta.url)), join(folder, "receiver.mjs"));
 	symlinkSync(fileURLToPath(new URL("../node_modules", import.meta.url)), join(folder, "node_modules"), "junction");
-	receiver = spawn(process.execPath, [join(folder, "receiver.mjs")], {
+	receiver = run(process.execPath, [join(folder, "receiver.mjs")], {
 		env: { ...process.env, PUSHY_WEBHOOK_SECRET: secret, PORT: "0" },
 		stdio: ["ignore", "pipe", "inherit"],
 	});
 	lines = createInterface({ input: receiver.stdout })[Symbol.asyncIterator]();
-	url = (await lines.next()).value.replace("listening on ", "");
+	url = (await receiver.started(lines.next())).value.replace("listening on ", "");
 });
 
-after(() => {
-	receiver.kill();
+after(async () => {
+	await receiver?.end();
 	rmSync(folder, { recursive: true });
 });
 

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
 import { enter, line, log, person, room, say } from "./chat.mjs";
 import { build, desktop, launch, look, open, patience, phone, screenshots, start } from "./example.mjs";
+import { after, before, test } from "./suite.mjs";
 
 process.env.PUSHY_SECRET_KEY = "a secret of the tests, the same after a restart";
 const limit = { timeout: 5 * patience };

@@ -1,14 +1,15 @@
 // The client in Chromium, with a server that is restarted.
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, test } from "node:test";
+import { run } from "../../client/test/processes.js";
 import { launch, patience } from "./example.mjs";
 import { buildServer, client, startServer } from "./page.mjs";
+import { after, before, test, until } from "./suite.mjs";
 
 const limit = { timeout: 2 * patience };
 let browser;
@@ -297,10 +298,10 @@ test("the first program of the README works", limit, async (t) => {
   writeFileSync(path.join(folder, "public/index.html"), html);
   writeFileSync(path.join(folder, "main.go"), program.replace("127.0.0.1:8080", `127.0.0.1:${port}`));
   execFileSync("go", ["build", "-o", path.join(folder, "readme"), path.join(folder, "main.go")], { cwd: path.join(import.meta.dirname, "../.."), stdio: "inherit" });
-  const child = spawn(path.join(folder, "readme"), { cwd: folder, stdio: "inherit", env: { ...process.env, PUSHY_SECRET_KEY: "the readme's own secret" } });
-  t.after(() => child.kill());
+  const child = run(path.join(folder, "readme"), [], { cwd: folder, stdio: "inherit", env: { ...process.env, PUSHY_SECRET_KEY: "the readme's own secret" } });
+  t.after(() => child.end());
   const page = await (await browser.newContext({ locale: "eo" })).newPage();
-  while (!(await page.goto(`http://127.0.0.1:${port}/`).catch(() => {}))) assert.equal(child.exitCode, null);
+  await child.started(until(() => page.goto(`http://127.0.0.1:${port}/`).then(() => true, () => false), "the program does not answer", Boolean));
   await page.waitForFunction(() => pushy.connected && lobby.subscribed);
   await page.getByRole("button", { name: "Wave" }).click();
   await page.getByText("eo waved").waitFor({ timeout: patience });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import { enter, line, log, person, room, say } from "./chat.mjs";
 import { build, desktop, launch, look, open, patience, screenshots, startNodes, startRedis } from "./example.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 let browser;

@@ -1,13 +1,9 @@
 // Compressed events in Chromium, in Firefox, and in ws for node, which also compresses what it sends.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { after, before, test } from "node:test";
-import puppeteer from "puppeteer-core";
 import WebSocket from "ws";
-import { launch, patience } from "./example.mjs";
+import { launch, launchFirefox, patience } from "./example.mjs";
 import { buildServer, startServer } from "./page.mjs";
+import { after, before, test, until, within } from "./suite.mjs";
 
 const limit = { timeout: 3 * patience };
 const small = "small", large = "the same word ".repeat(9); // names of events
@@ -60,19 +56,8 @@ test("Chromium", limit, async (t) => {
 });
 
 test("Firefox", limit, async (t) => {
-  const profile = mkdtempSync(path.join(tmpdir(), "pushy-firefox-"));
-  const browser = await puppeteer.launch({
-    browser: "firefox",
-    executablePath: process.env.PUSHY_FIREFOX || "/usr/bin/firefox-esr",
-    userDataDir: profile,
-    headless: true,
-    timeout: patience,
-    protocolTimeout: patience,
-  });
-  t.after(async () => {
-    await browser.close();
-    rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
-  });
+  const browser = await launchFirefox();
+  t.after(() => browser.close());
   const page = await browser.newPage();
   page.setDefaultTimeout(patience);
   await check(page, "firefox");
@@ -91,11 +76,11 @@ test("ws for node", limit, async (t) => {
       else got.push(`${event} ${data.n}`);
     });
   });
-  await subscribed;
+  await within(subscribed, "the client of node does not subscribe");
   assert.match(socket.extensions, /^permessage-deflate/);
   socket._socket.on("data", (bytes) => wire.push(bytes));
   assert.equal(await publish("ws"), 3);
-  while (got.length < 6) await new Promise(setImmediate);
+  await until(() => got, "events are missing", () => got.length >= 6);
   assert.deepEqual(got, wanted);
   assert.ok(!Buffer.concat(wire).includes("same word the same word"), "the large events are compressed on the wire");
 });

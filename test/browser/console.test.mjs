@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import path from "node:path";
 import { build, launch, patience, screenshots, start } from "./example.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 const operator = { username: "ops", password: "secret" };

@@ -5,9 +5,9 @@ import assert from "node:assert/strict";
 import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, test } from "node:test";
 import { launch, patience } from "./example.mjs";
 import { buildSite, pause, startSite, until } from "./ssesite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 const files = mkdtempSync(path.join(tmpdir(), "pushy-datastar-"));

@@ -1,14 +1,16 @@
 // Builds and starts a program, such as examples/chat, and a browser for its pages.
-import { execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
+import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+import puppeteer from "puppeteer-core";
+import { patience, run, within } from "../../client/test/processes.js";
 import { freePort } from "../../client/test/server.js";
 
-export const patience = 60_000; // for one step, on a busy machine
+export { patience };
 // severalOf returns the time limit of a test that runs several others, one after another.
 export const severalOf = (number, { timeout }) => ({ timeout: number * timeout });
 const root = path.resolve(import.meta.dirname, "../..");
@@ -32,8 +34,7 @@ export async function start(addr, ...flags) {
 
 // startNodes is start for a program with several nodes, each with its own origin.
 export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
-  const child = spawn(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = once(child, "exit");
+  const child = run(binary, ["-addr", addr, ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   const opened = new Promise((resolve) => {
     const urls = [];
     createInterface({ input: child.stdout }).on("line", (line) => {
@@ -41,14 +42,11 @@ export async function startNodes(nodes, addr = "127.0.0.1:0", ...flags) {
       if (url && urls.push(url) === nodes) resolve(urls);
     });
   });
-  const origins = await Promise.race([opened, ended.then(([code]) => {
-    throw new Error(`the example ended with code ${code} before it printed its address`);
-  })]);
+  const origins = await child.started(opened, "the example");
   return {
     origins,
     async stop() {
-      child.kill("SIGTERM");
-      const [code, signal] = await ended;
+      const [code, signal] = await child.end();
       if (code !== 0) throw new Error(`the example ended with code ${code}, signal ${signal}, instead of shutting down`);
     },
   };
@@ -70,30 +68,63 @@ export async function startNATS() {
 
 // startBroker starts a server on a port. It is ready when it writes a line that matches.
 async function startBroker(program, args, writes, says, port) {
-  const child = spawn(program, args, { stdio: ["ignore", writes === "stdout" ? "pipe" : "inherit", writes === "stderr" ? "pipe" : "inherit"] });
-  const ended = once(child, "exit");
+  const child = run(program, args, { stdio: ["ignore", writes === "stdout" ? "pipe" : "inherit", writes === "stderr" ? "pipe" : "inherit"] });
   const ready = new Promise((resolve) => {
     createInterface({ input: child[writes] }).on("line", (line) => says.test(line) && resolve());
   });
-  await Promise.race([ready, ended.then(([code]) => { throw new Error(`${program} ended with code ${code}`); })]);
+  await child.started(ready);
   return {
     address: `127.0.0.1:${port}`,
-    async stop() {
-      child.kill("SIGTERM");
-      await ended;
-    },
+    stop: () => child.end(),
   };
 }
 
-export function launch(more = []) {
-  return chromium.launch({
+// launch starts Chromium with more arguments. options are those of Playwright.
+export async function launch(more = [], options = {}) {
+  const mark = `--pushy-test=${randomUUID()}`; // Chromium ignores it; it names the processes of this one
+  const browser = await chromium.launch({
     executablePath: process.env.PUSHY_CHROMIUM || "/usr/bin/chromium",
     timeout: patience,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync", ...more,
+      "--disable-background-networking", "--disable-component-update", "--disable-sync", mark, ...more,
     ],
+    ...options,
   });
+  return closing(browser, () => execFileSync("pkill", ["-KILL", "-f", "--", mark]));
+}
+
+// launchFirefox starts Firefox with a profile of its own, which is removed when it is closed. options are
+// those of Puppeteer.
+export async function launchFirefox(options = {}) {
+  const profile = mkdtempSync(path.join(own, "firefox-"));
+  const browser = await puppeteer.launch({
+    browser: "firefox",
+    executablePath: process.env.PUSHY_FIREFOX || "/usr/bin/firefox-esr",
+    userDataDir: profile,
+    headless: true,
+    timeout: patience,
+    protocolTimeout: patience,
+    ...options,
+  });
+  return closing(browser, () => browser.process()?.kill("SIGKILL"), () => rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 }));
+}
+
+// closing makes the close of a browser kill it if it does not end in time, and call cleanUp.
+export function closing(browser, kill, cleanUp, time = patience / 2) {
+  const close = browser.close.bind(browser);
+  browser.close = async () => {
+    try {
+      await within(close(), "the browser does not close", time);
+    } catch (err) {
+      console.error(`${err.message}: it is killed`);
+      try {
+        kill();
+      } catch {} // it has ended
+    }
+    cleanUp?.();
+  };
+  return browser;
 }
 
 export const desktop = { viewport: { width: 1280, height: 800 } };

@@ -5,10 +5,9 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
 import { launch, patience } from "./example.mjs";
 import { buildServer, client, startServer } from "./page.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 2 * patience };
 const script = readFileSync(path.resolve(import.meta.dirname, "../../client/pushy.js"));
@@ -132,12 +131,7 @@ for (const status of [401, 403]) {
 test("a page that is kept for the back button is not a member until it is shown again", limit, async (t) => {
   const own = await server(t, "-grace", "2s");
   // Playwright disables the cache, and a page to which Playwright is connected is not kept.
-  const keeper = await chromium.launch({
-    executablePath: process.env.PUSHY_CHROMIUM || "/usr/bin/chromium",
-    timeout: patience,
-    ignoreDefaultArgs: ["--disable-back-forward-cache"],
-    args: ["--no-sandbox", "--disable-gpu", "--enable-features=BackForwardCache", "--disable-background-networking"],
-  });
+  const keeper = await launch(["--enable-features=BackForwardCache"], { ignoreDefaultArgs: ["--disable-back-forward-cache"] });
   t.after(() => keeper.close());
   const watcher = await client(browser, own, { name: "Bob" });
   await watcher.room("private-room");

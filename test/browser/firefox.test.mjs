@@ -2,35 +2,22 @@
 // with refusals, with a gateway, and with pages that are kept for the back button.
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, test } from "node:test";
-import puppeteer from "puppeteer-core";
 import { build as buildServer, start as startServer } from "../../client/test/server.js";
-import { build, patience, start } from "./example.mjs";
+import { build, launchFirefox, patience, start } from "./example.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 2 * patience };
-const profile = mkdtempSync(path.join(tmpdir(), "pushy-firefox-"));
 let browser;
 
 before(async () => {
   build();
   buildServer();
-  browser = await puppeteer.launch({
-    browser: "firefox",
-    executablePath: process.env.PUSHY_FIREFOX || "/usr/bin/firefox-esr",
-    userDataDir: profile,
-    headless: true,
-    timeout: patience,
-    protocolTimeout: patience,
-  });
+  browser = await launchFirefox();
 }, limit);
-after(async () => {
-  await browser?.close();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
-});
+after(() => browser?.close());
 
 async function enter(origin, name, script) {
   const page = await (await browser.createBrowserContext()).newPage();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import { build, desktop, launch, look, open, patience, phone, start } from "./example.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 let browser;

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, test } from "node:test";
 import { build, desktop, launch, look, open, patience, phone, start } from "./example.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 const own = mkdtempSync(path.join(tmpdir(), "pushy-orders-"));

@@ -2,9 +2,9 @@
 // modes of presence.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
 import { launch, patience } from "./example.mjs";
 import { buildOld, buildServer, client, startServer } from "./page.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 2 * patience };
 let browser, old;

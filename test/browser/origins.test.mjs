@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
 import { build, launch, open, patience, severalOf, start } from "./example.mjs";
+import { after, before, test, until } from "./suite.mjs";
 
 const limit = { timeout: 3 * patience };
 const pages = [];
@@ -177,7 +177,7 @@ test("pages of origins that are not listed, and of one that is listed", severalO
     await each(ways, friend, undefined, async ({ name, opens }, status, before) => {
       assert.ok(status < 300, `${name}: ${status}`);
       const want = before.opened + (opens ? 1 : 0);
-      while ((await seen()).opened < want); // the Connect hook runs concurrently with the answer
+      await until(async () => (await seen()).opened, name, (opened) => opened >= want); // the Connect hook runs concurrently with the answer
       assert.equal((await seen()).opened, want, name);
     });
     await each(sends, friend, victim, async ({ name }, status, before) => {
@@ -189,7 +189,7 @@ test("pages of origins that are not listed, and of one that is listed", severalO
   const { marks } = await seen();
   const body = JSON.stringify([mark]);
   await fetch(`${server.origin}/pushy/socket/0/${victim}/xhr_send`, { method: "POST", headers, body });
-  while ((await seen()).marks === marks); // the message of the session's own page arrives
+  await until(async () => (await seen()).marks, "the message of the session's own page does not arrive", (now) => now !== marks);
   done = true;
   await polling;
 });

@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
 import Echo from "laravel-echo";
 import { patience } from "./example.mjs";
 import { app, buildNodes, event, options, Pusher, sdkFor, startNode, subscribed } from "./pushersite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 let node, sdk, receiver;
 const clients = [];
@@ -36,9 +36,9 @@ before(async () => {
 
 after(async () => {
   for (const client of clients) client.disconnect();
-  await node.stop();
-  receiver.close();
-  receiver.closeAllConnections();
+  await node?.stop();
+  receiver?.close();
+  receiver?.closeAllConnections();
 });
 
 function connect(user = "1", key = app.key, more = {}) {

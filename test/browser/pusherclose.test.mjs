@@ -1,10 +1,10 @@
 // What pusher-js does after each close code, in silence, and when packets are lost. With PUSHY_SOAK=1, the
 // last two tests have the times of pusher-js's defaults.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { patience } from "./example.mjs";
 import { app, buildNodes, event, logOf, options, Pusher, soak, startNode, startProxy, until } from "./pushersite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 const heartbeat = 1000;

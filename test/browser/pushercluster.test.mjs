@@ -1,9 +1,9 @@
 // Presence of pusher-js over three nodes: users with three tabs that are closed in any order, a page that is
 // reloaded, and a node that is killed.
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
 import { patience, startNATS, startRedis } from "./example.mjs";
 import { ask, buildNodes, options, Pusher, startNode, startProxy, subscribed, until } from "./pushersite.mjs";
+import { before, test } from "./suite.mjs";
 
 const limit = { timeout: 10 * patience };
 const grace = "10s"; // also the lease of a node

@@ -1,9 +1,9 @@
 // pusher-js and Laravel Echo in pages in Chromium, on one of two nodes. What is published, and who is
 // terminated, is sent to the other node.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import { launch, patience, startRedis } from "./example.mjs";
 import { ask, buildNodes, connectInPage, patiently, sdkFor, startNode, startProxy, startSite, until } from "./pushersite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 let browser, redis, near, far, site;

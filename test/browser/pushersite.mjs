@@ -1,6 +1,5 @@
 // Starts pushy-servers that serve the Pusher protocol, proxies before them, and a site whose pages have
 // pusher-js and Laravel Echo and whose server signs with Pusher's SDK.
-import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -11,6 +10,7 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import SDK from "pusher";
 import PusherModule from "pusher-js";
+import { run } from "../../client/test/processes.js";
 import { binary, build, patience } from "./example.mjs";
 
 export const Pusher = PusherModule.default ?? PusherModule;
@@ -29,8 +29,7 @@ export async function startNode(more = {}) {
     pusher: { app: app.appId, key: app.key, secret: app.secret, clientEvents: true },
     ...more,
   }));
-  const child = spawn(binary, [file], { stdio: ["ignore", "inherit", "pipe"] });
-  const ended = once(child, "exit");
+  const child = run(binary, [file], { stdio: ["ignore", "inherit", "pipe"] });
   const log = [];
   const opened = new Promise((resolve) => {
     createInterface({ input: child.stderr }).on("line", (line) => {
@@ -39,12 +38,9 @@ export async function startNode(more = {}) {
       if (found) resolve(Number(found));
     });
   });
-  const port = await Promise.race([opened, ended.then(([code]) => {
-    throw new Error(`pushy-server ended with code ${code}`);
-  })]);
+  const port = await child.started(opened, "pushy-server");
   const end = async (signal) => {
-    child.kill(signal);
-    await ended;
+    await child.end(signal);
     rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
   };
   return {

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { after, before, test } from "node:test";
 import { launch, patience } from "./example.mjs";
 import { buildServer, client, startServer } from "./page.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const recordings = JSON.parse(readFileSync(new URL("../../testdata/golden/transcripts.json", import.meta.url), "utf8"));
 const limit = { timeout: 2 * patience };

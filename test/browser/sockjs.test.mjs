@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
 import { build, launch, open, patience, severalOf, start } from "./example.mjs";
 import { scenario } from "./scenario.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const require = createRequire(import.meta.url);
 const limit = { timeout: 3 * patience };

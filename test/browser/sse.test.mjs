@@ -1,35 +1,22 @@
 // Server-Sent Events: EventSource in Chromium, Firefox and node.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { after, before, test } from "node:test";
 import { EventSource } from "eventsource";
-import puppeteer from "puppeteer-core";
-import { launch, patience } from "./example.mjs";
+import { launch, launchFirefox, patience } from "./example.mjs";
 import { breakOften, buildSite, pause, plain, soak, startSite, strings, until } from "./ssesite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: (soak ? 20 : 5) * patience };
-const profile = mkdtempSync(path.join(tmpdir(), "pushy-firefox-sse-"));
 let chromium, firefox, site;
 
 before(async () => {
   buildSite();
   site = await startSite();
   chromium = await launch();
-  firefox = await puppeteer.launch({
-    browser: "firefox",
-    executablePath: process.env.PUSHY_FIREFOX || "/usr/bin/firefox-esr",
-    userDataDir: profile,
-    headless: true,
-    timeout: patience,
-    protocolTimeout: patience,
-  });
+  firefox = await launchFirefox();
 }, limit);
 after(async () => {
   await Promise.all([chromium?.close(), firefox?.close()]);
   await site?.stop();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 });
 
 // clients opens the page of plain in both browsers, and EventSource in node, until the test has ended. It

@@ -1,8 +1,8 @@
 // What clients do when a stream ends (the table of docs/htmx.md): EventSource, htmx 2 and htmx 4.
 import assert from "node:assert/strict";
-import { test } from "node:test";
 import { patience } from "./example.mjs";
 import { browser, pause, site, until, useSite } from "./ssesite.mjs";
+import { test } from "./suite.mjs";
 
 const limit = { timeout: 8 * patience };
 useSite(limit);

@@ -1,8 +1,8 @@
 // htmx 2 and htmx 4 on the streams of a server that is deployed, or refuses them.
 import assert from "node:assert/strict";
-import { test } from "node:test";
 import { patience } from "./example.mjs";
 import { browser, pause, site, until, useSite } from "./ssesite.mjs";
+import { test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 useSite(limit);

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
 import { launch, patience } from "./example.mjs";
 import { buildSite, pause, startSite, until } from "./ssesite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 const elsewhere = [];

@@ -1,16 +1,15 @@
 // Streams behind nginx, with buffering and gzip on and with HTTP/1.0 or 1.1 to the server, HAProxy, and Caddy
 // with compression.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, test } from "node:test";
 import { EventSource } from "eventsource";
 import { freePort } from "../../client/test/server.js";
 import { patience } from "./example.mjs";
+import { run as startProcess } from "../../client/test/processes.js";
 import { breakOften, buildSite, pause, soak, startSite, until } from "./ssesite.mjs";
+import { after, before, test } from "./suite.mjs";
 
 // atOnce is much shorter than the time in which heartbeats fill the buffer of a proxy.
 const atOnce = 20_000;
@@ -29,7 +28,7 @@ const quiet = (name) => (name === "caddy" ? "ignore" : "inherit");
 async function run(name, port, config, args) {
   const file = path.join(own, `${name}.conf`);
   writeFileSync(file, config);
-  const child = spawn(name.split("-")[0], args(file), { stdio: ["ignore", "inherit", quiet(name)], env: { ...process.env, HOME: own, XDG_DATA_HOME: own, XDG_CONFIG_HOME: own } });
+  const child = startProcess(name.split("-")[0], args(file), { stdio: ["ignore", "inherit", quiet(name)], env: { ...process.env, HOME: own, XDG_DATA_HOME: own, XDG_CONFIG_HOME: own } });
   proxies.push(child);
   const origin = `http://127.0.0.1:${port}`;
   await until(() => fetch(`${origin}/`).then(() => true, () => false), `${name} does not start`, Boolean);
@@ -92,11 +91,7 @@ before(async () => {
   await Promise.all(Object.entries(all).map(async ([name, start]) => { origins[name] = await start(); }));
 }, limit);
 after(async () => {
-  for (const child of proxies) {
-    const ended = once(child, "exit");
-    child.kill("SIGTERM");
-    await ended;
-  }
+  for (const child of proxies) await child.end();
   await site?.stop();
   rmSync(own, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 });

@@ -1,9 +1,9 @@
 // Starts test/sse, for the tests of Server-Sent Events, and has its pages.
-import { after, before } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { build, launch, patience, startNodes } from "./example.mjs";
+import { after, before, until } from "./suite.mjs";
 
-export { pause };
+export { pause, until };
 export const soak = Boolean(process.env.PUSHY_SOAK);
 export const buildSite = () => build("./test/sse");
 
@@ -55,16 +55,6 @@ export const plain = (query) => `<script>
     events.addEventListener(name, (e) => got.push([name, e.data]));
   }
 </script>`;
-
-// until waits until a condition on what a page has received holds, and returns that.
-export async function until(got, what, holds, time = patience) {
-  let now;
-  for (const end = Date.now() + time; Date.now() < end; await pause(50)) {
-    now = await got();
-    if (holds(now)) return now;
-  }
-  throw new Error(`${what}: ${JSON.stringify(now)?.slice(-2000)}`);
-}
 
 // breakOften publishes numbered events, breaks all connections meanwhile, and checks that each of the
 // clients receives every number once, in order.

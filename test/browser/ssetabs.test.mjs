@@ -1,8 +1,8 @@
 // Eight tabs of one browser, each with a stream, over HTTP/1.1 and HTTP/2.
 import assert from "node:assert/strict";
-import { test } from "node:test";
 import { patience } from "./example.mjs";
 import { browser, pause, site, until, useSite } from "./ssesite.mjs";
+import { test } from "./suite.mjs";
 
 const limit = { timeout: 5 * patience };
 useSite(limit);

@@ -4,14 +4,13 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import puppeteer from "puppeteer-core";
 import WebSocket from "ws";
 import { enter, line, log, person, say } from "./chat.mjs";
-import { binary, build, desktop, launch, open, patience, startRedis } from "./example.mjs";
+import { binary, build, desktop, launch, launchFirefox, open, patience, startRedis } from "./example.mjs";
 
 const out = path.resolve(process.argv[2] ?? mkdtempSync(path.join(tmpdir(), "pushy-strip-")));
 mkdirSync(out, { recursive: true });
@@ -52,16 +51,7 @@ const redis = await startRedis();
 let one = await serve("node 1", "127.0.0.1:0", redis.address);
 const two = await serve("node 2", "127.0.0.1:0", redis.address);
 const chromium = await launch();
-const profile = mkdtempSync(path.join(tmpdir(), "pushy-strip-firefox-"));
-const firefox = await puppeteer.launch({
-  browser: "firefox",
-  executablePath: process.env.PUSHY_FIREFOX || "/usr/bin/firefox-esr",
-  userDataDir: profile,
-  headless: true,
-  timeout: patience,
-  protocolTimeout: patience,
-  defaultViewport: desktop.viewport,
-});
+const firefox = await launchFirefox({ defaultViewport: desktop.viewport });
 try {
   const ada = await open(chromium, one.origin, desktop);
   await enter(ada, "Ada");
@@ -130,5 +120,4 @@ try {
     if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
   }
   await redis.stop();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
 }

@@ -1,8 +1,8 @@
 // Tokens in Chromium: one request for many channels, and a page that slept past their end.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import { launch, patience } from "./example.mjs";
 import { buildServer, client, startServer } from "./page.mjs";
+import { after, before, test } from "./suite.mjs";
 
 const limit = { timeout: 2 * patience };
 let browser, server;
