@@ -49,12 +49,12 @@ func newPulled(form fanout.Form, linger time.Duration) *pulled {
 	}
 }
 
-func (p *pulled) Wake() (written bool) {
+func (p *pulled) Wake() time.Duration {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	return false
+	return fanout.IndirectCost
 }
 
 var errAborted = errors.New("the session was aborted")

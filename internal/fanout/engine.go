@@ -50,9 +50,9 @@ type Direct interface {
 // client polls.
 type Puller interface {
 	Endpoint
-	// Wake reports that frames are queued. It must not block. It returns true if it has written
-	// them itself, so that the duration of the call is what the write costs.
-	Wake() (written bool)
+	// Wake reports that frames are queued. It must not block. It returns what it costs about that
+	// another goroutine writes them, or 0 if Wake has written them itself.
+	Wake() time.Duration
 }
 
 // Config has the limits of an Engine. All fields must be set, except Flushers.

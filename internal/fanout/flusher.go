@@ -113,7 +113,7 @@ func (f *flusher) write() (relieved *Outbox, err error) {
 	f.guard.disarm()
 	ended := clock()
 	if !f.waited {
-		took := time.Duration(ended-f.began) + time.Duration(f.batch.indirect)*indirectCost
+		took := time.Duration(ended-f.began) + f.batch.indirect
 		f.each += (took/time.Duration(len(pass)) - f.each) / 4
 	}
 	f.sent.add(&f.batch)
@@ -124,9 +124,9 @@ func (f *flusher) write() (relieved *Outbox, err error) {
 	return nil, nil
 }
 
-// indirectCost is what a write costs that another goroutine makes: a drain, or the client of a
+// IndirectCost is what a write costs that another goroutine makes: a drain, or the client of a
 // Puller. A pass does not wait for these writes, so it cannot measure them.
-const indirectCost = 8 * time.Microsecond
+const IndirectCost = 8 * time.Microsecond
 
 // passPart is the number of connections after which a pass counts what it has written.
 const passPart = 16

@@ -137,28 +137,40 @@ func (c *counter) Form() fanout.Form                       { return fanout.Text 
 func (c *counter) Write([]byte, time.Duration) error       { c.writes++; return nil }
 func (c *counter) Finish(_ int, _ string, _ time.Duration) {}
 
-type counting struct{ *counter }
+type counting struct {
+	*counter
+	cost time.Duration
+}
 
-func (p counting) Wake() bool {
+func (p counting) Wake() time.Duration {
 	go func() {
 		if frames, _ := p.out.Take(nil, wide); len(frames) > 0 {
 			p.writes++
 			p.out.Written()
 		}
 	}()
-	return false
+	return p.cost
 }
 
 // The writes that other goroutines make count in the duration of a pass, so that events are
-// gathered for them, too.
+// gathered for them, too: for a few clients, if each of their writes costs much.
 func TestGatherForIndirectWrites(t *testing.T) {
 	t.Parallel()
+	const events = 100
+	pullers := func(cost time.Duration) func(c *counter) fanout.Endpoint {
+		return func(c *counter) fanout.Endpoint { return struct{ fanout.Puller }{counting{c, cost}} }
+	}
 	for _, c := range []struct {
-		name string
-		end  func(c *counter) fanout.Endpoint
+		name    string
+		clients int
+		end     func(c *counter) fanout.Endpoint
+		writes  [2]int // at least, and at most
 	}{
-		{"drains", func(c *counter) fanout.Endpoint { return struct{ fanout.Writer }{c} }},
-		{"pullers", func(c *counter) fanout.Endpoint { return struct{ fanout.Puller }{counting{c}} }},
+		{"drains", 500, func(c *counter) fanout.Endpoint { return struct{ fanout.Writer }{c} }, [2]int{1, events / 5}},
+		{"pullers", 500, pullers(fanout.IndirectCost), [2]int{1, events / 5}},
+		{"cheapPullers", 100, pullers(fanout.IndirectCost), [2]int{events / 2, events + 1}},
+		{"dearPullers", 100, pullers(5 * fanout.IndirectCost), [2]int{1, events / 5}},
+		{"directPullers", 500, pullers(0), [2]int{events / 2, events + 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -170,13 +182,12 @@ func TestGatherForIndirectWrites(t *testing.T) {
 					MaxGather:    5 * time.Millisecond,
 					Flushers:     1,
 				})
-				all := make([]counter, 500)
+				all := make([]counter, c.clients)
 				for i := range all {
 					one := &all[i]
 					one.out = e.NewOutbox(c.end(one), func(code int, reason string) { t.Error(code, reason) })
 					one.out.Open(&one.gate, frame("open"))
 				}
-				const events = 100
 				for range events {
 					fan := e.Fan(frame("event"))
 					for i := range all {
@@ -188,7 +199,8 @@ func TestGatherForIndirectWrites(t *testing.T) {
 				time.Sleep(time.Second)
 				synctest.Wait()
 				for i := range all {
-					require.Less(t, all[i].writes, events/5)
+					require.GreaterOrEqual(t, all[i].writes, c.writes[0])
+					require.LessOrEqual(t, all[i].writes, c.writes[1])
 					require.Zero(t, all[i].out.Waiting())
 					all[i].out.Discard()
 				}

@@ -33,8 +33,8 @@ func omittable(text, latest string, droppable bool) *fanout.Frame {
 // puller is a Puller whose test takes the frames.
 type puller struct{ form fanout.Form }
 
-func (p puller) Form() fanout.Form { return p.form }
-func (p puller) Wake() bool        { return false }
+func (p puller) Form() fanout.Form   { return p.form }
+func (p puller) Wake() time.Duration { return 0 }
 
 // modelFrame is a frame as the model sees it.
 type modelFrame struct {

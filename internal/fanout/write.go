@@ -33,7 +33,7 @@ type batch struct {
 	free   *queue    // a chain of queues that are not needed, see takeQueue
 	frees  int       // their number
 
-	indirect int // writes of the pass that other goroutines make
+	indirect time.Duration // what the writes of the pass cost that other goroutines make
 }
 
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, batchBytes); return &b }}
@@ -236,15 +236,13 @@ func (o *Outbox) flush(b *batch) (relieved bool, err error) {
 	}
 	if puller, ok := o.puller(); ok {
 		o.mu.Unlock()
-		if !puller.Wake() {
-			b.indirect++
-		}
+		b.indirect += puller.Wake()
 		return false, nil
 	}
 	if o.direct == nil || o.closed && len(o.waitingLocked()) == 0 { // Finish can block, too
 		o.drains = true
 		o.mu.Unlock()
-		b.indirect++
+		b.indirect += IndirectCost
 		o.startDrain(nil)
 		return false, nil
 	}
@@ -286,7 +284,7 @@ func (o *Outbox) flush(b *batch) (relieved bool, err error) {
 	t.unwrittenLocked()
 	if err == nil {
 		o.drains = true
-		b.indirect++
+		b.indirect += IndirectCost
 		o.mu.Unlock()
 		o.startDrain(bytes.Clone(p[n:]))
 		return false, nil

@@ -182,14 +182,14 @@ func (h *Handler) info(w http.ResponseWriter, r *http.Request) {
 
 // session returns the session with that id. If there is none, it opens one. If it returns
 // nil, it has answered the request.
-func (h *Handler) session(w http.ResponseWriter, r *http.Request, id, protocol string) *httpSession {
+func (h *Handler) session(w http.ResponseWriter, r *http.Request, id string, f *framing) *httpSession {
 	s := h.table.find(id)
 	if s == nil {
 		ticket, ok := h.cfg.Admit(w, r, false)
 		if !ok {
 			return nil
 		}
-		fresh := newHTTPSession(h, id, protocol)
+		fresh := newHTTPSession(h, id, f)
 		fresh.belongsTo(r)
 		s = h.table.add(fresh)
 		if s == nil {

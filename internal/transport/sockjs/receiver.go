@@ -43,7 +43,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, id string, f *
 		return
 	}
 	for range 2 { // the second time if the session has ended before attach
-		s := h.session(w, r, id, f.protocol)
+		s := h.session(w, r, id, f)
 		if s == nil {
 			return
 		}
@@ -101,6 +101,10 @@ func (rv *receiver) prepare() *transport.Refusal {
 	if err := rv.out.Wait(); err != nil {
 		return rv.h.deadlineError(rv.out.W, err)
 	}
+	if rv.r.Body == http.NoBody {
+		rv.out.WaitForEnd()
+		return nil
+	}
 	if _, refused := rv.h.readBody(rv.out.W, rv.r, rv.h.cfg.MaxMessage); refused != nil {
 		return refused
 	}
@@ -136,8 +140,15 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 			return err
 		}
 	}
+	if done, err := rv.pass(s, detach); done || err != nil {
+		return err
+	}
 	var beat, recycle <-chan time.Time
-	if every := rv.h.cfg.Heartbeat; every > 0 {
+	if every := rv.h.cfg.Heartbeat; every > 0 && !rv.streaming {
+		timer := time.NewTimer(every)
+		defer timer.Stop()
+		beat = timer.C
+	} else if every > 0 {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		beat = ticker.C
@@ -148,11 +159,11 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 		recycle = timer.C
 	}
 	for {
-		if done, err := rv.pass(s, detach); done || err != nil {
-			return err
-		}
 		select {
 		case <-s.wake:
+			if done, err := rv.pass(s, detach); done || err != nil {
+				return err
+			}
 		case <-beat:
 			rv.plain('h')
 			if err := rv.send(!rv.streaming, detach); err != nil || !rv.streaming {
@@ -228,8 +239,8 @@ func (rv *receiver) send(last bool, detach func()) error {
 // flush writes buf within WriteTimeout. The first call writes the header and the prelude in
 // a separate write.
 func (rv *receiver) flush(last bool) error {
-	// The deadline also applies to the end of a streaming response.
-	return rv.out.Do(last && rv.streaming, func() error {
+	// The deadline also applies to the end of the response, after which the server clears it.
+	return rv.out.Do(last, func() error {
 		if !rv.begun {
 			rv.begun = true
 			if err := rv.begin(); err != nil {
@@ -251,7 +262,7 @@ func (rv *receiver) flush(last bool) error {
 }
 
 // begin writes the header and, for a stream, the prelude. The header of a poll has the
-// length, so that the server writes nothing after flush has cleared the deadline.
+// length.
 func (rv *receiver) begin() error {
 	head := rv.out.W.Header()
 	head.Set("Content-Type", rv.contentType)

@@ -48,6 +48,7 @@ type httpSession struct {
 	h        *Handler
 	id       string
 	protocol string
+	polls    bool     // it began with a transport that does not stream
 	elements elements // of the body whose messages Receive returns; only the reader uses it
 
 	wake    chan struct{} // has an element if frames are queued, or the session has ended
@@ -67,17 +68,18 @@ type httpSession struct {
 	halted     *session.CloseError
 	receiver   chan struct{} // closed when the current receiver detaches; nil if there is none
 	answering  int           // the number of receivers that have not returned; one may still write
-	absent     *time.Timer   // runs while there is no receiver
-	absence    int           // the number of the absence, because a stopped timer may have fired already
+	absent     *time.Timer   // runs while there is no receiver; nil before the first time
+	until      time.Time     // the end of the absence; zero while there is a receiver
 	aborted    bool
 	closed     *fanout.CloseFrame // set when the session has ended; the response to later receivers
 }
 
-func newHTTPSession(h *Handler, id, protocol string) *httpSession {
+func newHTTPSession(h *Handler, id string, f *framing) *httpSession {
 	return &httpSession{
 		h:        h,
 		id:       id,
-		protocol: protocol,
+		protocol: f.protocol,
+		polls:    !f.streaming,
 		wake:     make(chan struct{}, 1),
 		arrived:  make(chan struct{}, 1),
 		halt:     make(chan struct{}),
@@ -106,13 +108,19 @@ func (s *httpSession) Protocol() string  { return s.protocol }
 func (s *httpSession) ShutdownCode() int { return session.CloseShutdown }
 
 // Wake leaves what is queued to the stream. Without a stream, a receiver writes it.
-func (s *httpSession) Wake() (written bool) {
+func (s *httpSession) Wake() time.Duration {
 	if st := s.stream.Load(); st != nil && st.push() {
-		return true
+		return 0
 	}
 	signal(s.wake)
-	return false
+	if s.polls {
+		return pollCost
+	}
+	return fanout.IndirectCost
 }
+
+// pollCost is about what the response to a poll costs, and the next request.
+const pollCost = 40 * time.Microsecond
 
 // signal adds an element to a channel of capacity 1, unless it has one.
 func signal(c chan struct{}) {
@@ -257,22 +265,24 @@ func (s *httpSession) Linger() {
 
 // absentLocked ends the session after delay, unless presentLocked is called before.
 func (s *httpSession) absentLocked(delay time.Duration) {
-	s.presentLocked()
-	absence := s.absence
+	s.until = time.Now().Add(delay)
+	if s.absent != nil {
+		s.absent.Reset(delay)
+		return
+	}
 	s.absent = time.AfterFunc(delay, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.absence == absence {
+		if !s.until.IsZero() && !time.Now().Before(s.until) { // a stopped timer may have fired already
 			s.markLostLocked(errAbsent)
 		}
 	})
 }
 
 func (s *httpSession) presentLocked() {
-	s.absence++
+	s.until = time.Time{}
 	if s.absent != nil {
 		s.absent.Stop()
-		s.absent = nil
 	}
 }
 
@@ -281,8 +291,7 @@ func (s *httpSession) presentLocked() {
 // instead is the close frame for the client. Both are nil if the session was aborted or ctx
 // has ended.
 func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanout.CloseFrame) {
-	timer := time.NewTimer(attachWait)
-	defer timer.Stop()
+	var timer *time.Timer // most requests do not wait
 	for {
 		s.mu.Lock()
 		before := s.receiver
@@ -299,6 +308,10 @@ func (s *httpSession) attach(ctx context.Context) (detach func(), instead *fanou
 		s.mu.Unlock()
 		if dead || end != nil {
 			return nil, end
+		}
+		if timer == nil {
+			timer = time.NewTimer(attachWait)
+			defer timer.Stop()
 		}
 		select {
 		case <-before:
