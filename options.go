@@ -198,7 +198,9 @@ type SockJS struct {
 	// DisableWebSocket disables WebSockets, so that clients use other transports.
 	DisableWebSocket bool
 	// ResponseLimit is the number of bytes after which a streaming response ends and the
-	// client requests the next one. Default 128 KiB.
+	// client requests the next one. The second response of a client can be as short as a
+	// quarter of that, so that the clients of a channel do not all send their requests at
+	// the same time. Default 128 KiB.
 	ResponseLimit int
 	// DisconnectDelay is the time after which a client of an HTTP transport is disconnected
 	// if it has no open request that the Server can answer. Default 5 s.

@@ -134,7 +134,7 @@ func (rv *receiver) run(s *httpSession, detach func()) error {
 		// deadline, too.
 		defer rv.out.Limit()
 	}
-	if s.open() {
+	if s.open(&rv.renderer) {
 		rv.plain('o')
 		if err := rv.send(!rv.streaming, detach); err != nil || !rv.streaming {
 			return err
@@ -196,7 +196,7 @@ func (rv *receiver) timedOut() bool { return rv.h.middleware.TimedOut(rv.r.Conte
 // pass writes all queued frames, and reports whether the response has ended.
 func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 	for {
-		frames, end := s.out.Take(rv.frames[:0], max(1, rv.h.cfg.ResponseLimit-rv.written))
+		frames, end := s.out.Take(rv.frames[:0], max(1, rv.limit-rv.written))
 		switch {
 		case end != nil:
 			rv.closeFrame(end)
@@ -208,7 +208,7 @@ func (rv *receiver) pass(s *httpSession, detach func()) (done bool, err error) {
 		rv.messages(frames)
 		clear(frames)
 		rv.frames = frames
-		full := !rv.streaming || rv.written >= rv.h.cfg.ResponseLimit
+		full := !rv.streaming || rv.written >= rv.limit
 		if err := rv.send(full, detach); err != nil {
 			return false, err
 		}

@@ -14,6 +14,7 @@ import (
 type renderer struct {
 	framing
 	buf     *[]byte // the bytes of the next write, or nil
+	limit   int     // of written: then the response ends
 	written int     // the number of bytes of frames so far
 }
 

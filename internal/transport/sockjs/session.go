@@ -3,6 +3,7 @@ package sockjs
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -63,6 +64,7 @@ type httpSession struct {
 	out        *fanout.Outbox
 	page       *string // the origin of the page of the session; nil until a request has one
 	opened     bool    // the open frame of SockJS has been sent
+	streams    int     // streams that have begun
 	inbox      []inboxBody
 	inboxBytes int64 // the size of all messages in inbox
 	halted     *session.CloseError
@@ -346,12 +348,21 @@ func (s *httpSession) responseDone() {
 	}
 }
 
-// open reports whether the open frame is to be sent now.
-func (s *httpSession) open() bool {
+// open sets the limit of a response, and reports whether the open frame is to be sent now. The second
+// stream of a session is shorter, by an amount at random, because the clients of a channel receive the
+// same frames: otherwise they would send all their requests at the same time.
+func (s *httpSession) open(r *renderer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := !s.opened
 	s.opened = true
+	r.limit = s.h.cfg.ResponseLimit
+	if r.streaming {
+		s.streams++
+		if s.streams == 2 {
+			r.limit -= rand.N(r.limit*3/4 + 1)
+		}
+	}
 	return first
 }
 

@@ -119,7 +119,7 @@ func (st *stream) start() {
 		st.timer = time.AfterFunc(every, st.tick)
 	}
 	st.s.stream.Store(st)
-	if st.s.open() {
+	if st.s.open(&st.renderer) {
 		st.begin()
 		st.plain('o')
 	}
@@ -280,8 +280,7 @@ func (st *stream) begin() {
 // takeLocked returns the bytes of the next write, which has what is queued, or nil if there is nothing
 // to write. The stream detaches from the session before the end of the response is written.
 func (st *stream) takeLocked() []byte {
-	limit := st.h.cfg.ResponseLimit
-	frames, end := st.s.out.Take(st.frames[:0], max(1, limit-st.written))
+	frames, end := st.s.out.Take(st.frames[:0], max(1, st.limit-st.written))
 	switch {
 	case end != nil:
 		st.begin()
@@ -294,7 +293,7 @@ func (st *stream) takeLocked() []byte {
 		st.messages(frames)
 		clear(frames)
 		st.frames = frames
-		st.last = st.written >= limit
+		st.last = st.written >= st.limit
 	}
 	st.last = st.last || st.expire
 	if st.buf == nil && !st.last {
