@@ -65,9 +65,9 @@ type Handler struct {
 
 	middleware transport.Middleware
 
-	// wrapped has each *http.Server whose connections are not plain sockets, to which flushers
-	// cannot write.
-	wrapped sync.Map
+	// plain has for each *http.Server whose connections are known whether they are plain sockets, to
+	// which flushers can write.
+	plain sync.Map
 
 	wrap func(line) line // for tests, or nil
 }

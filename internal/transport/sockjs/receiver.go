@@ -18,6 +18,7 @@ type receiver struct {
 	h      *Handler
 	r      *http.Request
 	out    transport.Stream
+	server *http.Server // from which a stream can take the connection, or nil
 	frames []*fanout.Frame
 	begun  bool
 }
@@ -84,6 +85,7 @@ func (rv *receiver) respond(s *httpSession, detach func()) {
 	}
 	var err error
 	if rv.streaming {
+		rv.server = rv.plainServer()
 		if err = rv.flush(false); err == nil { // the prelude
 			left, err = rv.leave(s, detach)
 		}

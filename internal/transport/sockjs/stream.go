@@ -54,8 +54,8 @@ type line interface {
 // leave takes the connection from the http.Server, if a stream can have it. Then the stream is the
 // receiver, and the handler can return. The header and the prelude have been written.
 func (rv *receiver) leave(s *httpSession, detach func()) (left bool, err error) {
-	server := rv.plainServer()
-	if server == nil {
+	server := rv.server
+	if server == nil || rv.out.W.Header().Get("Content-Encoding") != "" { // set by middleware with the header
 		return false, nil
 	}
 	conn, rw, err := http.NewResponseController(rv.out.W).Hijack()
@@ -77,24 +77,22 @@ func (rv *receiver) leave(s *httpSession, detach func()) (left bool, err error) 
 	if rv.h.wrap != nil {
 		st.wire = rv.h.wrap(wire)
 	}
-	if !st.wire.Plain() {
-		rv.h.wrapped.Store(server, true)
-	}
+	_, known := rv.h.plain.Swap(server, st.wire.Plain())
 	// Bytes that the http.Server has read are lost.
-	st.reuse = st.wire.Plain() && !rv.r.Close && rw.Reader.Buffered() == 0
+	st.reuse = known && st.wire.Plain() && !rv.r.Close && rw.Reader.Buffered() == 0
 	st.start()
 	return true, nil
 }
 
 // plainServer returns the http.Server of a request whose response is sent to a plain socket as it is
-// written, with chunks, as far as that is known; otherwise nil.
+// written, with chunks, as far as that is known; otherwise nil. It is called before the header is written.
 func (rv *receiver) plainServer() *http.Server {
 	r := rv.r
 	ctx := r.Context()
 	if r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.TLS != nil || !rv.h.middleware.CanHijack(rv.out.W) {
 		return nil
 	}
-	for _, name := range []string{"Content-Encoding", "Content-Length", "Transfer-Encoding"} {
+	for _, name := range []string{"Content-Length", "Transfer-Encoding"} {
 		if rv.out.W.Header().Get(name) != "" { // set by middleware
 			return nil
 		}
@@ -106,7 +104,11 @@ func (rv *receiver) plainServer() *http.Server {
 	if server == nil {
 		return nil
 	}
-	if _, wrapped := rv.h.wrapped.Load(server); wrapped {
+	plain, known := rv.h.plain.Load(server)
+	switch {
+	case !known: // the connection is closed at the end, because it may not be plain
+		rv.out.W.Header().Set("Connection", "close")
+	case plain == false:
 		return nil
 	}
 	return server
