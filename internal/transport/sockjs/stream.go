@@ -152,11 +152,12 @@ func (st *stream) watch() {
 	}
 }
 
-// lost ends the session if the response has not ended.
+// lost ends the session if the response has not ended. If its end is being written, the client may have
+// read that already.
 func (st *stream) lost() {
 	st.mu.Lock()
 	err := error(nil)
-	if !st.ended {
+	if !st.ended && !(st.busy && st.last) {
 		err = errAborted
 		st.failLocked()
 	}

@@ -451,3 +451,51 @@ func TestStreamsEndAtDifferentTimes(t *testing.T) {
 		})
 	}
 }
+
+// lateLine returns from a Write of the end of a response only when the client has disconnected.
+type lateLine struct {
+	sockjs.Line
+	gone chan struct{}
+}
+
+func (l *lateLine) TryWrite([]byte) (int, error) { return 0, nil }
+
+func (l *lateLine) Write(p []byte, timeout time.Duration) error {
+	err := l.Line.Write(p, timeout)
+	if strings.HasSuffix(string(p), "\r\n0\r\n\r\n") {
+		<-l.gone
+	}
+	return err
+}
+
+func (l *lateLine) Await() error {
+	err := l.Line.Await()
+	time.AfterFunc(10*time.Millisecond, func() { close(l.gone) })
+	return err
+}
+
+// A client can close its connection as soon as it has read the end of a response. Its session goes on with
+// the next request.
+func TestStreamThatIsClosedAtItsEnd(t *testing.T) {
+	t.Parallel()
+	for _, c := range streams() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := serveSite(t, func(s *site) { s.cfg.ResponseLimit = 64 })
+			s.handler.WrapLines(func(l sockjs.Line) sockjs.Line { return &lateLine{l, make(chan struct{})} })
+			conn, r := rawStream(t, s, c, "closed")
+			host := s.session()
+			response, err := http.ReadResponse(r, nil)
+			require.NoError(t, err)
+			host.send(strings.Repeat("x", 64))
+			_, err = io.ReadAll(response.Body)
+			require.NoError(t, err)
+			require.NoError(t, conn.Close())
+			p := &peer{s: s, c: c, id: "closed"}
+			host.send("next")
+			assert.Equal(t, []string{"next"}, p.receive())
+			host.Abort()
+			host.wait(t)
+		})
+	}
+}
