@@ -18,7 +18,8 @@ import (
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
 // signed API, the trigger, and the browser client's pushy.js, more.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["X-Content-Type-Options"] = []string{"nosniff"} // the key has its canonical form
+
 	if r.Body == nil { // net/http never does that, but middleware may
 		r.Body = http.NoBody
 	}

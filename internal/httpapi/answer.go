@@ -53,18 +53,26 @@ func (a *TriggerAnswer) Write(w http.ResponseWriter) {
 		a.refused.Write(w)
 		return
 	}
-	code := http.StatusOK
+	code, answer := http.StatusOK, answerOK
 	if a.received {
-		code = http.StatusCreated
+		code, answer = http.StatusCreated, answerCreated
 	}
-	status := jsvalue.Object(nil).Raw("code", strconv.AppendInt(nil, int64(code), 10)).Text("message", "Ok")
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = []string{"application/json"} // the key has its canonical form
 	w.WriteHeader(code)
-	answer := jsvalue.Object(nil).Raw("status", status)
 	if a.at != "" {
-		answer = answer.Text("position", a.at)
+		answer = jsvalue.Object(nil).Raw("status", statusOf(code)).Text("position", a.at)
 	}
 	_, _ = w.Write(answer)
+}
+
+// The responses to triggers of events that are not kept.
+var (
+	answerOK      = jsvalue.Object(nil).Raw("status", statusOf(http.StatusOK))
+	answerCreated = jsvalue.Object(nil).Raw("status", statusOf(http.StatusCreated))
+)
+
+func statusOf(code int) jsvalue.Object {
+	return jsvalue.Object(nil).Raw("code", strconv.AppendInt(nil, int64(code), 10)).Text("message", "Ok")
 }
 
 // badName returns the response for an error of the Channel or Event func of a TriggerReader.
