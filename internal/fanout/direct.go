@@ -38,6 +38,12 @@ func (o *Outbox) SendNow(text []byte) bool {
 		o.mu.Unlock()
 		return o.SendDirect(text)
 	}
+	o.sendUnlock(text)
+	return true
+}
+
+// sendUnlock writes a message to a socket that is idle.
+func (o *Outbox) sendUnlock(text []byte) {
 	o.drains = true // so that nothing else writes; what is queued meanwhile is written afterwards
 	o.mu.Unlock()
 
@@ -51,21 +57,31 @@ func (o *Outbox) SendNow(text []byte) bool {
 	o.flusher.sent.messages.Add(1)
 	o.flusher.sent.bytes.Add(uint64(len(p)))
 	putRun(run)
-	return true
 }
 
-// OpenNow is Open, and SendNow for f.
-func (o *Outbox) OpenNow(g *Gate, f *Frame) bool {
+// OpenNow is Open, and SendNow for the text.
+func (o *Outbox) OpenNow(g *Gate, text []byte) bool {
 	o.mu.Lock()
 	if o.form >= ownForms || o.closed || !o.idleLocked() {
 		o.mu.Unlock()
-		return o.Open(g, f)
+		return o.Open(g, NewDirect(text, o.form))
 	}
+	g.open = true
+	o.sendUnlock(text)
+	return true
+}
+
+// ShutNow is Shut, and writes f as SendNow does.
+func (o *Outbox) ShutNow(g *Gate, f *Frame) bool {
+	o.mu.Lock()
+	if f == nil || f.list || !g.open || o.form >= ownForms || o.closed || !o.idleLocked() {
+		o.mu.Unlock()
+		return o.Shut(g, f)
+	}
+	g.open = false
 	o.drains = true // so that the flusher is not called
 	o.appendLocked(f)
-	g.open = true
 	o.writeUnlock(nil)
-	o.afterAppend(false)
 	return true
 }
 

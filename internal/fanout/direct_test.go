@@ -56,34 +56,43 @@ func TestSendNowAtEveryByte(t *testing.T) {
 	}
 }
 
-// OpenNow and ReleaseNow, like SendNow, have written when they return, and leave the rest to a drain. The
-// gate is open while OpenNow writes.
-func TestOpenNowAndReleaseNowAtEveryByte(t *testing.T) {
+// OpenNow, ShutNow and ReleaseNow, like SendNow, have written when they return, and leave the rest to a drain. The
+// gate has changed while they write.
+func TestGateNowAtEveryByte(t *testing.T) {
 	t.Parallel()
 	first := "response;the first;"
 	for room := range len(first) + 1 {
 		synctest.Test(t, func(t *testing.T) {
-			for _, opens := range []bool{false, true} {
+			for _, how := range []string{"open", "shut", "release"} {
 				e, s := wideEngine(0), &socket{room: room}
 				s.sink.gate = make(chan struct{})
 				o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
 				var gate fanout.Gate
-				s.during = func() {
+				during := func() {
 					s.during = nil
-					assert.Equal(t, opens, o.SendThrough(&gate, frame("second;")))
+					assert.Equal(t, how == "open", o.SendThrough(&gate, frame("second;")))
 					assert.True(t, o.Send(frame("third;")))
 				}
 				want := first + "third;"
 				messages := 2
-				if opens {
+				switch how {
+				case "open":
 					want = first + "second;third;"
 					messages = 3
-					assert.True(t, o.OpenNow(&gate, frame(first)))
-				} else {
+					s.during = during
+					assert.True(t, o.OpenNow(&gate, []byte(first)))
+				case "shut":
+					o.Open(&gate, fanout.RawFrame(nil))
+					synctest.Wait()
+					s.during = during
+					assert.True(t, o.ShutNow(&gate, frame(first)))
+					messages = 3 // with the empty one
+				default:
 					o.Hold()
 					assert.True(t, o.Control(fanout.Response, []byte("response;")))
 					assert.True(t, o.Send(frame("the first;")))
 					assert.Empty(t, s.all())
+					s.during = during
 					o.ReleaseNow()
 				}
 				assert.Equal(t, first[:room], s.all(), "without another goroutine")
@@ -94,7 +103,7 @@ func TestOpenNowAndReleaseNowAtEveryByte(t *testing.T) {
 				<-o.Done()
 				e.Wait()
 				assert.Zero(t, e.Waiting())
-				assert.Equal(t, want, s.all(), "room for %d", room)
+				assert.Equal(t, want, s.all(), "%s, room for %d", how, room)
 				assert.Equal(t, uint64(messages), e.Sent().Messages)
 			}
 		})
@@ -102,7 +111,7 @@ func TestOpenNowAndReleaseNowAtEveryByte(t *testing.T) {
 }
 
 // OpenNow and ReleaseNow do not overtake a flusher, and do nothing after Close.
-func TestOpenNowAndReleaseNowQueue(t *testing.T) {
+func TestGateNowQueues(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		e, s := wideEngine(0), &socket{room: wide}
@@ -112,7 +121,7 @@ func TestOpenNowAndReleaseNowQueue(t *testing.T) {
 		var gate, late fanout.Gate
 		s.during = func() {
 			s.during = nil
-			assert.True(t, o.OpenNow(&gate, frame("2")))
+			assert.True(t, o.OpenNow(&gate, []byte("2")))
 			assert.Equal(t, "", s.all(), "the flusher writes")
 		}
 		assert.True(t, o.Send(frame("1")))
@@ -121,13 +130,23 @@ func TestOpenNowAndReleaseNowQueue(t *testing.T) {
 		e.Flush()
 		synctest.Wait()
 		assert.Equal(t, "123", s.all())
+		s.during = func() {
+			s.during = nil
+			assert.True(t, o.ShutNow(&gate, frame("5")))
+			assert.False(t, o.ShutNow(&gate, frame("6")), "it is shut")
+			assert.Equal(t, "123", s.all(), "the flusher writes")
+		}
+		assert.True(t, o.SendThrough(&gate, frame("4")))
+		e.Flush()
+		synctest.Wait()
+		assert.Equal(t, "12345", s.all())
 		o.Close(1000, "")
-		assert.False(t, o.OpenNow(&late, frame("4")))
+		assert.False(t, o.OpenNow(&late, []byte("4")))
 		assert.False(t, o.SendThrough(&late, frame("5")))
 		o.ReleaseNow()
 		<-o.Done()
 		e.Wait()
-		assert.Equal(t, "123", s.all())
+		assert.Equal(t, "12345", s.all())
 	})
 }
 

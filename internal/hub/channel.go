@@ -135,9 +135,18 @@ func (ch *Channel) admit(m *membership, subscribed *fanout.Frame, replay ...*fan
 }
 
 // admitNow is admit without a lock, for an answer that can be written at once.
-func (ch *Channel) admitNow(m *membership, subscribed *fanout.Frame) {
+func (ch *Channel) admitNow(m *membership, subscribed *Event) {
+	c := m.conn
+	if c.foreign != 0 {
+		other := *subscribed // so that the event of most connections is not on the heap
+		ch.admit(m, c.frame(&other))
+		return
+	}
 	ch.enrol(m)
-	m.out.OpenNow(&m.gate, subscribed)
+	text := texts.Get().(*[]byte)
+	*text = ch.hub.cfg.Protocol.Append((*text)[:0], *subscribed)
+	m.out.OpenNow(&m.gate, *text)
+	putText(text)
 	m.watchMembership(DecidedJoined)
 }
 

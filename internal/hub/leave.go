@@ -126,7 +126,7 @@ func (m *membership) detach(end *fanout.Frame) bool {
 	ch.mu.Lock()
 	ch.members.remove(m, m.slot)
 	ch.mu.Unlock()
-	c.out.Shut(&m.gate, end)
+	c.out.ShutNow(&m.gate, end)
 	m.watchMembership(DecidedLeft)
 	return true
 }

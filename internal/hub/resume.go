@@ -86,7 +86,7 @@ func (ch *Channel) joinPublic(m *membership, p *pastRequest, request []byte) {
 	}
 	if ch.history == nil {
 		e.Past = p.off()
-		ch.admitNow(m, m.conn.directFrame(&e))
+		ch.admitNow(m, &e)
 		return
 	}
 	ch.fan.Lock()
