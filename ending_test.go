@@ -141,23 +141,26 @@ func TestEndings(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			log, lines := logged()
-			srv := startServer(t, pushy.Options{Logger: log})
-			ended := endingsOf(t, srv)
-			var ignored sync.Once
-			stop := srv.OnEnding(func(pushy.Ending) { ignored.Do(func() { t.Error("it was called after stop") }) })
-			stop()
-			stop()
-			p := admitPeer(t, srv, "")
-			c.end(srv, p)
-			e := <-ended
-			assert.Equal(t, c.code, e.Code)
-			assert.Equal(t, c.by, e.By)
-			assert.Equal(t, c.name == "client", e.By.String() == "client")
-			assert.Zero(t, e.Waiting)
-			_ = srv.Close()
-			assert.Empty(t, ended)
-			assert.Equal(t, c.logged, strings.Contains(strings.Join(lines(), "\n"), "connection ended by the server"), "%v", lines())
+			synctest.Test(t, func(t *testing.T) {
+				log, lines := logged()
+				srv := startServer(t, pushy.Options{Logger: log})
+				ended := endingsOf(t, srv)
+				var ignored sync.Once
+				stop := srv.OnEnding(func(pushy.Ending) { ignored.Do(func() { t.Error("it was called after stop") }) })
+				stop()
+				stop()
+				p := admitPeer(t, srv, "")
+				synctest.Wait() // the greeting counts as waiting until its write returns
+				c.end(srv, p)
+				e := <-ended
+				assert.Equal(t, c.code, e.Code)
+				assert.Equal(t, c.by, e.By)
+				assert.Equal(t, c.name == "client", e.By.String() == "client")
+				assert.Zero(t, e.Waiting)
+				_ = srv.Close()
+				assert.Empty(t, ended)
+				assert.Equal(t, c.logged, strings.Contains(strings.Join(lines(), "\n"), "connection ended by the server"), "%v", lines())
+			})
 		})
 	}
 }

@@ -100,11 +100,13 @@ func TestStatsOfMembers(t *testing.T) {
 				assert.Equal(t, "pushy:presence-add", other.event())
 			}
 			all = append(all, p)
+			synctest.Wait() // deliveries are counted after they are queued
 			assert.Equal(t, []uint64{0, 1, 3}[n], srv.Stats().Deliveries)
 		}
 		all[2].Abort()
 		assert.Equal(t, "pushy:presence-quit", all[0].event())
 		assert.Equal(t, "pushy:presence-quit", all[1].event())
+		synctest.Wait()
 		assert.Equal(t, uint64(5), srv.Stats().Deliveries)
 	})
 }
