@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -155,8 +156,10 @@ func TestStormOfReturningClients(t *testing.T) {
 				began := time.Now()
 				require.NoError(t, c.end(s, srv))
 				bins := s.bins(began)
-				most := 2 * c.clients * int(100*time.Millisecond) / int(c.window)
-				assert.LessOrEqual(t, slices.Max(bins), most, bins)
+				// The moments are random, so a bin can have some more than the most that is expected: with
+				// four standard deviations, which are the square root of that.
+				most := 2 * float64(c.clients) * float64(100*time.Millisecond) / float64(c.window)
+				assert.LessOrEqual(t, float64(slices.Max(bins)), most+4*math.Sqrt(most), bins)
 				assert.LessOrEqual(t, len(bins), int(c.window/(100*time.Millisecond))+1, bins)
 				assert.Equal(t, map[int]int{c.code: c.clients}, s.codes)
 				if c.code == 1006 {
