@@ -546,3 +546,25 @@ func TestMaxKept(t *testing.T) {
 		assert.Equal(t, 1, l.reads, "the oldest is not")
 	})
 }
+
+// As TestLostEventsThatAClientShows, with a second client that comes during the first one's wait.
+func TestLostEventsThatTwoClientsShow(t *testing.T) {
+	onLossy(t, keeping(2, time.Hour), func(t *testing.T, l *lossy, srv *pushy.Server, p *peer, place broker.Position) {
+		publishNumbers(t, srv, "news", 1, 1)
+		p.events("news", 1, 1)
+		time.Sleep(55 * time.Second)
+		l.loses(2, 3, 4, 5, 6)
+		publishNumbers(t, srv, "news", 2, 6)
+		place.Offset = 6
+		first, second := connect2(t, srv), connect2(t, srv)
+		began := time.Now()
+		answer := make(chan string, 1)
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			answer <- second.resume("news", place, "").String()
+		}()
+		assert.Contains(t, first.resume("news", place, "").String(), "recovered=false unavailable")
+		assert.Contains(t, <-answer, "recovered=false unavailable")
+		assert.LessOrEqual(t, time.Since(began), 3500*time.Millisecond)
+	})
+}

@@ -108,6 +108,15 @@ func (o *Outbox) uncorkLocked() {
 	o.flusher.corks.remove(o)
 }
 
+// drainLocked is called before a drain starts for a write of the flusher during which Cork can have
+// been called: Uncork must not write beside the drain.
+func (o *Outbox) drainLocked() {
+	if o.cork.in {
+		o.uncorkLocked()
+	}
+	o.drains = true
+}
+
 // writeOwn writes p, which was taken from o, for a goroutine that has set o.drains. It reports whether
 // the socket has accepted all of it.
 func (o *Outbox) writeOwn(p []byte, t taken) bool {

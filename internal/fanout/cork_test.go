@@ -218,3 +218,90 @@ func TestCorkBesideTheFlusher(t *testing.T) {
 		assert.Zero(t, e.Waiting())
 	})
 }
+
+// The flusher's write of "the 1st;" fills the socket while the reader corks. Uncork must not write
+// beside the drain that writes the rest.
+func TestCorkWhileTheFlusherFillsTheSocket(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, s := wideEngine(0), &socket{room: 3}
+		s.sink.gate = make(chan struct{})
+		o := e.NewOutbox(s, func(code int, reason string) { t.Error(code, reason) })
+		s.during = func() {
+			s.during = nil
+			o.Cork()
+			assert.True(t, o.SendDirect([]byte("2nd;")))
+		}
+		assert.True(t, o.Send(frame("the 1st;")))
+		synctest.Wait()
+		assert.Equal(t, "the", s.all())
+		s.room = wide // the peer has read, and the drain has not been scheduled yet
+		o.Uncork()
+		synctest.Wait()
+		close(s.sink.gate)
+		synctest.Wait()
+		o.Close(1000, "")
+		<-o.Done()
+		e.Wait()
+		assert.Equal(t, "the 1st;2nd;", s.all())
+		assert.Zero(t, e.Waiting())
+	})
+}
+
+// The same if the flusher waits in a WriteNow, and is relieved.
+func TestCorkWhileTheFlusherWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e, g := wideEngine(0), newGuarded(3)
+		o := e.NewOutbox(g, func(code int, reason string) { t.Error(code, reason) })
+		g.before = func() {
+			g.before = nil
+			time.Sleep(3 * time.Millisecond) // the guard has seen the write once
+			o.Cork()
+			assert.True(t, o.SendDirect([]byte("2nd;")))
+		}
+		assert.True(t, o.Send(frame("the 1st;")))
+		time.Sleep(4500 * time.Microsecond) // the flusher is relieved after 4 ms
+		synctest.Wait()
+		g.mu.Lock()
+		g.room = wide
+		g.mu.Unlock()
+		o.Uncork()
+		synctest.Wait()
+		close(g.opened)
+		synctest.Wait()
+		o.Close(1000, "")
+		<-o.Done()
+		e.Wait()
+		assert.Equal(t, "the 1st;2nd;", g.all())
+	})
+}
+
+// A client that reads is not disconnected because its answers are corked, whatever MaxBytes is.
+func TestCorkWithASmallBuffer(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{64 << 10, 65 << 10, 10_000} {
+		for _, corked := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				e := fanout.New(fanout.Config{MaxBytes: most, MaxTotal: 100 * wide, WriteTimeout: time.Second})
+				s := &socket{room: 100 * wide}
+				o := e.NewOutbox(s, func(code int, reason string) { t.Error("corked", corked, most, code, reason) })
+				if corked {
+					o.Cork()
+				}
+				for range 2 * most / 1000 {
+					if !o.SendDirect([]byte(strings.Repeat("x", 999))) {
+						break
+					}
+					synctest.Wait()
+				}
+				o.Uncork()
+				synctest.Wait()
+				assert.Len(t, s.all(), 2*most/1000*999)
+				o.Close(1000, "")
+				<-o.Done()
+				e.Wait()
+			})
+		}
+	}
+}

@@ -19,12 +19,16 @@ func putRun(f *Frame) {
 // SendDirect is Send for the text of a message that no other Outbox has. It does not keep the text.
 func (o *Outbox) SendDirect(text []byte) bool {
 	o.mu.Lock()
-	if o.cork.in && !o.closed && o.form < ownForms && o.addToRunLocked(text) {
+	corked := o.cork.in && !o.closed && o.form < ownForms
+	if corked && o.addToRunLocked(text) {
 		o.mu.Unlock()
 		o.afterAppend(false)
 		return true
 	}
 	o.mu.Unlock()
+	if corked {
+		o.Uncork() // otherwise the client would be too slow
+	}
 	return o.Send(NewDirect(text, o.form))
 }
 
@@ -131,7 +135,7 @@ func (o *Outbox) addToRunLocked(text []byte) bool {
 	wire := appendWire(run.text, text, o.form)
 	n := int64(len(wire) - before)
 	run.text = wire[:before]
-	if o.bytes+n >= min(batchBytes, int64(o.flusher.engine.cfg.MaxBytes)) {
+	if o.bytes+n >= min(batchBytes, int64(o.flusher.engine.cfg.MaxBytes/2)) {
 		if begins {
 			putRun(run)
 		}

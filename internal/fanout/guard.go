@@ -116,7 +116,7 @@ func (f *flusher) relieve() {
 	o := g.now.o
 	o.mu.Lock()
 	g.now.unwrittenLocked()
-	o.drains = true
+	o.drainLocked()
 	o.mu.Unlock()
 	o.direct.(Guarded).Waits(f.engine.cfg.WriteTimeout)
 	f.engine.running.Add(1)

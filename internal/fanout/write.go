@@ -283,7 +283,7 @@ func (o *Outbox) flush(b *batch) (relieved bool, err error) {
 	}
 	t.unwrittenLocked()
 	if err == nil {
-		o.drains = true
+		o.drainLocked()
 		b.indirect += IndirectCost
 		o.mu.Unlock()
 		o.startDrain(bytes.Clone(p[n:]))

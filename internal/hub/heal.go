@@ -228,7 +228,15 @@ const askPace = time.Second
 // ask waits for a call of Tops that begins after ask was called, or for the end of the call
 // in progress, if that comes first. If the log is ahead of the channel's place, ask waits
 // until the channel is healed, too. It reports whether the call began after ask.
-func (ch *Channel) ask(ctx context.Context) (fresh bool, err error) {
+func (ch *Channel) ask(ctx context.Context, p *pastRequest) (fresh bool, err error) {
+	if p.call != nil { // it has begun after the first ask
+		select {
+		case <-p.call.done:
+			return true, p.call.err
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 	ch.fan.Lock()
 	a := &ch.history.asking
 	running := a.now
@@ -241,6 +249,7 @@ func (ch *Channel) ask(ctx context.Context) (fresh bool, err error) {
 		}
 	}
 	ch.fan.Unlock()
+	p.call = mine
 	var earlier <-chan struct{}
 	if running != nil {
 		earlier = running.done

@@ -39,6 +39,7 @@ func (p *Past) ids(now string) []string {
 // pastRequest is the part of a Join that concerns the past, while the join is in progress.
 type pastRequest struct {
 	Past
+	call   *call    // the call of ask that p has joined, or nil
 	shown  bool     // the answer has the place
 	denied bool     // the authorizer refuses past events
 	ids    []string // of the client, for Except
@@ -154,7 +155,7 @@ func (ch *Channel) provide(ctx context.Context, p *pastRequest, missing need) {
 		err = ch.fill(ctx, p)
 	} else {
 		var fresh bool
-		fresh, err = ch.ask(ctx)
+		fresh, err = ch.ask(ctx, p)
 		p.asked = p.asked || fresh
 	}
 	p.failed = p.failed || err != nil
