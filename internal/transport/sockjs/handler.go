@@ -69,6 +69,8 @@ type Handler struct {
 	// which flushers can write.
 	plain sync.Map
 
+	waiting sync.Map // has for each *http.Server its *waiting
+
 	wrap func(line) line // for tests, or nil
 }
 

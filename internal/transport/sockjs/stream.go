@@ -1,10 +1,12 @@
 package sockjs
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +47,7 @@ type line interface {
 	TryWrite(p []byte) (n int, err error)
 	Write(p []byte, timeout time.Duration) error
 	Await() error
+	Idle(timeout time.Duration) error
 	Release() net.Conn
 	Stop()
 	Close()
@@ -60,7 +63,7 @@ func (rv *receiver) leave(s *httpSession, detach func()) (left bool, err error) 
 	}
 	conn, rw, err := http.NewResponseController(rv.out.W).Hijack()
 	if err != nil {
-		return false, err
+		return false, nil // middleware can refuse: the handler writes
 	}
 	_ = conn.SetDeadline(time.Time{}) // middleware can have left one
 	wire := websocket.NewWire()
@@ -78,8 +81,9 @@ func (rv *receiver) leave(s *httpSession, detach func()) (left bool, err error) 
 		st.wire = rv.h.wrap(wire)
 	}
 	_, known := rv.h.plain.Swap(server, st.wire.Plain())
+	rv.h.waitingOf(server) // so that it knows of a Shutdown
 	// Bytes that the http.Server has read are lost.
-	st.reuse = known && st.wire.Plain() && !rv.r.Close && rw.Reader.Buffered() == 0
+	st.reuse = known && st.wire.Plain() && !rv.r.Close && rw.Reader.Buffered() == 0 && !rv.closes()
 	st.start()
 	return true, nil
 }
@@ -91,6 +95,9 @@ func (rv *receiver) plainServer() *http.Server {
 	ctx := r.Context()
 	if r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.TLS != nil || !rv.h.middleware.CanHijack(rv.out.W) {
 		return nil
+	}
+	if _, hijacker := rv.out.W.(http.Hijacker); !hijacker {
+		return nil // middleware without a Hijack of its own can hold the header back
 	}
 	for _, name := range []string{"Content-Length", "Transfer-Encoding"} {
 		if rv.out.W.Header().Get(name) != "" { // set by middleware
@@ -106,12 +113,24 @@ func (rv *receiver) plainServer() *http.Server {
 	}
 	plain, known := rv.h.plain.Load(server)
 	switch {
-	case !known: // the connection is closed at the end, because it may not be plain
-		rv.out.W.Header().Set("Connection", "close")
 	case plain == false:
 		return nil
+	case !known, !rv.keeps(server): // the connection is closed at the end; it may not be plain
+		rv.out.W.Header().Set("Connection", "close")
 	}
 	return server
+}
+
+// keeps reports whether the next request can use the connection. What is left of a body would be taken
+// for it, and BaseContext would get a listener that is not the host's.
+func (rv *receiver) keeps(server *http.Server) bool {
+	length := rv.r.Header.Get("Content-Length")
+	return server.BaseContext == nil && (length == "" || length == "0") && len(rv.r.TransferEncoding) == 0
+}
+
+// closes reports whether the header says that the connection is closed.
+func (rv *receiver) closes() bool {
+	return strings.Contains(strings.ToLower(strings.Join(rv.out.W.Header()["Connection"], ",")), "close")
 }
 
 // start makes the stream write.
@@ -147,9 +166,67 @@ func (st *stream) watch() {
 		st.wire.Close()
 		return
 	}
+	// A Server that got the connection now would apply ReadHeaderTimeout to the time until the next
+	// request, not IdleTimeout, and its Shutdown would wait for that request.
+	if !st.h.waitingOf(st.server).wait(st.wire, idleTime(st.server)) {
+		st.wire.Close()
+		return
+	}
 	if conn := st.wire.Release(); conn != nil {
 		giveBack(st.server, conn)
 	}
+}
+
+// waiting has the connections of one http.Server that wait for their next requests.
+type waiting struct {
+	mu    sync.Mutex
+	lines map[line]bool // nil after Shutdown
+}
+
+func (h *Handler) waitingOf(server *http.Server) *waiting {
+	if w, ok := h.waiting.Load(server); ok {
+		return w.(*waiting)
+	}
+	w, loaded := h.waiting.LoadOrStore(server, &waiting{lines: make(map[line]bool)})
+	if !loaded {
+		server.RegisterOnShutdown(w.(*waiting).shutdown)
+	}
+	return w.(*waiting)
+}
+
+// wait waits until a request begins, and reports whether one does so in time and before Shutdown.
+func (w *waiting) wait(l line, timeout time.Duration) bool {
+	w.mu.Lock()
+	if w.lines == nil {
+		w.mu.Unlock()
+		return false
+	}
+	w.lines[l] = true
+	w.mu.Unlock()
+	err := l.Idle(timeout)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.lines, l)
+	return err == nil && w.lines != nil
+}
+
+func (w *waiting) shutdown() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for l := range w.lines {
+		l.Close()
+	}
+	w.lines = nil
+}
+
+// idleTime returns how long a connection waits for its next request. An http.Server without a limit has
+// one here, because its Close does not close a connection that was taken from it.
+func idleTime(server *http.Server) time.Duration {
+	const unlimited = 2 * time.Minute
+	if t := cmp.Or(server.IdleTimeout, server.ReadTimeout); t > 0 {
+		return t
+	}
+	return unlimited
 }
 
 // lost ends the session if the response has not ended. If its end is being written, the client may have
@@ -204,7 +281,7 @@ func (st *stream) tickLocked() error {
 // push writes what is queued. It reports false if the response has ended.
 func (st *stream) push() bool {
 	st.mu.Lock()
-	if st.ended {
+	if st.ended || st.last { // the next receiver writes it
 		st.mu.Unlock()
 		return false
 	}
@@ -382,7 +459,9 @@ func (st *stream) over() {
 		return
 	}
 	if st.busy {
-		st.failLocked()
+		if !st.last { // otherwise it ends within WriteTimeout
+			st.failLocked()
+		}
 		return
 	}
 	st.reuse = false

@@ -84,6 +84,14 @@ func (w *Wire) Await() error {
 	return w.Drain()
 }
 
+// Idle is Await after Stop, for at most a time.
+func (w *Wire) Idle(timeout time.Duration) error {
+	if err := w.stream.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	return w.Await()
+}
+
 // Release ends the use of the connection, and returns it without deadlines, or nil if it was closed.
 func (w *Wire) Release() (conn net.Conn) {
 	w.once.Do(func() {
