@@ -12,6 +12,13 @@ import (
 	"github.com/gopushy/pushy/internal/fanout"
 )
 
+// end closes an Outbox, and waits until it and its engine have ended.
+func end(e *fanout.Engine, o *fanout.Outbox) {
+	o.Close(1000, "")
+	<-o.Done()
+	e.Wait()
+}
+
 // ways are the ways to queue a frame for one connection.
 var ways = map[string]func(o *fanout.Outbox, text string) bool{
 	"":       func(o *fanout.Outbox, text string) bool { return o.Send(frame(text)) },
@@ -44,9 +51,7 @@ func TestSendNowAtEveryByte(t *testing.T) {
 			synctest.Wait()
 			close(s.sink.gate)
 			synctest.Wait()
-			o.Close(1000, "")
-			<-o.Done()
-			e.Wait()
+			end(e, o)
 			assert.Zero(t, e.Waiting())
 			assert.Equal(t, first+"second;third;", s.all(), "room for %d", room)
 			sent := e.Sent()
@@ -99,9 +104,7 @@ func TestGateNowAtEveryByte(t *testing.T) {
 				synctest.Wait()
 				close(s.sink.gate)
 				synctest.Wait()
-				o.Close(1000, "")
-				<-o.Done()
-				e.Wait()
+				end(e, o)
 				assert.Zero(t, e.Waiting())
 				assert.Equal(t, want, s.all(), "%s, room for %d", how, room)
 				assert.Equal(t, uint64(messages), e.Sent().Messages)
@@ -181,9 +184,7 @@ func TestSendNowQueues(t *testing.T) {
 		assert.True(t, o.Send(frame("6")))
 		synctest.Wait()
 		assert.Equal(t, "1234567", s.all())
-		o.Close(1000, "")
-		<-o.Done()
-		e.Wait()
+		end(e, o)
 	})
 }
 
@@ -210,9 +211,7 @@ func TestDirectUnderFire(t *testing.T) {
 		})
 	}
 	all.Wait()
-	o.Close(1000, "")
-	<-o.Done()
-	e.Wait()
+	end(e, o)
 	var next [senders]int
 	for text := range strings.SplitSeq(strings.TrimSuffix(s.all(), ";"), ";") {
 		var i, n int
@@ -235,9 +234,7 @@ func TestSendNowToGuarded(t *testing.T) {
 		assert.True(t, o.SendNow([]byte("second;")))
 		synctest.Wait()
 		assert.Equal(t, "first;second;", s.all())
-		o.Close(1000, "")
-		<-o.Done()
-		e.Wait()
+		end(e, o)
 	})
 }
 
@@ -262,9 +259,7 @@ func TestDirectInEveryForm(t *testing.T) {
 					synctest.Wait()
 				}
 				assert.Equal(t, want+want, s.all(), "form %d by %q", form, by)
-				o.Close(1000, "")
-				<-o.Done()
-				e.Wait()
+				end(e, o)
 			})
 		}
 	}

@@ -87,7 +87,7 @@ func (rv *receiver) respond(s *httpSession, detach func()) {
 	if rv.streaming {
 		rv.server = rv.plainServer()
 		if err = rv.flush(false); err == nil { // the prelude
-			left, err = rv.leave(s, detach)
+			left = rv.leave(s, detach)
 		}
 	}
 	if err == nil && !left {

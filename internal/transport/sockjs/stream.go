@@ -54,14 +54,14 @@ type line interface {
 
 // leave takes the connection from the http.Server, if a stream can have it. Then the stream is the
 // receiver, and the handler can return. The header and the prelude have been written.
-func (rv *receiver) leave(s *httpSession, detach func()) (left bool, err error) {
+func (rv *receiver) leave(s *httpSession, detach func()) (left bool) {
 	server := rv.server
 	if server == nil || rv.out.W.Header().Get("Content-Encoding") != "" { // set by middleware with the header
-		return false, nil
+		return false
 	}
 	conn, rw, err := http.NewResponseController(rv.out.W).Hijack()
 	if err != nil {
-		return false, nil // middleware can refuse: the handler writes
+		return false // middleware can refuse: the handler writes
 	}
 	_ = conn.SetDeadline(time.Time{}) // middleware can have left one
 	wire := websocket.NewWire()
@@ -83,7 +83,7 @@ func (rv *receiver) leave(s *httpSession, detach func()) (left bool, err error) 
 	// Bytes that the http.Server has read are lost.
 	st.reuse = known && st.wire.Plain() && !rv.r.Close && rw.Reader.Buffered() == 0 && !rv.closes()
 	st.start()
-	return true, nil
+	return true
 }
 
 // plainServer returns the http.Server of a request whose response is sent to a plain socket as it is
@@ -113,7 +113,7 @@ func (rv *receiver) plainServer() *http.Server {
 	switch {
 	case plain == false:
 		return nil
-	case !known, !rv.keeps(server): // the connection is closed at the end; it may not be plain
+	case !known, !rv.keeps(server): // the connection is closed at the end; one that is not known may not be plain
 		rv.out.W.Header().Set("Connection", "close")
 	}
 	return server
@@ -224,7 +224,7 @@ func (st *stream) tickLocked() error {
 	return st.pushLocked()
 }
 
-// push writes what is queued. It reports false if the response has ended.
+// push writes what is queued. It reports false if the response has ended, or its end is being written.
 func (st *stream) push() bool {
 	st.mu.Lock()
 	if st.ended || st.last { // the next receiver writes it
