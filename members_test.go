@@ -452,6 +452,24 @@ func TestWatchersOfANodeThatWasCutOff(t *testing.T) {
 	})
 }
 
+// A batch that began before a State replaced the members says what they are when it is sent.
+func TestBatchAcrossAState(t *testing.T) {
+	onNodes(t, 2, presence(pushy.PresenceOptions{ClientState: true}), func(t *testing.T, _ *memory.Cluster, nodes []node) {
+		w := watch(t, nodes[0].Server, `{"name":"w"}`, `"diff"`)
+		time.Sleep(2 * time.Second)
+		watch(t, nodes[1].Server, `{"name":"first"}`, `"none"`) // is sent at once, and the next batch is 250 ms later
+		synctest.Wait()
+		second := watch(t, nodes[1].Server, `{"name":"second"}`, `"none"`)
+		synctest.Wait()
+		nodes[0].Cut()()
+		synctest.Wait()
+		second.send(command("pushy:update", `"state":{"n":7}`))
+		time.Sleep(time.Second)
+		require.Contains(t, serverSees(t, nodes[0].Server)[second.own], `{"n":7}`)
+		assert.Equal(t, serverSees(t, nodes[0].Server), w.seen())
+	})
+}
+
 // 200 members come and go on three nodes while clients watch in all modes. In the end each
 // client knows the members that the servers have.
 func TestWatchersAgreeInTheEnd(t *testing.T) {

@@ -77,6 +77,7 @@ func (b *batch) add(c change, listed uint64) {
 	id := c.member.ID
 	old := b.byID[id]
 	if old != nil && c.kind == memberUpdated {
+		old.member = c.member  // another one if a State has replaced the members
 		old.fields |= c.fields // of an added member, all is sent
 		return
 	}
