@@ -131,10 +131,10 @@ export const desktop = { viewport: { width: 1280, height: 800 } };
 export const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
 // look takes screenshots of pages, by the name of their size, in both color schemes. It fails if
-// a page is wider than its window.
+// a page is wider than its window, whose innerWidth grows with the page on a phone.
 export async function look(pages, name) {
   for (const [size, page] of Object.entries(pages)) {
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     if (wide > 0) throw new Error(`${name} on ${size} is ${wide} pixels too wide`);
     for (const colorScheme of ["dark", "light"]) {
       await page.emulateMedia({ colorScheme });
