@@ -10,12 +10,8 @@ import (
 	"github.com/gopushy/pushy/internal/protocol/pushyjson"
 )
 
-// clientEvents is what the protocol needs for the events that clients send to each other. It
-// is nil if no channel can allow them.
+// clientEvents is what the protocol needs for the events that clients send to each other.
 func (s *Server) clientEvents() *pushyjson.ClientEvents {
-	if s.opts.Channel == nil {
-		return nil
-	}
 	return &pushyjson.ClientEvents{
 		Name:    s.eventName,
 		Decide:  s.decideClientEvent,

@@ -109,7 +109,7 @@ func TestDocumentedLogLines(t *testing.T) {
 		"the memory for kept events is full: clients that reconnect are served from the broker",
 		"cannot extend the lease for the shutdown",
 		"connection refused: the user is banned", "connection refused: too many new connections of one address",
-		"a token was refused", "an event of a client was ignored", "ChannelOptions.ClientEvent failed",
+		"a token was refused", "auth endpoint that is not served", "an event of a client was ignored", "ChannelOptions.ClientEvent failed",
 		"trigger while version 1 is disabled", "events of other processes refused: there are too many",
 		"signed request refused", "signed request refused: too many ids are remembered",
 		"cannot publish all events of a signed request",

@@ -155,6 +155,10 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 		return "events that are not served", "Server-Sent Events are not served here: " +
 			"mount sse.New at this path; in pushy-server, set the key events"
 	}
+	if rest == "/auth" {
+		return "auth endpoint that is not served", "no tokens are given at " + shown + ", the default of the browser client: " +
+			"mount Server.AuthHandler there, or name your endpoint on the page, as in new Pushy(url, { auth: \"/auth\" })"
+	}
 	if rest == "" && prefix != "/" {
 		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +
 			"/, and mount the server there, with the slash at the end"

@@ -217,7 +217,8 @@ type SockJS struct {
 // withDefaults returns a checked copy.
 func (o Options) withDefaults() (Options, error) {
 	if o.SecretKey == "" && (o.Authorizer == nil || !o.DisableTrigger && !o.DisableV1) {
-		return o, errors.New("pushy: Options.SecretKey is empty; without one, set Authorizer and DisableTrigger")
+		return o, errors.New("pushy: Options.SecretKey is empty; make one with \"openssl rand -hex 32\", " +
+			"or set Authorizer and DisableTrigger to do without one")
 	}
 	for _, old := range o.OldSecretKeys {
 		if old == "" {

@@ -174,6 +174,8 @@ func TestWrongPathSaysWhy(t *testing.T) {
 		},
 		{name: "mountedWithoutASlash", path: "/pushy", says: []string{"/pushy", "/pushy/", "with the slash"}},
 		{name: "inside", path: "/pushy/nothing", says: []string{"/pushy/nothing", "/pushy/socket/", "/pushy/pushy.js"}},
+		{name: "auth", path: "/pushy/auth", says: []string{"/pushy/auth", "Server.AuthHandler", "new Pushy("}},
+		{name: "events", path: "/pushy/events", says: []string{"sse.New"}},
 		{name: "encodedSlashDecoded", path: "/pushy/channel/a/b/trigger", says: []string{"a/b", "%2F", "proxy"}}, // number 18
 	} {
 		t.Run(c.name, func(t *testing.T) {

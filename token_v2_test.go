@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gopushy/pushy"
+	"github.com/gopushy/pushy/internal/testlog"
 	"github.com/gopushy/pushy/internal/transport/inmem"
 )
 
@@ -186,4 +188,24 @@ func TestProtocolToken(t *testing.T) {
 	claims := regexp.MustCompile("(?m)^\\{\"sub\".*}$").FindString(section)
 	require.NotEmpty(t, claims)
 	assert.Contains(t, section, "\n`"+ownTokenV2(secret, claims)+"`.\n")
+}
+
+// The log line of a token that another server has signed names the id of its key, with which an
+// operator finds that server. Anything else in the place of the id is not logged.
+func TestTokenOfAnotherKeyIsLogged(t *testing.T) {
+	t.Parallel()
+	log := &testlog.Log{}
+	srv := startServer(t, pushy.Options{SecretKey: peerKey, Logger: log.Logger()})
+	p := connectPeer(t, srv)
+	const other = "the secret key of another server"
+	signed := ownTokenV2(other, fmt.Sprintf(`{"sub":["private-a"],"conn":%q,"iat":1}`, p.id))
+	require.Contains(t, p.subscribeWith("private-a", signed, "").Event, "failed")
+	require.Len(t, log.With("a token was refused", "the key id "+hmacHex(other, "pushy2-key-id")[:8]+" is that of no key"), 1)
+
+	log = &testlog.Log{}
+	srv = startServer(t, pushy.Options{SecretKey: peerKey, Logger: log.Logger()})
+	forged := strings.Replace(signed, hmacHex(other, "pushy2-key-id")[:8], "deadbeeX", 1)
+	require.Contains(t, connectPeer(t, srv).subscribeWith("private-a", forged, "").Event, "failed")
+	require.Len(t, log.With("a token was refused"), 1)
+	assert.Empty(t, log.With("deadbeeX"))
 }

@@ -114,25 +114,16 @@ func parseSignature(values []string) (*Call, *Refusal) {
 	}
 	var ok bool
 	switch c.Time, ok = unixSeconds(fields[2]); {
-	case !isHex(c.KeyID, 8):
+	case !sign.IsHex(c.KeyID, sign.KeyIDLength):
 		return malformed("the key id must be 8 hexadecimal digits in lower case")
 	case !ok:
 		return malformed("the time must be a number of seconds")
 	case !names.IsToken(c.ID):
 		return malformed("the id must be 1 to 64 of A-Z a-z 0-9 _ -")
-	case !isHex(c.signature, 64):
+	case !sign.IsHex(c.signature, 64):
 		return malformed("the signature must be 64 hexadecimal digits in lower case")
 	}
 	return c, nil
-}
-
-func isHex(s string, length int) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return len(s) == length
 }
 
 func (rd *SignedReader) checkTime(at int64) *Refusal {

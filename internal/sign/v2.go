@@ -16,6 +16,16 @@ func KeyID(secret string) string {
 	return hmacHex(secret, nil, "pushy2-key-id")[:KeyIDLength]
 }
 
+// IsHex reports whether s is that many hexadecimal digits in lower case.
+func IsHex(s string, digits int) bool {
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(s) == digits
+}
+
 // Request signs a request to the signed API (PROTOCOL.md, section 15). path is what follows the
 // prefix, such as "/api/publish". keyID, id and path must not contain a line feed.
 func Request(secret, keyID string, timestamp int64, id, path string, body []byte) string {

@@ -168,15 +168,15 @@ var (
 	ErrSize      = fmt.Errorf("the token has more than %d bytes", MaxBytes)
 )
 
-// Verify returns the claims of a token, and the id of the key that has signed it. The claims
-// are decoded only if the signature is right. A token that has expired is valid: the caller
+// Verify returns the claims of a token, and the id of the key that it names, which is "" if the
+// token does not have the form of one. The claims are decoded only if the signature is right. A token that has expired is valid: the caller
 // compares Claims.Expires. The error never quotes the token.
 func (k Keys) Verify(token string, now time.Time) (c Claims, keyID string, err error) {
 	if len(token) > MaxBytes {
 		return c, "", ErrSize
 	}
 	parts := strings.Split(token, ".")
-	if len(parts) != 4 || parts[0]+"." != Prefix || len(parts[1]) != sign.KeyIDLength || !isPayload(parts[2]) {
+	if len(parts) != 4 || parts[0]+"." != Prefix || !sign.IsHex(parts[1], sign.KeyIDLength) || !isPayload(parts[2]) {
 		return c, "", ErrForm
 	}
 	keyID = parts[1]
@@ -192,7 +192,7 @@ func (k Keys) Verify(token string, now time.Time) (c Claims, keyID string, err e
 		err = ErrSignature // another key can have the same id
 	}
 	if err != nil {
-		return c, "", err
+		return c, keyID, err
 	}
 	payload, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
 	if err != nil {

@@ -68,9 +68,6 @@ func (p *Protocol) clientEvent(r *Request, m *Message) *Error {
 // addressed returns the channel and the name of an event, which is "" if it is not a string. on
 // is false if clients cannot send events in the channel.
 func (p *Protocol) addressed(c *hub.Conn, m *Message) (channel, event string, on bool) {
-	if p.ClientEvents == nil {
-		return "", "", false
-	}
 	name, _ := jsvalue.Text(m.Channel)
 	channel, err := names.Channel(name)
 	if err != nil {

@@ -50,7 +50,7 @@ type Protocol struct {
 	// Unavailable is called with the error of the broker when the history of a channel cannot
 	// be read.
 	Unavailable func(channel string, err error)
-	// ClientEvents is nil if clients cannot send events in any channel.
+	// ClientEvents decide about the events that clients send.
 	ClientEvents *ClientEvents
 }
 
