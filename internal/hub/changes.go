@@ -61,6 +61,7 @@ type batch struct {
 	entries []*batchEntry // in order; some are dropped
 	byID    map[string]*batchEntry
 	counted bool // members were added or removed
+	before  int  // the number of entries in the parts before this one
 }
 
 type batchEntry struct {

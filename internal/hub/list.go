@@ -136,8 +136,14 @@ func (ch *Channel) list(m *membership, r *MembersRequest) (size int, err error) 
 	if m.presence.Mode == PresenceDiff {
 		// The page is made from the present members, so the client must have all changes
 		// until now; then it has the members of this revision, as far as it has asked for them.
-		if f := ch.batchFrameLocked(&ch.batch); f != nil {
-			m.out.SendThrough(&m.gate, f)
+		ch.splitLocked()
+		first := ch.part - uint64(len(ch.parts))
+		for _, text := range ch.parts[max(m.part, first)-first:] {
+			m.out.SendThrough(&m.gate, batchFrame(text, len(text)))
+		}
+		m.part = ch.part
+		if text := ch.batchTextLocked(&ch.batch); text != nil {
+			m.out.SendThrough(&m.gate, batchFrame(text, len(text)))
 		}
 		ch.listed = max(ch.listed, ch.replica.listed())
 	}

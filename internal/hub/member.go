@@ -62,6 +62,7 @@ type viewer struct {
 	presence Presence // as the client asked for it
 	watches  bool     // it is in ch.watchers; under ch.fan
 	watcher  int      // its place there
+	part     uint64   // the first part of a batch that it receives, see splitLocked; under ch.fan
 	previous string   // with tookOver: the id of the connection that had the member before
 }
 

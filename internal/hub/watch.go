@@ -46,7 +46,9 @@ type UserView struct {
 type watching struct {
 	watchers [PresenceNone][]*membership // the members on this node with each mode
 	inLog    bool                        // an entry of the log, or a State, is being applied
-	batch    batch
+	batch    batch                       // since the last part
+	parts    [][]byte                    // the messages of the batch so far, see splitLocked
+	part     uint64                      // the number of the part that batch is
 	log      changeLog
 	listed   uint64 // the revision of the newest list that a client with PresenceDiff has
 	sent     time.Time
@@ -62,6 +64,10 @@ func (ch *Channel) watchLocked(m *membership) {
 	m.watches = true
 	m.watcher = len(*list)
 	*list = append(*list, m)
+	if m.presence.Mode == PresenceDiff {
+		m.part = ch.part
+		ch.splitLocked()
+	}
 }
 
 // unwatchLocked is the inverse of watchLocked. A second call has no effect.
@@ -80,10 +86,15 @@ func (ch *Channel) unwatchLocked(m *membership) {
 
 // tellLocked queues f for the members with a mode, except one.
 func (ch *Channel) tellLocked(mode PresenceMode, f *fanout.Frame, except *membership) {
+	ch.tellPartLocked(mode, f, except, ch.part)
+}
+
+// tellPartLocked is tellLocked for a part of a batch, which those do not receive that came after it.
+func (ch *Channel) tellPartLocked(mode PresenceMode, f *fanout.Frame, except *membership, part uint64) {
 	fan := ch.hub.cfg.Engine.Fan(f)
 	delivered := uint64(0)
 	for _, m := range ch.watchers[mode] {
-		if m != except && fan.Send(m.out, &m.gate) {
+		if m != except && m.part <= part && fan.Send(m.out, &m.gate) {
 			delivered++
 		}
 	}
@@ -154,10 +165,20 @@ func (ch *Channel) sendBatch() {
 	ch.timer = nil
 	ch.sent = time.Now()
 	b := ch.batch
+	parts := ch.parts
 	ch.batch = batch{}
+	ch.parts = nil
 	if len(ch.watchers[PresenceDiff]) > 0 {
-		if f := ch.batchFrameLocked(&b); f != nil {
-			ch.tellLocked(PresenceDiff, f, nil)
+		first := ch.part - uint64(len(parts))
+		if text := ch.batchTextLocked(&b); text != nil {
+			parts = append(parts, text)
+		}
+		size := 0
+		for _, text := range parts {
+			size += len(text)
+		}
+		for i, text := range parts {
+			ch.tellPartLocked(PresenceDiff, batchFrame(text, size), nil, first+uint64(i))
 		}
 	}
 	if b.counted && len(ch.watchers[PresenceCount]) > 0 {
@@ -170,8 +191,40 @@ func (ch *Channel) sendBatch() {
 	}
 }
 
-// batchFrameLocked returns the message of a batch, or nil if there is nothing to send.
-func (ch *Channel) batchFrameLocked(b *batch) *fanout.Frame {
+// minPart is the number of changes from which a batch is split.
+const minPart = 32
+
+// splitLocked is called when a client has got a list. It ends a part of the batch, with a message of
+// its own, unless the part is small: clients that come after it have its changes from their lists. If
+// many clients join at once, half of the bytes are saved. The parts grow with the batch, so that there
+// are few.
+func (ch *Channel) splitLocked() {
+	b := &ch.batch
+	if len(b.entries) < max(minPart, b.before/8) {
+		return
+	}
+	text := ch.batchTextLocked(b)
+	if text == nil {
+		return
+	}
+	ch.parts = append(ch.parts, text)
+	ch.part++
+	ch.batch = batch{
+		before:  b.before + len(b.entries),
+		counted: b.counted,
+	}
+}
+
+// batchFrame returns the frame of a part of a batch of that size.
+func batchFrame(text []byte, size int) *fanout.Frame {
+	if size > largeBatch {
+		return fanout.NewList(text)
+	}
+	return fanout.NewFrame(text)
+}
+
+// batchTextLocked returns the message of a batch, or nil if there is nothing to send.
+func (ch *Channel) batchTextLocked(b *batch) []byte {
 	changes := b.changes()
 	if changes.len() == 0 {
 		return nil
@@ -179,15 +232,11 @@ func (ch *Channel) batchFrameLocked(b *batch) *fanout.Frame {
 	view := ch.viewLocked(PresenceDiff)
 	view.Changes = changes
 	ch.showChangesLocked(changes)
-	text := ch.hub.cfg.Protocol.Append(nil, Event{
+	return ch.hub.cfg.Protocol.Append(nil, Event{
 		Kind:    Changed,
 		Channel: ch.name,
 		View:    view,
 	})
-	if len(text) > largeBatch {
-		return fanout.NewList(text)
-	}
-	return fanout.NewFrame(text)
 }
 
 func (ch *Channel) showChangesLocked(c *Changes) {
