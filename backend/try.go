@@ -77,11 +77,11 @@ func (c *Client) do(ctx context.Context, r request, body, answer any, partial fu
 		if !final {
 			continue
 		}
-		err := fmt.Errorf("backend: %s, try %d: %w", r.what, try, a.err)
+		err := fmt.Errorf("%s, try %d: %w", r.what, try, a.err)
 		if unknown {
-			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+			return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 		}
-		return err
+		return fmt.Errorf("backend: %w", err)
 	}
 }
 
