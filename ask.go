@@ -38,7 +38,7 @@ type Answers struct {
 	// Answers begins with the answer of this node. The others are sorted by node.
 	Answers []Answer
 	// Silent has the ids of the nodes that did not answer in time, sorted: nodes that are
-	// shutting down, stopped or disconnected, and nodes that died less than 15 s ago. A node
+	// shutting down, stopped or disconnected, and nodes that died less than Options.Grace ago. A node
 	// whose Shutdown has returned is not in it, unless it could not reach the broker. It is
 	// nil if all nodes answered. If the Broker does not implement broker.Cluster, only this
 	// node can be in it.

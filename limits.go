@@ -48,10 +48,11 @@ type Limits struct {
 	//
 	// Garbage, what arrives between two of ten measurements a second, and what other limits bound
 	// come on top, so choose at most 75 % of what the process may have. The latter are: an idle
-	// connection, about 8 KiB (Connections; 100,000 of them take 0.8 GiB), and its subscriptions
-	// (Channels), of which each that ends with its token takes 35 bytes more; the addresses of
-	// ConnectRate, 3 MiB; and, without a Broker, the ids of signed requests and of their events,
-	// 0.6 GB and the answers of more than 38 bytes, which only your own publishers can send.
+	// connection, 4 KiB on Linux, or 17 KiB over TLS in the process (Connections; 100,000 of them
+	// take 0.4 or 1.7 GiB), and its subscriptions (Channels), of which each that ends with its
+	// token takes 35 bytes more; the addresses of ConnectRate, 3 MiB; and, without a Broker, the
+	// ids of signed requests and of their events, 0.6 GB and the answers of more than 38 bytes,
+	// which only your own publishers can send.
 	//
 	// MaxBuffered and MaxKept apply as well. A negative number turns it off. Default: 75 % of the
 	// limit that GOMEMLIMIT or debug.SetMemoryLimit has set when New is called, otherwise off.
@@ -84,7 +85,8 @@ func (o *Options) checkKept() error {
 	}
 	if l.ConnBuffer > 0 && l.TriggerBytes >= l.ConnBuffer/2 {
 		return fmt.Errorf("pushy: Options.Limits.TriggerBytes is %d, but with Options.Channel it must be less than half of "+
-			"Limits.ConnBuffer, which is %d: a client that reconnects could not be sent such an event", l.TriggerBytes, l.ConnBuffer)
+			"Limits.ConnBuffer, which is %d: a client that reconnects could not be sent such an event",
+			l.TriggerBytes, l.ConnBuffer)
 	}
 	if l.KeepBytes > 0 && l.TriggerBytes > l.KeepBytes {
 		return fmt.Errorf("pushy: Options.Limits.TriggerBytes is %d, but with Options.Channel it must be at most "+
