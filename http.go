@@ -34,7 +34,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if name, is := triggerName(rest); ok && is && !s.opts.DisableTrigger && !s.opts.DisableV1 && !strings.Contains(name, "/") {
+	triggers := ok && !s.opts.DisableTrigger && !s.opts.DisableV1
+	if name, is := triggerName(rest); triggers && is && !strings.Contains(name, "/") {
 		if name, err := url.PathUnescape(name); err == nil {
 			s.serveTrigger(w, r, name)
 			return
@@ -156,15 +157,16 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 			"mount sse.New at this path; in pushy-server, set the key events"
 	}
 	if rest == "/auth" {
-		return "auth endpoint that is not served", "no tokens are given at " + shown + ", the default of the browser client: " +
-			"mount Server.AuthHandler there, or name your endpoint on the page, as in new Pushy(url, { auth: \"/auth\" })"
+		return "auth endpoint that is not served", "no tokens are given at " + shown +
+			", the default of the browser client: mount Server.AuthHandler there, or name your endpoint on the page, as in new Pushy(url, { auth: \"/auth\" })"
 	}
 	if rest == "" && prefix != "/" {
 		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +
 			"/, and mount the server there, with the slash at the end"
 	}
 	return "path that is not served", "nothing is served at " + shown + ": there are " + s.opts.SockJS.Prefix + "/…, " +
-		s.opts.Prefix + "/channel/{name}/trigger, " + s.opts.Prefix + "/api/{call} and " + s.opts.Prefix + "/pushy.js (Options.Prefix is " + prefix + ")"
+		s.opts.Prefix + "/channel/{name}/trigger, " + s.opts.Prefix + "/api/{call} and " +
+		s.opts.Prefix + "/pushy.js (Options.Prefix is " + prefix + ")"
 }
 
 // shownPrefix is a prefix as Options have it.

@@ -61,14 +61,14 @@ type Kicked struct {
 // Members whose client is away (Options.Grace) leave at once.
 //
 // With Kick.Until, the Ledger of the Broker has the ban. So a node that is disconnected, or that
-// starts later, knows it, too; it reads the list when it starts, when its Broker is back, and every
-// 30 s. While a node cannot read the list, it accepts connections all the same; when it can, it
-// removes those that are banned. A new Kick replaces the ban of the same target, so a ban can be made longer or shorter, and
-// Unban ends it. While a ban of a user stands, connections of the user are refused with status
-// 403, and so are all tokens, whenever they were issued: those that are used on a connection of
-// the user, and those whose presence data has an equal field "user". After it, tokens that have
-// not expired are valid again. While a ban of a channel stands, nobody can subscribe to it, and
-// Channels.Join fails.
+// starts later, knows it, too; it reads the list when it starts, when its Broker is back, and
+// every 30 s. While a node cannot read the list, it accepts connections all the same; when it
+// can, it removes those that are banned. A new Kick replaces the ban of the same target, so a
+// ban can be made longer or shorter, and Unban ends it. While a ban of a user stands,
+// connections of the user are refused with status 403, and so are all tokens, whenever they were
+// issued: those that are used on a connection of the user, and those whose presence data has an
+// equal field "user". After it, tokens that have not expired are valid again. While a ban of a
+// channel stands, nobody can subscribe to it, and Channels.Join fails.
 //
 // The error says which field is not valid. It wraps ErrTooManyBans if 9,900 bans are stored,
 // errors.ErrUnsupported for a ban if the Broker does not implement broker.Ledger, and

@@ -44,12 +44,12 @@ type Options struct {
 	// DisableTrigger disables the trigger endpoint, which then has status 404. The signed API
 	// (PROTOCOL.md, section 15) is not affected: it is off only without a SecretKey.
 	DisableTrigger bool
-	// RepeatWindow is how long the id of a request to the signed API is remembered after it
-	// was used last. A request with the same key id, id and content within that time
-	// receives the first answer, and nothing is done. It must be equal on all nodes. At least 11 min, because a request is
-	// valid from 5 min before its time until 5 min after it, and for a clock that goes back by
-	// up to 1 min; at most 20 min, because a Broker remembers the IDs of entries for that time.
-	// Default 20 min.
+	// RepeatWindow is how long the id of a request to the signed API is remembered after it was
+	// used last. A request with the same key id, id and content within that time receives the first
+	// answer, and nothing is done. It must be equal on all nodes. At least 11 min, because a
+	// request is valid from 5 min before its time until 5 min after it, and for a clock that goes
+	// back by up to 1 min; at most 20 min, because a Broker remembers the IDs of entries for that
+	// time. Default 20 min.
 	RepeatWindow time.Duration
 	// AllowPrivateEvents allows triggers to publish events whose names begin with
 	// "private-" or "presence-", in any case. By default they are refused, because the key
@@ -80,30 +80,29 @@ type Options struct {
 	// if that is a number from 400 to 499. The client sees only an *Error. All errors are
 	// logged, with at most one line a minute for each origin. Default: all clients.
 	Accept func(r *http.Request) (user any, err error)
-	// Address returns the IP address of the client, with or without a port, for
-	// Limits.PerAddress and ConnectRate, and for Ending.Address and the log. Default: the
-	// RemoteAddr of the request. Behind a proxy this is the address of the proxy, and behind a
-	// Unix socket there is none. Behind your own proxy, return a header that the proxy
-	// overwrites, such as nginx's X-Real-IP (proxy_set_header X-Real-IP $remote_addr), or the
-	// last entry of X-Forwarded-For, which the proxy appends. Never return the first entry: the client chooses it. If
-	// Address panics or returns something else, RemoteAddr is used, and the failure is
-	// logged.
+	// Address returns the IP address of the client, with or without a port, for Limits.PerAddress
+	// and ConnectRate, and for Ending.Address and the log. Default: the RemoteAddr of the request.
+	// Behind a proxy this is the address of the proxy, and behind a Unix socket there is none.
+	// Behind your own proxy, return a header that the proxy overwrites, such as nginx's X-Real-IP
+	// (proxy_set_header X-Real-IP $remote_addr), or the last entry of X-Forwarded-For, which the
+	// proxy appends. Never return the first entry: the client chooses it. If Address panics or
+	// returns something else, RemoteAddr is used, and the failure is logged.
 	Address func(r *http.Request) string
 	// Channel returns the properties of a channel. name is in lower case, except of channels that
-	// only Pusher clients can have (package pusher). Channel is called
-	// from many goroutines, when a channel is opened, when the properties of a channel that
-	// is not open are needed, and for each event that a client sends, so it must be fast. It must return the same result for
-	// the same name each time and on all nodes. A panic is logged, and the request is
-	// refused. Nodes warn in the log if only some of them have a Channel, and when they
-	// receive an event which its publisher keeps in another way (ChannelOptions.Keep); they
-	// cannot detect other differences. Default: the zero ChannelOptions.
+	// only Pusher clients can have (package pusher). Channel is called from many goroutines, when a
+	// channel is opened, when the properties of a channel that is not open are needed, and for each
+	// event that a client sends, so it must be fast. It must return the same result for the same
+	// name each time and on all nodes. A panic is logged, and the request is refused. Nodes warn in
+	// the log if only some of them have a Channel, and when they receive an event which its
+	// publisher keeps in another way (ChannelOptions.Keep); they cannot detect other differences.
+	// Default: the zero ChannelOptions.
 	Channel func(name string) ChannelOptions
 	// Authorizer decides every subscription. Default: public channels are open, and private
 	// channels need a token (PROTOCOL.md, section 6).
 	Authorizer Authorizer
-	// CheckChannel and CheckEvent refuse names that the protocol allows. CheckChannel is
-	// called with the name in lower case, except for Pusher clients. The client or publisher receives the message of
-	// the error, even if its request is not signed.
+	// CheckChannel and CheckEvent refuse names that the protocol allows. CheckChannel is called
+	// with the name in lower case, except for Pusher clients. The client or publisher receives the
+	// message of the error, even if its request is not signed.
 	CheckChannel func(channel string) error
 	CheckEvent   func(event string) error
 
@@ -322,20 +321,24 @@ func (o *Options) check() error {
 		return err
 	}
 	if o.TokenLife < 0 {
-		return fmt.Errorf("pushy: Options.TokenLife is %v, must be from 1s to %v: tokens always end", o.TokenLife, token.MaxLife)
+		return fmt.Errorf("pushy: Options.TokenLife is %v, must be from 1s to %v: tokens always end",
+			o.TokenLife, token.MaxLife)
 	}
 	if o.Grace < 0 {
-		return fmt.Errorf("pushy: Options.Grace is %v, must be at least 1s: it is also the lease of the Server's members", o.Grace)
+		return fmt.Errorf("pushy: Options.Grace is %v, must be at least 1s: it is also the lease of the Server's members",
+			o.Grace)
 	}
 	if o.RepeatWindow < 0 {
-		return fmt.Errorf("pushy: Options.RepeatWindow is %v, must be at least 11m0s: a request could be repeated", o.RepeatWindow)
+		return fmt.Errorf("pushy: Options.RepeatWindow is %v, must be at least 11m0s: a request could be repeated",
+			o.RepeatWindow)
 	}
 	if o.ReturnRate > maxReturnRate {
 		return fmt.Errorf("pushy: Options.ReturnRate is %d, must be at most %d: it is a number of connections a second",
 			o.ReturnRate, maxReturnRate)
 	}
 	if l := o.Limits.Memory; l > 0 && l < minMemory {
-		return fmt.Errorf("pushy: Options.Limits.Memory is %d bytes, must be at least %d; a negative number turns it off", l, minMemory)
+		return fmt.Errorf("pushy: Options.Limits.Memory is %d bytes, must be at least %d; a negative number turns it off",
+			l, minMemory)
 	}
 	if o.SecretKey == "" && len(o.OldSecretKeys) > 0 {
 		return errors.New("pushy: Options.OldSecretKeys is set, but Options.SecretKey is empty: " +

@@ -160,7 +160,8 @@ func shakeChecks() []check {
 		limit:  1.5,
 		rounds: func(all []Record) map[int]float64 { return q.rounds(all, p99Over) },
 		detail: func(all []Record) string {
-			return fmt.Sprintf("%s admitted, %s closed with 1013 and %s refused a second", q.text(all, shakesAdmitted), q.text(all, shakesClosed), q.text(all, shakesRefused))
+			return fmt.Sprintf("%s admitted, %s closed with 1013 and %s refused a second",
+				q.text(all, shakesAdmitted), q.text(all, shakesClosed), q.text(all, shakesRefused))
 		},
 	}
 	failed := single("handshakes that were neither admitted nor told to try again", shakesFailed, q, "", 0)

@@ -19,18 +19,24 @@ import (
 )
 
 var (
-	only     = flag.String("only", "", "sections to run, separated by commas: "+strings.Join(sectionNames(false), ", ")+"; with -recovery: "+strings.Join(sectionNames(true), ", "))
+	only = flag.String("only", "", "sections to run, separated by commas: "+strings.Join(sectionNames(false), ", ")+
+		"; with -recovery: "+strings.Join(sectionNames(true), ", "))
 	peers    = flag.String("peers", "", "kinds to run, separated by commas (default all)")
 	goOn     = flag.Bool("continue", false, "leave out the sections that -keep has of this commit")
-	recovers = flag.Bool("recovery", false, "the sections of issue 13 instead: clients that return, kept events, very many handshakes, and storms; prints the table and writes nothing")
-	quick    = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
-	out      = flag.String("out", ".", "directory for RESULTS.md and its chart; README.md is written if it is the default")
-	keep     = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object a line; a section that is measured again is replaced")
-	render   = flag.String("render", "", "measure nothing; write RESULTS.md, its chart and README.md from a file that -keep has written")
+	recovers = flag.Bool("recovery", false, "other sections instead: clients that return, kept events, very many "+
+		"handshakes, and storms; prints the table and writes nothing")
+	quick = flag.Bool("quick", false, "one round of short measurements: a check that everything works, not a result")
+	out   = flag.String("out", ".", "directory for RESULTS.md and its chart; README.md is written if it is the default")
+	keep  = flag.String("keep", binDir+"/results.jsonl", "file for the single measurements, one JSON object "+
+		"a line; a section that is measured again is replaced")
+	render = flag.String("render", "", "measure nothing; write RESULTS.md, its chart and README.md "+
+		"from a file that -keep has written")
 	profiles = flag.String("profile", "", "directory for CPU profiles of the Go servers, one for each start of a server")
 	shaken   = flag.String("shake", "", "ADDRESS: make handshakes there; the section shakes runs this in another process")
-	sim      = flag.Int("sim", 0, "connections in memory, in this process: print what they cost in the core, such as 1000000; nothing else is measured")
-	also     = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name; several are separated by commas")
+	sim      = flag.Int("sim", 0, "connections in memory, in this process, such as 1000000: print what they "+
+		"cost in the core; nothing else is measured")
+	also = flag.String("also", "", "NAME=BINARY of another build of ./server, which becomes a kind of that name; "+
+		"several are separated by commas")
 
 	one      = flag.String("one", "", "kinds to compare under one load, separated by commas, instead of the sections")
 	clients  = flag.Int("n", 1000, "with -one: clients")

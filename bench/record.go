@@ -11,6 +11,66 @@ import (
 	"strings"
 )
 
+// shownValues are the figures of a line, in this order, and how they are written.
+var shownValues = []struct{ name, format string }{
+	{idleKiB, "%.2f KiB/conn"},
+	{requests, "%.0f requests/s"},
+	{reqCPU, "%.1f µs/request"},
+	{cpu, "%.3f µs/delivery"},
+	{rate, "%.0f/s"},
+	{p50, "p50 %.2f ms"},
+	{p99, "p99 %.2f ms"},
+	{worst, "max %.2f ms"},
+	{readBytes, "%.0f bytes"},
+	{allocs, "%.4f allocs"},
+	{loadCPU, "load %.3f µs"},
+	{brokerCPU, "broker %.4f µs"},
+	{connectCPU, "%.1f µs/client"},
+	{connectSecs, "all after %.2f s"},
+	{joinCPU, "%.3f ms/join"},
+	{joinKiB, "%.1f KiB/join"},
+	{leaveCPU, "%.3f ms/leave"},
+	{leaveKiB, "%.1f KiB/leave"},
+	{pairCPU, "%.1f µs/join and leave"},
+	{pairRate, "%.0f/s"},
+	{clientCPU, "%.1f µs/client"},
+	{overCPU, "%+.1f µs over plain"},
+	{askCPU, "%.1f µs/subscription"},
+	{overAsk, "%+.1f µs over plain"},
+	{askBytes, "%.0f bytes allocated"},
+	{allocated, "%.0f a client"},
+	{collected, "%.0f GCs"},
+	{dropCPU, "lost %.1f µs"},
+	{lastMillis, "last %.0f ms"},
+	{peakMiB, "peak %.0f MiB"},
+	{replyBytes, "%.0f bytes"},
+	{cutOff, "%.0f disconnected"},
+	{lacking, "%.0f lack something"},
+	{replayed, "%.0f replayed"},
+	{disturbing, "%.0f messages to others"},
+	{heapBytes, "%.0f bytes/event"},
+	{heapFramed, "%.0f after a replay"},
+	{publishes, "%.0f publishes/s"},
+	{pubCPU, "%.2f µs/publish"},
+	{pubBroker, "broker %.2f µs"},
+	{pubAllocs, "%.1f allocs"},
+	{pubBytes, "%.0f bytes"},
+	{commandCPU, "%.2f µs/command"},
+	{commandRate, "%.0f commands/s"},
+	{commandAllocs, "%.1f allocs"},
+	{p99Over, "%.2f of before"},
+	{shakesAdmitted, "%.0f admitted/s"},
+	{shakesClosed, "%.0f closed/s"},
+	{shakesRefused, "%.0f refused/s"},
+	{shakesFailed, "%.0f failed"},
+	{stormPeak, "at most %.0f connects in 100 ms"},
+	{stormMean, "mean of the window %.0f"},
+	{stormRatio, "%.2f of it"},
+	{stormLast, "last after %.1f s"},
+	{stormFails, "%.0f attempts failed"},
+	{stormTold, "%.0f were told"},
+}
+
 // String returns the line that is printed during a run.
 func (r Record) String() string {
 	var b strings.Builder
@@ -24,19 +84,7 @@ func (r Record) String() string {
 	if r.Stuck > 0 {
 		fmt.Fprintf(&b, " stuck=%d", r.Stuck)
 	}
-	for _, f := range []struct{ name, format string }{
-		{idleKiB, "%.2f KiB/conn"}, {requests, "%.0f requests/s"}, {reqCPU, "%.1f µs/request"},
-		{cpu, "%.3f µs/delivery"}, {rate, "%.0f/s"}, {p50, "p50 %.2f ms"}, {p99, "p99 %.2f ms"}, {worst, "max %.2f ms"}, {readBytes, "%.0f bytes"},
-		{allocs, "%.4f allocs"}, {loadCPU, "load %.3f µs"}, {brokerCPU, "broker %.4f µs"},
-		{connectCPU, "%.1f µs/client"}, {connectSecs, "all after %.2f s"}, {joinCPU, "%.3f ms/join"}, {joinKiB, "%.1f KiB/join"}, {leaveCPU, "%.3f ms/leave"}, {leaveKiB, "%.1f KiB/leave"}, {pairCPU, "%.1f µs/join and leave"}, {pairRate, "%.0f/s"},
-		{clientCPU, "%.1f µs/client"}, {overCPU, "%+.1f µs over plain"}, {askCPU, "%.1f µs/subscription"}, {overAsk, "%+.1f µs over plain"}, {askBytes, "%.0f bytes allocated"}, {allocated, "%.0f a client"}, {collected, "%.0f GCs"}, {dropCPU, "lost %.1f µs"}, {lastMillis, "last %.0f ms"}, {peakMiB, "peak %.0f MiB"},
-		{replyBytes, "%.0f bytes"}, {cutOff, "%.0f disconnected"}, {lacking, "%.0f lack something"}, {replayed, "%.0f replayed"}, {disturbing, "%.0f messages to others"},
-		{heapBytes, "%.0f bytes/event"}, {heapFramed, "%.0f after a replay"},
-		{publishes, "%.0f publishes/s"}, {pubCPU, "%.2f µs/publish"}, {pubBroker, "broker %.2f µs"}, {pubAllocs, "%.1f allocs"}, {pubBytes, "%.0f bytes"},
-		{commandCPU, "%.2f µs/command"}, {commandRate, "%.0f commands/s"}, {commandAllocs, "%.1f allocs"},
-		{p99Over, "%.2f of before"}, {shakesAdmitted, "%.0f admitted/s"}, {shakesClosed, "%.0f closed/s"}, {shakesRefused, "%.0f refused/s"}, {shakesFailed, "%.0f failed"},
-		{stormPeak, "at most %.0f connects in 100 ms"}, {stormMean, "mean of the window %.0f"}, {stormRatio, "%.2f of it"}, {stormLast, "last after %.1f s"}, {stormFails, "%.0f attempts failed"}, {stormTold, "%.0f were told"},
-	} {
+	for _, f := range shownValues {
 		if v, ok := r.Value[f.name]; ok {
 			fmt.Fprintf(&b, "  "+f.format, v)
 		}

@@ -22,9 +22,11 @@ func recoveryChecks() []check {
 		limit float64
 	}{{"missed 0", 5}, {"missed 20", 8}, {"missed 100", 20}} {
 		q := returning(c.what)
-		over := single("server CPU of a return over connecting and subscribing, "+c.what, overAsk, q, " µs a client", c.limit)
+		figure := "server CPU of a return over connecting and subscribing, " + c.what
+		over := single(figure, overAsk, q, " µs a client", c.limit)
 		over.detail = func(all []Record) string {
-			return fmt.Sprintf("all at once %s µs, which is %s over; the last after %s ms; peak %s MiB", q.text(all, clientCPU), q.text(all, overCPU), q.text(all, lastMillis), q.text(all, peakMiB))
+			return fmt.Sprintf("all at once %s µs, which is %s over; the last after %s ms; peak %s MiB",
+				q.text(all, clientCPU), q.text(all, overCPU), q.text(all, lastMillis), q.text(all, peakMiB))
 		}
 		list = append(list, over,
 			worst("clients that the server disconnected, "+c.what, q, cutOff),
@@ -45,7 +47,8 @@ func recoveryChecks() []check {
 		}
 		off := on
 		off.kind = "pushy"
-		list = append(list, ratio("server CPU a delivery of kept events, window "+window, cpu, on, off, 1.05).than("events that are not kept"))
+		figure := "server CPU a delivery of kept events, window " + window
+		list = append(list, ratio(figure, cpu, on, off, 1.05).than("events that are not kept"))
 	}
 	// Without a broker, the heap has the log, too.
 	ring := query{

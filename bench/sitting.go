@@ -133,7 +133,8 @@ func (s sitting) run(ctx context.Context, round int, profiles string) (records [
 	}
 	shared := slices.Clone(flags)
 	if profiles != "" && k.server != "node" {
-		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, strings.NewReplacer("/", "-", ":", "-").Replace(s.kind), s.clients, round)
+		kind := strings.NewReplacer("/", "-", ":", "-").Replace(s.kind)
+		name := fmt.Sprintf("%s-%s-%d-%d.pprof", s.section, kind, s.clients, round)
 		flags = append(flags, "-cpuprofile", filepath.Join(profiles, name))
 	}
 	brokerPID := 0

@@ -154,7 +154,8 @@ func stormChecks() []check {
 			worst:  true,
 			rounds: func(all []Record) map[int]float64 { return q.rounds(all, stormRatio) },
 			detail: func(all []Record) string {
-				return fmt.Sprintf("the worst round; the median is %s connects, and %s with %s", q.text(all, stormPeak), old.text(all, stormPeak), before)
+				return fmt.Sprintf("the worst round; the median is %s connects, and %s with %s",
+					q.text(all, stormPeak), old.text(all, stormPeak), before)
 			},
 		})
 	}
@@ -168,7 +169,8 @@ func printStorms(w io.Writer, records []Record) {
 		if len(r.Bins) == 0 || r.Round > 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s, %s: connects of %d clients in each 100 ms; the window's mean is %.0f\n", r.Kind, r.What, r.Clients, r.Value[stormMean])
+		fmt.Fprintf(w, "\n%s, %s: connects of %d clients in each 100 ms; the window's mean is %.0f\n",
+			r.Kind, r.What, r.Clients, r.Value[stormMean])
 		printBars(w, r.Bins, r.Value[stormMean])
 	}
 }

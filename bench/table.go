@@ -141,7 +141,8 @@ func idleChecks() []check {
 	}
 	return []check{
 		single("resident memory of an idle connection", idleKiB, of("pushy", "idle"), " KiB", 5.5),
-		single("resident memory of an idle connection, TLS", idleKiB, at("memory", "pushy/tls", "idle", idleTLSClients), " KiB", 16),
+		single("resident memory of an idle connection, TLS", idleKiB,
+			at("memory", "pushy/tls", "idle", idleTLSClients), " KiB", 16),
 		ratio(cpuFigure+burstsOf8+", 9,000 subscribers", cpu, of("pushy", "w8"), of("centrifuge", "w8"), .3),
 		{
 			figure: cpuFigure + burstsOf8 + ", 9,000 subscribers against 100",
@@ -220,7 +221,8 @@ func brokerChecks() []check {
 	var list []check
 	for _, kind := range []string{"pushy/redis", "pushy/nats"} {
 		for _, what := range []string{"w8", "r50"} {
-			list = append(list, ratio(cpuFigure+loadNames[what]+", "+labelOf(kind), cpu, of(kind, what), of("pushy", what), 1.15).than("pushy without a broker"))
+			figure := cpuFigure + loadNames[what] + ", " + labelOf(kind)
+			list = append(list, ratio(figure, cpu, of(kind, what), of("pushy", what), 1.15).than("pushy without a broker"))
 		}
 	}
 	for _, what := range []string{"w8", "w1"} {
@@ -305,7 +307,8 @@ func rowsOf(checks []check, records []Record) []checkRow {
 // whether it is kept.
 func printChecks(w io.Writer, checks []check, records []Record) {
 	for _, row := range rowsOf(checks, records) {
-		fmt.Fprintf(w, "%-7s %-76s %s (%s), %s  %s\n", strings.Trim(row.verdict, "*"), row.figure, row.measured, row.spread, row.limit, row.detail)
+		fmt.Fprintf(w, "%-7s %-76s %s (%s), %s  %s\n",
+			strings.Trim(row.verdict, "*"), row.figure, row.measured, row.spread, row.limit, row.detail)
 	}
 }
 

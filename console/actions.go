@@ -67,7 +67,8 @@ func (c *console) body(w http.ResponseWriter, r *http.Request, into any) bool {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
-		httperror.Write(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over the limit of %d bytes", over.Limit))
+		httperror.Write(w, http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("the body is over the limit of %d bytes", over.Limit))
 		return false
 	}
 	if err == nil {

@@ -80,7 +80,8 @@ type endQuestion struct {
 }
 
 func (q endQuestion) valid() bool {
-	return len(q.User) <= maxID && utf8.ValidString(q.User) && len(q.Before) <= maxID && q.Limit >= 1 && q.Limit <= pageLimit
+	return len(q.User) <= maxID && utf8.ValidString(q.User) && len(q.Before) <= maxID &&
+		q.Limit >= 1 && q.Limit <= pageLimit
 }
 
 // endPage is the answer to it, the newest end first.

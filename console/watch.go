@@ -112,7 +112,8 @@ func (a *agent) answerWatch(_ context.Context, data json.RawMessage) (any, error
 	switch {
 	case r != nil:
 	case len(w.records) >= maxWatched:
-		return nil, fmt.Errorf("the node watches %d connections already: wait until one has been watched for %s", maxWatched, watchTime)
+		return nil, fmt.Errorf("the node watches %d connections already: wait until one has been watched for %s",
+			maxWatched, watchTime)
 	default:
 		r = &record{conn: c}
 		if w.records == nil {

@@ -105,7 +105,8 @@ func (a *Adapter) dataOf(data []byte, place string) ([]byte, *refused) {
 		size = len(data)
 	}
 	if size > a.most {
-		return nil, refuseAPI(http.StatusRequestEntityTooLarge, "%sdata has %d bytes, at most %d are allowed", place, size, a.most)
+		return nil, refuseAPI(http.StatusRequestEntityTooLarge, "%sdata has %d bytes, at most %d are allowed",
+			place, size, a.most)
 	}
 	if is {
 		return valueOf([]byte(content)), nil

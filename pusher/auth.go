@@ -145,7 +145,8 @@ func (a *Adapter) credentials(fields []string, decide func(r *http.Request) (any
 }
 
 func (a *Adapter) readForm(w http.ResponseWriter, r *http.Request, fields []string) error {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
 		return errors.New("the Content-Type must be application/x-www-form-urlencoded")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)

@@ -103,6 +103,7 @@ func presenceData(members []*hub.Member) []byte {
 	}
 	ids = append(ids, ']')
 	hash = append(hash, '}')
-	presence := jsvalue.Object(nil).Raw("ids", ids).Raw("hash", hash).Raw("count", strconv.AppendInt(nil, int64(len(seen)), 10))
+	count := strconv.AppendInt(nil, int64(len(seen)), 10)
+	presence := jsvalue.Object(nil).Raw("ids", ids).Raw("hash", hash).Raw("count", count)
 	return jsvalue.Object(nil).Raw("presence", presence)
 }

@@ -65,7 +65,8 @@ func (p *protocol) Encode(e *hub.Event) []byte {
 		code, _ := strconv.Atoi(e.Code)
 		message = errorMessage(code, e.Reason, e.Channel)
 	case hub.Connected:
-		data := jsvalue.Object(nil).Text("socket_id", e.Conn.ID()).Raw("activity_timeout", strconv.AppendInt(nil, int64(p.idle), 10))
+		idle := strconv.AppendInt(nil, int64(p.idle), 10)
+		data := jsvalue.Object(nil).Text("socket_id", e.Conn.ID()).Raw("activity_timeout", idle)
 		message = jsvalue.Object(nil).Text("event", eventConnected).Raw("data", jsvalue.AppendQuote(nil, []byte(data)))
 	}
 	if message == nil {
@@ -145,7 +146,8 @@ func errorFrame(code int, message string) []byte {
 
 // refusal returns pusher:subscription_error.
 func refusal(channel, reason, kind string, status int) []byte {
-	data := jsvalue.Object(nil).Text("type", kind).Text("error", reason).Raw("status", strconv.AppendInt(nil, int64(status), 10))
+	code := strconv.AppendInt(nil, int64(status), 10)
+	data := jsvalue.Object(nil).Text("type", kind).Text("error", reason).Raw("status", code)
 	return channelMessage(eventRefused, channel, data)
 }
 

@@ -223,8 +223,8 @@ func (c *Client) Send(command string, data any) {
 }
 
 // SendEvent sends an event to the other members of a channel and does not wait
-// (pushy.ChannelOptions.ClientEvent). event is a name such as "client-typing". If the Server refuses it, pushy:error arrives; if the channel does not allow
-// such events, nothing happens.
+// (pushy.ChannelOptions.ClientEvent). event is a name such as "client-typing". If the Server
+// refuses it, pushy:error arrives; if the channel does not allow such events, nothing happens.
 func (c *Client) SendEvent(channel, event string, data any) {
 	c.kit.t.Helper()
 	text, err := json.Marshal(struct {

@@ -43,7 +43,8 @@ func (k *Kit) goroutines() string {
 	}
 	var left strings.Builder
 	for _, block := range strings.Split(profile.String(), "\n\n") {
-		if !strings.Contains(block, "\n# labels: {") || !strings.Contains(block, strconv.Quote(labelKey)+":"+strconv.Quote(k.label)) {
+		label := strconv.Quote(labelKey) + ":" + strconv.Quote(k.label)
+		if !strings.Contains(block, "\n# labels: {") || !strings.Contains(block, label) {
 			continue
 		}
 		if !k.allows(block) {

@@ -206,7 +206,8 @@ func (k *Kit) end() {
 		select {
 		case <-time.After(pause):
 		case <-timeout.C:
-			k.t.Errorf("pushytest: goroutines that commands or hooks have started still run (Kit.Allow lists those that may):\n%s", left)
+			k.t.Errorf("pushytest: goroutines that commands or hooks have started still run "+
+				"(Kit.Allow lists those that may):\n%s", left)
 			return
 		}
 	}

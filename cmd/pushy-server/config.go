@@ -472,7 +472,8 @@ func (c *config) summary() string {
 	if c.ssl {
 		scheme = "https"
 	}
-	text := fmt.Sprintf("%s (%s), prefix %s, SockJS %s, origins: %s", c.address(), scheme, c.options.Prefix, c.options.SockJS.Prefix, c.originRule())
+	text := fmt.Sprintf("%s (%s), prefix %s, SockJS %s, origins: %s",
+		c.address(), scheme, c.options.Prefix, c.options.SockJS.Prefix, c.originRule())
 	if c.engine != "" {
 		text += ", broker: " + c.engine
 	}

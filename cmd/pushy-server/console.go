@@ -66,7 +66,9 @@ func (c *consoleConfig) complete(password string) error {
 }
 
 // handler returns the console behind the password. address returns the address of a client.
-func (c *consoleConfig) handler(srv *pushy.Server, address func(*http.Request) string, log *slog.Logger) (http.Handler, error) {
+func (c *consoleConfig) handler(
+	srv *pushy.Server, address func(*http.Request) string, log *slog.Logger,
+) (http.Handler, error) {
 	password := sha256.Sum256([]byte(c.password))
 	var wrong attempts
 	page, err := console.New(srv, console.Options{

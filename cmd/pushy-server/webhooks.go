@@ -70,7 +70,8 @@ func decodeStrings(v json.RawMessage, into *[]string) bool {
 	return true
 }
 
-// checkWebhooks adds the secret of the environment or of pusher, which was checked before, and returns what webhook.New refuses.
+// checkWebhooks adds the secret of the environment or of pusher, which was checked before, and
+// returns what webhook.New refuses.
 func (c *config) checkWebhooks(getenv func(string) string) error {
 	if c.webhooks == nil {
 		return nil

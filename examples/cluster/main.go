@@ -29,7 +29,8 @@ func main() {
 		fail(serveNode(text, os.Stdin, os.Stdout))
 		return
 	}
-	addr := flag.String("addr", "127.0.0.1:8081", "address of the first node; the others have the next ports, or free ones with port 0")
+	addr := flag.String("addr", "127.0.0.1:8081",
+		"address of the first node; the others have the next ports, or free ones with port 0")
 	nodes := flag.Int("nodes", 3, "number of nodes")
 	redis := flag.String("redis", "", "address of a Redis server to use in place of NATS, such as 127.0.0.1:6379")
 	flag.Parse()
@@ -105,7 +106,14 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 
 // startNATS starts a NATS server in this process, on a free port of 127.0.0.1.
 func startNATS(dir string) (*server.Server, error) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+	s, err := server.NewServer(&server.Options{
+		Host:      "127.0.0.1",
+		Port:      server.RANDOM_PORT,
+		JetStream: true,
+		StoreDir:  dir,
+		NoSigs:    true,
+		NoLog:     true,
+	})
 	if err != nil {
 		return nil, err
 	}

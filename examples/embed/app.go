@@ -54,7 +54,9 @@ func newApp() *app {
 			"kitchen": {{1, "Sharpen the knives", false, "Eve"}},
 		},
 	}
-	a.mux.HandleFunc("GET /login", func(w http.ResponseWriter, _ *http.Request) { render(w, http.StatusOK, "login.html", loginPage{}) })
+	a.mux.HandleFunc("GET /login", func(w http.ResponseWriter, _ *http.Request) {
+		render(w, http.StatusOK, "login.html", loginPage{})
+	})
 	a.mux.HandleFunc("POST /login", a.login)
 	a.mux.HandleFunc("GET /{$}", a.withLogin(a.home))
 	a.mux.HandleFunc("POST /logout", a.withLogin(a.logout))

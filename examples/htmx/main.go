@@ -149,7 +149,9 @@ func (b *board) routes() http.Handler {
 	mux.HandleFunc("POST /orders", b.add)
 	mux.HandleFunc("POST /orders/{id}/next", b.next)
 	for _, name := range []string{"htmx.min.js", "hx-sse.min.js", "style.css"} {
-		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "page/"+name) })
+		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFileFS(w, r, files, "page/"+name)
+		})
 	}
 	return mux
 }

@@ -11,9 +11,10 @@ import (
 )
 
 // Repeats remembers the responses to triggers with an id, so that a publisher can retry a
-// trigger without a second delivery. It keeps a response for as long as the timestamp of
-// the request is valid. It keeps only a digest of each request: MaxRepeats of them use about
-// 64 MiB, and twice as much if all events are kept and have a position. The zero value is ready to use. Once is safe for concurrent use.
+// trigger without a second delivery. It keeps a response for as long as the timestamp of the
+// request is valid. It keeps only a digest of each request: MaxRepeats of them use about 64 MiB,
+// and twice as much if all events are kept and have a position. The zero value is ready to use.
+// Once is safe for concurrent use.
 type Repeats struct {
 	// Max is the number of responses that are kept. Default MaxRepeats.
 	Max int

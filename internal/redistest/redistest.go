@@ -53,7 +53,10 @@ func startOnce(program string, config []string, args []string) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	all := []string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no", "--daemonize", "no"}
+	all := []string{
+		"--port", port, "--bind", "127.0.0.1", "--dir", dir,
+		"--save", "", "--appendonly", "no", "--daemonize", "no",
+	}
 	if config != nil {
 		file := filepath.Join(dir, "server.conf")
 		lines := append([]string{"port " + port, "bind 127.0.0.1", "dir " + dir}, config...)
@@ -81,7 +84,8 @@ func (s *Server) Restart() error {
 		close(exit)
 	}(s.cmd, s.exit)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if answer, err := s.Command("PING"); err == nil && strings.Contains(answer, "PONG") || err == nil && strings.HasPrefix(answer, "-") {
+		answer, err := s.Command("PING")
+		if err == nil && (strings.Contains(answer, "PONG") || strings.HasPrefix(answer, "-")) {
 			return nil
 		}
 		select {

@@ -169,8 +169,9 @@ var (
 )
 
 // Verify returns the claims of a token, and the id of the key that it names, which is "" if the
-// token does not have the form of one. The claims are decoded only if the signature is right. A token that has expired is valid: the caller
-// compares Claims.Expires. The error never quotes the token.
+// token does not have the form of one. The claims are decoded only if the signature is right. A
+// token that has expired is valid: the caller compares Claims.Expires. The error never quotes
+// the token.
 func (k Keys) Verify(token string, now time.Time) (c Claims, keyID string, err error) {
 	if len(token) > MaxBytes {
 		return c, "", ErrSize

@@ -102,7 +102,9 @@ func (g Group) draw(b *strings.Builder, x, y int) {
 		if longest > 0 {
 			length = max(1, bar.Value/longest*float64(column-nameWidth-textWidth))
 		}
-		fmt.Fprintf(b, `<text class="name%s" x="%d" y="%d">%s</text><rect class="bar%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/><text class="value%s" x="%.1f" y="%d">%s</text>`+"\n",
+		fmt.Fprintf(b, `<text class="name%s" x="%d" y="%d">%s</text>`+
+			`<rect class="bar%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>`+
+			`<text class="value%s" x="%.1f" y="%d">%s</text>`+"\n",
 			class, x, top+11, html.EscapeString(bar.Name), class, x+nameWidth, top, length, barHeight,
 			class, float64(x+nameWidth)+length+6, top+11, html.EscapeString(bar.Text))
 	}

@@ -53,7 +53,8 @@ func (p people) of(r *http.Request) (person, error) {
 func (p people) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	name := strings.TrimSpace(r.PostFormValue("name"))
-	if n := utf8.RuneCountInString(name); n < 1 || n > 24 || !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable) {
+	n := utf8.RuneCountInString(name)
+	if n < 1 || n > 24 || !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable) {
 		http.Error(w, "Use 1 to 24 printable characters", http.StatusBadRequest)
 		return
 	}
