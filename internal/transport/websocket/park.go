@@ -16,14 +16,15 @@ func (s *socket) Park(r session.Reader) bool {
 	}
 	s.uncork()
 	raw := s.stream.raw
+	if over, ok := s.stream.Conn.(*tls.Conn); ok {
+		raw = rawConn(over.NetConn())
+		if raw != nil && s.hasRecord() {
+			return false
+		}
+		releaseSpare(over)
+	}
 	if raw == nil {
-		over, ok := s.stream.Conn.(*tls.Conn)
-		if !ok {
-			return false
-		}
-		if raw = rawConn(over.NetConn()); raw == nil || s.hasRecord() {
-			return false
-		}
+		return false
 	}
 	s.releaseReader()
 	s.messages = nil
