@@ -18,8 +18,8 @@ compare() {
 	shift
 	(cd bench && GOWORK=off go run . -also "base=bin/base-$base-server" -one pushy,base "$@")
 }
-compare "1,000 subscribers" -n 1000 -window 8,1,64 -time 1.5s -rounds 7 "$@"
-compare "5,000 subscribers" -n 5000 -window 8 -rounds 5 "$@"
-compare "1,000 subscribers, 60 bytes" -n 1000 -window 8,1 -size 60 -time 1.5s -rounds 5 "$@"
-compare "1,000 subscribers, 4,000 bytes" -n 1000 -window 8,1 -size 4000 -time 1.5s -rounds 5 "$@"
-compare "1,000 subscribers, 50 and 300 events a second" -n 1000 -rate 50,300 -time 4s -rounds 5 "$@"
+compare "1,000 subscribers" -n 1000 -window 8,1,64 -time 1.5s -rounds 8 "$@"
+compare "5,000 subscribers" -n 5000 -window 8 -rounds 6 "$@"
+compare "1,000 subscribers, 60 bytes" -n 1000 -window 8,1 -size 60 -time 1.5s -rounds 6 "$@"
+compare "1,000 subscribers, 4,000 bytes" -n 1000 -window 8,1 -size 4000 -time 1.5s -rounds 6 "$@"
+compare "1,000 subscribers, 50 and 300 events a second" -n 1000 -rate 50,300 -time 4s -rounds 6 "$@"
