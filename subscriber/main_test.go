@@ -214,6 +214,7 @@ func subscribe(t testing.TB, c *subscriber.Client, channel string,
 	t.Helper()
 	s, err := c.Subscribe(t.Context(), channel, o)
 	require.NoError(t, err)
+	require.Equal(t, strings.ToLower(channel), s.Channel())
 	return s
 }
 

@@ -35,9 +35,6 @@ func (s *Stream) Wait() error { return s.rc.SetWriteDeadline(time.Time{}) }
 // the server does not detect that the client has disconnected.
 func (s *Stream) WaitForEnd() { _ = s.rc.SetReadDeadline(time.Time{}) }
 
-// SetReadDeadline limits the time for the body of the request.
-func (s *Stream) SetReadDeadline(t time.Time) error { return s.rc.SetReadDeadline(t) }
-
 // Header sets the header fields of a response that is streamed.
 func (s *Stream) Header() {
 	s.W.Header().Set("X-Accel-Buffering", "no") // otherwise nginx buffers frames
