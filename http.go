@@ -158,7 +158,8 @@ func (s *Server) whyNothing(r *http.Request, path string) (kind, message string)
 	}
 	if rest == "/auth" {
 		return "auth endpoint that is not served", "no tokens are given at " + shown +
-			", the default of the browser client: mount Server.AuthHandler there, or name your endpoint on the page, as in new Pushy(url, { auth: \"/auth\" })"
+			", the default of the browser client: mount Server.AuthHandler there, or name your endpoint on the page, " +
+			`as in new Pushy(url, { auth: "/auth" })`
 	}
 	if rest == "" && prefix != "/" {
 		return "path that is not served", "nothing is served at " + shown + " itself: use URLs that begin with " + prefix +

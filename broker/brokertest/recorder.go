@@ -246,7 +246,13 @@ func (v *view) apply(d delivery) {
 	v.revision = e.At
 	switch e.Kind {
 	case broker.Join:
-		v.members = append(v.members, broker.Member{ID: e.Member, Owner: e.Owner, Data: e.Data, State: e.State, Since: e.At.Offset})
+		v.members = append(v.members, broker.Member{
+			ID:    e.Member,
+			Owner: e.Owner,
+			Data:  e.Data,
+			State: e.State,
+			Since: e.At.Offset,
+		})
 		v.on = v.on || e.Data != nil
 	case broker.Update:
 		v.members[i].Data = e.Data

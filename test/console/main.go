@@ -193,7 +193,8 @@ func (w *world) connect(i int) {
 	c := w.join(i%len(w.nodes), user, agents[i%len(agents)], fmt.Sprintf("198.51.100.%d", i%250+1), i%271 == 7)
 	channels := c.channels(i)
 	for _, name := range channels {
-		if err := w.nodes[i%len(w.nodes)].Channels().Join(c.conn, name, json.RawMessage(fmt.Sprintf(`{"name":%q}`, user))); err != nil {
+		data := json.RawMessage(fmt.Sprintf(`{"name":%q}`, user))
+		if err := w.nodes[i%len(w.nodes)].Channels().Join(c.conn, name, data); err != nil {
 			log.Print(err)
 		}
 	}

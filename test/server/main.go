@@ -125,7 +125,9 @@ func run(ctx context.Context, addr string, grace, tokenLife time.Duration, limit
 	web := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, netConn{}, c) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, netConn{}, c)
+		},
 	}
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(listener) }()
