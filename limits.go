@@ -48,8 +48,8 @@ type Limits struct {
 	//
 	// Garbage, what arrives between two of ten measurements a second, and what other limits bound
 	// come on top, so choose at most 75 % of what the process may have. The latter are: an idle
-	// connection, 4 KiB on Linux, or 17 KiB over TLS in the process (Connections; 100,000 of them
-	// take 0.4 or 1.7 GiB), and its subscriptions (Channels), of which each that ends with its
+	// connection, 4 KiB on Linux, or 11 KiB over TLS in the process (Connections; 100,000 of them
+	// take 0.4 or 1.1 GiB), and its subscriptions (Channels), of which each that ends with its
 	// token takes 35 bytes more; the addresses of ConnectRate, 3 MiB; and, without a Broker, the
 	// ids of signed requests and of their events, 0.6 GB and the answers of more than 38 bytes,
 	// which only your own publishers can send.
