@@ -145,15 +145,16 @@ const gatherStep = time.Millisecond
 // gather delays a pass if more events are likely to arrive before the pass would end, so
 // that one pass does the work of several. It returns when no event has arrived for one
 // gatherStep, or when an outbox has enough bytes for a full write. An isolated event is
-// never delayed. A pass is delayed for at most as long as it takes: events that arrive
-// during a pass without delay would wait no longer.
+// never delayed, and neither is one that is published only when the one before has been written.
+// A pass is delayed for at most as long as it takes: events that arrive during a pass without
+// delay would wait no longer.
 func (f *flusher) gather() {
 	f.mu.Lock()
 	cost := time.Duration(len(f.ready)) * f.each
 	f.mu.Unlock()
 	a := &f.engine.arrivals
 	left := min(cost.Truncate(gatherStep), f.engine.cfg.MaxGather)
-	for ; left > 0 && a.next(time.Now()) < 2*cost && !f.urgent.Load(); left -= gatherStep {
+	for ; left > 0 && a.next(time.Now()) < cost && !f.urgent.Load(); left -= gatherStep {
 		seen := a.count.Load()
 		time.Sleep(min(left, gatherStep))
 		if a.count.Load() == seen {

@@ -101,6 +101,28 @@ func TestGather(t *testing.T) {
 	})
 }
 
+// Events that are published one after another, each when the one before has been written, are not delayed: the next
+// one would never arrive meanwhile.
+func TestGatherOneAfterAnother(t *testing.T) {
+	t.Parallel()
+	const each = 80 * time.Microsecond // so that a pass takes several milliseconds
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for range 50 {
+			began := time.Now()
+			c.publish("after another")
+			synctest.Wait()
+			for c.engine.Waiting() > 0 {
+				time.Sleep(100 * time.Microsecond)
+			}
+			took := time.Since(began)
+			require.LessOrEqual(t, took, 55*each, "each of two flushers writes for 50")
+			time.Sleep(took / 10) // until the client of the publisher has its answer
+		}
+	})
+}
+
 // Events for few connections are not delayed for longer than a pass for these takes. Most of them
 // are still written together.
 func TestGatherForFewConnections(t *testing.T) {
