@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -329,4 +330,45 @@ func TestStreamDoesNotDelayShutdown(t *testing.T) {
 	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	_, err = r.ReadByte()
 	assert.ErrorIs(t, err, io.EOF, "the connection that waits is closed")
+}
+
+// Hosts count connections by ConnState: each that is new is later hijacked or closed.
+func TestStreamKeepsConnStateBalanced(t *testing.T) {
+	t.Parallel()
+	var fresh, over atomic.Int64
+	balanced := make(chan struct{}, 1000)
+	web := &http.Server{ConnState: func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			fresh.Add(1)
+		case http.StateHijacked, http.StateClosed:
+			if over.Add(1) == fresh.Load() {
+				balanced <- struct{}{}
+			}
+		}
+	}}
+	s := siteOf(t, web, nil)
+	p := s.open(xhrStreaming)
+	host := s.session()
+	for i := range 10 {
+		text := fmt.Sprint(i, strings.Repeat("x", 64))
+		host.send(text)
+		require.Equal(t, []string{text}, p.receive())
+		_, err := p.frame()
+		require.ErrorIs(t, err, io.EOF)
+	}
+	host.Abort()
+	host.wait(t)
+	s.client.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, web.Shutdown(ctx))
+	assert.GreaterOrEqual(t, fresh.Load(), int64(10))
+	for fresh.Load() != over.Load() {
+		select {
+		case <-balanced:
+		case <-time.After(time.Minute):
+			require.Equal(t, fresh.Load(), over.Load())
+		}
+	}
 }
