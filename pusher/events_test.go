@@ -348,3 +348,34 @@ func TestKickAndBan(t *testing.T) {
 	assert.Equal(t, 4009, code)
 	assert.Equal(t, "Spam", reason)
 }
+
+// Clients of Pusher do not receive events with the names of the protocol. One that permits omissions takes no
+// other's place in the queue of a slow client.
+func TestHiddenEventsPermitOmissions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := serve(t, pushy.Options{})
+		p := n.dial()
+		p.join("room")
+		publish := func(name, latest string, data int) {
+			_, err := n.srv.PublishEvent(t.Context(), pushy.Event{Channel: "room", Name: name, Data: data, Latest: latest})
+			require.NoError(t, err)
+		}
+		for i := range 10 {
+			publish("event", "", i)
+			synctest.Wait() // the client does not read the first one, so that the others are queued
+		}
+		for i := range 3 {
+			publish("pusher-hidden", "key", i)
+		}
+		for i := range 5 {
+			publish("event", "", 10+i)
+		}
+		publish("pusher-hidden", "key", 3)
+		publish("event", "key", 15)
+		for i := range 16 {
+			assert.Equal(t, fmt.Sprint(i), p.expect("event").content(t))
+		}
+		p.sync()
+	})
+}

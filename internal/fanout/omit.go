@@ -48,8 +48,8 @@ type omitted struct {
 // omitLocked applies f.omit, and reports whether f is omitted itself. Otherwise f must be
 // appended next.
 func (o *Outbox) omitLocked(g *Gate, f *Frame) bool {
-	if o.closed {
-		return false // appendLocked refuses it
+	if o.closed || o.form.IsForeign() && len(f.Bytes(o.form)) == 0 {
+		return false // appendLocked does not queue it
 	}
 	o.queueLocked()
 	key := latestKey{
