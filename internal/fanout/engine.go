@@ -142,7 +142,7 @@ func (e *Engine) NewOutbox(end Endpoint, onDisconnect func(code int, reason stri
 
 // Flush starts to write what SendThrough has queued. An event for many receivers is first
 // queued for all of them. A call of Flush counts as the arrival of one event; from the
-// arrivals, the flushers decide whether to wait for more events.
+// arrivals, the flushers decide whether to wait for more events, see the package comment.
 func (e *Engine) Flush() {
 	e.arrivals.add(time.Now())
 	for i := range e.flushers {

@@ -139,51 +139,68 @@ func (f *flusher) settle() {
 	}
 }
 
-// gatherStep is about the shortest that a goroutine can sleep.
-const gatherStep = time.Millisecond
-
 // gather delays a pass if more events are likely to arrive before the pass would end, so
-// that one pass does the work of several. It returns when no event has arrived for one
-// gatherStep, or when an outbox has enough bytes for a full write. An isolated event is
-// never delayed, and neither is one that is published only when the one before has been written.
-// A pass is delayed for at most as long as it takes: events that arrive during a pass without
-// delay would wait no longer.
+// that one pass does the work of several. It returns when the burst is over, or when an
+// outbox has enough bytes for a full write. An isolated event is never delayed, and neither
+// is one that is published only when the one before has been written. A pass is delayed for
+// at most as long as it takes: events that arrive during a pass without delay would wait no
+// longer.
 func (f *flusher) gather() {
 	f.mu.Lock()
 	cost := time.Duration(len(f.ready)) * f.each
 	f.mu.Unlock()
 	a := &f.engine.arrivals
-	left := min(cost.Truncate(gatherStep), f.engine.cfg.MaxGather)
-	for ; left > 0 && a.next(time.Now()) < cost && !f.urgent.Load(); left -= gatherStep {
-		seen := a.count.Load()
-		time.Sleep(min(left, gatherStep))
-		if a.count.Load() == seen {
+	now := time.Now()
+	until := now.Add(min(cost.Truncate(leastGather), f.engine.cfg.MaxGather))
+	if a.next(now) >= cost {
+		return
+	}
+	for ; now.Before(until) && !f.urgent.Load(); now = time.Now() {
+		quiet := a.quiet(now)
+		if quiet <= 0 {
 			return
 		}
+		pause(min(quiet, until.Sub(now)))
 	}
 }
 
+// leastGather is the least cost of a pass that can be delayed.
+const leastGather = time.Millisecond
+
 // arrivals measures how often events arrive.
 type arrivals struct {
-	count  atomic.Uint64
 	last   atomic.Int64 // time of the last event, in nanoseconds
 	smooth atomic.Int64 // moving average of the time between two events, in nanoseconds
+	within atomic.Int64 // the longest of the recent times that are less than mostWithin
 }
 
 // mostBetween limits the influence of a pause on the average, so that the average follows
 // the first events after the pause quickly.
 const mostBetween = 20 * time.Millisecond
 
+// mostWithin is the longest time between two events of a burst.
+const mostWithin = time.Millisecond
+
 func (a *arrivals) add(now time.Time) {
 	at := now.UnixNano()
 	between := min(max(0, at-a.last.Swap(at)), int64(mostBetween))
 	smooth := a.smooth.Load()
 	a.smooth.Store(smooth + (between-smooth)/8) // concurrent calls can count as one
-	a.count.Add(1)
+	if between < int64(mostWithin) {
+		within := a.within.Load()
+		a.within.Store(max(between, within-within/8))
+	}
 }
 
 // next estimates the time from now until the next event. The estimate is never less than
 // the time since the last event, because the series of events may have ended.
 func (a *arrivals) next(now time.Time) time.Duration {
 	return time.Duration(max(a.smooth.Load(), now.UnixNano()-a.last.Load()))
+}
+
+// quiet returns the time from now after which a burst is over if no event arrives: twice the longest
+// recent time between two of its events has then passed since the last one.
+func (a *arrivals) quiet(now time.Time) time.Duration {
+	after := min(max(2*a.within.Load(), int64(shortestPause())), int64(mostWithin))
+	return time.Duration(a.last.Load() + after - now.UnixNano())
 }

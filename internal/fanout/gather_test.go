@@ -148,6 +148,69 @@ func TestGatherForFewConnections(t *testing.T) {
 	})
 }
 
+// The events of a burst are written together, soon after the last one: no pass waits for a long time
+// after it for events that do not come.
+func TestGatherEndsWithTheBurst(t *testing.T) {
+	t.Parallel()
+	const (
+		each    = 100 * time.Microsecond // so a pass of each of the two flushers takes 5 ms
+		between = 100 * time.Microsecond
+		burst   = 8
+	)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for n := range 20 {
+			var last time.Time
+			for range burst {
+				time.Sleep(between)
+				last = time.Now()
+				c.publish("event;")
+			}
+			time.Sleep(10 * time.Millisecond)
+			for _, s := range c.sockets {
+				tries := s.taken()
+				if n < 3 {
+					continue // the first ones are isolated events, as far as the engine knows
+				}
+				require.Len(t, tries, 1)
+				waited := tries[0].Sub(last)
+				require.Greater(t, waited, between, "the next event of the burst could still have come")
+				require.LessOrEqual(t, waited, max(3*between, fanout.ShortestPause()+between)+50*each)
+			}
+		}
+	})
+}
+
+// Events that come one at a time, at intervals that are longer than those of bursts, are not delayed
+// for as long as a burst that came before them.
+func TestGatherAfterBursts(t *testing.T) {
+	t.Parallel()
+	const each = 100 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(100, 5*time.Millisecond, each)
+		defer c.end()
+		for range 100 {
+			c.publish("often;")
+			time.Sleep(100 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		for _, s := range c.sockets {
+			s.taken()
+		}
+		for range 20 {
+			began := time.Now()
+			c.publish("alone;")
+			time.Sleep(8 * time.Millisecond)
+			for _, s := range c.sockets {
+				tries := s.taken()
+				require.Len(t, tries, 1)
+				require.LessOrEqual(t, tries[0].Sub(began), max(300*time.Microsecond, fanout.ShortestPause())+50*each)
+			}
+		}
+	})
+}
+
 // counter is a Writer without a Direct, and counting a Puller. They count their writes.
 type counter struct {
 	out    *fanout.Outbox
