@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/gopushy/pushy/bench/internal/load"
@@ -12,6 +13,8 @@ import (
 const (
 	connectCPU  = "CPU µs a client that connects"
 	connectSecs = "s until all are subscribed"
+	connectNews = "allocations a client that connects"
+	connectKiB  = "KiB allocated a client that connects"
 	joinCPU     = "CPU ms a join"
 	leaveCPU    = "CPU ms a leave"
 	joinKiB     = "KiB a join"
@@ -20,50 +23,91 @@ const (
 	pairRate    = "joins and leaves a second"
 )
 
-const connectClients = 5000
+const (
+	connectClients = 5000
+	// connectReturns is how often the clients come again. One return takes half a second of CPU time, in which
+	// a server collects its garbage once or several times, and another program on the machine changes much.
+	connectReturns = 5
+)
 
 func planConnects(quick bool) []batch {
 	s := sitting{
 		clients: connectClients,
 		program: connectAll,
 	}
-	return []batch{{times(quick, 5), s.each("pushy", "pushy/bare", "centrifuge", "bare", "sockjsgo")}}
+	names := []string{"pushy", "pushy/bare", "centrifuge", "bare", "sockjsgo"}
+	for _, k := range kinds {
+		if k.otherBuild() && k.webSocket() {
+			names = append(names, k.name)
+		}
+	}
+	return []batch{{times(quick, 5), s.each(names...)}}
 }
 
-// connectAll measures clients that connect and subscribe, and their return.
+// connectAll measures clients that connect and subscribe, and their returns.
 func connectAll(ctx context.Context, s *sitter) error {
 	const atOnce = 200
-	cfg := load.Config{
-		Addr:     s.server.addr,
-		PID:      s.server.cmd.Process.Pid,
-		Dialect:  s.server.kind.dialect,
-		Clients:  s.clients,
-		Channels: 1,
-		AtOnce:   atOnce,
+	c := &connecting{
+		sitter: s,
+		cfg: load.Config{
+			Addr:     s.server.addr,
+			PID:      s.server.cmd.Process.Pid,
+			Dialect:  s.server.kind.dialect,
+			Clients:  s.clients,
+			Channels: 1,
+			AtOnce:   atOnce,
+		},
 	}
-	var clients *load.Clients
-	defer func() {
-		if clients != nil {
-			clients.Close()
-		}
-	}()
-	for _, what := range []string{"first", "again"} {
-		before := load.CPU(cfg.PID)
-		if clients != nil {
-			clients.Close() // the end of the old connections is part of a return
-			clients = nil
-		}
+	defer c.close()
+	if err := c.connect(ctx, "first", 1); err != nil {
+		return err
+	}
+	return c.connect(ctx, "again", connectReturns)
+}
+
+// connecting has the clients of a sitting that connect and come again.
+type connecting struct {
+	*sitter
+	cfg     load.Config
+	clients *load.Clients // nil while none are connected
+}
+
+func (c *connecting) close() {
+	if c.clients != nil {
+		c.clients.Close()
+		c.clients = nil
+	}
+}
+
+// connect lets all clients connect, several times, and records the mean.
+func (c *connecting) connect(ctx context.Context, what string, times int) error {
+	start, err := c.server.ask(http.MethodGet, "/bench/counters", counterTimeout)
+	if err != nil {
+		return err
+	}
+	var used, took time.Duration
+	for range times {
+		before := load.CPU(c.cfg.PID)
+		c.close() // the end of the old connections is part of a return
 		began := time.Now()
-		var err error
-		if clients, err = load.Connect(ctx, cfg); err != nil {
+		if c.clients, err = load.Connect(ctx, c.cfg); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		took := time.Since(began)
-		s.record(what, 0, map[string]float64{
-			connectCPU:  micros(s.rest()-before, int64(s.clients)),
-			connectSecs: took.Seconds(),
-		})
+		took += time.Since(began)
+		used += c.rest() - before
 	}
+	end, err := c.server.ask(http.MethodGet, "/bench/counters", counterTimeout)
+	if err != nil {
+		return err
+	}
+	all := int64(c.cfg.Clients * times)
+	c.record(what, 0, map[string]float64{
+		connectCPU:  micros(used, all),
+		connectSecs: took.Seconds() / float64(times),
+		connectNews: float64(end["mallocs"]-start["mallocs"]) / float64(all),
+		connectKiB:  float64(end["bytes"]-start["bytes"]) / 1024 / float64(all),
+		collected:   float64(end["gcs"]-start["gcs"]) / float64(times),
+	})
 	return nil
 }
 

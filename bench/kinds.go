@@ -97,6 +97,9 @@ func find(name string) (kind, bool) {
 	return kind{}, false
 }
 
+// otherBuild reports whether k is one of those that addBuild has added.
+func (k kind) otherBuild() bool { return strings.Contains(k.server, "/") }
+
 // addBuild adds another build of the pushy server, with all its dialects, so that two builds
 // can be compared in one run.
 func addBuild(name, binary string) {

@@ -88,7 +88,7 @@ var sections = []section{
 	{
 		name:   "connects",
 		title:  "Clients connect at once",
-		about:  "5,000 clients connect and subscribe; then all lose their connections and come again.",
+		about:  "5,000 clients connect and subscribe; then all lose their connections and come again, five times.",
 		plan:   planConnects,
 		checks: connectChecks,
 	},

@@ -27,6 +27,8 @@ var shownValues = []struct{ name, format string }{
 	{brokerCPU, "broker %.4f µs"},
 	{connectCPU, "%.1f µs/client"},
 	{connectSecs, "all after %.2f s"},
+	{connectNews, "%.1f allocs"},
+	{connectKiB, "%.1f KiB"},
 	{joinCPU, "%.3f ms/join"},
 	{joinKiB, "%.1f KiB/join"},
 	{leaveCPU, "%.3f ms/leave"},

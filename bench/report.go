@@ -116,6 +116,7 @@ func aims(b *bytes.Buffer, rows []checkRow) {
 // columns are the values of tables, in their order. Those that a section does not have are left out.
 var columns = []string{
 	cpu, wholeCPU, brokerCPU, rate, p50, p99, readBytes, commandCPU, commandRate, commandAllocs, connectCPU, connectSecs,
+	connectNews, connectKiB, collected,
 	joinCPU, joinKiB, leaveCPU, leaveKiB, pairCPU, pairRate, reqCPU, requests, idleKiB,
 }
 
