@@ -11,6 +11,7 @@ import (
 
 	"github.com/gopushy/pushy/client"
 	"github.com/gopushy/pushy/internal/httperror"
+	"github.com/gopushy/pushy/internal/lifecycle"
 	"github.com/gopushy/pushy/internal/limit"
 	"github.com/gopushy/pushy/internal/transport/sockjs"
 )
@@ -18,6 +19,9 @@ import (
 // ServeHTTP serves everything under Options.Prefix: the SockJS endpoints, the
 // signed API, the trigger, and the browser client's pushy.js, more.js, pushy.mjs and pushy.d.ts.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header["Upgrade"] != nil {
+		lifecycle.GrowStack() // a WebSocket is opened in this goroutine
+	}
 	w.Header()["X-Content-Type-Options"] = []string{"nosniff"} // the key has its canonical form
 
 	if r.Body == nil { // net/http never does that, but middleware may

@@ -379,7 +379,10 @@ func (c *Conn) awaitMessage() {
 }
 
 // Resume continues to read, see session.Parker.
-func (c *Conn) Resume() { c.read() }
+func (c *Conn) Resume() {
+	lifecycle.GrowStack()
+	c.read()
+}
 
 // read handles messages. Unless the connection is chatty, it ends after each message, see
 // awaitMessage: a stack that a command has grown does not shrink to the minimum again, and the stack
