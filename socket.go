@@ -201,7 +201,7 @@ func (s *Server) reserve(r *http.Request, socket bool, as hub.Client) (*seam.Pla
 // version returns the version of the protocol that a client names in its URL
 // (PROTOCOL.md, section 2).
 func version(r *http.Request) uint8 {
-	if r.URL.Query().Get("v") == "2" {
+	if r.URL.RawQuery != "" && r.URL.Query().Get("v") == "2" {
 		return 2
 	}
 	return 1

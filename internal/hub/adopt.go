@@ -70,7 +70,7 @@ func (ch *Channel) resume(
 	defer release()
 	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.Timeout)
 	defer cancel()
-	stop := context.AfterFunc(m.conn.ctx, cancel)
+	stop := context.AfterFunc(&m.conn.ctx, cancel)
 	defer stop()
 	t := &returning{
 		ch:   ch,
@@ -466,7 +466,7 @@ func (h *Hub) revoked(c *Conn, r *JoinRequest, policy Policy, refusal error) {
 	if !h.cfg.MemberKeyValid(r.Channel, r.Return.ID, user, r.Return.Key) {
 		return
 	}
-	ch, err := h.acquire(c.ctx, r.Channel, policy)
+	ch, err := h.acquire(&c.ctx, r.Channel, policy)
 	if err != nil {
 		return
 	}

@@ -32,8 +32,7 @@ type Conn struct {
 	agent   unique.Handle[string]
 	session session.Session
 	out     *fanout.Outbox
-	ctx     context.Context
-	cancel  context.CancelFunc
+	ctx     connContext
 
 	budget limit.Budget // only the reader uses it
 
@@ -124,10 +123,9 @@ func (h *Hub) Connect(s session.Session, from Client) *Conn {
 	}
 	window := c.setReturnWithin()
 	c.host = h.cfg.HostConn(c)
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = h.cfg.Engine.NewOutbox(s, c.end)
 	if !h.admission.add(c, h.tasks.Start) {
-		c.cancel()
+		c.ctx.cancel()
 		c.out.Discard()
 		s.Abort()
 		return nil
@@ -205,7 +203,7 @@ func (c *Conn) Protocol() string {
 }
 
 // Context returns a context that is canceled when the connection ends.
-func (c *Conn) Context() context.Context { return c.ctx }
+func (c *Conn) Context() context.Context { return c.ctx.real() }
 
 // Channels returns the names of the channels that the connection is in, sorted.
 func (c *Conn) Channels() []string {
@@ -300,7 +298,7 @@ func (c *Conn) endAs(code, sent int, reason string, by Ender) (first bool) {
 		c.out.Close(sent, reason)
 	}
 	c.session.Stop()
-	c.cancel()
+	c.ctx.cancel()
 	return first
 }
 
@@ -340,7 +338,7 @@ func (c *Conn) abort(code int, reason string) {
 	c.out.Discard() // before anything that would let the flusher write a close frame
 	c.session.Abort()
 	c.session.Stop()
-	c.cancel()
+	c.ctx.cancel()
 }
 
 // serve starts the session, runs the Connect hook and starts the reader. At any time, only
@@ -465,7 +463,7 @@ func (c *Conn) finish() {
 	code, reason := int(c.code), few.reason
 	members := c.members.values()
 	c.mu.Unlock()
-	c.cancel()
+	c.ctx.cancel()
 	c.hub.leaveAll(c, members, c.hasGrace(code))
 	select { // other hooks can still run in other goroutines, and Disconnect must be the last
 	case <-c.hooks.Close():

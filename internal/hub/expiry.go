@@ -226,7 +226,7 @@ func (c *Conn) refresh(channel, auth string, data []byte) (expires int64, err er
 		return 0, ErrNotMember
 	}
 	policy := m.ch.policy
-	grant, err := h.cfg.Authorize(c.ctx, AuthRequest{
+	grant, err := h.cfg.Authorize(&c.ctx, AuthRequest{
 		Conn:    c,
 		Channel: channel,
 		Private: policy.Private,
@@ -276,5 +276,5 @@ func (m *membership) refreshData(data []byte) error {
 	if h.identity(member.User, member.Data) != h.identity(m.conn.UserID(), fields) {
 		return ErrOtherUser
 	}
-	return ch.update(m.conn.ctx, m, func(member *Member) { member.Data = fields })
+	return ch.update(&m.conn.ctx, m, func(member *Member) { member.Data = fields })
 }

@@ -25,7 +25,7 @@ func (e *JoinAllError) Unwrap() error { return e.Err }
 // succeed later, or else the first one. It is a *JoinAllError.
 func (c *Conn) JoinAll(requests []JoinRequest, timeout time.Duration) ([]*PastAnswer, error) {
 	permits := make([]permit, len(requests))
-	ctx, cancel := context.WithTimeout(c.ctx, timeout)
+	ctx, cancel := context.WithTimeout(&c.ctx, timeout)
 	defer cancel()
 	err := c.forAll(requests, ctx.Done(), func(i int, r *JoinRequest) (err error) {
 		permits[i], err = c.permit(ctx, r)

@@ -107,7 +107,7 @@ func (c *Conn) ListMembers(r MembersRequest) error {
 	if r.Users != nil {
 		limit = maxListed
 	}
-	release, err := c.out.AwaitRoom(c.ctx, ch.pageBytes(limit))
+	release, err := c.out.AwaitRoom(&c.ctx, ch.pageBytes(limit))
 	if err != nil {
 		return ErrClosed
 	}

@@ -196,7 +196,7 @@ func (ch *Channel) joinPrivate(m *membership) error {
 		return fmt.Errorf("%w: Options.Limits.%s is %d", ErrChannelFull, option, limit)
 	}
 
-	ctx, cancel := h.operation(m.conn.ctx)
+	ctx, cancel := h.operation(&m.conn.ctx)
 	defer cancel()
 	err = l.logJoin(ctx)
 	if err == nil || !ch.giveUp(l) {
@@ -262,7 +262,7 @@ func (ch *Channel) awaitRoom(m *membership, data []byte, size int64) (release fu
 	if !withList {
 		return func() {}, nil
 	}
-	return m.out.AwaitRoom(m.conn.ctx, size)
+	return m.out.AwaitRoom(&m.conn.ctx, size)
 }
 
 // joinAlone makes l a member while the broker is away. The backlog logs the join when the

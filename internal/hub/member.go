@@ -141,7 +141,7 @@ func (h *Hub) logRefusal(channel string, err error) {
 }
 
 func (c *Conn) join(r JoinRequest) error {
-	p, err := c.permit(c.ctx, &r)
+	p, err := c.permit(&c.ctx, &r)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (c *Conn) joinPermitted(r *JoinRequest, p permit) (*PastAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch, err := h.acquire(c.ctx, r.Channel, policy)
+	ch, err := h.acquire(&c.ctx, r.Channel, policy)
 	if err != nil {
 		c.unreserve(m)
 		return nil, c.joinError(err)
@@ -321,7 +321,7 @@ func (c *Conn) reserve(name string) (*membership, error) {
 		if earlier == nil {
 			return m, err
 		}
-		if lifecycle.Wait(c.ctx, earlier) != nil {
+		if lifecycle.Wait(&c.ctx, earlier) != nil {
 			return nil, ErrClosed
 		}
 	}

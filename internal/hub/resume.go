@@ -121,14 +121,14 @@ func (ch *Channel) prepare(m *membership, p *pastRequest) error {
 		p.final = true
 		return nil
 	}
-	release, err := m.out.AwaitRoom(m.conn.ctx, 0)
+	release, err := m.out.AwaitRoom(&m.conn.ctx, 0)
 	if err != nil {
 		return err
 	}
 	release()
 	missing, bare := ch.missing(p)
 	if missing != needNothing {
-		ctx, cancel := context.WithTimeout(m.conn.ctx, ch.hub.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(&m.conn.ctx, ch.hub.cfg.Timeout)
 		defer cancel()
 		for i := 0; missing != needNothing && i < maxPrepare; i++ {
 			ch.provide(ctx, p, missing)

@@ -52,7 +52,9 @@ func (c *Conn) Last() bool {
 
 // AwaitRoom waits until an answer of about size bytes can be queued with SendList, see
 // fanout.Outbox.AwaitRoom.
-func (c *Conn) AwaitRoom(size int64) (release func(), err error) { return c.out.AwaitRoom(c.ctx, size) }
+func (c *Conn) AwaitRoom(size int64) (release func(), err error) {
+	return c.out.AwaitRoom(&c.ctx, size)
+}
 
 // SendList is Send for an answer that can be large. It does not count towards the limit of
 // the client's queued bytes; instead, its size is charged to the client's rate.

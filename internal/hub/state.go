@@ -89,7 +89,7 @@ func (c *Conn) SetState(channel string, state []byte) error {
 		return ErrNoPresence
 	}
 	at := c.hub.cfg.Now().UnixMilli()
-	return m.ch.update(c.ctx, m, func(member *Member) {
+	return m.ch.update(&c.ctx, m, func(member *Member) {
 		member.State = state
 		member.StateAt = at
 	})
@@ -139,7 +139,7 @@ func (m *membership) updateIdle() {
 		return
 	}
 	idle := m.conn.isIdle()
-	err := m.ch.update(m.conn.ctx, m, func(member *Member) { member.Idle = idle })
+	err := m.ch.update(&m.conn.ctx, m, func(member *Member) { member.Idle = idle })
 	if err != nil && m.conn.ctx.Err() == nil {
 		m.conn.hub.cfg.Notices.Warn("cannot update whether a member is idle", m.ch.name,
 			slog.String("channel", m.ch.name), slog.Any("error", err))

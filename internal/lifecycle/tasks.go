@@ -35,6 +35,13 @@ const (
 	oneTask = 2
 )
 
+// done is closed.
+var done = func() chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
 // Start counts a task that starts. It returns false if Close was called.
 func (t *Tasks) Start() bool {
 	for {
@@ -58,6 +65,9 @@ func (t *Tasks) End() {
 // Close makes Start return false. The returned channel is closed when the last task has
 // ended. Close must be called only once.
 func (t *Tasks) Close() <-chan struct{} {
+	if t.state.CompareAndSwap(0, closed) {
+		return done
+	}
 	t.none = make(chan struct{})
 	if t.state.Add(closed) == closed {
 		close(t.none)

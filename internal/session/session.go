@@ -4,6 +4,7 @@ package session
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/gopushy/pushy/internal/fanout"
 )
@@ -117,7 +118,7 @@ func LostError(err error) *CloseError {
 func (e *CloseError) Error() string {
 	s := e.Cause.String()
 	if e.Code != 0 {
-		s += fmt.Sprintf(" (%d)", e.Code)
+		s += " (" + strconv.Itoa(e.Code) + ")"
 	}
 	if e.Err != nil {
 		return s + ": " + e.Err.Error()

@@ -24,7 +24,9 @@ var (
 )
 
 var (
-	errSilent = errors.New("nothing was received for two heartbeats")
+	errSilent  = errors.New("nothing was received for two heartbeats")
+	errStopped = &session.CloseError{Cause: session.Stopped}
+	errAborted = session.LostError(net.ErrClosed)
 
 	pingFrame    = ws.MustCompileFrame(ws.NewPingFrame(nil))
 	pastDeadline = time.Unix(1, 0) // a read deadline in the past, also for the fake time of tests
@@ -313,7 +315,7 @@ func (s *socket) fail(err error) {
 		s.failed = session.LostError(err)
 	}
 	s.answered = s.frames != nil && s.frames.gotClose
-	s.unframed = errors.As(s.failed, new(*FramingError))
+	s.unframed = s.failed.Cause == session.Fault && errors.As(s.failed, new(*FramingError))
 	s.lost = s.lost || s.failed.Cause == session.Lost
 	s.stopBeatLocked()
 }
@@ -328,7 +330,7 @@ func (s *socket) stopBeatLocked() {
 func (s *socket) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.haltLocked(&session.CloseError{Cause: session.Stopped})
+	s.haltLocked(errStopped)
 }
 
 // haltLocked makes Receive fail with err, unless it was called before.
@@ -347,7 +349,7 @@ func (s *socket) haltLocked(err *session.CloseError) {
 func (s *socket) Abort() {
 	s.mu.Lock()
 	s.lost = true
-	s.haltLocked(session.LostError(net.ErrClosed))
+	s.haltLocked(errAborted)
 	s.mu.Unlock()
 	s.stream.abort()
 }
@@ -417,82 +419,4 @@ func (s *socket) Finish(code int, reason string, timeout time.Duration) {
 	if s.lingering {
 		_ = s.stream.SetReadDeadline(time.Now().Add(s.cfg.CloseTimeout))
 	}
-}
-
-func (s *socket) Linger() {
-	if s.awaitAnswer() {
-		frames := s.reader()
-		frames.discard()
-		if frames.garbled {
-			s.markGarbled()
-			frames.drain()
-		}
-	}
-	s.releaseReader()
-	s.messages = nil
-	if s.awaitOutbox() {
-		_ = s.stream.Close()
-	} else {
-		s.stream.abort() // so that the kernel drops the bytes that the peer does not read
-	}
-}
-
-// markGarbled records that the close frame of the peer cannot be recognized any more. It
-// closes the write side, so that the peer sees the end of the stream after the close frame.
-func (s *socket) markGarbled() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.garbled = true
-	if s.closeSent {
-		s.stream.closeWrite()
-	}
-}
-
-// awaitAnswer sets the read deadline for the close frame of the peer, and reports whether
-// one can still arrive.
-func (s *socket) awaitAnswer() bool {
-	ended := s.outboxDone()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lingering = true
-	s.stopBeatLocked()
-	if s.answered || s.lost || ended && !s.closeSent {
-		return false
-	}
-	wait := s.cfg.CloseTimeout
-	if !s.closeSent {
-		wait += s.cfg.WriteTimeout // Finish shortens it
-	}
-	return s.stream.SetReadDeadline(time.Now().Add(wait)) == nil
-}
-
-func (s *socket) outboxDone() bool {
-	if s.out == nil {
-		return true
-	}
-	select {
-	case <-s.out.Done():
-		return true
-	default:
-		return false
-	}
-}
-
-// awaitOutbox waits until the Outbox has written all frames, unless the connection has
-// failed, and reports whether the close frame is written.
-func (s *socket) awaitOutbox() bool {
-	s.mu.Lock()
-	lost := s.lost
-	s.mu.Unlock()
-	if !lost && !s.outboxDone() {
-		timer := time.NewTimer(s.cfg.WriteTimeout)
-		defer timer.Stop()
-		select {
-		case <-s.out.Done():
-		case <-timer.C:
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closeSent
 }

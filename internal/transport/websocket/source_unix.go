@@ -58,12 +58,17 @@ func (s *pooledSource) end() {
 	pooledSources.Put(s)
 }
 
+// errReset is the error of a connection that its peer has reset, as most are that are lost at once.
+var errReset = os.NewSyscallError("read", syscall.ECONNRESET)
+
 func (s *pooledSource) next() ([]byte, error) {
 	s.release()
 	if err := s.conn.Read(s.try); err != nil {
 		return nil, err
 	}
 	switch {
+	case s.errno == syscall.ECONNRESET:
+		return nil, errReset
 	case s.errno != 0:
 		return nil, os.NewSyscallError("read", s.errno)
 	case s.n == 0:
