@@ -156,6 +156,14 @@ func (f *flusher) gather() {
 		return
 	}
 	for ; now.Before(until) && !f.urgent.Load(); now = time.Now() {
+		if a.isolated() {
+			last := a.last.Load()
+			time.Sleep(mostWithin)
+			if a.last.Load() == last {
+				return
+			}
+			continue
+		}
 		quiet := a.quiet(now)
 		if quiet <= 0 {
 			return
@@ -169,9 +177,10 @@ const leastGather = time.Millisecond
 
 // arrivals measures how often events arrive.
 type arrivals struct {
-	last   atomic.Int64 // time of the last event, in nanoseconds
-	smooth atomic.Int64 // moving average of the time between two events, in nanoseconds
-	within atomic.Int64 // the longest of the recent times that are less than mostWithin
+	last    atomic.Int64 // time of the last event, in nanoseconds
+	between atomic.Int64 // time between the last event and the one before, in nanoseconds
+	smooth  atomic.Int64 // moving average of between
+	within  atomic.Int64 // the longest of the recent values of between that are less than mostWithin
 }
 
 // mostBetween limits the influence of a pause on the average, so that the average follows
@@ -186,6 +195,7 @@ func (a *arrivals) add(now time.Time) {
 	between := min(max(0, at-a.last.Swap(at)), int64(mostBetween))
 	smooth := a.smooth.Load()
 	a.smooth.Store(smooth + (between-smooth)/8) // concurrent calls can count as one
+	a.between.Store(between)
 	if between < int64(mostWithin) {
 		within := a.within.Load()
 		a.within.Store(max(between, within-within/8))
@@ -197,6 +207,9 @@ func (a *arrivals) add(now time.Time) {
 func (a *arrivals) next(now time.Time) time.Duration {
 	return time.Duration(max(a.smooth.Load(), now.UnixNano()-a.last.Load()))
 }
+
+// isolated reports whether the last event is none of a burst, as far as is known: a burst may begin with it.
+func (a *arrivals) isolated() bool { return a.between.Load() >= int64(mostWithin) }
 
 // quiet returns the time from now after which a burst is over if no event arrives: twice the longest
 // recent time between two of its events has then passed since the last one.
