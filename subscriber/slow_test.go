@@ -127,6 +127,7 @@ func TestCallsFromEverywhere(t *testing.T) {
 		pushy.Handle(srv, "ping", func(context.Context, *pushy.Conn, struct{}) (struct{}, error) { return struct{}{}, nil })
 		var c *subscriber.Client
 		ready := make(chan struct{})
+		called := make(chan struct{}) // the hook has made its calls
 		var states []subscriber.State
 		var mu sync.Mutex
 		o := n.options()
@@ -142,6 +143,7 @@ func TestCallsFromEverywhere(t *testing.T) {
 				if assert.NoError(t, err) {
 					assert.NoError(t, s.Unsubscribe(t.Context()))
 				}
+				close(called)
 			case subscriber.Waiting:
 				c.Close()
 			}
@@ -151,6 +153,7 @@ func TestCallsFromEverywhere(t *testing.T) {
 		close(ready)
 		s := subscribe(t, c, "news", nil)
 		publish(t, srv, "news", "n", 1)
+		<-called
 		for e, err := range s.Events() {
 			if err != nil {
 				require.ErrorIs(t, err, subscriber.ErrClosed)

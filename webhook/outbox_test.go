@@ -259,6 +259,34 @@ func TestMomentaryEventsOverflow(t *testing.T) {
 	})
 }
 
+// The receiver is down, too, when the broker is back: the queue has no room for all events, nor for the events.lost
+// of the node. The events.lost of the queue has the number of all.
+func TestMomentaryEventsOverflowTwice(t *testing.T) {
+	onCluster(t, webhook.Options{Events: momentary}, func(t *testing.T, c *cluster) {
+		a := c.start()
+		other := newServer(t, pushy.Options{Broker: c.Broker()}) // keeps the store
+		defer other.Close()
+		ann := a.kit.Connect(as("1"))
+		ann.Subscribe("private-talk", pushytest.Member(nil))
+		talk(ann, "private-talk", 0, 1)
+		time.Sleep(time.Second)
+		c.rc.take()
+		reconnect := a.broker.Cut()
+		talk(ann, "private-talk", 1, 12_001)
+		c.rc.reply(http.StatusServiceUnavailable, "")
+		reconnect()
+		time.Sleep(time.Minute)
+		c.rc.take()
+		c.rc.reply(http.StatusNoContent, "")
+		time.Sleep(5 * time.Minute)
+		got := c.rc.take()
+		require.NotEmpty(t, got)
+		sent := len(got) - 1
+		assert.Equal(t, fmt.Sprint("events.lost overflow ", 12_000-sent), got[sent])
+		assert.Equal(t, moves("private-talk", "1", 1, 1+sent), got[:sent])
+	})
+}
+
 // The records of momentary events leave the log, so that it does not grow.
 func TestMomentaryEventsLeaveTheLog(t *testing.T) {
 	onCluster(t, webhook.Options{Events: momentary}, func(t *testing.T, c *cluster) {

@@ -25,7 +25,7 @@ type queue struct {
 	items   []item
 	bytes   int
 	since   time.Time // when the first item was pushed, or became the first
-	lost    int       // events that followed the last item
+	lost    int       // events that followed the last item, with those of each EventsLost among them
 	lostRev broker.Position
 }
 
@@ -40,7 +40,7 @@ func (q *queue) push(it item) {
 		q.settleLocked()
 		q.addLocked(it)
 	} else {
-		q.lost++
+		q.lost += it.count
 		q.lostRev = it.rev
 	}
 	q.mu.Unlock()
