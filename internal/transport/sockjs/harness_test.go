@@ -101,6 +101,7 @@ type site struct {
 	mu     sync.Mutex
 	all    []*siteConn
 	onText func(*siteConn, string) // if nil, messages are echoed
+	onCut  func()                  // called when an Outbox disconnects its session, before the session ends
 	log    bytes.Buffer            // to be read after the site has been closed
 
 	base   string
@@ -206,6 +207,9 @@ func (s *site) start(sess session.Session) {
 	c := &siteConn{Session: sess, cut: make(chan int, 10), done: make(chan struct{})}
 	c.out = s.engine.NewOutbox(sess, func(code int, _ string) {
 		c.cut <- code
+		if s.onCut != nil {
+			s.onCut()
+		}
 		if code == 1006 {
 			sess.Abort()
 		}

@@ -34,6 +34,7 @@ type stream struct {
 	expire bool // to be ended after what is being written
 	last   bool // the end of the response is being written
 	reuse  bool // the next request can use the connection; constant after done
+	final  bool // the session has ended, so that no more than a request for another one can follow; constant after done
 	beats  int
 	timer  *time.Timer // nil without heartbeats
 	frames []*fanout.Frame
@@ -166,7 +167,11 @@ func (st *stream) watch() {
 	}
 	// A Server that got the connection now would apply ReadHeaderTimeout to the time until the next
 	// request, not IdleTimeout, and its Shutdown would wait for that request.
-	if !st.h.waitingOf(st.server).wait(st.wire, idleTime(st.server)) {
+	timeout := idleTime(st.server)
+	if st.final {
+		timeout = min(timeout, st.h.cfg.CloseTimeout)
+	}
+	if !st.h.waitingOf(st.server).wait(st.wire, timeout) {
 		st.wire.Close()
 		return
 	}
@@ -188,11 +193,18 @@ func (st *stream) lost() {
 	st.check(err)
 }
 
-// check ends the session after an error.
+// check ends the session after an error, and detaches from it. The next receiver must not have the session
+// before it has ended.
 func (st *stream) check(err error) {
 	if err != nil {
 		st.s.failed(err)
+		st.leaveSession()
 	}
+}
+
+func (st *stream) leaveSession() {
+	st.detach()
+	st.s.responseDone()
 }
 
 // tick sends a heartbeat, and the next time it ends the stream: the client of a stream can disappear
@@ -313,7 +325,7 @@ func (st *stream) takeLocked() []byte {
 		st.closeFrame(end)
 		st.s.closeFrameSent(end)
 		st.last = true
-		st.reuse = false
+		st.final = true
 	case len(frames) > 0:
 		st.begin()
 		st.messages(frames)
@@ -369,8 +381,14 @@ func (st *stream) release() {
 	}
 }
 
-// endLocked ends the stream. Whether the connection is used again, depends on reuse.
+// endLocked ends the stream, which has been written. Whether the connection is used again, depends on reuse.
 func (st *stream) endLocked() {
+	st.stopLocked()
+	st.leaveSession()
+}
+
+// stopLocked ends the stream, except for its session.
+func (st *stream) stopLocked() {
 	st.ended = true
 	if !st.busy {
 		st.release()
@@ -379,8 +397,6 @@ func (st *stream) endLocked() {
 		st.timer.Stop()
 	}
 	st.s.stream.CompareAndSwap(st, nil)
-	st.detach()
-	st.s.responseDone()
 	if st.reuse {
 		st.wire.Stop()
 	}
@@ -390,11 +406,11 @@ func (st *stream) endLocked() {
 	}
 }
 
-// failLocked ends the stream without the end of the response. The session must then be ended.
+// failLocked ends the stream without the end of the response. The caller must then call check.
 func (st *stream) failLocked() {
 	st.reuse = false
 	st.wire.Abort()
-	st.endLocked()
+	st.stopLocked()
 }
 
 // over ends the response of a session that has ended without a close frame.
@@ -407,10 +423,12 @@ func (st *stream) over() {
 	if st.busy {
 		if !st.last { // otherwise it ends within WriteTimeout
 			st.failLocked()
+			st.leaveSession()
 		}
 		return
 	}
-	st.reuse = false
-	_, _ = st.wire.TryWrite(lastChunk)
+	st.final = true
+	n, err := st.wire.TryWrite(lastChunk)
+	st.reuse = st.reuse && err == nil && n == len(lastChunk)
 	st.endLocked()
 }

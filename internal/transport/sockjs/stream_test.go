@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -501,4 +502,96 @@ func TestStreamThatIsClosedAtItsEnd(t *testing.T) {
 			host.wait(t)
 		})
 	}
+}
+
+// A stream whose client has disconnected ends its session before the next receiver can have it.
+func TestStreamEndsItsSessionFirst(t *testing.T) {
+	t.Parallel()
+	for _, c := range streams() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ending := make(chan struct{})
+			end := make(chan struct{})
+			var once sync.Once
+			s := serveSite(t, func(s *site) {
+				s.onCut = func() {
+					once.Do(func() {
+						close(ending)
+						<-end
+					})
+				}
+			})
+			p := s.open(c)
+			first := s.session()
+			p.abort()
+			<-ending
+			before := s.requests.Load()
+			go func() {
+				defer close(end)
+				for s.requests.Load() == before {
+					runtime.Gosched()
+				}
+				pause(50 * time.Millisecond) // in which the request finds the session
+			}()
+			requests := before + 1
+			frame := p.next()
+			for ; strings.HasPrefix(frame, "c[2010,"); requests++ { // a loaded machine
+				p.abort()
+				frame = p.next()
+			}
+			require.Equal(t, "o", frame)
+			assert.Equal(t, requests, s.requests.Load(), "the first response has the frame")
+			first.wait(t)
+			host := s.session()
+			host.send("new")
+			assert.Equal(t, []string{"new"}, p.receive())
+		})
+	}
+}
+
+// The end of a response does not say that the connection is closed, so it serves the next request, also
+// if the session has ended.
+func TestStreamKeepsTheConnectionOfASessionThatEnds(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*siteConn){
+		"close": func(c *siteConn) { c.close(3000, "bye") },
+		"abort": func(c *siteConn) { c.Abort() },
+	} {
+		for _, c := range streams() {
+			t.Run(name+" "+c.name, func(t *testing.T) {
+				t.Parallel()
+				s := serveSite(t)
+				conn, r := rawStream(t, s, c, "ends")
+				host := s.session()
+				response, err := http.ReadResponse(r, nil)
+				require.NoError(t, err)
+				p := &peer{s: s, c: c, response: response, lines: bufio.NewReader(response.Body), cancel: func() {}}
+				require.Equal(t, "o", p.next())
+				assert.False(t, response.Close)
+				end(host)
+				_, err = io.ReadAll(p.lines)
+				require.NoError(t, err)
+				_, err = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				require.NoError(t, err)
+				_, err = http.ReadResponse(r, nil)
+				assert.NoError(t, err)
+			})
+		}
+	}
+}
+
+// It waits for that request no longer than for the peer's end of a WebSocket.
+func TestStreamClosesTheConnectionOfASessionThatEnded(t *testing.T) {
+	t.Parallel()
+	s := serveSite(t, func(s *site) { s.cfg.CloseTimeout = 100 * time.Millisecond })
+	conn, r := rawStream(t, s, xhrStreaming, "ends")
+	host := s.session()
+	response, err := http.ReadResponse(r, nil)
+	require.NoError(t, err)
+	host.close(3000, "bye")
+	_, err = io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute))) // less than an idle connection has
+	_, err = r.ReadByte()
+	assert.ErrorIs(t, err, io.EOF)
 }
