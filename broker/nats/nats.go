@@ -54,6 +54,7 @@ type Broker struct {
 	mu        sync.Mutex
 	state     state
 	reason    error           // why NATS is away; nil if it is not
+	begun     bool            // Open is going to succeed
 	logged    bool            // the current outage was logged
 	ctx       context.Context // ends when NATS is away
 	cancel    context.CancelCauseFunc
@@ -185,10 +186,28 @@ func (b *Broker) start(ctx context.Context) (err error) {
 	if err != nil && b.Away() == nil {
 		b.markAway(b.link(), err)
 	}
+	b.begin()
 	b.tasks.Go(b.reconnectLoop)
 	b.tasks.Go(b.heartbeatLoop)
 	b.tasks.Go(b.watch)
 	return nil
+}
+
+// begin logs that NATS is away, if it is. Before, nothing is logged, because Open can still return an error.
+func (b *Broker) begin() {
+	b.mu.Lock()
+	b.begun = true
+	away := b.reason
+	b.logged = away != nil
+	b.mu.Unlock()
+	b.logAway(away)
+}
+
+// logAway logs an outage; away can be nil.
+func (b *Broker) logAway(away error) {
+	if away != nil {
+		b.o.Logger.Warn("NATS is away; this node serves its own clients alone", "error", away)
+	}
 }
 
 // down records that the connection was lost.
@@ -234,13 +253,13 @@ func (b *Broker) markAway(link context.Context, err error) {
 		b.mu.Unlock()
 		return
 	}
-	first := !b.logged
+	first := b.begun && !b.logged
 	b.reason = err
-	b.logged = true
+	b.logged = b.begun
 	b.cancel(err)
 	b.mu.Unlock()
 	if first {
-		b.o.Logger.Warn("NATS is away; this node serves its own clients alone", "error", err)
+		b.logAway(err)
 	}
 	b.wakeReconnect()
 }

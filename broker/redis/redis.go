@@ -140,7 +140,7 @@ func (b *Broker) start(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		b.log.Warn("redis is away: this node serves its own clients alone until it connects", "error", err)
+		b.logAway(err)
 		b.mu.Lock()
 		b.reason = err
 		b.mu.Unlock()
@@ -158,13 +158,20 @@ func (b *Broker) start(ctx context.Context) error {
 		case err := <-sh.refused:
 			return err
 		case <-ctx.Done():
-			if b.opts.RequireAtStart {
-				return b.Away()
+			away := b.Away()
+			if away == nil || b.opts.RequireAtStart {
+				return away
 			}
+			b.logAway(away)
 			return nil
 		}
 	}
 	return nil
+}
+
+// logAway logs that the node begins without Redis.
+func (b *Broker) logAway(err error) {
+	b.log.Warn("redis is away: this node serves its own clients alone until it connects", "error", err)
 }
 
 // Close implements broker.Broker. It removes the node from Nodes, which takes at most

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -136,6 +137,23 @@ func TestRefusals(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A node that connects but cannot join begins without Redis, and says so.
+func TestBeginsWithoutJoining(t *testing.T) {
+	t.Parallel()
+	r, err := redistest.NewRefuser(server.Addr)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	o, log := options(t), &testlog.Log{}
+	o.Addresses, o.Logger, o.RequireAtStart, o.Timeout = []string{r.Addr}, log.Logger(), false, 2*time.Second
+	r.Refuse("SUBSCRIBE", "LOADING Redis is loading the dataset in memory")
+	a := open(t, o)
+	require.ErrorIs(t, a.Away(), broker.ErrAway)
+	assert.Len(t, log.With("level=WARN", "redis is away", "LOADING"), 1, log)
+	r.Refuse("SUBSCRIBE", "")
+	a.back()
+	assert.Len(t, log.With("redis is connected"), 1, log)
 }
 
 // What is not refused arrives byte for byte, however it is split.
