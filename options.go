@@ -156,7 +156,8 @@ type Options struct {
 	// MaxGather is the longest time that an event waits for others, so that one write sends
 	// several events to a client. Events wait only while they arrive faster than they are
 	// written, until the last of a burst has arrived, and no longer than it takes to write to
-	// all clients; if that is less than 1 ms, they do not wait. At most 1 s; default 5 ms.
+	// all clients; if that is less than 0.1 ms (1 ms with GOMAXPROCS=1, and on other systems than
+	// Linux), they do not wait. At most 1 s; default 5 ms.
 	MaxGather time.Duration
 	// Compress compresses published events for clients whose WebSockets support that, as those of
 	// browsers do (permessage-deflate, RFC 7692, also with SockJS). Package deflate has its values:

@@ -151,14 +151,18 @@ func (f *flusher) gather() {
 	f.mu.Unlock()
 	a := &f.engine.arrivals
 	now := time.Now()
-	until := now.Add(min(cost.Truncate(leastGather), f.engine.cfg.MaxGather))
-	if a.next(now) >= cost {
+	if cost < leastGather() || a.next(now) >= cost && !a.burst(now, cost) {
 		return
 	}
+	until := now.Add(min(cost, f.engine.cfg.MaxGather))
 	for ; now.Before(until) && !f.urgent.Load(); now = time.Now() {
 		if a.isolated() {
 			last := a.last.Load()
-			time.Sleep(mostWithin)
+			if left := until.Sub(now); left < mostWithin {
+				pause(left)
+			} else {
+				time.Sleep(mostWithin)
+			}
 			if a.last.Load() == last {
 				return
 			}
@@ -172,8 +176,8 @@ func (f *flusher) gather() {
 	}
 }
 
-// leastGather is the least cost of a pass that can be delayed.
-const leastGather = time.Millisecond
+// leastGather returns the least cost of a pass that can be delayed. A shorter wait than that costs more than it saves.
+func leastGather() time.Duration { return max(shortestPause(), 100*time.Microsecond) }
 
 // arrivals measures how often events arrive.
 type arrivals struct {
@@ -181,6 +185,7 @@ type arrivals struct {
 	between atomic.Int64 // time between the last event and the one before, in nanoseconds
 	smooth  atomic.Int64 // moving average of between
 	within  atomic.Int64 // the longest of the recent values of between that are less than mostWithin
+	follow  atomic.Int64 // moving average of the share of isolated events that were followed within mostWithin, in 1/1024
 }
 
 // mostBetween limits the influence of a pause on the average, so that the average follows
@@ -195,6 +200,13 @@ func (a *arrivals) add(now time.Time) {
 	between := min(max(0, at-a.last.Swap(at)), int64(mostBetween))
 	smooth := a.smooth.Load()
 	a.smooth.Store(smooth + (between-smooth)/8) // concurrent calls can count as one
+	if a.isolated() {
+		follow := a.follow.Load()
+		if between < int64(mostWithin) {
+			follow += 1024 / 8
+		}
+		a.follow.Store(follow - follow/8)
+	}
 	a.between.Store(between)
 	if between < int64(mostWithin) {
 		within := a.within.Load()
@@ -210,6 +222,12 @@ func (a *arrivals) next(now time.Time) time.Duration {
 
 // isolated reports whether the last event is none of a burst, as far as is known: a burst may begin with it.
 func (a *arrivals) isolated() bool { return a.between.Load() >= int64(mostWithin) }
+
+// burst reports whether the last event is likely to belong to a burst, whose next event comes within a time. The
+// average does not tell that: it also has the pauses between bursts.
+func (a *arrivals) burst(now time.Time, within time.Duration) bool {
+	return a.follow.Load() >= 512 && a.within.Load() < int64(within) && now.UnixNano()-a.last.Load() < int64(mostWithin)
+}
 
 // quiet returns the time from now after which a burst is over if no event arrives: twice the longest
 // recent time between two of its events has then passed since the last one.
