@@ -223,10 +223,15 @@ func (a *arrivals) next(now time.Time) time.Duration {
 // isolated reports whether the last event is none of a burst, as far as is known: a burst may begin with it.
 func (a *arrivals) isolated() bool { return a.between.Load() >= int64(mostWithin) }
 
+// often is the share of isolated events that are the first of a burst, a quarter, from which on bursts are awaited. A
+// pass that begins within a burst divides it, and the other part begins with an isolated event that may be the last
+// one; with a share of half, bursts that were divided once often remained so.
+const often = 1024 / 4
+
 // burst reports whether the last event is likely to belong to a burst, whose next event comes within a time. The
 // average does not tell that: it also has the pauses between bursts.
 func (a *arrivals) burst(now time.Time, within time.Duration) bool {
-	return a.follow.Load() >= 512 && a.within.Load() < int64(within) && now.UnixNano()-a.last.Load() < int64(mostWithin)
+	return a.follow.Load() >= often && a.within.Load() < int64(within) && now.UnixNano()-a.last.Load() < int64(mostWithin)
 }
 
 // quiet returns the time from now after which a burst is over if no event arrives: twice the longest
