@@ -6,9 +6,9 @@
 //
 // A write costs about the same whatever its size, so events that arrive in a burst are written together:
 // before a pass, its flusher waits until the burst is over. It waits only if the next event is expected before
-// the pass would end: by the average of the last intervals, or, because that has the pauses between bursts,
-// too, if a quarter of the recent isolated events began bursts, and their intervals are shorter. The burst is over when no event has
-// arrived for twice the longest of the recent intervals that were less than a millisecond; or for a
+// the pass would end: by the average of the last intervals, or, because the average also has the pauses between
+// bursts, if a quarter of the recent isolated events began bursts with shorter intervals. The burst is over when no
+// event has arrived for twice the longest of the recent intervals that were less than a millisecond; or for a
 // millisecond, if that is the shortest time that the flusher can wait (shortestPause), or if the last event
 // came a millisecond or more after the one before, so that it may be the first of a burst. The wait ends in any
 // case when it has taken as long as the pass will, or Config.MaxGather, or when a connection has enough
