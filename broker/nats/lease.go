@@ -37,6 +37,8 @@ var errLapsed = errors.New("nats: the lease of this node has expired")
 // join creates the missing streams, renews the node's lease, and reads all members. Then it
 // resets the followed channels. It runs at the start, and whenever NATS has been away.
 func (b *Broker) join(ctx context.Context) error {
+	b.joining.Store(true)
+	defer b.joining.Store(false)
 	link := b.renewLink()
 	if !b.nc.IsConnected() {
 		return errNotConnected
@@ -387,7 +389,7 @@ func (b *Broker) watch() {
 			b.sweep(r, rank == 0)
 			b.trim()
 		}
-		if t.Sub(opened) > openRetry {
+		if t.Sub(opened) > openRetry && !b.joining.Load() { // join opens all channels
 			opened = t
 			b.openAgain(link)
 		}

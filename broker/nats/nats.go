@@ -45,6 +45,7 @@ type Broker struct {
 	wake     chan struct{} // buffered: wakes reconnectLoop
 	tasks    sync.WaitGroup
 	ownLease ownLease
+	joining  atomic.Bool // join runs
 
 	replica atomic.Pointer[replica] // nil until NATS can be used
 	streams atomic.Pointer[streams] // nil until NATS can be used

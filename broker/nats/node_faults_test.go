@@ -200,6 +200,45 @@ func TestLoadingOutlastsTheLease(t *testing.T) {
 	assert.Len(t, other.follow("room").Members, members+1, "members of a node that was there all the time")
 }
 
+// When NATS is back, each channel is reset once, also if opening all of them takes so long that the node looks
+// meanwhile for channels that could not be opened.
+func TestSlowReopeningResetsOnce(t *testing.T) {
+	t.Parallel()
+	const channels = 300
+	s := ownNATS(t)
+	p := newProxy(t, s)
+	n := open(t, nats.Options{URL: p.url})
+	for i := range channels {
+		n.follow(fmt.Sprint("room-", i))
+	}
+	mend := p.Cut()
+	eventually(t, "the node is away", func() bool { return n.Away() != nil })
+	p.Limit(10_000)
+	mend()
+	began := time.Now()
+	resets := map[string]int{}
+	for len(resets) < channels {
+		got := n.next(func(got news) bool { return got.state != nil })
+		resets[got.channel]++
+	}
+	assert.Greater(t, time.Since(began), 7*time.Second, "this test is to last longer than the node waits before it looks")
+	p.Limit(0)
+	for i := range channels {
+		n.append(fmt.Sprint("room-", i), event("last"))
+	}
+	for range channels {
+		n.next(func(got news) bool {
+			if got.state != nil {
+				resets[got.channel]++
+			}
+			return got.state == nil
+		})
+	}
+	for channel, times := range resets {
+		require.Equal(t, 1, times, channel)
+	}
+}
+
 // A Follow that is cancelled, whenever that is, leaves no subscription behind once the
 // channel is not followed any more.
 func TestCancelledFollow(t *testing.T) {
