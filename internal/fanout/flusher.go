@@ -160,7 +160,7 @@ func (f *flusher) gather() {
 			last := a.last.Load()
 			if left := until.Sub(now); left < mostWithin {
 				pause(left)
-			} else {
+			} else { // it need not be exact, and keeps no thread
 				time.Sleep(mostWithin)
 			}
 			if a.last.Load() == last {

@@ -34,7 +34,7 @@ type stream struct {
 	expire bool // to be ended after what is being written
 	last   bool // the end of the response is being written
 	reuse  bool // the next request can use the connection; constant after done
-	final  bool // the session has ended, so that no more than a request for another one can follow; constant after done
+	final  bool // the session has ended: the connection waits at most CloseTimeout for a request; constant after done
 	beats  int
 	timer  *time.Timer // nil without heartbeats
 	frames []*fanout.Frame
@@ -406,7 +406,8 @@ func (st *stream) stopLocked() {
 	}
 }
 
-// failLocked ends the stream without the end of the response. The caller must then call check.
+// failLocked ends the stream without the end of the response. The caller must then call check, or
+// leaveSession if the session has ended.
 func (st *stream) failLocked() {
 	st.reuse = false
 	st.wire.Abort()

@@ -97,6 +97,11 @@ func rawStream(t *testing.T, s *site, c carrier, id string) (net.Conn, *bufio.Re
 	return conn, r
 }
 
+// reader returns a peer that reads a response of a connection of its own.
+func (s *site) reader(c carrier, response *http.Response) *peer {
+	return &peer{s: s, c: c, response: response, lines: bufio.NewReader(response.Body), cancel: func() {}}
+}
+
 func requestStream(t *testing.T, conn net.Conn, c carrier, id string) {
 	t.Helper()
 	_, err := fmt.Fprintf(conn, "%s /000/%s/%s%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", c.method, id, c.name, c.query())
@@ -114,7 +119,7 @@ func TestStreamWithAnEarlyRequest(t *testing.T) {
 			host := s.session()
 			first, err := http.ReadResponse(r, nil)
 			require.NoError(t, err)
-			p := &peer{s: s, c: c, response: first, lines: bufio.NewReader(first.Body), cancel: func() {}}
+			p := s.reader(c, first)
 			require.Equal(t, "o", p.next()) // written by the stream
 			requestStream(t, conn, c, "early")
 			text := strings.Repeat("x", 64)
@@ -125,7 +130,7 @@ func TestStreamWithAnEarlyRequest(t *testing.T) {
 			host.send("second")
 			second, err := http.ReadResponse(r, nil)
 			require.NoError(t, err)
-			p = &peer{s: s, c: c, response: second, lines: bufio.NewReader(second.Body), cancel: func() {}}
+			p = s.reader(c, second)
 			assert.Equal(t, []string{"second"}, p.receive())
 			require.NoError(t, conn.Close())
 			host.wait(t)
@@ -565,7 +570,7 @@ func TestStreamKeepsTheConnectionOfASessionThatEnds(t *testing.T) {
 				host := s.session()
 				response, err := http.ReadResponse(r, nil)
 				require.NoError(t, err)
-				p := &peer{s: s, c: c, response: response, lines: bufio.NewReader(response.Body), cancel: func() {}}
+				p := s.reader(c, response)
 				require.Equal(t, "o", p.next())
 				assert.False(t, response.Close)
 				end(host)
